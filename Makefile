@@ -1,0 +1,34 @@
+# `make demo` and `make test` work from a fresh clone with nothing but Python 3.11+ and make.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test check bench format
+
+demo: $(STAMP)
+	@$(RUN)eetoolkit demo
+
+test: $(STAMP)
+	@echo "== tests"
+	@$(RUN)python -m pytest -n auto
+
+check: $(STAMP)
+	@echo "== ruff, mypy"
+	@$(RUN)ruff check .
+	@$(RUN)ruff format --check .
+	@$(RUN)mypy
+
+bench: $(STAMP)
+	@$(RUN)python -m benchmarks
+
+format: $(STAMP)
+	@$(RUN)ruff check --fix .
+	@$(RUN)ruff format .
+
+$(STAMP): pyproject.toml constraints.txt
+	@echo "== setting up $(VENV) (once; torch makes it a few minutes)"
+	@$(PYTHON) -c 'import sys; sys.exit("eetoolkit needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; set PYTHON=python3.12 or so" if sys.version_info < (3, 11) else 0)'
+	@$(PYTHON) -m venv $(VENV)
+	@$(RUN)python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@

@@ -1,0 +1,87 @@
+"""eetoolkit: trained early-exit networks in, bundles out, answers at the first confident exit.
+
+The public names are handed on lazily, so `import eetoolkit` costs what you use: on a device neither torch nor onnx.
+"""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from eetoolkit_exporters.attach import attach_exits, fit_exits
+
+    from eetoolkit.verification import verify
+    from eetoolkit_exporters.export import export
+    from eetoolkit_runtime.answer import Answer
+    from eetoolkit_runtime.bundle import Bundle, load
+    from eetoolkit_runtime.errors import (
+        BundleError,
+        DeadlineError,
+        EEToolkitError,
+        ExportError,
+        InputError,
+        IntegrityError,
+        ManifestError,
+        RunError,
+        TuneError,
+    )
+    from eetoolkit_runtime.plan import Criterion
+    from eetoolkit_runtime.runner import Runner
+    from eetoolkit_runtime.truncate import truncate
+    from eetoolkit_runtime.verify import VerifyReport
+
+_ERRORS = "eetoolkit_runtime.errors"
+_PLACES = {
+    "Answer": "eetoolkit_runtime.answer",
+    "Bundle": "eetoolkit_runtime.bundle",
+    "BundleError": _ERRORS,
+    "Criterion": "eetoolkit_runtime.plan",
+    "DeadlineError": _ERRORS,
+    "EEToolkitError": _ERRORS,
+    "ExportError": _ERRORS,
+    "InputError": _ERRORS,
+    "IntegrityError": _ERRORS,
+    "ManifestError": _ERRORS,
+    "RunError": _ERRORS,
+    "Runner": "eetoolkit_runtime.runner",
+    "TuneError": _ERRORS,
+    "VerifyReport": "eetoolkit_runtime.verify",
+    "attach_exits": "eetoolkit_exporters.attach",
+    "export": "eetoolkit_exporters.export",
+    "fit_exits": "eetoolkit_exporters.attach",
+    "load": "eetoolkit_runtime.bundle",
+    "truncate": "eetoolkit_runtime.truncate",
+    "verify": "eetoolkit.verification",
+}
+_HOST = {"torch", "onnx", "onnx_ir", "onnxscript"}
+
+__all__ = [
+    "Answer", "Bundle", "BundleError", "Criterion", "DeadlineError", "EEToolkitError", "ExportError", "InputError",
+    "IntegrityError", "ManifestError", "RunError", "Runner", "TuneError", "VerifyReport", "attach_exits", "export",
+    "fit_exits", "load", "truncate", "verify",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a public name when it is first used."""
+    if name == "__version__":
+        return version("eetoolkit")
+    if name not in _PLACES:
+        raise AttributeError(f"module 'eetoolkit' has no attribute {name!r}")
+    try:
+        value = getattr(importlib.import_module(_PLACES[name]), name)
+    except ModuleNotFoundError as error:
+        if error.name in _HOST:
+            from eetoolkit_runtime.errors import ExportError as Missing
+
+            raise Missing(f"`{name}` needs {error.name}: pip install 'eetoolkit[export]'") from error
+        raise
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """Returns the public names."""
+    return sorted([*__all__, "__version__"])

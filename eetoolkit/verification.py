@@ -1,0 +1,49 @@
+"""Verifying a bundle: by its golden samples anywhere, and against its source network where that is at hand."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from eetoolkit_runtime.bundle import Bundle
+from eetoolkit_runtime.verify import VerifyReport
+from eetoolkit_runtime.verify import verify as verify_samples
+
+
+def verify(
+    bundle: str | os.PathLike[str] | Bundle,
+    model: Any = None,
+    *,
+    inputs: Any = None,
+    exits: Any = None,
+    fresh: int = 8,
+    seed: int = 0,
+    tolerance: float | None = None,
+) -> VerifyReport:
+    """Returns how the bundle's answers on this machine compare with those of the source framework, exit by exit.
+
+    Every file's hash is checked, and the golden samples are run. With the source `model`, its own answers on `inputs`
+    and on `fresh` random inputs (drawn like the golden ones: their mean and spread, their range of integers) are
+    compared as well. The report tells ties, where a confidence is within rounding of its threshold, from failures.
+
+    Args:
+        bundle: A `Bundle` or its path.
+        model: What was exported: a module, a path, or a list; None: golden samples only, which needs no torch.
+        inputs: Further real inputs, any number of rows.
+        exits: As it was given to `export`.
+        fresh: How many random rows.
+        seed: Their seed.
+        tolerance: None: the one stated in the bundle.
+
+    Raises:
+        BundleError: The bundle cannot be opened, or a file was changed.
+        InputError: There is nothing to compare with.
+        ExportError: The model is not the one that was exported.
+    """
+    if model is None:
+        return verify_samples(bundle, tolerance=tolerance)
+    from eetoolkit_exporters.samples import source_samples
+
+    return verify_samples(
+        bundle, source_samples(bundle, model, inputs=inputs, exits=exits, fresh=fresh, seed=seed), tolerance=tolerance
+    )

@@ -1,0 +1,199 @@
+"""From a trained network to a bundle: the pipeline, read top to bottom."""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import onnx_ir as ir
+import onnxruntime as ort
+import torch
+
+from eetoolkit_exporters.capture import DynamicShapes, Network, capture, check_deterministic
+from eetoolkit_exporters.cut import cut
+from eetoolkit_exporters.emit import Details, emit
+from eetoolkit_exporters.judge import CriterionSpec, choose_criteria, default_threshold, judge
+from eetoolkit_exporters.samples import golden_samples
+from eetoolkit_exporters.source import (
+    CascadeSource,
+    ExitSpec,
+    OnnxSource,
+    Source,
+    TorchSource,
+    choose_exits,
+    open_source,
+)
+from eetoolkit_runtime.bundle import Bundle, load
+from eetoolkit_runtime.errors import ExportError
+from eetoolkit_runtime.plan import Criterion, Manifest, Preprocess, encode
+from eetoolkit_runtime.store import MANIFEST, check_target, commit, staging
+from eetoolkit_runtime.validate import validate
+from eetoolkit_runtime.verify import DEFAULT_TOLERANCE, verify
+
+ThresholdSpec = float | Mapping[str, float] | None
+
+
+def export(
+    model: Any,
+    example_inputs: Any,
+    output: str | os.PathLike[str],
+    *,
+    exits: ExitSpec | None = None,
+    criterion: CriterionSpec = "max_prob",
+    threshold: ThresholdSpec = None,
+    dynamic_batch: bool = True,
+    dynamic_shapes: DynamicShapes | None = None,
+    input_names: Sequence[str] | None = None,
+    labels: Sequence[str] | None = None,
+    preprocess: Mapping[str, Mapping[str, Any]] | None = None,
+    golden_inputs: Any = None,
+    name: str | None = None,
+    overwrite: bool = False,
+) -> Bundle:
+    """Compiles a trained network to a bundle at `output` and returns it.
+
+    The bundle is run on its golden samples before it is put in place; nothing is written where it does not reproduce
+    them to an absolute tolerance of 1e-4 (relative to the largest magnitude above 1).
+
+    Args:
+        model: A `torch.nn.Module` in evaluation mode whose `forward` returns its exits; the path of an `.onnx` file
+            (opset 13 and up) with several outputs; or a list of either, small to large, as a cascade.
+        example_inputs: One example of every input: a tensor or array, a tuple, or a mapping by name. For an `.onnx`
+            file with float inputs None draws random ones.
+        output: The bundle's folder.
+        exits: None: every output, in order; a list of names; or for each exit its output or outputs by name.
+        criterion: How confidence is computed: one for all exits, or one per exit; `max_prob`, `entropy`, `margin`, or a
+            `Criterion` with options.
+        threshold: When an exit fires; one for all exits or one per exit; None: 0.9.
+        dynamic_batch: Whether the leading dimension of every input may vary.
+        dynamic_shapes: Further dynamic dimensions: for an input's name, {axis: symbol}.
+        input_names: What the inputs are called; None: as `forward` calls them.
+        labels: The classes' names, in order.
+        preprocess: For an input's name, how an image becomes that input: `layout`, `resize` (height, width), `scale`,
+            `mean`, `std`.
+        golden_inputs: Real inputs, a few rows, for the golden samples; None: the example.
+        name: The bundle's name; None: that of its folder.
+        overwrite: Whether a bundle at `output` may be replaced.
+
+    Raises:
+        ExportError: A network that cannot become a bundle; nothing was written.
+        BundleError: `output` is in the way.
+    """
+    target = Path(output)
+    check_target(target, overwrite=overwrite)
+    source = open_source(model, example_inputs, input_names)
+    chosen = choose_exits(source, exits)
+    network = capture(source, chosen, dynamic_batch=dynamic_batch, dynamic_shapes=dynamic_shapes)
+    check_deterministic(network.graph)
+    separate_exits(network)
+    criteria = judge(network, choose_criteria(network.exits, criterion))
+    segments = cut(network)
+    samples = golden_samples(source, chosen, criteria, golden_inputs, [segment.exit.name for segment in segments])
+    details = Details(
+        name=name or target.stem,
+        created_with=_provenance(source, network),
+        criteria=criteria,
+        thresholds=_thresholds(criteria, threshold),
+        tolerance=DEFAULT_TOLERANCE,
+        labels=None if labels is None else tuple(map(str, labels)),
+        preprocess=_preprocess(source, preprocess),
+    )
+    with staging(target) as folder:
+        manifest = emit(network, segments, samples, source.inputs, details, folder)
+        validate(manifest)
+        _prove(folder, manifest)
+        commit(folder, manifest, target)
+    return load(target)
+
+
+def separate_exits(network: Network) -> None:
+    """Gives an exit that is an input itself a node of its own, and refuses one that is a constant.
+
+    Raises:
+        ExportError: An exit that is not a function of the input.
+    """
+    for exit_ in network.exits:
+        for output, value in exit_.outputs.items():
+            if value.producer() is not None:
+                continue
+            if not value.is_graph_input():
+                raise ExportError(f"exit {exit_.name!r} is not a function of the input: {output!r} is a constant")
+            node = ir.Node("", "Identity", [value], version=network.graph.opset_imports.get("", 20))
+            copy = node.outputs[0]
+            copy.name, copy.type, copy.shape = f"{exit_.name}_{output}", value.type, value.shape
+            network.graph.append(node)
+            exit_.outputs[output] = copy
+
+
+def _prove(folder: Path, manifest: Manifest) -> None:
+    """Runs the staged bundle on its golden samples.
+
+    Raises:
+        ExportError: It differs from the source.
+    """
+    (folder / MANIFEST).write_bytes(encode(manifest))
+    report = verify(Bundle(folder, manifest))
+    if not report.passed:
+        raise ExportError(f"the segments differ from the source network: {report.failures[0]}; nothing was written")
+
+
+def _thresholds(criteria: Mapping[str, Criterion], threshold: ThresholdSpec) -> dict[str, float]:
+    given = threshold if isinstance(threshold, Mapping) else dict.fromkeys(criteria, threshold)
+    if unknown := set(given) - set(criteria):
+        raise ExportError(f"threshold names {sorted(unknown)}; the exits are {', '.join(criteria)}")
+    found = {}
+    for name, criterion in criteria.items():
+        value = given.get(name)
+        if value is not None and (not isinstance(value, int | float) or math.isnan(value)):
+            raise ExportError(f"exit {name!r}: threshold is {value!r}, expected a number")
+        found[name] = default_threshold(criterion) if value is None else float(value)
+    return found
+
+
+def _preprocess(source: Source, preprocess: Mapping[str, Mapping[str, Any]] | None) -> dict[str, Preprocess]:
+    found: dict[str, Preprocess] = {}
+    for name, options in (preprocess or {}).items():
+        if name not in source.inputs:
+            raise ExportError(f"preprocess names {name!r}; the inputs are {', '.join(source.inputs)}")
+        try:
+            value = msgspec.convert(dict(options), Preprocess)
+        except msgspec.ValidationError as error:
+            raise ExportError(f"preprocess of {name!r}: {error}") from error
+        shape = source.inputs[name].shape
+        channels = shape[1 if value.layout == "NCHW" else -1] if len(shape) == 4 else None
+        if channels is None:
+            raise ExportError(f"preprocess of {name!r}: its shape is {list(shape)}, expected four dimensions")
+        for key, values in (("mean", value.mean), ("std", value.std)):
+            if len(values) not in (1, channels):
+                raise ExportError(f"preprocess of {name!r}: {key} has {len(values)} values, expected 1 or {channels}")
+        if 0 in value.std:
+            raise ExportError(f"preprocess of {name!r}: std is 0")
+        found[name] = value
+    return found
+
+
+def _provenance(source: Source, network: Network) -> dict[str, str | int]:
+    match source:
+        case TorchSource():
+            what = f"torch {type(source.module).__module__}.{type(source.module).__qualname__}"
+        case OnnxSource():
+            what = f"onnx {source.path.name}"
+        case CascadeSource():
+            what = f"cascade of {len(source.stages)}"
+        case _:
+            what = type(source).__name__
+    return {
+        "eetoolkit": version("eetoolkit"),
+        "torch": str(torch.__version__),
+        "onnxruntime": ort.__version__,
+        "onnx_ir": version("onnx-ir"),
+        "python": platform.python_version(),
+        "opset": network.graph.opset_imports.get("", 0),
+        "source": what,
+    }

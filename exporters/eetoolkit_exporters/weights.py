@@ -1,0 +1,81 @@
+"""Weights as external data beside each graph, so that onnxruntime maps them from disk; one copy of what is tied."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import onnx_ir as ir
+
+from eetoolkit_runtime.plan import File
+from eetoolkit_runtime.store import named_by_content
+
+INLINE_BYTES = 1024  # below it a copy in every graph is smaller on disk than an entry that points to one
+_ALIGNMENT_BYTES = 64  # a cache line, and the widest vector load
+
+
+@dataclass(frozen=True)
+class _Place:
+    file: str
+    offset: int
+    length: int
+
+
+@dataclass
+class WeightFiles:
+    """The weight files of one bundle: a tensor that an earlier segment has is read from that segment's file.
+
+    Attributes:
+        folder: Where the files are written.
+        files: Every file written, by its content name.
+    """
+
+    folder: Path
+    files: dict[str, File] = field(default_factory=dict)
+    _places: dict[bytes, _Place] = field(default_factory=dict)
+
+    def externalize(self, model: ir.Model, stem: str) -> tuple[str, ...]:
+        """Moves the model's weights to files and returns the names of those that it maps."""
+        tensors = [
+            (value, tensor)
+            for graph in model.graphs()
+            for value in graph.initializers.values()
+            if (tensor := value.const_value) is not None
+            and tensor.nbytes >= INLINE_BYTES
+            and tensor.dtype != ir.DataType.STRING
+        ]
+        keys = [_content(tensor) for _, tensor in tensors]
+        path = self.folder / f"{stem}.bin"
+        fresh: dict[bytes, tuple[int, int]] = {}
+        with path.open("wb") as file:
+            for key, (_, tensor) in zip(keys, tensors, strict=True):
+                if key in self._places or key in fresh:
+                    continue
+                file.write(bytes(-file.tell() % _ALIGNMENT_BYTES))
+                offset = file.tell()
+                file.write(tensor.tobytes())
+                fresh[key] = (offset, file.tell() - offset)
+        if fresh:
+            name, entry = named_by_content(path, stem)
+            self.files[name] = entry
+            self._places.update({key: _Place(name, *where) for key, where in fresh.items()})
+        else:
+            path.unlink()
+        used: dict[str, None] = {}
+        for key, (value, tensor) in zip(keys, tensors, strict=True):
+            place = self._places[key]
+            used[place.file] = None
+            value.const_value = ir.ExternalTensor(
+                place.file, place.offset, place.length, tensor.dtype,
+                shape=ir.Shape(tensor.shape.numpy()), name=str(value.name), base_dir=self.folder,
+            )  # fmt: skip
+        return tuple(used)
+
+
+def _content(tensor: ir.TensorProtocol) -> bytes:
+    """Returns a key that two tensors share only if they are equal in dtype, shape and every bit."""
+    sha = hashlib.sha256(f"{tensor.dtype} {list(tensor.shape)} ".encode())
+    array = tensor.numpy()
+    sha.update(array.data if array.flags.c_contiguous and array.ndim else tensor.tobytes())
+    return sha.digest()

@@ -1,0 +1,81 @@
+"""A bundle on disk: its folder and its plan, decoded, proved and checked."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from eetoolkit_runtime.archive import pack, unpack
+from eetoolkit_runtime.errors import BundleError
+from eetoolkit_runtime.integrity import check_full, check_quick
+from eetoolkit_runtime.plan import Exit, Manifest, decode
+from eetoolkit_runtime.store import MANIFEST
+from eetoolkit_runtime.validate import validate
+
+Check = Literal["quick", "full"]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle that was opened: `path` is its folder, `manifest` its validated plan."""
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def exits(self) -> dict[str, Exit]:
+        """The exits by name, in order."""
+        return self.manifest.exits
+
+    @property
+    def size_bytes(self) -> int:
+        """What the bundle takes on disk, without its manifest."""
+        return sum(file.size for file in self.manifest.files.values())
+
+    def pack(self, target: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+        """Writes the bundle as one .zip to `target`, every hash checked, and returns its path."""
+        return pack(self.path, self.manifest, Path(target), overwrite=overwrite)
+
+    def __str__(self) -> str:
+        plan = self.manifest
+        return (
+            f"{plan.name}: {len(plan.segments)} segments, exits {', '.join(self.exits)}, "
+            f"{self.size_bytes / 1e6:.2f} MB in {self.path}"
+        )
+
+
+def load(
+    bundle: str | os.PathLike[str] | Bundle, *, check: Check = "quick", cache: str | os.PathLike[str] | None = None
+) -> Bundle:
+    """Returns the bundle at a path, its manifest decoded, its plan proved and its files checked.
+
+    Args:
+        bundle: A bundle's folder, a .zip of one (unpacked, checked, into `cache`), or a `Bundle`, which is given back.
+        check: `quick`: every size and each graph's hash; `full`: every hash, which reads all weights.
+        cache: Where a .zip is unpacked; None: `$EETOOLKIT_CACHE`, else the user's cache folder.
+
+    Raises:
+        BundleError: Nothing is there, or it is not a bundle.
+        ManifestError: The manifest is not a valid plan.
+        IntegrityError: A file is missing or changed.
+    """
+    if isinstance(bundle, Bundle):
+        return bundle
+    if check not in ("quick", "full"):
+        raise BundleError(f"check is {check!r}, expected 'quick' or 'full'")
+    path = Path(bundle)
+    if path.is_file():
+        path = unpack(path, None if cache is None else Path(cache))
+    try:
+        text = (path / MANIFEST).read_bytes()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        what = "is not a bundle: it has no manifest.json" if path.exists() else "does not exist"
+        raise BundleError(f"{path} {what}") from error
+    except OSError as error:
+        raise BundleError(f"cannot read {path / MANIFEST}: {error.strerror or error}") from error
+    manifest = decode(text)
+    validate(manifest)
+    (check_full if check == "full" else check_quick)(path, manifest)
+    return Bundle(path, manifest)

@@ -1,0 +1,124 @@
+"""What a caller hands over, checked and put into the network's order, dtypes and shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from eetoolkit_runtime.errors import InputError
+from eetoolkit_runtime.plan import Manifest, Preprocess, TensorSpec
+
+Array = npt.NDArray[Any]
+Inputs = npt.ArrayLike | Sequence[npt.ArrayLike] | Mapping[str, npt.ArrayLike]
+
+BATCH = "batch"
+"""The symbol of the dimension that counts rows."""
+
+
+def prepare(plan: Manifest, inputs: Inputs, *, one_row: bool) -> tuple[Array, ...]:
+    """Returns the inputs in the plan's order, each of its dtype and a shape that fits.
+
+    Args:
+        plan: The plan.
+        inputs: An array where the network has one input; a tuple or list in the plan's order; or a mapping by name.
+        one_row: Whether each input's batch dimension must be 1.
+
+    Raises:
+        InputError: A name, number, dtype or shape that does not fit.
+    """
+    sizes: dict[str, int] = {}
+    arrays = tuple(
+        _fit(spec, value, plan.preprocess.get(spec.name), sizes)
+        for spec, value in zip(plan.inputs, _in_order(plan, inputs), strict=True)
+    )
+    rows = sizes.get(BATCH, 1)
+    if one_row and rows != 1:
+        raise InputError(f"got {rows} rows, `run` takes one; pass them to `run_batch`")
+    return arrays
+
+
+def _in_order(plan: Manifest, inputs: Inputs) -> list[Any]:
+    names = [spec.name for spec in plan.inputs]
+    if isinstance(inputs, Mapping):
+        if set(inputs) != set(names):
+            raise InputError(f"got inputs {sorted(inputs)}, expected {names}")
+        return [inputs[name] for name in names]
+    values: list[Any] = list(inputs) if isinstance(inputs, tuple | list) else [inputs]
+    if len(values) != len(names) and len(names) == 1 and isinstance(inputs, list):
+        values = [inputs]  # nested lists are one array
+    if len(values) != len(names):
+        raise InputError(f"got {len(values)} inputs, expected {len(names)}: {', '.join(map(_spell, plan.inputs))}")
+    return values
+
+
+def _fit(spec: TensorSpec, value: Any, preprocess: Preprocess | None, sizes: dict[str, int]) -> Array:
+    try:
+        array = np.asarray(value)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise InputError(f"input {spec.name!r}: not an array ({error}); expected {_spell(spec)}") from error
+    _check_shape(spec, array, sizes)
+    if array.dtype == np.uint8 and spec.dtype != "uint8" and preprocess is not None:
+        return normalize(array, preprocess)
+    return _cast(spec, array)
+
+
+def _check_shape(spec: TensorSpec, array: Array, sizes: dict[str, int]) -> None:
+    if array.ndim != len(spec.shape):
+        fix = ""
+        if array.ndim == len(spec.shape) - 1 and spec.shape[0] in (BATCH, 1):
+            fix = f"; add the batch dimension: {spec.name}[None]"
+        raise InputError(f"input {spec.name!r}: got shape {list(array.shape)}, expected {_spell(spec)}{fix}")
+    for size, dim in zip(array.shape, spec.shape, strict=True):
+        known = dim if isinstance(dim, int) else size if dim is None else sizes.setdefault(dim, size)
+        if size != known:
+            where = "" if isinstance(dim, int) else f" ({dim} is {known} elsewhere)"
+            raise InputError(f"input {spec.name!r}: got shape {list(array.shape)}, expected {_spell(spec)}{where}")
+    if array.size == 0:
+        raise InputError(f"input {spec.name!r}: got the empty shape {list(array.shape)}, expected {_spell(spec)}")
+
+
+def _cast(spec: TensorSpec, array: Array) -> Array:
+    """Only what loses no meaning: float64 to float32, and integers to the network's integers where they fit."""
+    expected = np.dtype(spec.dtype)
+    if array.dtype == expected:
+        return array
+    if array.dtype == np.float64 and expected == np.float32:
+        return array.astype(np.float32)
+    if array.dtype.kind in "iu" and expected.kind in "iu":
+        limits = np.iinfo(expected)
+        if limits.min <= array.min() and array.max() <= limits.max:
+            return array.astype(expected)
+    fix = f"; convert it: {spec.name}.astype({spec.dtype!r})"
+    if array.dtype == np.uint8 and expected.kind == "f":
+        fix = "; scale it as in training, or give the bundle `preprocess` at export"
+    raise InputError(f"input {spec.name!r}: got dtype {array.dtype}, expected {_spell(spec)}{fix}")
+
+
+def normalize(pixels: Array, preprocess: Preprocess) -> Array:
+    """Returns float32 `(pixels * scale - mean) / std` per channel of `pixels` of the preprocess's layout."""
+    shape = (1, -1, 1, 1) if preprocess.layout == "NCHW" else (1, 1, 1, -1)
+    mean, std = (np.asarray(v, np.float32).reshape(shape) for v in (preprocess.mean, preprocess.std))
+    return (pixels.astype(np.float32) * np.float32(preprocess.scale) - mean) / std
+
+
+def _spell(spec: TensorSpec) -> str:
+    return f"{spec.name}: {spec.dtype}[{', '.join('?' if dim is None else str(dim) for dim in spec.shape)}]"
+
+
+def split_rows(plan: Manifest, arrays: tuple[Array, ...]) -> list[tuple[Array, ...]]:
+    """Returns one tuple of inputs per row; inputs without a batch dimension go to every row.
+
+    Raises:
+        InputError: No input has a batch dimension, so there are no rows to split.
+    """
+    batched = [bool(spec.shape) and spec.shape[0] in (BATCH, 1) for spec in plan.inputs]
+    rows = {len(array) for array, many in zip(arrays, batched, strict=True) if many}
+    if not rows:
+        raise InputError(f"no input has a batch dimension: {', '.join(map(_spell, plan.inputs))}; use `run`")
+    return [
+        tuple(array[row : row + 1] if many else array for array, many in zip(arrays, batched, strict=True))
+        for row in range(rows.pop())
+    ]

@@ -1,0 +1,260 @@
+"""The plan: the types of `manifest.json`, decoded once and strictly.
+
+Every value is frozen. `docs/bundle-format.md` specifies each key; `validate` proves what types cannot say.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Literal
+
+import msgspec
+
+from eetoolkit_runtime.errors import ManifestError
+
+FORMAT: Literal["eetoolkit-bundle"] = "eetoolkit-bundle"
+VERSION = 1
+
+Dim = Annotated[int, msgspec.Meta(ge=0)] | str | None
+"""A number; a name or expression of input symbols, fixed within a call; or None: it depends on the data."""
+
+DType = Literal[
+    "float32", "float64", "float16",
+    "int64", "int32", "int16", "int8",
+    "uint64", "uint32", "uint16", "uint8",
+    "bool",
+]  # fmt: skip
+
+CriterionKind = Literal["max_prob", "entropy", "margin"]
+Scale = Literal["logits", "log_probs", "probs"]
+Fallback = Literal["last", "most_confident"]
+Count = Annotated[int, msgspec.Meta(ge=0)]
+Visits = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class _Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """The house rules of every value in a manifest."""
+
+
+class TensorSpec(_Struct, frozen=True, kw_only=True):
+    """Name, dtype and shape of an input or output of the network."""
+
+    name: str
+    dtype: DType
+    shape: tuple[Dim, ...]
+
+
+class Slot(_Struct, frozen=True, kw_only=True):
+    """Dtype and shape of a named pointer to a tensor."""
+
+    dtype: DType
+    shape: tuple[Dim, ...]
+
+
+class Constant(_Struct, frozen=True, kw_only=True):
+    """A tensor that lives in the manifest, so that tuning edits the manifest alone; `data` is in row-major order."""
+
+    dtype: DType
+    shape: tuple[Count, ...]
+    data: tuple[float | int | bool, ...]
+
+
+class Source(_Struct, frozen=True, kw_only=True):
+    """Where a slot takes its tensor from: a graph output of this segment, another slot, or a constant."""
+
+    output: str | None = None
+    slot: str | None = None
+    constant: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse anything but exactly one source."""
+        if sum(source is not None for source in (self.output, self.slot, self.constant)) != 1:
+            raise ValueError("a source names exactly one of `output`, `slot`, `constant`")
+
+
+class Criterion(_Struct, frozen=True, kw_only=True):
+    """How an exit's confidence is computed from its outputs (MSDNet, BranchyNet, CALM; see `eetoolkit_exporters.judge`).
+
+    Attributes:
+        kind: `max_prob`, `entropy` or `margin`.
+        output: Which output of the exit is read; None: its only one, or the one called `logits`.
+        scale: What that output holds.
+        axis: Its class axis.
+        quantile: For dense outputs: the quantile of the confidences over all positions; None: their mean.
+        temperature: The constant that divides the logits before softmax.
+    """
+
+    kind: CriterionKind
+    output: str | None = None
+    scale: Scale = "logits"
+    axis: int = 1
+    quantile: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
+    temperature: str | None = None
+
+
+class Exit(_Struct, frozen=True, kw_only=True):
+    """A place where the network may answer."""
+
+    name: str
+    outputs: dict[str, str]
+    criterion: Criterion
+    confidence: str
+    threshold: float | None = None
+    enabled: bool = True
+
+
+class Goto(_Struct, frozen=True, kw_only=True, tag_field="kind", tag="goto"):
+    """Always the same segment next."""
+
+    segment: str
+
+
+class Gate(_Struct, frozen=True, kw_only=True, tag_field="kind", tag="gate"):
+    """A boolean slot decides which segment is next."""
+
+    on: str
+    then: str
+    otherwise: str = msgspec.field(name="else")
+
+
+class Switch(_Struct, frozen=True, kw_only=True, tag_field="kind", tag="switch"):
+    """An integer slot decides which segment is next; a value outside the cases is a `RunError`."""
+
+    on: str
+    cases: tuple[str, ...]
+
+
+class Stop(_Struct, frozen=True, kw_only=True, tag_field="kind", tag="stop"):
+    """The end of the plan."""
+
+
+Next = Goto | Gate | Switch | Stop
+
+
+class Work(_Struct, frozen=True, kw_only=True):
+    """What a segment costs on paper; `multiply_adds` is for one row at the example's shapes, None where unknown."""
+
+    nodes: Count
+    parameters: Count
+    multiply_adds: Count | None = None
+
+
+class Segment(_Struct, frozen=True, kw_only=True):
+    """One ONNX graph, or only moves where `model` is None; `weights` are the external data that the graph maps."""
+
+    model: str | None = None
+    weights: tuple[str, ...] = ()
+    reads: dict[str, str] = {}
+    writes: dict[str, Source] = {}
+    exit: Exit | None = None
+    next: Next
+    max_visits: Visits | None = None
+    work: Work | None = None
+
+
+class File(_Struct, frozen=True, kw_only=True):
+    """Digest and size of a file of the bundle."""
+
+    sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+    size: Count
+
+
+class Golden(_Struct, frozen=True, kw_only=True):
+    """The golden samples and the absolute tolerance at which a device must reproduce them."""
+
+    file: str
+    tolerance: Annotated[float, msgspec.Meta(gt=0)]
+
+
+class Preprocess(_Struct, frozen=True, kw_only=True):
+    """How an image becomes an input: resize to (height, width), then `(pixel * scale - mean) / std` per channel."""
+
+    layout: Literal["NCHW", "NHWC"]
+    resize: tuple[Visits, Visits]
+    scale: float = 1 / 255
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+
+
+class Manifest(_Struct, frozen=True, kw_only=True):
+    """A whole `manifest.json`."""
+
+    format: Literal["eetoolkit-bundle"]
+    version: int
+    name: str
+    created_with: dict[str, str | int]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    preprocess: dict[str, Preprocess] = {}
+    labels: tuple[str, ...] | None = None
+    slots: dict[str, Slot]
+    constants: dict[str, Constant] = {}
+    batch: Literal[1] | None = None
+    start: str
+    fallback: Fallback = "last"
+    segments: dict[str, Segment]
+    files: dict[str, File] = {}
+    golden: Golden | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def exits(self) -> dict[str, Exit]:
+        """The exits by name, in the order of their first segment; one name may stand in several segments."""
+        exits: dict[str, Exit] = {}
+        for segment in self.segments.values():
+            if segment.exit is not None:
+                exits.setdefault(segment.exit.name, segment.exit)
+        return exits
+
+
+class _Head(msgspec.Struct):
+    """The keys that say whether the rest can be read at all."""
+
+    format: str | None = None
+    version: int | None = None
+    optional: tuple[str, ...] = ()
+
+
+def decode(text: bytes) -> Manifest:
+    """Returns the manifest in `text` (UTF-8 JSON), its types checked; `validate` checks the rest.
+
+    Top-level keys that a newer minor version lists under `"optional"` are ignored.
+
+    Raises:
+        ManifestError: Not JSON, a key twice, another format or version, an unknown key, a wrong type.
+    """
+    try:
+        head = msgspec.json.decode(text, type=_Head)
+        if head.format != FORMAT:
+            raise ManifestError(f'manifest.json: "format" is {head.format!r}, expected {FORMAT!r}')
+        if head.version != VERSION:
+            raise ManifestError(
+                f'manifest.json: "version" is {head.version!r}, this eetoolkit reads {VERSION}; update eetoolkit'
+            )
+        keys = json.loads(text, object_pairs_hook=_refuse_twice)
+        for name in ("optional", *head.optional):
+            if name in Manifest.__struct_fields__:
+                raise ManifestError(f'manifest.json: "optional" lists {name!r}, which is not optional')
+            keys.pop(name, None)
+        return msgspec.convert(keys, Manifest)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise ManifestError(f"manifest.json: {error}") from error
+
+
+def encode(manifest: Manifest) -> bytes:
+    """Returns the manifest as indented UTF-8 JSON; keys at their defaults are left out."""
+    return msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n"
+
+
+def json_schema() -> bytes:
+    """Returns the JSON Schema of `manifest.json`, for other languages."""
+    return msgspec.json.format(msgspec.json.encode(msgspec.json.schema(Manifest)), indent=1) + b"\n"
+
+
+def _refuse_twice(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    keys = dict(pairs)
+    if len(keys) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ManifestError(f"manifest.json: the key {twice!r} stands twice in one object")
+    return keys

@@ -1,0 +1,235 @@
+"""The runner: follows a bundle's plan and stops at the first confident exit."""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Literal, Self
+
+import msgspec
+
+from eetoolkit_runtime.answer import Answer
+from eetoolkit_runtime.bundle import Bundle, Check
+from eetoolkit_runtime.bundle import load as load_bundle
+from eetoolkit_runtime.errors import BundleError, InputError, RunError
+from eetoolkit_runtime.golden import read_golden
+from eetoolkit_runtime.inputs import Array, Inputs, prepare, split_rows
+from eetoolkit_runtime.plan import Exit, Fallback
+from eetoolkit_runtime.sessions import Pool, Provider, Sessions, SessionSettings, Spin
+from eetoolkit_runtime.workspace import Layout, Workspace
+
+Load = Literal["lazy", "background", "eager"]
+Thresholds = Mapping[str, float | None]
+
+_SHAPES_KEPT = 16  # input shapes whose buffers are kept; the one used longest ago goes first
+
+
+class Runner:
+    """Runs a bundle on this machine. A context manager; safe under concurrent calls.
+
+    Args:
+        bundle: A `Bundle`, or the path of one.
+        threads: Workers for each operator; None: one per physical core.
+        spin: What idle workers do: `always` spin, spin `brief`ly (20 us), `never` spin.
+        pool: `own`: a pool of workers per segment; `shared`: one per process, the fastest, after which onnxruntime
+            refuses sessions with default options elsewhere in this process.
+        load: When segments are opened: when first reached (`lazy`), the first now and the rest on a thread
+            (`background`), or all now (`eager`).
+        check: How the bundle's files are checked when `bundle` is a path: `quick` or `full`.
+        providers: onnxruntime's execution providers, passed on and never silently replaced; None: CPU.
+        fallback: Which exit answers when none fired: `last` or `most_confident` (SDN); None: as the bundle says.
+
+    Raises:
+        BundleError: The bundle cannot be opened.
+        RunError: A setting that this onnxruntime does not have.
+    """
+
+    def __init__(
+        self,
+        bundle: str | os.PathLike[str] | Bundle,
+        threads: int | None = None,
+        spin: Spin = "brief",
+        pool: Pool = "own",
+        load: Load = "lazy",
+        check: Check = "quick",
+        providers: Sequence[Provider] | None = None,
+        fallback: Fallback | None = None,
+    ) -> None:
+        self.bundle = load_bundle(bundle, check=check)
+        plan = self.bundle.manifest
+        if load not in ("lazy", "background", "eager"):
+            raise RunError(f"load is {load!r}, expected 'lazy', 'background' or 'eager'")
+        if fallback not in (None, "last", "most_confident"):
+            raise RunError(f"fallback is {fallback!r}, expected 'last' or 'most_confident'")
+        self._plan = plan
+        self._fallback: Fallback = plan.fallback if fallback is None else fallback
+        settings = SessionSettings(
+            threads, spin, pool, ("CPUExecutionProvider",) if providers is None else tuple(providers)
+        )
+        self._sessions = Sessions(self.bundle, settings)
+        self._layout = Layout(plan, self._sessions)
+        self._thresholds = self._limits({})
+        self._free: OrderedDict[tuple[tuple[int, ...], ...], deque[Workspace]] = OrderedDict()
+        self._lock = threading.Lock()
+        self._closed = False
+        if load == "eager":
+            self._sessions.open_all()
+        elif load == "background":
+            _ = self._sessions[next(name for name, segment in plan.segments.items() if segment.model is not None)]
+            threading.Thread(target=self._open_rest, name="eetoolkit-load", daemon=True).start()
+
+    def run(self, inputs: Inputs, *, exit_at: str | None = None, thresholds: Thresholds | None = None) -> Answer:
+        """Returns the answer of the first exit that fires, for one row.
+
+        Args:
+            inputs: One array, a tuple in the bundle's order, or a mapping by name; leading dimension 1.
+            exit_at: Always answer at this exit, whatever the confidences; where the row's path does not meet it,
+                the last exit answers.
+            thresholds: Other thresholds than the bundle's for this call, by exit; None keeps an exit from firing.
+
+        Raises:
+            InputError: An input, exit or threshold that the bundle does not take.
+            RunError: onnxruntime failed, a switch has no such case, or a loop exceeds its bound.
+        """
+        arrays = prepare(self._plan, inputs, one_row=True)
+        limits = self._thresholds if thresholds is None else self._limits(thresholds)
+        with self._workspace(arrays) as workspace:
+            if exit_at is None and self._fallback == "last":
+                return workspace.run(arrays, limits)
+            if exit_at is not None:
+                self._exit(exit_at)
+            return self._run_observed(workspace, arrays, limits, exit_at)
+
+    def run_batch(
+        self, inputs: Inputs, *, exit_at: str | None = None, thresholds: Thresholds | None = None
+    ) -> list[Answer]:
+        """Returns the answer of each row, in order; arguments and errors as `run`'s, with any number of rows."""
+        rows = split_rows(self._plan, prepare(self._plan, inputs, one_row=False))
+        return [self.run(row, exit_at=exit_at, thresholds=thresholds) for row in rows]
+
+    def run_all_exits(self, inputs: Inputs) -> list[Answer]:
+        """Returns the answers of all exits that one row meets on its way to the end, in order, none of them firing.
+
+        Raises:
+            InputError: An input that the bundle does not take.
+            RunError: onnxruntime failed, a switch has no such case, or a loop exceeds its bound.
+        """
+        arrays = prepare(self._plan, inputs, one_row=True)
+        with self._workspace(arrays) as workspace:
+            path: list[str] = []
+            return [workspace.answer(step, confidence, path) for step, confidence in workspace.visit(arrays, path)]
+
+    def warmup(self, inputs: Inputs | None = None, runs: int = 3) -> None:
+        """Opens the segments on the way of `inputs` (None: the golden samples) and runs them `runs` times.
+
+        Raises:
+            InputError: No inputs, and the bundle has no golden samples.
+        """
+        if inputs is not None:
+            rows = split_rows(self._plan, prepare(self._plan, inputs, one_row=False))
+        else:
+            rows = [prepare(self._plan, sample.inputs, one_row=True) for sample in read_golden(self.bundle)]
+        if not rows:
+            raise InputError("warmup: the bundle has no golden samples; pass inputs")
+        for _ in range(runs):
+            for row in rows:
+                self.run_all_exits(row)
+
+    @property
+    def opened(self) -> tuple[str, ...]:
+        """The segments that have been loaded so far, in the order of loading."""
+        return self._sessions.opened
+
+    def close(self) -> None:
+        """Lets go of all sessions and buffers; a later run is a `RunError`."""
+        with self._lock:
+            self._closed = True
+            self._free.clear()
+        self._sessions.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _run_observed(
+        self, workspace: Workspace, arrays: tuple[Array, ...], limits: list[float], exit_at: str | None
+    ) -> Answer:
+        """Runs with every exit looked at: to answer at one of them, or to fall back on the most confident (SDN)."""
+        path: list[str] = []
+        best: Answer | None = None
+        for step, confidence in workspace.visit(arrays, path):
+            if step.exit is None:
+                continue
+            fires = confidence >= limits[step.exit_index] if exit_at is None else step.exit.name == exit_at
+            if fires:
+                return workspace.answer(step, confidence, path)
+            if (
+                best is None
+                or exit_at is not None
+                or (step.exit.enabled and _rank(confidence) >= _rank(best.confidence))
+            ):
+                best = workspace.answer(step, confidence, path)
+        if best is None:
+            raise RunError("the plan ended without an exit")
+        return msgspec.structs.replace(best, path=tuple(path))
+
+    def _limits(self, thresholds: Thresholds) -> list[float]:
+        """Returns what each exit's confidence must reach, in the order of the layout's exits."""
+        exits = self._plan.exits
+        for name, value in thresholds.items():
+            if self._exit(name).threshold is None:
+                raise InputError(f"thresholds: {name!r} ends the plan and accepts everything; it has no threshold")
+            if value is not None and math.isnan(value):
+                raise InputError(f"thresholds: {name!r} is NaN; None keeps an exit from firing")
+        limits = []
+        for name, exit_ in exits.items():
+            own = exit_.threshold if exit_.enabled else None
+            limit = thresholds.get(name, own)
+            limits.append(math.inf if limit is None else limit)
+        return limits
+
+    def _exit(self, name: str) -> Exit:
+        exits = self._plan.exits
+        if name not in exits:
+            raise InputError(f"no exit {name!r}; the exits are {', '.join(exits)}")
+        return exits[name]
+
+    @contextmanager
+    def _workspace(self, arrays: tuple[Array, ...]) -> Iterator[Workspace]:
+        """Lends a workspace of the arrays' shapes to one call."""
+        shapes = tuple(array.shape for array in arrays)
+        with self._lock:
+            if self._closed:
+                raise RunError("this runner is closed; make a new one")
+            free = self._free.get(shapes)
+            if free is None:
+                free = self._free[shapes] = deque()
+                if len(self._free) > _SHAPES_KEPT:
+                    self._free.popitem(last=False)
+            else:
+                self._free.move_to_end(shapes)
+            workspace = free.pop() if free else None
+        if workspace is None:
+            workspace = Workspace(self._layout, shapes)
+        yield workspace
+        free.append(workspace)  # after an error its buffers may be in an unknown state, so it is not lent again
+
+    def _open_rest(self) -> None:
+        try:
+            self._sessions.open_all()
+        except (BundleError, RunError):
+            return  # the run that reaches this segment opens it again and raises to its caller
+
+
+def _rank(confidence: float) -> float:
+    """Orders confidences; NaN ranks lowest."""
+    return -math.inf if math.isnan(confidence) else confidence

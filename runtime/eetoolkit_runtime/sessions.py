@@ -1,0 +1,191 @@
+"""onnxruntime sessions: one per segment, opened lazily, with thread settings that do not fight each other.
+
+onnxruntime's default gives every session its own pool of workers that spin while idle, so the workers of the segments
+just run take the cores from the one that runs now (`benchmarks/README.md` has the ratios). `spin` and `pool` are the
+two ways out.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import onnxruntime as ort
+
+from eetoolkit_runtime.bundle import Bundle
+from eetoolkit_runtime.errors import IntegrityError, RunError
+from eetoolkit_runtime.plan import Segment
+
+Spin = Literal["always", "brief", "never"]
+Pool = Literal["own", "shared"]
+Provider = str | tuple[str, Mapping[str, object]]
+
+_BRIEF_SPIN_US = 20
+_SPIN_DURATION_SINCE = (1, 26)  # the first release that reads session.intra_op.spin_duration_us
+_VERSION = tuple(int(part) for part in ort.__version__.split(".")[:2])
+
+_shared_pool_lock = threading.Lock()
+_shared_pool_threads: int | None = None
+
+
+@dataclass(frozen=True)
+class SessionSettings:
+    """How sessions are made.
+
+    Attributes:
+        threads: Workers for each operator; None: one per physical core, onnxruntime's own default.
+        spin: What idle workers do: spin (`always`), spin for about 20 us and then sleep (`brief`), sleep (`never`).
+        pool: `own`: a pool per session. `shared`: one pool per process, the fastest; but onnxruntime then refuses every
+            session in the process that is made with default options, so it is never the default.
+        providers: Passed to onnxruntime as they are, never replaced silently.
+    """
+
+    threads: int | None = None
+    spin: Spin = "brief"
+    pool: Pool = "own"
+    providers: tuple[Provider, ...] = ("CPUExecutionProvider",)
+
+    def __post_init__(self) -> None:
+        """Refuse settings that onnxruntime would misread."""
+        if self.threads is not None and self.threads < 1:
+            raise RunError(f"threads is {self.threads}, expected 1 or more, or None for one per core")
+        if self.spin not in ("always", "brief", "never"):
+            raise RunError(f"spin is {self.spin!r}, expected 'always', 'brief' or 'never'")
+        if self.pool not in ("own", "shared"):
+            raise RunError(f"pool is {self.pool!r}, expected 'own' or 'shared'")
+        names = [_name(provider) for provider in self.providers]
+        available = ort.get_available_providers()
+        if not names or (missing := [name for name in names if name not in available]):
+            raise RunError(f"providers {missing if names else []} are not in this onnxruntime; it has {available}")
+
+    def options(self) -> ort.SessionOptions:
+        """Returns fresh session options."""
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        if self.threads is not None:
+            options.intra_op_num_threads = self.threads
+        options.inter_op_num_threads = 1
+        if self.pool == "shared":
+            _make_shared_pool(self.threads)
+            options.use_per_session_threads = False
+        elif self.spin == "never":
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        elif self.spin == "brief":
+            if _VERSION >= _SPIN_DURATION_SINCE:
+                options.add_session_config_entry("session.intra_op.spin_duration_us", str(_BRIEF_SPIN_US))
+            else:
+                options.add_session_config_entry("session.force_spinning_stop", "1")
+        return options
+
+    def open(self, path: str, what: str) -> ort.InferenceSession:
+        """Returns a session over the graph at `path`; `what` names it in errors.
+
+        Raises:
+            IntegrityError: onnxruntime cannot load it, or would run it on other providers than asked for.
+        """
+        names = [_name(provider) for provider in self.providers]
+        providers: list[Any] = [
+            provider if isinstance(provider, str) else tuple(provider) for provider in self.providers
+        ]
+        try:
+            session = ort.InferenceSession(path, self.options(), providers=providers, enable_fallback=0)
+        except Exception as error:
+            raise IntegrityError(
+                f"{what}: onnxruntime {ort.__version__} cannot load {path}: {_first_line(error)}"
+            ) from error
+        got = session.get_providers()
+        if any(name not in got for name in names):
+            raise RunError(f"{what}: asked for providers {names}, onnxruntime gives {got}")
+        return session
+
+
+class Sessions:
+    """The sessions of a bundle, opened when they are first asked for; safe under concurrent calls."""
+
+    def __init__(self, bundle: Bundle, settings: SessionSettings) -> None:
+        self._bundle = bundle
+        self._settings = settings
+        self._sessions: dict[str, ort.InferenceSession] = {}
+        self._lock = threading.Lock()
+
+    def __getitem__(self, name: str) -> ort.InferenceSession:
+        """Returns the session of the segment `name`, opening it if need be."""
+        session = self._sessions.get(name)
+        if session is None:
+            with self._lock:
+                session = self._sessions.get(name)
+                if session is None:
+                    session = self._open(name, self._bundle.manifest.segments[name])
+                    self._sessions[name] = session
+        return session
+
+    @property
+    def opened(self) -> tuple[str, ...]:
+        """The segments whose sessions are open, in the order of opening."""
+        return tuple(self._sessions)
+
+    def open_all(self) -> None:
+        """Opens every segment that has a model."""
+        for name, segment in self._bundle.manifest.segments.items():
+            if segment.model is not None:
+                _ = self[name]
+
+    def clear(self) -> None:
+        """Lets go of all sessions."""
+        self._sessions.clear()
+
+    def _open(self, name: str, segment: Segment) -> ort.InferenceSession:
+        what = f"segment {name!r}"
+        if segment.model is None:
+            raise IntegrityError(f"{what} has no model")
+        session = self._settings.open(str(self._bundle.path / segment.model), what)
+        _check_names(what, "inputs", [value.name for value in session.get_inputs()], segment.reads, exact=True)
+        outputs = [source.output for source in segment.writes.values() if source.output is not None]
+        _check_names(what, "outputs", [value.name for value in session.get_outputs()], outputs, exact=False)
+        return session
+
+
+def bind_run(session: ort.InferenceSession) -> Callable[[ort.IOBinding, ort.RunOptions], None]:
+    """Returns what runs a session with a binding at the least cost per call.
+
+    The public method looks for WebGPU graphs on every call, about as long as a small operator takes; the inner object
+    that it hands to is used where this onnxruntime has it.
+    """
+    inner = getattr(getattr(session, "_sess", None), "run_with_iobinding", None)
+    if inner is None:
+        return lambda binding, options: session.run_with_iobinding(binding, options)
+    return lambda binding, options: inner(binding._iobinding, options)
+
+
+def _make_shared_pool(threads: int | None) -> None:
+    global _shared_pool_threads  # noqa: PLW0603 - onnxruntime's pool is per process, so is what we know of it
+    with _shared_pool_lock:
+        wanted = threads or 0
+        if _shared_pool_threads is None:
+            ort.set_global_thread_pool_sizes(wanted, 1)
+            _shared_pool_threads = wanted
+        elif _shared_pool_threads != wanted:
+            raise RunError(
+                f"pool='shared' has {_shared_pool_threads or 'all'} threads in this process already, asked for "
+                f"{wanted or 'all'}: onnxruntime sets it once"
+            )
+
+
+def _check_names(what: str, kind: str, got: Sequence[str], expected: Any, *, exact: bool) -> None:
+    missing = sorted(set(expected) - set(got))
+    extra = sorted(set(got) - set(expected)) if exact else []
+    if missing or extra:
+        raise IntegrityError(
+            f"{what}: its graph's {kind} are {list(got)}, the manifest names {sorted(set(expected))}; export again"
+        )
+
+
+def _name(provider: Provider) -> str:
+    return provider if isinstance(provider, str) else provider[0]
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,121 @@
+"""Writing a bundle so that a kill at any moment leaves the old one or the new one, whole.
+
+Files are named by content and never change, so they can be added beside the old ones; the manifest is the commit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import hashlib
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from eetoolkit_runtime.errors import BundleError
+from eetoolkit_runtime.plan import File, Manifest, encode
+
+MANIFEST = "manifest.json"
+_CHUNK_BYTES = 1 << 20
+_STALE_S = 24 * 3600  # a staging folder of this age belongs to a writer that was killed
+
+
+def digest(path: Path) -> File:
+    """Returns SHA-256 and size in bytes of the file at `path`, read in pieces."""
+    sha, size = hashlib.sha256(), 0
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            sha.update(chunk)
+            size += len(chunk)
+    return File(sha256=sha.hexdigest(), size=size)
+
+
+def named_by_content(path: Path, stem: str) -> tuple[str, File]:
+    """Renames the file at `path` to `{stem}-{8 hex digits of its hash}{suffix}` and returns that name and its digest."""
+    entry = digest(path)
+    name = f"{stem}-{entry.sha256[:8]}{path.suffix}"
+    path.replace(path.with_name(name))
+    return name, entry
+
+
+@contextlib.contextmanager
+def staging(target: Path) -> Iterator[Path]:
+    """Gives an empty folder beside `target` to write a bundle's files in; it is gone afterwards, whatever happened."""
+    prefix = target.name + ".partial-"
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for killed in target.parent.glob(glob.escape(prefix) + "*"):
+            if time.time() - killed.stat().st_mtime > _STALE_S:
+                shutil.rmtree(killed, ignore_errors=True)
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
+        folder.chmod(0o777 & ~_umask())
+    except OSError as error:
+        raise BundleError(f"cannot write {target}: {error.strerror or error}") from error
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def check_target(target: Path, *, overwrite: bool) -> None:
+    """Refuses to write a bundle where something else is, or, without `overwrite`, where a bundle is.
+
+    Raises:
+        BundleError: `target` is a file, a folder that is no bundle, or an existing bundle.
+    """
+    if not target.exists():
+        return
+    if not target.is_dir() or (any(target.iterdir()) and not (target / MANIFEST).exists()):
+        raise BundleError(f"{target} exists and is not a bundle; it is left as it is: choose another name")
+    if (target / MANIFEST).exists() and not overwrite:
+        raise BundleError(f"{target} exists; pass overwrite=True (--overwrite) to replace it")
+
+
+def commit(folder: Path, manifest: Manifest, target: Path) -> None:
+    """Makes the staged `folder` and `manifest` the bundle at `target`.
+
+    Order: every file is on disk before the manifest names it; the manifest is replaced in one step; files that nothing
+    names any more are removed last.
+    """
+    for path in folder.iterdir():
+        sync(path)
+    (folder / MANIFEST).write_bytes(encode(manifest))
+    sync(folder / MANIFEST)
+    sync(folder)
+    if not target.exists():
+        folder.rename(target)
+        sync(target.parent)
+        return
+    for path in folder.iterdir():
+        if path.name != MANIFEST:
+            path.replace(target / path.name)
+    sync(target)
+    (folder / MANIFEST).replace(target / MANIFEST)
+    sync(target)
+    for path in target.iterdir():
+        if path.is_file() and path.name != MANIFEST and path.name not in manifest.files:
+            path.unlink()
+
+
+def sync(path: Path) -> None:
+    """Waits until a file, or the names in a folder, are on disk (POSIX fsync; a no-op for folders on Windows)."""
+    if os.name == "nt" and path.is_dir():
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError:  # some file systems have no fsync for folders; the rename is still atomic
+        if not path.is_dir():
+            raise
+    finally:
+        os.close(handle)
+
+
+def _umask() -> int:
+    """Returns the process's umask, which POSIX can only tell by setting it."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask

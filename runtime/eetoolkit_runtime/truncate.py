@@ -1,0 +1,118 @@
+"""Static pruning: a bundle cut off at one exit."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import msgspec
+
+from eetoolkit_runtime.bundle import Bundle, load
+from eetoolkit_runtime.errors import InputError
+from eetoolkit_runtime.golden import Sample, read_golden, write_golden
+from eetoolkit_runtime.integrity import check_full
+from eetoolkit_runtime.plan import Golden, Manifest, Segment, Stop
+from eetoolkit_runtime.store import check_target, commit, named_by_content, staging
+from eetoolkit_runtime.validate import successors, validate
+
+
+def truncate(
+    bundle: str | os.PathLike[str] | Bundle,
+    at: str,
+    output: str | os.PathLike[str] | None = None,
+    *,
+    overwrite: bool = False,
+) -> Bundle:
+    """Returns a new bundle that always answers at one exit, without what lies behind it.
+
+    Its answers are those of `run(..., exit_at=at)`. Earlier exits stay, disabled; `thresholds=` can bring them back for
+    a call.
+
+    Args:
+        bundle: A `Bundle` or its path.
+        at: The exit's name.
+        output: Where to write; None: beside the bundle, `{name}-{at}.ee`.
+        overwrite: Whether a bundle at `output` may be replaced.
+
+    Raises:
+        InputError: No such exit.
+        BundleError: The bundle cannot be opened, or `output` is in the way.
+    """
+    source = load(bundle)
+    if at not in source.exits:
+        raise InputError(f"no exit {at!r}; the exits are {', '.join(source.exits)}")
+    target = Path(output) if output is not None else source.path.with_name(f"{source.path.stem}-{at}.ee")
+    check_target(target, overwrite=overwrite)
+    check_full(source.path, source.manifest)
+    plan = _cut(source.manifest, at)
+    with staging(target) as folder:
+        files = {}
+        for segment in plan.segments.values():
+            for name in (segment.model, *segment.weights):
+                if name is not None:
+                    files[name] = source.manifest.files[name]
+        for name in files:
+            shutil.copyfile(source.path / name, folder / name)
+        golden = None
+        if source.manifest.golden is not None:
+            write_golden(folder / "golden.npz", [_shorten(sample, plan) for sample in read_golden(source)])
+            name, files[name] = named_by_content(folder / "golden.npz", "golden")
+            golden = Golden(file=name, tolerance=source.manifest.golden.tolerance)
+        plan = msgspec.structs.replace(plan, files=files, golden=golden)
+        validate(plan)
+        commit(folder, plan, target)
+    return load(target)
+
+
+def _cut(plan: Manifest, at: str) -> Manifest:
+    segments: dict[str, Segment] = {}
+    waiting = [plan.start]
+    while waiting:
+        name = waiting.pop()
+        if name in segments:
+            continue
+        segment = plan.segments[name]
+        if segment.exit is not None and segment.exit.name == at:
+            last = msgspec.structs.replace(segment.exit, threshold=None, enabled=True)
+            segment = msgspec.structs.replace(segment, exit=last, next=Stop())
+        elif segment.exit is not None and segment.exit.threshold is not None:
+            segment = msgspec.structs.replace(segment, exit=msgspec.structs.replace(segment.exit, enabled=False))
+        segments[name] = segment
+        waiting.extend(successors(segment))
+    kept = {name: segments[name] for name in plan.segments if name in segments}
+    kept = {name: _without_unread(segment, kept) for name, segment in kept.items()}
+    used = {
+        name
+        for segment in kept.values()
+        for name in (
+            *segment.reads.values(), *segment.writes,
+            *(source.constant for source in segment.writes.values()),
+            *((segment.exit.criterion.temperature,) if segment.exit is not None else ()),
+        )
+    }  # fmt: skip
+    return msgspec.structs.replace(
+        plan,
+        segments=kept,
+        slots={name: slot for name, slot in plan.slots.items() if name in used},
+        constants={name: constant for name, constant in plan.constants.items() if name in used},
+    )
+
+
+def _without_unread(segment: Segment, kept: dict[str, Segment]) -> Segment:
+    """Drops the writes that only what lies behind would have read."""
+    read: set[str | None] = set()
+    for other in kept.values():
+        read.update(other.reads.values())
+        read.update(source.slot for source in other.writes.values())
+        read.add(getattr(other.next, "on", None))
+        if other.exit is not None:
+            read.update((*other.exit.outputs.values(), other.exit.confidence))
+    writes = {slot: source for slot, source in segment.writes.items() if slot in read}
+    return msgspec.structs.replace(segment, writes=writes)
+
+
+def _shorten(sample: Sample, plan: Manifest) -> Sample:
+    """Keeps the exits that a run of the shorter plan still meets."""
+    names = set(plan.exits)
+    return Sample(sample.inputs, {name: values for name, values in sample.exits.items() if name in names})

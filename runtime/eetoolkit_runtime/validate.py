@@ -1,0 +1,255 @@
+"""Proofs about a plan, before anything runs.
+
+A plan is a control-flow graph over slots, so these are the textbook dataflow analyses: reachability, definite
+assignment (a forward must-analysis to a fixed point), and cycles. What only onnxruntime can know (that a graph really
+has the inputs and outputs that the manifest names) is checked when the segment's session is opened.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+
+from eetoolkit_runtime.errors import ManifestError
+from eetoolkit_runtime.plan import Constant, Dim, DType, Gate, Goto, Manifest, Segment, Slot, Stop, Switch
+
+
+def validate(plan: Manifest) -> None:
+    """Proves that `plan` can run to an answer whatever its gates say.
+
+    Raises:
+        ManifestError: A name that is not defined, a segment that cannot be reached, a path that cannot stop, a cycle
+            without a bound, a read of a slot that some path leaves unwritten, dtypes or shapes that do not fit, a
+            file name that leaves the bundle, two file names that are one on a case-insensitive disk.
+    """
+    _check_names(plan)
+    _check_files(plan)
+    _check_flow(plan)
+    _check_cycles(plan)
+    _check_assignment(plan)
+    _check_types(plan)
+
+
+def successors(segment: Segment) -> tuple[str, ...]:
+    """Returns the names of the segments that may run next."""
+    match segment.next:
+        case Goto(segment=name):
+            return (name,)
+        case Gate(then=then, otherwise=otherwise):
+            return (then, otherwise)
+        case Switch(cases=cases):
+            return cases
+        case Stop():
+            return ()
+
+
+def observed(segment: Segment) -> Iterator[tuple[str, str]]:
+    """Yields (what for, slot) for every slot looked at after the segment's writes: its exit's and its gate's."""
+    if segment.exit is not None:
+        for name, slot in segment.exit.outputs.items():
+            yield f"exit output {name!r}", slot
+        yield "confidence", segment.exit.confidence
+    if isinstance(segment.next, Gate | Switch):
+        yield "gate" if isinstance(segment.next, Gate) else "switch", segment.next.on
+
+
+def _check_names(plan: Manifest) -> None:
+    inputs = [spec.name for spec in plan.inputs]
+    if not inputs:
+        raise ManifestError("manifest.json: no inputs")
+    if len(set(inputs)) != len(inputs):
+        raise ManifestError(f"manifest.json: two inputs of one name among {inputs}")
+    both = (set(plan.slots) | set(inputs)) & set(plan.constants)
+    if both or set(inputs) & set(plan.slots):
+        names = sorted(both | set(inputs) & set(plan.slots))
+        raise ManifestError(f"manifest.json: inputs, slots and constants share the names {names}")
+    for name, constant in plan.constants.items():
+        if math.prod(constant.shape) != len(constant.data):
+            raise ManifestError(
+                f"constant {name!r}: shape {list(constant.shape)} needs {math.prod(constant.shape)} values, "
+                f"got {len(constant.data)}"
+            )
+    if unknown := set(plan.preprocess) - set(inputs):
+        raise ManifestError(f"manifest.json: preprocess names {sorted(unknown)}, the inputs are {inputs}")
+    seen: dict[str, tuple[object, ...]] = {}
+    for name, segment in plan.segments.items():
+        for graph_input, source in segment.reads.items():
+            if source not in plan.slots and source not in plan.constants and source not in inputs:
+                raise ManifestError(f"segment {name!r}: reads {graph_input!r} from {source!r}, which is not defined")
+        for slot, origin in segment.writes.items():
+            if slot not in plan.slots:
+                raise ManifestError(f"segment {name!r}: writes {slot!r}, which is not among the slots")
+            if origin.slot is not None and origin.slot not in plan.slots and origin.slot not in inputs:
+                raise ManifestError(f"segment {name!r}: moves {origin.slot!r} to {slot!r}, which is not defined")
+            if origin.constant is not None and origin.constant not in plan.constants:
+                raise ManifestError(f"segment {name!r}: moves the constant {origin.constant!r}, which is not defined")
+            if origin.output is not None and segment.model is None:
+                raise ManifestError(f"segment {name!r}: takes output {origin.output!r} but has no model")
+        if segment.reads and segment.model is None:
+            raise ManifestError(f"segment {name!r}: reads {sorted(segment.reads)} but has no model")
+        for what, slot in observed(segment):
+            if slot not in plan.slots and slot not in inputs:
+                raise ManifestError(f"segment {name!r}: {what} is the slot {slot!r}, which is not defined")
+        if segment.exit is not None:
+            kind = (segment.exit.threshold, segment.exit.enabled, sorted(segment.exit.outputs))
+            if seen.setdefault(segment.exit.name, kind) != kind:
+                raise ManifestError(
+                    f"segment {name!r}: exit {segment.exit.name!r} stands elsewhere with another threshold or outputs"
+                )
+
+
+def _check_files(plan: Manifest) -> None:
+    folded: dict[str, str] = {}
+    for name in plan.files:
+        if name in {"", ".", "..", "manifest.json"} or any(c in name for c in "/\\:\0") or name != name.strip():
+            raise ManifestError(f"manifest.json: {name!r} is not a plain file name inside the bundle")
+        other = folded.setdefault(name.casefold(), name)
+        if other != name:
+            raise ManifestError(f"manifest.json: {other!r} and {name!r} are one file on a case-insensitive disk")
+    for segment_name, segment in plan.segments.items():
+        for file in (segment.model, *segment.weights):
+            if file is not None and file not in plan.files:
+                raise ManifestError(f"segment {segment_name!r}: the file {file!r} is not listed under files")
+    if plan.golden is not None and plan.golden.file not in plan.files:
+        raise ManifestError(f"manifest.json: the golden file {plan.golden.file!r} is not listed under files")
+
+
+def _check_flow(plan: Manifest) -> None:
+    if plan.start not in plan.segments:
+        raise ManifestError(f"manifest.json: start is {plan.start!r}, which is not a segment")
+    predecessors: dict[str, list[str]] = {name: [] for name in plan.segments}
+    for name, segment in plan.segments.items():
+        if isinstance(segment.next, Switch) and not segment.next.cases:
+            raise ManifestError(f"segment {name!r}: a switch without cases")
+        for following in successors(segment):
+            if following not in plan.segments:
+                raise ManifestError(f"segment {name!r}: goes to {following!r}, which is not a segment")
+            predecessors[following].append(name)
+        if isinstance(segment.next, Stop):
+            if segment.exit is None:
+                raise ManifestError(f"segment {name!r}: stops without an exit")
+            if segment.exit.threshold is not None or not segment.exit.enabled:
+                raise ManifestError(
+                    f"segment {name!r}: exit {segment.exit.name!r} ends the plan, so it must accept everything: "
+                    "threshold null and enabled"
+                )
+        elif segment.exit is not None and segment.exit.threshold is None:
+            raise ManifestError(
+                f"segment {name!r}: exit {segment.exit.name!r} accepts everything (threshold null) but does not stop"
+            )
+    edges = {name: successors(segment) for name, segment in plan.segments.items()}
+    if unreachable := plan.segments.keys() - _closure((plan.start,), edges):
+        raise ManifestError(f"segments {sorted(unreachable)} cannot be reached from {plan.start!r}")
+    stops = [name for name, segment in plan.segments.items() if isinstance(segment.next, Stop)]
+    if endless := plan.segments.keys() - _closure(stops, predecessors):
+        raise ManifestError(f"segments {sorted(endless)} cannot reach a stop: the plan would loop for ever")
+
+
+def _closure(start: Iterable[str], edges: Mapping[str, Iterable[str]]) -> set[str]:
+    found = set(start)
+    waiting = list(found)
+    while waiting:
+        for name in edges[waiting.pop()]:
+            if name not in found:
+                found.add(name)
+                waiting.append(name)
+    return found
+
+
+def _check_cycles(plan: Manifest) -> None:
+    """Kahn's algorithm on the graph without the segments that bound their visits: what is left over is a cycle."""
+    bounded = {name for name, segment in plan.segments.items() if segment.model and segment.max_visits}
+    edges = {
+        name: [following for following in successors(segment) if following not in bounded]
+        for name, segment in plan.segments.items()
+        if name not in bounded
+    }
+    arrows = dict.fromkeys(edges, 0)
+    for following in (name for names in edges.values() for name in names):
+        arrows[following] += 1
+    free = [name for name, count in arrows.items() if count == 0]
+    while free:
+        for following in edges.pop(free.pop()):
+            arrows[following] -= 1
+            if arrows[following] == 0:
+                free.append(following)
+    if edges:
+        raise ManifestError(
+            f"segments {sorted(edges)} lie on a cycle without a bound: give one with a model `max_visits`"
+        )
+
+
+def _check_assignment(plan: Manifest) -> None:
+    """Proves that every slot is written before it is read, on every path (forward must-analysis to a fixed point)."""
+    everything = frozenset(plan.slots) | {spec.name for spec in plan.inputs}
+    before = dict.fromkeys(plan.segments, everything)
+    before[plan.start] = frozenset(spec.name for spec in plan.inputs)
+    waiting = list(plan.segments)
+    while waiting:
+        name = waiting.pop(0)
+        segment = plan.segments[name]
+        after = before[name] | segment.writes.keys()
+        for following in successors(segment):
+            known = before[following] & after
+            if known != before[following]:
+                before[following] = known
+                waiting.append(following)
+    for name, segment in plan.segments.items():
+        for source in segment.reads.values():
+            if source not in plan.constants and source not in before[name]:
+                raise ManifestError(f"segment {name!r}: reads {source!r}, which some path to it leaves unwritten")
+        for origin in segment.writes.values():
+            if origin.slot is not None and origin.slot not in before[name]:
+                raise ManifestError(f"segment {name!r}: moves {origin.slot!r}, which some path to it leaves unwritten")
+        for what, slot in observed(segment):
+            if slot not in before[name] | segment.writes.keys():
+                raise ManifestError(f"segment {name!r}: {what} {slot!r} is left unwritten by some path")
+
+
+def _check_types(plan: Manifest) -> None:
+    slots: dict[str, Slot] = {spec.name: Slot(dtype=spec.dtype, shape=spec.shape) for spec in plan.inputs} | plan.slots
+    for name, segment in plan.segments.items():
+        for target, origin in segment.writes.items():
+            source = slots[origin.slot] if origin.slot is not None else plan.constants.get(origin.constant or "")
+            if source is not None and not _fits(source, slots[target]):
+                raise ManifestError(
+                    f"segment {name!r}: {target!r} takes {_spell(source)}, it is {_spell(slots[target])}"
+                )
+        if segment.exit is not None:
+            _check_exit(plan, name, segment, slots)
+        if isinstance(segment.next, Gate | Switch):
+            allowed: tuple[DType, ...] = ("bool",) if isinstance(segment.next, Gate) else ("int64", "int32")
+            _check_per_row(f"segment {name!r}: {segment.next.on!r}", slots[segment.next.on], allowed)
+
+
+def _check_exit(plan: Manifest, name: str, segment: Segment, slots: Mapping[str, Slot]) -> None:
+    exit_ = segment.exit
+    if exit_ is None:
+        return
+    _check_per_row(f"segment {name!r}: confidence {exit_.confidence!r}", slots[exit_.confidence], ("float32",))
+    if not exit_.outputs:
+        raise ManifestError(f"segment {name!r}: exit {exit_.name!r} has no outputs")
+    temperature = exit_.criterion.temperature
+    if temperature is not None and temperature not in plan.constants:
+        raise ManifestError(f"segment {name!r}: the temperature {temperature!r} is not among the constants")
+    if exit_.threshold is not None and math.isnan(exit_.threshold):
+        raise ManifestError(f"segment {name!r}: the threshold is NaN, which never fires; disable the exit instead")
+
+
+def _check_per_row(what: str, slot: Slot, dtypes: tuple[DType, ...]) -> None:
+    if slot.dtype not in dtypes or len(slot.shape) > 1 or None in slot.shape:
+        raise ManifestError(f"{what} is {_spell(slot)}, expected one {' or '.join(dtypes)} per row")
+
+
+def _fits(source: Slot | Constant, target: Slot) -> bool:
+    if source.dtype != target.dtype or len(source.shape) != len(target.shape):
+        return False
+
+    def one(a: Dim, b: Dim) -> bool:
+        return a == b or not (isinstance(a, int) and isinstance(b, int))
+
+    return all(one(a, b) for a, b in zip(source.shape, target.shape, strict=True))
+
+
+def _spell(value: Slot | Constant) -> str:
+    return f"{value.dtype}{[dim if dim is not None else '?' for dim in value.shape]}".replace("'", "")

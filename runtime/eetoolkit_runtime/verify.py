@@ -1,0 +1,161 @@
+"""Whether a bundle gives on this very machine what the source network gave."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from eetoolkit_runtime.answer import Answer
+from eetoolkit_runtime.bundle import Bundle, load
+from eetoolkit_runtime.errors import InputError
+from eetoolkit_runtime.golden import Sample, read_golden
+from eetoolkit_runtime.inputs import Array
+from eetoolkit_runtime.plan import Exit
+from eetoolkit_runtime.runner import Runner
+
+DEFAULT_TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class ExitCheck:
+    """One exit over all samples: the largest differences found, and how many decisions were ties."""
+
+    exit: str
+    samples: int
+    output_difference: float
+    confidence_difference: float
+    ties: int
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """What `verify` found; `failures` is empty where the bundle reproduces every sample.
+
+    `tolerance` bounds the absolute difference of outputs, relative to their largest magnitude where that exceeds 1.
+    """
+
+    tolerance: float
+    samples: int
+    exits: tuple[ExitCheck, ...]
+    failures: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing failed."""
+        return not self.failures
+
+    def __str__(self) -> str:
+        lines = [
+            f"{check.exit}: {check.samples} samples, outputs differ by at most {check.output_difference:.1e}, "
+            f"confidence by {check.confidence_difference:.1e}" + (f", {check.ties} ties" if check.ties else "")
+            for check in self.exits
+        ]
+        verdict = "passed" if self.passed else f"FAILED ({len(self.failures)})"
+        return "\n".join([*lines, *self.failures, f"verify {verdict}, tolerance {self.tolerance:.0e}"])
+
+
+def verify(
+    bundle: str | os.PathLike[str] | Bundle, samples: Sequence[Sample] | None = None, *, tolerance: float | None = None
+) -> VerifyReport:
+    """Returns how the bundle's answers on this machine compare with what the source framework computed.
+
+    Every file's hash is checked first. Each sample is run through all exits and compared exit by exit, then run once
+    more as a user would: the same exit must answer. Where a confidence is within the tolerance of its threshold, either
+    exit is right, and the report counts a tie.
+
+    Args:
+        bundle: A `Bundle` or its path.
+        samples: Inputs and expected values; None: the bundle's golden samples.
+        tolerance: None: the one stated in the bundle, else 1e-4.
+
+    Raises:
+        BundleError: The bundle cannot be opened, or a file was changed.
+        InputError: There are no samples.
+    """
+    opened = load(bundle.path if isinstance(bundle, Bundle) else bundle, check="full")
+    golden = opened.manifest.golden
+    samples = read_golden(opened) if samples is None else samples
+    if not samples:
+        raise InputError("verify: the bundle has no golden samples; pass the source model")
+    if tolerance is None:
+        tolerance = golden.tolerance if golden is not None else DEFAULT_TOLERANCE
+    tally = _Tally(opened.exits, tolerance)
+    with Runner(opened) as runner:
+        for number, sample in enumerate(samples):
+            tally.compare(f"sample {number}", sample, runner.run_all_exits(sample.inputs), runner.run(sample.inputs))
+    return VerifyReport(tolerance, len(samples), tuple(tally.checks.values()), tuple(tally.failures))
+
+
+class _Tally:
+    """Differences so far."""
+
+    def __init__(self, exits: dict[str, Exit], tolerance: float) -> None:
+        self._exits = exits
+        self._tolerance = tolerance
+        self.checks = {name: ExitCheck(name, 0, 0.0, 0.0, 0) for name in exits}
+        self.failures: list[str] = []
+
+    def compare(self, what: str, sample: Sample, answers: list[Answer], answer: Answer) -> None:
+        """Adds one sample: `answers` of all exits, and the `answer` of an ordinary run."""
+        met = [found.exit for found in answers]
+        if met != list(sample.exits):
+            self.failures.append(f"{what}: met the exits {met}, expected {list(sample.exits)}")
+            return
+        for found in answers:
+            expected = sample.exits[found.exit]
+            outputs = max(difference(found.outputs[name], array) for name, array in expected.outputs.items())
+            confidence = difference(np.array([found.confidence]), np.array([expected.confidence]))
+            for kind, value in (("outputs", outputs), ("confidence", confidence)):
+                if not value <= self._tolerance:
+                    self.failures.append(
+                        f"{what}: {found.exit}: {kind} differ by {value:.1e}, more than {self._tolerance:.0e}"
+                    )
+            self._count(found.exit, outputs, confidence)
+        allowed = self._allowed(sample)
+        if answer.exit not in allowed:
+            self.failures.append(f"{what}: {answer.exit} answered, expected {allowed[0]}")
+        elif len(allowed) > 1:
+            self._count(answer.exit, tie=1)
+
+    def _allowed(self, sample: Sample) -> list[str]:
+        """Returns the exits that may answer: the first that fires, and those passed or met by a rounding only."""
+        allowed: list[str] = []
+        for name, expected in sample.exits.items():
+            exit_ = self._exits[name]
+            if exit_.threshold is None:
+                return [*allowed, name]
+            if not exit_.enabled or not expected.confidence >= exit_.threshold - self._tolerance:
+                continue
+            allowed.append(name)
+            if expected.confidence > exit_.threshold + self._tolerance:
+                return allowed
+        return allowed
+
+    def _count(self, name: str, outputs: float = 0.0, confidence: float = 0.0, *, tie: int = 0) -> None:
+        check = self.checks[name]
+        self.checks[name] = ExitCheck(
+            name,
+            check.samples + (tie == 0),
+            max(check.output_difference, outputs),
+            max(check.confidence_difference, confidence),
+            check.ties + tie,
+        )
+
+
+def difference(found: Array, expected: Array) -> float:
+    """Returns the largest absolute difference over the larger of 1 and the largest finite expected magnitude.
+
+    Infinity where shapes differ or where one is NaN or infinite and the other is not the same.
+    """
+    if found.shape != expected.shape:
+        return float("inf")
+    a, b = np.asarray(found, np.float64), np.asarray(expected, np.float64)
+    finite = np.isfinite(b)
+    if not np.array_equal(a[~finite], b[~finite], equal_nan=True) or not np.isfinite(a[finite]).all():
+        return float("inf")
+    if not finite.any():
+        return 0.0
+    return float(np.abs(a[finite] - b[finite]).max() / max(1.0, np.abs(b[finite]).max()))
