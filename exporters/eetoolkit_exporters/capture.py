@@ -258,7 +258,10 @@ def _reason(error: BaseException) -> str:
     innermost = next((part for part in reversed(chain) if str(part).strip()), error)
     text = next((line.strip() for line in str(innermost).splitlines() if line.strip()), type(innermost).__name__)
     if "data-dependent expression" in everything:
-        text = "a Python `if`, loop or size depends on a tensor's values; write it with torch.cond, torch.where or torch.while_loop"
+        text = (
+            "a Python `if`, loop or size depends on a tensor's values; write it with torch.cond, torch.where or "
+            "torch.while_loop"
+        )
     elif match := re.search(r"No ONNX function found for <OpOverload\(op='([^']+)'", everything):
         text = f"no ONNX operator for {match.group(1)}"
     lines = re.findall(r'File "([^"]+)", line (\d+), in (\S+)\n\s+(.+)', everything)

@@ -134,8 +134,8 @@ def _exit(segment: CutSegment, names: Mapping[ir.Value, str], details: Details, 
         leading = value.shape[0] if value.shape is not None and len(value.shape) else None
         if isinstance(leading, int) and leading != 1:
             raise ExportError(
-                f"exit {exit_.name!r}: output {name!r} has shape {value.shape}; its leading dimension must be the batch, "
-                "dynamic or 1"
+                f"exit {exit_.name!r}: output {name!r} has shape {value.shape}; its leading dimension must be "
+                "the batch, dynamic or 1"
             )
     if exit_.confidence is None:
         raise ExportError(f"exit {exit_.name!r} has no confidence")

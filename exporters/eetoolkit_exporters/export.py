@@ -39,7 +39,7 @@ from eetoolkit_runtime.verify import DEFAULT_TOLERANCE, verify
 ThresholdSpec = float | Mapping[str, float] | None
 
 
-def export(
+def export(  # noqa: PLR0913 - the choices of one command, each with a default
     model: Any,
     example_inputs: Any,
     output: str | os.PathLike[str],

@@ -16,7 +16,8 @@ _SHAPE_OPERANDS = {
     "Squeeze": (1,), "Unsqueeze": (1,), "ReduceSum": (1,), "ReduceMean": (1,), "ReduceMax": (1,), "ReduceMin": (1,),
     "ReduceProd": (1,), "ReduceL1": (1,), "ReduceL2": (1,), "ReduceLogSum": (1,), "ReduceLogSumExp": (1,),
     "ReduceSumSquare": (1,), "CenterCropPad": (1,), "AffineGrid": (1,), "BlackmanWindow": (0,), "HannWindow": (0,),
-    "HammingWindow": (0,), "DFT": (1, 2), "STFT": (1, 3), "MelWeightMatrix": (0, 1), "MaxUnpool": (2,), "Col2Im": (1, 2),
+    "HammingWindow": (0,), "DFT": (1, 2), "STFT": (1, 3), "MelWeightMatrix": (0, 1), "MaxUnpool": (2,),
+    "Col2Im": (1, 2),
 }  # fmt: skip
 _DATA_SHAPES = {"NonZero", "Unique", "Compress", "NonMaxSuppression", "StringSplit"}
 _KNOWN_DOMAINS = {"", "ai.onnx.ml"}

@@ -131,6 +131,7 @@ def _like(golden: Sequence[Array], rng: np.random.Generator) -> Array:
     if first.dtype == bool:
         return rng.random(first.shape) < flat.mean()
     if first.dtype.kind in "iu":
-        return rng.integers(flat.min(), flat.max(), first.shape, first.dtype, endpoint=True)
-    drawn: Array = rng.normal(flat.mean(), flat.std() or 1.0, first.shape).astype(first.dtype)
+        low, high = int(flat.min()), int(flat.max())
+        return np.asarray(rng.integers(low, high, first.shape, endpoint=True)).astype(first.dtype)
+    drawn: Array = np.asarray(rng.normal(flat.mean(), flat.std() or 1.0, first.shape), first.dtype)
     return drawn

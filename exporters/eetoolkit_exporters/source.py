@@ -93,11 +93,11 @@ class TorchSource:
             raise ExportError("example_inputs is None: a torch network needs one example of every input")
         if isinstance(example_inputs, Mapping):
             self.keywords = tuple(example_inputs)
-            tensors = [_tensor(value) for value in example_inputs.values()]
+            tensors = [to_tensor(value) for value in example_inputs.values()]
         elif isinstance(example_inputs, tuple | list):
-            tensors = [_tensor(value) for value in example_inputs]
+            tensors = [to_tensor(value) for value in example_inputs]
         else:
-            tensors = [_tensor(example_inputs)]
+            tensors = [to_tensor(example_inputs)]
         names = list(input_names) if input_names is not None else self._parameter_names(len(tensors))
         if len(names) != len(tensors) or len(set(names)) != len(names):
             raise ExportError(f"input_names are {names}, expected {len(tensors)} different names")
@@ -123,7 +123,7 @@ class TorchSource:
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Returns the outputs by name, as eager PyTorch computes them."""
-        outputs = self.call([_tensor(inputs[name]) for name in self.inputs])
+        outputs = self.call([to_tensor(inputs[name]) for name in self.inputs])
         return {
             f"{exit_}.{output}" if output else exit_: tensor.detach().cpu().numpy()
             for exit_, output, tensor in walk_outputs(outputs)
@@ -161,8 +161,8 @@ def walk_outputs(outputs: Any) -> Iterator[tuple[str, str | None, torch.Tensor]]
                 yield name, str(output), tensor
         elif value is not None:
             raise ExportError(
-                f"exit {name!r} is {type(value).__name__}, expected a tensor or a dict of tensors: it is not a function "
-                "of the input that can be exported"
+                f"exit {name!r} is {type(value).__name__}, expected a tensor or a dict of tensors: it is not a "
+                "function of the input that can be exported"
             )
 
 
@@ -194,8 +194,8 @@ class OnnxSource:
         for value in (*self._session.get_inputs(), *self._session.get_outputs()):
             if not value.type.startswith("tensor("):
                 raise ExportError(
-                    f"{self.path}: {value.name!r} is a {value.type}, expected a tensor; for scikit-learn models convert "
-                    "with options={'zipmap': False}"
+                    f"{self.path}: {value.name!r} is a {value.type}, expected a tensor; for scikit-learn models "
+                    "convert with options={'zipmap': False}"
                 )
         if example_inputs is None:
             values = [_random(value) for value in self._session.get_inputs()]
@@ -305,7 +305,8 @@ def _check_evaluation(module: torch.nn.Module) -> None:
         raise ExportError(f"the parameters {', '.join(lazy)} have no values yet: train them first (ee.fit_exits)")
 
 
-def _tensor(value: Any) -> torch.Tensor:
+def to_tensor(value: Any) -> torch.Tensor:
+    """Returns a tensor or anything array-like as a tensor in main memory, without gradients."""
     if isinstance(value, torch.Tensor):
         return value.detach().cpu()
     return torch.from_numpy(np.ascontiguousarray(to_array(value)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import onnx_ir as ir
 
@@ -36,30 +36,39 @@ def count_work(nodes: Iterable[ir.Node], initializers: Iterable[ir.Value], symbo
 
 
 def _multiply_adds(node: ir.Node, symbols: Mapping[str, int]) -> int | None:
-    if node.op_type in {"If", "Loop", "Scan", "Einsum", "DeformConv", "ConvInteger", "MatMulInteger", "QLinearConv"}:
+    if node.op_type in _UNKNOWN:
         return None
-    if node.op_type not in {"Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN", "Attention"}:
+    formula = _FORMULAS.get(node.op_type)
+    if formula is None:
         return 0
-    if node.op_type == "Attention":
+    shapes = [_dims(value, symbols) for value in (*node.inputs[:3], node.outputs[0])]
+    count = 3 if node.op_type in {"LSTM", "GRU", "RNN"} else 2
+    used = [*shapes[:count], shapes[-1]]
+    if any(shape is None for shape in used):
         return None
-    inputs = [_dims(value, symbols) for value in node.inputs[:3]]
-    outputs = _dims(node.outputs[0], symbols) if node.outputs else None
-    if node.op_type in {"LSTM", "GRU", "RNN"}:
-        x, w, r = inputs
-        if x is None or w is None or r is None:
-            return None
-        return x[0] * x[1] * (math.prod(w) + math.prod(r))
-    weight = inputs[1]
-    if weight is None or inputs[0] is None or outputs is None:
-        return None
-    if node.op_type == "Conv":
-        return math.prod(outputs) * math.prod(weight[1:])
-    if node.op_type == "ConvTranspose":
-        return math.prod(inputs[0]) * math.prod(weight[1:])
-    inner = inputs[0][-1]
-    if node.op_type == "Gemm" and "transA" in node.attributes and node.attributes["transA"].as_int():
-        inner = inputs[0][0]
-    return math.prod(outputs) * inner
+    return formula(node, [shape for shape in used if shape is not None])
+
+
+def _gemm(node: ir.Node, shapes: list[list[int]]) -> int:
+    transposed = "transA" in node.attributes and node.attributes["transA"].as_int()
+    return math.prod(shapes[-1]) * shapes[0][0 if transposed else -1]
+
+
+def _recurrent(_: ir.Node, shapes: list[list[int]]) -> int:
+    steps, weights, recurrence = shapes[0][0] * shapes[0][1], shapes[1], shapes[2]
+    return steps * (math.prod(weights) + math.prod(recurrence))
+
+
+_UNKNOWN = {"If", "Loop", "Scan", "Einsum", "DeformConv", "ConvInteger", "MatMulInteger", "QLinearConv", "Attention"}
+_FORMULAS: dict[str, Callable[[ir.Node, list[list[int]]], int]] = {
+    "Conv": lambda _, shapes: math.prod(shapes[-1]) * math.prod(shapes[1][1:]),
+    "ConvTranspose": lambda _, shapes: math.prod(shapes[0]) * math.prod(shapes[1][1:]),
+    "Gemm": _gemm,
+    "MatMul": lambda _, shapes: math.prod(shapes[-1]) * shapes[0][-1],
+    "LSTM": _recurrent,
+    "GRU": _recurrent,
+    "RNN": _recurrent,
+}
 
 
 def _dims(value: ir.Value | None, symbols: Mapping[str, int]) -> list[int] | None:

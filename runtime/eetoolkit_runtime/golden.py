@@ -31,7 +31,7 @@ class Sample:
 
 
 def write_golden(path: Path, samples: Sequence[Sample]) -> None:
-    """Writes samples as an uncompressed `.npz`: `{i}/input/{name}`, `{i}/output/{exit}/{name}`, `{i}/confidence/{exit}`."""
+    """Writes samples as `.npz`: `{i}/input/{name}`, `{i}/output/{exit}/{name}`, `{i}/confidence/{exit}`."""
     arrays: dict[str, Array] = {}
     for i, sample in enumerate(samples):
         arrays.update({f"{i}/input/{name}": array for name, array in sample.inputs.items()})

@@ -73,7 +73,7 @@ class Source(_Struct, frozen=True, kw_only=True):
 
 
 class Criterion(_Struct, frozen=True, kw_only=True):
-    """How an exit's confidence is computed from its outputs (MSDNet, BranchyNet, CALM; see `eetoolkit_exporters.judge`).
+    """How an exit's confidence is computed from its outputs (formulas: `eetoolkit_exporters.criteria`).
 
     Attributes:
         kind: `max_prob`, `entropy` or `margin`.

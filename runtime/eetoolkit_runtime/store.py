@@ -34,7 +34,7 @@ def digest(path: Path) -> File:
 
 
 def named_by_content(path: Path, stem: str) -> tuple[str, File]:
-    """Renames the file at `path` to `{stem}-{8 hex digits of its hash}{suffix}` and returns that name and its digest."""
+    """Renames a file to `{stem}-{8 hex digits of its hash}{suffix}` and returns that name and its digest."""
     entry = digest(path)
     name = f"{stem}-{entry.sha256[:8]}{path.suffix}"
     path.replace(path.with_name(name))

@@ -23,6 +23,8 @@ def validate(plan: Manifest) -> None:
             file name that leaves the bundle, two file names that are one on a case-insensitive disk.
     """
     _check_names(plan)
+    _check_segments(plan)
+    _check_twins(plan)
     _check_files(plan)
     _check_flow(plan)
     _check_cycles(plan)
@@ -71,15 +73,19 @@ def _check_names(plan: Manifest) -> None:
             )
     if unknown := set(plan.preprocess) - set(inputs):
         raise ManifestError(f"manifest.json: preprocess names {sorted(unknown)}, the inputs are {inputs}")
-    seen: dict[str, tuple[object, ...]] = {}
+
+
+def _check_segments(plan: Manifest) -> None:
+    """Every name that a segment uses is defined."""
+    tensors = plan.slots.keys() | {spec.name for spec in plan.inputs}
     for name, segment in plan.segments.items():
         for graph_input, source in segment.reads.items():
-            if source not in plan.slots and source not in plan.constants and source not in inputs:
+            if source not in tensors and source not in plan.constants:
                 raise ManifestError(f"segment {name!r}: reads {graph_input!r} from {source!r}, which is not defined")
         for slot, origin in segment.writes.items():
             if slot not in plan.slots:
                 raise ManifestError(f"segment {name!r}: writes {slot!r}, which is not among the slots")
-            if origin.slot is not None and origin.slot not in plan.slots and origin.slot not in inputs:
+            if origin.slot is not None and origin.slot not in tensors:
                 raise ManifestError(f"segment {name!r}: moves {origin.slot!r} to {slot!r}, which is not defined")
             if origin.constant is not None and origin.constant not in plan.constants:
                 raise ManifestError(f"segment {name!r}: moves the constant {origin.constant!r}, which is not defined")
@@ -88,8 +94,14 @@ def _check_names(plan: Manifest) -> None:
         if segment.reads and segment.model is None:
             raise ManifestError(f"segment {name!r}: reads {sorted(segment.reads)} but has no model")
         for what, slot in observed(segment):
-            if slot not in plan.slots and slot not in inputs:
+            if slot not in tensors:
                 raise ManifestError(f"segment {name!r}: {what} is the slot {slot!r}, which is not defined")
+
+
+def _check_twins(plan: Manifest) -> None:
+    """An exit that stands in several segments is one exit."""
+    seen: dict[str, tuple[object, ...]] = {}
+    for name, segment in plan.segments.items():
         if segment.exit is not None:
             kind = (segment.exit.threshold, segment.exit.enabled, sorted(segment.exit.outputs))
             if seen.setdefault(segment.exit.name, kind) != kind:

@@ -21,7 +21,7 @@ from eetoolkit_runtime.answer import Answer
 from eetoolkit_runtime.errors import EEToolkitError, RunError
 from eetoolkit_runtime.liveness import live_after, live_before
 from eetoolkit_runtime.plan import Exit, Gate, Goto, Manifest, Segment, Stop, Switch
-from eetoolkit_runtime.sessions import Sessions, bind_run
+from eetoolkit_runtime.sessions import Sessions, fast_run
 
 Array = npt.NDArray[Any]
 
@@ -79,7 +79,7 @@ class Step:
         self.exit_index = -1
         self.confidence: Callable[[], float] = float
         self.outputs: tuple[tuple[str, Cell], ...] = ()
-        self.binding: ort.IOBinding | None = None
+        self.binding: Any = None
         self.run: Callable[[Any, Any], None] | None = None
         self.goto: Step | None = None
         self.following: dict[str, Step] = {}
@@ -254,13 +254,14 @@ class Workspace:
             if any((step.name, name) not in self._shapes for name in fixed):
                 values = self._probe(step, session, outputs, options)
             cells = self._place(step, outputs)
-            step.binding = self._bind(step, session, cells)
+            binding = self._bind(step, session, cells)
+            step.run, step.binding = fast_run(session, binding)
             self._point(step, cells)
             loose_in = [(name, cell) for name, cell in self._sources(step).items() if not cell.fixed]
             loose_out = [(name, cells[name]) for name, dynamic in outputs.items() if dynamic]
-            step.run = bind_run(session)
             if loose_in or loose_out:
-                step.run = _run_loose(step.run, list(outputs), loose_in, loose_out)
+                step.run = _run_loose(session, list(outputs), loose_in, loose_out)
+                step.binding = binding
             if values:
                 for name, value in values.items():
                     if cells[name].fixed:
@@ -348,7 +349,7 @@ def _failure(step: Step, error: Exception) -> RunError:
 
 
 def _run_loose(
-    run: Callable[[Any, Any], None],
+    session: ort.InferenceSession,
     outputs: list[str],
     loose_in: list[tuple[str, Cell]],
     loose_out: list[tuple[str, Cell]],
@@ -360,7 +361,7 @@ def _run_loose(
             binding.bind_ortvalue_input(name, cell.value)
         for name, _ in loose_out:
             binding.bind_output(name)
-        run(binding, options)
+        session.run_with_iobinding(binding, options)
         if loose_out:
             values = dict(zip(outputs, binding.get_outputs(), strict=True))
             for name, cell in loose_out:
