@@ -129,9 +129,11 @@ def _like(golden: Sequence[Array], rng: np.random.Generator) -> Array:
     """Draws an array of the first one's shape and dtype, with the mean, spread or range of all."""
     first, flat = golden[0], np.concatenate([array.ravel() for array in golden])
     if first.dtype == bool:
-        return rng.random(first.shape) < flat.mean()
+        mask: Array = rng.random(first.shape) < flat.mean()
+        return mask
     if first.dtype.kind in "iu":
         low, high = int(flat.min()), int(flat.max())
-        return np.asarray(rng.integers(low, high, first.shape, endpoint=True)).astype(first.dtype)
+        integers: Array = rng.integers(low, high, first.shape, endpoint=True).astype(first.dtype)
+        return integers
     drawn: Array = np.asarray(rng.normal(flat.mean(), flat.std() or 1.0, first.shape), first.dtype)
     return drawn

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections import OrderedDict, deque
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import msgspec
+import numpy as np
 
 from eetoolkit_runtime.answer import Answer
 from eetoolkit_runtime.bundle import Bundle, Check
@@ -74,7 +74,7 @@ class Runner:
         self._sessions = Sessions(self.bundle, settings)
         self._layout = Layout(plan, self._sessions)
         self._thresholds = self._limits({})
-        self._free: OrderedDict[tuple[tuple[int, ...], ...], deque[Workspace]] = OrderedDict()
+        self._lanes: dict[tuple[tuple[tuple[int, ...], np.dtype[Any]], ...], _Lane] = {}
         self._lock = threading.Lock()
         self._closed = False
         if load == "eager":
@@ -96,14 +96,15 @@ class Runner:
             InputError: An input, exit or threshold that the bundle does not take.
             RunError: onnxruntime failed, a switch has no such case, or a loop exceeds its bound.
         """
-        arrays = prepare(self._plan, inputs, one_row=True)
+        arrays, lane = self._admit(inputs)
         limits = self._thresholds if thresholds is None else self._limits(thresholds)
-        with self._workspace(arrays) as workspace:
-            if exit_at is None and self._fallback == "last":
-                return workspace.run(arrays, limits)
-            if exit_at is not None:
-                self._exit(exit_at)
-            return self._run_observed(workspace, arrays, limits, exit_at)
+        workspace = lane.take()
+        if exit_at is None and self._fallback == "last":
+            answer = workspace.run(arrays, limits)
+        else:
+            answer = self._run_observed(workspace, arrays, limits, exit_at)
+        lane.free.append(workspace)
+        return answer
 
     def run_batch(
         self, inputs: Inputs, *, exit_at: str | None = None, thresholds: Thresholds | None = None
@@ -119,10 +120,11 @@ class Runner:
             InputError: An input that the bundle does not take.
             RunError: onnxruntime failed, a switch has no such case, or a loop exceeds its bound.
         """
-        arrays = prepare(self._plan, inputs, one_row=True)
-        with self._workspace(arrays) as workspace:
-            path: list[str] = []
-            return [workspace.answer(step, confidence, path) for step, confidence in workspace.visit(arrays, path)]
+        arrays, lane = self._admit(inputs)
+        workspace = lane.take()
+        answers = list(workspace.visit(arrays))
+        lane.free.append(workspace)
+        return answers
 
     def warmup(self, inputs: Inputs | None = None, runs: int = 3) -> None:
         """Opens the segments on the way of `inputs` (None: the golden samples) and runs them `runs` times.
@@ -149,7 +151,7 @@ class Runner:
         """Lets go of all sessions and buffers; a later run is a `RunError`."""
         with self._lock:
             self._closed = True
-            self._free.clear()
+            self._lanes.clear()
         self._sessions.clear()
 
     def __enter__(self) -> Self:
@@ -164,23 +166,23 @@ class Runner:
         self, workspace: Workspace, arrays: tuple[Array, ...], limits: list[float], exit_at: str | None
     ) -> Answer:
         """Runs with every exit looked at: to answer at one of them, or to fall back on the most confident (SDN)."""
-        path: list[str] = []
+        if exit_at is not None:
+            self._exit(exit_at)
         best: Answer | None = None
-        for step, confidence in workspace.visit(arrays, path):
-            if step.exit is None:
-                continue
-            fires = confidence >= limits[step.exit_index] if exit_at is None else step.exit.name == exit_at
+        path: tuple[str, ...] = ()
+        order = self._layout.exits
+        exits = self._plan.exits
+        for answer in workspace.visit(arrays):
+            path = answer.path
+            fires = answer.confidence >= limits[order[answer.exit]] if exit_at is None else answer.exit == exit_at
             if fires:
-                return workspace.answer(step, confidence, path)
-            if (
-                best is None
-                or exit_at is not None
-                or (step.exit.enabled and _rank(confidence) >= _rank(best.confidence))
-            ):
-                best = workspace.answer(step, confidence, path)
+                return answer
+            better = best is None or _rank(answer) >= _rank(best)
+            if exit_at is not None or (better and exits[answer.exit].enabled):
+                best = answer
         if best is None:
             raise RunError("the plan ended without an exit")
-        return msgspec.structs.replace(best, path=tuple(path))
+        return msgspec.structs.replace(best, path=path)
 
     def _limits(self, thresholds: Thresholds) -> list[float]:
         """Returns what each exit's confidence must reach, in the order of the layout's exits."""
@@ -195,6 +197,7 @@ class Runner:
             own = exit_.threshold if exit_.enabled else None
             limit = thresholds.get(name, own)
             limits.append(math.inf if limit is None else limit)
+        limits.append(math.inf)  # for steps without an exit
         return limits
 
     def _exit(self, name: str) -> Exit:
@@ -203,25 +206,27 @@ class Runner:
             raise InputError(f"no exit {name!r}; the exits are {', '.join(exits)}")
         return exits[name]
 
-    @contextmanager
-    def _workspace(self, arrays: tuple[Array, ...]) -> Iterator[Workspace]:
-        """Lends a workspace of the arrays' shapes to one call."""
-        shapes = tuple(array.shape for array in arrays)
+    def _admit(self, inputs: Inputs) -> tuple[tuple[Array, ...], _Lane]:
+        """Returns one row of inputs as arrays that fit, and the lane of their shapes.
+
+        Arrays whose shapes and dtypes were met before fit as they are: the hot path is one look-up.
+        """
+        if type(inputs) is np.ndarray:
+            lane = self._lanes.get(((inputs.shape, inputs.dtype),))
+            if lane is not None:
+                return (inputs,), lane
+        arrays = prepare(self._plan, inputs, one_row=True)
+        key = tuple([(array.shape, array.dtype) for array in arrays])
         with self._lock:
             if self._closed:
                 raise RunError("this runner is closed; make a new one")
-            free = self._free.get(shapes)
-            if free is None:
-                free = self._free[shapes] = deque()
-                if len(self._free) > _SHAPES_KEPT:
-                    self._free.popitem(last=False)
-            else:
-                self._free.move_to_end(shapes)
-            workspace = free.pop() if free else None
-        if workspace is None:
-            workspace = Workspace(self._layout, shapes)
-        yield workspace
-        free.append(workspace)  # after an error its buffers may be in an unknown state, so it is not lent again
+            lane = self._lanes.pop(key, None)
+            if lane is None:
+                lane = _Lane(self._layout, tuple(array.shape for array in arrays))
+                if len(self._lanes) >= _SHAPES_KEPT:
+                    del self._lanes[next(iter(self._lanes))]
+            self._lanes[key] = lane
+        return arrays, lane
 
     def _open_rest(self) -> None:
         try:
@@ -230,6 +235,27 @@ class Runner:
             return  # the run that reaches this segment opens it again and raises to its caller
 
 
-def _rank(confidence: float) -> float:
-    """Orders confidences; NaN ranks lowest."""
-    return -math.inf if math.isnan(confidence) else confidence
+class _Lane:
+    """The workspaces of one shape of the inputs; each concurrent call takes its own.
+
+    A workspace is given back only by a call that succeeded: after an error its tensors may be in any state.
+    """
+
+    __slots__ = ("_layout", "_shapes", "free")
+
+    def __init__(self, layout: Layout, shapes: tuple[tuple[int, ...], ...]) -> None:
+        self._layout = layout
+        self._shapes = shapes
+        self.free: deque[Workspace] = deque()
+
+    def take(self) -> Workspace:
+        """Returns a workspace that no other call has."""
+        try:
+            return self.free.pop()
+        except IndexError:
+            return Workspace(self._layout, self._shapes)
+
+
+def _rank(answer: Answer) -> float:
+    """Orders answers by confidence; NaN ranks lowest."""
+    return -math.inf if math.isnan(answer.confidence) else answer.confidence

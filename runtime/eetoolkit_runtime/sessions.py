@@ -64,13 +64,14 @@ class SessionSettings:
         """Returns fresh session options."""
         options = ort.SessionOptions()
         options.log_severity_level = 3
-        if self.threads is not None:
-            options.intra_op_num_threads = self.threads
-        options.inter_op_num_threads = 1
         if self.pool == "shared":
             _make_shared_pool(self.threads)
             options.use_per_session_threads = False
-        elif self.spin == "never":
+            return options
+        if self.threads is not None:
+            options.intra_op_num_threads = self.threads
+        options.inter_op_num_threads = 1
+        if self.spin == "never":
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         elif self.spin == "brief":
             if _VERSION >= _SPIN_DURATION_SINCE:

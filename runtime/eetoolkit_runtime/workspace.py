@@ -10,8 +10,8 @@ blocks, and loops (whose segments so get a spare one) by the same rule.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ import onnxruntime as ort
 from eetoolkit_runtime.answer import Answer
 from eetoolkit_runtime.errors import EEToolkitError, RunError
 from eetoolkit_runtime.liveness import live_after, live_before
-from eetoolkit_runtime.plan import Exit, Gate, Goto, Manifest, Segment, Stop, Switch
+from eetoolkit_runtime.plan import Exit, Gate, Goto, Manifest, Segment, Slot, Stop, Switch
 from eetoolkit_runtime.sessions import Sessions, fast_run
 
 Array = npt.NDArray[Any]
@@ -62,34 +62,33 @@ class Layout:
 
 
 class Step:
-    """One visit of one segment with its tensors in known places."""
+    """One visit of one segment with its tensors in known places.
 
-    __slots__ = (
-        "after", "before", "binding", "confidence", "exit", "exit_index", "following", "goto", "live", "name",
-        "outputs", "run", "segment",
-    )  # fmt: skip
+    `chain` is this step and those that always follow it, as the hot path wants them: what to call, with which binding,
+    where the confidence will be, which threshold it meets, the step, and the names of the segments run so far.
+    """
+
+    __slots__ = ("after", "before", "chain", "confidence", "exit", "exit_index", "following", "live", "name", "outputs",
+                 "segment")  # fmt: skip
 
     def __init__(self, name: str, segment: Segment, before: dict[str, Cell], live: frozenset[str]) -> None:
         self.name = name
         self.segment = segment
         self.before = before
-        self.after: dict[str, Cell] = {}
         self.live = live
+        self.after: dict[str, Cell] = {}
         self.exit: Exit | None = segment.exit
-        self.exit_index = -1
-        self.confidence: Callable[[], float] = float
+        self.exit_index = NO_EXIT
+        self.confidence: Sequence[float] = _NEVER
         self.outputs: tuple[tuple[str, Cell], ...] = ()
-        self.binding: Any = None
-        self.run: Callable[[Any, Any], None] | None = None
-        self.goto: Step | None = None
         self.following: dict[str, Step] = {}
+        self.chain: list[_Link] = []
 
 
-class Visited(NamedTuple):
-    """An exit that was reached, its tensors not yet copied."""
-
-    step: Step
-    confidence: float
+NO_EXIT = -1
+"""The index of a threshold that is always infinity, for steps without an exit."""
+_NEVER = (math.nan,)
+_Link = tuple[Callable[[Any, Any], None], Any, Sequence[float], int, Step, tuple[str, ...]]
 
 
 class Workspace:
@@ -104,75 +103,90 @@ class Workspace:
         self._bindings: dict[tuple[object, ...], ort.IOBinding] = {}
         start = layout.plan.start
         self._first_visit = {start: 1} if layout.plan.segments[start].max_visits is not None else {}
-        self._visits = dict(self._first_visit)
+        self._visits: dict[str, int] = {}
         self._steps: dict[tuple[object, ...], Step] = {}
+        self._start: Step | None = None
         self._inputs = {
             spec.name: Cell(ort.OrtValue.ortvalue_from_shape_and_type(list(shape), np.dtype(spec.dtype)), fixed=True)
             for spec, shape in zip(layout.plan.inputs, shapes, strict=True)
         }
         self._feeds = tuple(cell.array for cell in self._inputs.values())
-        self._start = self._step(start, self._inputs)
+        self._symbols = {
+            dim: size
+            for spec, shape in zip(layout.plan.inputs, shapes, strict=True)
+            for dim, size in zip(spec.shape, shape, strict=True)
+            if isinstance(dim, str)
+        }
 
     def run(self, arrays: tuple[Array, ...], thresholds: list[float]) -> Answer:
         """Returns the answer of the first exit whose confidence reaches its threshold, else of the last.
 
         Args:
             arrays: The inputs, in order, of this workspace's shapes.
-            thresholds: One per exit, in the order of `Layout.exits`; infinity for an exit that must not fire.
+            thresholds: One per exit, in the order of `Layout.exits`, infinity for an exit that must not fire; then one
+                more infinity, for steps without an exit.
         """
-        for feed, array in zip(self._feeds, arrays, strict=True):
-            feed[...] = array
-        options, step, path = self._options, self._start, []
-        if self._visits:
-            self._visits = dict(self._first_visit)
-        confidence = math.nan
+        step, options = self._begin(arrays), self._options
+        done: tuple[str, ...] = ()
+        names: tuple[str, ...]
         try:
             while True:
-                if step.run is not None:
-                    step.run(step.binding, options)
-                    path.append(step.name)
-                if step.exit is not None:
-                    confidence = step.confidence()
-                    if confidence >= thresholds[step.exit_index]:
-                        return self.answer(step, confidence, path)
-                following = step.goto or self._follow(step)
+                head, names = step, ()
+                for call, binding, confidence, index, step, names in head.chain:
+                    call(binding, options)
+                    if confidence[0] >= thresholds[index]:
+                        return self.answer(step, done + names)
+                following = self._follow(step, head)
+                done += names
                 if following is None:
-                    return self.answer(step, confidence, path)
+                    return self.answer(step, done)
                 step = following
         except EEToolkitError:
             raise
         except Exception as error:
             raise _failure(step, error) from error
 
-    def visit(self, arrays: tuple[Array, ...], path: list[str]) -> Iterator[Visited]:
-        """Runs the plan to its end, yielding at every exit; names of the segments run are appended to `path`."""
-        for feed, array in zip(self._feeds, arrays, strict=True):
-            feed[...] = array
-        self._visits = dict(self._first_visit)
-        step: Step | None = self._start
-        while step is not None:
-            if step.run is not None:
-                try:
-                    step.run(step.binding, self._options)
-                except EEToolkitError:
-                    raise
-                except Exception as error:
-                    raise _failure(step, error) from error
-                path.append(step.name)
-            if step.exit is not None:
-                yield Visited(step, step.confidence())
-            step = step.goto or self._follow(step)
+    def visit(self, arrays: tuple[Array, ...]) -> Iterator[Answer]:
+        """Runs the plan to its end, yielding the answer of every exit that it meets."""
+        step = self._begin(arrays)
+        done: tuple[str, ...] = ()
+        names: tuple[str, ...]
+        try:
+            while True:
+                head, names = step, ()
+                for call, binding, _, _, step, names in head.chain:
+                    call(binding, self._options)
+                    if step.exit is not None:
+                        yield self.answer(step, done + names)
+                following = self._follow(step, head)
+                done += names
+                if following is None:
+                    return
+                step = following
+        except EEToolkitError:
+            raise
+        except Exception as error:
+            raise _failure(step, error) from error
 
-    def answer(self, step: Step, confidence: float, path: list[str]) -> Answer:
+    def answer(self, step: Step, path: tuple[str, ...]) -> Answer:
         """Returns the answer of the exit that `step` reached, its tensors copied."""
         outputs = {name: cell.array.copy() for name, cell in step.outputs}
         name = step.exit.name if step.exit is not None else ""
-        return Answer(outputs, name, confidence, tuple(path), self._layout.models)
+        return Answer(outputs, name, float(step.confidence[0]), path, self._layout.models)
+
+    def _begin(self, arrays: tuple[Array, ...]) -> Step:
+        for feed, array in zip(self._feeds, arrays, strict=True):
+            feed[...] = array
+        if self._visits or self._first_visit:
+            self._visits = dict(self._first_visit)
+        if self._start is None:
+            self._start = self._step(self._layout.plan.start, self._inputs)
+        return self._start
 
     # The rest is off the hot path: it runs when a state is met for the first time, or at a gate.
 
-    def _follow(self, step: Step) -> Step | None:
-        """Returns the step after `step`, which has been run; None at a stop."""
+    def _follow(self, step: Step, head: Step) -> Step | None:
+        """Returns the step after `step`, which ends the chain of `head` and has been run; None at a stop."""
         segment = step.segment
         match segment.next:
             case Stop():
@@ -198,7 +212,8 @@ class Workspace:
             if visits > limit:
                 raise RunError(f"segment {name!r}: more than max_visits {limit} visits; is the loop endless?")
         elif isinstance(segment.next, Goto):
-            step.goto = following
+            names = head.chain[-1][-1] if head.chain else ()
+            head.chain = [*head.chain, *((*link[:-1], names + link[-1]) for link in following.chain)]
         return following
 
     def _step(self, name: str, pointers: dict[str, Cell]) -> Step:
@@ -212,12 +227,12 @@ class Workspace:
                 self._forget()
             segment = layout.plan.segments[name]
             step = Step(name, segment, before, live_after(segment, layout.live))
-            if segment.exit is not None:
-                step.exit_index = layout.exits[segment.exit.name]
-            if segment.model is None:
-                self._point(step, {})
+            if segment.model is not None:
+                self._bind(step)
             else:
-                step.run = self._first_run(step)
+                self._point(step, {})
+                if segment.exit is not None:
+                    step.chain = [(_nothing, None, step.confidence, step.exit_index, step, ())]
             self._steps[key] = step
         return step
 
@@ -225,8 +240,7 @@ class Workspace:
         """Lets go of all steps but the first and the one that runs now."""
         self._steps.clear()
         self._bindings.clear()
-        self._start.goto = None
-        self._start.following.clear()
+        self._start = None
 
     def _point(self, step: Step, outputs: dict[str, Cell]) -> None:
         """Does the segment's writes, all at once, and looks up what its exit needs."""
@@ -240,61 +254,55 @@ class Workspace:
                 after[slot] = layout.constants[source.constant or ""]
         step.after = {slot: after[slot] for slot in step.live}
         if step.exit is not None:
-            step.confidence = step.after[step.exit.confidence].array.item
+            step.exit_index = layout.exits[step.exit.name]
+            step.confidence = memoryview(step.after[step.exit.confidence].array.reshape(-1).data)
             step.outputs = tuple((name, step.after[slot]) for name, slot in step.exit.outputs.items())
 
-    def _first_run(self, step: Step) -> Callable[[Any, Any], None]:
-        """Returns what runs the step for the first time, and by then knows the shapes of its outputs."""
+    def _bind(self, step: Step) -> None:
+        """Finds places for the step's outputs and makes its binding."""
+        session = self._layout.sessions[step.name]
+        outputs = self._outputs(step.segment)
+        self._learn_shapes(step, session, outputs)
+        cells = self._place(step, outputs)
+        self._point(step, cells)
+        binding = self._binding(step, session, cells)
+        loose_in = [(name, cell) for name, cell in self._sources(step).items() if not cell.fixed]
+        loose_out = [(name, cell) for name, cell in cells.items() if not cell.fixed]
+        if loose_in or loose_out:
+            call, argument = _run_loose(session, list(outputs), loose_in, loose_out), binding
+        else:
+            call, argument = fast_run(session, binding)
+        step.chain = [(call, argument, step.confidence, step.exit_index, step, (step.name,))]
 
-        def run(_: None, options: ort.RunOptions) -> None:
-            session = self._layout.sessions[step.name]
-            outputs = self._outputs(step.segment)
-            fixed = [name for name, dynamic in outputs.items() if not dynamic]
-            values: dict[str, ort.OrtValue] = {}
-            if any((step.name, name) not in self._shapes for name in fixed):
-                values = self._probe(step, session, outputs, options)
-            cells = self._place(step, outputs)
-            binding = self._bind(step, session, cells)
-            step.run, step.binding = fast_run(session, binding)
-            self._point(step, cells)
-            loose_in = [(name, cell) for name, cell in self._sources(step).items() if not cell.fixed]
-            loose_out = [(name, cells[name]) for name, dynamic in outputs.items() if dynamic]
-            if loose_in or loose_out:
-                step.run = _run_loose(session, list(outputs), loose_in, loose_out)
-                step.binding = binding
-            if values:
-                for name, value in values.items():
-                    if cells[name].fixed:
-                        cells[name].array[...] = value.numpy()
-                    else:
-                        cells[name].set(value)
+    def _learn_shapes(self, step: Step, session: ort.InferenceSession, outputs: dict[str, Slot]) -> None:
+        """Finds the outputs' shapes: from the inputs' symbols, else by a run whose outputs onnxruntime allocates."""
+        unknown = []
+        for name, slot in outputs.items():
+            shape = tuple(self._symbols.get(dim) if isinstance(dim, str) else dim for dim in slot.shape)
+            if None in slot.shape or (step.name, name) in self._shapes:
+                continue
+            if None in shape:
+                unknown.append(name)
             else:
-                step.run(step.binding, options)
-
-        return run
-
-    def _probe(
-        self, step: Step, session: ort.InferenceSession, outputs: dict[str, bool], options: ort.RunOptions
-    ) -> dict[str, ort.OrtValue]:
-        """Runs with outputs that onnxruntime allocates, and learns their shapes, which hold for these input shapes."""
+                self._shapes[step.name, name] = tuple(dim for dim in shape if dim is not None)
+        if not unknown:
+            return
         binding = session.io_binding()
         for name, cell in self._sources(step).items():
             binding.bind_ortvalue_input(name, cell.value)
-        for name in outputs:
+        for name in unknown:
             binding.bind_output(name)
-        session.run_with_iobinding(binding, options)
-        values = dict(zip(outputs, binding.get_outputs(), strict=True))
-        for name, value in values.items():
+        session.run_with_iobinding(binding, self._options)
+        for name, value in zip(unknown, binding.get_outputs(), strict=True):
             self._shapes[step.name, name] = tuple(value.shape())
-        return values
 
-    def _outputs(self, segment: Segment) -> dict[str, bool]:
-        """Returns the graph outputs that the segment writes to slots, each with whether its shape depends on data."""
+    def _outputs(self, segment: Segment) -> dict[str, Slot]:
+        """Returns the graph outputs that the segment writes, each with its slot, a loose one if two slots share it."""
         slots = self._layout.plan.slots
-        outputs: dict[str, bool] = {}
+        outputs: dict[str, Slot] = {}
         for slot, source in segment.writes.items():
-            if source.output is not None:
-                outputs[source.output] = outputs.get(source.output, False) or None in slots[slot].shape
+            if source.output is not None and (source.output not in outputs or None in slots[slot].shape):
+                outputs[source.output] = slots[slot]
         return outputs
 
     def _sources(self, step: Step) -> dict[str, Cell]:
@@ -304,29 +312,24 @@ class Workspace:
             for name, source in step.segment.reads.items()
         }
 
-    def _place(self, step: Step, outputs: dict[str, bool]) -> dict[str, Cell]:
+    def _place(self, step: Step, outputs: dict[str, Slot]) -> dict[str, Cell]:
         """Chooses a cell for every output: one that no slot points at which this step or a later one looks at."""
         taken = set(step.before.values())
-        dtypes = {
-            source.output: self._layout.plan.slots[slot].dtype
-            for slot, source in step.segment.writes.items()
-            if source.output is not None
-        }
         cells: dict[str, Cell] = {}
-        for name, dynamic in outputs.items():
-            key = (dtypes[name], () if dynamic else self._shapes[step.name, name])
-            pool = self._loose if dynamic else self._pool.setdefault(key, [])
+        for name, slot in outputs.items():
+            fixed = None not in slot.shape
+            shape = self._shapes[step.name, name] if fixed else ()
+            pool = self._pool.setdefault((slot.dtype, shape), []) if fixed else self._loose
             cell = next((cell for cell in pool if cell not in taken), None)
             if cell is None:
-                shape = None if dynamic else list(key[1])
-                value = None if shape is None else ort.OrtValue.ortvalue_from_shape_and_type(shape, np.dtype(key[0]))
-                cell = Cell(value, fixed=not dynamic)
+                value = ort.OrtValue.ortvalue_from_shape_and_type(list(shape), np.dtype(slot.dtype)) if fixed else None
+                cell = Cell(value, fixed=fixed)
                 pool.append(cell)
             cells[name] = cell
             taken.add(cell)
         return cells
 
-    def _bind(self, step: Step, session: ort.InferenceSession, cells: dict[str, Cell]) -> ort.IOBinding:
+    def _binding(self, step: Step, session: ort.InferenceSession, cells: dict[str, Cell]) -> ort.IOBinding:
         sources = self._sources(step)
         key = (step.name, *sources.values(), *cells.values())
         binding = self._bindings.get(key)
@@ -341,6 +344,10 @@ class Workspace:
                 else:
                     binding.bind_output(name)
         return binding
+
+
+def _nothing(_binding: Any, _options: Any) -> None:
+    """What a segment without a model runs."""
 
 
 def _failure(step: Step, error: Exception) -> RunError:

@@ -1,0 +1,1 @@
+"""What the project claims about speed and memory, measured. `python -m benchmarks` runs all of it."""

@@ -1,0 +1,15 @@
+"""Runs every benchmark; each prints a table and stores its figures in `benchmarks/results/`."""
+
+from __future__ import annotations
+
+from benchmarks import chain, cold_start, cut
+
+
+def main() -> None:
+    """Runs them one after the other, so that none times another."""
+    for benchmark in (cut, cold_start, chain):
+        benchmark.main()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""What cutting costs: the full path through all segments against the whole network as one session.
+
+Both compute every exit and every criterion. The session is run as its users run it, `session.run(None, feeds)`. Where
+weights happen to lie in memory shifts a session's time by some per cent, so each case is measured in several processes
+of its own, and the median ratio is the result. With all threads both use one shared pool, since the spinning workers
+of two pools would time each other.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.measure import interleaved_ms, median, paired_ratio, store, summary
+from benchmarks.networks import cases
+from eetoolkit_exporters import export
+from eetoolkit_exporters.capture import capture
+from eetoolkit_exporters.graphs import whole_model
+from eetoolkit_exporters.judge import choose_criteria, judge
+from eetoolkit_exporters.source import choose_exits, open_source
+from eetoolkit_runtime.runner import Runner
+from eetoolkit_runtime.sessions import SessionSettings
+
+PROCESSES = 5
+ROUNDS = 1000
+SMALL_MS, MAX_RATIO, MAX_US_PER_SEGMENT = 0.3, 1.03, 2.0
+
+
+def main() -> None:
+    """Measures every case, prints the table and stores it."""
+    rows = []
+    for threads in (1, None):
+        for case in cases():
+            found = [_child(case.name, threads) for _ in range(PROCESSES)]
+            row = {
+                "network": case.name,
+                "threads": threads or "all",
+                "whole_ms": median([f["whole"]["median_ms"] for f in found]),
+                "ratio": median([f["ratio"] for f in found]),
+                "ratio_low": min(f["ratio"] for f in found),
+                "ratio_high": max(f["ratio"] for f in found),
+                "us_per_segment": median([f["us_per_segment"] for f in found]),
+                "segments": found[0]["segments"],
+            }
+            small = row["whole_ms"] < SMALL_MS
+            row["target"] = f"{MAX_US_PER_SEGMENT} us a segment" if small else f"ratio {MAX_RATIO}"
+            row["met"] = row["us_per_segment"] <= MAX_US_PER_SEGMENT if small else row["ratio"] <= MAX_RATIO
+            rows.append(row)
+    store("chain", rows)
+    table = Table(title="Full path through all segments / whole network as one session")
+    for column in ("network", "threads", "whole, ms", "ratio", "range", "us a segment", "target", "met"):
+        table.add_column(column, justify="left" if column in ("network", "target") else "right")
+    for row in rows:
+        table.add_row(
+            row["network"], str(row["threads"]), f"{row['whole_ms']:.3f}", f"{row['ratio']:.3f}",
+            f"{row['ratio_low']:.3f} to {row['ratio_high']:.3f}", f"{row['us_per_segment']:.2f}", row["target"],
+            "yes" if row["met"] else "NO",
+        )  # fmt: skip
+    Console().print(table)
+
+
+def _child(name: str, threads: int | None) -> dict[str, Any]:
+    command = [sys.executable, "-m", "benchmarks.chain", name, str(threads or 0)]
+    found: dict[str, Any] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return found
+
+
+def measure(name: str, threads: int | None) -> dict[str, Any]:
+    """Returns the figures of one case in this process."""
+    (case,) = cases(name)
+    settings = SessionSettings(threads=threads, pool="own" if threads == 1 else "shared")
+    with tempfile.TemporaryDirectory() as folder:
+        bundle = export(case.network, case.example, Path(folder) / "case.ee", threshold=2.0)  # never
+        source = open_source(case.network, case.example)
+        network = capture(source, choose_exits(source, None))
+        judge(network, choose_criteria(network.exits, "max_prob"))
+        path = Path(folder) / "whole.onnx"
+        ir.save(whole_model(network), path)
+        session = ort.InferenceSession(str(path), settings.options(), providers=["CPUExecutionProvider"])
+        feeds = {key: np.ascontiguousarray(array) for key, array in source.inputs.items()}
+        (array,) = feeds.values()
+        with Runner(bundle, threads=threads, pool=settings.pool) as runner:
+            latencies = interleaved_ms(
+                {"chain": lambda: runner.run(array), "whole": lambda: session.run(None, feeds)}, ROUNDS
+            )
+        segments = len(bundle.manifest.segments)
+    ratio, low, high = paired_ratio(latencies["chain"], latencies["whole"])
+    chain, whole = summary(latencies["chain"]), summary(latencies["whole"])
+    return {
+        "chain": chain, "whole": whole, "ratio": ratio, "low": low, "high": high, "segments": segments,
+        "us_per_segment": (chain["median_ms"] - whole["median_ms"]) * 1e3 / segments,
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 3:
+        print(json.dumps(measure(sys.argv[1], int(sys.argv[2]) or None)))
+    else:
+        main()

@@ -1,0 +1,97 @@
+"""The first exit of a large network from a cold bundle: time and memory against loading the whole model.
+
+Each is measured in a process of its own: from before the session (or runner) is made to the first answer, and what the
+resident set has grown by then. `private` leaves out mapped files, whose pages the kernel drops when it needs memory.
+The whole model is one file with its weights inside, as exporters write it.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.measure import median, store
+from benchmarks.networks import Case, large_cases
+from eetoolkit_exporters import export
+from eetoolkit_exporters.capture import capture
+from eetoolkit_exporters.graphs import whole_model
+from eetoolkit_exporters.judge import choose_criteria, judge
+from eetoolkit_exporters.source import choose_exits, open_source
+
+PROCESSES = 7
+MAX_SHARE = 0.2
+
+_START = """
+import json, sys, time
+import numpy as np
+import onnxruntime as ort
+from eetoolkit_runtime.runner import Runner
+
+def resident(key):
+    return next(int(line.split()[1]) / 1024 for line in open("/proc/self/status") if line.startswith(key))
+
+kind, path, example = sys.argv[1:4]
+array = np.load(example)
+before, private, start = resident("VmRSS"), resident("RssAnon"), time.perf_counter()
+if kind == "bundle":
+    runner = Runner(path)
+    answer = runner.run(array)
+    assert answer.exit == "exit0", answer
+else:
+    options = ort.SessionOptions()
+    session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    answer = session.run(None, {session.get_inputs()[0].name: array})
+found = {"ms": (time.perf_counter() - start) * 1e3}
+print(json.dumps(found | {"mib": resident("VmRSS") - before, "private_mib": resident("RssAnon") - private}))
+"""
+
+
+def main() -> None:
+    """Measures, prints the table and stores it."""
+    rows = [_measure(case) for case in large_cases()]
+    store("cold_start", rows)
+    table = Table(title=f"First exit from a cold bundle (target: at most {MAX_SHARE} of the whole model)")
+    for column in ("network", "", "whole model", "first exit", "share", "met"):
+        table.add_column(column, justify="right" if column != "network" else "left")
+    for row in rows:
+        for key, label in (("ms", "first answer, ms"), ("mib", "memory, MiB"), ("private_mib", "of it private, MiB")):
+            whole, bundle = row[f"whole_{key}"], row[f"bundle_{key}"]
+            met = "yes" if bundle / whole <= MAX_SHARE else "NO"
+            table.add_row(row["network"], label, f"{whole:.1f}", f"{bundle:.1f}", f"{bundle / whole:.2f}", met)
+    Console().print(table)
+
+
+def _measure(case: Case) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        export(case.network, case.example, folder / "case.ee", threshold=0.0)
+        source = open_source(case.network, case.example)
+        network = capture(source, choose_exits(source, None))
+        judge(network, choose_criteria(network.exits, "max_prob"))
+        ir.save(whole_model(network), folder / "whole.onnx")
+        np.save(folder / "example.npy", case.example.numpy())
+        found: dict[str, list[dict[str, float]]] = {"bundle": [], "whole": []}
+        for _ in range(PROCESSES):
+            for kind, path in (("bundle", folder / "case.ee"), ("whole", folder / "whole.onnx")):
+                command = [sys.executable, "-c", _START, kind, str(path), str(folder / "example.npy")]
+                found[kind].append(json.loads(subprocess.run(command, check=True, capture_output=True).stdout))
+    row: dict[str, Any] = {
+        "network": case.name,
+        "parameters": sum(value.numel() for value in case.network.parameters()),
+    }
+    for kind, runs in found.items():
+        row |= {f"{kind}_{key}": median([run[key] for run in runs]) for key in runs[0]}
+    return row
+
+
+if __name__ == "__main__":
+    main()
