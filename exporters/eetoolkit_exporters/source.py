@@ -211,6 +211,8 @@ class OnnxSource:
             raise ExportError(f"got {len(values)} example inputs, the file has {len(names)}: {names}")
         self.inputs = dict(zip(names, values, strict=True))
         self._outputs = [value.name for value in self._session.get_outputs()]
+        if twice := [name for name in self._outputs if self._outputs.count(name) > 1]:
+            raise ExportError(f"{self.path}: two exits are called {twice[0]!r}; give each its own name")
         self.exits = {name: {LOGITS: name} for name in self._outputs}
         self.run(self.inputs)
 
