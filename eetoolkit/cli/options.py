@@ -1,0 +1,123 @@
+"""Options that several verbs share, and the small notations of the command line."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+Value = TypeVar("Value")
+
+
+def json_option(command: Command) -> Command:
+    """Adds `--json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")(command)
+
+
+def overwrite_option(command: Command) -> Command:
+    """Adds `--overwrite`."""
+    return click.option("--overwrite", is_flag=True, help="Replace what is there.")(command)
+
+
+def picture_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Adds what says how pictures are prepared; the command gets it as one `ImageOptions`, its argument `pictures`."""
+
+    @click.option("--size", callback=_size, metavar="HxW", help="Pictures: resize to this.")
+    @click.option(
+        "--scale", callback=_numbers, metavar="S", help="Pictures: multiply pixels, 0 to 255, by this (1/255)."
+    )
+    @click.option(
+        "--mean", callback=_numbers, metavar="A[,B,C]", help="Pictures: then subtract this from each channel."
+    )
+    @click.option("--std", callback=_numbers, metavar="A[,B,C]", help="Pictures: then divide each channel by this.")
+    @click.option("--layout", type=click.Choice(["NCHW", "NHWC"]), help="Pictures: where the network has channels.")
+    @functools.wraps(command)
+    def packed(
+        *arguments: Any,
+        size: tuple[int, int] | None,
+        scale: tuple[float, ...] | None,
+        mean: tuple[float, ...] | None,
+        std: tuple[float, ...] | None,
+        layout: Literal["NCHW", "NHWC"] | None,
+        **others: Any,
+    ) -> None:
+        from eetoolkit.images import ImageOptions
+
+        if scale is not None and len(scale) != 1:
+            raise click.BadParameter("expected one number for all channels", param_hint="--scale")
+        options = ImageOptions(layout, size, None if scale is None else scale[0], mean, std)
+        command(*arguments, pictures=options, **others)
+
+    return packed
+
+
+def _numbers(_: click.Context, __: click.Parameter, text: str | None) -> tuple[float, ...] | None:
+    """Returns numbers with commas between them; each may be a fraction such as 1/255."""
+    try:
+        return None if text is None else tuple(_number(part) for part in text.split(","))
+    except (ValueError, ZeroDivisionError) as error:
+        raise click.BadParameter(f"{text!r}: expected numbers such as 0.5, 1/255 or 0.485,0.456,0.406") from error
+
+
+def _size(_: click.Context, __: click.Parameter, text: str | None) -> tuple[int, int] | None:
+    """Returns (height, width)."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
+    if match is None:
+        raise click.BadParameter(f"{text!r}: expected height and width in pixels, such as 224x224")
+    return int(match[1]), int(match[2])
+
+
+def _number(text: str) -> float:
+    above, slash, below = text.partition("/")
+    return float(above) / float(below) if slash else float(above)
+
+
+def per_exit(option: str, texts: Sequence[str], convert: Callable[[str], Value]) -> dict[str, Value]:
+    """Returns the values of repeated `EXIT=VALUE`.
+
+    Raises:
+        BadParameter: Another notation, an exit twice, or a value that `convert` refuses with a `ValueError`.
+    """
+    values: dict[str, Value] = {}
+    for text in texts:
+        name, equals, value = text.rpartition("=")
+        if not equals or not name:
+            raise click.BadParameter(f"{text!r}: expected EXIT=VALUE", param_hint=option)
+        if name in values:
+            raise click.BadParameter(f"the exit {name!r} is given twice", param_hint=option)
+        values[name] = _convert(option, value, convert)
+    return values
+
+
+def one_or_per_exit(
+    option: str, texts: Sequence[str], convert: Callable[[str], Value]
+) -> Value | dict[str, Value] | None:
+    """Returns the one value for all exits, or the values of repeated `EXIT=VALUE`; None where nothing was given."""
+    if len(texts) == 1 and "=" not in texts[0]:
+        return _convert(option, texts[0], convert)
+    return per_exit(option, texts, convert) or None
+
+
+def split_names(text: str | None) -> list[str] | None:
+    """Returns the names in `a,b,c`; None for None."""
+    return None if text is None else [name.strip() for name in text.split(",")]
+
+
+def beside(bundle: str, ending: str) -> Path:
+    """Returns a path next to a bundle, folder or .zip, its name followed by `ending` in place of .ee."""
+    path = Path(bundle) if Path(bundle).name not in ("", "..") else Path(bundle).resolve()
+    return path.with_name(path.name.removesuffix(".zip").removesuffix(".ee") + ending)
+
+
+def _convert(option: str, text: str, convert: Callable[[str], Value]) -> Value:
+    try:
+        return convert(text)
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r} is not a number", param_hint=option) from error

@@ -1,0 +1,113 @@
+"""`eetoolkit run`."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+import eetoolkit as ee
+from eetoolkit.cli import terminal
+from eetoolkit.cli.options import json_option, per_exit, picture_options
+
+if TYPE_CHECKING:
+    from eetoolkit.images import ImageOptions
+    from eetoolkit_runtime.plan import Manifest
+
+
+@click.command(short_help="Answer arrays, pictures, or what comes on stdin.")
+@click.argument("bundle")
+@click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
+@click.option("--exit-at", metavar="EXIT", help="Always answer at this exit.")
+@click.option(
+    "--threshold",
+    "thresholds",
+    multiple=True,
+    metavar="EXIT=VALUE",
+    help="Another threshold for an exit; inf keeps it from firing. Repeatable.",
+)
+@click.option("--threads", type=click.IntRange(min=1), help="Workers for each operator; default: one per core.")
+@click.option(
+    "--pool",
+    type=click.Choice(["shared", "own"]),
+    default="shared",
+    show_default=True,
+    help="One pool of workers for all segments, or one for each.",
+)
+@click.option(
+    "--check",
+    type=click.Choice(["quick", "full"]),
+    default="quick",
+    show_default=True,
+    help="Hash the graphs, or every file.",
+)
+@picture_options
+@json_option
+@click.option("--outputs", is_flag=True, help="With --json: the exit's outputs as well, as lists.")
+def run(  # noqa: PLR0913 - one for each option
+    *,
+    bundle: str,
+    inputs: tuple[str, ...],
+    exit_at: str | None,
+    thresholds: tuple[str, ...],
+    threads: int | None,
+    pool: Literal["shared", "own"],
+    check: Literal["quick", "full"],
+    as_json: bool,
+    outputs: bool,
+    pictures: ImageOptions,
+) -> None:
+    """Answer each row of INPUT..., one line an answer.
+
+    INPUT is a .npy array, a .npz of arrays by input name, a PNG or JPEG, a folder of these pictures, or - for stdin: a
+    picture, a .npz, or one .npy array after the other, each answered when it comes.
+
+    Pictures are prepared as the bundle's `preprocess` says, unless an option says otherwise.
+    """
+    from eetoolkit.inputfiles import find_files, read_files
+
+    if outputs and not as_json:
+        raise click.UsageError("--outputs goes with --json")
+    limits = per_exit("--threshold", thresholds, float)
+    files = find_files(inputs)
+    with (
+        ee.Runner(bundle, threads=threads, pool=pool, check=check) as runner,
+        terminal.progress(beside_results=True) as tell,
+    ):
+        plan = runner.bundle.manifest
+        total, done = len(files), 0
+        for file in read_files(plan, files, pictures, sys.stdin.buffer):
+            total = max(total + len(file.rows) - 1, done + len(file.rows))
+            for name, row in zip(file.names, file.rows, strict=True):
+                answer = runner.run(row, exit_at=exit_at, thresholds=limits or None)
+                if as_json:
+                    terminal.print_json(_record(plan, name, answer, outputs=outputs), indent=-1)
+                else:
+                    label = _label(plan, answer)
+                    click.echo(f"{name}: {answer}" if label is None else f"{name}: {label}, {answer}")
+                done += 1
+                tell("running", done, total)
+
+
+def _label(plan: Manifest, answer: ee.Answer) -> str | None:
+    """Returns the label of the predicted class, its number where it has none, None where the answer is no class."""
+    number = answer.prediction
+    if number is None:
+        return None
+    return plan.labels[number] if plan.labels is not None and number < len(plan.labels) else f"class {number}"
+
+
+def _record(plan: Manifest, name: str, answer: ee.Answer, *, outputs: bool) -> dict[str, Any]:
+    number = answer.prediction
+    labelled = number is not None and plan.labels is not None and number < len(plan.labels)
+    record = {
+        "input": name,
+        "prediction": number,
+        "label": _label(plan, answer) if labelled else None,
+        "exit": answer.exit,
+        "confidence": answer.confidence,
+        "path": answer.path,
+        "segments": answer.segments,
+    }
+    return record | ({"outputs": {key: array.tolist() for key, array in answer.outputs.items()}} if outputs else {})

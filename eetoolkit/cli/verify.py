@@ -1,0 +1,67 @@
+"""`eetoolkit verify`."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from typing import Any
+
+import click
+
+import eetoolkit as ee
+from eetoolkit.cli import terminal
+from eetoolkit.cli.options import json_option, split_names
+
+
+@click.command(short_help="Check a bundle against its source network.")
+@click.argument("bundle")
+@click.option(
+    "--model",
+    "models",
+    metavar="MODULE:FUNCTION",
+    multiple=True,
+    help="Compare with the source network too: a torch network, or an .onnx file. Several are a cascade.",
+)
+@click.option(
+    "--weights", metavar="FILE", help="The torch network's weights, .pt or .safetensors; it is then put in eval mode."
+)
+@click.option("--exits", metavar="A,B", help="As they were given to `export`.")
+@click.option("--tolerance", type=click.FloatRange(min=0, min_open=True), help="Default: what the bundle states.")
+@json_option
+@click.pass_context
+def verify(
+    ctx: click.Context,
+    bundle: str,
+    models: tuple[str, ...],
+    weights: str | None,
+    exits: str | None,
+    tolerance: float | None,
+    as_json: bool,
+) -> None:
+    """Check that BUNDLE gives on this machine what its source network gave.
+
+    Every file is hashed and the golden samples are run; with --model, fresh random inputs are compared as well. The
+    exit status is 1 where something differs.
+    """
+    if not models and (weights is not None or exits is not None):
+        raise click.UsageError("--weights and --exits go with --model")
+    # What the network's own code prints is no result of ours.
+    with terminal.progress() as tell, contextlib.redirect_stdout(sys.stderr):
+        tell("verifying", 0, 0)
+        report = ee.verify(bundle, _open(models, weights), exits=split_names(exits), tolerance=tolerance)
+    if as_json:
+        import msgspec
+
+        terminal.print_json({"passed": report.passed, **msgspec.to_builtins(report)})
+    else:
+        click.echo(report)
+    ctx.exit(0 if report.passed else 1)
+
+
+def _open(models: tuple[str, ...], weights: str | None) -> Any:
+    if not models:
+        return None
+    from eetoolkit.modelspec import open_model
+
+    opened = [open_model(model, weights) for model in models]
+    return opened[0] if len(opened) == 1 else opened

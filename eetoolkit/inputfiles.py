@@ -1,0 +1,168 @@
+"""Inputs from files: arrays, pictures, folders of pictures, and whatever comes from stdin."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from eetoolkit.images import ImageOptions, choose_preprocess, read_image
+from eetoolkit_runtime.errors import InputError
+from eetoolkit_runtime.inputs import prepare, split_rows
+from eetoolkit_runtime.plan import Manifest
+
+Row = tuple[npt.NDArray[Any], ...]
+
+_NPY, _NPZ, _PNG, _JPEG = b"\x93NUMPY", b"PK\x03\x04", b"\x89PNG", b"\xff\xd8\xff"
+_MAGIC_BYTES = len(_NPY)  # the longest of these
+_SUFFIXES = {".png", ".jpg", ".jpeg"}
+_STDIN = "-"
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """The rows of one file, each with its name."""
+
+    names: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+
+def find_files(paths: Sequence[str]) -> list[str]:
+    """Returns the files to read: folders are replaced by the pictures in them, sorted by name.
+
+    Raises:
+        InputError: Nothing is at a path, or a folder has no pictures.
+    """
+    found: list[str] = []
+    for path in paths:
+        place = Path(path)
+        if path == _STDIN or place.is_file():
+            found.append(path)
+        elif place.is_dir():
+            pictures = sorted(str(file) for file in place.iterdir() if file.suffix.lower() in _SUFFIXES)
+            if not pictures:
+                raise InputError(f"{path}: no pictures in this folder; expected {', '.join(sorted(_SUFFIXES))}")
+            found += pictures
+        elif place.exists():
+            found.append(path)  # a named pipe or a device
+        else:
+            raise InputError(f"{path} does not exist")
+    return found
+
+
+def read_files(plan: Manifest, paths: Sequence[str], options: ImageOptions, stdin: BinaryIO) -> Iterator[InputFile]:
+    """Yields the rows of one file after the other, checked and ready for `Runner.run`.
+
+    What a file is, its first bytes say: a `.npy` array, a `.npz` of arrays by input name, a PNG or a JPEG. On `stdin`
+    (the path `-`) `.npy` arrays may follow each other; each is yielded when it has come.
+
+    Raises:
+        InputError: A file that is none of these, or does not fit the bundle's inputs.
+    """
+    for path in paths:
+        if path != _STDIN:
+            with Path(path).open("rb") as file:
+                yield from _read(plan, path, file, options)
+        else:
+            yield from _read(plan, "stdin", stdin, options)
+
+
+def read_arrays(path: Path) -> npt.NDArray[Any] | dict[str, npt.NDArray[Any]]:
+    """Returns the array in a `.npy`, or the arrays in a `.npz` by name.
+
+    Raises:
+        InputError: The file is neither.
+    """
+    with path.open("rb") as file:
+        start = file.read(_MAGIC_BYTES)
+        if start == _NPY:
+            return _read_npy(str(path), _Resumed(start, file))
+        if start.startswith(_NPZ):
+            return _read_npz(str(path), start + file.read())
+    raise InputError(f"{path}: not a .npy or .npz file")
+
+
+def _read(plan: Manifest, name: str, file: BinaryIO, options: ImageOptions) -> Iterator[InputFile]:
+    start = file.read(_MAGIC_BYTES)
+    if start == _NPY:
+        _refuse_options(name, options)
+        number = 0
+        while start == _NPY:
+            title = name if number == 0 else f"{name}#{number}"
+            yield _split(plan, title, _read_npy(title, _Resumed(start, file)))
+            start, number = file.read(_MAGIC_BYTES), number + 1
+        if start:
+            raise InputError(f"{name}: what follows array {number} is not a .npy array: it starts with {start!r}")
+    elif start.startswith(_NPZ):
+        _refuse_options(name, options)
+        yield _split(plan, name, _read_npz(name, start + file.read()))
+    elif start.startswith((_PNG, _JPEG)):
+        yield _split(plan, name, _read_picture(plan, name, start + file.read(), options))
+    else:
+        what = f"starts with {start!r}" if start else "is empty"
+        raise InputError(f"{name}: not a .npy, .npz, PNG or JPEG file: it {what}")
+
+
+class _Resumed:
+    """A stream, some bytes of which were read already; a pipe cannot be put back."""
+
+    def __init__(self, start: bytes, rest: BinaryIO) -> None:
+        self._start = start
+        self._rest = rest
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Returns up to `size` bytes; all of them where it is negative."""
+        if size < 0:
+            size = len(self._start)
+            return self.read(size) + self._rest.read()
+        start, self._start = self._start[:size], self._start[size:]
+        return start + self._rest.read(size - len(start))
+
+
+def _read_npy(name: str, stream: _Resumed) -> npt.NDArray[Any]:
+    try:
+        return np.lib.format.read_array(stream, allow_pickle=False)
+    except (ValueError, EOFError, OSError, MemoryError) as error:
+        raise InputError(f"{name}: not a readable .npy array ({error})") from error
+
+
+def _read_npz(name: str, data: bytes) -> dict[str, npt.NDArray[Any]]:
+    try:
+        with np.load(BytesIO(data), allow_pickle=False) as arrays:
+            return {key: arrays[key] for key in arrays.files}
+    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
+        raise InputError(f"{name}: not a readable .npz file ({error})") from error
+
+
+def _read_picture(plan: Manifest, name: str, data: bytes, options: ImageOptions) -> npt.NDArray[Any]:
+    if len(plan.inputs) != 1:
+        names = ", ".join(spec.name for spec in plan.inputs)
+        raise InputError(f"{name}: a picture is one input, the bundle has {len(plan.inputs)} ({names}); pass a .npz")
+    spec = plan.inputs[0]
+    return read_image(data, name, spec, choose_preprocess(spec, plan.preprocess.get(spec.name), options))
+
+
+def _refuse_options(name: str, options: ImageOptions) -> None:
+    if options.given:
+        raise InputError(
+            f"{name}: an array is taken as it is; --size, --scale, --mean, --std and --layout are for pictures"
+        )
+
+
+def _split(plan: Manifest, name: str, inputs: Any) -> InputFile:
+    try:
+        arrays = prepare(plan, inputs, one_row=False)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error
+    try:
+        rows = split_rows(plan, arrays)
+    except InputError:
+        rows = [arrays]  # no input counts rows, so all of it is one
+    names = (name,) if len(rows) == 1 else tuple(f"{name}[{number}]" for number in range(len(rows)))
+    return InputFile(names, tuple(rows))

@@ -1,0 +1,177 @@
+"""The front door: help, errors, exit statuses, and what it must not import."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import numpy as np
+import plans
+import pytest
+from click.testing import CliRunner
+
+import eetoolkit as ee
+from eetoolkit.cli import main
+
+HEAVY = ("torch", "onnx", "onnx_ir", "eetoolkit_exporters", "sklearn", "matplotlib")
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return plans.chain().save(tmp_path_factory.mktemp("cli") / "chain.ee")
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("rows") / "rows.npy"
+    np.save(path, np.concatenate([plans.row(0.9), plans.row(0.1, 0.2, 0.3)]))
+    return path
+
+
+def shell(*arguments: str | Path, before: str = "", **options: object) -> subprocess.CompletedProcess[str]:
+    """Runs the command line in a process of its own, after some Python code."""
+    code = f"import sys; {before}\nfrom eetoolkit.cli import main\nmain(sys.argv[1:], prog_name='eetoolkit')"
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, **options)  # type: ignore[call-overload,no-any-return]
+
+
+def imported(*arguments: str | Path, before: str = "") -> set[str]:
+    """Returns which heavy packages a command has imported by its end."""
+    note = f"import atexit; {before}\natexit.register(lambda: print(*set(sys.modules) & set({HEAVY!r}), sep=','))"
+    done = shell(*arguments, before=note)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.splitlines()[-1].split(",")) - {""}
+
+
+def test_help_lists_every_verb_in_the_order_of_use() -> None:
+    text = CliRunner().invoke(main, ["--help"]).stdout
+    verbs = ["demo", "export", "inspect", "verify", "run", "truncate", "pack"]
+    assert [line.split()[0] for line in text.partition("Commands:\n")[2].splitlines()] == verbs
+
+
+def test_every_verb_has_help_without_an_ellipsis_in_the_list() -> None:
+    assert "..." not in CliRunner().invoke(main, ["--help"]).stdout.partition("Commands:\n")[2]
+    for verb in main.list_commands(click.Context(main)):
+        assert f"Usage: main {verb}" in CliRunner().invoke(main, [verb, "--help"]).stdout
+
+
+def test_version_is_that_of_the_package() -> None:
+    assert CliRunner().invoke(main, ["--version"]).stdout == f"eetoolkit, version {ee.__version__}\n"
+
+
+def test_help_imports_nothing_heavy() -> None:
+    assert imported("--help") == set()
+
+
+def test_run_on_a_device_imports_nothing_heavy(chain: Path, rows: Path) -> None:
+    assert imported("run", chain, rows) == set()
+
+
+def test_the_import_check_can_fail() -> None:
+    assert imported("--help", before="import onnx") == {"onnx"}
+
+
+def test_our_error_is_one_line_on_stderr_and_status_1() -> None:
+    done = shell("inspect", "nowhere.ee")
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "error: nowhere.ee does not exist\n")
+
+
+def test_an_error_of_several_lines_becomes_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(path: str) -> None:
+        raise ee.BundleError("first\n  second\n")
+
+    monkeypatch.setattr(ee, "load", fail, raising=False)
+    result = CliRunner().invoke(main, ["inspect", "x"])
+    assert (result.exit_code, result.stderr) == (1, "error: first second\n")
+
+
+def test_what_the_system_refuses_is_an_error_with_the_path(chain: Path, tmp_path: Path) -> None:
+    target = tmp_path / "missing" / "plan.json"
+    result = CliRunner().invoke(main, ["export", "x.onnx", "-o", "y.ee", "--labels", str(target)])
+    assert result.exit_code == 1
+    assert result.stderr == f"error: {target}: No such file or directory\n"
+
+
+def test_a_mistake_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(path: str) -> None:
+        raise ZeroDivisionError("ours")
+
+    monkeypatch.setattr(ee, "load", fail, raising=False)
+    result = CliRunner().invoke(main, ["inspect", "x"])
+    assert isinstance(result.exception, ZeroDivisionError)
+
+
+@pytest.mark.parametrize("arguments", [["inspect"], ["inspekt", "x"], ["run", "x.ee"], ["truncate", "x.ee"]])
+def test_wrong_usage_is_status_2(arguments: list[str]) -> None:
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("Usage: ")
+
+
+def test_missing_torch_names_the_extra() -> None:
+    done = shell("export", "--model", "a:b", "--input", "x:1", "-o", "x.ee", before="sys.modules['torch'] = None")
+    assert done.returncode == 1
+    assert done.stderr == "error: this needs torch: pip install 'eetoolkit[export]'\n"
+
+
+def test_missing_onnx_ir_names_the_extra_where_verify_meets_it_first(chain: Path) -> None:
+    done = shell("verify", chain, "--model", "x.onnx", before="sys.modules['onnx_ir'] = sys.modules['torch'] = None")
+    assert done.returncode == 1
+    assert done.stderr in {
+        f"error: this needs {name}: pip install 'eetoolkit[export]'\n" for name in ("torch", "onnx_ir")
+    }
+
+
+def test_missing_demo_extra_names_everything_that_is_missing() -> None:
+    done = shell("demo", before="sys.modules['sklearn'] = sys.modules['matplotlib'] = None")
+    assert done.returncode == 1
+    assert done.stderr == "error: the demo needs sklearn, matplotlib: pip install 'eetoolkit[demo]'\n"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one child")
+def test_interrupting_is_status_130_and_quiet(chain: Path) -> None:
+    command = [sys.executable, "-m", "eetoolkit", "run", str(chain), "-"]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        np.save(process.stdin, plans.row(0.9))
+        assert process.stdout.readline().startswith(b"stdin: "), "it is running now, and waits for the next array"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=30) == 130
+        assert process.stderr.read() == b""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a pipe breaks otherwise on Windows")
+def test_a_reader_that_leaves_is_no_error(chain: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "many.npy", np.tile(plans.row(0.9), (2000, 1)))
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "eetoolkit", "run", str(chain), str(tmp_path / "many.npy")]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, check=False, timeout=60)
+    os.close(writer)
+    assert done.stderr == b""
+
+
+def test_output_to_a_pipe_has_no_codes_and_stderr_nothing_at_all(chain: Path, rows: Path) -> None:
+    for verb, *paths in (("inspect", chain), ("run", chain, rows)):
+        done = shell(str(verb), *paths)
+        assert done.returncode == 0
+        assert "\x1b" not in done.stdout
+        assert done.stderr == ""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs util-linux's script")
+def test_progress_is_shown_where_only_stderr_is_a_terminal(chain: Path, rows: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.txt"
+    command = f"'{sys.executable}' -m eetoolkit run '{chain}' '{rows}' > '{out}'"
+    seen = subprocess.run(["script", "-qec", command, "/dev/null"], capture_output=True, text=True, check=True)
+    assert "2 of 2" in seen.stdout
+    assert len(out.read_text().splitlines()) == 2
+    assert "\x1b" not in out.read_text()

@@ -1,0 +1,117 @@
+"""Plans as pictures."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+from plans import NETWORKS, chain, gated, joined, looped, switched
+
+from eetoolkit.drawing import dot, mermaid, write_svg
+from eetoolkit_runtime.errors import EEToolkitError
+from eetoolkit_runtime.plan import Goto, Switch, Work
+
+
+def lines(text: str) -> list[str]:
+    return [line.strip() for line in text.splitlines()]
+
+
+def test_chain_shows_exits_thresholds_and_the_tensors_that_cross() -> None:
+    found = lines(mermaid(chain(0.5, 0.25).plan()))
+    assert 's0["segment0<br/>exit0: max_prob #gt;= 0.5"]' in found
+    assert 's2["segment2<br/>exit2: always"]' in found
+    assert 's0 -.->|"exit0 fires"| answer' in found
+    assert 's0 -->|"x: float32[batch, 4]<br/>h0: float32[batch, 4]"| s1' in found
+    assert 's2 -->|"exit2"| answer' in found
+    assert not any("s2 -.->" in line for line in found), "the last exit does not fire, it answers"
+
+
+def test_gate_shows_both_ways_and_what_each_carries() -> None:
+    found = lines(mermaid(gated().plan()))
+    assert 's0 -->|"if open<br/>x: float32[batch, 4]"| s1' in found
+    assert 's0 -->|"else<br/>x: float32[batch, 4]<br/>y: float32[batch, 4]"| s2' in found
+
+
+def test_switch_shows_its_cases_and_merges_equal_ones() -> None:
+    draft = switched()
+    crossing = "<br/>x: float32[batch, 4]"
+    found = lines(mermaid(draft.plan()))
+    assert all(f's0 -->|"expert = {k}{crossing}"| s{k + 1}' in found for k in range(3))
+    cases = Switch(on="expert", cases=("expert0", "expert1", "expert0"))
+    draft.segments["router"] = replace(draft.segments["router"], next=cases)
+    assert f's0 -->|"expert = 0, 2{crossing}"| s1' in lines(mermaid(draft.plan()))
+
+
+def test_loop_shows_its_bound_and_goes_back_to_itself() -> None:
+    found = lines(mermaid(looped(leave_at=0.5).plan()))
+    assert 's0("begin<br/>only moves")' in found
+    assert 's1["step<br/>at most 9 visits<br/>inside: max_prob #gt;= 0.5"]' in found
+    assert any(line.startswith('s1 -->|"if more<br/>') and line.endswith("| s1") for line in found)
+
+
+def test_dot_draws_the_same_arrows_as_mermaid() -> None:
+    for build in NETWORKS.values():
+        plan = build().plan()
+        in_dot = sorted(line.partition(" [")[0] for line in lines(dot(plan)) if " -> " in line)
+        in_mermaid = sorted(
+            f"{line.split()[0]} -> {line.split()[-1]}"
+            for line in lines(mermaid(plan))
+            if "-->" in line or "-.->" in line
+        )
+        assert in_dot == in_mermaid
+
+
+def test_work_and_disabled_exits_are_told() -> None:
+    draft = chain(0.5)
+    first = draft.segments["segment0"]
+    assert first.exit is not None
+    work = Work(nodes=1, parameters=2, multiply_adds=270_480)
+    draft.segments["segment0"] = replace(first, exit=replace(first.exit, enabled=False), work=work)
+    found = lines(mermaid(draft.plan()))
+    assert 's0["segment0<br/>0.27 M multiply-adds<br/>exit0: max_prob #gt;= 0.5 (disabled)"]' in found
+    assert not any("fires" in line for line in found)
+
+
+def test_many_crossing_tensors_are_counted() -> None:
+    draft = chain()
+    for k in range(9):
+        draft.slot(f"extra{k}")
+    first, second = draft.segments["segment0"], draft.segments["segment1"]
+    for k in range(9):
+        first.writes[f"extra{k}"] = first.writes["h0"]
+        second.reads[f"extra{k}"] = f"extra{k}"
+    arrow = next(line for line in lines(mermaid(draft.plan())) if line.startswith("s0 -->"))
+    assert arrow.count("float32") == 4
+    assert "and 7 more" in arrow
+
+
+def test_names_cannot_break_out_of_either_language() -> None:
+    draft = joined()
+    wicked = 'end"]; click <b>&x\\'
+    draft.segments[wicked] = draft.segments.pop("join")
+    for name in ("minus", "plus"):
+        draft.segments[name] = replace(draft.segments[name], next=Goto(segment=wicked))
+    plan = draft.plan()
+    assert "end#quot;]; click #lt;b#gt;#amp;x\\<br/>only moves" in mermaid(plan)
+    assert '[label="end\\"]; click <b>&x\\\\\\nonly moves"' in dot(plan)
+
+
+@pytest.mark.skipif(shutil.which("dot") is None, reason="Graphviz is not installed")
+@pytest.mark.parametrize("name", NETWORKS)
+def test_graphviz_reads_every_kind_of_plan(name: str, tmp_path: Path) -> None:
+    plan = NETWORKS[name]().plan()
+    picture = write_svg(plan, tmp_path / "plan.svg").read_text()
+    for segment in plan.segments:
+        assert f">{segment}</text>" in picture
+
+
+def test_graphviz_that_fails_is_our_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "dot"
+    program.write_text("#!/bin/sh\necho no fonts >&2\nexit 3\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    with pytest.raises(EEToolkitError, match=f"^{program} failed: no fonts$"):
+        write_svg(chain().plan(), tmp_path / "plan.svg")
+    assert not (tmp_path / "plan.svg").exists()

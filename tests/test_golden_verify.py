@@ -1,0 +1,339 @@
+"""A device finds out by itself whether it gives what the source framework gave."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from plans import PER_ROW, Array, Draft, add_head, chain, column, edit, gate, gated, leave, looped, over_half, row
+
+from eetoolkit_runtime.bundle import load
+from eetoolkit_runtime.errors import InputError, IntegrityError
+from eetoolkit_runtime.golden import ExitValues, Sample, read_golden, write_golden
+from eetoolkit_runtime.plan import File
+from eetoolkit_runtime.runner import Runner
+from eetoolkit_runtime.store import digest
+from eetoolkit_runtime.verify import VerifyReport, difference, verify
+
+
+def sample(*values: float, off: float = 0.0, unsure: float = 0.0) -> Sample:
+    """Returns what `chain` must give for a row, by its formula; `off` and `unsure` make exit1's values wrong."""
+    x = row(*values)
+    return Sample(
+        {"x": x},
+        {
+            f"exit{k}": ExitValues(
+                {"logits": x * np.float32(2 ** (k + 1)) + np.float32(off if k == 1 else 0)},
+                float(x[0, k]) + (unsure if k == 1 else 0),
+            )
+            for k in range(3)
+        },
+    )
+
+
+def saved(folder: Path, *samples: Sample, draft: Draft | None = None) -> Path:
+    draft = chain() if draft is None else draft
+    draft.samples = list(samples)
+    return draft.save(folder)
+
+
+def recorded(folder: Path, draft: Draft, *inputs: Array) -> Path:
+    """Saves a draft with what its own runner gives as golden samples."""
+    with Runner(draft.save(folder.with_name("unrecorded")), threads=1) as runner:
+        samples = [
+            Sample({"x": x}, {a.exit: ExitValues(a.outputs, a.confidence) for a in runner.run_all_exits(x)})
+            for x in inputs
+        ]
+    return saved(folder, *samples, draft=draft)
+
+
+# The samples' file
+
+
+def test_samples_are_read_as_they_were_written(tmp_path: Path) -> None:
+    samples = [sample(0.1, 0.2, 0.3), sample(0.9)]
+    found = read_golden(load(saved(tmp_path / "b", *samples)))
+    for one, other in zip(found, samples, strict=True):
+        np.testing.assert_array_equal(one.inputs["x"], other.inputs["x"])
+        assert list(one.exits) == list(other.exits)
+        for name, values in one.exits.items():
+            np.testing.assert_array_equal(values.outputs["logits"], other.exits[name].outputs["logits"])
+            assert np.float32(values.confidence) == np.float32(other.exits[name].confidence)
+
+
+def test_the_file_holds_the_arrays_that_the_specification_names(tmp_path: Path) -> None:
+    write_golden(tmp_path / "golden.npz", [sample(0.25)])
+    with np.load(tmp_path / "golden.npz", allow_pickle=False) as arrays:
+        assert set(arrays.files) == {"0/input/x"} | {
+            f"0/{what}" for k in range(3) for what in (f"output/exit{k}/logits", f"confidence/exit{k}")
+        }
+        assert (arrays["0/confidence/exit0"].dtype, arrays["0/confidence/exit0"].shape) == (np.float32, (1,))
+
+
+def test_the_file_holds_nothing_else_where_numpy_is_too_old_to_refuse_pickles(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = np.savez
+
+    def savez_of_numpy_1_26(file: Any, *args: Any, **arrays: Any) -> None:
+        original(file, *args, **{name: np.asarray(array) for name, array in arrays.items() if name != "allow_pickle"})
+        if "allow_pickle" in arrays:
+            pytest.fail("numpy 1.26 saves the keyword allow_pickle as an array of that name")
+
+    monkeypatch.setattr(np, "savez", savez_of_numpy_1_26)
+    write_golden(tmp_path / "golden.npz", [sample(0.25)])
+
+
+def test_the_same_samples_give_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("a.npz", "b.npz"):
+        write_golden(tmp_path / name, [sample(0.25), sample(0.5)])
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+
+
+def test_ten_samples_and_more_keep_their_order(tmp_path: Path) -> None:
+    found = read_golden(load(saved(tmp_path / "b", *(sample(k / 32) for k in range(12)))))
+    assert [float(one.inputs["x"][0, 0]) for one in found] == [k / 32 for k in range(12)]
+
+
+def test_an_exit_that_a_sample_does_not_meet_is_not_in_it(tmp_path: Path) -> None:
+    folder = recorded(tmp_path / "b", side_exit(), row(1, 0.1), row(0, 0.2))
+    assert [list(one.exits) for one in read_golden(load(folder))] == [["side", "last"], ["last"]]
+
+
+def test_a_bundle_without_samples_gives_none(tmp_path: Path) -> None:
+    assert read_golden(load(chain().save(tmp_path / "b"))) == []
+
+
+def replaced(folder: Path, write: Callable[[Path], object]) -> Path:
+    """Writes another golden file and enters its right hash into the manifest, as an attacker or a bug would."""
+    manifest = load(folder).manifest
+    assert manifest.golden is not None
+    path = folder / manifest.golden.file
+    write(path)
+    files: dict[str, File] = manifest.files | {path.name: digest(path)}
+    return edit(folder, files=files)
+
+
+def savez(**arrays: Any) -> Callable[[Path], object]:
+    return lambda path: np.savez(path, **arrays)
+
+
+def npy(array: Array) -> bytes:
+    """Returns a .npy file, which numpy opens as well as a .npz."""
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(b"not an npz"),
+        lambda path: path.write_bytes(b"PK\x03\x04" + b"\0" * 60),
+        lambda path: path.write_bytes(npy(np.zeros(3))),
+        savez(hello=np.zeros(1)),
+        savez(**{"x/input/x": np.zeros(1)}),
+        savez(**{"0/input/x": np.array([{}], object)}),
+        savez(**{"0/input/x": row(), "0/confidence/exit0": np.zeros(2), "0/output/exit0/logits": row()}),
+    ],
+    ids=["empty", "text", "broken zip", "npy", "stray key", "no number", "pickle", "two confidences"],
+)
+def test_a_golden_file_that_is_not_one_is_an_integrity_error(tmp_path: Path, write: Callable[[Path], object]) -> None:
+    folder = replaced(saved(tmp_path / "b", sample(0.25)), write)
+    with pytest.raises(IntegrityError, match="golden"):
+        read_golden(load(folder))
+
+
+def test_a_golden_file_that_is_gone_is_an_integrity_error(tmp_path: Path) -> None:
+    bundle = load(saved(tmp_path / "b", sample(0.25)))
+    next(bundle.path.glob("golden-*")).unlink()
+    with pytest.raises(IntegrityError, match=r"not readable golden samples \(.*\); export the bundle again$"):
+        read_golden(bundle)
+
+
+@pytest.mark.parametrize("key", ["0/input/x", "0/output/exit0/logits"])
+def test_a_sample_that_lacks_an_array_is_an_integrity_error(tmp_path: Path, key: str) -> None:
+    arrays = {"0/input/x": row(), "0/confidence/exit0": np.zeros(1), "0/output/exit0/logits": row()}
+    del arrays[key]
+    folder = replaced(saved(tmp_path / "b", sample(0.25)), savez(**arrays))
+    with pytest.raises(IntegrityError) as caught:
+        read_golden(load(folder))
+    assert str(caught.value) == f"golden samples lack '{key}'; export the bundle again"
+
+
+# Verifying
+
+
+def side_exit() -> Draft:
+    """Returns a plan with an exit in a branch that only rows with x[0] > 0.5 take, confidence x[1]."""
+    draft = Draft()
+    draft.slot("open", "bool", PER_ROW)
+    draft.slot("side_sure", shape=PER_ROW)
+    draft.segment("gate", over_half("open", 0), reads=["x"], writes=["open"], next=gate("open", "side", "head"))
+    draft.segment(
+        "side", column("side_sure", 1), reads=["x"], writes=["side_sure"], exit=leave("side", "x", "side_sure", 0.5),
+        next="head",
+    )  # fmt: skip
+    add_head(draft, "x")
+    return draft
+
+
+def checked(report: VerifyReport) -> dict[str, tuple[int, int]]:
+    """Returns by exit how many samples were compared, and how many ties there were."""
+    return {check.exit: (check.samples, check.ties) for check in report.exits}
+
+
+def test_a_bundle_that_gives_what_it_should_passes(tmp_path: Path) -> None:
+    report = verify(saved(tmp_path / "b", sample(0.9), sample(0.1, 0.9), sample(0.1, 0.2, 0.3)))
+    assert report.passed
+    assert (report.samples, report.tolerance, checked(report)) == (
+        3,
+        1e-4,
+        {"exit0": (3, 0), "exit1": (3, 0), "exit2": (3, 0)},
+    )
+
+
+def test_a_report_can_be_read(tmp_path: Path) -> None:
+    assert str(verify(saved(tmp_path / "b", sample(0.9)))) == (
+        "exit0: 1 samples, outputs differ by at most 0.0e+00, confidence by 0.0e+00\n"
+        "exit1: 1 samples, outputs differ by at most 0.0e+00, confidence by 0.0e+00\n"
+        "exit2: 1 samples, outputs differ by at most 0.0e+00, confidence by 0.0e+00\n"
+        "verify passed, tolerance 1e-04"
+    )
+
+
+def test_outputs_that_differ_fail_with_sample_exit_and_size(tmp_path: Path) -> None:
+    report = verify(saved(tmp_path / "b", sample(0.9), sample(0.1, off=0.01)))
+    assert not report.passed
+    assert report.failures == ("sample 1: exit1: outputs differ by 1.0e-02, more than 1e-04",)
+    assert str(report).endswith("verify FAILED (1), tolerance 1e-04")
+
+
+def test_a_confidence_that_differs_fails(tmp_path: Path) -> None:
+    report = verify(saved(tmp_path / "b", sample(0.1, 0.2, unsure=0.01)))
+    assert report.failures == ("sample 0: exit1: confidence differ by 1.0e-02, more than 1e-04",)
+
+
+def test_a_difference_within_the_tolerance_passes(tmp_path: Path) -> None:
+    folder = saved(tmp_path / "b", sample(0.1, off=5e-5))
+    assert verify(folder).passed
+    assert not verify(folder, tolerance=1e-6).passed
+    assert verify(saved(tmp_path / "c", sample(0.1, off=0.01)), tolerance=0.1).passed
+
+
+def test_another_exit_than_expected_fails(tmp_path: Path) -> None:
+    unsure = ExitValues({"logits": row(0.9) * 2}, 0.1)
+    report = verify(chain().save(tmp_path / "b"), [Sample({"x": row(0.9)}, sample(0.9).exits | {"exit0": unsure})])
+    assert report.failures == (
+        "sample 0: exit0: confidence differ by 8.0e-01, more than 1e-04",
+        "sample 0: exit0 answered, expected exit2",
+    )
+
+
+def test_another_path_than_expected_fails(tmp_path: Path) -> None:
+    folder = side_exit().save(tmp_path / "b")
+    expected = Sample({"x": row(1)}, {"last": ExitValues({"logits": row(1)}, 0.0)})
+    assert verify(folder, [expected]).failures == ("sample 0: met the exits ['side', 'last'], expected ['last']",)
+
+
+@pytest.mark.parametrize("confidence", [0.5, 0.5 - 5e-5, 0.5 + 5e-5])
+def test_either_exit_is_right_where_a_confidence_is_within_rounding_of_its_threshold(
+    tmp_path: Path, confidence: float
+) -> None:
+    report = verify(saved(tmp_path / "b", sample(confidence, 0.9)))
+    assert report.passed
+    assert sum(ties for _, ties in checked(report).values()) == 1
+
+
+def test_a_confidence_clear_of_its_threshold_is_no_tie(tmp_path: Path) -> None:
+    report = verify(saved(tmp_path / "b", sample(0.501, 0.9), sample(0.499, 0.9)))
+    assert report.passed
+    assert sum(ties for _, ties in checked(report).values()) == 0
+
+
+def test_a_disabled_exit_is_compared_and_not_expected_to_answer(tmp_path: Path) -> None:
+    draft = chain()
+    found = draft.segments["segment0"]
+    assert found.exit is not None
+    off = msgspec.structs.replace(found.exit, enabled=False)
+    draft.segments["segment0"] = msgspec.structs.replace(found, exit=off)
+    report = verify(saved(tmp_path / "b", sample(0.9, 0.9), draft=draft))
+    assert report.passed
+    assert checked(report)["exit0"] == (1, 0)
+
+
+def test_a_nan_where_the_network_gave_nan_passes(tmp_path: Path) -> None:
+    assert verify(saved(tmp_path / "b", sample(math.nan, 0.9))).passed
+
+
+def test_a_nan_where_the_network_gave_a_number_fails(tmp_path: Path) -> None:
+    wrong = Sample({"x": row(math.nan)}, sample(0.25).exits)
+    assert any("outputs differ by inf" in failure for failure in verify(chain().save(tmp_path / "b"), [wrong]).failures)
+
+
+def test_gates_and_side_exits_verify_on_every_path(tmp_path: Path) -> None:
+    for number, draft in enumerate((gated(), side_exit())):
+        inputs = [row(x, y) for x in (0, 1) for y in (0.1, 0.9)]
+        assert verify(recorded(tmp_path / f"{number}" / "b", draft, *inputs)).passed
+
+
+def test_the_order_of_the_segments_in_the_manifest_means_nothing(tmp_path: Path) -> None:
+    draft = chain()
+    draft.segments = dict(reversed(draft.segments.items()))
+    draft.options["start"] = "segment0"
+    report = verify(saved(tmp_path / "b", sample(0.1, 0.2, 0.3), draft=draft))
+    assert report.failures == ()
+
+
+def test_a_bundle_that_falls_back_on_the_most_confident_exit_verifies(tmp_path: Path) -> None:
+    draft = chain()
+    draft.options["fallback"] = "most_confident"
+    report = verify(saved(tmp_path / "b", sample(0.3, 0.2, 0.1), sample(0.1, 0.2, 0.3), draft=draft))
+    assert report.failures == ()
+
+
+def test_an_exit_in_a_loop_verifies(tmp_path: Path) -> None:
+    assert verify(recorded(tmp_path / "b", looped(leave_at=0.9), row(1), row(3))).failures == ()
+
+
+def test_a_bundle_without_samples_cannot_verify_itself(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        verify(chain().save(tmp_path / "b"))
+    assert str(caught.value) == "verify: the bundle has no golden samples; pass the source model"
+
+
+def test_samples_may_be_given(tmp_path: Path) -> None:
+    report = verify(chain().save(tmp_path / "b"), [sample(0.25)])
+    assert (report.passed, report.tolerance) == (True, 1e-4)
+
+
+# The difference of two arrays
+
+
+@pytest.mark.parametrize(
+    ("found", "expected", "size"),
+    [
+        ([1.0], [1.0], 0.0),
+        ([0.5], [0.25], 0.25),
+        ([100.0, 0.0], [200.0, 0.0], 0.5),  # relative to the largest magnitude over 1
+        ([True, False], [True, True], 1.0),
+        ([math.inf, 1.0], [math.inf, 1.0], 0.0),
+        ([math.inf], [-math.inf], math.inf),
+        ([math.nan], [math.nan], 0.0),
+        ([math.nan], [1.0], math.inf),
+        ([1.0], [math.nan], math.inf),
+        ([1.0, 2.0], [1.0], math.inf),
+        ([], [], 0.0),
+    ],
+)
+def test_a_difference_is_the_largest_one_over_the_largest_magnitude(
+    found: list[float], expected: list[float], size: float
+) -> None:
+    assert difference(np.array(found), np.array(expected)) == size

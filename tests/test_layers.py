@@ -1,0 +1,183 @@
+"""Arrows point one way, and a device loads nothing of the host."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from plans import chain, looped
+
+import eetoolkit
+import eetoolkit_exporters
+import eetoolkit_runtime
+
+ROOT = Path(__file__).parent.parent
+RUNTIME = ROOT / "runtime" / "eetoolkit_runtime"
+EXPORTERS = ROOT / "exporters" / "eetoolkit_exporters"
+PRODUCT = ROOT / "eetoolkit"
+
+DEVICE = {"numpy", "onnxruntime", "msgspec", "eetoolkit_runtime"}
+HOST = {"torch", "onnx", "onnx_ir", "onnxscript", "safetensors", "sklearn", "transformers", "eetoolkit_exporters"}
+FORBIDDEN = ("torch", "onnx", "onnx_ir", "click", "rich", "eetoolkit_exporters")
+
+HOST_MODULES = {"zoo"}
+"""The parts of the product that are for the host alone and may import torch at their top."""
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    """Yields the top-level package of every import in a tree."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            yield (node.module or "").split(".")[0]
+
+
+def at_the_top(source: str) -> set[str]:
+    """Returns the packages that a module imports when it is itself imported: outside functions and TYPE_CHECKING."""
+
+    def visit(node: ast.AST) -> Iterator[str]:
+        for child in ast.iter_child_nodes(node):
+            typing_only = isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test)
+            if isinstance(child, ast.Import | ast.ImportFrom):
+                yield from imports(child)
+            elif not typing_only and not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+                yield from visit(child)
+
+    return set(visit(ast.parse(source)))
+
+
+def modules(folder: Path) -> list[Path]:
+    found = sorted(folder.rglob("*.py"))
+    assert found
+    return found
+
+
+def within(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("path", modules(RUNTIME), ids=within)
+def test_the_device_imports_its_three_libraries_the_standard_library_and_itself(path: Path) -> None:
+    assert set(imports(ast.parse(path.read_text(encoding="utf-8")))) <= DEVICE | sys.stdlib_module_names
+
+
+@pytest.mark.parametrize("path", modules(EXPORTERS), ids=within)
+def test_the_host_does_not_import_the_product(path: Path) -> None:
+    assert "eetoolkit" not in set(imports(ast.parse(path.read_text(encoding="utf-8"))))
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in modules(PRODUCT) if p.relative_to(PRODUCT).parts[0] not in HOST_MODULES], ids=within
+)
+def test_the_product_imports_the_hosts_libraries_only_where_they_are_used(path: Path) -> None:
+    assert at_the_top(path.read_text(encoding="utf-8")) & HOST == set()
+
+
+def test_the_scan_sees_imports_in_classes_and_ifs_and_not_in_functions_or_for_types() -> None:
+    source = """
+from typing import TYPE_CHECKING
+if TYPE_CHECKING:
+    import sklearn
+if 1:
+    import torch.nn
+class A:
+    from onnx import helper
+def f():
+    import onnx_ir
+"""
+    assert at_the_top(source) == {"typing", "torch", "onnx"}
+    assert set(imports(ast.parse(source))) == {"typing", "sklearn", "torch", "onnx", "onnx_ir"}
+
+
+# What a process really loads
+
+DEVICE_SCRIPT = """
+import json, sys
+import numpy as np
+{extra}
+import eetoolkit_runtime as device
+
+for folder in sys.argv[1:]:
+    with device.Runner(folder, threads=1) as runner:
+        for values in ([0.9, 0, 0, 0], [0.1, 0.9, 0, 0], [0.1, 0.1, 0.1, 0.1]):
+            assert runner.run(np.array([values], np.float32)).exit
+    device.load(folder, check="full")
+print(json.dumps(sorted({{name.split(".")[0] for name in sys.modules}})))
+"""
+
+
+def loaded(folders: list[Path], extra: str = "") -> set[str]:
+    """Returns the packages that a new process has loaded after it has run the bundles."""
+    script = DEVICE_SCRIPT.format(extra=extra)
+    done = subprocess.run(
+        [sys.executable, "-c", script, *map(str, folders)], capture_output=True, text=True, check=True
+    )
+    return set(json.loads(done.stdout))
+
+
+def bundles(tmp_path: Path) -> list[Path]:
+    return [chain(weights=True).save(tmp_path / "chain.ee"), looped(leave_at=0.2).save(tmp_path / "looped.ee")]
+
+
+def test_running_a_bundle_loads_nothing_of_the_host(tmp_path: Path) -> None:
+    assert loaded(bundles(tmp_path)) & set(FORBIDDEN) == set()
+
+
+@pytest.mark.parametrize("package", FORBIDDEN)
+def test_that_check_would_notice(package: str, tmp_path: Path) -> None:
+    stand_in = tmp_path / "stand_in"  # not the real package: that would take seconds, and need not be there
+    (stand_in / package).mkdir(parents=True)
+    (stand_in / package / "__init__.py").write_text("")
+    extra = f"sys.path.insert(0, {str(stand_in)!r})\nimport {package}"
+    assert loaded(bundles(tmp_path), extra) & set(FORBIDDEN) == {package}
+
+
+def test_importing_the_product_loads_nothing_of_the_host() -> None:
+    script = "import json, sys, eetoolkit; eetoolkit.Runner; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert {name.split(".")[0] for name in json.loads(done.stdout)} & set(FORBIDDEN) == set()
+
+
+# Public names
+
+
+@pytest.mark.parametrize("package", [eetoolkit, eetoolkit_runtime, eetoolkit_exporters], ids=lambda p: p.__name__)
+def test_every_public_name_can_be_imported(package: object) -> None:
+    assert [name for name in package.__all__ if getattr(package, name, None) is None] == []  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("package", [eetoolkit_runtime, eetoolkit_exporters], ids=lambda p: p.__name__)
+def test_everything_that_a_package_imports_for_its_users_is_exported(package: object) -> None:
+    tree = ast.parse(Path(str(package.__file__)).read_text(encoding="utf-8"))  # type: ignore[attr-defined]
+    names = {
+        alias.asname or alias.name
+        for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module != "__future__"
+        for alias in node.names
+    }  # fmt: skip
+    assert names == set(package.__all__)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("package", [eetoolkit, eetoolkit_runtime, eetoolkit_exporters], ids=lambda p: p.__name__)
+def test_public_names_are_listed_in_order_and_once(package: object) -> None:
+    assert list(package.__all__) == sorted(set(package.__all__))  # type: ignore[attr-defined]
+
+
+def test_the_product_hands_on_every_name_of_the_device() -> None:
+    missing = [name for name in eetoolkit_runtime.__all__ if name not in eetoolkit.__all__]
+    assert missing == []
+
+
+def test_every_error_is_in_the_one_tree() -> None:
+    errors = importlib.import_module("eetoolkit_runtime.errors")
+    found = [value for value in vars(errors).values() if isinstance(value, type)]
+    assert len(found) >= 9
+    assert all(issubclass(error, errors.EEToolkitError) for error in found)
+    assert all(error.__name__ in eetoolkit.__all__ for error in found)

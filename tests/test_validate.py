@@ -1,0 +1,597 @@
+"""A plan is proved before anything runs: each refusal with its text, and acceptance against brute force."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import itertools
+import math
+import random
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+import pytest
+from plans import NETWORKS, Draft, chain, fixed, gate, joined, leave, looped, move, switch, switched
+
+from eetoolkit_runtime import validate as validation
+from eetoolkit_runtime.errors import ManifestError
+from eetoolkit_runtime.plan import (
+    Constant,
+    File,
+    Gate,
+    Golden,
+    Goto,
+    Manifest,
+    Preprocess,
+    Segment,
+    Slot,
+    Source,
+    Stop,
+    Switch,
+    TensorSpec,
+)
+from eetoolkit_runtime.validate import validate
+
+replace = msgspec.structs.replace
+FILE = File(sha256="0" * 64, size=0)
+X = TensorSpec(name="x", dtype="float32", shape=("batch", 4))
+
+
+def with_segment(plan: Manifest, name: str, **changes: Any) -> Manifest:
+    """Returns the plan with a segment changed or added."""
+    old = plan.segments.get(name, Segment(next=Stop()))
+    return replace(plan, segments=plan.segments | {name: replace(old, **changes)})
+
+
+def with_exit(plan: Manifest, name: str, **changes: Any) -> Manifest:
+    """Returns the plan with the exit of a segment changed."""
+    found = plan.segments[name].exit
+    assert found is not None
+    return with_segment(plan, name, exit=replace(found, **changes))
+
+
+def with_write(plan: Manifest, segment: str, slot: str, source: Source) -> Manifest:
+    """Returns the plan with one write changed or added."""
+    return with_segment(plan, segment, writes=plan.segments[segment].writes | {slot: source})
+
+
+def with_slot(plan: Manifest, name: str, dtype: str, *shape: int | str | None) -> Manifest:
+    """Returns the plan with a slot changed or added."""
+    return replace(plan, slots=plan.slots | {name: Slot(dtype=dtype, shape=shape)})
+
+
+def with_file(plan: Manifest, *names: str) -> Manifest:
+    """Returns the plan with more files."""
+    return replace(plan, files=plan.files | dict.fromkeys(names, FILE))
+
+
+def plain(build: Callable[[], Draft] = chain) -> Manifest:
+    """Returns a plan that is accepted."""
+    return build().plan()
+
+
+def constant_of(*data: float) -> Manifest:
+    """Returns a plan with a constant of shape [2]."""
+    return replace(plain(), constants={"k": Constant(dtype="float32", shape=(2,), data=data)})
+
+
+def detour(*writes: str) -> Manifest:
+    """Returns a plan whose left branch writes `inner` and `other`, and whose right branch `writes`."""
+    draft = joined()
+    draft.segment("minus", "inner = Neg(x)", reads=["x"], writes={"inner": "inner", "other": "inner"}, next="join")
+    draft.segment("plus", "inner = Abs(x)", reads=["x"], writes=dict.fromkeys(writes, "inner"), next="join")
+    return draft.plan()
+
+
+def endless() -> Manifest:
+    """Returns a plan with two segments that only go to each other."""
+    plan = with_segment(plain(joined), "plus", next=Goto(segment="round"))
+    return with_segment(plan, "round", next=Goto(segment="plus"))
+
+
+CASES: dict[str, tuple[Callable[[], Manifest], str]] = {
+    "no inputs": (lambda: replace(plain(), inputs=()), "manifest.json: no inputs"),
+    "two inputs of one name": (
+        lambda: replace(plain(), inputs=(X, X)),
+        "manifest.json: two inputs of one name among ['x', 'x']",
+    ),
+    "a slot called like an input": (
+        lambda: with_slot(plain(), "x", "float32", "batch", 4),
+        "manifest.json: inputs, slots and constants share the names ['x']",
+    ),
+    "a constant called like a slot": (
+        lambda: replace(plain(), constants={"h0": Constant(dtype="float32", shape=(), data=(1.0,))}),
+        "manifest.json: inputs, slots and constants share the names ['h0']",
+    ),
+    "a constant called like an input": (
+        lambda: replace(plain(), constants={"x": Constant(dtype="float32", shape=(), data=(1.0,))}),
+        "manifest.json: inputs, slots and constants share the names ['x']",
+    ),
+    "a constant with too few values": (lambda: constant_of(1.0), "constant 'k': shape [2] needs 2 values, got 1"),
+    "a constant with too many values": (
+        lambda: constant_of(1.0, 2.0, 3.0),
+        "constant 'k': shape [2] needs 2 values, got 3",
+    ),
+    "preprocess of no input": (
+        lambda: replace(plain(), preprocess={"image": Preprocess(layout="NCHW", resize=(2, 2))}),
+        "manifest.json: preprocess names ['image'], the inputs are ['x']",
+    ),
+    "a read of nothing": (
+        lambda: with_segment(plain(), "segment0", reads={"x": "pixels"}),
+        "segment 'segment0': reads 'x' from 'pixels', which is not defined",
+    ),
+    "a write to nothing": (
+        lambda: with_write(plain(), "segment0", "new", Source(output="h")),
+        "segment 'segment0': writes 'new', which is not among the slots",
+    ),
+    "a write to an input": (
+        lambda: with_write(plain(), "segment0", "x", Source(output="h")),
+        "segment 'segment0': writes 'x', which is not among the slots",
+    ),
+    "a move of nothing": (
+        lambda: with_write(plain(), "segment0", "h0", move("gone")),
+        "segment 'segment0': moves 'gone' to 'h0', which is not defined",
+    ),
+    "a move of a constant as if it were a slot": (
+        lambda: with_write(plain(looped), "begin", "i", move("zero")),
+        "segment 'begin': moves 'zero' to 'i', which is not defined",
+    ),
+    "a constant that is not there": (
+        lambda: with_write(plain(looped), "begin", "i", fixed("one")),
+        "segment 'begin': moves the constant 'one', which is not defined",
+    ),
+    "an output without a model": (
+        lambda: with_write(plain(joined), "join", "y", Source(output="out")),
+        "segment 'join': takes output 'out' but has no model",
+    ),
+    "reads without a model": (
+        lambda: with_segment(plain(joined), "join", reads={"b": "x", "a": "inner"}),
+        "segment 'join': reads ['a', 'b'] but has no model",
+    ),
+    "an exit output from nothing": (
+        lambda: with_exit(plain(), "segment0", outputs={"logits": "gone"}),
+        "segment 'segment0': exit output 'logits' is the slot 'gone', which is not defined",
+    ),
+    "a confidence from nothing": (
+        lambda: with_exit(plain(), "segment0", confidence="gone"),
+        "segment 'segment0': confidence is the slot 'gone', which is not defined",
+    ),
+    "a gate on nothing": (
+        lambda: with_segment(plain(joined), "gate", next=gate("gone", "minus", "plus")),
+        "segment 'gate': gate is the slot 'gone', which is not defined",
+    ),
+    "a switch on a constant": (
+        lambda: with_segment(
+            replace(plain(switched), constants={"k": Constant(dtype="int64", shape=(), data=(0,))}),
+            "router",
+            next=switch("k", "expert0", "expert1", "expert2"),
+        ),
+        "segment 'router': switch is the slot 'k', which is not defined",
+    ),
+    "one exit with two thresholds": (
+        lambda: with_exit(NETWORKS["one_name_twice"]().plan(), "plus", threshold=0.6),
+        "segment 'plus': exit 'early' stands elsewhere with another threshold or outputs",
+    ),
+    "one exit enabled here and not there": (
+        lambda: with_exit(NETWORKS["one_name_twice"]().plan(), "plus", enabled=False),
+        "segment 'plus': exit 'early' stands elsewhere with another threshold or outputs",
+    ),
+    "one exit with other outputs": (
+        lambda: with_exit(NETWORKS["one_name_twice"]().plan(), "plus", outputs={"scores": "y"}),
+        "segment 'plus': exit 'early' stands elsewhere with another threshold or outputs",
+    ),
+    "two files that differ in case": (
+        lambda: with_file(plain(), "A.bin", "a.BIN"),
+        "manifest.json: 'A.bin' and 'a.BIN' are one file on a case-insensitive disk",
+    ),
+    "a model that is no file of the bundle": (
+        lambda: with_segment(plain(), "segment1", model="other.onnx"),
+        "segment 'segment1': the file 'other.onnx' is not listed under files",
+    ),
+    "weights that are no file of the bundle": (
+        lambda: with_segment(plain(), "segment1", weights=("other.bin",)),
+        "segment 'segment1': the file 'other.bin' is not listed under files",
+    ),
+    "golden samples that are no file of the bundle": (
+        lambda: replace(plain(), golden=Golden(file="golden.npz", tolerance=1e-4)),
+        "manifest.json: the golden file 'golden.npz' is not listed under files",
+    ),
+    "a start that is no segment": (
+        lambda: replace(plain(), start="begin"),
+        "manifest.json: start is 'begin', which is not a segment",
+    ),
+    "no segments": (
+        lambda: replace(plain(), segments={}),
+        "manifest.json: start is 'segment0', which is not a segment",
+    ),
+    "a switch without cases": (
+        lambda: with_segment(plain(switched), "router", next=switch("expert")),
+        "segment 'router': a switch without cases",
+    ),
+    "a goto to nothing": (
+        lambda: with_segment(plain(), "segment0", next=Goto(segment="gone")),
+        "segment 'segment0': goes to 'gone', which is not a segment",
+    ),
+    "a gate to nothing": (
+        lambda: with_segment(plain(joined), "gate", next=gate("open", "minus", "gone")),
+        "segment 'gate': goes to 'gone', which is not a segment",
+    ),
+    "a case to nothing": (
+        lambda: with_segment(plain(switched), "router", next=switch("expert", "expert0", "gone")),
+        "segment 'router': goes to 'gone', which is not a segment",
+    ),
+    "a stop without an exit": (
+        lambda: with_segment(plain(), "segment2", exit=None),
+        "segment 'segment2': stops without an exit",
+    ),
+    "a last exit with a threshold": (
+        lambda: with_exit(plain(), "segment2", threshold=0.5),
+        "segment 'segment2': exit 'exit2' ends the plan, so it must accept everything: threshold null and enabled",
+    ),
+    "a last exit that is disabled": (
+        lambda: with_exit(plain(), "segment2", enabled=False),
+        "segment 'segment2': exit 'exit2' ends the plan, so it must accept everything: threshold null and enabled",
+    ),
+    "an exit that accepts everything in the middle": (
+        lambda: with_exit(plain(), "segment0", threshold=None),
+        "segment 'segment0': exit 'exit0' accepts everything (threshold null) but does not stop",
+    ),
+    "segments that nothing leads to": (
+        lambda: with_segment(plain(), "segment0", next=Goto(segment="segment2")),
+        "segments ['segment1'] cannot be reached from 'segment0'",
+    ),
+    "segments that lead nowhere": (
+        endless,
+        "segments ['plus', 'round'] cannot reach a stop: the plan would loop for ever",
+    ),
+    "a loop without a bound": (
+        lambda: with_segment(plain(looped), "step", max_visits=None),
+        "segments ['step'] lie on a cycle without a bound: give one with a model `max_visits`",
+    ),
+    "a loop whose bound is on moves alone": (
+        lambda: with_segment(with_segment(plain(NETWORKS["swapped"]), "step", max_visits=None), "swap", max_visits=9),
+        "segments ['step', 'swap'] lie on a cycle without a bound: give one with a model `max_visits`",
+    ),
+    "a read that a branch leaves unwritten": (
+        lambda: with_segment(detour("inner"), "head", reads={"x": "x", "y": "other"}),
+        "segment 'head': reads 'other', which some path to it leaves unwritten",
+    ),
+    "a read of what only a later visit has": (
+        lambda: with_segment(plain(looped), "begin", writes={"y": move("x")}),
+        "segment 'step': reads 'i', which some path to it leaves unwritten",
+    ),
+    "a read of what the segment itself writes": (
+        lambda: with_segment(plain(), "segment0", reads={"x": "h0"}),
+        "segment 'segment0': reads 'h0', which some path to it leaves unwritten",
+    ),
+    "a move that a branch leaves unwritten": (
+        lambda: detour("other"),
+        "segment 'join': moves 'inner', which some path to it leaves unwritten",
+    ),
+    "a move of what the segment itself writes": (
+        lambda: with_write(with_slot(plain(), "copy", "float32", "batch", 4), "segment0", "copy", move("h0")),
+        "segment 'segment0': moves 'h0', which some path to it leaves unwritten",
+    ),
+    "an exit output that is unwritten": (
+        lambda: with_exit(plain(), "segment0", outputs={"logits": "h1"}),
+        "segment 'segment0': exit output 'logits' 'h1' is left unwritten by some path",
+    ),
+    "a confidence that is unwritten": (
+        lambda: with_exit(plain(), "segment0", confidence="confidence1"),
+        "segment 'segment0': confidence 'confidence1' is left unwritten by some path",
+    ),
+    "a gate that is unwritten": (
+        lambda: with_segment(
+            with_slot(plain(joined), "later", "bool", "batch"), "gate", next=gate("later", "minus", "plus")
+        ),
+        "segment 'gate': gate 'later' is left unwritten by some path",
+    ),
+    "a move to another dtype": (
+        lambda: with_slot(plain(joined), "y", "float64", "batch", 4),
+        "segment 'join': 'y' takes float32[batch, 4], it is float64[batch, 4]",
+    ),
+    "a move to another rank": (
+        lambda: with_slot(plain(joined), "y", "float32", "batch"),
+        "segment 'join': 'y' takes float32[batch, 4], it is float32[batch]",
+    ),
+    "a move to another size": (
+        lambda: with_slot(plain(joined), "y", "float32", None, 5),
+        "segment 'join': 'y' takes float32[batch, 4], it is float32[?, 5]",
+    ),
+    "a constant of another dtype": (
+        lambda: with_slot(plain(looped), "i", "int32", "batch"),
+        "segment 'begin': 'i' takes int64[1], it is int32[batch]",
+    ),
+    "a gate that is not boolean": (
+        lambda: with_slot(plain(joined), "open", "int64", "batch"),
+        "segment 'gate': 'open' is int64[batch], expected one bool per row",
+    ),
+    "a gate of two dimensions": (
+        lambda: with_slot(plain(joined), "open", "bool", "batch", 1),
+        "segment 'gate': 'open' is bool[batch, 1], expected one bool per row",
+    ),
+    "a gate whose size depends on data": (
+        lambda: with_slot(plain(joined), "open", "bool", None),
+        "segment 'gate': 'open' is bool[?], expected one bool per row",
+    ),
+    "a switch that is boolean": (
+        lambda: with_slot(plain(switched), "expert", "bool", "batch"),
+        "segment 'router': 'expert' is bool[batch], expected one int64 or int32 per row",
+    ),
+    "a confidence that is not float32": (
+        lambda: with_slot(plain(), "confidence1", "float64", "batch"),
+        "segment 'segment1': confidence 'confidence1' is float64[batch], expected one float32 per row",
+    ),
+    "a confidence of many values": (
+        lambda: with_exit(plain(), "segment0", confidence="h0"),
+        "segment 'segment0': confidence 'h0' is float32[batch, 4], expected one float32 per row",
+    ),
+    "an exit without outputs": (
+        lambda: with_exit(plain(), "segment0", outputs={}),
+        "segment 'segment0': exit 'exit0' has no outputs",
+    ),
+    "a temperature that is no constant": (
+        lambda: with_exit(plain(), "segment0", criterion=replace(plain().exits["exit0"].criterion, temperature="warm")),
+        "segment 'segment0': the temperature 'warm' is not among the constants",
+    ),
+    "a threshold that is not a number": (
+        lambda: with_exit(plain(), "segment0", threshold=math.nan),
+        "segment 'segment0': the threshold is NaN, which never fires; disable the exit instead",
+    ),
+} | {
+    f"the file name {name!r}": (
+        lambda name=name: with_file(plain(), name),
+        f"manifest.json: {name!r} is not a plain file name inside the bundle",
+    )
+    for name in ("", ".", "..", "manifest.json", "../a", "a/b", "/a", "..\\a", "C:a", "a\0", " a", "a ", "a\n")
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_plan_is_refused_for(case: str) -> None:
+    build, text = CASES[case]
+    with pytest.raises(ManifestError) as caught:
+        validate(build())
+    assert str(caught.value) == text
+
+
+def test_every_refusal_of_validate_is_among_the_cases() -> None:
+    raises = {node.lineno for node in ast.walk(ast.parse(inspect.getsource(validation))) if isinstance(node, ast.Raise)}
+    met = set()
+    for build, _ in CASES.values():
+        with pytest.raises(ManifestError) as caught:
+            validate(build())
+        met.add(traceback.extract_tb(caught.value.__traceback__)[-1].lineno)
+    assert met >= raises, f"validate.py: lines {sorted(raises - met)} have no case"
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_a_plan_of_each_kind_is_accepted(network: str) -> None:
+    validate(NETWORKS[network]().plan())
+
+
+def test_a_bound_on_any_segment_of_a_cycle_is_enough() -> None:
+    plan = with_segment(plain(looped), "step", max_visits=None, next=Goto(segment="again"))
+    plan = with_segment(plan, "again", model="step.onnx", max_visits=2, next=gate("more", "step", "head"))
+    validate(plan)
+
+
+def test_two_cycles_need_a_bound_each() -> None:
+    plan = with_segment(plain(looped), "head", exit=None, next=gate("more", "head", "end"))
+    plan = with_segment(plan, "end", exit=plain(looped).segments["head"].exit)
+    with pytest.raises(ManifestError, match=r"'head'.* lie on a cycle without a bound"):
+        validate(plan)
+
+
+def test_only_the_segments_of_the_cycle_are_named_not_those_behind_it() -> None:
+    with pytest.raises(ManifestError) as caught:
+        validate(with_segment(plain(looped), "step", max_visits=None))
+    assert "'head'" not in str(caught.value)
+
+
+def test_the_fields_of_a_tensor_may_move_between_a_symbol_and_a_number() -> None:
+    validate(with_slot(plain(joined), "y", "float32", 1, "n"))
+
+
+def test_a_tensor_of_a_known_size_may_move_to_a_slot_whose_shape_depends_on_data() -> None:
+    validate(with_slot(plain(joined), "y", "float32", None, None))
+
+
+@pytest.mark.parametrize("network", [joined, switched])
+def test_a_gate_of_four_values_is_not_one_per_row(network: Callable[[], Draft]) -> None:
+    plan = plain(network)
+    on = "open" if network is joined else "expert"
+    with pytest.raises(ManifestError, match="per row"):
+        validate(with_slot(plan, on, plan.slots[on].dtype, 4))
+
+
+def test_a_confidence_of_four_values_is_not_one_per_row() -> None:
+    with pytest.raises(ManifestError, match="expected one float32 per row"):
+        validate(with_slot(plain(), "confidence0", "float32", 4))
+
+
+@pytest.mark.parametrize("shape", [(), (1,), ("batch",)])
+def test_one_value_per_row_may_be_written_in_three_ways(shape: tuple[int | str, ...]) -> None:
+    validate(with_slot(plain(), "confidence0", "float32", *shape))
+
+
+@pytest.mark.parametrize("threshold", [math.inf, -math.inf])
+def test_an_infinite_threshold_is_refused_since_json_cannot_hold_it(threshold: float) -> None:
+    with pytest.raises(ManifestError, match="segment 'segment0': the threshold is"):
+        validate(with_exit(plain(), "segment0", threshold=threshold))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value"),
+    [("uint8", 300), ("uint8", -1), ("int64", 2**63), ("int64", 1.5), ("bool", 7), ("float16", 1e9)],
+)
+def test_a_constant_that_its_dtype_cannot_hold_is_refused(dtype: str, value: float) -> None:
+    with pytest.raises(ManifestError, match="constant 'k'"):
+        validate(replace(plain(), constants={"k": Constant(dtype=dtype, shape=(), data=(value,))}))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"mean": (0.0, 0.0, 0.0)}, {"std": (1.0, 1.0, 1.0)}, {"std": (0.0,)}, {"mean": ()}]
+)
+def test_preprocess_that_does_not_fit_its_input_is_refused(changes: dict[str, Any]) -> None:
+    image = TensorSpec(name="x", dtype="float32", shape=("batch", 2, 8, 8))
+    preprocess = Preprocess(layout="NCHW", resize=(8, 8), **changes)
+    with pytest.raises(ManifestError, match="preprocess"):
+        validate(replace(plain(), inputs=(image,), preprocess={"x": preprocess}))
+
+
+def test_preprocess_of_an_input_that_is_no_image_is_refused() -> None:
+    with pytest.raises(ManifestError, match="preprocess"):
+        validate(replace(plain(), preprocess={"x": Preprocess(layout="NCHW", resize=(8, 8))}))
+
+
+def test_two_slots_fed_by_one_output_must_be_alike() -> None:
+    plan = with_write(with_slot(plain(), "copy", "int64", "batch", 4), "segment0", "copy", Source(output="h"))
+    with pytest.raises(ManifestError, match="'copy'"):
+        validate(plan)
+
+
+def test_a_model_none_of_whose_outputs_is_taken_is_refused() -> None:
+    plan = with_segment(plain(), "segment0", next=Goto(segment="idle"))
+    plan = with_segment(plan, "idle", model="segment0.onnx", reads={"x": "x"}, next=Goto(segment="segment1"))
+    with pytest.raises(ManifestError, match=r"segment 'idle': .*output"):  # onnxruntime runs nothing for nothing
+        validate(plan)
+
+
+# Random plans against brute force.
+
+SLOTS = ("a", "b", "c")
+
+
+def wild(seed: int) -> Manifest:
+    """Returns a random plan of at most five segments; its names, files and dtypes are right, its flow may not be."""
+    rng = random.Random(seed)  # noqa: S311 - a seeded generator of tests, not a secret
+    names = [f"s{k}" for k in range(rng.randint(1, 5))]
+    slots = {name: Slot(dtype="float32", shape=("batch", 4)) for name in SLOTS}
+    slots |= {"on": Slot(dtype="bool", shape=("batch",)), "sure": Slot(dtype="float32", shape=("batch",))}
+    tidy = rng.random() < 0.7  # most plans would fail on assignment alone: let some write everything at once
+    segments = {}
+    for k, name in enumerate(names):
+        model = f"{name}.onnx" if rng.random() < 0.7 else None
+        forward = names[k + 1 :] if rng.random() < 0.6 else names
+        following: Goto | Gate | Switch | Stop = Stop()
+        if forward and rng.random() < 0.85:
+            kind = rng.randrange(3)
+            targets = [rng.choice(forward) for _ in range(3)]
+            following = (
+                Goto(segment=targets[0]) if kind == 0 else gate("on", *targets[:2]) if kind == 1 else
+                Switch(on="case", cases=tuple(targets[: rng.randint(1, 3)]))
+            )  # fmt: skip
+        known = (*SLOTS, "x")
+        reads = {s: s for s in known if rng.random() < 0.3} if model else {}
+        writes = {s: Source(output=s) for s in SLOTS if model and rng.random() < 0.5}
+        writes |= {s: move(rng.choice(known)) for s in SLOTS if rng.random() < 0.15}
+        if k == 0 and tidy:
+            writes = {s: move("x") for s in SLOTS}
+            reads = {"x": "x"} if model else {}
+        exit_ = None
+        if isinstance(following, Stop) or rng.random() < 0.2:
+            limit = None if isinstance(following, Stop) else 0.5
+            exit_ = leave(f"exit-{name}", rng.choice(known), "confidence", limit)
+        segments[name] = Segment(
+            model=model,
+            reads=reads,
+            writes=writes,
+            exit=exit_,
+            next=following,
+            max_visits=3 if rng.random() < 0.3 else None,
+        )
+    inputs = (
+        X,
+        TensorSpec(name="on", dtype="bool", shape=("batch",)),
+        TensorSpec(name="case", dtype="int64", shape=("batch",)),
+        TensorSpec(name="confidence", dtype="float32", shape=("batch",)),
+    )
+    slots = {name: slots[name] for name in SLOTS}
+    files = {segment.model: FILE for segment in segments.values() if segment.model}
+    return replace(chain().plan(), inputs=inputs, slots=slots, start="s0", segments=segments, files=files)
+
+
+def walks(plan: Manifest, start: str) -> Iterator[list[str]]:
+    """Yields every walk from `start` of at most one step more than there are segments, prefixes included."""
+    waiting = [[start]]
+    while waiting:
+        walk = waiting.pop()
+        yield walk
+        if len(walk) <= len(plan.segments):
+            match plan.segments[walk[-1]].next:
+                case Goto(segment=name):
+                    targets = {name}
+                case Gate(then=then, otherwise=otherwise):
+                    targets = {then, otherwise}
+                case Switch(cases=cases):
+                    targets = set(cases)
+                case _:
+                    targets = set()
+            waiting.extend([*walk, target] for target in sorted(targets))
+
+
+def faults(plan: Manifest) -> set[str]:
+    """Returns what is wrong with the flow of `plan`, found by walking it, with no dataflow analysis at all."""
+    found = set()
+    everywhere = {walk[-1] for walk in walks(plan, plan.start)}
+    if everywhere != set(plan.segments):
+        found.add("unreachable")
+    for name in plan.segments:
+        trips = list(walks(plan, name))
+        if not any(isinstance(plan.segments[trip[-1]].next, Stop) for trip in trips):
+            found.add("endless")
+        for trip in trips:
+            around = trip[:-1]
+            if len(trip) > 1 and trip[-1] == name and len(set(around)) == len(around):
+                visited = [plan.segments[at] for at in around]
+                if not any(segment.model is not None and segment.max_visits is not None for segment in visited):
+                    found.add("unbounded")
+    for walk in walks(plan, plan.start):
+        written = {spec.name for spec in plan.inputs}
+        for name in walk:
+            segment = plan.segments[name]
+            needed = {*segment.reads.values(), *(s.slot for s in segment.writes.values() if s.slot is not None)}
+            if not needed <= written:
+                found.add("unwritten")
+            written |= segment.writes.keys()
+            if segment.exit is not None and not set(segment.exit.outputs.values()) <= written:
+                found.add("unwritten")
+    return found
+
+
+def verdict(plan: Manifest) -> str:
+    """Returns what `validate` says of a plan, as a word of `faults`, or "accepted"."""
+    words = {
+        "cannot be reached": "unreachable",
+        "cannot reach a stop": "endless",
+        "without a bound": "unbounded",
+        "unwritten": "unwritten",
+    }
+    try:
+        validate(plan)
+    except ManifestError as error:
+        return next(word for text, word in words.items() if text in str(error))
+    return "accepted"
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_random_plans_are_accepted_exactly_where_every_walk_through_them_is_sound(part: int) -> None:
+    seen: Counter[str] = Counter()
+    for seed in range(part * 600, (part + 1) * 600):
+        plan = wild(seed)
+        said, wrong = verdict(plan), faults(plan)
+        assert (said == "accepted") == (not wrong), f"seed {seed}: validate says {said}, brute force {wrong}"
+        assert said == "accepted" or said in wrong, f"seed {seed}: validate says {said}, brute force {wrong}"
+        seen[said] += 1
+    assert min(seen[word] for word in ("accepted", "unreachable", "endless", "unbounded", "unwritten")) >= 10, seen
+
+
+def test_brute_force_finds_each_fault_by_itself() -> None:
+    lone = {
+        frozenset(faults(plan)): True for plan in map(wild, range(1200)) if len(faults(plan)) <= 1
+    }  # a checker that always found two faults together could hide one of them
+    assert set(itertools.chain.from_iterable(lone)) >= {"unreachable", "unbounded", "unwritten"}
