@@ -171,7 +171,7 @@ def test_a_session_is_opened_when_it_is_first_asked_for_and_then_kept(tmp_path: 
     assert opened["segment1"] is first
     opened.open_all()
     assert opened.opened == ("segment1", "segment0", "segment2")
-    opened.clear()
+    opened.close()
     assert opened.opened == ()
 
 

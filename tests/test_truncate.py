@@ -230,7 +230,7 @@ def test_to_truncate_at_the_last_exit_keeps_every_answer_that_was_the_last(netwo
 
 
 def test_random_plans_truncated_at_each_exit_answer_as_exit_at_does(tmp_path: Path) -> None:
-    for seed in range(60):
+    for seed in range(30):
         whole = load(Generator(seed).draft.save(tmp_path / f"{seed}.ee"))
         for at in whole.exits:
             with Runner(whole, threads=1) as runner, Runner(truncate(whole, at), threads=1) as shorter:

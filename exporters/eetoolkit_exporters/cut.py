@@ -46,7 +46,9 @@ def cut(network: Network) -> list[CutSegment]:
     for exit_, closure in zip(network.exits, closures, strict=True):
         if not needs.reads_input(closure, set(network.temperatures)):
             raise ExportError(f"exit {exit_.name!r} is not a function of the input: it is the same for every input")
-    order = range(len(closures)) if network.ordered else _by_depth(closures)
+    order = list(range(len(closures)))
+    if not network.ordered:
+        order = _by_depth([needs.closure(exit_.outputs.values()) for exit_ in network.exits])
     owner: dict[ir.Node, int] = {}
     for position, index in enumerate(order):
         for node in closures[index]:

@@ -13,6 +13,7 @@ from eetoolkit_exporters.capture import Network
 from eetoolkit_exporters.cut import CutSegment, exit_values
 from eetoolkit_exporters.fixed_shapes import fixed_shapes
 from eetoolkit_exporters.graphs import segment_model
+from eetoolkit_exporters.layout import keep_blocked
 from eetoolkit_exporters.source import Array
 from eetoolkit_exporters.weights import WeightFiles
 from eetoolkit_exporters.work import count_work
@@ -85,6 +86,7 @@ def emit(
     for number, segment in enumerate(segments):
         title = f"segment{number}"
         model = segment_model(segment, names, title)
+        keep_blocked(model)
         mapped = weights.externalize(model, title)
         (folder / f"{title}.onnx").write_bytes(ir.to_proto(model).SerializeToString(deterministic=True))
         file, files_entry = named_by_content(folder / f"{title}.onnx", title)

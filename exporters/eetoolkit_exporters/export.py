@@ -33,7 +33,7 @@ from eetoolkit_runtime.bundle import Bundle, load
 from eetoolkit_runtime.errors import ExportError
 from eetoolkit_runtime.plan import Criterion, Manifest, Preprocess, encode
 from eetoolkit_runtime.store import MANIFEST, check_target, commit, staging
-from eetoolkit_runtime.validate import validate
+from eetoolkit_runtime.validate import preprocess_problem, validate
 from eetoolkit_runtime.verify import DEFAULT_TOLERANCE, verify
 
 ThresholdSpec = float | Mapping[str, float] | None
@@ -104,6 +104,7 @@ def export(  # noqa: PLR0913 - the choices of one command, each with a default
         labels=None if labels is None else tuple(map(str, labels)),
         preprocess=_preprocess(source, preprocess),
     )
+    _check_labels(network, criteria, details.labels)
     with staging(target) as folder:
         manifest = emit(network, segments, samples, source.inputs, details, folder)
         validate(manifest)
@@ -156,6 +157,15 @@ def _thresholds(criteria: Mapping[str, Criterion], threshold: ThresholdSpec) -> 
     return found
 
 
+def _check_labels(network: Network, criteria: Mapping[str, Criterion], labels: tuple[str, ...] | None) -> None:
+    for exit_ in network.exits if labels is not None else ():
+        criterion = criteria[exit_.name]
+        scores = exit_.outputs[criterion.output] if criterion.output else next(iter(exit_.outputs.values()))
+        classes = scores.shape[criterion.axis] if scores.shape is not None else None
+        if labels is not None and classes != len(labels):
+            raise ExportError(f"got {len(labels)} labels, but exit {exit_.name!r} has {classes} classes")
+
+
 def _preprocess(source: Source, preprocess: Mapping[str, Mapping[str, Any]] | None) -> dict[str, Preprocess]:
     found: dict[str, Preprocess] = {}
     for name, options in (preprocess or {}).items():
@@ -165,15 +175,9 @@ def _preprocess(source: Source, preprocess: Mapping[str, Mapping[str, Any]] | No
             value = msgspec.convert(dict(options), Preprocess)
         except msgspec.ValidationError as error:
             raise ExportError(f"preprocess of {name!r}: {error}") from error
-        shape = source.inputs[name].shape
-        channels = shape[1 if value.layout == "NCHW" else -1] if len(shape) == 4 else None
-        if channels is None:
-            raise ExportError(f"preprocess of {name!r}: its shape is {list(shape)}, expected four dimensions")
-        for key, values in (("mean", value.mean), ("std", value.std)):
-            if len(values) not in (1, channels):
-                raise ExportError(f"preprocess of {name!r}: {key} has {len(values)} values, expected 1 or {channels}")
-        if 0 in value.std:
-            raise ExportError(f"preprocess of {name!r}: std is 0")
+        problem = preprocess_problem(value, source.inputs[name].shape)
+        if problem is not None:
+            raise ExportError(f"preprocess of {name!r}: {problem}")
         found[name] = value
     return found
 

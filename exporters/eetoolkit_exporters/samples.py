@@ -12,7 +12,7 @@ from eetoolkit_exporters.criteria import confidence
 from eetoolkit_exporters.source import Array, ExitSpec, Source, choose_exits, open_source, to_array
 from eetoolkit_runtime.bundle import Bundle, load
 from eetoolkit_runtime.errors import ExportError, InputError
-from eetoolkit_runtime.golden import ExitValues, Sample, read_golden
+from eetoolkit_runtime.golden import Sample, Visit, read_golden
 from eetoolkit_runtime.plan import Criterion
 
 MAX_SAMPLES = 8  # enough to meet every exit in practice, small enough to ship
@@ -44,13 +44,13 @@ def reference(
 ) -> Sample:
     """Returns what the source gives for one row, the confidences by the criteria in numpy."""
     found = source.run(row)
-    values: dict[str, ExitValues] = {}
+    visits: list[Visit] = []
     for name in order:
         outputs = {output: found[flat] for output, flat in exits[name].items()}
         scores = outputs[criteria[name].output or next(iter(outputs))]
         temperature = (temperatures or {}).get(name, 1.0)
-        values[name] = ExitValues(outputs, float(confidence(scores, criteria[name], temperature).item()))
-    return Sample(dict(row), values)
+        visits.append(Visit(name, outputs, float(confidence(scores, criteria[name], temperature).item())))
+    return Sample(dict(row), tuple(visits))
 
 
 def by_name(source: Source, inputs: Any) -> dict[str, Array]:

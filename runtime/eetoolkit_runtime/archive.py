@@ -6,10 +6,11 @@ import hashlib
 import os
 import shutil
 import zipfile
+import zlib
 from pathlib import Path
 
 from eetoolkit_runtime.errors import BundleError, IntegrityError
-from eetoolkit_runtime.integrity import check_full
+from eetoolkit_runtime.integrity import check_full, check_quick
 from eetoolkit_runtime.plan import Manifest, decode
 from eetoolkit_runtime.store import MANIFEST, commit, digest, staging
 from eetoolkit_runtime.validate import validate
@@ -60,7 +61,7 @@ def unpack(archive: Path, cache: Path | None = None) -> Path:
     """
     cache = cache if cache is not None else default_cache()
     target = cache / f"{archive.stem}-{digest(archive).sha256[:16]}"
-    if (target / MANIFEST).exists():
+    if _intact(target):
         return target
     try:
         with zipfile.ZipFile(archive) as source:
@@ -73,11 +74,23 @@ def unpack(archive: Path, cache: Path | None = None) -> Path:
             with staging(target) as folder:
                 for name in manifest.files:
                     _extract(source, name, manifest, folder, archive)
-                if not target.exists():  # else another process was faster
-                    commit(folder, manifest, target)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+                commit(folder, manifest, target)
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, zlib.error) as error:
         raise IntegrityError(f"{archive}: not a readable .zip ({error})") from error
+    except OSError as error:
+        if _intact(target):  # another process was faster
+            return target
+        raise BundleError(f"cannot unpack {archive} to {target}: {error.strerror or error}") from error
     return target
+
+
+def _intact(folder: Path) -> bool:
+    """Whether a bundle was unpacked to `folder` and nobody has touched it since, as far as sizes and graphs tell."""
+    try:
+        check_quick(folder, decode((folder / MANIFEST).read_bytes()))
+    except (OSError, BundleError):
+        return False
+    return True
 
 
 def default_cache() -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,31 +15,38 @@ from eetoolkit_runtime.errors import IntegrityError
 from eetoolkit_runtime.inputs import Array
 
 
-@dataclass(frozen=True)
-class ExitValues:
-    """What one exit gives for one row: its outputs by name, and its confidence."""
+_DAMAGED = (OSError, EOFError, ValueError, TypeError, AttributeError, KeyError, zipfile.BadZipFile, zlib.error)
 
+
+@dataclass(frozen=True)
+class Visit:
+    """What one exit gives for one row when it is met: its outputs by name, and its confidence."""
+
+    exit: str
     outputs: Mapping[str, Array]
     confidence: float
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One row of inputs by name, and what every exit must give for it, by exit name in the order of the path."""
+    """One row of inputs by name, and what every exit on its way gives, in the order of the path, none firing."""
 
     inputs: Mapping[str, Array]
-    exits: Mapping[str, ExitValues]
+    visits: tuple[Visit, ...]
 
 
 def write_golden(path: Path, samples: Sequence[Sample]) -> None:
-    """Writes samples as `.npz`: `{i}/input/{name}`, `{i}/output/{exit}/{name}`, `{i}/confidence/{exit}`."""
+    """Writes samples as `.npz`; samples i and visits n are numbered from 0.
+
+    The keys are `{i}/input/{name}`, `{i}/{n}/output/{exit}/{name}` and `{i}/{n}/confidence/{exit}`, float32 of shape (1,).
+    """
     arrays: dict[str, Array] = {}
     for i, sample in enumerate(samples):
         arrays.update({f"{i}/input/{name}": array for name, array in sample.inputs.items()})
-        for exit_, values in sample.exits.items():
-            arrays.update({f"{i}/output/{exit_}/{name}": array for name, array in values.outputs.items()})
-            arrays[f"{i}/confidence/{exit_}"] = np.float32(values.confidence).reshape(1)
-    np.savez(path, allow_pickle=False, **arrays)
+        for n, visit in enumerate(sample.visits):
+            arrays.update({f"{i}/{n}/output/{visit.exit}/{name}": array for name, array in visit.outputs.items()})
+            arrays[f"{i}/{n}/confidence/{visit.exit}"] = np.float32(visit.confidence).reshape(1)
+    np.savez(path, **arrays)  # type: ignore[arg-type] # numpy types every keyword as `allow_pickle`
 
 
 def read_golden(bundle: Bundle) -> list[Sample]:
@@ -52,25 +60,23 @@ def read_golden(bundle: Bundle) -> list[Sample]:
         return []
     path = bundle.path / golden.file
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             keys = {key: arrays[key] for key in arrays.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        samples: list[Sample] = []
+        while any(key.startswith(f"{len(samples)}/") for key in keys):
+            samples.append(_sample(bundle, keys, f"{len(samples)}/"))
+    except _DAMAGED as error:
         raise IntegrityError(f"{path}: not readable golden samples ({error}); export the bundle again") from error
-    numbers = sorted({int(key.split("/", 1)[0]) for key in keys})
-    return [_sample(bundle, keys, f"{number}/") for number in numbers]
+    return samples
 
 
 def _sample(bundle: Bundle, keys: Mapping[str, Array], prefix: str) -> Sample:
-    try:
-        inputs = {spec.name: keys[f"{prefix}input/{spec.name}"] for spec in bundle.manifest.inputs}
-        exits = {
-            name: ExitValues(
-                {output: keys[f"{prefix}output/{name}/{output}"] for output in exit_.outputs},
-                float(keys[f"{prefix}confidence/{name}"].item()),
-            )
-            for name, exit_ in bundle.exits.items()
-            if f"{prefix}confidence/{name}" in keys
-        }
-    except KeyError as error:
-        raise IntegrityError(f"golden samples lack {error}; export the bundle again") from error
-    return Sample(inputs, exits)
+    inputs = {spec.name: keys[f"{prefix}input/{spec.name}"] for spec in bundle.manifest.inputs}
+    visits: list[Visit] = []
+    while True:
+        here = f"{prefix}{len(visits)}/"
+        name = next((name for name in bundle.exits if f"{here}confidence/{name}" in keys), None)
+        if name is None:
+            return Sample(inputs, tuple(visits))
+        outputs = {output: keys[f"{here}output/{name}/{output}"] for output in bundle.exits[name].outputs}
+        visits.append(Visit(name, outputs, float(keys[f"{here}confidence/{name}"].item())))

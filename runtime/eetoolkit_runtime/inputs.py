@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eetoolkit_runtime.errors import InputError
-from eetoolkit_runtime.plan import Manifest, Preprocess, TensorSpec
+from eetoolkit_runtime.plan import Dim, Manifest, Preprocess, TensorSpec
 
 Array = npt.NDArray[Any]
 Inputs = npt.ArrayLike | Sequence[npt.ArrayLike] | Mapping[str, npt.ArrayLike]
@@ -31,8 +31,8 @@ def prepare(plan: Manifest, inputs: Inputs, *, one_row: bool) -> tuple[Array, ..
     """
     sizes: dict[str, int] = {}
     arrays = tuple(
-        _fit(spec, value, plan.preprocess.get(spec.name), sizes)
-        for spec, value in zip(plan.inputs, _in_order(plan, inputs), strict=True)
+        _fit(spec, _dims(spec, many, one_row=one_row), value, plan.preprocess.get(spec.name), sizes)
+        for spec, many, value in zip(plan.inputs, row_inputs(plan), _in_order(plan, inputs), strict=True)
     )
     rows = sizes.get(BATCH, 1)
     if one_row and rows != 1:
@@ -40,38 +40,52 @@ def prepare(plan: Manifest, inputs: Inputs, *, one_row: bool) -> tuple[Array, ..
     return arrays
 
 
+def row_inputs(plan: Manifest) -> list[bool]:
+    """Returns which inputs hold the rows of a batch: those of a `batch` dimension, else those that lead with 1."""
+    leading = [spec.shape[0] if spec.shape else None for spec in plan.inputs]
+    row = BATCH if BATCH in leading else 1
+    return [dim == row for dim in leading]
+
+
+def _dims(spec: TensorSpec, many: bool, *, one_row: bool) -> tuple[Dim, ...]:
+    """Returns the shape that an input must have; in a batch, rows stand where a plan of one row says 1."""
+    return (BATCH, *spec.shape[1:]) if many and not one_row else spec.shape
+
+
 def _in_order(plan: Manifest, inputs: Inputs) -> list[Any]:
     names = [spec.name for spec in plan.inputs]
     if isinstance(inputs, Mapping):
         if set(inputs) != set(names):
-            raise InputError(f"got inputs {sorted(inputs)}, expected {names}")
+            raise InputError(f"got inputs {sorted(map(str, inputs))}, expected {names}")
         return [inputs[name] for name in names]
     values: list[Any] = list(inputs) if isinstance(inputs, tuple | list) else [inputs]
-    if len(values) != len(names) and len(names) == 1 and isinstance(inputs, list):
+    if len(names) == 1 and isinstance(inputs, list) and not isinstance(inputs[0] if inputs else None, np.ndarray):
         values = [inputs]  # nested lists are one array
     if len(values) != len(names):
         raise InputError(f"got {len(values)} inputs, expected {len(names)}: {', '.join(map(_spell, plan.inputs))}")
     return values
 
 
-def _fit(spec: TensorSpec, value: Any, preprocess: Preprocess | None, sizes: dict[str, int]) -> Array:
+def _fit(
+    spec: TensorSpec, dims: tuple[Dim, ...], value: Any, preprocess: Preprocess | None, sizes: dict[str, int]
+) -> Array:
     try:
         array = np.asarray(value)
     except (ValueError, TypeError, RuntimeError) as error:
         raise InputError(f"input {spec.name!r}: not an array ({error}); expected {_spell(spec)}") from error
-    _check_shape(spec, array, sizes)
+    _check_shape(spec, dims, array, sizes)
     if array.dtype == np.uint8 and spec.dtype != "uint8" and preprocess is not None:
         return normalize(array, preprocess)
     return _cast(spec, array)
 
 
-def _check_shape(spec: TensorSpec, array: Array, sizes: dict[str, int]) -> None:
+def _check_shape(spec: TensorSpec, dims: tuple[Dim, ...], array: Array, sizes: dict[str, int]) -> None:
     if array.ndim != len(spec.shape):
         fix = ""
         if array.ndim == len(spec.shape) - 1 and spec.shape[0] in (BATCH, 1):
             fix = f"; add the batch dimension: {spec.name}[None]"
         raise InputError(f"input {spec.name!r}: got shape {list(array.shape)}, expected {_spell(spec)}{fix}")
-    for size, dim in zip(array.shape, spec.shape, strict=True):
+    for size, dim in zip(array.shape, dims, strict=True):
         known = dim if isinstance(dim, int) else size if dim is None else sizes.setdefault(dim, size)
         if size != known:
             where = "" if isinstance(dim, int) else f" ({dim} is {known} elsewhere)"
@@ -114,7 +128,7 @@ def split_rows(plan: Manifest, arrays: tuple[Array, ...]) -> list[tuple[Array, .
     Raises:
         InputError: No input has a batch dimension, so there are no rows to split.
     """
-    batched = [bool(spec.shape) and spec.shape[0] in (BATCH, 1) for spec in plan.inputs]
+    batched = row_inputs(plan)
     rows = {len(array) for array, many in zip(arrays, batched, strict=True) if many}
     if not rows:
         raise InputError(f"no input has a batch dimension: {', '.join(map(_spell, plan.inputs))}; use `run`")

@@ -6,6 +6,7 @@ Every value is frozen. `docs/bundle-format.md` specifies each key; `validate` pr
 from __future__ import annotations
 
 import json
+import math
 from typing import Annotated, Literal
 
 import msgspec
@@ -237,12 +238,22 @@ def decode(text: bytes) -> Manifest:
                 raise ManifestError(f'manifest.json: "optional" lists {name!r}, which is not optional')
             keys.pop(name, None)
         return msgspec.convert(keys, Manifest)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise ManifestError(f"manifest.json: {error}") from error
 
 
 def encode(manifest: Manifest) -> bytes:
-    """Returns the manifest as indented UTF-8 JSON; keys at their defaults are left out."""
+    """Returns the manifest as indented UTF-8 JSON; keys at their defaults are left out.
+
+    Raises:
+        ManifestError: A threshold or constant that JSON cannot hold.
+    """
+    for name, exit_ in manifest.exits.items():
+        if exit_.threshold is not None and not math.isfinite(exit_.threshold):
+            raise ManifestError(f"exit {name!r}: the threshold {exit_.threshold} is not finite; disable the exit")
+    for name, constant in manifest.constants.items():
+        if not all(math.isfinite(value) for value in constant.data):
+            raise ManifestError(f"constant {name!r}: a value is not finite, which JSON cannot hold")
     return msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n"
 
 

@@ -68,9 +68,9 @@ class Runner:
             raise RunError(f"fallback is {fallback!r}, expected 'last' or 'most_confident'")
         self._plan = plan
         self._fallback: Fallback = plan.fallback if fallback is None else fallback
-        settings = SessionSettings(
-            threads, spin, pool, ("CPUExecutionProvider",) if providers is None else tuple(providers)
-        )
+        given = (providers,) if isinstance(providers, str) else providers
+        chosen = ("CPUExecutionProvider",) if given is None else tuple(given)
+        settings = SessionSettings(threads, spin, pool, chosen)
         self._sessions = Sessions(self.bundle, settings)
         self._layout = Layout(plan, self._sessions)
         self._thresholds = self._limits({})
@@ -80,7 +80,8 @@ class Runner:
         if load == "eager":
             self._sessions.open_all()
         elif load == "background":
-            _ = self._sessions[next(name for name, segment in plan.segments.items() if segment.model is not None)]
+            if plan.segments[plan.start].model is not None:
+                _ = self._sessions[plan.start]
             threading.Thread(target=self._open_rest, name="eetoolkit-load", daemon=True).start()
 
     def run(self, inputs: Inputs, *, exit_at: str | None = None, thresholds: Thresholds | None = None) -> Answer:
@@ -152,7 +153,7 @@ class Runner:
         with self._lock:
             self._closed = True
             self._lanes.clear()
-        self._sessions.clear()
+        self._sessions.close()
 
     def __enter__(self) -> Self:
         return self
@@ -190,14 +191,14 @@ class Runner:
         for name, value in thresholds.items():
             if self._exit(name).threshold is None:
                 raise InputError(f"thresholds: {name!r} ends the plan and accepts everything; it has no threshold")
-            if value is not None and math.isnan(value):
-                raise InputError(f"thresholds: {name!r} is NaN; None keeps an exit from firing")
+            if value is not None and (not isinstance(value, int | float) or math.isnan(value)):
+                raise InputError(f"thresholds: {name!r} is {value!r}, expected a number; None keeps it from firing")
         limits = []
         for name, exit_ in exits.items():
             own = exit_.threshold if exit_.enabled else None
             limit = thresholds.get(name, own)
-            limits.append(math.inf if limit is None else limit)
-        limits.append(math.inf)  # for steps without an exit
+            limits.append(math.nan if limit is None else limit)  # nothing is >= NaN
+        limits.append(math.nan)  # for steps without an exit
         return limits
 
     def _exit(self, name: str) -> Exit:
@@ -215,6 +216,10 @@ class Runner:
             lane = self._lanes.get(((inputs.shape, inputs.dtype),))
             if lane is not None:
                 return (inputs,), lane
+        elif type(inputs) is tuple and all(type(array) is np.ndarray for array in inputs):
+            lane = self._lanes.get(tuple([(array.shape, array.dtype) for array in inputs]))
+            if lane is not None:
+                return inputs, lane
         arrays = prepare(self._plan, inputs, one_row=True)
         key = tuple([(array.shape, array.dtype) for array in arrays])
         with self._lock:

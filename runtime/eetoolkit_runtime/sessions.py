@@ -49,8 +49,8 @@ class SessionSettings:
 
     def __post_init__(self) -> None:
         """Refuse settings that onnxruntime would misread."""
-        if self.threads is not None and self.threads < 1:
-            raise RunError(f"threads is {self.threads}, expected 1 or more, or None for one per core")
+        if self.threads is not None and (not isinstance(self.threads, int) or self.threads < 1):
+            raise RunError(f"threads is {self.threads!r}, expected 1 or more, or None for one per core")
         if self.spin not in ("always", "brief", "never"):
             raise RunError(f"spin is {self.spin!r}, expected 'always', 'brief' or 'never'")
         if self.pool not in ("own", "shared"):
@@ -68,6 +68,10 @@ class SessionSettings:
             _make_shared_pool(self.threads)
             options.use_per_session_threads = False
             return options
+        if _shared_pool_threads is not None:
+            raise RunError(
+                "this process has a shared pool, beside which onnxruntime allows no other: pass pool='shared'"
+            )
         if self.threads is not None:
             options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
@@ -90,8 +94,9 @@ class SessionSettings:
         providers: list[Any] = [
             provider if isinstance(provider, str) else tuple(provider) for provider in self.providers
         ]
+        options = self.options()
         try:
-            session = ort.InferenceSession(path, self.options(), providers=providers, enable_fallback=0)
+            session = ort.InferenceSession(path, options, providers=providers, enable_fallback=0)
         except Exception as error:
             raise IntegrityError(
                 f"{what}: onnxruntime {ort.__version__} cannot load {path}: {_first_line(error)}"
@@ -110,6 +115,7 @@ class Sessions:
         self._settings = settings
         self._sessions: dict[str, ort.InferenceSession] = {}
         self._lock = threading.Lock()
+        self._closed = False
 
     def __getitem__(self, name: str) -> ort.InferenceSession:
         """Returns the session of the segment `name`, opening it if need be."""
@@ -117,6 +123,8 @@ class Sessions:
         if session is None:
             with self._lock:
                 session = self._sessions.get(name)
+                if self._closed:
+                    raise RunError("this runner is closed; make a new one")
                 if session is None:
                     session = self._open(name, self._bundle.manifest.segments[name])
                     self._sessions[name] = session
@@ -133,9 +141,11 @@ class Sessions:
             if segment.model is not None:
                 _ = self[name]
 
-    def clear(self) -> None:
-        """Lets go of all sessions."""
-        self._sessions.clear()
+    def close(self) -> None:
+        """Lets go of all sessions, for good."""
+        with self._lock:
+            self._closed = True
+            self._sessions.clear()
 
     def _open(self, name: str, segment: Segment) -> ort.InferenceSession:
         what = f"segment {name!r}"

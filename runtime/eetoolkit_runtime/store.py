@@ -48,8 +48,9 @@ def staging(target: Path) -> Iterator[Path]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         for killed in target.parent.glob(glob.escape(prefix) + "*"):
-            if time.time() - killed.stat().st_mtime > _STALE_S:
-                shutil.rmtree(killed, ignore_errors=True)
+            with contextlib.suppress(FileNotFoundError):  # another writer's, just finished
+                if time.time() - killed.stat().st_mtime > _STALE_S:
+                    shutil.rmtree(killed, ignore_errors=True)
         folder = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
         folder.chmod(0o777 & ~_umask())
     except OSError as error:

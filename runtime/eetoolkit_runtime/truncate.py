@@ -42,7 +42,8 @@ def truncate(
     source = load(bundle)
     if at not in source.exits:
         raise InputError(f"no exit {at!r}; the exits are {', '.join(source.exits)}")
-    target = Path(output) if output is not None else source.path.with_name(f"{source.path.stem}-{at}.ee")
+    beside = source.path if isinstance(bundle, Bundle) else Path(bundle)
+    target = Path(output) if output is not None else beside.resolve().with_name(f"{beside.resolve().stem}-{at}.ee")
     check_target(target, overwrite=overwrite)
     check_full(source.path, source.manifest)
     plan = _cut(source.manifest, at)
@@ -56,7 +57,7 @@ def truncate(
             shutil.copyfile(source.path / name, folder / name)
         golden = None
         if source.manifest.golden is not None:
-            write_golden(folder / "golden.npz", [_shorten(sample, plan) for sample in read_golden(source)])
+            write_golden(folder / "golden.npz", [_shorten(sample, at) for sample in read_golden(source)])
             name, files[name] = named_by_content(folder / "golden.npz", "golden")
             golden = Golden(file=name, tolerance=source.manifest.golden.tolerance)
         plan = msgspec.structs.replace(plan, files=files, golden=golden)
@@ -109,10 +110,13 @@ def _without_unread(segment: Segment, kept: dict[str, Segment]) -> Segment:
         if other.exit is not None:
             read.update((*other.exit.outputs.values(), other.exit.confidence))
     writes = {slot: source for slot, source in segment.writes.items() if slot in read}
+    if not any(source.output is not None for source in writes.values()):  # a model must give something
+        writes = segment.writes
     return msgspec.structs.replace(segment, writes=writes)
 
 
-def _shorten(sample: Sample, plan: Manifest) -> Sample:
-    """Keeps the exits that a run of the shorter plan still meets."""
-    names = set(plan.exits)
-    return Sample(sample.inputs, {name: values for name, values in sample.exits.items() if name in names})
+def _shorten(sample: Sample, at: str) -> Sample:
+    """Keeps the visits that a run which stops at `at` still makes."""
+    names = [visit.exit for visit in sample.visits]
+    count = names.index(at) + 1 if at in names else len(names)
+    return Sample(sample.inputs, sample.visits[:count])

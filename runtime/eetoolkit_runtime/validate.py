@@ -8,10 +8,10 @@ has the inputs and outputs that the manifest names) is checked when the segment'
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from eetoolkit_runtime.errors import ManifestError
-from eetoolkit_runtime.plan import Constant, Dim, DType, Gate, Goto, Manifest, Segment, Slot, Stop, Switch
+from eetoolkit_runtime.plan import Constant, Dim, DType, Gate, Goto, Manifest, Preprocess, Segment, Slot, Stop, Switch
 
 
 def validate(plan: Manifest) -> None:
@@ -71,8 +71,43 @@ def _check_names(plan: Manifest) -> None:
                 f"constant {name!r}: shape {list(constant.shape)} needs {math.prod(constant.shape)} values, "
                 f"got {len(constant.data)}"
             )
+        if wrong := [value for value in constant.data if not _holds(constant.dtype, value)]:
+            raise ManifestError(f"constant {name!r}: {wrong[0]!r} is not a finite {constant.dtype}")
     if unknown := set(plan.preprocess) - set(inputs):
         raise ManifestError(f"manifest.json: preprocess names {sorted(unknown)}, the inputs are {inputs}")
+    for spec in plan.inputs:
+        problem = preprocess_problem(plan.preprocess.get(spec.name), spec.shape)
+        if problem is not None:
+            raise ManifestError(f"preprocess of {spec.name!r}: {problem}")
+
+
+def preprocess_problem(preprocess: Preprocess | None, shape: Sequence[Dim]) -> str | None:
+    """Returns why pixels cannot be prepared like this for an input of this shape; None where they can."""
+    if preprocess is None:
+        return None
+    if len(shape) != 4:
+        return f"its shape is {list(shape)}, expected four dimensions"
+    channels = shape[1 if preprocess.layout == "NCHW" else 3]
+    for key, values in (("mean", preprocess.mean), ("std", preprocess.std)):
+        if len(values) != 1 and len(values) != channels:
+            return f"{key} has {len(values)} values, expected 1 or {channels}"
+    return "std is 0" if 0 in preprocess.std else None
+
+
+_LARGEST = {"float16": 65504.0, "float32": 3.4028234663852886e38, "float64": math.inf}  # IEEE 754
+
+
+def _holds(dtype: DType, value: float) -> bool:
+    """Whether a JSON value is one of `dtype`."""
+    if dtype == "bool":
+        return isinstance(value, bool)
+    if isinstance(value, bool) or not math.isfinite(value):
+        return False
+    if dtype.startswith("float"):
+        return abs(value) <= _LARGEST[dtype]
+    bits = int(dtype.lstrip("uint"))
+    low, high = (0, 2**bits - 1) if dtype.startswith("u") else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+    return isinstance(value, int) and low <= value <= high
 
 
 def _check_segments(plan: Manifest) -> None:
@@ -91,6 +126,8 @@ def _check_segments(plan: Manifest) -> None:
                 raise ManifestError(f"segment {name!r}: moves the constant {origin.constant!r}, which is not defined")
             if origin.output is not None and segment.model is None:
                 raise ManifestError(f"segment {name!r}: takes output {origin.output!r} but has no model")
+        if segment.model is not None and all(origin.output is None for origin in segment.writes.values()):
+            raise ManifestError(f"segment {name!r}: has a model but takes no output of it")
         if segment.reads and segment.model is None:
             raise ManifestError(f"segment {name!r}: reads {sorted(segment.reads)} but has no model")
         for what, slot in observed(segment):
@@ -176,19 +213,32 @@ def _check_cycles(plan: Manifest) -> None:
         for name, segment in plan.segments.items()
         if name not in bounded
     }
-    arrows = dict.fromkeys(edges, 0)
-    for following in (name for names in edges.values() for name in names):
-        arrows[following] += 1
+    left = _without_sources(_without_sources(edges), backwards=True)
+    if left:
+        raise ManifestError(
+            f"segments {sorted(left)} lie on a cycle without a bound: give one with a model `max_visits`"
+        )
+
+
+def _without_sources(edges: dict[str, list[str]], *, backwards: bool = False) -> dict[str, list[str]]:
+    """Returns what is left of a graph when nodes that nothing leads to (or that lead nowhere) are taken off in turn."""
+    kept = {name: [other for other in others if other in edges] for name, others in edges.items()}
+    if backwards:
+        turned: dict[str, list[str]] = {name: [] for name in kept}
+        for name, others in kept.items():
+            for other in others:
+                turned[other].append(name)
+        kept = turned
+    arrows = dict.fromkeys(kept, 0)
+    for other in (other for others in kept.values() for other in others):
+        arrows[other] += 1
     free = [name for name, count in arrows.items() if count == 0]
     while free:
-        for following in edges.pop(free.pop()):
-            arrows[following] -= 1
-            if arrows[following] == 0:
-                free.append(following)
-    if edges:
-        raise ManifestError(
-            f"segments {sorted(edges)} lie on a cycle without a bound: give one with a model `max_visits`"
-        )
+        for other in kept.pop(free.pop()):
+            arrows[other] -= 1
+            if arrows[other] == 0:
+                free.append(other)
+    return kept
 
 
 def _check_assignment(plan: Manifest) -> None:
@@ -221,6 +271,7 @@ def _check_assignment(plan: Manifest) -> None:
 def _check_types(plan: Manifest) -> None:
     slots: dict[str, Slot] = {spec.name: Slot(dtype=spec.dtype, shape=spec.shape) for spec in plan.inputs} | plan.slots
     for name, segment in plan.segments.items():
+        _check_twin_slots(name, segment, slots)
         for target, origin in segment.writes.items():
             source = slots[origin.slot] if origin.slot is not None else plan.constants.get(origin.constant or "")
             if source is not None and not _fits(source, slots[target]):
@@ -234,6 +285,19 @@ def _check_types(plan: Manifest) -> None:
             _check_per_row(f"segment {name!r}: {segment.next.on!r}", slots[segment.next.on], allowed)
 
 
+def _check_twin_slots(name: str, segment: Segment, slots: Mapping[str, Slot]) -> None:
+    """Slots that one output feeds hold one tensor."""
+    first: dict[str, str] = {}
+    for target, origin in segment.writes.items():
+        if origin.output is not None:
+            other = first.setdefault(origin.output, target)
+            if not _fits(slots[other], slots[target]) or not _fits(slots[target], slots[other]):
+                raise ManifestError(
+                    f"segment {name!r}: output {origin.output!r} feeds {other!r}, {_spell(slots[other])}, and "
+                    f"{target!r}, {_spell(slots[target])}"
+                )
+
+
 def _check_exit(plan: Manifest, name: str, segment: Segment, slots: Mapping[str, Slot]) -> None:
     exit_ = segment.exit
     if exit_ is None:
@@ -244,18 +308,22 @@ def _check_exit(plan: Manifest, name: str, segment: Segment, slots: Mapping[str,
     temperature = exit_.criterion.temperature
     if temperature is not None and temperature not in plan.constants:
         raise ManifestError(f"segment {name!r}: the temperature {temperature!r} is not among the constants")
-    if exit_.threshold is not None and math.isnan(exit_.threshold):
-        raise ManifestError(f"segment {name!r}: the threshold is NaN, which never fires; disable the exit instead")
+    if exit_.threshold is not None and not math.isfinite(exit_.threshold):
+        raise ManifestError(f"segment {name!r}: the threshold is {exit_.threshold}, not finite; disable the exit")
 
 
 def _check_per_row(what: str, slot: Slot, dtypes: tuple[DType, ...]) -> None:
-    if slot.dtype not in dtypes or len(slot.shape) > 1 or None in slot.shape:
+    one = slot.shape == () or (len(slot.shape) == 1 and (slot.shape[0] == 1 or isinstance(slot.shape[0], str)))
+    if slot.dtype not in dtypes or not one:
         raise ManifestError(f"{what} is {_spell(slot)}, expected one {' or '.join(dtypes)} per row")
 
 
 def _fits(source: Slot | Constant, target: Slot) -> bool:
     if source.dtype != target.dtype or len(source.shape) != len(target.shape):
         return False
+
+    if None in source.shape and None not in target.shape:
+        return False  # what depends on data cannot become what is fixed
 
     def one(a: Dim, b: Dim) -> bool:
         return a == b or not (isinstance(a, int) and isinstance(b, int))

@@ -17,11 +17,12 @@ from eetoolkit_runtime.plan import Exit
 from eetoolkit_runtime.runner import Runner
 
 DEFAULT_TOLERANCE = 1e-4
+_SHOWN = 5
 
 
 @dataclass(frozen=True)
 class ExitCheck:
-    """One exit over all samples: the largest differences found, and how many decisions were ties."""
+    """One exit over all its visits: the largest differences found, and how many decisions were ties."""
 
     exit: str
     samples: int
@@ -49,12 +50,16 @@ class VerifyReport:
 
     def __str__(self) -> str:
         lines = [
-            f"{check.exit}: {check.samples} samples, outputs differ by at most {check.output_difference:.1e}, "
+            f"{check.exit}: {check.samples} {'sample' if check.samples == 1 else 'samples'}, "
+            f"outputs differ by at most {check.output_difference:.1e}, "
             f"confidence by {check.confidence_difference:.1e}" + (f", {check.ties} ties" if check.ties else "")
             for check in self.exits
         ]
         verdict = "passed" if self.passed else f"FAILED ({len(self.failures)})"
-        return "\n".join([*lines, *self.failures, f"verify {verdict}, tolerance {self.tolerance:.0e}"])
+        shown = list(self.failures[:_SHOWN])
+        if len(self.failures) > _SHOWN:
+            shown.append(f"... and {len(self.failures) - _SHOWN} more")
+        return "\n".join([*lines, *shown, f"verify {verdict}, tolerance {self.tolerance:.0e}"])
 
 
 def verify(
@@ -83,7 +88,7 @@ def verify(
     if tolerance is None:
         tolerance = golden.tolerance if golden is not None else DEFAULT_TOLERANCE
     tally = _Tally(opened.exits, tolerance)
-    with Runner(opened) as runner:
+    with Runner(opened, fallback="last") as runner:
         for number, sample in enumerate(samples):
             tally.compare(f"sample {number}", sample, runner.run_all_exits(sample.inputs), runner.run(sample.inputs))
     return VerifyReport(tolerance, len(samples), tuple(tally.checks.values()), tuple(tally.failures))
@@ -100,37 +105,36 @@ class _Tally:
 
     def compare(self, what: str, sample: Sample, answers: list[Answer], answer: Answer) -> None:
         """Adds one sample: `answers` of all exits, and the `answer` of an ordinary run."""
-        met = [found.exit for found in answers]
-        if met != list(sample.exits):
-            self.failures.append(f"{what}: met the exits {met}, expected {list(sample.exits)}")
+        met, expected_exits = [found.exit for found in answers], [visit.exit for visit in sample.visits]
+        if met != expected_exits:
+            self.failures.append(f"{what}: met the exits {met}, expected {expected_exits}")
             return
-        for found in answers:
-            expected = sample.exits[found.exit]
+        for found, expected in zip(answers, sample.visits, strict=True):
             outputs = max(difference(found.outputs[name], array) for name, array in expected.outputs.items())
             confidence = difference(np.array([found.confidence]), np.array([expected.confidence]))
             for kind, value in (("outputs", outputs), ("confidence", confidence)):
                 if not value <= self._tolerance:
                     self.failures.append(
-                        f"{what}: {found.exit}: {kind} differ by {value:.1e}, more than {self._tolerance:.0e}"
+                        f"{what}: {found.exit}: {kind} off by {value:.1e}, more than {self._tolerance:.0e}"
                     )
             self._count(found.exit, outputs, confidence)
         allowed = self._allowed(sample)
         if answer.exit not in allowed:
             self.failures.append(f"{what}: {answer.exit} answered, expected {allowed[0]}")
-        elif len(allowed) > 1:
+        elif len(set(allowed)) > 1:
             self._count(answer.exit, tie=1)
 
     def _allowed(self, sample: Sample) -> list[str]:
         """Returns the exits that may answer: the first that fires, and those passed or met by a rounding only."""
         allowed: list[str] = []
-        for name, expected in sample.exits.items():
-            exit_ = self._exits[name]
+        for visit in sample.visits:
+            exit_ = self._exits[visit.exit]
             if exit_.threshold is None:
-                return [*allowed, name]
-            if not exit_.enabled or not expected.confidence >= exit_.threshold - self._tolerance:
+                return [*allowed, visit.exit]
+            if not exit_.enabled or not visit.confidence >= exit_.threshold - self._tolerance:
                 continue
-            allowed.append(name)
-            if expected.confidence > exit_.threshold + self._tolerance:
+            allowed.append(visit.exit)
+            if visit.confidence > exit_.threshold + self._tolerance:
                 return allowed
         return allowed
 

@@ -86,7 +86,7 @@ class Step:
 
 
 NO_EXIT = -1
-"""The index of a threshold that is always infinity, for steps without an exit."""
+"""The index of a threshold that is always NaN, for steps without an exit."""
 _NEVER = (math.nan,)
 _Link = tuple[Callable[[Any, Any], None], Any, Sequence[float], int, Step, tuple[str, ...]]
 
@@ -123,8 +123,8 @@ class Workspace:
 
         Args:
             arrays: The inputs, in order, of this workspace's shapes.
-            thresholds: One per exit, in the order of `Layout.exits`, infinity for an exit that must not fire; then one
-                more infinity, for steps without an exit.
+            thresholds: One per exit, in the order of `Layout.exits`, NaN for an exit that must not fire; then one
+                more NaN, for steps without an exit.
         """
         step, options = self._begin(arrays), self._options
         done: tuple[str, ...] = ()
@@ -292,7 +292,10 @@ class Workspace:
             binding.bind_ortvalue_input(name, cell.value)
         for name in unknown:
             binding.bind_output(name)
-        session.run_with_iobinding(binding, self._options)
+        try:
+            session.run_with_iobinding(binding, self._options)
+        except Exception as error:
+            raise _failure(step, error) from error
         for name, value in zip(unknown, binding.get_outputs(), strict=True):
             self._shapes[step.name, name] = tuple(value.shape())
 
