@@ -14,7 +14,6 @@ from eetoolkit_runtime.bundle import Bundle
 from eetoolkit_runtime.errors import IntegrityError
 from eetoolkit_runtime.inputs import Array
 
-
 _DAMAGED = (OSError, EOFError, ValueError, TypeError, AttributeError, KeyError, zipfile.BadZipFile, zlib.error)
 
 
@@ -38,7 +37,8 @@ class Sample:
 def write_golden(path: Path, samples: Sequence[Sample]) -> None:
     """Writes samples as `.npz`; samples i and visits n are numbered from 0.
 
-    The keys are `{i}/input/{name}`, `{i}/{n}/output/{exit}/{name}` and `{i}/{n}/confidence/{exit}`, float32 of shape (1,).
+    The keys are `{i}/input/{name}`, `{i}/{n}/output/{exit}/{name}` and `{i}/{n}/confidence/{exit}`,
+    float32 of shape (1,).
     """
     arrays: dict[str, Array] = {}
     for i, sample in enumerate(samples):
