@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from benchmarks import chain, cold_start, cut
+from benchmarks import chain, cold_start, cut, layout, report
 
 
 def main() -> None:
     """Runs them one after the other, so that none times another."""
-    for benchmark in (cut, cold_start, chain):
+    for benchmark in (cut, cold_start, layout, chain, report):
         benchmark.main()
 
 

@@ -23,8 +23,8 @@ from rich.table import Table
 
 from benchmarks.measure import interleaved_ms, median, paired_ratio, store, summary
 from benchmarks.networks import cases
-from eetoolkit_exporters import export
 from eetoolkit_exporters.capture import capture
+from eetoolkit_exporters.export import export
 from eetoolkit_exporters.graphs import whole_model
 from eetoolkit_exporters.judge import choose_criteria, judge
 from eetoolkit_exporters.source import choose_exits, open_source

@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 from onnx import parser
 
-from eetoolkit_runtime.golden import Sample, write_golden
+from eetoolkit_runtime.golden import Sample, Visit, write_golden
 from eetoolkit_runtime.plan import (
     Constant,
     Criterion,
@@ -37,6 +37,7 @@ from eetoolkit_runtime.plan import (
     TensorSpec,
     encode,
 )
+from eetoolkit_runtime.runner import Runner
 
 Array = np.ndarray[Any, Any]
 Shape = tuple[Dim, ...]
@@ -210,6 +211,12 @@ def edit(folder: Path, **changes: Any) -> Path:
     manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
     path.write_bytes(encode(msgspec.structs.replace(manifest, **changes)))
     return folder
+
+
+def recorded(runner: Runner, x: Array) -> Sample:
+    """Returns what a runner gives for `x` at every visit of an exit, as a golden sample."""
+    answers = runner.run_all_exits(x)
+    return Sample({"x": x}, tuple(Visit(answer.exit, answer.outputs, answer.confidence) for answer in answers))
 
 
 def row(*values: float) -> Array:

@@ -11,11 +11,26 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from plans import PER_ROW, Array, Draft, add_head, chain, column, edit, gate, gated, leave, looped, over_half, row
+from plans import (
+    PER_ROW,
+    Array,
+    Draft,
+    add_head,
+    chain,
+    column,
+    edit,
+    gate,
+    gated,
+    leave,
+    looped,
+    over_half,
+    recorded,
+    row,
+)
 
 from eetoolkit_runtime.bundle import load
 from eetoolkit_runtime.errors import InputError, IntegrityError
-from eetoolkit_runtime.golden import ExitValues, Sample, read_golden, write_golden
+from eetoolkit_runtime.golden import Sample, Visit, read_golden, write_golden
 from eetoolkit_runtime.plan import File
 from eetoolkit_runtime.runner import Runner
 from eetoolkit_runtime.store import digest
@@ -27,13 +42,14 @@ def sample(*values: float, off: float = 0.0, unsure: float = 0.0) -> Sample:
     x = row(*values)
     return Sample(
         {"x": x},
-        {
-            f"exit{k}": ExitValues(
+        tuple(
+            Visit(
+                f"exit{k}",
                 {"logits": x * np.float32(2 ** (k + 1)) + np.float32(off if k == 1 else 0)},
                 float(x[0, k]) + (unsure if k == 1 else 0),
             )
             for k in range(3)
-        },
+        ),
     )
 
 
@@ -43,14 +59,14 @@ def saved(folder: Path, *samples: Sample, draft: Draft | None = None) -> Path:
     return draft.save(folder)
 
 
-def recorded(folder: Path, draft: Draft, *inputs: Array) -> Path:
+def saved_with(folder: Path, draft: Draft, *inputs: Array) -> Path:
     """Saves a draft with what its own runner gives as golden samples."""
     with Runner(draft.save(folder.with_name("unrecorded")), threads=1) as runner:
-        samples = [
-            Sample({"x": x}, {a.exit: ExitValues(a.outputs, a.confidence) for a in runner.run_all_exits(x)})
-            for x in inputs
-        ]
-    return saved(folder, *samples, draft=draft)
+        return saved(folder, *(recorded(runner, x) for x in inputs), draft=draft)
+
+
+def exits_of(sample: Sample) -> list[str]:
+    return [visit.exit for visit in sample.visits]
 
 
 # The samples' file
@@ -61,19 +77,27 @@ def test_samples_are_read_as_they_were_written(tmp_path: Path) -> None:
     found = read_golden(load(saved(tmp_path / "b", *samples)))
     for one, other in zip(found, samples, strict=True):
         np.testing.assert_array_equal(one.inputs["x"], other.inputs["x"])
-        assert list(one.exits) == list(other.exits)
-        for name, values in one.exits.items():
-            np.testing.assert_array_equal(values.outputs["logits"], other.exits[name].outputs["logits"])
-            assert np.float32(values.confidence) == np.float32(other.exits[name].confidence)
+        assert exits_of(one) == exits_of(other)
+        for visit, same in zip(one.visits, other.visits, strict=True):
+            np.testing.assert_array_equal(visit.outputs["logits"], same.outputs["logits"])
+            assert np.float32(visit.confidence) == np.float32(same.confidence)
+
+
+def test_the_visits_of_one_exit_in_a_loop_are_kept_apart_and_in_order(tmp_path: Path) -> None:
+    folder = saved_with(tmp_path / "b", looped(leave_at=0.9), row(3))
+    (found,) = read_golden(load(folder))
+    assert exits_of(found) == ["inside", "inside", "inside", "last"]
+    assert [float(visit.outputs["logits"][0, 0]) for visit in found.visits] == [6.0, 9.0, 12.0, 12.0]
+    assert [round(visit.confidence, 3) for visit in found.visits[:3]] == [0.1, 0.2, 0.3]
 
 
 def test_the_file_holds_the_arrays_that_the_specification_names(tmp_path: Path) -> None:
     write_golden(tmp_path / "golden.npz", [sample(0.25)])
     with np.load(tmp_path / "golden.npz", allow_pickle=False) as arrays:
         assert set(arrays.files) == {"0/input/x"} | {
-            f"0/{what}" for k in range(3) for what in (f"output/exit{k}/logits", f"confidence/exit{k}")
+            f"0/{k}/{what}" for k in range(3) for what in (f"output/exit{k}/logits", f"confidence/exit{k}")
         }
-        assert (arrays["0/confidence/exit0"].dtype, arrays["0/confidence/exit0"].shape) == (np.float32, (1,))
+        assert (arrays["0/0/confidence/exit0"].dtype, arrays["0/0/confidence/exit0"].shape) == (np.float32, (1,))
 
 
 def test_the_file_holds_nothing_else_where_numpy_is_too_old_to_refuse_pickles(
@@ -102,8 +126,8 @@ def test_ten_samples_and_more_keep_their_order(tmp_path: Path) -> None:
 
 
 def test_an_exit_that_a_sample_does_not_meet_is_not_in_it(tmp_path: Path) -> None:
-    folder = recorded(tmp_path / "b", side_exit(), row(1, 0.1), row(0, 0.2))
-    assert [list(one.exits) for one in read_golden(load(folder))] == [["side", "last"], ["last"]]
+    folder = saved_with(tmp_path / "b", side_exit(), row(1, 0.1), row(0, 0.2))
+    assert [exits_of(one) for one in read_golden(load(folder))] == [["side", "last"], ["last"]]
 
 
 def test_a_bundle_without_samples_gives_none(tmp_path: Path) -> None:
@@ -141,9 +165,22 @@ def npy(array: Array) -> bytes:
         savez(hello=np.zeros(1)),
         savez(**{"x/input/x": np.zeros(1)}),
         savez(**{"0/input/x": np.array([{}], object)}),
-        savez(**{"0/input/x": row(), "0/confidence/exit0": np.zeros(2), "0/output/exit0/logits": row()}),
+        savez(**{"0/input/x": row(), "0/0/confidence/exit0": np.zeros(2), "0/0/output/exit0/logits": row()}),
+        savez(**{"0/input/x": row(), "0/0/output/exit0/logits": row()}),
+        savez(**{"1/input/x": row()}),
     ],
-    ids=["empty", "text", "broken zip", "npy", "stray key", "no number", "pickle", "two confidences"],
+    ids=[
+        "empty",
+        "text",
+        "broken zip",
+        "npy",
+        "stray key",
+        "no number",
+        "pickle",
+        "two confidences",
+        "no confidence",
+        "no first sample",
+    ],  # fmt: skip
 )
 def test_a_golden_file_that_is_not_one_is_an_integrity_error(tmp_path: Path, write: Callable[[Path], object]) -> None:
     folder = replaced(saved(tmp_path / "b", sample(0.25)), write)
@@ -158,14 +195,15 @@ def test_a_golden_file_that_is_gone_is_an_integrity_error(tmp_path: Path) -> Non
         read_golden(bundle)
 
 
-@pytest.mark.parametrize("key", ["0/input/x", "0/output/exit0/logits"])
+@pytest.mark.parametrize("key", ["0/input/x", "0/0/output/exit0/logits"])
 def test_a_sample_that_lacks_an_array_is_an_integrity_error(tmp_path: Path, key: str) -> None:
-    arrays = {"0/input/x": row(), "0/confidence/exit0": np.zeros(1), "0/output/exit0/logits": row()}
+    arrays = {"0/input/x": row(), "0/0/confidence/exit0": np.zeros(1), "0/0/output/exit0/logits": row()}
     del arrays[key]
     folder = replaced(saved(tmp_path / "b", sample(0.25)), savez(**arrays))
     with pytest.raises(IntegrityError) as caught:
         read_golden(load(folder))
-    assert str(caught.value) == f"golden samples lack '{key}'; export the bundle again"
+    path = next(folder.glob("golden-*"))
+    assert str(caught.value) == f"{path}: not readable golden samples (no array '{key}'); export the bundle again"
 
 
 # Verifying
@@ -202,9 +240,9 @@ def test_a_bundle_that_gives_what_it_should_passes(tmp_path: Path) -> None:
 
 def test_a_report_can_be_read(tmp_path: Path) -> None:
     assert str(verify(saved(tmp_path / "b", sample(0.9)))) == (
-        "exit0: 1 samples, outputs differ by at most 0.0e+00, confidence by 0.0e+00\n"
-        "exit1: 1 samples, outputs differ by at most 0.0e+00, confidence by 0.0e+00\n"
-        "exit2: 1 samples, outputs differ by at most 0.0e+00, confidence by 0.0e+00\n"
+        "exit0: 1 sample, outputs differ by at most 0.0e+00, confidence by 0.0e+00\n"
+        "exit1: 1 sample, outputs differ by at most 0.0e+00, confidence by 0.0e+00\n"
+        "exit2: 1 sample, outputs differ by at most 0.0e+00, confidence by 0.0e+00\n"
         "verify passed, tolerance 1e-04"
     )
 
@@ -212,13 +250,23 @@ def test_a_report_can_be_read(tmp_path: Path) -> None:
 def test_outputs_that_differ_fail_with_sample_exit_and_size(tmp_path: Path) -> None:
     report = verify(saved(tmp_path / "b", sample(0.9), sample(0.1, off=0.01)))
     assert not report.passed
-    assert report.failures == ("sample 1: exit1: outputs differ by 1.0e-02, more than 1e-04",)
+    assert report.failures == ("sample 1: exit1: outputs off by 1.0e-02, more than 1e-04",)
     assert str(report).endswith("verify FAILED (1), tolerance 1e-04")
+
+
+def test_a_report_of_many_failures_shows_the_first_five(tmp_path: Path) -> None:
+    report = verify(saved(tmp_path / "b", *(sample(0.1, off=0.01) for _ in range(7))))
+    assert len(report.failures) == 7
+    assert str(report).splitlines()[3:] == [
+        *(f"sample {k}: exit1: outputs off by 1.0e-02, more than 1e-04" for k in range(5)),
+        "... and 2 more",
+        "verify FAILED (7), tolerance 1e-04",
+    ]
 
 
 def test_a_confidence_that_differs_fails(tmp_path: Path) -> None:
     report = verify(saved(tmp_path / "b", sample(0.1, 0.2, unsure=0.01)))
-    assert report.failures == ("sample 0: exit1: confidence differ by 1.0e-02, more than 1e-04",)
+    assert report.failures == ("sample 0: exit1: confidence off by 1.0e-02, more than 1e-04",)
 
 
 def test_a_difference_within_the_tolerance_passes(tmp_path: Path) -> None:
@@ -229,17 +277,17 @@ def test_a_difference_within_the_tolerance_passes(tmp_path: Path) -> None:
 
 
 def test_another_exit_than_expected_fails(tmp_path: Path) -> None:
-    unsure = ExitValues({"logits": row(0.9) * 2}, 0.1)
-    report = verify(chain().save(tmp_path / "b"), [Sample({"x": row(0.9)}, sample(0.9).exits | {"exit0": unsure})])
+    unsure = Visit("exit0", {"logits": row(0.9) * 2}, 0.1)
+    report = verify(chain().save(tmp_path / "b"), [Sample({"x": row(0.9)}, (unsure, *sample(0.9).visits[1:]))])
     assert report.failures == (
-        "sample 0: exit0: confidence differ by 8.0e-01, more than 1e-04",
+        "sample 0: exit0: confidence off by 8.0e-01, more than 1e-04",
         "sample 0: exit0 answered, expected exit2",
     )
 
 
 def test_another_path_than_expected_fails(tmp_path: Path) -> None:
     folder = side_exit().save(tmp_path / "b")
-    expected = Sample({"x": row(1)}, {"last": ExitValues({"logits": row(1)}, 0.0)})
+    expected = Sample({"x": row(1)}, (Visit("last", {"logits": row(1)}, 0.0),))
     assert verify(folder, [expected]).failures == ("sample 0: met the exits ['side', 'last'], expected ['last']",)
 
 
@@ -274,14 +322,14 @@ def test_a_nan_where_the_network_gave_nan_passes(tmp_path: Path) -> None:
 
 
 def test_a_nan_where_the_network_gave_a_number_fails(tmp_path: Path) -> None:
-    wrong = Sample({"x": row(math.nan)}, sample(0.25).exits)
-    assert any("outputs differ by inf" in failure for failure in verify(chain().save(tmp_path / "b"), [wrong]).failures)
+    wrong = Sample({"x": row(math.nan)}, sample(0.25).visits)
+    assert any("outputs off by inf" in failure for failure in verify(chain().save(tmp_path / "b"), [wrong]).failures)
 
 
 def test_gates_and_side_exits_verify_on_every_path(tmp_path: Path) -> None:
     for number, draft in enumerate((gated(), side_exit())):
         inputs = [row(x, y) for x in (0, 1) for y in (0.1, 0.9)]
-        assert verify(recorded(tmp_path / f"{number}" / "b", draft, *inputs)).passed
+        assert verify(saved_with(tmp_path / f"{number}" / "b", draft, *inputs)).passed
 
 
 def test_the_order_of_the_segments_in_the_manifest_means_nothing(tmp_path: Path) -> None:
@@ -300,7 +348,7 @@ def test_a_bundle_that_falls_back_on_the_most_confident_exit_verifies(tmp_path: 
 
 
 def test_an_exit_in_a_loop_verifies(tmp_path: Path) -> None:
-    assert verify(recorded(tmp_path / "b", looped(leave_at=0.9), row(1), row(3))).failures == ()
+    assert verify(saved_with(tmp_path / "b", looped(leave_at=0.9), row(1), row(3))).failures == ()
 
 
 def test_a_bundle_without_samples_cannot_verify_itself(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from plans import chain, edit, row
 
 from eetoolkit_runtime.bundle import load
 from eetoolkit_runtime.errors import BundleError, IntegrityError, ManifestError
-from eetoolkit_runtime.golden import ExitValues, Sample
+from eetoolkit_runtime.golden import Sample, Visit
 from eetoolkit_runtime.runner import Runner
 from eetoolkit_runtime.verify import verify
 
@@ -19,8 +19,8 @@ from eetoolkit_runtime.verify import verify
 def folder(tmp_path: Path) -> Path:
     """A bundle with graphs, weights and golden samples."""
     draft = chain(weights=True)
-    values = {f"exit{k}": ExitValues({"logits": row(0.25) * 2 ** (k + 1)}, 0.25 if k == 0 else 0.0) for k in range(3)}
-    draft.samples = [Sample({"x": row(0.25)}, values)]
+    visits = (Visit(f"exit{k}", {"logits": row(0.25) * 2 ** (k + 1)}, 0.25 if k == 0 else 0.0) for k in range(3))
+    draft.samples = [Sample({"x": row(0.25)}, tuple(visits))]
     return draft.save(tmp_path / "whole")
 
 

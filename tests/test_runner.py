@@ -34,7 +34,7 @@ from plans import (
 
 from eetoolkit_runtime.bundle import load
 from eetoolkit_runtime.errors import BundleError, EEToolkitError, InputError, IntegrityError, ManifestError, RunError
-from eetoolkit_runtime.golden import ExitValues, Sample
+from eetoolkit_runtime.golden import Sample, Visit
 from eetoolkit_runtime.runner import Runner
 from eetoolkit_runtime.sessions import SessionSettings
 
@@ -513,7 +513,7 @@ def test_warming_up_opens_every_segment_on_the_way_even_behind_a_sure_exit(opene
 
 def test_warming_up_takes_the_golden_samples_where_no_inputs_are_given(opened: Open) -> None:
     draft = gated()
-    draft.samples = [Sample({"x": x}, {"last": ExitValues({"logits": x}, 0.0)}) for x in (row(0), row(1))]
+    draft.samples = [Sample({"x": x}, (Visit("last", {"logits": x}, 0.0),)) for x in (row(0), row(1))]
     runner = opened(draft)
     runner.warmup(runs=1)
     assert set(runner.opened) == {"gate", "block", "head"}

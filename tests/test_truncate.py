@@ -21,13 +21,14 @@ from plans import (
     looped,
     one_name_twice,
     over_half,
+    recorded,
     row,
 )
 from test_runner_plans import Generator, inputs_of
 
 from eetoolkit_runtime.bundle import Bundle, load
 from eetoolkit_runtime.errors import BundleError, InputError, IntegrityError, RunError
-from eetoolkit_runtime.golden import ExitValues, Sample, read_golden
+from eetoolkit_runtime.golden import read_golden
 from eetoolkit_runtime.plan import Stop
 from eetoolkit_runtime.runner import Runner
 from eetoolkit_runtime.truncate import truncate
@@ -53,10 +54,7 @@ def side_exit() -> Draft:
 def with_samples(draft: Draft, folder: Path) -> Draft:
     """Returns the draft with what its own runner gives as golden samples."""
     with Runner(draft.save(folder), threads=1) as runner:
-        draft.samples = [
-            Sample({"x": x}, {a.exit: ExitValues(a.outputs, a.confidence) for a in runner.run_all_exits(x)})
-            for x in ROWS[::3]
-        ]
+        draft.samples = [recorded(runner, x) for x in ROWS[::3]]
     return draft
 
 
@@ -107,10 +105,7 @@ def test_it_holds_only_the_files_that_its_segments_name(build: Callable[[], Draf
     assert {path.name for path in short.path.iterdir()} == {"manifest.json", *named}
 
 
-@pytest.mark.parametrize(
-    ("build", "at"),
-    [(build, at) for build, at in CASES if "inside" not in build().plan().exits],  # see test_golden_verify
-)
+@each
 def test_it_verifies_itself(build: Callable[[], Draft], at: str, tmp_path: Path) -> None:
     short = truncate(with_samples(build(), tmp_path / "first").save(tmp_path / "whole.ee"), at)
     assert verify(short).failures == ()
@@ -173,7 +168,7 @@ def test_the_bundle_that_it_came_from_is_as_it_was(tmp_path: Path) -> None:
 def test_its_golden_samples_end_at_its_exit(tmp_path: Path) -> None:
     short = truncate(with_samples(chain(), tmp_path / "first").save(tmp_path / "whole.ee"), "exit1")
     samples = read_golden(short)
-    assert [list(sample.exits) for sample in samples] == [["exit0", "exit1"]] * len(ROWS[::3])
+    assert [[visit.exit for visit in sample.visits] for sample in samples] == [["exit0", "exit1"]] * len(ROWS[::3])
     np.testing.assert_array_equal(samples[2].inputs["x"], ROWS[6])
 
 

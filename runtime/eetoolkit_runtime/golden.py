@@ -61,22 +61,31 @@ def read_golden(bundle: Bundle) -> list[Sample]:
     path = bundle.path / golden.file
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            keys = {key: arrays[key] for key in arrays.files}
+            left = {key: arrays[key] for key in arrays.files}
         samples: list[Sample] = []
-        while any(key.startswith(f"{len(samples)}/") for key in keys):
-            samples.append(_sample(bundle, keys, f"{len(samples)}/"))
+        while any(key.startswith(f"{len(samples)}/") for key in left):
+            samples.append(_sample(bundle, left, f"{len(samples)}/"))
+        if left:
+            raise ValueError(f"{min(left)!r} belongs to no sample")
     except _DAMAGED as error:
         raise IntegrityError(f"{path}: not readable golden samples ({error}); export the bundle again") from error
     return samples
 
 
-def _sample(bundle: Bundle, keys: Mapping[str, Array], prefix: str) -> Sample:
-    inputs = {spec.name: keys[f"{prefix}input/{spec.name}"] for spec in bundle.manifest.inputs}
+def _sample(bundle: Bundle, left: dict[str, Array], prefix: str) -> Sample:
+    """Takes one sample's arrays out of those that are left."""
+    inputs = {spec.name: _take(left, f"{prefix}input/{spec.name}") for spec in bundle.manifest.inputs}
     visits: list[Visit] = []
     while True:
         here = f"{prefix}{len(visits)}/"
-        name = next((name for name in bundle.exits if f"{here}confidence/{name}" in keys), None)
+        name = next((name for name in bundle.exits if f"{here}confidence/{name}" in left), None)
         if name is None:
             return Sample(inputs, tuple(visits))
-        outputs = {output: keys[f"{here}output/{name}/{output}"] for output in bundle.exits[name].outputs}
-        visits.append(Visit(name, outputs, float(keys[f"{here}confidence/{name}"].item())))
+        outputs = {output: _take(left, f"{here}output/{name}/{output}") for output in bundle.exits[name].outputs}
+        visits.append(Visit(name, outputs, float(_take(left, f"{here}confidence/{name}").item())))
+
+
+def _take(left: dict[str, Array], key: str) -> Array:
+    if key not in left:
+        raise ValueError(f"no array {key!r}")
+    return left.pop(key)
