@@ -46,7 +46,7 @@ _SECTIONS = (
         "chain",
         "The full path through all segments against the whole network as one session",
         (
-            "Both compute every exit and every criterion; the session is run as its users do, `session.run(None, feeds)`. "
+            "Both compute every exit and every criterion; the session is run as users do, `session.run(None, feeds)`. "
             "Medians of interleaved rounds, the median over processes; with all threads both use one shared pool. "
             "Target: 1.03 from 0.3 ms up, 2 us a segment below."
         ),
@@ -62,7 +62,7 @@ _SECTIONS = (
         "cold_start",
         "The first exit from a cold bundle against loading the whole model",
         (
-            "Each in a process of its own, medians. Private memory leaves out mapped files, whose pages the kernel drops "
+            "Each in a process of its own, medians. Private memory leaves out mapped files, whose pages a kernel drops "
             "when it needs memory. Target: at most 0.2 of the whole model."
         ),
         _COLD,

@@ -8,7 +8,7 @@ input alone.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -217,6 +217,22 @@ def recorded(runner: Runner, x: Array) -> Sample:
     """Returns what a runner gives for `x` at every visit of an exit, as a golden sample."""
     answers = runner.run_all_exits(x)
     return Sample({"x": x}, tuple(Visit(answer.exit, answer.outputs, answer.confidence) for answer in answers))
+
+
+Open = Callable[..., Runner]
+
+
+def opening(folder: Path) -> Iterator[Open]:
+    """Gives a function that saves a draft inside `folder` and opens a runner on it with one thread; closes them all."""
+    runners: list[Runner] = []
+
+    def run(draft: Draft, **settings: Any) -> Runner:
+        runners.append(Runner(draft.save(folder / f"bundle{len(runners)}"), **{"threads": 1, **settings}))
+        return runners[-1]
+
+    yield run
+    for runner in runners:
+        runner.close()
 
 
 def row(*values: float) -> Array:
@@ -451,6 +467,15 @@ def one_name_twice() -> Draft:
             exit=leave("early", "y", "middle", 0.5), next="head",
         )  # fmt: skip
     add_head(draft, "y")
+    return draft
+
+
+def only_moves() -> Draft:
+    """No model at all: it answers with its input and a constant confidence."""
+    draft = Draft()
+    draft.constant("one", "float32", [1])
+    draft.slot("sure", shape=PER_ROW)
+    draft.segment("only", writes={"sure": fixed("one")}, exit=leave("only", "x", "sure"))
     return draft
 
 

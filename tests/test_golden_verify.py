@@ -180,7 +180,7 @@ def npy(array: Array) -> bytes:
         "two confidences",
         "no confidence",
         "no first sample",
-    ],  # fmt: skip
+    ],
 )
 def test_a_golden_file_that_is_not_one_is_an_integrity_error(tmp_path: Path, write: Callable[[Path], object]) -> None:
     folder = replaced(saved(tmp_path / "b", sample(0.25)), write)

@@ -258,9 +258,26 @@ def test_an_input_whose_first_dimension_is_one_goes_to_every_row(rows: int) -> N
     assert [state.shape for _, state in split] == [(1, 2)] * rows
 
 
-def test_a_network_of_batch_one_has_one_row() -> None:
+@pytest.mark.parametrize("rows", [1, 3])
+def test_a_network_of_batch_one_takes_any_number_of_rows_one_by_one(rows: int) -> None:
+    plan = network(("x", "float32", (1, 4)), ("y", "float32", (1,)), ("scale", "float32", (2,)))
+    x, y = np.arange(rows * 4, dtype=np.float32).reshape(rows, 4), np.arange(rows, dtype=np.float32)
+    split = split_rows(plan, prepare(plan, (x, y, ones(2)), one_row=False))
+    assert [[array.tolist() for array in row] for row in split] == [
+        [[x[k].tolist()], [float(k)], [1.0, 1.0]] for k in range(rows)
+    ]
+
+
+def test_a_network_of_batch_one_is_refused_rows_of_two_numbers() -> None:
+    plan = network(("x", "float32", (1, 4)), ("y", "float32", (1,)))
+    assert refusal(plan, (ones(3, 4), ones(2)), one_row=False) == (
+        "input 'y': got shape [2], expected y: float32[1] (batch is 3 elsewhere)"
+    )
+
+
+def test_a_network_of_batch_one_runs_one_row() -> None:
     plan = network(("x", "float32", (1, 4)))
-    assert len(split_rows(plan, prepare(plan, ones(1, 4), one_row=False))) == 1
+    assert refusal(plan, ones(3, 4)) == "input 'x': got shape [3, 4], expected x: float32[1, 4]"
 
 
 def test_a_network_without_a_batch_dimension_has_no_rows_to_split() -> None:

@@ -7,12 +7,16 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from conftest import Compiled, Samples, export_case
 from networks import CASES
 from networks.case import seeded
-from networks.forms import Branching, Dead
+from networks.files import Layers3
+from networks.forms import Branching, Dead, Layers, Mixed
 from networks.reference import Exits, split
 from networks.sequences import VOCABULARY, Tied
+from torch import Tensor
+from transformers.modeling_outputs import SequenceClassifierOutput
 
 import eetoolkit as ee
 
@@ -246,8 +250,6 @@ def test_control_flow_may_stay_inside_a_segment(compiled: Compiled, kind: str) -
 
 @on("cond_inside")
 def test_both_branches_of_a_cond_are_met_by_the_rows_under_test(compiled: Compiled) -> None:
-    import torch
-
     assert isinstance(compiled.model, Branching)
     rows = [row for samples in compiled.samples.values() for row in samples.rows]
     with torch.no_grad():
@@ -260,3 +262,102 @@ def test_one_network_gives_the_same_graphs_twice(compiled: Compiled, tmp_path: P
     again = export_case(compiled.case, seeded(type(compiled.model))(compiled.bundle.path), tmp_path / "branchy.ee")
     assert again.manifest.segments == compiled.bundle.manifest.segments
     assert again.manifest.files == compiled.bundle.manifest.files
+
+
+@on("mixed_inputs")
+def test_inputs_that_were_renamed_verify_against_the_network(compiled: Compiled, tmp_path: Path) -> None:
+    example = tuple(compiled.case.random(2).values())
+    renamed = ee.export(compiled.model, example, tmp_path / "renamed.ee", input_names=["a", "b", "c", "d"])
+    assert ee.verify(renamed, model=compiled.model).failures == ()
+
+
+@on("mixed_inputs")
+def test_stages_whose_parameters_have_other_names_verify_against_the_networks(
+    compiled: Compiled, tmp_path: Path
+) -> None:
+    class Renamed(Mixed):
+        def forward(self, a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
+            return super().forward(a, b, c, d)
+
+    stages = [compiled.model, seeded(Renamed, 5)(tmp_path)]
+    cascade = ee.export(stages, tuple(compiled.case.random(2).values()), tmp_path / "cascade.ee")
+    assert ee.verify(cascade, model=stages).failures == ()
+
+
+def test_an_input_that_forward_takes_by_keyword_alone_verifies_against_the_network(tmp_path: Path) -> None:
+    class Keyword(Layers):
+        def forward(self, *, x: Tensor) -> tuple[Tensor, ...]:
+            return tuple(self.logits(x))
+
+    network = seeded(Keyword)(tmp_path)
+    bundle = ee.export(network, CASES["dict"].random(2), tmp_path / "keyword.ee")
+    assert ee.verify(bundle, model=network).failures == ()
+
+
+def test_an_input_without_a_batch_dimension_goes_to_every_row(tmp_path: Path) -> None:
+    class Table(Layers):
+        def forward(self, x: Tensor, table: Tensor, scale: Tensor) -> tuple[Tensor, ...]:
+            return tuple(self.logits((x + table.mean(0)) * scale))
+
+    network, rng = seeded(Table)(tmp_path), np.random.default_rng(0)
+    x, table = (rng.normal(0, 1, (rows, 64)).astype(np.float32) for rows in (3, 5))
+    scale = np.array(1.5, np.float32)
+    bundle = ee.export(network, (x, table, scale), tmp_path / "table.ee", dynamic_shapes={"table": {0: "rows"}})
+    with torch.no_grad():
+        expected = network(*map(torch.from_numpy, (x, table[:4])), torch.tensor(1.5))[1].numpy()
+    with ee.Runner(bundle) as runner:
+        answers = runner.run_batch((x, table[:4], scale), exit_at="exit1")
+    found = np.concatenate([answer.outputs["logits"] for answer in answers])
+    np.testing.assert_allclose(found, expected, rtol=TOLERANCE, atol=TOLERANCE)
+    assert ee.verify(bundle, model=network).failures == ()
+
+
+def test_a_sequence_may_stay_inside_a_segment(tmp_path: Path) -> None:
+    node, info = onnx.helper.make_node, onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        [
+            node("Tanh", ["x"], ["a"]),
+            node("SplitToSequence", ["a"], ["parts"], axis=1, keepdims=1),
+            node("ConcatFromSequence", ["parts"], ["whole"], axis=1),
+            node("Exp", ["whole"], ["b"]),
+        ],
+        "sequences",
+        [info("x", onnx.TensorProto.FLOAT, ["N", 6])],
+        [info(name, onnx.TensorProto.FLOAT, ["N", 6]) for name in ("a", "b")],
+    )
+    path = tmp_path / "sequences.onnx"
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8), path)
+    x = np.random.default_rng(0).normal(0, 1, (1, 6)).astype(np.float32)
+    with ee.Runner(ee.export(path, x, tmp_path / "sequences.ee")) as runner:
+        _, last = runner.run_all_exits(x)
+    np.testing.assert_allclose(last.outputs["logits"], np.exp(np.tanh(x)), rtol=TOLERANCE)
+
+
+def test_an_output_that_is_none_is_passed_over(tmp_path: Path) -> None:
+    class Optional(Layers):
+        def forward(self, x: Tensor) -> dict[str, dict[str, Tensor | None]]:
+            early, _, late = self.logits(x)
+            return {"early": {"logits": early, "boxes": None}, "late": {"logits": late, "boxes": late * 2}}
+
+    bundle = ee.export(seeded(Optional)(tmp_path), CASES["dict"].random(2), tmp_path / "optional.ee")
+    assert {name: tuple(exit_.outputs) for name, exit_ in bundle.exits.items()} == {
+        "early": ("logits",),
+        "late": ("logits", "boxes"),
+    }
+
+
+def test_a_model_output_of_transformers_has_its_fields_as_exits(tmp_path: Path) -> None:
+    class Wrapped(Layers):
+        def forward(self, x: Tensor) -> SequenceClassifierOutput:
+            early, _, late = self.logits(x)
+            return SequenceClassifierOutput(logits=early, hidden_states=late)
+
+    bundle = ee.export(seeded(Wrapped)(tmp_path), CASES["dict"].random(2), tmp_path / "output.ee")
+    assert tuple(bundle.exits) == ("logits", "hidden_states")
+
+
+def test_examples_may_be_read_only_and_reversed(tmp_path: Path) -> None:
+    x = CASES["dict"].random(2)["x"][:, ::-1]
+    x.setflags(write=False)
+    bundle = ee.export(seeded(Layers3)(tmp_path), x, tmp_path / "example.ee", golden_inputs=x)
+    assert ee.verify(bundle, model=seeded(Layers3)(tmp_path), inputs=x).failures == ()

@@ -10,9 +10,13 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import msgspec
+import numpy as np
+import onnx
 import pytest
+from onnx import parser
 from plans import chain
 
 from eetoolkit_runtime import store
@@ -279,23 +283,28 @@ HARNESS = """
         if before is not None:
             before()
 
-    def moments(work, before=None, after=None):
+    def moments(work, before=None, after=None, step=1):
         seen = []
         while True:
             reset(before)
-            alive = not killed(work, len(seen))
+            alive = not killed(work, len(seen) * step)
             seen.append(state())
             if after is not None:
                 after()
             if alive:
                 print(json.dumps(seen))
-                return
+                return seen
 """
 
 
 def moments(tmp_path: Path, scenario: str, target: str = "target.ee") -> list[str]:
     """Returns what is at the target after a kill before each effect of the scenario, and after all of them."""
-    old, new = sources(tmp_path)
+    seen: list[str] = harness(tmp_path, scenario, *sources(tmp_path), target)
+    return seen
+
+
+def harness(tmp_path: Path, scenario: str, old: Path, new: Path, target: str) -> Any:
+    """Returns what the scenario prints last, of JSON, in a process of its own."""
     script = textwrap.dedent(HARNESS) + textwrap.dedent(scenario)
     command = [
         sys.executable,
@@ -310,8 +319,7 @@ def moments(tmp_path: Path, scenario: str, target: str = "target.ee") -> list[st
     ]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    seen: list[str] = json.loads(done.stdout.splitlines()[-1])
-    return seen
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def in_order(seen: list[str], *states: str) -> bool:
@@ -368,6 +376,48 @@ def test_a_kill_while_unpacking_leaves_an_archive_that_still_opens(tmp_path: Pat
     seen = moments(tmp_path, scenario, "target.zip")
     assert in_order(seen, "new"), seen
     assert len(seen) > 10
+
+
+EXPORTED = """<ir_version: 9, opset_import: ["" : 18]>
+network (float[N, 4] x) => (float[N, 64] early, float[N, 64] late) {
+    early = MatMul(x, weights)
+    squares = Mul(early, early)
+    late = Neg(squares)
+}
+"""
+
+
+def network_file(path: Path, weight: float) -> Path:
+    """Writes a network of two exits, with enough weights to have a file of their own, as .onnx."""
+    model = parser.parse_model(EXPORTED)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.full((4, 64), weight, np.float32), "weights"))
+    onnx.save(model, path)
+    return path
+
+
+def test_a_kill_during_an_export_leaves_the_old_bundle_or_the_new_one_or_nothing(tmp_path: Path) -> None:
+    scenario = """
+        import numpy as np
+        import eetoolkit
+        from eetoolkit_exporters import export  # so that no child has to import it
+
+        x = np.zeros((2, 4), np.float32)
+        before = old.with_suffix(".ee")
+
+        def compile(network, to):
+            eetoolkit.export(network, x, to, name=network.stem, overwrite=True)
+
+        assert not killed(lambda: compile(old, before), -1)  # no threads of onnxruntime in the process that forks
+        work = lambda: compile(new, target)
+        over = moments(work, before=lambda: shutil.copytree(before, target), step=2)
+        print(json.dumps([over, moments(work, step=5)]))
+    """
+    files = (network_file(tmp_path / f"{name}.onnx", k) for k, name in enumerate(("old", "new")))
+    over, fresh = harness(tmp_path, scenario, *files, "target.ee")
+    assert in_order(over, "old", "new"), over
+    assert in_order(fresh, "nothing", "new"), fresh
+    assert min(2 * len(over), 5 * len(fresh)) > 20
+    assert over.count("new") > 1  # old files are removed after the commit
 
 
 def test_the_harness_notices_a_manifest_that_is_written_in_place(tmp_path: Path) -> None:

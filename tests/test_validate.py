@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import ast
 import inspect
-import itertools
 import math
-import random
 import traceback
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 import pytest
-from plans import NETWORKS, Draft, chain, fixed, gate, joined, leave, looped, move, switch, switched
+from plans import NETWORKS, Draft, chain, fixed, gate, joined, looped, move, switch, switched
 
 from eetoolkit_runtime import validate as validation
 from eetoolkit_runtime.errors import ManifestError
 from eetoolkit_runtime.plan import (
     Constant,
     File,
-    Gate,
     Golden,
     Goto,
     Manifest,
@@ -30,7 +26,6 @@ from eetoolkit_runtime.plan import (
     Slot,
     Source,
     Stop,
-    Switch,
     TensorSpec,
 )
 from eetoolkit_runtime.validate import validate
@@ -115,9 +110,21 @@ CASES: dict[str, tuple[Callable[[], Manifest], str]] = {
         lambda: constant_of(1.0, 2.0, 3.0),
         "constant 'k': shape [2] needs 2 values, got 3",
     ),
+    "a constant that is not of its dtype": (
+        lambda: replace(plain(), constants={"k": Constant(dtype="uint8", shape=(2,), data=(1, 300))}),
+        "constant 'k': 300 is not a finite uint8",
+    ),
+    "a constant that is not finite": (
+        lambda: constant_of(1.0, math.inf),
+        "constant 'k': inf is not a finite float32",
+    ),
     "preprocess of no input": (
         lambda: replace(plain(), preprocess={"image": Preprocess(layout="NCHW", resize=(2, 2))}),
         "manifest.json: preprocess names ['image'], the inputs are ['x']",
+    ),
+    "preprocess of an input that is no image": (
+        lambda: replace(plain(), preprocess={"x": Preprocess(layout="NCHW", resize=(2, 2))}),
+        "preprocess of 'x': its shape is ['batch', 4], expected four dimensions",
     ),
     "a read of nothing": (
         lambda: with_segment(plain(), "segment0", reads={"x": "pixels"}),
@@ -150,6 +157,10 @@ CASES: dict[str, tuple[Callable[[], Manifest], str]] = {
     "reads without a model": (
         lambda: with_segment(plain(joined), "join", reads={"b": "x", "a": "inner"}),
         "segment 'join': reads ['a', 'b'] but has no model",
+    ),
+    "a model nothing of which is taken": (
+        lambda: with_segment(plain(joined), "minus", writes={"inner": move("x")}),
+        "segment 'minus': has a model but takes no output of it",
     ),
     "an exit output from nothing": (
         lambda: with_exit(plain(), "segment0", outputs={"logits": "gone"}),
@@ -198,6 +209,10 @@ CASES: dict[str, tuple[Callable[[], Manifest], str]] = {
     "golden samples that are no file of the bundle": (
         lambda: replace(plain(), golden=Golden(file="golden.npz", tolerance=1e-4)),
         "manifest.json: the golden file 'golden.npz' is not listed under files",
+    ),
+    "an endless tolerance": (
+        lambda: replace(with_file(plain(), "golden.npz"), golden=Golden(file="golden.npz", tolerance=math.inf)),
+        "manifest.json: the golden tolerance is inf, not finite",
     ),
     "a start that is no segment": (
         lambda: replace(plain(), start="begin"),
@@ -305,6 +320,18 @@ CASES: dict[str, tuple[Callable[[], Manifest], str]] = {
         lambda: with_slot(plain(looped), "i", "int32", "batch"),
         "segment 'begin': 'i' takes int64[1], it is int32[batch]",
     ),
+    "a move from a size that depends on data to one that is fixed": (
+        lambda: with_slot(plain(joined), "inner", "float32", None, 4),
+        "segment 'join': 'y' takes float32[?, 4], it is float32[batch, 4]",
+    ),
+    "one output for two slots of other dtypes": (
+        lambda: with_write(with_slot(plain(), "copy", "int64", "batch", 4), "segment0", "copy", Source(output="h")),
+        "segment 'segment0': output 'h' feeds 'h0', float32[batch, 4], and 'copy', int64[batch, 4]",
+    ),
+    "one output for a slot whose shape is known and one whose is not": (
+        lambda: with_write(with_slot(plain(), "copy", "float32", None, 4), "segment0", "copy", Source(output="h")),
+        "segment 'segment0': output 'h' feeds 'h0', float32[batch, 4], and 'copy', float32[?, 4]",
+    ),
     "a gate that is not boolean": (
         lambda: with_slot(plain(joined), "open", "int64", "batch"),
         "segment 'gate': 'open' is int64[batch], expected one bool per row",
@@ -339,7 +366,7 @@ CASES: dict[str, tuple[Callable[[], Manifest], str]] = {
     ),
     "a threshold that is not a number": (
         lambda: with_exit(plain(), "segment0", threshold=math.nan),
-        "segment 'segment0': the threshold is NaN, which never fires; disable the exit instead",
+        "segment 'segment0': the threshold is nan, not finite; disable the exit",
     ),
 } | {
     f"the file name {name!r}": (
@@ -375,8 +402,8 @@ def test_a_plan_of_each_kind_is_accepted(network: str) -> None:
 
 def test_a_bound_on_any_segment_of_a_cycle_is_enough() -> None:
     plan = with_segment(plain(looped), "step", max_visits=None, next=Goto(segment="again"))
-    plan = with_segment(plan, "again", model="step.onnx", max_visits=2, next=gate("more", "step", "head"))
-    validate(plan)
+    again = replace(plain(looped).segments["step"], max_visits=2, next=gate("more", "step", "head"))
+    validate(replace(plan, segments=plan.segments | {"again": again}))
 
 
 def test_two_cycles_need_a_bound_each() -> None:
@@ -434,13 +461,23 @@ def test_a_constant_that_its_dtype_cannot_hold_is_refused(dtype: str, value: flo
 
 
 @pytest.mark.parametrize(
-    "changes", [{"mean": (0.0, 0.0, 0.0)}, {"std": (1.0, 1.0, 1.0)}, {"std": (0.0,)}, {"mean": ()}]
+    ("changes", "text"),
+    [
+        ({"mean": (0.0, 0.0, 0.0)}, "mean has 3 values, expected 1 or 2"),
+        ({"std": (1.0, 1.0, 1.0)}, "std has 3 values, expected 1 or 2"),
+        ({"mean": ()}, "mean has 0 values, expected 1 or 2"),
+        ({"std": (0.0,)}, "std is 0"),
+        ({"std": (math.nan,)}, "scale, mean and std must be finite"),
+        ({"mean": (0.0, math.inf)}, "scale, mean and std must be finite"),
+        ({"scale": math.inf}, "scale, mean and std must be finite"),
+    ],
 )
-def test_preprocess_that_does_not_fit_its_input_is_refused(changes: dict[str, Any]) -> None:
+def test_preprocess_that_does_not_fit_its_input_is_refused(changes: dict[str, Any], text: str) -> None:
     image = TensorSpec(name="x", dtype="float32", shape=("batch", 2, 8, 8))
     preprocess = Preprocess(layout="NCHW", resize=(8, 8), **changes)
-    with pytest.raises(ManifestError, match="preprocess"):
+    with pytest.raises(ManifestError) as caught:
         validate(replace(plain(), inputs=(image,), preprocess={"x": preprocess}))
+    assert str(caught.value) == f"preprocess of 'x': {text}"
 
 
 def test_preprocess_of_an_input_that_is_no_image_is_refused() -> None:
@@ -449,9 +486,14 @@ def test_preprocess_of_an_input_that_is_no_image_is_refused() -> None:
 
 
 def test_two_slots_fed_by_one_output_must_be_alike() -> None:
-    plan = with_write(with_slot(plain(), "copy", "int64", "batch", 4), "segment0", "copy", Source(output="h"))
-    with pytest.raises(ManifestError, match="'copy'"):
-        validate(plan)
+    for dtype, shape in (("int64", ("batch", 4)), ("float32", ("batch",)), ("float32", ("batch", None))):
+        plan = with_write(with_slot(plain(), "copy", dtype, *shape), "segment0", "copy", Source(output="h"))
+        with pytest.raises(ManifestError, match="'copy'"):
+            validate(plan)
+
+
+def test_two_slots_fed_by_one_output_may_name_its_dimensions_otherwise() -> None:
+    validate(with_write(with_slot(plain(), "copy", "float32", "n", 4), "segment0", "copy", Source(output="h")))
 
 
 def test_a_model_none_of_whose_outputs_is_taken_is_refused() -> None:
@@ -459,139 +501,3 @@ def test_a_model_none_of_whose_outputs_is_taken_is_refused() -> None:
     plan = with_segment(plan, "idle", model="segment0.onnx", reads={"x": "x"}, next=Goto(segment="segment1"))
     with pytest.raises(ManifestError, match=r"segment 'idle': .*output"):  # onnxruntime runs nothing for nothing
         validate(plan)
-
-
-# Random plans against brute force.
-
-SLOTS = ("a", "b", "c")
-
-
-def wild(seed: int) -> Manifest:
-    """Returns a random plan of at most five segments; its names, files and dtypes are right, its flow may not be."""
-    rng = random.Random(seed)  # noqa: S311 - a seeded generator of tests, not a secret
-    names = [f"s{k}" for k in range(rng.randint(1, 5))]
-    slots = {name: Slot(dtype="float32", shape=("batch", 4)) for name in SLOTS}
-    slots |= {"on": Slot(dtype="bool", shape=("batch",)), "sure": Slot(dtype="float32", shape=("batch",))}
-    tidy = rng.random() < 0.7  # most plans would fail on assignment alone: let some write everything at once
-    segments = {}
-    for k, name in enumerate(names):
-        model = f"{name}.onnx" if rng.random() < 0.7 else None
-        forward = names[k + 1 :] if rng.random() < 0.6 else names
-        following: Goto | Gate | Switch | Stop = Stop()
-        if forward and rng.random() < 0.85:
-            kind = rng.randrange(3)
-            targets = [rng.choice(forward) for _ in range(3)]
-            following = (
-                Goto(segment=targets[0]) if kind == 0 else gate("on", *targets[:2]) if kind == 1 else
-                Switch(on="case", cases=tuple(targets[: rng.randint(1, 3)]))
-            )  # fmt: skip
-        known = (*SLOTS, "x")
-        reads = {s: s for s in known if rng.random() < 0.3} if model else {}
-        writes = {s: Source(output=s) for s in SLOTS if model and rng.random() < 0.5}
-        writes |= {s: move(rng.choice(known)) for s in SLOTS if rng.random() < 0.15}
-        if k == 0 and tidy:
-            writes = {s: move("x") for s in SLOTS}
-            reads = {"x": "x"} if model else {}
-        exit_ = None
-        if isinstance(following, Stop) or rng.random() < 0.2:
-            limit = None if isinstance(following, Stop) else 0.5
-            exit_ = leave(f"exit-{name}", rng.choice(known), "confidence", limit)
-        segments[name] = Segment(
-            model=model,
-            reads=reads,
-            writes=writes,
-            exit=exit_,
-            next=following,
-            max_visits=3 if rng.random() < 0.3 else None,
-        )
-    inputs = (
-        X,
-        TensorSpec(name="on", dtype="bool", shape=("batch",)),
-        TensorSpec(name="case", dtype="int64", shape=("batch",)),
-        TensorSpec(name="confidence", dtype="float32", shape=("batch",)),
-    )
-    slots = {name: slots[name] for name in SLOTS}
-    files = {segment.model: FILE for segment in segments.values() if segment.model}
-    return replace(chain().plan(), inputs=inputs, slots=slots, start="s0", segments=segments, files=files)
-
-
-def walks(plan: Manifest, start: str) -> Iterator[list[str]]:
-    """Yields every walk from `start` of at most one step more than there are segments, prefixes included."""
-    waiting = [[start]]
-    while waiting:
-        walk = waiting.pop()
-        yield walk
-        if len(walk) <= len(plan.segments):
-            match plan.segments[walk[-1]].next:
-                case Goto(segment=name):
-                    targets = {name}
-                case Gate(then=then, otherwise=otherwise):
-                    targets = {then, otherwise}
-                case Switch(cases=cases):
-                    targets = set(cases)
-                case _:
-                    targets = set()
-            waiting.extend([*walk, target] for target in sorted(targets))
-
-
-def faults(plan: Manifest) -> set[str]:
-    """Returns what is wrong with the flow of `plan`, found by walking it, with no dataflow analysis at all."""
-    found = set()
-    everywhere = {walk[-1] for walk in walks(plan, plan.start)}
-    if everywhere != set(plan.segments):
-        found.add("unreachable")
-    for name in plan.segments:
-        trips = list(walks(plan, name))
-        if not any(isinstance(plan.segments[trip[-1]].next, Stop) for trip in trips):
-            found.add("endless")
-        for trip in trips:
-            around = trip[:-1]
-            if len(trip) > 1 and trip[-1] == name and len(set(around)) == len(around):
-                visited = [plan.segments[at] for at in around]
-                if not any(segment.model is not None and segment.max_visits is not None for segment in visited):
-                    found.add("unbounded")
-    for walk in walks(plan, plan.start):
-        written = {spec.name for spec in plan.inputs}
-        for name in walk:
-            segment = plan.segments[name]
-            needed = {*segment.reads.values(), *(s.slot for s in segment.writes.values() if s.slot is not None)}
-            if not needed <= written:
-                found.add("unwritten")
-            written |= segment.writes.keys()
-            if segment.exit is not None and not set(segment.exit.outputs.values()) <= written:
-                found.add("unwritten")
-    return found
-
-
-def verdict(plan: Manifest) -> str:
-    """Returns what `validate` says of a plan, as a word of `faults`, or "accepted"."""
-    words = {
-        "cannot be reached": "unreachable",
-        "cannot reach a stop": "endless",
-        "without a bound": "unbounded",
-        "unwritten": "unwritten",
-    }
-    try:
-        validate(plan)
-    except ManifestError as error:
-        return next(word for text, word in words.items() if text in str(error))
-    return "accepted"
-
-
-@pytest.mark.parametrize("part", range(4))
-def test_random_plans_are_accepted_exactly_where_every_walk_through_them_is_sound(part: int) -> None:
-    seen: Counter[str] = Counter()
-    for seed in range(part * 600, (part + 1) * 600):
-        plan = wild(seed)
-        said, wrong = verdict(plan), faults(plan)
-        assert (said == "accepted") == (not wrong), f"seed {seed}: validate says {said}, brute force {wrong}"
-        assert said == "accepted" or said in wrong, f"seed {seed}: validate says {said}, brute force {wrong}"
-        seen[said] += 1
-    assert min(seen[word] for word in ("accepted", "unreachable", "endless", "unbounded", "unwritten")) >= 10, seen
-
-
-def test_brute_force_finds_each_fault_by_itself() -> None:
-    lone = {
-        frozenset(faults(plan)): True for plan in map(wild, range(1200)) if len(faults(plan)) <= 1
-    }  # a checker that always found two faults together could hide one of them
-    assert set(itertools.chain.from_iterable(lone)) >= {"unreachable", "unbounded", "unwritten"}

@@ -237,8 +237,6 @@ def _capture_cascade(
 def _quiet() -> Iterator[io.StringIO]:
     """Keeps torch's exporter from printing its progress and its hints about itself."""
     printed = io.StringIO()
-    logger = logging.getLogger("torch")
-    level = logger.level
     logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
@@ -246,7 +244,6 @@ def _quiet() -> Iterator[io.StringIO]:
             yield printed
     finally:
         logging.disable(logging.NOTSET)
-        logger.setLevel(level)
 
 
 def _reason(error: BaseException) -> str:

@@ -175,7 +175,7 @@ def _preprocess(source: Source, preprocess: Mapping[str, Mapping[str, Any]] | No
             value = msgspec.convert(dict(options), Preprocess)
         except msgspec.ValidationError as error:
             raise ExportError(f"preprocess of {name!r}: {error}") from error
-        problem = preprocess_problem(value, source.inputs[name].shape)
+        problem = preprocess_problem(value, str(source.inputs[name].dtype), source.inputs[name].shape)
         if problem is not None:
             raise ExportError(f"preprocess of {name!r}: {problem}")
         found[name] = value

@@ -77,10 +77,12 @@ def unpack(archive: Path, cache: Path | None = None) -> Path:
                 commit(folder, manifest, target)
     except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, zlib.error) as error:
         raise IntegrityError(f"{archive}: not a readable .zip ({error})") from error
-    except OSError as error:
-        if _intact(target):  # another process was faster
+    except BundleError as error:
+        if isinstance(error.__cause__, OSError) and _intact(target):  # another process was faster
             return target
-        raise BundleError(f"cannot unpack {archive} to {target}: {error.strerror or error}") from error
+        raise
+    except OSError as error:
+        raise BundleError(f"cannot read {archive}: {error.strerror or error}") from error
     return target
 
 

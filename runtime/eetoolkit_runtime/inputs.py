@@ -75,7 +75,7 @@ def _fit(
         raise InputError(f"input {spec.name!r}: not an array ({error}); expected {_spell(spec)}") from error
     _check_shape(spec, dims, array, sizes)
     if array.dtype == np.uint8 and spec.dtype != "uint8" and preprocess is not None:
-        return normalize(array, preprocess)
+        return normalize(array, preprocess).astype(spec.dtype, copy=False)
     return _cast(spec, array)
 
 

@@ -7,6 +7,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -191,13 +192,13 @@ class Runner:
         for name, value in thresholds.items():
             if self._exit(name).threshold is None:
                 raise InputError(f"thresholds: {name!r} ends the plan and accepts everything; it has no threshold")
-            if value is not None and (not isinstance(value, int | float) or math.isnan(value)):
+            if value is not None and (not isinstance(value, Real) or math.isnan(value)):
                 raise InputError(f"thresholds: {name!r} is {value!r}, expected a number; None keeps it from firing")
         limits = []
         for name, exit_ in exits.items():
             own = exit_.threshold if exit_.enabled else None
             limit = thresholds.get(name, own)
-            limits.append(math.nan if limit is None else limit)  # nothing is >= NaN
+            limits.append(math.nan if limit is None else float(limit))  # nothing is >= NaN
         limits.append(math.nan)  # for steps without an exit
         return limits
 

@@ -122,12 +122,12 @@ class Sessions:
         session = self._sessions.get(name)
         if session is None:
             with self._lock:
-                session = self._sessions.get(name)
+                sessions = self._sessions  # not the ones that `close` puts in their place meanwhile
                 if self._closed:
                     raise RunError("this runner is closed; make a new one")
+                session = sessions.get(name)
                 if session is None:
-                    session = self._open(name, self._bundle.manifest.segments[name])
-                    self._sessions[name] = session
+                    session = sessions[name] = self._open(name, self._bundle.manifest.segments[name])
         return session
 
     @property
@@ -142,10 +142,9 @@ class Sessions:
                 _ = self[name]
 
     def close(self) -> None:
-        """Lets go of all sessions, for good."""
-        with self._lock:
-            self._closed = True
-            self._sessions.clear()
+        """Lets go of all sessions, for good, and of one that is just being opened as soon as it is; does not wait."""
+        self._closed = True
+        self._sessions = {}
 
     def _open(self, name: str, segment: Segment) -> ort.InferenceSession:
         what = f"segment {name!r}"

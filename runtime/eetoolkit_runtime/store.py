@@ -43,7 +43,11 @@ def named_by_content(path: Path, stem: str) -> tuple[str, File]:
 
 @contextlib.contextmanager
 def staging(target: Path) -> Iterator[Path]:
-    """Gives an empty folder beside `target` to write a bundle's files in; it is gone afterwards, whatever happened."""
+    """Gives an empty folder beside `target` to write a bundle's files in; it is gone afterwards, whatever happened.
+
+    Raises:
+        BundleError: The disk is full, or another `OSError` while it is written.
+    """
     prefix = target.name + ".partial-"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -57,6 +61,8 @@ def staging(target: Path) -> Iterator[Path]:
         raise BundleError(f"cannot write {target}: {error.strerror or error}") from error
     try:
         yield folder
+    except OSError as error:
+        raise BundleError(f"cannot write {target}: {error.strerror or error}") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -76,18 +76,22 @@ def _check_names(plan: Manifest) -> None:
     if unknown := set(plan.preprocess) - set(inputs):
         raise ManifestError(f"manifest.json: preprocess names {sorted(unknown)}, the inputs are {inputs}")
     for spec in plan.inputs:
-        problem = preprocess_problem(plan.preprocess.get(spec.name), spec.shape)
+        problem = preprocess_problem(plan.preprocess.get(spec.name), spec.dtype, spec.shape)
         if problem is not None:
             raise ManifestError(f"preprocess of {spec.name!r}: {problem}")
 
 
-def preprocess_problem(preprocess: Preprocess | None, shape: Sequence[Dim]) -> str | None:
-    """Returns why pixels cannot be prepared like this for an input of this shape; None where they can."""
+def preprocess_problem(preprocess: Preprocess | None, dtype: str, shape: Sequence[Dim]) -> str | None:
+    """Returns why pixels cannot be prepared like this for such an input; None where they can."""
     if preprocess is None:
         return None
+    if not dtype.startswith("float"):
+        return f"it is {dtype}, expected floating-point numbers"
     if len(shape) != 4:
         return f"its shape is {list(shape)}, expected four dimensions"
     channels = shape[1 if preprocess.layout == "NCHW" else 3]
+    if not all(map(math.isfinite, (preprocess.scale, *preprocess.mean, *preprocess.std))):
+        return "scale, mean and std must be finite"
     for key, values in (("mean", preprocess.mean), ("std", preprocess.std)):
         if len(values) != 1 and len(values) != channels:
             return f"{key} has {len(values)} values, expected 1 or {channels}"
@@ -161,6 +165,8 @@ def _check_files(plan: Manifest) -> None:
                 raise ManifestError(f"segment {segment_name!r}: the file {file!r} is not listed under files")
     if plan.golden is not None and plan.golden.file not in plan.files:
         raise ManifestError(f"manifest.json: the golden file {plan.golden.file!r} is not listed under files")
+    if plan.golden is not None and not math.isfinite(plan.golden.tolerance):
+        raise ManifestError(f"manifest.json: the golden tolerance is {plan.golden.tolerance}, not finite")
 
 
 def _check_flow(plan: Manifest) -> None:

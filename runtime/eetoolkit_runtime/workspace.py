@@ -255,7 +255,13 @@ class Workspace:
         step.after = {slot: after[slot] for slot in step.live}
         if step.exit is not None:
             step.exit_index = layout.exits[step.exit.name]
-            step.confidence = memoryview(step.after[step.exit.confidence].array.reshape(-1).data)
+            confidence = step.after[step.exit.confidence].array
+            if confidence.size != 1:
+                raise RunError(
+                    f"segment {step.name!r}: the confidence {step.exit.confidence!r} has {confidence.size} values, "
+                    "expected one"
+                )
+            step.confidence = memoryview(confidence.reshape(-1).data)
             step.outputs = tuple((name, step.after[slot]) for name, slot in step.exit.outputs.items())
 
     def _bind(self, step: Step) -> None:
