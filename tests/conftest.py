@@ -2,84 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
-from networks import CASES
-from networks.case import Array, Case, Inputs
-from networks.formulas import confidence
-from networks.reference import Exits, reference, split, thresholds_between
 
-import eetoolkit as ee
-
-ROWS = 7
-
-
-@dataclass(frozen=True)
-class Compiled:
-    """A network, the bundle that it was exported to, and what it must give."""
-
-    case: Case
-    model: Any
-    bundle: ee.Bundle
-
-    def expected(self, inputs: Inputs) -> list[Exits]:
-        """Returns every exit's outputs for each row, as the network itself computes them."""
-        return [reference(self.case, self.model, row) for row in split(inputs)]
-
-    @cached_property
-    def samples(self) -> dict[str, Samples]:
-        """Random rows, and rows made of digits."""
-        given = {"random": self.case.random(ROWS, seed=1), "real": self.case.real(ROWS, None)}
-        return {kind: Samples(self.case, inputs, self.expected(inputs)) for kind, inputs in given.items()}
-
-
-@dataclass(frozen=True)
-class Samples:
-    """Rows of inputs, what every exit must give for each, and thresholds at which several exits fire."""
-
-    case: Case
-    inputs: Inputs
-    expected: list[Exits]
-
-    @cached_property
-    def rows(self) -> list[Inputs]:
-        """The inputs of each row."""
-        return split(self.inputs)
-
-    @cached_property
-    def confidences(self) -> Array:
-        """Every exit's confidence for each row, shape (rows, exits), by the formula."""
-        return np.stack([
-            np.concatenate([
-                confidence(row[name]["logits"], "max_prob", self.case.scales.get(name, "logits"), axis=self.case.axis)
-                for row in self.expected
-            ])
-            for name in self.case.exits
-        ], axis=1)  # fmt: skip
-
-    @cached_property
-    def decisions(self) -> tuple[dict[str, float | None], list[str]]:
-        """Thresholds, and the exit at which each row must answer."""
-        limits, answered = thresholds_between(self.confidences)
-        exits = self.case.exits
-        return dict(zip(exits, limits, strict=False)), [exits[index] for index in answered]
+if TYPE_CHECKING:
+    from networks.compiled import Compiled
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts the tests of one network next to each other, so that `pytest -n` exports it in one worker."""
+    names = {item: _network(item) for item in items}
     files = {path: number for number, path in enumerate(dict.fromkeys(item.path for item in items))}
-    networks = {name: number for number, name in enumerate(CASES)}
+    networks = {name: number for number, name in enumerate(dict.fromkeys(names.values()))}
+    items.sort(key=lambda item: (files[item.path], networks[names[item]]))
 
-    def place(item: pytest.Item) -> tuple[int, int]:
-        parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
-        return files[item.path], networks.get(str(parameters.get("compiled")), -1)
 
-    items.sort(key=place)
+def _network(item: pytest.Item) -> str | None:
+    parameters = getattr(item, "callspec", None)
+    return None if parameters is None else parameters.params.get("compiled")
 
 
 @pytest.fixture(scope="session")
@@ -92,22 +33,12 @@ def compiled(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, _compiled: dict[str, Compiled]
 ) -> Compiled:
     """Returns the network that the test's parameter names, exported once in this process."""
+    from networks import CASES  # torch and transformers, which the device's tests do without
+    from networks.compiled import Compiled, export_case
+
     name = request.param
     if name not in _compiled:
         case, folder = CASES[name], tmp_path_factory.mktemp(name)
         model = case.build(folder)
         _compiled[name] = Compiled(case, model, export_case(case, model, folder / f"{name}.ee"))
     return _compiled[name]
-
-
-def export_case(case: Case, model: Any, path: Path, **options: Any) -> ee.Bundle:
-    """Exports a network as its case says."""
-    example, golden = case.random(2), case.real(8, None)
-    return ee.export(
-        model,
-        example if case.by_name else tuple(example.values()),
-        path,
-        criterion=case.criterion(),
-        golden_inputs=golden if case.by_name else tuple(golden.values()),
-        **{**case.options, **options},
-    )

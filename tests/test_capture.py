@@ -15,7 +15,6 @@ import torch
 from networks.case import Array, seeded
 from networks.files import scikit_learn
 from networks.forms import AsDict, Detector, Layers, Mixed, Single
-from networks.images import Branchy
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 from torch.nn import functional
@@ -329,6 +328,20 @@ def save(
     return path
 
 
+def save_image_network(folder: Path) -> Path:
+    """Writes a file that reads an image, float32 of (N, 1, 8, 8)."""
+    graph = helper.make_graph(
+        [helper.make_node("Flatten", ["image"], ["x"]), helper.make_node("MatMul", ["x", "w"], ["a"])],
+        "network",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 1, 8, 8])],
+        [helper.make_tensor_value_info("a", TensorProto.FLOAT, ["N", 5])],
+        [weight("w", 64, 5)],
+    )
+    opsets = [helper.make_opsetid("", 17)]
+    onnx.save_model(helper.make_model(graph, opset_imports=opsets, ir_version=8), folder / "image.onnx")
+    return folder / "image.onnx"
+
+
 @pytest.mark.parametrize("opset", [11, 12])
 def test_an_opset_below_13_is_refused(opset: int, refuse: Refuse, tmp_path: Path) -> None:
     assert refuse(save(tmp_path, opset=opset)) == (
@@ -632,10 +645,10 @@ def test_a_threshold_may_be_a_number_of_numpy(tmp_path: Path) -> None:
     assert exported.exits["a"].threshold == 0.25
 
 
-def test_preprocess_of_an_unknown_input_is_refused(refuse: Refuse) -> None:
-    assert refuse(module(Branchy), IMAGES, preprocess={"picture": {"layout": "NCHW", "resize": [8, 8]}}) == (
-        "preprocess names 'picture'; the inputs are image"
-    )
+def test_preprocess_of_an_unknown_input_is_refused(refuse: Refuse, tmp_path: Path) -> None:
+    assert refuse(
+        save_image_network(tmp_path), IMAGES, preprocess={"picture": {"layout": "NCHW", "resize": [8, 8]}}
+    ) == ("preprocess names 'picture'; the inputs are image")
 
 
 @pytest.mark.parametrize(
@@ -652,8 +665,10 @@ def test_preprocess_of_an_unknown_input_is_refused(refuse: Refuse) -> None:
     ],
     ids=["layout", "no_layout", "no_size", "unknown", "mean", "std", "other_size", "no_mapping"],
 )
-def test_preprocess_that_does_not_fit_is_refused(options: Any, parts: tuple[str, ...], refuse: Refuse) -> None:
-    text = refuse(module(Branchy), IMAGES, preprocess={"image": options})
+def test_preprocess_that_does_not_fit_is_refused(
+    options: Any, parts: tuple[str, ...], refuse: Refuse, tmp_path: Path
+) -> None:
+    text = refuse(save_image_network(tmp_path), IMAGES, preprocess={"image": options})
     assert says(text, "preprocess of 'image'", *parts)
 
 

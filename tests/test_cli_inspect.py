@@ -43,7 +43,8 @@ def test_header_says_what_goes_in_and_comes_out(bundle: Path) -> None:
 def test_header_tells_preprocess_notes_and_single_row_bundles(tmp_path: Path) -> None:
     picture = TensorSpec(name="x", dtype="float32", shape=("batch", 3, 8, 9))
     folder = edit(
-        chain().save(tmp_path / "b.ee"), inputs=(picture,), batch=1, notes=("two gates stay inside",), fallback="most_confident",
+        chain().save(tmp_path / "b.ee"), inputs=(picture,), batch=1, notes=("two gates stay inside",),
+        fallback="most_confident",
         preprocess={"x": Preprocess(layout="NCHW", resize=(8, 9), std=(1.0, 2.0, 3.0))},
     )  # fmt: skip
     lines = inspect(folder).stdout.splitlines()

@@ -8,15 +8,14 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import Compiled, Samples, export_case
 from networks import CASES
 from networks.case import seeded
+from networks.compiled import Compiled, Samples, export_case
 from networks.files import Layers3
 from networks.forms import Branching, Dead, Layers, Mixed
 from networks.reference import Exits, split
 from networks.sequences import VOCABULARY, Tied
 from torch import Tensor
-from transformers.modeling_outputs import SequenceClassifierOutput
 
 import eetoolkit as ee
 
@@ -347,6 +346,8 @@ def test_an_output_that_is_none_is_passed_over(tmp_path: Path) -> None:
 
 
 def test_a_model_output_of_transformers_has_its_fields_as_exits(tmp_path: Path) -> None:
+    from transformers.modeling_outputs import SequenceClassifierOutput
+
     class Wrapped(Layers):
         def forward(self, x: Tensor) -> SequenceClassifierOutput:
             early, _, late = self.logits(x)

@@ -399,7 +399,7 @@ def test_a_kill_during_an_export_leaves_the_old_bundle_or_the_new_one_or_nothing
     scenario = """
         import numpy as np
         import eetoolkit
-        from eetoolkit_exporters import export  # so that no child has to import it
+        from eetoolkit_exporters.export import export  # so that no child has to import it
 
         x = np.zeros((2, 4), np.float32)
         before = old.with_suffix(".ee")

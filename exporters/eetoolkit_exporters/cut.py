@@ -42,13 +42,14 @@ def cut(network: Network) -> list[CutSegment]:
         ExportError: An exit that is not a function of the input.
     """
     needs = _Needs(network.graph)
-    closures = [needs.closure(exit_values(exit_)) for exit_ in network.exits]
+    outputs = [needs.closure(exit_.outputs.values()) for exit_ in network.exits]
+    closures = [needs.closure(exit_values(exit_), known) for exit_, known in zip(network.exits, outputs, strict=True)]
     for exit_, closure in zip(network.exits, closures, strict=True):
         if not needs.reads_input(closure, set(network.temperatures)):
             raise ExportError(f"exit {exit_.name!r} is not a function of the input: it is the same for every input")
     order = list(range(len(closures)))
     if not network.ordered:
-        order = _by_depth([needs.closure(exit_.outputs.values()) for exit_ in network.exits])
+        order = _by_depth(outputs)
     owner: dict[ir.Node, int] = {}
     for position, index in enumerate(order):
         for node in closures[index]:
@@ -87,9 +88,9 @@ class _Needs:
                 values.update(dict.fromkeys(sorted(captured, key=lambda value: str(value.name))))
         return values
 
-    def closure(self, values: Iterable[ir.Value]) -> set[ir.Node]:
-        """Returns every node that `values` depend on."""
-        found: set[ir.Node] = set()
+    def closure(self, values: Iterable[ir.Value], known: Iterable[ir.Node] = ()) -> set[ir.Node]:
+        """Returns every node that `values` depend on, and `known` ones, whose own needs are among them."""
+        found = set(known)
         waiting = [producer for value in values if (producer := value.producer()) is not None]
         while waiting:
             node = waiting.pop()

@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import BertConfig, BertModel
 
 from networks.case import Case, Draw, Inputs, Real, pixels, seeded
 
@@ -74,6 +73,8 @@ class Bert(nn.Module):
     """Hugging Face's BertModel, unmodified, with a head on every hidden state."""
 
     def __init__(self) -> None:
+        from transformers import BertConfig, BertModel  # 3 s to import
+
         super().__init__()
         config = BertConfig(
             vocab_size=VOCABULARY, hidden_size=16, num_hidden_layers=3, num_attention_heads=2, intermediate_size=32,
