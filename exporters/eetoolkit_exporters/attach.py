@@ -100,6 +100,8 @@ def attach_exits(
                 name for name in known if name
             ]
             raise ExportError(f"the backbone has no module {path!r}; it has {', '.join(near[:8])}")
+    if FINAL in heads:
+        raise ExportError(f"{FINAL!r} is what the backbone's own output is called; no head can stand at that path")
     if len(set(heads)) != len(heads):
         raise ExportError(f"a path stands twice in {list(heads)}")
     if isinstance(heads, Mapping):

@@ -200,6 +200,7 @@ def _capture_cascade(
     opsets: dict[str, int] = {}
     for number, ((graph, outputs), stage) in enumerate(zip(graphs, source.stages, strict=True)):
         prefix = f"stage{number}."
+        graph.outputs.clear()
         for value in list(graph.inputs):
             name = stage.inputs[str(value.name)]
             kept = shared.setdefault(name, value)
@@ -210,6 +211,7 @@ def _capture_cascade(
                 )
             if kept is not value:
                 value.replace_all_uses_with(kept)
+                outputs = {key: kept if output is value else output for key, output in outputs.items()}  # noqa: PLW2901
             else:
                 kept.name = name
         found.update({f"{prefix}{name}": value for name, value in outputs.items()})
@@ -221,7 +223,6 @@ def _capture_cascade(
             for value in node.outputs:
                 value.name = f"{prefix}{value.name}"
         opsets.update(graph.opset_imports)
-        graph.outputs.clear()
         graph.inputs.clear()
         graph.initializers.clear()
         stage_nodes = list(graph)

@@ -7,6 +7,7 @@ import os
 import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +152,7 @@ def _thresholds(criteria: Mapping[str, Criterion], threshold: ThresholdSpec) -> 
     found = {}
     for name, criterion in criteria.items():
         value = given.get(name)
-        if value is not None and (not isinstance(value, int | float) or math.isnan(value)):
+        if value is not None and (not isinstance(value, Real) or math.isnan(value)):
             raise ExportError(f"exit {name!r}: threshold is {value!r}, expected a number")
         found[name] = default_threshold(criterion) if value is None else float(value)
     return found

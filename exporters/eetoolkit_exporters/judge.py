@@ -64,7 +64,7 @@ def judge(network: Network, criteria: Mapping[str, Criterion]) -> dict[str, Crit
         network.graph.inputs.append(temperature)
         network.temperatures[str(temperature.name)] = 1.0
         scores = exit_.outputs[criterion.output] if criterion.output else next(iter(exit_.outputs.values()))
-        builder = _Builder(network.graph, _opset(scores, network), f"{exit_.name}_", used)
+        builder = _Builder(network.graph, opset_of(scores, network), f"{exit_.name}_", used)
         exit_.confidence = _append(builder, exit_, scores, criterion, temperature)
         judged[exit_.name] = msgspec.structs.replace(criterion, temperature=str(temperature.name))
     return judged
@@ -196,10 +196,17 @@ def _class_axis(exit_: NetworkExit, scores: ir.Value, criterion: Criterion) -> t
     return shape, axis, classes
 
 
-def _opset(value: ir.Value, network: Network) -> int:
-    producer = value.producer()
-    if producer is not None and producer.domain == "" and producer.version is not None:
-        return producer.version
+def opset_of(value: ir.Value, network: Network) -> int:
+    """Returns the opset of the stage that makes `value`: that of the nearest standard operator before it."""
+    waiting, seen = [value], {value}
+    while waiting:
+        producer = waiting.pop(0).producer()
+        if producer is not None and producer.domain == "" and producer.version is not None:
+            return producer.version
+        for source in producer.inputs if producer is not None else ():
+            if source is not None and source not in seen:
+                seen.add(source)
+                waiting.append(source)
     return network.graph.opset_imports.get("", 20)
 
 

@@ -49,7 +49,10 @@ def reference(
         outputs = {output: found[flat] for output, flat in exits[name].items()}
         scores = outputs[criteria[name].output or next(iter(outputs))]
         temperature = (temperatures or {}).get(name, 1.0)
-        visits.append(Visit(name, outputs, float(confidence(scores, criteria[name], temperature).item())))
+        found_confidence = confidence(scores, criteria[name], temperature)
+        if found_confidence.size != 1:
+            raise ExportError(f"exit {name!r}: one row of inputs gives {found_confidence.size} rows of outputs")
+        visits.append(Visit(name, outputs, float(found_confidence.item())))
     return Sample(dict(row), tuple(visits))
 
 
@@ -75,13 +78,14 @@ def by_name(source: Source, inputs: Any) -> dict[str, Array]:
 
 
 def rows_of(arrays: Mapping[str, Array]) -> list[dict[str, Array]]:
-    """Splits inputs along their leading dimension; inputs of no dimensions go to every row."""
-    counts = {len(array) for array in arrays.values() if array.ndim}
+    """Splits inputs along their leading dimension; inputs of one row or no dimensions go to every row."""
+    counts = {len(array) for array in arrays.values() if array.ndim} - {1}
     if len(counts) > 1:
         return [dict(arrays)]
+    rows = counts.pop() if counts else 1
     return [
-        {name: array[i : i + 1] if array.ndim else array for name, array in arrays.items()}
-        for i in range(counts.pop() if counts else 1)
+        {name: array[i : i + 1] if array.ndim and len(array) == rows else array for name, array in arrays.items()}
+        for i in range(rows)
     ]
 
 
@@ -105,12 +109,16 @@ def source_samples(
     if not golden:
         raise InputError("verify: the bundle has no golden samples to draw random inputs from")
     names = [spec.name for spec in opened.manifest.inputs]
-    source = open_source(model, dict(golden[0].inputs) if len(names) > 1 else golden[0].inputs[names[0]])
-    if list(source.inputs) != names:
-        source = open_source(model, tuple(golden[0].inputs[name] for name in names), names)
+    source = _reopen(model, golden[0].inputs, names)
     chosen = choose_exits(source, exits)
     if missing := set(opened.exits) - set(chosen):
         raise ExportError(f"the model has no exits {sorted(missing)}; it has {', '.join(chosen)}")
+    for name in opened.exits:
+        if set(chosen[name]) != set(opened.exits[name].outputs):
+            raise ExportError(
+                f"exit {name!r}: the model's outputs are {', '.join(chosen[name])}, the bundle's "
+                f"{', '.join(opened.exits[name].outputs)}; pass the `exits` of the export"
+            )
     rows = rows_of(by_name(source, inputs)) if inputs is not None else []
     rng = np.random.default_rng(seed)
     rows += [{name: _like([s.inputs[name] for s in golden], rng) for name in names} for _ in range(fresh)]
@@ -123,6 +131,16 @@ def source_samples(
     }
     order = list(opened.exits)
     return [*golden, *(reference(source, row, chosen, criteria, order, temperatures) for row in rows)]
+
+
+def _reopen(model: Any, example: Mapping[str, Array], names: Sequence[str]) -> Source:
+    """Opens a source by the bundle's input names where it knows them, else in the bundle's order."""
+    if len(names) > 1:
+        try:
+            return open_source(model, dict(example))
+        except ExportError:
+            pass  # the bundle's names are not the model's own: `input_names`, or a forward without names
+    return open_source(model, tuple(example[name] for name in names), names)
 
 
 def _like(golden: Sequence[Array], rng: np.random.Generator) -> Array:

@@ -59,8 +59,10 @@ def choose_exits(source: Source, exits: ExitSpec | None) -> dict[str, dict[str, 
         wanted = exits[name] if isinstance(exits, Mapping) else name
         if name in chosen:
             raise ExportError(f"two exits are called {name!r}; give each its own name")
-        if isinstance(wanted, Mapping):
+        if isinstance(wanted, Mapping) and wanted:
             chosen[name] = dict(wanted)
+        elif not isinstance(wanted, str):
+            raise ExportError(f"exit {name!r} is {wanted!r}, expected an output's name or a mapping of outputs")
         elif wanted in source.exits:
             chosen[name] = source.exits[wanted]
         else:
@@ -311,7 +313,7 @@ def to_tensor(value: Any) -> torch.Tensor:
     """Returns a tensor or anything array-like as a tensor in main memory, without gradients."""
     if isinstance(value, torch.Tensor):
         return value.detach().cpu()
-    return torch.from_numpy(np.ascontiguousarray(to_array(value)))
+    return torch.from_numpy(np.asarray(to_array(value), order="C"))
 
 
 def to_array(value: Any) -> Array:

@@ -12,7 +12,7 @@ from eetoolkit_runtime.errors import ExportError
 
 def tidy(model: ir.Model, *, infer_shapes: bool) -> ir.Model:
     """Returns the model with functions inlined, constants as initializers, unused nodes gone, every node's opset
-    written on it, nodes in topological order, names unique, and no output that is an input or stands twice.
+    written on it, nodes in topological order, and names unique.
 
     Raises:
         ExportError: A graph that has no valid order, or functions that call each other for ever.
@@ -37,6 +37,5 @@ def tidy(model: ir.Model, *, infer_shapes: bool) -> ir.Model:
     finally:
         logger.setLevel(level)
     for node in model.graph.all_nodes():
-        if node.version is None:
-            node.version = model.opset_imports.get(node.domain, 1)
+        node.version = model.opset_imports.get(node.domain, 1)
     return model

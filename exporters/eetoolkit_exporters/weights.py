@@ -46,6 +46,7 @@ class WeightFiles:
             and tensor.dtype != ir.DataType.STRING
         ]
         keys = [_content(tensor) for _, tensor in tensors]
+        _inline_small(model)
         path = self.folder / f"{stem}.bin"
         fresh: dict[bytes, tuple[int, int]] = {}
         with path.open("wb") as file:
@@ -76,6 +77,14 @@ class WeightFiles:
 def _content(tensor: ir.TensorProtocol) -> bytes:
     """Returns a key that two tensors share only if they are equal in dtype, shape and every bit."""
     sha = hashlib.sha256(f"{tensor.dtype} {list(tensor.shape)} ".encode())
-    array = tensor.numpy()
-    sha.update(array.data if array.flags.c_contiguous and array.ndim else tensor.tobytes())
+    sha.update(tensor.tobytes())
     return sha.digest()
+
+
+def _inline_small(model: ir.Model) -> None:
+    """Reads small tensors that lie in a file of the user's, which the bundle will not have."""
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            tensor = value.const_value
+            if isinstance(tensor, ir.ExternalTensor) and tensor.nbytes < INLINE_BYTES:
+                value.const_value = ir.tensor(tensor.numpy(), dtype=tensor.dtype, name=value.name)

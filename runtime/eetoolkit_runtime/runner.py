@@ -27,7 +27,7 @@ from eetoolkit_runtime.workspace import Layout, Workspace
 Load = Literal["lazy", "background", "eager"]
 Thresholds = Mapping[str, float | None]
 
-_SHAPES_KEPT = 16  # input shapes whose buffers are kept; the one used longest ago goes first
+_SHAPES_KEPT = 16  # input shapes whose buffers are kept; the one met longest ago goes first
 
 
 class Runner:
