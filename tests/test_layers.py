@@ -14,7 +14,6 @@ import pytest
 from plans import chain, looped
 
 import eetoolkit
-import eetoolkit_exporters
 import eetoolkit_runtime
 
 ROOT = Path(__file__).parent.parent
@@ -149,12 +148,12 @@ def test_importing_the_product_loads_nothing_of_the_host() -> None:
 # Public names
 
 
-@pytest.mark.parametrize("package", [eetoolkit, eetoolkit_runtime, eetoolkit_exporters], ids=lambda p: p.__name__)
+@pytest.mark.parametrize("package", [eetoolkit, eetoolkit_runtime], ids=lambda p: p.__name__)
 def test_every_public_name_can_be_imported(package: object) -> None:
     assert [name for name in package.__all__ if getattr(package, name, None) is None] == []  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("package", [eetoolkit_runtime, eetoolkit_exporters], ids=lambda p: p.__name__)
+@pytest.mark.parametrize("package", [eetoolkit_runtime], ids=lambda p: p.__name__)
 def test_everything_that_a_package_imports_for_its_users_is_exported(package: object) -> None:
     tree = ast.parse(Path(str(package.__file__)).read_text(encoding="utf-8"))  # type: ignore[attr-defined]
     names = {
@@ -165,7 +164,7 @@ def test_everything_that_a_package_imports_for_its_users_is_exported(package: ob
     assert names == set(package.__all__)  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("package", [eetoolkit, eetoolkit_runtime, eetoolkit_exporters], ids=lambda p: p.__name__)
+@pytest.mark.parametrize("package", [eetoolkit, eetoolkit_runtime], ids=lambda p: p.__name__)
 def test_public_names_are_listed_in_order_and_once(package: object) -> None:
     assert list(package.__all__) == sorted(set(package.__all__))  # type: ignore[attr-defined]
 

@@ -17,12 +17,14 @@ from eetoolkit_exporters.source import CascadeSource, OnnxSource, Source, TorchS
 from eetoolkit_exporters.tidy import tidy
 from eetoolkit_runtime.errors import ExportError
 from eetoolkit_runtime.inputs import BATCH
+from eetoolkit_runtime.verify import difference
 
 DynamicShapes = Mapping[str, Mapping[int, str]]
 """Dynamic dimensions beside the batch: for an input's name, {axis: symbol}."""
 
 MIN_OPSET = 13
 _MAX_REASON = 400
+_REPEATABLE = 1e-4  # reductions on several threads may differ in rounding
 
 
 @dataclass
@@ -82,6 +84,8 @@ def _capture_single(
         names = [flat for outputs in source.exits.values() for flat in outputs.values()]
         model = tidy(model, infer_shapes=False)
     else:
+        if dynamic_shapes:
+            raise ExportError(f"dynamic_shapes is for torch networks; {source.path} says itself which sizes vary")
         model = tidy(_read_onnx(source), infer_shapes=True)
         names = [str(value.name) for value in model.graph.outputs]
     return model.graph, dict(zip(names, model.graph.outputs, strict=True))
@@ -109,9 +113,21 @@ def _export_torch(source: TorchSource, *, dynamic_batch: bool, dynamic_shapes: D
         name: {0: BATCH} if dynamic_batch and tensor.ndim else {}
         for name, tensor in zip(source.inputs, tensors, strict=True)
     }
+    if dynamic_shapes is not None and not isinstance(dynamic_shapes, Mapping):
+        raise ExportError(f"dynamic_shapes is {dynamic_shapes!r}, expected {{input: {{axis: symbol}}}}")
+    if not isinstance(dynamic_shapes, Mapping | None):
+        raise ExportError(f"dynamic_shapes is {dynamic_shapes!r}, expected {{input: {{axis: symbol}}}}")
     for name, axes in (dynamic_shapes or {}).items():
         if name not in dynamic:
             raise ExportError(f"dynamic_shapes names {name!r}; the inputs are {', '.join(dynamic)}")
+        if not isinstance(axes, Mapping):
+            raise ExportError(f"dynamic_shapes of {name!r} is {axes!r}, expected {{axis: symbol}}: {{1: 'length'}}")
+        rank = source.inputs[name].ndim
+        if bad := [axis for axis in axes if not isinstance(axis, int) or not 0 <= axis < rank]:
+            raise ExportError(f"dynamic_shapes of {name!r}: axis {bad[0]!r}, expected 0 to {rank - 1}")
+        rank = source.inputs[name].ndim
+        if not isinstance(axes, Mapping) or not all(isinstance(axis, int) and 0 <= axis < rank for axis in axes):
+            raise ExportError(f"dynamic_shapes of {name!r} is {axes!r}, expected {{axis below {rank}: symbol}}")
         dynamic[name].update(axes)
     any_dynamic = any(dynamic.values())
     with _quiet() as printed:
@@ -125,26 +141,55 @@ def _export_torch(source: TorchSource, *, dynamic_batch: bool, dynamic_shapes: D
                 verbose=False,
             )
         except Exception as error:
+            if fixed := _FIXED.search(_everything(error)):
+                size, number, axis = map(int, fixed.groups())
+                raise _fixed(list(dynamic.items())[number], axis, size) from error
             raise ExportError(f"torch cannot export the network: {_reason(error)}") from error
     if program is None:
         raise ExportError(f"torch cannot export the network: {printed.getvalue()[-_MAX_REASON:]}")
     model: ir.Model = program.model
     for value, (name, axes) in zip(model.graph.inputs, dynamic.items(), strict=True):
-        for axis, symbol in axes.items():
+        for axis in axes:
             if value.shape is not None and isinstance(value.shape[axis], int):
-                fix = (
-                    "pass dynamic_batch=False, or do not write the batch size into the network"
-                    if axis == 0
-                    else ("leave it out of dynamic_shapes, or do not write its size into the network")
-                )
-                raise ExportError(
-                    f"input {name!r}: the network fixes dimension {axis} ({symbol}) at {value.shape[axis]}; {fix}"
-                )
+                raise _fixed((name, axes), axis, value.shape[axis])
+    _mend_shapes(model)
     ir.convenience.rename_values(
         [value for value in model.graph.initializers.values() if (value.name or "").startswith("module.")],
         [name.removeprefix("module.") for name in list(model.graph.initializers) if name.startswith("module.")],
     )
     return model
+
+
+_FIXED = re.compile(r"inferred a static shape of (\d+) for dimension inputs\['tensors'\]\[(\d+)\]\.shape\[(\d+)\]")
+
+
+def _fixed(dynamic: tuple[str, Mapping[int, str]], axis: int, size: object) -> ExportError:
+    name, axes = dynamic
+    fix = (
+        "pass dynamic_batch=False with an example of one row, or do not write the batch size into the network"
+        if axis == 0
+        else "leave it out of dynamic_shapes, or do not write its size into the network"
+    )
+    return ExportError(f"input {name!r}: the network fixes dimension {axis} ({axes[axis]}) at {size}; {fix}")
+
+
+def _mend_shapes(model: ir.Model) -> None:
+    """Puts symbols where torch wrote the example's size: its meta kernels of LSTM and GRU fix the length."""
+    symbols = {dim.value for value in model.graph.inputs for dim in value.shape or () if not isinstance(dim, int)}
+    symbols.discard(None)
+    values = [value for node in model.graph for value in node.outputs if value.shape is not None]
+    shapes = [value.shape for value in values]
+    for value in values:
+        value.shape = None
+    ir.passes.common.ShapeInferencePass(check_type=False, strict_mode=False)(model)
+    for value, shape in zip(values, shapes, strict=True):
+        found = value.shape
+        value.shape = shape
+        if found is not None and shape is not None and len(found) == len(shape):
+            value.shape = ir.Shape(
+                mine if isinstance(dim, int) and not isinstance(mine, int) and mine.value in symbols else dim
+                for mine, dim in zip(found, shape, strict=True)
+            )
 
 
 def _read_onnx(source: OnnxSource) -> ir.Model:
@@ -247,12 +292,20 @@ def _quiet() -> Iterator[io.StringIO]:
         logging.disable(logging.NOTSET)
 
 
-def _reason(error: BaseException) -> str:
-    """Shortens torch's error to what a user can act on: the innermost cause and the line of the network's own code."""
+def _chain(error: BaseException) -> list[BaseException]:
     chain: list[BaseException] = [error]
     while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
         chain.append(cause)
-    everything = "\n".join(str(part) for part in chain)
+    return chain
+
+
+def _everything(error: BaseException) -> str:
+    return "\n".join(str(part) for part in _chain(error))
+
+
+def _reason(error: BaseException) -> str:
+    """Shortens torch's error to what a user can act on: the innermost cause and the line of the network's own code."""
+    chain, everything = _chain(error), _everything(error)
     innermost = next((part for part in reversed(chain) if str(part).strip()), error)
     text = next((line.strip() for line in str(innermost).splitlines() if line.strip()), type(innermost).__name__)
     if "data-dependent expression" in everything:
@@ -276,6 +329,9 @@ def check_deterministic(graph: ir.Graph) -> None:
     Raises:
         ExportError: Names them.
     """
+    dropping = [node for node in graph.all_nodes() if node.op_type == "Dropout" and _is_training(node)]
+    if dropping:
+        raise ExportError("the network drops values at random (Dropout in training mode): switch it off, model.eval()")
     random = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
     found = sorted({node.op_type for node in graph.all_nodes() if node.domain == "" and node.op_type in random})
     if found:
@@ -283,3 +339,23 @@ def check_deterministic(graph: ir.Graph) -> None:
             f"the network draws random numbers in evaluation ({', '.join(found)}); an export must be deterministic: "
             "replace the sampling by its decision (argmax, p > 0.5)"
         )
+
+
+def _is_training(dropout: ir.Node) -> bool:
+    mode = dropout.inputs[2] if len(dropout.inputs) > 2 else None
+    return mode is not None and (mode.const_value is None or bool(mode.const_value.numpy()))
+
+
+def check_repeatable(source: Source) -> None:
+    """Refuses a network that answers the same inputs differently when it is called twice.
+
+    Raises:
+        ExportError: Names the output.
+    """
+    first, second = source.run(source.inputs), source.run(source.inputs)
+    for name, array in first.items():
+        if difference(second[name], array) > _REPEATABLE:
+            raise ExportError(
+                f"the network gives another {name!r} when it is called twice with the same inputs: it draws random "
+                "numbers (functional.dropout without training=False?) or keeps state; an export must be deterministic"
+            )

@@ -102,7 +102,12 @@ class _Needs:
 
     def reads_input(self, nodes: Iterable[ir.Node], constants: set[str]) -> bool:
         """Returns whether any node reads a graph input other than `constants`."""
-        return any(value.is_graph_input() and value.name not in constants for node in nodes for value in self.of(node))
+        return any(
+            value.is_graph_input() and value.name not in constants
+            for node in nodes
+            if node.op_type not in {"Shape", "Size"}  # an input's shape says nothing about what is in it
+            for value in self.of(node)
+        )
 
 
 def _by_depth(closures: Sequence[set[ir.Node]]) -> list[int]:

@@ -16,7 +16,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 import torch
 
-from eetoolkit_exporters.capture import DynamicShapes, Network, capture, check_deterministic
+from eetoolkit_exporters.capture import DynamicShapes, Network, capture, check_deterministic, check_repeatable
 from eetoolkit_exporters.cut import cut
 from eetoolkit_exporters.emit import Details, emit
 from eetoolkit_exporters.judge import CriterionSpec, choose_criteria, default_threshold, judge
@@ -32,6 +32,7 @@ from eetoolkit_exporters.source import (
 )
 from eetoolkit_runtime.bundle import Bundle, load
 from eetoolkit_runtime.errors import ExportError
+from eetoolkit_runtime.inputs import BATCH
 from eetoolkit_runtime.plan import Criterion, Manifest, Preprocess, encode
 from eetoolkit_runtime.store import MANIFEST, check_target, commit, staging
 from eetoolkit_runtime.validate import preprocess_problem, validate
@@ -92,18 +93,20 @@ def export(  # noqa: PLR0913 - the choices of one command, each with a default
     chosen = choose_exits(source, exits)
     network = capture(source, chosen, dynamic_batch=dynamic_batch, dynamic_shapes=dynamic_shapes)
     check_deterministic(network.graph)
+    check_repeatable(source)
     separate_exits(network)
     criteria = judge(network, choose_criteria(network.exits, criterion))
     segments = cut(network)
-    samples = golden_samples(source, chosen, criteria, golden_inputs, [segment.exit.name for segment in segments])
+    order = [segment.exit.name for segment in segments]
+    samples = golden_samples(source, _batched(network), chosen, criteria, golden_inputs, order)
     details = Details(
         name=name or target.stem,
         created_with=_provenance(source, network),
         criteria=criteria,
         thresholds=_thresholds(criteria, threshold),
         tolerance=DEFAULT_TOLERANCE,
-        labels=None if labels is None else tuple(map(str, labels)),
-        preprocess=_preprocess(source, preprocess),
+        labels=_labels(labels),
+        preprocess=_preprocess(source, network, preprocess),
     )
     _check_labels(network, criteria, details.labels)
     with staging(target) as folder:
@@ -152,10 +155,16 @@ def _thresholds(criteria: Mapping[str, Criterion], threshold: ThresholdSpec) -> 
     found = {}
     for name, criterion in criteria.items():
         value = given.get(name)
-        if value is not None and (not isinstance(value, Real) or math.isnan(value)):
-            raise ExportError(f"exit {name!r}: threshold is {value!r}, expected a number")
+        if value is not None and (isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value)):
+            raise ExportError(f"exit {name!r}: threshold is {value!r}, expected a finite number")
         found[name] = default_threshold(criterion) if value is None else float(value)
     return found
+
+
+def _labels(labels: Sequence[str] | None) -> tuple[str, ...] | None:
+    if isinstance(labels, str):
+        raise ExportError(f"labels is the string {labels!r}, expected a list of names")
+    return None if labels is None else tuple(map(str, labels))
 
 
 def _check_labels(network: Network, criteria: Mapping[str, Criterion], labels: tuple[str, ...] | None) -> None:
@@ -167,20 +176,63 @@ def _check_labels(network: Network, criteria: Mapping[str, Criterion], labels: t
             raise ExportError(f"got {len(labels)} labels, but exit {exit_.name!r} has {classes} classes")
 
 
-def _preprocess(source: Source, preprocess: Mapping[str, Mapping[str, Any]] | None) -> dict[str, Preprocess]:
+def _preprocess(
+    source: Source, network: Network, preprocess: Mapping[str, Mapping[str, Any]] | None
+) -> dict[str, Preprocess]:
     found: dict[str, Preprocess] = {}
+    if not isinstance(preprocess, Mapping | None):
+        raise ExportError(f"preprocess is {preprocess!r}, expected {{input: {{'layout': ..., 'resize': ...}}}}")
+    shapes = {
+        str(value.name): [dim if isinstance(dim, int) else dim.value for dim in value.shape or ()]
+        for value in network.graph.inputs
+        if value.name not in network.temperatures
+    }
     for name, options in (preprocess or {}).items():
-        if name not in source.inputs:
-            raise ExportError(f"preprocess names {name!r}; the inputs are {', '.join(source.inputs)}")
+        if name not in shapes:
+            raise ExportError(f"preprocess names {name!r}; the inputs are {', '.join(shapes)}")
+        if not isinstance(options, Mapping):
+            raise ExportError(f"preprocess of {name!r} is {options!r}, expected {{'layout': ..., 'resize': ...}}")
+        if not isinstance(options, Mapping):
+            raise ExportError(f"preprocess of {name!r} is {options!r}, expected a mapping of options")
         try:
             value = msgspec.convert(dict(options), Preprocess)
         except msgspec.ValidationError as error:
-            raise ExportError(f"preprocess of {name!r}: {error}") from error
-        problem = preprocess_problem(value, str(source.inputs[name].dtype), source.inputs[name].shape)
+            raise ExportError(
+                f"preprocess of {name!r}: {error}; expected layout NCHW or NHWC, resize [height, width], scale, "
+                "mean, std"
+            ) from error
+        problem = preprocess_problem(value, str(source.inputs[name].dtype), shapes[name])
         if problem is not None:
             raise ExportError(f"preprocess of {name!r}: {problem}")
+        size = source.inputs[name].shape[2:] if value.layout == "NCHW" else source.inputs[name].shape[1:3]
+        if value.resize != size:
+            raise ExportError(f"preprocess of {name!r}: resize is {list(value.resize)}, the example is {list(size)}")
         found[name] = value
     return found
+
+
+def _batched(network: Network) -> list[str]:
+    """Returns the inputs whose leading dimension counts rows.
+
+    Raises:
+        ExportError: None does.
+    """
+    leading = {
+        str(value.name): value.shape[0]
+        for value in network.graph.inputs
+        if value.name not in network.temperatures and value.shape is not None and len(value.shape)
+    }
+    found = [name for name, dim in leading.items() if dim == 1 or str(dim) == BATCH]
+    if leading and not found:
+        shown = ", ".join(f"{name} has {dim}" for name, dim in leading.items())
+        raise ExportError(f"no input has a batch dimension, dynamic or 1 ({shown}): pass an example of one row")
+    return found
+
+
+def _labels(labels: Sequence[str] | None) -> tuple[str, ...] | None:
+    if isinstance(labels, str):
+        raise ExportError(f"labels is the string {labels!r}, expected a list of the classes' names")
+    return None if labels is None else tuple(map(str, labels))
 
 
 def _provenance(source: Source, network: Network) -> dict[str, str | int]:

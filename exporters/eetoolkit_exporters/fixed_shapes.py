@@ -28,6 +28,7 @@ def fixed_shapes(graph: ir.Graph) -> set[ir.Value]:
     shapes: set[ir.Value] = {*graph.inputs, *graph.initializers.values()}
     contents: set[ir.Value] = set(graph.initializers.values())
     symbols = {dim for value in graph.inputs for dim in value.shape or () if not isinstance(dim, int) and dim.value}
+    symbols = {dim.value for value in graph.inputs for dim in value.shape or () if not isinstance(dim, int)} - {None}
     for node in graph:
         inputs = [value for value in node.inputs if value is not None]
         if (node.op_type in {"Shape", "Size"} and inputs[0] in shapes) or (

@@ -74,7 +74,11 @@ def _append(
     build: _Builder, exit_: NetworkExit, scores: ir.Value, criterion: Criterion, temperature: ir.Value
 ) -> ir.Value:
     shape, axis, classes = _class_axis(exit_, scores, criterion)
-    z = scores if scores.dtype == ir.DataType.FLOAT else build("Cast", scores, to=int(ir.DataType.FLOAT))
+    z = scores if scores.dtype != ir.DataType.FLOAT16 else build("Cast", scores, to=int(ir.DataType.FLOAT))
+    if criterion.scale == "logits":  # before Cast and Div, whose rounding grows with the logits' size
+        z = build("Sub", z, build.reduce("ReduceMax", z, axis, keepdims=1))
+    if scores.dtype == ir.DataType.DOUBLE:
+        z = build("Cast", z, to=int(ir.DataType.FLOAT))
     if criterion.scale == "probs":
         z = build("Log", build("Max", z, build.constant(_TINY)))
     z = build("Div", z, temperature)
@@ -103,14 +107,16 @@ def _append(
 def _reduce_positions(build: _Builder, found: ir.Value, quantile: float | None) -> ir.Value:
     """From one confidence per position to one per row."""
     flat = build("Reshape", found, build.constant([0, -1], np.int64))
+    mean = build.reduce("ReduceMean", flat, 1)
     if quantile is None:
-        return build.reduce("ReduceMean", flat, 1)
+        return mean
     count = build("Gather", build("Shape", flat), build.constant([1], np.int64))
     last = build("Cast", build("Sub", count, build.constant([1], np.int64)), to=int(ir.DataType.DOUBLE))
     index = build("Floor", build("Mul", last, build.constant(quantile, np.float64)))
     index = build("Cast", index, to=int(ir.DataType.INT64))
     lowest = build.top(flat, build("Add", index, build.constant([1], np.int64)), largest=0)
-    return build("Squeeze", build("Gather", lowest, index, axis=1), build.constant([1], np.int64))
+    chosen = build("Squeeze", build("Gather", lowest, index, axis=1), build.constant([1], np.int64))
+    return build("Where", build("IsNaN", mean), mean, chosen)  # TopK sorts NaN anywhere
 
 
 class _Builder:
@@ -134,11 +140,11 @@ class _Builder:
         name = self.name("constant")
         return self._tape.initializer(ir.tensor(np.array(value, dtype), name=name))
 
-    def reduce(self, op: str, value: ir.Value, axis: int) -> ir.Value:
+    def reduce(self, op: str, value: ir.Value, axis: int, keepdims: int = 0) -> ir.Value:
         """Reduces one axis away; its axes became an input in opset 18."""
         if self._opset < 18:
-            return self(op, value, axes=[axis], keepdims=0)
-        return self(op, value, self.constant([axis], np.int64), keepdims=0)
+            return self(op, value, axes=[axis], keepdims=keepdims)
+        return self(op, value, self.constant([axis], np.int64), keepdims=keepdims)
 
     def top(self, value: ir.Value, count: ir.Value, largest: int = 1) -> ir.Value:
         """Returns the `count` largest or smallest values of the last axis, sorted."""
@@ -162,7 +168,10 @@ def _resolve(exit_: NetworkExit, spec: str | Criterion) -> Criterion:
     try:
         criterion = msgspec.convert({"kind": spec} if isinstance(spec, str) else msgspec.to_builtins(spec), Criterion)
     except msgspec.ValidationError as error:
-        raise ExportError(f"exit {exit_.name!r}: criterion: {error}") from error
+        allowed = f"kinds: {kinds}; scales: logits, log_probs, probs"
+        raise ExportError(f"exit {exit_.name!r}: criterion: {spec}: {error} ({allowed})") from error
+    if criterion.temperature is not None:
+        raise ExportError(f"exit {exit_.name!r}: criterion: temperature is named by the export; leave it out")
     if criterion.output is None and len(exit_.outputs) > 1:
         if LOGITS not in exit_.outputs:
             raise ExportError(
@@ -180,7 +189,10 @@ def _resolve(exit_: NetworkExit, spec: str | Criterion) -> Criterion:
 def _class_axis(exit_: NetworkExit, scores: ir.Value, criterion: Criterion) -> tuple[ir.Shape, int, int]:
     shape = scores.shape
     if scores.dtype not in (ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16):
-        raise ExportError(f"exit {exit_.name!r}: {criterion.kind} reads {scores.dtype}, expected floating-point scores")
+        raise ExportError(
+            f"exit {exit_.name!r}: {criterion.kind} reads {scores.dtype}, expected floating-point scores; if it is no "
+            "exit, leave it out: exits=[...]"
+        )
     if shape is None or len(shape) < 2 or not -len(shape) <= criterion.axis < len(shape) or criterion.axis == 0:
         raise ExportError(
             f"exit {exit_.name!r}: {criterion.kind} reads shape {shape}, expected (batch, classes, ...) with the "

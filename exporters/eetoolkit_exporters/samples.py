@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from eetoolkit_exporters.source import Array, ExitSpec, Source, choose_exits, op
 from eetoolkit_runtime.bundle import Bundle, load
 from eetoolkit_runtime.errors import ExportError, InputError
 from eetoolkit_runtime.golden import Sample, Visit, read_golden
+from eetoolkit_runtime.inputs import BATCH
 from eetoolkit_runtime.plan import Criterion
 
 MAX_SAMPLES = 8  # enough to meet every exit in practice, small enough to ship
@@ -20,6 +21,7 @@ MAX_SAMPLES = 8  # enough to meet every exit in practice, small enough to ship
 
 def golden_samples(
     source: Source,
+    batched: Collection[str],
     exits: Mapping[str, Mapping[str, str]],
     criteria: Mapping[str, Criterion],
     inputs: Any,
@@ -31,7 +33,7 @@ def golden_samples(
         ExportError: Inputs that the network does not take.
     """
     arrays = source.inputs if inputs is None else by_name(source, inputs)
-    return [reference(source, row, exits, criteria, order) for row in rows_of(arrays)[:MAX_SAMPLES]]
+    return [reference(source, row, exits, criteria, order) for row in rows_of(arrays, batched)[:MAX_SAMPLES]]
 
 
 def reference(
@@ -77,15 +79,21 @@ def by_name(source: Source, inputs: Any) -> dict[str, Array]:
     return found
 
 
-def rows_of(arrays: Mapping[str, Array]) -> list[dict[str, Array]]:
-    """Splits inputs along their leading dimension; inputs of one row or no dimensions go to every row."""
-    counts = {len(array) for array in arrays.values() if array.ndim} - {1}
-    if len(counts) > 1:
-        return [dict(arrays)]
-    rows = counts.pop() if counts else 1
+def rows_of(arrays: Mapping[str, Array], batched: Collection[str]) -> list[dict[str, Array]]:
+    """Splits the `batched` inputs along their leading dimension; the others go to every row.
+
+    Raises:
+        ExportError: Inputs of different numbers of rows, or of none.
+    """
+    counts = {name: len(arrays[name]) for name in batched}
+    if len(set(counts.values())) > 1:
+        shown = ", ".join(f"{name} has {count}" for name, count in counts.items())
+        raise ExportError(f"the inputs differ in their number of rows: {shown}")
+    if 0 in counts.values():
+        raise ExportError("the inputs have no rows; pass one or more, the golden samples are made of them")
     return [
-        {name: array[i : i + 1] if array.ndim and len(array) == rows else array for name, array in arrays.items()}
-        for i in range(rows)
+        {name: array[row : row + 1] if name in counts else array for name, array in arrays.items()}
+        for row in range(max(counts.values(), default=1))
     ]
 
 
@@ -119,7 +127,8 @@ def source_samples(
                 f"exit {name!r}: the model's outputs are {', '.join(chosen[name])}, the bundle's "
                 f"{', '.join(opened.exits[name].outputs)}; pass the `exits` of the export"
             )
-    rows = rows_of(by_name(source, inputs)) if inputs is not None else []
+    batched = [spec.name for spec in opened.manifest.inputs if spec.shape and spec.shape[0] in (BATCH, 1)]
+    rows = rows_of(by_name(source, inputs), batched) if inputs is not None else []
     rng = np.random.default_rng(seed)
     rows += [{name: _like([s.inputs[name] for s in golden], rng) for name in names} for _ in range(fresh)]
     criteria = {name: exit_.criterion for name, exit_ in opened.exits.items()}

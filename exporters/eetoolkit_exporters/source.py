@@ -24,6 +24,11 @@ Model = torch.nn.Module | str | os.PathLike[str]
 ExitSpec = Sequence[str] | Mapping[str, str | Mapping[str, str]]
 """Names of exits, or for each exit the output it is or the outputs it has, by the source's own names."""
 
+_DTYPES = {
+    torch.float32, torch.float64, torch.float16, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint64,
+    torch.uint32, torch.uint16, torch.uint8, torch.bool,
+}  # fmt: skip
+
 LOGITS = "logits"
 """What the output of an exit is called that is one tensor."""
 
@@ -51,8 +56,8 @@ def choose_exits(source: Source, exits: ExitSpec | None) -> dict[str, dict[str, 
         raise ExportError("the network has no exit: its outputs are its exits, and it returned no tensor")
     if exits is None:
         return source.exits
-    if isinstance(exits, str):
-        raise ExportError(f"exits is the string {exits!r}, expected a list of names or a mapping")
+    if isinstance(exits, str) or not isinstance(exits, Sequence | Mapping):
+        raise ExportError(f"exits is {exits!r}, expected a list of names or a mapping")
     known = {flat for outputs in source.exits.values() for flat in outputs.values()}
     chosen: dict[str, dict[str, str]] = {}
     for name in exits:
@@ -103,10 +108,14 @@ class TorchSource:
         names = list(input_names) if input_names is not None else self._parameter_names(len(tensors))
         if len(names) != len(tensors) or len(set(names)) != len(names):
             raise ExportError(f"input_names are {names}, expected {len(tensors)} different names")
-        self.inputs = {name: tensor.numpy() for name, tensor in zip(names, tensors, strict=True)}
+        self.inputs = {name: _numpy(tensor, f"input {name!r}") for name, tensor in zip(names, tensors, strict=True)}
         self.exits: dict[str, dict[str, str]] = {}
-        for exit_, output, _ in walk_outputs(self.call(tensors)):
-            self.exits.setdefault(exit_, {})[output or LOGITS] = f"{exit_}.{output}" if output else exit_
+        for exit_, output, tensor in walk_outputs(self.call(tensors)):
+            _numpy(tensor, f"exit {exit_!r}")
+            flat = f"{exit_}.{output}" if output else exit_
+            if flat in (known for outputs in self.exits.values() for known in outputs.values()):
+                raise ExportError(f"two outputs are called {flat!r}; give each its own name")
+            self.exits.setdefault(exit_, {})[output or LOGITS] = flat
 
     def call(self, tensors: Sequence[torch.Tensor]) -> Any:
         """Returns what the module itself returns, without gradients.
@@ -121,7 +130,9 @@ class TorchSource:
                 return self.module(*tensors)
         except Exception as error:
             shapes = ", ".join(f"{tuple(tensor.shape)} {tensor.dtype}".replace("torch.", "") for tensor in tensors)
-            raise ExportError(f"the network fails on the example inputs ({shapes}): {error}") from error
+            raise ExportError(
+                f"the network fails on the example inputs ({shapes}): {' '.join(str(error).split())}"
+            ) from error
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Returns the outputs by name, as eager PyTorch computes them."""
@@ -158,9 +169,10 @@ def walk_outputs(outputs: Any) -> Iterator[tuple[str, str | None, torch.Tensor]]
     for name, value in items:
         if isinstance(value, torch.Tensor):
             yield name, None, value
-        elif isinstance(value, Mapping) and value and all(isinstance(v, torch.Tensor) for v in value.values()):
+        elif isinstance(value, Mapping) and value and all(isinstance(v, torch.Tensor | None) for v in value.values()):
             for output, tensor in value.items():
-                yield name, str(output), tensor
+                if tensor is not None:
+                    yield name, str(output), tensor
         elif value is not None:
             raise ExportError(
                 f"exit {name!r} is {type(value).__name__}, expected a tensor or a dict of tensors: it is not a "
@@ -191,7 +203,7 @@ class OnnxSource:
                 str(self.path), options, providers=["CPUExecutionProvider"], enable_fallback=0
             )
         except Exception as error:
-            raise ExportError(f"{self.path}: onnxruntime cannot load it: {str(error).splitlines()[0]}") from error
+            raise ExportError(f"{self.path}: onnxruntime cannot load it: {_one_line(error)}") from error
         names = [value.name for value in self._session.get_inputs()]
         for value in (*self._session.get_inputs(), *self._session.get_outputs()):
             if not value.type.startswith("tensor("):
@@ -227,7 +239,7 @@ class OnnxSource:
         try:
             outputs = self._session.run(None, {name: inputs[name] for name in self.inputs})
         except Exception as error:
-            raise ExportError(f"{self.path}: fails on the example inputs: {str(error).splitlines()[0]}") from error
+            raise ExportError(f"{self.path}: fails on the example inputs: {_one_line(error)}") from error
         return dict(zip(self._outputs, outputs, strict=True))
 
 
@@ -284,6 +296,8 @@ def open_single(model: Any, example_inputs: Any, input_names: Sequence[str] | No
     if isinstance(model, torch.nn.Module):
         return TorchSource(model, example_inputs, input_names)
     if isinstance(model, str | os.PathLike):
+        if input_names is not None:
+            raise ExportError(f"input_names is {list(input_names)}, but {model} names its inputs itself")
         return OnnxSource(model, example_inputs)
     raise ExportError(
         f"model is {type(model).__name__}, expected a torch.nn.Module, the path of an .onnx file, or a list"
@@ -296,6 +310,8 @@ def open_source(
     """Returns the source for a module, an `.onnx` file, or a list of either."""
     if isinstance(model, list | tuple):
         return CascadeSource(model, example_inputs, input_names)
+    if isinstance(model, str | os.PathLike) and input_names is not None:
+        raise ExportError(f"input_names: {model} names its inputs itself; leave it out")
     return open_single(model, example_inputs, input_names)
 
 
@@ -316,6 +332,17 @@ def to_tensor(value: Any) -> torch.Tensor:
     return torch.from_numpy(np.asarray(to_array(value), order="C"))
 
 
+def _numpy(tensor: torch.Tensor, what: str) -> Array:
+    if tensor.dtype not in _DTYPES:
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        raise ExportError(f"{what} is {dtype}, which numpy and a device cannot hold; convert it to float32")
+    return tensor.detach().cpu().numpy()
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
 def to_array(value: Any) -> Array:
     """Returns a tensor or anything array-like as an array.
 
@@ -325,8 +352,11 @@ def to_array(value: Any) -> Array:
     if isinstance(value, torch.Tensor):
         return value.detach().cpu().numpy()
     array = np.asarray(value)
-    if array.dtype == object:
-        raise ExportError(f"an example input is {type(value).__name__}, expected a tensor or an array")
+    if array.dtype.kind not in "biuf":
+        what = array.dtype if isinstance(value, np.ndarray) else type(value).__name__
+        raise ExportError(f"an example input is {what}, expected a tensor or an array of numbers")
+    if array.size == 0:
+        raise ExportError(f"an example input has the shape {list(array.shape)}: it has no rows")
     return array
 
 

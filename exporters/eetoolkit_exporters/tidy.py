@@ -9,6 +9,10 @@ from onnx_ir.passes import common as passes
 
 from eetoolkit_runtime.errors import ExportError
 
+_SEQUENCES = {
+    "SequenceConstruct", "SequenceEmpty", "SequenceInsert", "SequenceErase", "SequenceMap", "SplitToSequence",
+}  # fmt: skip
+
 
 def tidy(model: ir.Model, *, infer_shapes: bool) -> ir.Model:
     """Returns the model with functions inlined, constants as initializers, unused nodes gone, every node's opset

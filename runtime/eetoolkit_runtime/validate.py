@@ -81,7 +81,9 @@ def _check_names(plan: Manifest) -> None:
             raise ManifestError(f"preprocess of {spec.name!r}: {problem}")
 
 
-def preprocess_problem(preprocess: Preprocess | None, dtype: str, shape: Sequence[Dim]) -> str | None:
+def preprocess_problem(  # noqa: PLR0911 - one cause each
+    preprocess: Preprocess | None, dtype: str, shape: Sequence[Dim]
+) -> str | None:
     """Returns why pixels cannot be prepared like this for such an input; None where they can."""
     if preprocess is None:
         return None
@@ -95,6 +97,9 @@ def preprocess_problem(preprocess: Preprocess | None, dtype: str, shape: Sequenc
     for key, values in (("mean", preprocess.mean), ("std", preprocess.std)):
         if len(values) != 1 and len(values) != channels:
             return f"{key} has {len(values)} values, expected 1 or {channels}"
+    size = shape[2:4] if preprocess.layout == "NCHW" else shape[1:3]
+    if any(isinstance(dim, int) and dim != wanted for dim, wanted in zip(size, preprocess.resize, strict=True)):
+        return f"resize is {list(preprocess.resize)}, its shape is {list(shape)}"
     return "std is 0" if 0 in preprocess.std else None
 
 
