@@ -107,28 +107,26 @@ class _Flat(torch.nn.Module):
         return tuple(tensor for _, _, tensor in walk_outputs(outputs))
 
 
-def _export_torch(source: TorchSource, *, dynamic_batch: bool, dynamic_shapes: DynamicShapes | None) -> ir.Model:
-    tensors = tuple(torch.from_numpy(array) for array in source.inputs.values())
-    dynamic = {
-        name: {0: BATCH} if dynamic_batch and tensor.ndim else {}
-        for name, tensor in zip(source.inputs, tensors, strict=True)
-    }
+def _dynamic(
+    source: TorchSource, dynamic_shapes: DynamicShapes | None, *, dynamic_batch: bool
+) -> dict[str, dict[int, str]]:
+    """Returns the dynamic axes of every input, with their symbols."""
+    dynamic = {name: {0: BATCH} if dynamic_batch and tensor.ndim else {} for name, tensor in source.inputs.items()}
     if dynamic_shapes is not None and not isinstance(dynamic_shapes, Mapping):
-        raise ExportError(f"dynamic_shapes is {dynamic_shapes!r}, expected {{input: {{axis: symbol}}}}")
-    if not isinstance(dynamic_shapes, Mapping | None):
         raise ExportError(f"dynamic_shapes is {dynamic_shapes!r}, expected {{input: {{axis: symbol}}}}")
     for name, axes in (dynamic_shapes or {}).items():
         if name not in dynamic:
             raise ExportError(f"dynamic_shapes names {name!r}; the inputs are {', '.join(dynamic)}")
-        if not isinstance(axes, Mapping):
-            raise ExportError(f"dynamic_shapes of {name!r} is {axes!r}, expected {{axis: symbol}}: {{1: 'length'}}")
-        rank = source.inputs[name].ndim
-        if bad := [axis for axis in axes if not isinstance(axis, int) or not 0 <= axis < rank]:
-            raise ExportError(f"dynamic_shapes of {name!r}: axis {bad[0]!r}, expected 0 to {rank - 1}")
         rank = source.inputs[name].ndim
         if not isinstance(axes, Mapping) or not all(isinstance(axis, int) and 0 <= axis < rank for axis in axes):
             raise ExportError(f"dynamic_shapes of {name!r} is {axes!r}, expected {{axis below {rank}: symbol}}")
         dynamic[name].update(axes)
+    return dynamic
+
+
+def _export_torch(source: TorchSource, *, dynamic_batch: bool, dynamic_shapes: DynamicShapes | None) -> ir.Model:
+    tensors = tuple(torch.from_numpy(array) for array in source.inputs.values())
+    dynamic = _dynamic(source, dynamic_shapes, dynamic_batch=dynamic_batch)
     any_dynamic = any(dynamic.values())
     with _quiet() as printed:
         try:
@@ -329,9 +327,6 @@ def check_deterministic(graph: ir.Graph) -> None:
     Raises:
         ExportError: Names them.
     """
-    dropping = [node for node in graph.all_nodes() if node.op_type == "Dropout" and _is_training(node)]
-    if dropping:
-        raise ExportError("the network drops values at random (Dropout in training mode): switch it off, model.eval()")
     random = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
     found = sorted({node.op_type for node in graph.all_nodes() if node.domain == "" and node.op_type in random})
     if found:
@@ -339,11 +334,6 @@ def check_deterministic(graph: ir.Graph) -> None:
             f"the network draws random numbers in evaluation ({', '.join(found)}); an export must be deterministic: "
             "replace the sampling by its decision (argmax, p > 0.5)"
         )
-
-
-def _is_training(dropout: ir.Node) -> bool:
-    mode = dropout.inputs[2] if len(dropout.inputs) > 2 else None
-    return mode is not None and (mode.const_value is None or bool(mode.const_value.numpy()))
 
 
 def check_repeatable(source: Source) -> None:

@@ -189,8 +189,9 @@ def _slot(value: ir.Value, fixed: set[ir.Value]) -> Slot:
 
 def _spec(name: str, value: ir.Value) -> TensorSpec:
     if value.dtype not in _DTYPES or not isinstance(value.type, ir.TensorType):
+        what = value.type if value.type is not None else "a Sequence or Optional"
         raise ExportError(
-            f"the tensor {value.name!r} crosses between segments as {value.type}, which numpy and a device cannot hold"
+            f"the tensor {value.name!r} crosses between segments as {what}, which numpy and a device cannot hold"
         )
     if value.shape is None:
         raise ExportError(f"the tensor {value.name!r} crosses between segments without a known number of dimensions")

@@ -229,12 +229,6 @@ def _batched(network: Network) -> list[str]:
     return found
 
 
-def _labels(labels: Sequence[str] | None) -> tuple[str, ...] | None:
-    if isinstance(labels, str):
-        raise ExportError(f"labels is the string {labels!r}, expected a list of the classes' names")
-    return None if labels is None else tuple(map(str, labels))
-
-
 def _provenance(source: Source, network: Network) -> dict[str, str | int]:
     match source:
         case TorchSource():

@@ -27,7 +27,6 @@ def fixed_shapes(graph: ir.Graph) -> set[ir.Value]:
     """Returns the values whose shape depends on the input shapes alone; nodes must be in topological order."""
     shapes: set[ir.Value] = {*graph.inputs, *graph.initializers.values()}
     contents: set[ir.Value] = set(graph.initializers.values())
-    symbols = {dim for value in graph.inputs for dim in value.shape or () if not isinstance(dim, int) and dim.value}
     symbols = {dim.value for value in graph.inputs for dim in value.shape or () if not isinstance(dim, int)} - {None}
     for node in graph:
         inputs = [value for value in node.inputs if value is not None]
@@ -36,7 +35,9 @@ def fixed_shapes(graph: ir.Graph) -> set[ir.Value]:
         ):
             contents.update(node.outputs)
         for output in node.outputs:
-            static = output.shape is not None and all(isinstance(dim, int) or dim in symbols for dim in output.shape)
+            static = output.shape is not None and all(
+                isinstance(dim, int) or dim.value in symbols for dim in output.shape
+            )
             if static or _keeps_fixed(node, shapes, contents):
                 shapes.add(output)
     return shapes

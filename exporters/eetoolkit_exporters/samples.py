@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -144,11 +145,8 @@ def source_samples(
 
 def _reopen(model: Any, example: Mapping[str, Array], names: Sequence[str]) -> Source:
     """Opens a source by the bundle's input names where it knows them, else in the bundle's order."""
-    if len(names) > 1:
-        try:
-            return open_source(model, dict(example))
-        except ExportError:
-            pass  # the bundle's names are not the model's own: `input_names`, or a forward without names
+    with contextlib.suppress(ExportError):  # the names may not be the model's own: `input_names`, or `*args`
+        return open_source(model, dict(example))
     return open_source(model, tuple(example[name] for name in names), names)
 
 

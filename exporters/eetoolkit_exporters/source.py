@@ -296,8 +296,6 @@ def open_single(model: Any, example_inputs: Any, input_names: Sequence[str] | No
     if isinstance(model, torch.nn.Module):
         return TorchSource(model, example_inputs, input_names)
     if isinstance(model, str | os.PathLike):
-        if input_names is not None:
-            raise ExportError(f"input_names is {list(input_names)}, but {model} names its inputs itself")
         return OnnxSource(model, example_inputs)
     raise ExportError(
         f"model is {type(model).__name__}, expected a torch.nn.Module, the path of an .onnx file, or a list"

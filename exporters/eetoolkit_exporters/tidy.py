@@ -14,6 +14,12 @@ _SEQUENCES = {
 }  # fmt: skip
 
 
+_SEQUENCES = {
+    "SequenceConstruct", "SequenceEmpty", "SequenceInsert", "SequenceErase", "SequenceMap", "SplitToSequence",
+    "Optional",
+}  # fmt: skip
+
+
 def tidy(model: ir.Model, *, infer_shapes: bool) -> ir.Model:
     """Returns the model with functions inlined, constants as initializers, unused nodes gone, every node's opset
     written on it, nodes in topological order, and names unique.
@@ -41,5 +47,8 @@ def tidy(model: ir.Model, *, infer_shapes: bool) -> ir.Model:
     finally:
         logger.setLevel(level)
     for node in model.graph.all_nodes():
+        if node.op_type in _SEQUENCES:
+            for value in node.outputs:  # onnx_ir reads the inferred type as a tensor's
+                value.type, value.shape = None, None
         node.version = model.opset_imports.get(node.domain, 1)
     return model
