@@ -10,9 +10,8 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from eetoolkit_exporters.attach import attach_exits, fit_exits
-
     from eetoolkit.verification import verify
+    from eetoolkit_exporters.attach import attach_exits, fit_exits
     from eetoolkit_exporters.export import export
     from eetoolkit_runtime.answer import Answer
     from eetoolkit_runtime.bundle import Bundle, load
