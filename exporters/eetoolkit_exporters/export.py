@@ -192,8 +192,6 @@ def _preprocess(
             raise ExportError(f"preprocess names {name!r}; the inputs are {', '.join(shapes)}")
         if not isinstance(options, Mapping):
             raise ExportError(f"preprocess of {name!r} is {options!r}, expected {{'layout': ..., 'resize': ...}}")
-        if not isinstance(options, Mapping):
-            raise ExportError(f"preprocess of {name!r} is {options!r}, expected a mapping of options")
         try:
             value = msgspec.convert(dict(options), Preprocess)
         except msgspec.ValidationError as error:

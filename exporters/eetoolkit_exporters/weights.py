@@ -45,11 +45,6 @@ class WeightFiles:
             and tensor.nbytes >= INLINE_BYTES
             and tensor.dtype != ir.DataType.STRING
         ]
-        for graph in model.graphs():
-            for value in graph.initializers.values():
-                small = value.const_value
-                if isinstance(small, ir.ExternalTensor) and small.nbytes < INLINE_BYTES:
-                    value.const_value = ir.tensor(small.numpy(), dtype=small.dtype, name=small.name)
         keys = [_content(tensor) for _, tensor in tensors]
         _inline_small(model)
         path = self.folder / f"{stem}.bin"
