@@ -14,8 +14,9 @@ from rich.table import Table
 
 from benchmarks.measure import store
 from eetoolkit_exporters.capture import Network, NetworkExit
-from eetoolkit_exporters.cut import cut
+from eetoolkit_exporters.cut import sort_exits
 from eetoolkit_exporters.emit import Details, emit
+from eetoolkit_exporters.export import compile_plan
 from eetoolkit_exporters.judge import choose_criteria, judge
 
 SIZES = ((1_000, 4), (2_500, 4), (5_000, 4), (10_000, 4), (20_000, 4), (10_000, 16), (10_000, 48))
@@ -44,11 +45,13 @@ def main() -> None:
         times = [time.perf_counter()]
         criteria = judge(given, choose_criteria(given.exits, "max_prob"))
         times.append(time.perf_counter())
-        segments = cut(given)
+        example = {"x": np.zeros((1, 16), np.float32)}
+        sort_exits(given)
+        segments = compile_plan(given, example).segments
         times.append(time.perf_counter())
         with tempfile.TemporaryDirectory() as folder:
             details = Details("chain", {}, criteria, dict.fromkeys(criteria, 0.9), 1e-4)
-            emit(given, segments, [], {"x": np.zeros((1, 16), np.float32)}, details, Path(folder))
+            emit(given, segments, [], example, details, Path(folder))
         times.append(time.perf_counter())
         judge_s, cut_s, emit_s = np.diff(times)
         rows.append({"nodes": nodes, "exits": exits, "judge_s": judge_s, "cut_s": cut_s, "emit_s": emit_s})

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from eetoolkit.verification import verify
     from eetoolkit_exporters.attach import attach_exits, fit_exits
     from eetoolkit_exporters.export import export
+    from eetoolkit_exporters.marker import exit  # noqa: A004 - `ee.exit`
     from eetoolkit_runtime.answer import Answer
     from eetoolkit_runtime.bundle import Bundle, load
     from eetoolkit_runtime.errors import (
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
         RunError,
         TuneError,
     )
+    from eetoolkit_runtime.interrupt import Interrupt
     from eetoolkit_runtime.plan import Criterion
     from eetoolkit_runtime.runner import Runner
     from eetoolkit_runtime.truncate import truncate
@@ -42,12 +44,14 @@ _PLACES = {
     "ExportError": _ERRORS,
     "InputError": _ERRORS,
     "IntegrityError": _ERRORS,
+    "Interrupt": "eetoolkit_runtime.interrupt",
     "ManifestError": _ERRORS,
     "RunError": _ERRORS,
     "Runner": "eetoolkit_runtime.runner",
     "TuneError": _ERRORS,
     "VerifyReport": "eetoolkit_runtime.verify",
     "attach_exits": "eetoolkit_exporters.attach",
+    "exit": "eetoolkit_exporters.marker",
     "export": "eetoolkit_exporters.export",
     "fit_exits": "eetoolkit_exporters.attach",
     "load": "eetoolkit_runtime.bundle",
@@ -58,8 +62,8 @@ _HOST = {"torch", "onnx", "onnx_ir", "onnxscript"}
 
 __all__ = [
     "Answer", "Bundle", "BundleError", "Criterion", "DeadlineError", "EEToolkitError", "ExportError", "InputError",
-    "IntegrityError", "ManifestError", "RunError", "Runner", "TuneError", "VerifyReport", "attach_exits", "export",
-    "fit_exits", "load", "truncate", "verify",
+    "IntegrityError", "Interrupt", "ManifestError", "RunError", "Runner", "TuneError", "VerifyReport", "attach_exits",
+    "exit", "export", "fit_exits", "load", "truncate", "verify",
 ]  # fmt: skip
 
 

@@ -470,6 +470,35 @@ def one_name_twice() -> Draft:
     return draft
 
 
+def endless(*, first: bool = True) -> Draft:
+    """A segment that never ends where x[2] > 0.5, else gives y = x; before it the exit `early`, unless not `first`.
+
+    `early` answers x with confidence x[0]; behind the loop `last` answers y.
+    """
+    draft = Draft()
+    if first:
+        draft.slot("first", shape=PER_ROW)
+        draft.segment(
+            "first", f"{column('first', 0)}  seen = Identity(x)", reads=["x"], writes=["first", "seen"],
+            exit=leave("early", "seen", "first", 0.5), next="forever",
+        )  # fmt: skip
+    draft.segment(
+        "forever",
+        f"""
+        {over_half("each", 2)}
+        go = Squeeze(each)
+        most = Constant<value = int64 {{9223372036854775807}}>()
+        y = Loop(most, go, x) <body = turn (int64 i, bool again, float[batch,4] before)
+            => (bool more, float[batch,4] after) {{ more = Identity(again)  after = Neg(before) }}>
+        """,
+        reads=["x"],
+        writes=["y"],
+        next="head",
+    )
+    add_head(draft, "y")
+    return draft
+
+
 def only_moves() -> Draft:
     """No model at all: it answers with its input and a constant confidence."""
     draft = Draft()

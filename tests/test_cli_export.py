@@ -163,12 +163,27 @@ def test_verify_of_another_network_fails_with_status_1(here: Path) -> None:
         (["net.onnx", "--dynamic", "x:1"], "'x:1': expected NAME:AXIS=SYMBOL, such as ids:1=length"),
         (["net.onnx", "--threshold", "sure"], "'sure' is not a number"),
         (["net.onnx", "--criterion", "entropy", "--criterion", "a=margin"], "'entropy': expected EXIT=VALUE"),
+        (["net.onnx", "--criterion", '{"kind": "luck"}'], "Invalid enum value 'luck' - at `$.kind`; expected {"),
+        (["net.onnx", "--criterion", 'early={"kind": '], "--criterion"),
     ],
 )
 def test_wrong_usage_says_what_is_right(here: Path, arguments: list[str], message: str) -> None:
     result = call("export", "-o", "x.ee", *arguments)
     assert result.exit_code == 2
     assert message in result.stderr
+
+
+def test_a_criterion_with_options_is_written_as_json(here: Path) -> None:
+    members = [{"kind": "margin", "threshold": 0.25}, {"kind": "patience"}]
+    chosen = json.dumps({"kind": "at_least", "n": 1, "members": members})
+    result = call("export", "net.onnx", "-o", "combined.ee", "--criterion", f"late={chosen}")
+    assert result.exit_code == 0, result.output
+    exits = ee.load("combined.ee").exits
+    assert exits["early"].criterion.kind == "max_prob"
+    late = exits["late"].criterion
+    assert (late.kind, late.n, [member.kind for member in late.members]) == ("at_least", 1, ["margin", "patience"])
+    constants = ee.load("combined.ee").manifest.constants
+    assert [constants[str(member.threshold)].data for member in late.members] == [(0.25,), (2.0,)]
 
 
 def test_verify_weights_without_a_model_are_wrong_usage(here: Path) -> None:

@@ -49,7 +49,7 @@ def test_header_tells_preprocess_notes_and_single_row_bundles(tmp_path: Path) ->
     )  # fmt: skip
     lines = inspect(folder).stdout.splitlines()
     assert "preprocess  x: NCHW, 8x9, scale 0.00392157, mean 0, std 1, 2, 3" in lines
-    assert "batch       row by row: it was exported for one row" in lines
+    assert "batch       row by row" in lines
     assert "fallback    where none fires, the most confident exit answers" in lines
     assert "note        two gates stay inside" in lines
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import onnxruntime as ort
 import pytest
 from click.testing import CliRunner, Result
-from plans import chain
+from plans import chain, edit, gated, row, swapped
 
 import eetoolkit as ee
 from eetoolkit.cli import main
+from eetoolkit_runtime.plan import TensorSpec
 
 
 @pytest.fixture
@@ -46,6 +48,37 @@ def test_pack_does_not_overwrite_silently(here: Path) -> None:
     )
     found = json.loads(call("pack", "chain.ee", "--overwrite", "--json").stdout)
     assert found == {"path": "chain.ee.zip", "size_bytes": (here / "chain.ee.zip").stat().st_size}
+
+
+def test_pack_single_file_writes_one_onnx_beside_the_bundle(here: Path) -> None:
+    result = call("pack", "chain.ee", "--single-file")
+    size = (here / "chain.onnx").stat().st_size
+    assert result.stdout == f"chain.onnx: {size / 1e3:.1f} kB\n"
+    session = ort.InferenceSession(here / "chain.onnx")
+    _, index, confidence = session.run(["logits", "exit", "confidence"], {"x": row(0.2, 0.9)})
+    assert (int(index), float(confidence)) == (1, pytest.approx(0.9))
+
+
+def test_pack_single_file_takes_a_zip_and_a_name_and_does_not_overwrite_silently(here: Path) -> None:
+    call("pack", "chain.ee")
+    found = json.loads(call("pack", "chain.ee.zip", "out.onnx", "--single-file", "--json").stdout)
+    assert found == {"path": "out.onnx", "size_bytes": (here / "out.onnx").stat().st_size}
+    again = call("pack", "chain.ee", "out.onnx", "--single-file")
+    assert (again.exit_code, again.stderr) == (
+        1, "error: out.onnx exists; pass overwrite=True (--overwrite) to replace it\n"
+    )  # fmt: skip
+    assert call("pack", "chain.ee", "out.onnx", "--single-file", "--overwrite").exit_code == 0
+
+
+def test_pack_single_file_says_in_one_line_what_is_wrong(here: Path) -> None:
+    assert call("pack", "nowhere.ee", "--single-file").stderr == "error: nowhere.ee does not exist\n"
+    swapped().save(here / "swapped.ee")  # its exit answers with its slots `a` and `b`
+    gated().save(here / "gated.ee")
+    assert call("pack", "swapped.ee", "--single-file").exit_code == 0
+    edit(here / "gated.ee", inputs=(TensorSpec(name="x", dtype="float32", shape=("batch", 4)),), start="nowhere")
+    wrong = call("pack", "gated.ee", "--single-file")
+    assert (wrong.exit_code, wrong.stderr.count("\n")) == (1, 1)
+    assert wrong.stderr == "error: manifest.json: start is 'nowhere', which is not a segment\n"
 
 
 def test_truncate_makes_a_bundle_that_always_answers_there(here: Path) -> None:

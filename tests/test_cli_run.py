@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
-from plans import PER_ROW, ROW, Draft, chain, edit, leave, row
+from plans import PER_ROW, ROW, Draft, chain, column, edit, leave, looped, row
 
 import eetoolkit as ee
 from eetoolkit.cli import main
@@ -114,11 +114,53 @@ def test_json_is_one_object_a_line_and_outputs_come_on_request(bundle: Path, her
     first, second = map(json.loads, answers(bundle, "rows.npy", "--json"))
     assert first == {
         "input": "rows.npy[0]", "prediction": 0, "label": "cat", "exit": "exit0", "confidence": pytest.approx(0.9),
-        "path": ["segment0"], "segments": 3,
+        "path": ["segment0"], "segments": 3, "visits": {"segment0": 1}, "gates": [], "ponder_cost": None,
+        "stopped_by": "exit",
     }  # fmt: skip
     assert second["path"] == ["segment0", "segment1", "segment2"]
     (first, _) = map(json.loads, answers(bundle, "rows.npy", "--json", "--outputs"))
     assert first["outputs"] == {"logits": [pytest.approx([1.8, 0, 0.5, 0])]}
+
+
+def test_gates_and_repeated_visits_are_told_where_there_are_any(here: Path) -> None:
+    looped().save(here / "looped.ee")
+    np.save("row.npy", row(3, 0, 0, 0.5))
+    (line,) = answers("looped.ee", "row.npy")
+    assert line.endswith(", 2 of 2 segments, gates step=1,1,0, visits step=3")
+    record = json.loads(answers("looped.ee", "row.npy", "--json")[0])
+    assert record["gates"] == [["step", 1], ["step", 1], ["step", 0]]
+    assert record["visits"] == {"step": 3, "head": 1}
+
+
+def test_a_deadline_is_passed_on_and_told(here: Path) -> None:
+    draft = chain(0.5, 0.5)
+    draft.options["profile"] = {"segment1": 1e9}
+    draft.save(here / "chain.ee")
+    np.save("row.npy", LATE)
+    (line,) = answers("chain.ee", "row.npy", "--deadline-ms", "1e8")
+    assert line.endswith(" exit0, confidence 0.1, 1 of 3 segments, stopped by deadline")
+    assert json.loads(answers("chain.ee", "row.npy", "--deadline-ms", "1e8", "--json")[0])["stopped_by"] == "deadline"
+    result = run("chain.ee", "row.npy", "--deadline-ms", "0")
+    assert result.exit_code == 2
+    assert "--deadline-ms" in result.stderr
+
+
+def test_the_ponder_cost_is_told_where_an_exit_gives_one(here: Path) -> None:
+    draft = chain()
+    draft.slot("cost", shape=PER_ROW)
+    found = draft.segments["segment0"]
+    draft.segment(
+        "segment0",
+        f"{column('confidence', 0)}  h = Add(x, x)  cost = Add(confidence, confidence)",
+        reads=["x"],
+        writes={**found.writes, "cost": "cost"},
+        exit=leave("exit0", "h0", "confidence0", 0.5, ponder_cost="cost"),
+        next="segment1",
+    )
+    draft.save(here / "costly.ee")
+    np.save("row.npy", row(0.75))
+    assert answers("costly.ee", "row.npy")[0].endswith(", 1 of 3 segments, ponder cost 1.5")
+    assert json.loads(answers("costly.ee", "row.npy", "--json")[0])["ponder_cost"] == 1.5
 
 
 def test_confidence_that_is_no_number_is_null_in_json(bundle: Path, here: Path) -> None:

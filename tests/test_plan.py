@@ -61,7 +61,14 @@ criteria = st.builds(
     scale=st.sampled_from(get_args(types.Scale)),
     axis=st.integers(-4, 4),
     quantile=st.none() | st.floats(0, 1),
-    temperature=st.none() | names,
+    temperature=st.none() | names | floats,
+    tau=st.none() | names | floats,
+    weights=st.none() | names | several(floats),
+    bias=st.none() | names | several(floats),
+    invert=st.booleans(),
+    n=st.none() | st.integers(1, 2**40),
+    members=several(st.builds(types.Criterion, kind=st.just("max_prob"), threshold=st.none() | names | floats)),
+    function=st.none() | names,
 )
 exits = st.builds(
     types.Exit,
@@ -169,7 +176,10 @@ def full() -> dict[str, Any]:
             "open": {"dtype": "bool", "shape": ["batch"]},
             "any": {"dtype": "float32", "shape": [None]},
         },
-        "constants": {"t": {"dtype": "float32", "shape": [], "data": [1.5]}},
+        "constants": {
+            "t": {"dtype": "float32", "shape": [], "data": [1.5]},
+            "w": {"dtype": "float32", "shape": [2], "data": [1.5, 2.5]},
+        },
         "batch": 1,
         "start": "a",
         "fallback": "most_confident",
@@ -184,7 +194,8 @@ def full() -> dict[str, Any]:
                     "outputs": {"logits": "y"},
                     "criterion": {
                         "kind": "margin", "output": "logits", "scale": "probs", "axis": 1, "quantile": 0.5,
-                        "temperature": "t",
+                        "temperature": "t", "tau": "t", "weights": "w", "bias": "w", "invert": True, "n": 1,
+                        "members": [{"kind": "entropy", "threshold": "t"}], "function": "module.function",
                     },
                     "confidence": "sure",
                     "threshold": 0.9,

@@ -27,8 +27,10 @@ from plans import (
     opening,
     picked,
     row,
+    switched,
 )
 
+from eetoolkit_runtime.answer import Answer
 from eetoolkit_runtime.errors import InputError, ManifestError, RunError
 
 
@@ -303,6 +305,61 @@ def test_an_answer_without_logits_among_many_outputs_has_no_prediction(opened: O
     exit_ = msgspec.structs.replace(leave("exit1", "h1", "confidence1"), outputs={"a": "h0", "b": "h1"})
     draft.segments["segment1"] = msgspec.structs.replace(found, exit=exit_)
     assert opened(draft).run(row()).prediction is None
+
+
+def test_an_answer_says_which_decisions_were_taken_and_how_often_each_segment_ran(opened: Open) -> None:
+    answer = opened(looped()).run(row(3))
+    assert answer.gates == (("step", 1), ("step", 1), ("step", 0))
+    assert answer.visits == {"step": 3, "head": 1}
+    runner = opened(gated())
+    assert [runner.run(row(x)).gates for x in (1, 0, 1)] == [(("gate", 1),), (("gate", 0),), (("gate", 1),)]
+    assert opened(switched()).run(row(2)).gates == (("router", 2),)
+    assert opened(chain()).run(row()).gates == ()
+
+
+def test_an_answer_inside_a_loop_has_the_decisions_so_far(opened: Open) -> None:
+    answers = opened(looped(leave_at=0.9)).run_all_exits(row(3))
+    assert [len(answer.gates) for answer in answers] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("fallback", ["last", "most_confident"])
+def test_an_answer_says_whether_the_plan_ran_to_its_end(opened: Open, fallback: str) -> None:
+    runner = opened(chain(), fallback=fallback)
+    assert runner.run(row(0.9)).stopped_by == "exit"
+    assert runner.run(row(0.4)).stopped_by == "end"
+    assert runner.run(row(0.4), exit_at="exit1").stopped_by == "exit"
+    assert runner.run(row(0.9), exit_at="exit2").stopped_by == "end"
+    assert [answer.stopped_by for answer in runner.run_all_exits(row(0.9))] == ["exit", "exit", "end"]
+
+
+def answering(**outputs: Any) -> Answer:
+    return Answer({name: np.asarray(value) for name, value in outputs.items()}, "exit0", 0.5, ("a",), 1)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "cost"),
+    [
+        ({"logits": [[1.0]], "ponder_cost": [2.5]}, 2.5),
+        ({"logits": [[1.0]], "ponder_cost": 2.5}, 2.5),
+        ({"logits": [[1.0]]}, None),
+        ({"logits": [[1.0]], "ponder_cost": [[1.0, 2.0]]}, None),
+    ],
+)
+def test_the_ponder_cost_is_the_exits_output_of_that_name(outputs: dict[str, Any], cost: float | None) -> None:
+    assert answering(**outputs).ponder_cost == cost
+
+
+@pytest.mark.parametrize(
+    ("outputs", "prediction"),
+    [
+        ({"logits": [[0.0, 3.0, 1.0]]}, 1),
+        ({"logits": [[0.0, 3.0, 1.0]], "label": np.array([2])}, 2),
+        ({"logits": [[0.0, 3.0, 1.0]], "label": [0.5]}, 1),
+        ({"scores": [[0.0, 3.0]], "label": np.array([0], np.int32)}, 0),
+    ],
+)
+def test_the_prediction_is_an_exits_own_label_where_it_has_one(outputs: dict[str, Any], prediction: int) -> None:
+    assert answering(**outputs).prediction == prediction
 
 
 def test_an_input_may_be_an_exits_output(opened: Open) -> None:

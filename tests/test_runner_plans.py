@@ -36,6 +36,8 @@ class Visit(NamedTuple):
     outputs: dict[str, Array]
     confidence: float
     path: tuple[str, ...]
+    gates: tuple[tuple[str, int], ...]
+    stopped_by: str
 
 
 class Fault(Exception):  # noqa: N818 - not an error of the product
@@ -57,6 +59,7 @@ class Interpreter:
     def visits(self, inputs: dict[str, Array]) -> Iterator[Visit]:
         """Yields every exit on the way to the end, none firing."""
         slots, path, count, name = dict(inputs), [], Counter[str](), self.plan.start
+        gates: list[tuple[str, int]] = []
         while True:
             segment = self.plan.segments[name]
             count[name] += 1
@@ -69,15 +72,19 @@ class Interpreter:
             slots |= {slot: self._source(slots, results, source) for slot, source in segment.writes.items()}
             if segment.exit is not None:
                 outputs = {key: slots[slot] for key, slot in segment.exit.outputs.items()}
-                yield Visit(segment.exit.name, outputs, float(slots[segment.exit.confidence].item()), tuple(path))
+                confidence = float(slots[segment.exit.confidence].item())
+                stopped_by = "end" if isinstance(segment.next, Stop) else "exit"
+                yield Visit(segment.exit.name, outputs, confidence, tuple(path), tuple(gates), stopped_by)
             match segment.next:
                 case Stop():
                     return
                 case Goto(segment=name):
                     pass
                 case Gate(on=on, then=then, otherwise=otherwise):
+                    gates.append((name, int(slots[on].item())))
                     name = then if slots[on].item() else otherwise
                 case Switch(on=on, cases=cases):
+                    gates.append((name, slots[on].item()))
                     name = cases[slots[on].item()]
 
     def answer(self, inputs: dict[str, Array], fallback: str) -> Visit:
@@ -92,7 +99,8 @@ class Interpreter:
         assert visit is not None
         if fallback == "last" or best is None or self.plan.exits[visit.exit].threshold is not None:
             return visit
-        return visit if rank(visit) >= rank(best) else best._replace(path=visit.path)
+        best = visit if rank(visit) >= rank(best) else best
+        return best._replace(path=visit.path, gates=visit.gates, stopped_by=visit.stopped_by)
 
     def _value(self, slots: dict[str, Array], name: str) -> Array:
         return self.constants[name] if name in self.constants else slots[name]
@@ -128,6 +136,7 @@ KINDS: dict[str, tuple[str, tuple[Dim, ...]]] = {
     SURE: ("float32", ("batch",)),
 }
 POOLS = {WIDE: 5, TWICE: 2, SOME: 3, FLAG: 2, COUNT: 2, SURE: 2}
+MADE = [WIDE, WIDE, WIDE, TWICE, SOME, FLAG, SURE]
 SLOTS = {f"{kind}{k}": kind for kind, size in POOLS.items() for k in range(size)}
 CONSTANTS = {
     "some_constant": (SOME, "float32", [0.25, -0.5, 0.75]),
@@ -200,7 +209,8 @@ class Body:
         elif other == 1 and self.has(SOME):
             b = self.add(f"ReduceSum<keepdims = 0>({self.read(SOME)})")
         elif other == 2 and self.has(COUNT):
-            b = self.add(f"Cast<to = 1>({self.read(COUNT)})")
+            axes = self.add("Constant<value_ints = [1]>()")
+            b = self.add(f"Unsqueeze({self.add(f'Cast<to = 1>({self.read(COUNT)})')}, {axes})")
         elif other == 3:
             a = self.add(f"Mul({a}, {self.number(self.rng.choice([1.5, -1.25, 0.5]))})")
         return self.add(f"Sin({self.add(f'Add({a}, {b})')})")
@@ -342,7 +352,7 @@ class Generator:
         body = Body(self.rng, known) if body is None else body
         writes: dict[str, Source] = {slot: Source(output=name) for slot, name in (fed or {}).items()}
         for _ in range(self.rng.randint(0 if fed else 1, 3)):
-            kind = self.rng.choice([WIDE, WIDE, WIDE, TWICE, SOME, FLAG, SURE])
+            kind = self.rng.choice(MADE)
             free = [slot for slot in SLOTS if SLOTS[slot] == kind and slot not in writes]
             if free:
                 output = Source(output=body.make(kind))
@@ -398,6 +408,8 @@ def unlike(found: Any, expected: Visit) -> str | None:
     """Returns how an answer differs from what the interpreter gives; None where it does not."""
     if (found.exit, found.path) != (expected.exit, expected.path):
         return f"exit {found.exit} by {found.path}, expected {expected.exit} by {expected.path}"
+    if (found.gates, found.stopped_by) != (expected.gates, expected.stopped_by):
+        return f"gates {found.gates}, {found.stopped_by}, expected {expected.gates}, {expected.stopped_by}"
     if found.outputs.keys() != expected.outputs.keys():
         return f"outputs {sorted(found.outputs)}, expected {sorted(expected.outputs)}"
     for name, array in expected.outputs.items():

@@ -17,6 +17,7 @@ from eetoolkit_runtime import validate as validation
 from eetoolkit_runtime.errors import ManifestError
 from eetoolkit_runtime.plan import (
     Constant,
+    Criterion,
     File,
     Golden,
     Goto,
@@ -79,6 +80,11 @@ def detour(*writes: str) -> Manifest:
     draft.segment("minus", "inner = Neg(x)", reads=["x"], writes={"inner": "inner", "other": "inner"}, next="join")
     draft.segment("plus", "inner = Abs(x)", reads=["x"], writes=dict.fromkeys(writes, "inner"), next="join")
     return draft.plan()
+
+
+def combined(**options: Any) -> Criterion:
+    """Returns a criterion with a member that has these options."""
+    return Criterion(kind="all_of", members=(Criterion(kind="entropy"), Criterion(kind="max_prob", **options)))
 
 
 def endless() -> Manifest:
@@ -363,6 +369,14 @@ CASES: dict[str, tuple[Callable[[], Manifest], str]] = {
     "a temperature that is no constant": (
         lambda: with_exit(plain(), "segment0", criterion=replace(plain().exits["exit0"].criterion, temperature="warm")),
         "segment 'segment0': the temperature 'warm' is not among the constants",
+    ),
+    "a member's threshold that is no constant": (
+        lambda: with_exit(plain(), "segment0", criterion=combined(threshold="high")),
+        "segment 'segment0': the threshold 'high' is not among the constants",
+    ),
+    "weights of an ensemble that are no constant": (
+        lambda: with_exit(plain(), "segment0", criterion=Criterion(kind="geometric_ensemble", weights="w", bias="b")),
+        "segment 'segment0': the weights 'w' is not among the constants",
     ),
     "a threshold that is not a number": (
         lambda: with_exit(plain(), "segment0", threshold=math.nan),

@@ -12,22 +12,32 @@ from eetoolkit.cli.options import json_option
 if TYPE_CHECKING:
     from eetoolkit.demo import DemoReport
 
+_MODEL = "branchynet"
 _NUMBERS = ("left here", "share", "of these right", "median latency", "if all left here")
 
 
 @click.command(short_help="Try it all on a small network.")
-@click.option("--output", default="digits.ee", show_default=True, metavar="OUT.ee", help="The bundle to write.")
+@click.option(
+    "--model", default=_MODEL, show_default=True, metavar="NAME", help="A system of the zoo (eetoolkit zoo list)."
+)
+@click.option(
+    "--output",
+    show_default=f"NAME.ee; digits.ee for {_MODEL}",
+    metavar="OUT.ee",
+    help="The bundle to write.",
+)
 @click.option("--picture", default="demo.png", show_default=True, metavar="FILE", help="The picture to draw.")
 @json_option
-def demo(output: str, picture: str, as_json: bool) -> None:
+def demo(model: str, output: str | None, picture: str, as_json: bool) -> None:
     """Export, verify, run and measure a small network on handwritten digits, and draw what left where.
 
-    It writes a bundle and a picture, and replaces only its own. Nothing is downloaded.
+    It writes a bundle and, where digits left at different exits, a picture, and replaces only its own. Nothing is
+    downloaded.
     """
     from eetoolkit.demo import demo as run_demo
 
     with terminal.progress() as tell:
-        report = run_demo(output, picture, tell=tell)
+        report = run_demo(output, picture, model=model, tell=tell)
     if as_json:
         terminal.print_json(report)
     else:
@@ -36,10 +46,30 @@ def demo(output: str, picture: str, as_json: bool) -> None:
 
 def _print(report: DemoReport) -> None:
     click.echo(
-        f"{report.bundle}: BranchyNet in {report.segments} segments, {report.size_bytes / 1e6:.2f} MB, "
+        f"{report.bundle}: {report.title} in {report.segments} segments, {report.size_bytes / 1e6:.2f} MB, "
         f"verified on {report.verified_samples} samples"
     )
-    click.echo(f"{report.picture}: easy and hard digits, and where they left\n")
+    if report.picture is not None:
+        click.echo(f"{report.picture}: easy and hard digits, and where they left\n")
+    else:
+        click.echo("no picture: all digits left at one exit\n")
+    if len(report.exits) > 1:
+        _print_exits(report)
+    if report.model != _MODEL:  # there the exits say it all
+        _print_work(report)
+    threads = "1 thread" if report.threads == 1 else f"{report.threads} threads"
+    click.echo(f"{report.digits} held-out digits, one at a time, {threads}, both in one loop in turns:\n")
+    table = terminal.new_table("", "accuracy", "median", "mean", right=("accuracy", "median", "mean"))
+    for name, accuracy, latency in (
+        ("early exits" if len(report.exits) > 1 else "bundle", report.accuracy, report.latency),
+        ("whole network, one session", report.whole_accuracy, report.whole_latency),
+    ):
+        table.add_row(name, _percent(accuracy), f"{latency.median_ms:.3f} ms", f"{latency.mean_ms:.3f} ms")
+    table.add_row("speed-up", "", f"{report.speedup_median:.2f} x", f"{report.speedup_mean:.2f} x")
+    terminal.print_table(table)
+
+
+def _print_exits(report: DemoReport) -> None:
     table = terminal.new_table("exit", *_NUMBERS, right=_NUMBERS)
     for exit_ in report.exits:
         table.add_row(
@@ -51,16 +81,24 @@ def _print(report: DemoReport) -> None:
             f"{_percent(exit_.accuracy_if_always)} right",
         )
     terminal.print_table(table)
-    threads = "1 thread" if report.threads == 1 else f"{report.threads} threads"
-    click.echo(f"\n{report.digits} held-out digits, one at a time, {threads}, both in one loop in turns:\n")
-    table = terminal.new_table("", "accuracy", "median", "mean", right=("accuracy", "median", "mean"))
-    for name, accuracy, latency in (
-        ("early exits", report.accuracy, report.latency),
-        ("whole network, one session", report.whole_accuracy, report.whole_latency),
-    ):
-        table.add_row(name, _percent(accuracy), f"{latency.median_ms:.3f} ms", f"{latency.mean_ms:.3f} ms")
-    table.add_row("speed-up", "", f"{report.speedup_median:.2f} x", f"{report.speedup_mean:.2f} x")
+    click.echo()
+
+
+def _print_work(report: DemoReport) -> None:
+    """Prints what was done of what there is, all of it as means over the digits."""
+    table = terminal.new_table("mean of all digits", "", headings=False)
+    table.add_row("work done", f"{_percent(report.work_share)} of all multiply-adds")
+    table.add_row("segments run", f"{report.segments_run:.2f} of {report.segments}")
+    if report.gates_open is not None:
+        table.add_row("gates open", f"{report.gates_open:.2f} of {report.gates_met:.2f} met")
+    if report.rounds is not None:
+        table.add_row("rounds", f"{report.rounds:.2f} of at most {report.max_rounds}")
+    if report.ponder_cost is not None:
+        table.add_row("ponder cost", f"{report.ponder_cost:.2f}")
+    for switch in report.routes:
+        table.add_row(f"cases after {switch.segment}", ", ".join(map(str, switch.taken)) + " times")
     terminal.print_table(table)
+    click.echo()
 
 
 def _percent(share: float | None) -> str:

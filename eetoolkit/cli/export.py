@@ -6,7 +6,7 @@ import contextlib
 import re
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,7 +14,12 @@ import eetoolkit as ee
 from eetoolkit.cli import terminal
 from eetoolkit.cli.options import json_option, one_or_per_exit, overwrite_option, split_names
 
+if TYPE_CHECKING:
+    from eetoolkit_exporters.control_flow import Lower
+    from eetoolkit_runtime.plan import Criterion, Fallback
+
 _FILE = click.Path(path_type=Path)
+_LOWER: dict[str, Lower] = {"lower": True, "always": "always", "inside": False}
 
 
 @click.command(short_help="Compile a trained network to a bundle.")
@@ -41,7 +46,9 @@ _FILE = click.Path(path_type=Path)
     "criteria",
     multiple=True,
     metavar="[EXIT=]KIND",
-    help="max_prob (the default), entropy or margin. Repeatable.",
+    help="How sure an exit is: max_prob (the default), entropy, margin, patience, vote, mean_ensemble, "
+    "geometric_ensemble or learned; with options as JSON, such as "
+    """'{"kind": "all_of", "members": [{"kind": "patience"}, {"kind": "margin", "threshold": 0.5}]}'. Repeatable.""",
 )
 @click.option(
     "--threshold",
@@ -67,6 +74,25 @@ _FILE = click.Path(path_type=Path)
 @click.option(
     "--golden", type=_FILE, metavar="FILE", help="Real inputs, .npy or .npz, with which a device verifies itself."
 )
+@click.option(
+    "--control-flow",
+    type=click.Choice(["lower", "always", "inside"]),
+    default="lower",
+    show_default=True,
+    help="Whether torch.cond, torch.while_loop and blended gates become gates of the plan: where that pays, always, or "
+    "never.",
+)
+@click.option(
+    "--max-loop-steps", type=click.IntRange(min=1), metavar="N", help="The bound of loops that do not show their own."
+)
+@click.option("--min-exit", metavar="EXIT", help="The first exit that may fire; earlier ones are disabled.")
+@click.option(
+    "--fallback",
+    type=click.Choice(["last", "most_confident"]),
+    default="last",
+    show_default=True,
+    help="Which exit answers where none fired.",
+)
 @click.option("--name", help="The bundle's name; default: that of OUT.ee.")
 @overwrite_option
 @json_option
@@ -85,6 +111,10 @@ def export(  # noqa: PLR0913 - one for each option
     labels: Path | None,
     preprocess: Path | None,
     golden: Path | None,
+    control_flow: str,
+    max_loop_steps: int | None,
+    min_exit: str | None,
+    fallback: Fallback,
     name: str | None,
     overwrite: bool,
     as_json: bool,
@@ -95,7 +125,7 @@ def export(  # noqa: PLR0913 - one for each option
     Its outputs are its exits.
     """
     _check_usage(onnx_files, model, weights, inputs)
-    criterion = one_or_per_exit("--criterion", criteria, str)
+    criterion = one_or_per_exit("--criterion", criteria, _criterion)
     threshold = one_or_per_exit("--threshold", thresholds, float)
     shapes = _dynamic_shapes(dynamic)
     # What the network's own code prints is no result of ours.
@@ -121,6 +151,10 @@ def export(  # noqa: PLR0913 - one for each option
             labels=None if labels is None else _read_labels(labels),
             preprocess=None if preprocess is None else _read_preprocess(preprocess),
             golden_inputs=None if golden is None else _read_golden(golden),
+            lower_control_flow=_LOWER[control_flow],
+            max_loop_steps=max_loop_steps,
+            min_exit=min_exit,
+            fallback=fallback,
             name=name,
             overwrite=overwrite,
         )
@@ -139,6 +173,21 @@ def _check_usage(onnx_files: tuple[str, ...], model: str | None, weights: str | 
             raise click.UsageError(
                 f"{file!r} is not an .onnx file; a torch network is named by --model MODULE:FUNCTION"
             )
+
+
+def _criterion(text: str) -> str | Criterion:
+    """Returns a kind, or the criterion that JSON describes."""
+    if not text.startswith("{"):
+        return text
+    import msgspec
+
+    from eetoolkit_runtime.plan import Criterion
+
+    try:
+        return msgspec.json.decode(text, type=Criterion)
+    except msgspec.DecodeError as error:
+        example = '{"kind": "at_least", "n": 2, "members": [...]}'
+        raise click.BadParameter(f"{text}: {error}; expected {example}", param_hint="--criterion") from error
 
 
 def _dynamic_shapes(texts: tuple[str, ...]) -> dict[str, dict[int, str]] | None:

@@ -68,7 +68,7 @@ def _header(summary: BundleSummary) -> Iterator[tuple[str, str]]:
     yield "exits", ", ".join(summary.exits)
     if summary.fallback == "most_confident":
         yield "fallback", "where none fires, the most confident exit answers"
-    yield "batch", "row by row: it was exported for one row" if summary.batch == 1 else "any number of rows"
+    yield "batch", "row by row" if summary.batch == 1 else "any number of rows"
     for name, value in summary.preprocess.items():
         height, width = value.resize
         statistics = f"mean {_spell_numbers(value.mean)}, std {_spell_numbers(value.std)}"

@@ -27,6 +27,12 @@ if TYPE_CHECKING:
     metavar="EXIT=VALUE",
     help="Another threshold for an exit; inf keeps it from firing. Repeatable.",
 )
+@click.option(
+    "--deadline-ms",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="MS",
+    help="Answer each row within this, with the best exit reached by then.",
+)
 @click.option("--threads", type=click.IntRange(min=1), help="Workers for each operator; default: one per core.")
 @click.option(
     "--pool",
@@ -51,6 +57,7 @@ def run(  # noqa: PLR0913 - one for each option
     inputs: tuple[str, ...],
     exit_at: str | None,
     thresholds: tuple[str, ...],
+    deadline_ms: float | None,
     threads: int | None,
     pool: Literal["shared", "own"],
     check: Literal["quick", "full"],
@@ -80,14 +87,30 @@ def run(  # noqa: PLR0913 - one for each option
         for file in read_files(plan, files, pictures, sys.stdin.buffer):
             total = max(total + len(file.rows) - 1, done + len(file.rows))
             for name, row in zip(file.names, file.rows, strict=True):
-                answer = runner.run(row, exit_at=exit_at, thresholds=limits or None)
+                answer = runner.run(row, exit_at=exit_at, thresholds=limits or None, deadline_ms=deadline_ms)
                 if as_json:
                     terminal.print_json(_record(plan, name, answer, outputs=outputs), indent=-1)
                 else:
-                    label = _label(plan, answer)
-                    click.echo(f"{name}: {answer}" if label is None else f"{name}: {label}, {answer}")
+                    click.echo(f"{name}: {_line(plan, answer)}")
                 done += 1
                 tell("running", done, total)
+
+
+def _line(plan: Manifest, answer: ee.Answer) -> str:
+    """Returns the answer for people; gates and repeated visits only where the plan has them."""
+    parts = [label] if (label := _label(plan, answer)) is not None else []
+    parts.append(str(answer))
+    if answer.ponder_cost is not None:
+        parts.append(f"ponder cost {answer.ponder_cost:.4g}")
+    decisions: dict[str, list[str]] = {}
+    for segment, decision in answer.gates:
+        decisions.setdefault(segment, []).append(str(decision))
+    if decisions:
+        parts.append("gates " + " ".join(f"{segment}={','.join(taken)}" for segment, taken in decisions.items()))
+    repeated = [f"{segment}={count}" for segment, count in answer.visits.items() if count > 1]
+    if repeated:
+        parts.append("visits " + " ".join(repeated))
+    return ", ".join(parts)
 
 
 def _label(plan: Manifest, answer: ee.Answer) -> str | None:
@@ -109,5 +132,9 @@ def _record(plan: Manifest, name: str, answer: ee.Answer, *, outputs: bool) -> d
         "confidence": answer.confidence,
         "path": answer.path,
         "segments": answer.segments,
+        "visits": answer.visits,
+        "gates": answer.gates,
+        "ponder_cost": answer.ponder_cost,
+        "stopped_by": answer.stopped_by,
     }
     return record | ({"outputs": {key: array.tolist() for key, array in answer.outputs.items()}} if outputs else {})

@@ -1,14 +1,14 @@
 """The demo network: a residual CNN for 8x8 digits with an exit after each of its three stages."""
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-CHECKPOINT: Final = Path(__file__).parent / "checkpoints" / "branchynet.safetensors"
+from eetoolkit.zoo import train
+from eetoolkit.zoo.system import System
 
 CLASSES: Final = 10
 
@@ -120,8 +120,20 @@ def example_inputs() -> tuple[Tensor]:
 
 def load() -> BranchyNet:
     """Return the network with the shipped weights, in eval mode."""
-    from safetensors.torch import load_file
+    return cast("BranchyNet", SYSTEM.load())
 
-    model = BranchyNet()
-    model.load_state_dict(load_file(CHECKPOINT))
-    return model.eval()
+
+def fit(model: nn.Module) -> nn.Module:
+    """Return the network after the ordinary loop, with the weights of the epoch whose validation loss was lowest."""
+    return train.fit(model, loss, epochs=40, select=True)
+
+
+SYSTEM: Final = System(
+    name="branchynet",
+    title="BranchyNet: a residual CNN with three exits",
+    source="Teerapittayanon et al. 2016, arXiv:1709.01686",
+    build=BranchyNet,
+    loss=loss,
+    fit=fit,
+    storage=torch.float32,
+)

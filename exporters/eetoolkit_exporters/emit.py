@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 
+from eetoolkit_exporters.blocks import exit_values
 from eetoolkit_exporters.capture import Network
-from eetoolkit_exporters.cut import CutSegment, exit_values
-from eetoolkit_exporters.fixed_shapes import fixed_shapes
+from eetoolkit_exporters.fixed_shapes import Fixed, fixed_shapes
 from eetoolkit_exporters.graphs import segment_model
 from eetoolkit_exporters.layout import keep_blocked
+from eetoolkit_exporters.segments import CutSegment
 from eetoolkit_exporters.source import Array
 from eetoolkit_exporters.weights import WeightFiles
 from eetoolkit_exporters.work import count_work
@@ -28,7 +29,9 @@ from eetoolkit_runtime.plan import (
     Dim,
     DType,
     Exit,
+    Fallback,
     File,
+    Gate,
     Golden,
     Goto,
     Manifest,
@@ -38,6 +41,7 @@ from eetoolkit_runtime.plan import (
     Slot,
     Source,
     Stop,
+    Switch,
     TensorSpec,
 )
 from eetoolkit_runtime.store import named_by_content
@@ -59,6 +63,10 @@ class Details:
     criteria: Mapping[str, Criterion]
     thresholds: Mapping[str, float]
     tolerance: float
+    disabled: Collection[str] = ()
+    fallback: Fallback = "last"
+    rows_together: bool = True
+    notes: Sequence[str] = ()
     labels: tuple[str, ...] | None = None
     preprocess: Mapping[str, Preprocess] | None = None
 
@@ -76,62 +84,120 @@ def emit(
     Raises:
         ExportError: A tensor that a device cannot hold, or a batch dimension that is neither dynamic nor 1.
     """
-    names = _slot_names(network, segments)
-    fixed = fixed_shapes(network.graph)
-    symbols = _symbols(network, example)
+    names = slot_names(network, segments)
+    fixed = fixed_shapes(network.graph, segments)
+    symbols = dimensions(network, example)
     weights = WeightFiles(folder)
     files: dict[str, File] = {}
     planned: dict[str, Segment] = {}
     slots: dict[str, Slot] = {}
-    for number, segment in enumerate(segments):
-        title = f"segment{number}"
-        model = segment_model(segment, names, title)
-        keep_blocked(model)
-        mapped = weights.externalize(model, title)
-        (folder / f"{title}.onnx").write_bytes(ir.to_proto(model).SerializeToString(deterministic=True))
-        file, files_entry = named_by_content(folder / f"{title}.onnx", title)
-        files[file] = files_entry
+    for segment in segments:
+        title = segment.name
+        outputs = _output_names(segment, names)
+        file: str | None = None
+        mapped: tuple[str, ...] = ()
+        if segment.nodes:
+            model = segment_model(segment, names, outputs)
+            keep_blocked(model)
+            mapped = weights.externalize(model, title)
+            (folder / f"{title}.onnx").write_bytes(ir.to_proto(model).SerializeToString(deterministic=True))
+            file, entry = named_by_content(folder / f"{title}.onnx", title)
+            files[file] = entry
         slots.update({names[value]: _slot(value, fixed) for value in segment.writes})
-        following: Next = Stop() if number == len(segments) - 1 else Goto(segment=f"segment{number + 1}")
         planned[title] = Segment(
             model=file,
             weights=mapped,
             reads={names[value]: names[value] for value in segment.reads},
-            writes={names[value]: Source(output=names[value]) for value in segment.writes},
-            exit=_exit(segment, names, details, last=isinstance(following, Stop)),
-            next=following,
-            work=count_work(segment.nodes, segment.initializers, symbols),
+            writes={names[slot]: _source(value, names, outputs) for slot, value in segment.writes.items()},
+            exit=_exit(segment, names, details),
+            next=_next(segment, names),
+            max_visits=segment.max_visits,
+            work=count_work(segment.nodes, segment.initializers, symbols) if segment.nodes else None,
         )
     write_golden(folder / "golden.npz", samples)
     golden, files[golden] = named_by_content(folder / "golden.npz", "golden")
     inputs = tuple(_spec(str(value.name), value) for value in _inputs(network))
+    last = next(segment.exit for segment in segments if not segment.to and segment.exit is not None)
     return Manifest(
         format=FORMAT,
         version=VERSION,
         name=details.name,
         created_with=dict(details.created_with),
         inputs=inputs,
-        outputs=tuple(_spec(name, value) for name, value in segments[-1].exit.outputs.items()),
+        outputs=tuple(_spec(name, value) for name, value in last.outputs.items()),
         preprocess=dict(details.preprocess or {}),
         labels=details.labels,
         slots=slots,
-        constants={
-            name: Constant(dtype="float32", shape=(), data=(value,)) for name, value in network.temperatures.items()
-        },
-        batch=None if any(BATCH in spec.shape for spec in inputs) else 1,
-        start="segment0",
+        constants=_constants(network, segments, names),
+        batch=None if details.rows_together and any(BATCH in spec.shape for spec in inputs) else 1,
+        start=segments[0].name,
+        fallback=details.fallback,
         segments=planned,
         files={**files, **weights.files},
         golden=Golden(file=golden, tolerance=details.tolerance),
+        notes=tuple(details.notes),
     )
 
 
+def _source(value: ir.Value, names: Mapping[ir.Value, str], outputs: Mapping[ir.Value, str]) -> Source:
+    if value in outputs:
+        return Source(output=outputs[value])
+    return Source(constant=names[value]) if value.is_initializer() else Source(slot=names[value])
+
+
+def _output_names(segment: CutSegment, names: Mapping[ir.Value, str]) -> dict[ir.Value, str]:
+    """Names the graph's outputs by the first slot that takes each, unless an input has that name."""
+    taken = {names[value] for value in segment.reads}
+    found: dict[ir.Value, str] = {}
+    for slot, source in segment.writes.items():
+        if source in segment.outputs and source not in found:
+            name = names[slot]
+            while name in taken:
+                name = f"{name}_next"
+            taken.add(name)
+            found[source] = name
+    return found
+
+
+def _next(segment: CutSegment, names: Mapping[ir.Value, str]) -> Next:
+    match segment.to, segment.on:
+        case (), _:
+            return Stop()
+        case (name,), None:
+            return Goto(segment=name)
+        case (then, otherwise), ir.Value() as on if on.dtype == ir.DataType.BOOL:
+            return Gate(on=names[on], then=then, otherwise=otherwise)
+        case cases, ir.Value() as on:
+            return Switch(on=names[on], cases=cases)
+        case _:
+            raise ExportError(f"segment {segment.name!r}: nothing decides between {', '.join(segment.to)}")
+
+
+def _constants(network: Network, segments: Sequence[CutSegment], names: Mapping[ir.Value, str]) -> dict[str, Constant]:
+    """Returns what tuning may change, and the constants that slots take."""
+    found = {
+        name: Constant(
+            dtype=_DTYPES[ir.DataType.from_numpy(array.dtype)], shape=array.shape, data=tuple(array.ravel().tolist())
+        )
+        for name, array in network.constants.items()
+    }
+    for segment in segments:
+        for value in segment.writes.values():
+            if value.is_initializer() and value.const_value is not None and value.dtype is not None:
+                array = value.const_value.numpy()
+                data = tuple(array.ravel().tolist())
+                found[names[value]] = Constant(dtype=_DTYPES[value.dtype], shape=array.shape, data=data)
+    return found
+
+
 def _inputs(network: Network) -> list[ir.Value]:
-    return [value for value in network.graph.inputs if value.name not in network.temperatures]
+    return [value for value in network.graph.inputs if value.name not in network.constants]
 
 
-def _exit(segment: CutSegment, names: Mapping[ir.Value, str], details: Details, *, last: bool) -> Exit:
+def _exit(segment: CutSegment, names: Mapping[ir.Value, str], details: Details) -> Exit | None:
     exit_ = segment.exit
+    if exit_ is None:
+        return None
     for name, value in exit_.outputs.items():
         leading = value.shape[0] if value.shape is not None and len(value.shape) else None
         if isinstance(leading, int) and leading != 1:
@@ -141,19 +207,21 @@ def _exit(segment: CutSegment, names: Mapping[ir.Value, str], details: Details, 
             )
     if exit_.confidence is None:
         raise ExportError(f"exit {exit_.name!r} has no confidence")
+    last = not segment.to
     return Exit(
         name=exit_.name,
         outputs={name: names[value] for name, value in exit_.outputs.items()},
         criterion=details.criteria[exit_.name],
         confidence=names[exit_.confidence],
         threshold=None if last else details.thresholds[exit_.name],
+        enabled=last or exit_.name not in details.disabled,
     )
 
 
-def _slot_names(network: Network, segments: Sequence[CutSegment]) -> dict[ir.Value, str]:
+def slot_names(network: Network, segments: Sequence[CutSegment]) -> dict[ir.Value, str]:
     """Names every value that crosses a boundary: an exit's by the exit, others as the graph calls them."""
     names: dict[ir.Value, str] = {value: str(value.name) for value in network.graph.inputs}
-    taken = set(names.values())
+    taken = set(names.values()) | set(network.graph.initializers)
 
     def add(value: ir.Value, stem: str) -> None:
         if value in names:
@@ -166,24 +234,29 @@ def _slot_names(network: Network, segments: Sequence[CutSegment]) -> dict[ir.Val
         names[value] = name
 
     for segment in segments:
-        for output, value in segment.exit.outputs.items():
-            add(value, f"{segment.exit.name}_{output}")
-        for value in exit_values(segment.exit):
-            add(value, f"{segment.exit.name}_confidence")
+        if segment.exit is not None:
+            for output, value in segment.exit.outputs.items():
+                add(value, f"{segment.exit.name}_{output}")
+            for value in exit_values(segment.exit):
+                add(value, f"{segment.exit.name}_confidence")
     for segment in segments:
-        for value in segment.writes:
-            add(value, str(value.name))
+        for slot, source in segment.writes.items():
+            add(slot, str(slot.name))
+            if source.is_initializer():
+                add(source, f"{source.name}_constant")
     return names
 
 
-def _slot(value: ir.Value, fixed: set[ir.Value]) -> Slot:
+def _slot(value: ir.Value, fixed: Fixed) -> Slot:
     spec = _spec(str(value.name), value)
-    if value in fixed:
+    if value in fixed.shapes:
         shape: tuple[Dim, ...] = tuple(
             dim if dim is not None else f"{value.name}_{axis}" for axis, dim in enumerate(spec.shape)
         )
     else:
         shape = tuple(dim if isinstance(dim, int) else None for dim in spec.shape)
+        if None not in shape:  # it takes tensors whose shapes depend on data
+            shape = (None,) * len(shape)
     return Slot(dtype=spec.dtype, shape=shape)
 
 
@@ -199,7 +272,7 @@ def _spec(name: str, value: ir.Value) -> TensorSpec:
     return TensorSpec(name=name, dtype=_DTYPES[value.dtype], shape=tuple(dims))
 
 
-def _symbols(network: Network, example: Mapping[str, Array]) -> dict[str, int]:
+def dimensions(network: Network, example: Mapping[str, Array]) -> dict[str, int]:
     """Returns the sizes of the dynamic dimensions in the example, one row of it."""
     symbols: dict[str, int] = {}
     for value in _inputs(network):

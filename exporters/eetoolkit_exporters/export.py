@@ -6,22 +6,32 @@ import math
 import os
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from numbers import Real
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 import torch
 
 from eetoolkit_exporters.capture import DynamicShapes, Network, capture, check_deterministic, check_repeatable
-from eetoolkit_exporters.cut import cut
-from eetoolkit_exporters.emit import Details, emit
+from eetoolkit_exporters.choices import apply_min_exit
+from eetoolkit_exporters.control_flow import Lower, check_loops_end, choose
+from eetoolkit_exporters.cut import cut, graph_of, sort_exits
+from eetoolkit_exporters.emit import Details, dimensions, emit
+from eetoolkit_exporters.fixed_shapes import shape_nodes
+from eetoolkit_exporters.gates import make_gates
 from eetoolkit_exporters.judge import CriterionSpec, choose_criteria, default_threshold, judge
+from eetoolkit_exporters.merge import merge
+from eetoolkit_exporters.rows import against_rows
 from eetoolkit_exporters.samples import golden_samples
+from eetoolkit_exporters.segments import CutSegment, segments_of
 from eetoolkit_exporters.source import (
+    Array,
     CascadeSource,
     ExitSpec,
     OnnxSource,
@@ -32,11 +42,13 @@ from eetoolkit_exporters.source import (
 )
 from eetoolkit_runtime.bundle import Bundle, load
 from eetoolkit_runtime.errors import ExportError
+from eetoolkit_runtime.golden import Sample
 from eetoolkit_runtime.inputs import BATCH
-from eetoolkit_runtime.plan import Criterion, Manifest, Preprocess, encode
+from eetoolkit_runtime.plan import Criterion, Fallback, Manifest, Preprocess, encode
+from eetoolkit_runtime.runner import Runner
 from eetoolkit_runtime.store import MANIFEST, check_target, commit, staging
 from eetoolkit_runtime.validate import preprocess_problem, validate
-from eetoolkit_runtime.verify import DEFAULT_TOLERANCE, verify
+from eetoolkit_runtime.verify import DEFAULT_TOLERANCE, difference, verify
 
 ThresholdSpec = float | Mapping[str, float] | None
 
@@ -55,6 +67,10 @@ def export(  # noqa: PLR0913 - the choices of one command, each with a default
     labels: Sequence[str] | None = None,
     preprocess: Mapping[str, Mapping[str, Any]] | None = None,
     golden_inputs: Any = None,
+    lower_control_flow: Lower = True,
+    max_loop_steps: int | None = None,
+    min_exit: str | None = None,
+    fallback: Fallback = "last",
     name: str | None = None,
     overwrite: bool = False,
 ) -> Bundle:
@@ -80,6 +96,12 @@ def export(  # noqa: PLR0913 - the choices of one command, each with a default
         preprocess: For an input's name, how an image becomes that input: `layout`, `resize` (height, width), `scale`,
             `mean`, `std`.
         golden_inputs: Real inputs, a few rows, for the golden samples; None: the example.
+        lower_control_flow: Whether `If`, `Loop` and blended gates become gates of the plan, whose skipped work is not
+            done: where that pays (True), always (`"always"`), or never (False); `notes` of the bundle say which did.
+        max_loop_steps: The bound of loops whose own bound cannot be read from the graph; without one they stay inside
+            a segment.
+        min_exit: The first exit that may fire; earlier ones are disabled.
+        fallback: Which exit answers where none fired: `last`, or the `most_confident` one (SDN).
         name: The bundle's name; None: that of its folder.
         overwrite: Whether a bundle at `output` may be replaced.
 
@@ -89,15 +111,18 @@ def export(  # noqa: PLR0913 - the choices of one command, each with a default
     """
     target = Path(output)
     check_target(target, overwrite=overwrite)
+    _check_options(lower_control_flow, max_loop_steps, fallback)
     source = open_source(model, example_inputs, input_names)
     chosen = choose_exits(source, exits)
     network = capture(source, chosen, dynamic_batch=dynamic_batch, dynamic_shapes=dynamic_shapes)
     check_deterministic(network.graph)
+    check_loops_end(network.graph)
     check_repeatable(source)
     separate_exits(network)
+    sort_exits(network)
     criteria = judge(network, choose_criteria(network.exits, criterion))
-    segments = cut(network)
-    order = [segment.exit.name for segment in segments]
+    compiled = compile_plan(network, source.inputs, lower=lower_control_flow, max_loop_steps=max_loop_steps)
+    order = list(dict.fromkeys(exit_.name for exit_ in network.exits))
     samples = golden_samples(source, _batched(network), chosen, criteria, golden_inputs, order)
     details = Details(
         name=name or target.stem,
@@ -105,16 +130,62 @@ def export(  # noqa: PLR0913 - the choices of one command, each with a default
         criteria=criteria,
         thresholds=_thresholds(criteria, threshold),
         tolerance=DEFAULT_TOLERANCE,
+        disabled=apply_min_exit(order, min_exit),
+        fallback=fallback,
+        rows_together=compiled.rows_together,
+        notes=compiled.notes,
         labels=_labels(labels),
         preprocess=_preprocess(source, network, preprocess),
     )
     _check_labels(network, criteria, details.labels)
     with staging(target) as folder:
-        manifest = emit(network, segments, samples, source.inputs, details, folder)
+        manifest = emit(network, compiled.segments, samples, source.inputs, details, folder)
         validate(manifest)
-        _prove(folder, manifest)
+        manifest = _prove(folder, manifest, samples)
         commit(folder, manifest, target)
     return load(target)
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A network as segments, what is to say about them, and whether the rows of a batch may run together."""
+
+    segments: list[CutSegment]
+    notes: tuple[str, ...]
+    rows_together: bool
+
+
+def compile_plan(
+    network: Network,
+    example: Mapping[str, Array],
+    *,
+    lower: Lower = True,
+    max_loop_steps: int | None = None,
+    duplicate_tails: bool = True,
+) -> Compiled:
+    """Returns the network, whose exits are judged and in order, as segments."""
+    symbols = dimensions(network, example)
+    blended = make_gates(network, lower, symbols)
+    marked = {graph_of(exit_, network) for exit_ in network.exits} - {network.graph}
+    lowering = choose(network.graph, lower, max_loop_steps, symbols, marked)
+    start, copies = merge(cut(network, lowering.nodes), network.graph, duplicate_tails=duplicate_tails)
+    segments = segments_of(start, shape_nodes(network.graph))
+    reason = against_rows(network.graph, segments)
+    notes = [*lowering.notes, *blended]
+    if copies:
+        notes.append(f"tail duplication: {copies} copies of small joins, so that the common path runs fewer segments")
+    if reason is not None and BATCH in {str(dim) for value in network.graph.inputs for dim in value.shape or ()}:
+        notes.append(f"rows run one by one: {reason}")
+    return Compiled(segments, tuple(notes), reason is None)
+
+
+def _check_options(lower: Lower, max_loop_steps: int | None, fallback: Fallback) -> None:
+    if lower not in (True, False, "always"):
+        raise ExportError(f"lower_control_flow is {lower!r}, expected True, False or 'always'")
+    if max_loop_steps is not None and not (isinstance(max_loop_steps, int) and max_loop_steps > 0):
+        raise ExportError(f"max_loop_steps is {max_loop_steps!r}, expected a number above 0")
+    if fallback not in ("last", "most_confident"):
+        raise ExportError(f"fallback is {fallback!r}, expected 'last' or 'most_confident'")
 
 
 def separate_exits(network: Network) -> None:
@@ -136,8 +207,11 @@ def separate_exits(network: Network) -> None:
             exit_.outputs[output] = copy
 
 
-def _prove(folder: Path, manifest: Manifest) -> None:
-    """Runs the staged bundle on its golden samples.
+def _prove(folder: Path, manifest: Manifest, samples: Sequence[Sample]) -> Manifest:
+    """Runs the staged bundle on its golden samples, one by one and together.
+
+    Returns:
+        The manifest, which says that rows run one by one where together they give something else.
 
     Raises:
         ExportError: It differs from the source.
@@ -146,6 +220,30 @@ def _prove(folder: Path, manifest: Manifest) -> None:
     report = verify(Bundle(folder, manifest))
     if not report.passed:
         raise ExportError(f"the segments differ from the source network: {report.failures[0]}; nothing was written")
+    if manifest.batch == 1 or _same_together(Bundle(folder, manifest), samples):
+        return manifest
+    note = "rows run one by one: together the golden samples give other answers"
+    return msgspec.structs.replace(manifest, batch=1, notes=(*manifest.notes, note))
+
+
+def _same_together(bundle: Bundle, samples: Sequence[Sample]) -> bool:
+    """Returns whether the last exit answers each sample alike, alone and in a batch of all."""
+    last = list(bundle.exits)[-1]
+    stacked = {
+        spec.name: np.concatenate([sample.inputs[spec.name] for sample in samples])
+        if spec.shape and spec.shape[0] == BATCH
+        else samples[0].inputs[spec.name]
+        for spec in bundle.manifest.inputs
+    }
+    with Runner(bundle) as runner:
+        together = runner.run_batch(stacked, exit_at=last)
+        alone = [runner.run(sample.inputs, exit_at=last) for sample in samples]
+    return all(
+        difference(one.outputs[name], array) <= DEFAULT_TOLERANCE
+        for many, one in zip(together, alone, strict=True)
+        if many.exit == one.exit
+        for name, array in many.outputs.items()
+    )
 
 
 def _thresholds(criteria: Mapping[str, Criterion], threshold: ThresholdSpec) -> dict[str, float]:
@@ -185,7 +283,7 @@ def _preprocess(
     shapes = {
         str(value.name): [dim if isinstance(dim, int) else dim.value for dim in value.shape or ()]
         for value in network.graph.inputs
-        if value.name not in network.temperatures
+        if value.name not in network.constants
     }
     for name, options in (preprocess or {}).items():
         if name not in shapes:
@@ -218,7 +316,7 @@ def _batched(network: Network) -> list[str]:
     leading = {
         str(value.name): value.shape[0]
         for value in network.graph.inputs
-        if value.name not in network.temperatures and value.shape is not None and len(value.shape)
+        if value.name not in network.constants and value.shape is not None and len(value.shape)
     }
     found = [name for name, dim in leading.items() if dim == 1 or str(dim) == BATCH]
     if leading and not found:

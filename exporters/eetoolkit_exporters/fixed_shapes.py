@@ -8,7 +8,12 @@ are fixed in content.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import onnx_ir as ir
+
+from eetoolkit_exporters.segments import CutSegment
 
 _SHAPE_OPERANDS = {
     "Reshape": (1,), "Expand": (1,), "Tile": (1,), "Slice": (1, 2, 3, 4), "Pad": (1, 3), "Resize": (2, 3),
@@ -23,24 +28,89 @@ _DATA_SHAPES = {"NonZero", "Unique", "Compress", "NonMaxSuppression", "StringSpl
 _KNOWN_DOMAINS = {"", "ai.onnx.ml"}
 
 
-def fixed_shapes(graph: ir.Graph) -> set[ir.Value]:
-    """Returns the values whose shape depends on the input shapes alone; nodes must be in topological order."""
-    shapes: set[ir.Value] = {*graph.inputs, *graph.initializers.values()}
-    contents: set[ir.Value] = set(graph.initializers.values())
+@dataclass(frozen=True)
+class Fixed:
+    """Values whose shape, and values whose contents depend on the input shapes alone."""
+
+    shapes: set[ir.Value]
+    contents: set[ir.Value]
+
+
+def fixed_shapes(graph: ir.Graph, segments: Sequence[CutSegment]) -> Fixed:
+    """Returns what is fixed in a network cut into segments.
+
+    A slot that takes different tensors on different ways has a fixed shape only if its own shape names no size but
+    numbers and the inputs' symbols, and if all these tensors have fixed shapes.
+    """
     symbols = {dim.value for value in graph.inputs for dim in value.shape or () if not isinstance(dim, int)} - {None}
-    for node in graph:
+    sources: dict[ir.Value, set[ir.Value]] = {}
+    for segment in segments:
+        for slot, source in segment.writes.items():
+            if slot is not source:
+                sources.setdefault(slot, set()).add(source)
+    moved = {slot for slot in sources if _static(slot, symbols)}
+    while True:
+        found = _fixed(graph, segments, moved, set(sources), symbols)
+        kept = {slot for slot in moved if sources[slot] <= found.shapes}
+        if kept == moved:
+            return found
+        moved = kept
+
+
+def _fixed(
+    graph: ir.Graph,
+    segments: Sequence[CutSegment],
+    moved: set[ir.Value],
+    slots: set[ir.Value],
+    symbols: set[str | None],
+) -> Fixed:
+    """Goes through the nodes once, with the shapes of `moved` slots taken as fixed and those of other `slots` not."""
+    shapes: set[ir.Value] = {*graph.inputs, *graph.initializers.values(), *moved}
+    contents: set[ir.Value] = set(graph.initializers.values())
+    for node in (node for segment in segments for node in segment.nodes):
         inputs = [value for value in node.inputs if value is not None]
         if (node.op_type in {"Shape", "Size"} and inputs[0] in shapes) or (
             inputs and all(value in contents for value in inputs) and not _has_subgraph(node)
         ):
             contents.update(node.outputs)
         for output in node.outputs:
-            static = output.shape is not None and all(
-                isinstance(dim, int) or dim.value in symbols for dim in output.shape
-            )
-            if static or _keeps_fixed(node, shapes, contents):
+            if output not in slots and (_static(output, symbols) or _keeps_fixed(node, shapes, contents)):
                 shapes.add(output)
-    return shapes
+    return Fixed(shapes, contents)
+
+
+def _static(value: ir.Value, symbols: set[str | None]) -> bool:
+    return value.shape is not None and all(isinstance(dim, int) or dim.value in symbols for dim in value.shape)
+
+
+def shape_nodes(graph: ir.Graph) -> set[ir.Node]:
+    """Returns the nodes that make a few numbers of the sizes of the network's inputs, such as the target of a Reshape.
+
+    They cost next to nothing and depend on how many rows run together, so no segment hands them to another.
+    """
+    found: set[ir.Node] = set()
+    inputs = set(graph.inputs)
+    for node in graph:
+        if _has_subgraph(node) or not all(map(_few_integers, node.outputs)):
+            continue
+        sources = [value for value in node.inputs if value is not None]
+        if node.op_type in {"Shape", "Size"}:
+            known = sources[0] in inputs
+        else:
+            made = [value for value in sources if not value.is_initializer()]
+            known = bool(made) and all(value.producer() in found for value in made)
+        if known and node.domain == "":
+            found.add(node)
+    return found
+
+
+def _few_integers(value: ir.Value) -> bool:
+    return (
+        value.dtype in (ir.DataType.INT64, ir.DataType.INT32)
+        and value.shape is not None
+        and len(value.shape) <= 1
+        and all(isinstance(dim, int) for dim in value.shape)
+    )
 
 
 def _keeps_fixed(node: ir.Node, shapes: set[ir.Value], contents: set[ir.Value]) -> bool:

@@ -4,28 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-import numpy as np
 import onnx_ir as ir
 
 from eetoolkit_exporters.capture import Network
-from eetoolkit_exporters.cut import CutSegment
+from eetoolkit_exporters.segments import CutSegment
 from eetoolkit_runtime.errors import ExportError
 
 IR_VERSION = 10  # onnxruntime 1.20, the oldest that we run on, reads up to this
 
 
-def segment_model(segment: CutSegment, names: Mapping[ir.Value, str], title: str) -> ir.Model:
-    """Returns a segment as a model whose inputs and outputs are called as `names` says; the network is not changed."""
+def segment_model(segment: CutSegment, inputs: Mapping[ir.Value, str], outputs: Mapping[ir.Value, str]) -> ir.Model:
+    """Returns a segment as a model whose inputs and outputs are called as these say; the network is not changed."""
     view = ir.GraphView(
-        list(segment.reads), list(segment.writes), nodes=segment.nodes, initializers=segment.initializers, name=title
+        list(segment.reads),
+        list(segment.outputs),
+        nodes=segment.nodes,
+        initializers=segment.initializers,
+        name=segment.name,
     )
     graph = view.clone()
-    taken = {names[value] for value in (*segment.reads, *segment.writes)}
-    for node in graph:
+    taken = {inputs[value] for value in segment.reads} | {outputs[value] for value in segment.outputs}
+    for node in graph.all_nodes():
         for value in node.outputs:
             if value.name in taken:
                 value.name = f"{value.name}__inner"
-    for originals, copies in ((segment.reads, graph.inputs), (segment.writes, graph.outputs)):
+    for value in graph.initializers.values():
+        if value.name in taken:
+            raise ExportError(f"segment {segment.name!r}: a weight and a tensor are both called {value.name!r}")
+    for originals, copies, names in ((segment.reads, graph.inputs, inputs), (segment.outputs, graph.outputs, outputs)):
         for original, copy in zip(originals, copies, strict=True):
             copy.name = names[original]
     return _model(graph)
@@ -51,10 +57,10 @@ def whole_model(network: Network, exits: Sequence[str] | None = None, *, confide
             if value not in names:
                 names[value] = name
                 outputs.append(value)
-    inputs = [value for value in network.graph.inputs if value.name not in network.temperatures]
-    temperatures = [value for value in network.graph.inputs if value.name in network.temperatures]
+    inputs = [value for value in network.graph.inputs if value.name not in network.constants]
+    constants = [value for value in network.graph.inputs if value.name in network.constants]
     view = ir.GraphView(
-        [*inputs, *temperatures],
+        [*inputs, *constants],
         outputs,
         nodes=tuple(network.graph),
         initializers=tuple(network.graph.initializers.values()),
@@ -62,7 +68,7 @@ def whole_model(network: Network, exits: Sequence[str] | None = None, *, confide
     )
     graph = view.clone()
     for value in list(graph.inputs)[len(inputs) :]:
-        value.const_value = ir.tensor(np.float32(network.temperatures[str(value.name)]), name=value.name)
+        value.const_value = ir.tensor(network.constants[str(value.name)], name=value.name)
         graph.inputs.remove(value)
         graph.register_initializer(value)
     for original, copy in zip(outputs, graph.outputs, strict=True):

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 
-from eetoolkit_exporters.criteria import confidence
+from eetoolkit_exporters.choices import CriterionSpec, bind, functions_of
+from eetoolkit_exporters.criteria import LABEL, verdict
 from eetoolkit_exporters.source import Array, ExitSpec, Source, choose_exits, open_source, to_array
 from eetoolkit_runtime.bundle import Bundle, load
 from eetoolkit_runtime.errors import ExportError, InputError
 from eetoolkit_runtime.golden import Sample, Visit, read_golden
 from eetoolkit_runtime.inputs import BATCH
 from eetoolkit_runtime.plan import Criterion
+from eetoolkit_runtime.verify import DEFAULT_TOLERANCE
 
 MAX_SAMPLES = 8  # enough to meet every exit in practice, small enough to ship
 
@@ -34,7 +37,9 @@ def golden_samples(
         ExportError: Inputs that the network does not take.
     """
     arrays = source.inputs if inputs is None else by_name(source, inputs)
-    return [reference(source, row, exits, criteria, order) for row in rows_of(arrays, batched)[:MAX_SAMPLES]]
+    criteria = {name: _unnamed(criterion) for name, criterion in criteria.items()}
+    rows = rows_of(arrays, batched)[: 2 * MAX_SAMPLES]
+    return _clear([_judged(source, row, exits, criteria, order) for row in rows])[:MAX_SAMPLES]
 
 
 def reference(
@@ -43,20 +48,79 @@ def reference(
     exits: Mapping[str, Mapping[str, str]],
     criteria: Mapping[str, Criterion],
     order: Sequence[str],
-    temperatures: Mapping[str, float] | None = None,
 ) -> Sample:
-    """Returns what the source gives for one row, the confidences by the criteria in numpy."""
-    found = source.run(row)
+    """Returns what the source gives for one row, the confidences and answers by the criteria in numpy.
+
+    Args:
+        source: The network in its own framework.
+        row: Its inputs.
+        exits: For each exit, its outputs' names in the answer and in the source.
+        criteria: For each exit its criterion, with numbers and not the names of constants (`choices.bind`).
+        order: The exits as a row meets them.
+
+    Raises:
+        ExportError: Outputs of several rows.
+    """
+    return _judged(source, row, exits, criteria, order)[0]
+
+
+def _judged(
+    source: Source,
+    row: Mapping[str, Array],
+    exits: Mapping[str, Mapping[str, str]],
+    criteria: Mapping[str, Criterion],
+    order: Sequence[str],
+) -> tuple[Sample, float]:
+    """Returns a sample, and how far its closest discrete decision is from going the other way."""
     visits: list[Visit] = []
+    returned: list[tuple[Mapping[str, Array], Criterion]] = []
+    closest = np.inf
+    for name, outputs in _met(source, row, exits, order):
+        seen: list[tuple[Mapping[str, Array], Criterion]] = [(outputs, criteria[name])]
+        if name not in source.marked:
+            returned += seen
+            seen = returned
+        says = verdict(seen)
+        if says.confidence.size != 1:
+            raise ExportError(f"exit {name!r}: one row of inputs gives {says.confidence.size} rows of outputs")
+        visits.append(Visit(name, says.outputs, float(np.float32(says.confidence.item()))))
+        closest = min(closest, float(says.margin.item()))
+    return Sample(dict(row), tuple(visits)), closest
+
+
+def _met(
+    source: Source, row: Mapping[str, Array], exits: Mapping[str, Mapping[str, str]], order: Sequence[str]
+) -> Iterator[tuple[str, dict[str, Array]]]:
+    """Yields the chosen exits that a row meets, with their outputs: marked ones as they are met, then in `order`."""
+    found: dict[str, Array] = {}
+    for own, arrays in source.run_visits(row):
+        flat = {source.exits[own][output]: array for output, array in arrays.items()}
+        if own not in source.marked:
+            found |= flat
+            continue
+        for name in order:
+            if set(exits[name].values()) <= flat.keys():
+                yield name, {output: flat[key] for output, key in exits[name].items()}
     for name in order:
-        outputs = {output: found[flat] for output, flat in exits[name].items()}
-        scores = outputs[criteria[name].output or next(iter(outputs))]
-        temperature = (temperatures or {}).get(name, 1.0)
-        found_confidence = confidence(scores, criteria[name], temperature)
-        if found_confidence.size != 1:
-            raise ExportError(f"exit {name!r}: one row of inputs gives {found_confidence.size} rows of outputs")
-        visits.append(Visit(name, outputs, float(found_confidence.item())))
-    return Sample(dict(row), tuple(visits))
+        if set(exits[name].values()) <= found.keys():
+            yield name, {output: found[key] for output, key in exits[name].items()}
+
+
+def _unnamed(criterion: Criterion) -> Criterion:
+    """Returns a criterion with what a constant's name stands for where nothing was given."""
+    numbers = {
+        key: None for key in ("temperature", "tau", "weights", "bias") if isinstance(getattr(criterion, key), str)
+    }
+    return msgspec.structs.replace(criterion, **numbers, members=tuple(map(_unnamed, criterion.members)))
+
+
+def _clear(samples: Sequence[tuple[Sample, float]]) -> list[Sample]:
+    """Returns the samples of which nothing discrete (an argmax, a member's threshold) hangs on rounding; else all.
+
+    There either outcome is right, and a device that finds the other one is not to blame.
+    """
+    clear = [sample for sample, margin in samples if margin > DEFAULT_TOLERANCE]
+    return clear or [sample for sample, _ in samples]
 
 
 def by_name(source: Source, inputs: Any) -> dict[str, Array]:
@@ -106,11 +170,23 @@ def source_samples(
     exits: ExitSpec | None = None,
     fresh: int = 8,
     seed: int = 0,
+    criterion: CriterionSpec | None = None,
 ) -> list[Sample]:
     """Returns the bundle's golden samples, and what `model` gives for `inputs` and for `fresh` random rows.
 
+    Rows of which something discrete hangs on rounding (`criteria.Verdict.margin`) are left out.
+
+    Args:
+        bundle: A `Bundle` or its path.
+        model: What was exported.
+        inputs: Further real inputs, any number of rows.
+        exits: As it was given to `export`.
+        fresh: How many random rows.
+        seed: Their seed.
+        criterion: As it was given to `export`; needed only for custom criteria, of which a bundle has the names alone.
+
     Raises:
-        ExportError: The model lacks an exit of the bundle or does not take its inputs.
+        ExportError: The model lacks an exit of the bundle or does not take its inputs; a custom criterion is missing.
         InputError: The bundle has no golden samples to draw from.
     """
     opened = load(bundle)
@@ -123,7 +199,8 @@ def source_samples(
     if missing := set(opened.exits) - set(chosen):
         raise ExportError(f"the model has no exits {sorted(missing)}; it has {', '.join(chosen)}")
     for name in opened.exits:
-        if set(chosen[name]) != set(opened.exits[name].outputs):
+        added = {LABEL} if opened.exits[name].criterion.kind == "vote" else set()
+        if set(chosen[name]) != set(opened.exits[name].outputs) - added:
             raise ExportError(
                 f"exit {name!r}: the model's outputs are {', '.join(chosen[name])}, the bundle's "
                 f"{', '.join(opened.exits[name].outputs)}; pass the `exits` of the export"
@@ -132,15 +209,12 @@ def source_samples(
     rows = rows_of(by_name(source, inputs), batched) if inputs is not None else []
     rng = np.random.default_rng(seed)
     rows += [{name: _like([s.inputs[name] for s in golden], rng) for name in names} for _ in range(fresh)]
-    criteria = {name: exit_.criterion for name, exit_ in opened.exits.items()}
-    constants = opened.manifest.constants
-    temperatures = {
-        name: float(constants[criterion.temperature].data[0])
-        for name, criterion in criteria.items()
-        if criterion.temperature is not None
+    functions = functions_of(criterion)
+    criteria = {
+        name: bind(exit_.criterion, opened.manifest.constants, functions) for name, exit_ in opened.exits.items()
     }
     order = list(opened.exits)
-    return [*golden, *(reference(source, row, chosen, criteria, order, temperatures) for row in rows)]
+    return [*golden, *_clear([_judged(source, row, chosen, criteria, order) for row in rows])]
 
 
 def _reopen(model: Any, example: Mapping[str, Array], names: Sequence[str]) -> Source:

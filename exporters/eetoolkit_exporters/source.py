@@ -17,6 +17,8 @@ import numpy.typing as npt
 import onnxruntime as ort
 import torch
 
+from eetoolkit_exporters.marker import any_marked, watching
+from eetoolkit_exporters.torch_errors import from_tracing, reason
 from eetoolkit_runtime.errors import ExportError
 
 Array = npt.NDArray[Any]
@@ -29,6 +31,9 @@ _DTYPES = {
     torch.uint32, torch.uint16, torch.uint8, torch.bool,
 }  # fmt: skip
 
+Visits = list[tuple[str, dict[str, Array]]]
+"""Exits in the order in which a network met them, each with its outputs."""
+
 LOGITS = "logits"
 """What the output of an exit is called that is one tensor."""
 
@@ -39,10 +44,18 @@ class Source(Protocol):
     inputs: dict[str, Array]
     """The example inputs by name, in order."""
     exits: dict[str, dict[str, str]]
-    """The exits that its outputs show by themselves: for each, its outputs' names here and in the source."""
+    """The marked exits and those that its outputs show: for each, its outputs' names here and in the source."""
+    marked: dict[str, tuple[str, ...]]
+    """The exits that `ee.exit` marks in it, with their outputs' names."""
+    returned: list[str]
+    """The names of what it returns, in order."""
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Returns the outputs by the source's names."""
+        ...
+
+    def run_visits(self, inputs: Mapping[str, Array]) -> Visits:
+        """Returns every exit met, in order: the marked ones as they were passed, then those that are returned."""
         ...
 
 
@@ -52,32 +65,43 @@ def choose_exits(source: Source, exits: ExitSpec | None) -> dict[str, dict[str, 
     Raises:
         ExportError: No exit, an unknown name, or two exits with one name.
     """
-    if not source.exits:
+    if not source.returned:
         raise ExportError("the network has no exit: its outputs are its exits, and it returned no tensor")
     if exits is None:
         return source.exits
     if isinstance(exits, str) or not isinstance(exits, Sequence | Mapping):
         raise ExportError(f"exits is {exits!r}, expected a list of names or a mapping")
-    known = {flat for outputs in source.exits.values() for flat in outputs.values()}
     chosen: dict[str, dict[str, str]] = {}
     for name in exits:
-        wanted = exits[name] if isinstance(exits, Mapping) else name
         if name in chosen:
             raise ExportError(f"two exits are called {name!r}; give each its own name")
-        if isinstance(wanted, Mapping) and wanted:
-            chosen[name] = dict(wanted)
-        elif not isinstance(wanted, str):
-            raise ExportError(f"exit {name!r} is {wanted!r}, expected an output's name or a mapping of outputs")
-        elif wanted in source.exits:
-            chosen[name] = source.exits[wanted]
-        else:
-            chosen[name] = {LOGITS: wanted}
-        for flat in chosen[name].values():
-            if flat not in known:
-                raise ExportError(f"exit {name!r}: no output {flat!r}; the outputs are {', '.join(sorted(known))}")
+        chosen[name] = _chosen(source, name, exits[name] if isinstance(exits, Mapping) else name)
     if not chosen:
         raise ExportError("exits is empty: name at least one output")
+    if not any(flat in source.returned for outputs in chosen.values() for flat in outputs.values()):
+        raise ExportError(
+            f"exits are {', '.join(chosen)}, all of them marked; name one that is returned too: it answers where none "
+            "of them fires"
+        )
     return chosen
+
+
+def _chosen(source: Source, name: str, wanted: str | Mapping[str, str]) -> dict[str, str]:
+    if isinstance(wanted, str) and wanted in source.exits:
+        if wanted in source.marked and wanted != name:
+            raise ExportError(f"exit {name!r}: {wanted!r} is marked in the network and keeps its name")
+        return source.exits[wanted]
+    if isinstance(wanted, Mapping) and wanted:
+        outputs = dict(wanted)
+    elif isinstance(wanted, str):
+        outputs = {LOGITS: wanted}
+    else:
+        raise ExportError(f"exit {name!r} is {wanted!r}, expected an output's name or a mapping of outputs")
+    for flat in outputs.values():
+        if flat not in source.returned:
+            known = ", ".join(sorted(source.returned))
+            raise ExportError(f"exit {name!r}: no output {flat!r}; the outputs are {known}")
+    return outputs
 
 
 class TorchSource:
@@ -109,13 +133,38 @@ class TorchSource:
         if len(names) != len(tensors) or len(set(names)) != len(names):
             raise ExportError(f"input_names are {names}, expected {len(tensors)} different names")
         self.inputs = {name: _numpy(tensor, f"input {name!r}") for name, tensor in zip(names, tensors, strict=True)}
-        self.exits: dict[str, dict[str, str]] = {}
-        for exit_, output, tensor in walk_outputs(self.call(tensors)):
+        outputs, self.marked = self._first_call(tensors)
+        found: dict[str, dict[str, str]] = {}
+        self.returned: list[str] = []
+        for exit_, output, tensor in walk_outputs(outputs):
             _numpy(tensor, f"exit {exit_!r}")
             flat = f"{exit_}.{output}" if output else exit_
-            if flat in (known for outputs in self.exits.values() for known in outputs.values()):
+            if flat in self.returned:
                 raise ExportError(f"two outputs are called {flat!r}; give each its own name")
-            self.exits.setdefault(exit_, {})[output or LOGITS] = flat
+            self.returned.append(flat)
+            found.setdefault(exit_, {})[output or LOGITS] = flat
+        self.exits: dict[str, dict[str, str]] = {}
+        for name, marked in self.marked.items():
+            if set(found.get(name, marked)) != set(marked):
+                raise ExportError(
+                    f"exit {name!r} is marked with outputs {', '.join(marked)} and returned with "
+                    f"{', '.join(found[name])}; give both the same outputs, or names of their own"
+                )
+            self.exits[name] = {output: f"marked:{name}.{output}" for output in marked}
+        self.exits.update(found)
+
+    def _first_call(self, tensors: Sequence[torch.Tensor]) -> tuple[Any, dict[str, tuple[str, ...]]]:
+        """Returns what the module returns, and the exits that it marks, in branches not taken too.
+
+        PyTorch traces both branches, but only once: where an exit was ever marked, what it remembers is thrown away.
+        """
+        outputs = self.call(tensors)
+        if not any_marked():
+            return outputs, {}
+        torch.compiler.reset()
+        with watching() as watcher:
+            outputs = self.call(tensors)
+        return outputs, {name: tuple(arrays) for name, arrays in watcher.visits} | watcher.traced
 
     def call(self, tensors: Sequence[torch.Tensor]) -> Any:
         """Returns what the module itself returns, without gradients.
@@ -130,17 +179,26 @@ class TorchSource:
                 return self.module(*tensors)
         except Exception as error:
             shapes = ", ".join(f"{tuple(tensor.shape)} {tensor.dtype}".replace("torch.", "") for tensor in tensors)
-            raise ExportError(
-                f"the network fails on the example inputs ({shapes}): {' '.join(str(error).split())}"
-            ) from error
+            said = reason(error) if from_tracing(error) else " ".join(str(error).split())
+            raise ExportError(f"the network fails on the example inputs ({shapes}): {said}") from error
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Returns the outputs by name, as eager PyTorch computes them."""
-        outputs = self.call([to_tensor(inputs[name]) for name in self.inputs])
+        """Returns the outputs by name, as eager PyTorch computes them.
+
+        Branches and loops run as they stand: compiled, as PyTorch runs them by default, torch 2.13 fails on some when
+        the number of rows changes.
+        """
+        with torch.compiler.set_stance("force_eager"):
+            outputs = self.call([to_tensor(inputs[name]) for name in self.inputs])
         return {
             f"{exit_}.{output}" if output else exit_: tensor.detach().cpu().numpy()
             for exit_, output, tensor in walk_outputs(outputs)
         }
+
+    def run_visits(self, inputs: Mapping[str, Array]) -> Visits:
+        """Returns every exit met, in order: the marked ones as they were passed, then those that are returned."""
+        with watching() as watcher:
+            return watcher.visits + _returned(self, self.run(inputs))
 
     def _parameter_names(self, count: int) -> list[str]:
         if self.keywords is not None:
@@ -148,6 +206,14 @@ class TorchSource:
         kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
         parameters = [p.name for p in inspect.signature(self.module.forward).parameters.values() if p.kind in kinds]
         return [parameters[i] if i < len(parameters) else f"input{i}" for i in range(count)]
+
+
+def _returned(source: Source, found: Mapping[str, Array]) -> Visits:
+    return [
+        (name, {output: found[flat] for output, flat in outputs.items()})
+        for name, outputs in source.exits.items()
+        if all(flat in found for flat in outputs.values())
+    ]
 
 
 def walk_outputs(outputs: Any) -> Iterator[tuple[str, str | None, torch.Tensor]]:
@@ -228,6 +294,8 @@ class OnnxSource:
         if twice := [name for name in self._outputs if self._outputs.count(name) > 1]:
             raise ExportError(f"{self.path}: two exits are called {twice[0]!r}; give each its own name")
         self.exits = {name: {LOGITS: name} for name in self._outputs}
+        self.marked: dict[str, tuple[str, ...]] = {}
+        self.returned = self._outputs
         self.run(self.inputs)
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -241,6 +309,10 @@ class OnnxSource:
         except Exception as error:
             raise ExportError(f"{self.path}: fails on the example inputs: {_one_line(error)}") from error
         return dict(zip(self._outputs, outputs, strict=True))
+
+    def run_visits(self, inputs: Mapping[str, Array]) -> Visits:
+        """Returns the exits in the file's order."""
+        return _returned(self, self.run(inputs))
 
 
 @dataclass(frozen=True)
@@ -268,11 +340,16 @@ class CascadeSource:
         self.stages: list[Stage] = []
         self.inputs: dict[str, Array] = {}
         self.exits: dict[str, dict[str, str]] = {}
+        self.marked: dict[str, tuple[str, ...]] = {}
         for number, model in enumerate(models):
             try:
                 source = open_single(model, example_inputs, input_names)
             except ExportError as error:
                 raise ExportError(f"stage {number} of the cascade: {error}") from error
+            if source.marked:
+                raise ExportError(
+                    f"stage {number} of the cascade marks exits ({', '.join(source.marked)}); let the stage return them"
+                )
             if not self.inputs:
                 self.inputs = dict(source.inputs)
             if len(source.inputs) != len(self.inputs):
@@ -281,6 +358,7 @@ class CascadeSource:
             self.stages.append(Stage(source, dict(zip(source.inputs, names, strict=True))))
             for outputs in source.exits.values():
                 self.exits[f"exit{len(self.exits)}"] = {name: f"stage{number}.{flat}" for name, flat in outputs.items()}
+        self.returned = [flat for outputs in self.exits.values() for flat in outputs.values()]
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Returns every stage's outputs, as `stage{i}.{name}`."""
@@ -289,6 +367,10 @@ class CascadeSource:
             own = stage.source.run({name: inputs[shared] for name, shared in stage.inputs.items()})
             found.update({f"stage{number}.{name}": array for name, array in own.items()})
         return found
+
+    def run_visits(self, inputs: Mapping[str, Array]) -> Visits:
+        """Returns the stages' exits, stage by stage."""
+        return _returned(self, self.run(inputs))
 
 
 def open_single(model: Any, example_inputs: Any, input_names: Sequence[str] | None = None) -> TorchSource | OnnxSource:

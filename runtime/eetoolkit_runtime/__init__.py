@@ -11,6 +11,7 @@ from eetoolkit_runtime.errors import (
     ManifestError,
     RunError,
 )
+from eetoolkit_runtime.interrupt import Interrupt
 from eetoolkit_runtime.runner import Runner
 from eetoolkit_runtime.truncate import truncate
 from eetoolkit_runtime.verify import VerifyReport, verify
@@ -23,6 +24,7 @@ __all__ = [
     "EEToolkitError",
     "InputError",
     "IntegrityError",
+    "Interrupt",
     "ManifestError",
     "RunError",
     "Runner",

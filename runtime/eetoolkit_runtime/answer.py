@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from collections import Counter
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
+
+StoppedBy = Literal["exit", "end", "deadline", "interrupt"]
 
 
 class Answer(msgspec.Struct, frozen=True, eq=False):
@@ -18,6 +22,9 @@ class Answer(msgspec.Struct, frozen=True, eq=False):
         confidence: The exit's confidence; higher is surer.
         path: The segments that were run, in order.
         segments: How many segments with a model the bundle has.
+        gates: The decisions met, in order: the segment, and 1 or 0 for a gate, the number of the case for a switch.
+        stopped_by: `exit`: an exit before the end fired, or was asked for; `end`: none did, so the plan ran to its end;
+            `deadline` or `interrupt`: the best answer that was finished by then.
     """
 
     outputs: dict[str, npt.NDArray[Any]]
@@ -25,14 +32,46 @@ class Answer(msgspec.Struct, frozen=True, eq=False):
     confidence: float
     path: tuple[str, ...]
     segments: int
+    gates: tuple[tuple[str, int], ...] = ()
+    stopped_by: StoppedBy = "exit"
+
+    @property
+    def visits(self) -> dict[str, int]:
+        """How often each segment of the path was run, in the order first met."""
+        return dict(Counter(self.path))
+
+    @property
+    def ponder_cost(self) -> float | None:
+        """The exit's output `ponder_cost`, such as N + R of Adaptive Computation Time; None where it has none."""
+        cost = self.outputs.get("ponder_cost")
+        return float(cost.item()) if cost is not None and cost.size == 1 else None
 
     @property
     def prediction(self) -> int | None:
-        """The class with the largest value in the exit's only output or `logits`; None where that is not one row."""
+        """The predicted class of the one row; None where the outputs do not say one.
+
+        An exit's own `label` (a vote's) is taken as it is; else it is the class with the largest value in `logits`, or
+        in the only output.
+        """
+        label = self.outputs.get("label")
+        if label is not None and label.size == 1 and label.dtype.kind in "iu":
+            return int(label.item())
         scores = self.outputs.get("logits")
         if scores is None and len(self.outputs) == 1:
             scores = next(iter(self.outputs.values()))
         return int(np.argmax(scores)) if scores is not None and scores.ndim == 2 and len(scores) == 1 else None
 
     def __str__(self) -> str:
-        return f"{self.exit}, confidence {self.confidence:.4g}, {len(set(self.path))} of {self.segments} segments"
+        stopped = f", stopped by {self.stopped_by}" if self.stopped_by in ("deadline", "interrupt") else ""
+        ran = f"{len(set(self.path))} of {self.segments} segments"
+        return f"{self.exit}, confidence {self.confidence:.4g}, {ran}{stopped}"
+
+
+def rank(answer: Answer) -> float:
+    """Orders answers by confidence; NaN ranks lowest."""
+    return -math.inf if math.isnan(answer.confidence) else answer.confidence
+
+
+def stand_in(best: Answer, last: Answer) -> Answer:
+    """Returns the answer of an earlier exit as that of a run which ended with `last`."""
+    return msgspec.structs.replace(best, path=last.path, gates=last.gates, stopped_by=last.stopped_by)

@@ -8,7 +8,7 @@ EEToolkitError
 │   └── IntegrityError     its files are missing, changed or cannot be loaded
 ├── RunError               a run that failed
 │   ├── InputError         an input that the network does not take
-│   └── DeadlineError      no answer existed when time was up
+│   └── DeadlineError      no answer existed when time was up or the run was interrupted
 └── TuneError              thresholds that cannot be found
 ```
 
@@ -47,8 +47,24 @@ class InputError(RunError):
 
 
 class DeadlineError(RunError):
-    """No answer existed when the time was up."""
+    """No answer existed when the time was up, or when the run was interrupted."""
 
 
 class TuneError(EEToolkitError):
     """Thresholds that cannot be found from what was given."""
+
+
+def no_such_case(segment: str, on: str | None, case: int, cases: int) -> RunError:
+    """Returns what is raised where the switch on the slot `on` has no such case."""
+    return RunError(f"segment {segment!r}: the switch {on!r} is {case}, expected 0 to {cases - 1}")
+
+
+def too_many_visits(segment: str, limit: int) -> RunError:
+    """Returns what is raised where a loop exceeds its bound."""
+    return RunError(f"segment {segment!r}: more than max_visits {limit} visits; is the loop endless?")
+
+
+def failure(segment: str, error: Exception) -> RunError:
+    """Returns what is raised for an error of onnxruntime: the segment and the first line of the message."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return RunError(f"segment {segment!r}: {lines[0] if lines else type(error).__name__}")

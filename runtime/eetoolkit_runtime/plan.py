@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Annotated, Literal
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 
@@ -26,11 +27,26 @@ DType = Literal[
     "bool",
 ]  # fmt: skip
 
-CriterionKind = Literal["max_prob", "entropy", "margin"]
+CriterionKind = Literal[
+    "max_prob", "entropy", "margin",
+    "patience", "vote", "mean_ensemble", "geometric_ensemble",
+    "learned", "all_of", "any_of", "at_least", "custom",
+]  # fmt: skip
+COUNTED_KINDS: frozenset[CriterionKind] = frozenset({"patience", "vote", "all_of", "any_of", "at_least"})
+"""Kinds whose confidence is a count or a share, the same on every machine: at its threshold there is no rounding."""
+Number = float | str | None
+"""A number as it is handed to `export`; in a bundle, the name of the constant that holds it."""
+Numbers = tuple[float, ...] | str | None
 Scale = Literal["logits", "log_probs", "probs"]
 Fallback = Literal["last", "most_confident"]
 Count = Annotated[int, msgspec.Meta(ge=0)]
 Visits = Annotated[int, msgspec.Meta(ge=1)]
+LatencyMs = Annotated[float, msgspec.Meta(gt=0)]
+
+if TYPE_CHECKING:
+    Function = str | Callable[..., Any]  # what a user hands over; JSON holds its name, and the device knows no more
+else:
+    Function = str
 
 
 class _Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
@@ -76,13 +92,25 @@ class Source(_Struct, frozen=True, kw_only=True):
 class Criterion(_Struct, frozen=True, kw_only=True):
     """How an exit's confidence is computed from its outputs (formulas: `eetoolkit_exporters.criteria`).
 
+    What tuning changes (`temperature`, `weights`, `bias`, `tau`, a member's `threshold`) is a number when it is handed
+    to `export`, and the name of a constant of the manifest in a bundle.
+
     Attributes:
-        kind: `max_prob`, `entropy` or `margin`.
-        output: Which output of the exit is read; None: its only one, or the one called `logits`.
-        scale: What that output holds.
-        axis: Its class axis.
+        kind: Which one.
+        output: Which output of the exit is read; None: its only one, or the one called `logits` (`confidence` for
+            `learned`).
+        scale: What the class scores hold; for `learned`, `custom` and combinations, those that later exits may read.
+        axis: Their class axis.
         quantile: For dense outputs: the quantile of the confidences over all positions; None: their mean.
-        temperature: The constant that divides the logits before softmax.
+        temperature: What divides the logits before softmax; 1 where nothing is said.
+        tau: `patience` in regression: answers closer than this are equal; None: classes are compared.
+        weights: `geometric_ensemble`: one for every exit up to this one; equal and of sum 1 where nothing is said.
+        bias: `geometric_ensemble`: one for every class; 0 where nothing is said.
+        invert: `learned`: the output is low where the network is certain.
+        n: `at_least`: how many members must fire.
+        members: `all_of`, `any_of`, `at_least`: criteria with thresholds of their own.
+        threshold: A member's: when it fires.
+        function: `custom`: a torch function from the exit's outputs to one number a row; its name in a bundle.
     """
 
     kind: CriterionKind
@@ -90,7 +118,21 @@ class Criterion(_Struct, frozen=True, kw_only=True):
     scale: Scale = "logits"
     axis: int = 1
     quantile: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
-    temperature: str | None = None
+    temperature: Number = None
+    tau: Number = None
+    weights: Numbers = None
+    bias: Numbers = None
+    invert: bool = False
+    n: Visits | None = None
+    members: tuple[Criterion, ...] = ()
+    threshold: Number = None
+    function: Function | None = None
+
+    def named_constants(self) -> tuple[tuple[str, str], ...]:
+        """Returns (what for, name) of the constants that hold its numbers, its members' included."""
+        own = ("temperature", "tau", "weights", "bias", "threshold")
+        names = [(key, value) for key in own if isinstance(value := getattr(self, key), str)]
+        return (*names, *(name for member in self.members for name in member.named_constants()))
 
 
 class Exit(_Struct, frozen=True, kw_only=True):
@@ -197,6 +239,7 @@ class Manifest(_Struct, frozen=True, kw_only=True):
     files: dict[str, File] = {}
     golden: Golden | None = None
     notes: tuple[str, ...] = ()
+    profile: dict[str, LatencyMs] = {}
 
     @property
     def exits(self) -> dict[str, Exit]:

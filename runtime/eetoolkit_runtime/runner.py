@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
+from functools import partial
 from numbers import Real
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -14,15 +15,20 @@ from typing import Any, Literal, Self
 import msgspec
 import numpy as np
 
-from eetoolkit_runtime.answer import Answer
+from eetoolkit_runtime.answer import Answer, rank, stand_in
+from eetoolkit_runtime.batch import Rule, rows_go_together, run_rows
 from eetoolkit_runtime.bundle import Bundle, Check
 from eetoolkit_runtime.bundle import load as load_bundle
+from eetoolkit_runtime.deadline import Watch
 from eetoolkit_runtime.errors import BundleError, InputError, RunError
 from eetoolkit_runtime.golden import read_golden
 from eetoolkit_runtime.inputs import Array, Inputs, prepare, split_rows
+from eetoolkit_runtime.interrupt import Interrupt, apart
+from eetoolkit_runtime.lanes import Lane
 from eetoolkit_runtime.plan import Exit, Fallback
 from eetoolkit_runtime.sessions import Pool, Provider, Sessions, SessionSettings, Spin
-from eetoolkit_runtime.workspace import Layout, Workspace
+from eetoolkit_runtime.visits import visit_exits
+from eetoolkit_runtime.workspace import Layout
 
 Load = Literal["lazy", "background", "eager"]
 Thresholds = Mapping[str, float | None]
@@ -75,7 +81,8 @@ class Runner:
         self._sessions = Sessions(self.bundle, settings)
         self._layout = Layout(plan, self._sessions)
         self._thresholds = self._limits({})
-        self._lanes: dict[tuple[tuple[tuple[int, ...], np.dtype[Any]], ...], _Lane] = {}
+        self._rows_go_together = rows_go_together(plan)
+        self._lanes: dict[tuple[tuple[tuple[int, ...], np.dtype[Any]], ...], Lane] = {}
         self._lock = threading.Lock()
         self._closed = False
         if load == "eager":
@@ -85,35 +92,97 @@ class Runner:
                 _ = self._sessions[plan.start]
             threading.Thread(target=self._open_rest, name="eetoolkit-load", daemon=True).start()
 
-    def run(self, inputs: Inputs, *, exit_at: str | None = None, thresholds: Thresholds | None = None) -> Answer:
+    def run(
+        self,
+        inputs: Inputs,
+        *,
+        exit_at: str | None = None,
+        thresholds: Thresholds | None = None,
+        deadline_ms: float | None = None,
+        interrupt: Interrupt | None = None,
+    ) -> Answer:
         """Returns the answer of the first exit that fires, for one row.
+
+        With a deadline or a token, the best answer that is finished by then: of the enabled exits met the last, or by
+        `fallback` the most confident; `answer.stopped_by` says so. A segment that would not fit into the time left is
+        not run (by the bundle's profile, else by the least time it has taken in this runner so far), and one that takes
+        longer is broken off, between two nodes of its graph.
 
         Args:
             inputs: One array, a tuple in the bundle's order, or a mapping by name; leading dimension 1.
-            exit_at: Always answer at this exit, whatever the confidences; where the row's path does not meet it,
-                the last exit answers.
+            exit_at: Always answer at this exit, whatever the confidences, on its first visit; where the row's path does
+                not meet it, the last exit answers.
             thresholds: Other thresholds than the bundle's for this call, by exit; None keeps an exit from firing.
+            deadline_ms: Milliseconds from the beginning of this call in which it must answer.
+            interrupt: A token that stops this call from another thread or a signal handler. In the main thread the
+                segments then run on a thread of their own, since Python could not run a handler before they end.
 
         Raises:
-            InputError: An input, exit or threshold that the bundle does not take.
+            InputError: An input, exit, threshold or deadline that the bundle does not take.
+            DeadlineError: Stopped by the deadline or the token before there was an answer.
             RunError: onnxruntime failed, a switch has no such case, or a loop exceeds its bound.
         """
+        if deadline_ms is not None or interrupt is not None:
+            return self._run_watched(Watch(deadline_ms, interrupt), inputs, exit_at, thresholds, interrupt)
         arrays, lane = self._admit(inputs)
         limits = self._thresholds if thresholds is None else self._limits(thresholds)
+        if exit_at is not None or self._fallback != "last":
+            return self._run_observed(lane, arrays, limits, exit_at)
         workspace = lane.take()
-        if exit_at is None and self._fallback == "last":
-            answer = workspace.run(arrays, limits)
-        else:
-            answer = self._run_observed(workspace, arrays, limits, exit_at)
+        answer = workspace.run(arrays, limits)
         lane.free.append(workspace)
         return answer
+
+    def refine(
+        self, inputs: Inputs, *, deadline_ms: float | None = None, interrupt: Interrupt | None = None
+    ) -> Generator[Answer, None, None]:
+        """Yields the answers of one row as they get better, each as soon as its exit is reached.
+
+        A later exit is a better one, so these are the answers of all enabled exits that the row meets, none of them
+        firing; with the fallback `most_confident` those that are at least as sure as all before. The last one answers
+        as `run` would where nothing fires. `stopped_by` is `end` at the end of the plan and `exit` before: where it is
+        not `end` at last, the deadline or the token has cut the plan short. The caller may stop asking at any moment.
+
+        Args:
+            inputs: As `run`'s.
+            deadline_ms: As `run`'s, from the beginning of this call.
+            interrupt: As `run`'s.
+
+        Raises:
+            InputError: An input or deadline that the bundle does not take; at once.
+            DeadlineError: Stopped by the deadline or the token before there was an answer.
+            RunError: onnxruntime failed, a switch has no such case, or a loop exceeds its bound.
+        """
+        watch = Watch(deadline_ms, interrupt)
+        arrays, lane = self._admit(inputs)
+        return self._refine(watch, lane, arrays, interrupt)
 
     def run_batch(
         self, inputs: Inputs, *, exit_at: str | None = None, thresholds: Thresholds | None = None
     ) -> list[Answer]:
-        """Returns the answer of each row, in order; arguments and errors as `run`'s, with any number of rows."""
-        rows = split_rows(self._plan, prepare(self._plan, inputs, one_row=False))
-        return [self.run(row, exit_at=exit_at, thresholds=thresholds) for row in rows]
+        """Returns the answer of each row, in order, as `run` gives it, up to the rounding of larger matrix products.
+
+        Rows run together until their exits, gates or switches part them; where the plan decides once per call
+        (`"batch": 1`) or passes on tensors that are not one per row, they run one by one.
+
+        Args:
+            inputs: As `run`'s, with any number of rows.
+            exit_at: As `run`'s.
+            thresholds: As `run`'s.
+
+        Raises:
+            InputError: An input, exit or threshold that the bundle does not take.
+            RunError: As `run`'s.
+        """
+        arrays = prepare(self._plan, inputs, one_row=False)
+        if not self._rows_go_together:
+            rows = split_rows(self._plan, arrays)
+            return [self.run(row, exit_at=exit_at, thresholds=thresholds) for row in rows]
+        self._check_open()
+        if exit_at is not None:
+            self._exit(exit_at)
+        limits = self._thresholds if thresholds is None else self._limits(thresholds)
+        return run_rows(self._layout, arrays, Rule(limits, exit_at, self._fallback == "most_confident"))
 
     def run_all_exits(self, inputs: Inputs) -> list[Answer]:
         """Returns the answers of all exits that one row meets on its way to the end, in order, none of them firing.
@@ -123,10 +192,8 @@ class Runner:
             RunError: onnxruntime failed, a switch has no such case, or a loop exceeds its bound.
         """
         arrays, lane = self._admit(inputs)
-        workspace = lane.take()
-        answers = list(workspace.visit(arrays))
-        lane.free.append(workspace)
-        return answers
+        with lane.lend() as workspace:
+            return list(visit_exits(workspace, arrays, lane.fastest_ms))
 
     def warmup(self, inputs: Inputs | None = None, runs: int = 3) -> None:
         """Opens the segments on the way of `inputs` (None: the golden samples) and runs them `runs` times.
@@ -164,27 +231,74 @@ class Runner:
     ) -> None:
         self.close()
 
-    def _run_observed(
-        self, workspace: Workspace, arrays: tuple[Array, ...], limits: list[float], exit_at: str | None
+    def _run_watched(
+        self,
+        watch: Watch,
+        inputs: Inputs,
+        exit_at: str | None,
+        thresholds: Thresholds | None,
+        interrupt: Interrupt | None,
     ) -> Answer:
-        """Runs with every exit looked at: to answer at one of them, or to fall back on the most confident (SDN)."""
+        arrays, lane = self._admit(inputs)
+        limits = self._limits(thresholds or {})
+        with watch:
+            if interrupt is None:
+                return self._run_observed(lane, arrays, limits, exit_at, watch)
+            return apart(lambda: self._run_observed(lane, arrays, limits, exit_at, watch), watch.interrupt)
+
+    def _run_observed(
+        self,
+        lane: Lane,
+        arrays: tuple[Array, ...],
+        limits: list[float],
+        exit_at: str | None,
+        watch: Watch | None = None,
+    ) -> Answer:
+        """Runs with every exit looked at: to answer at one of them, or with the best where none fired in time."""
         if exit_at is not None:
             self._exit(exit_at)
         best: Answer | None = None
-        path: tuple[str, ...] = ()
+        last: Answer | None = None
         order = self._layout.exits
-        exits = self._plan.exits
-        for answer in workspace.visit(arrays):
-            path = answer.path
-            fires = answer.confidence >= limits[order[answer.exit]] if exit_at is None else answer.exit == exit_at
-            if fires:
-                return answer
-            better = best is None or _rank(answer) >= _rank(best)
-            if exit_at is not None or (better and exits[answer.exit].enabled):
-                best = answer
-        if best is None:
+        with lane.lend(watch) as workspace, closing(visit_exits(workspace, arrays, lane.fastest_ms)) as answers:
+            for answer in answers:
+                last = answer
+                fires = answer.confidence >= limits[order[answer.exit]] if exit_at is None else answer.exit == exit_at
+                if fires:
+                    return answer
+                if exit_at is not None or self._better(answer, best):
+                    best = answer
+            gates = workspace.gates
+        if watch is not None and watch.cut:
+            if best is None:
+                raise watch.error()
+            return msgspec.structs.replace(best, path=watch.path, gates=gates, stopped_by=watch.stopped_by)
+        if best is None or last is None:
             raise RunError("the plan ended without an exit")
-        return msgspec.structs.replace(best, path=path)
+        return stand_in(best, last)
+
+    def _refine(
+        self, watch: Watch, lane: Lane, arrays: tuple[Array, ...], interrupt: Interrupt | None
+    ) -> Generator[Answer, None, None]:
+        best: Answer | None = None
+        with (
+            watch,
+            lane.lend(watch) as workspace,
+            closing(visit_exits(workspace, arrays, lane.fastest_ms)) as answers,
+        ):
+            following = partial(next, answers, None)
+            while (answer := following() if interrupt is None else apart(following, watch.interrupt)) is not None:
+                if self._better(answer, best):
+                    best = answer
+                    yield answer
+        if best is None:
+            raise watch.error()
+
+    def _better(self, answer: Answer, best: Answer | None) -> bool:
+        """Whether an answer may stand in for an exit that fired, and does so better than the best before it."""
+        if not self._plan.exits[answer.exit].enabled:
+            return False
+        return self._fallback == "last" or best is None or rank(answer) >= rank(best)
 
     def _limits(self, thresholds: Thresholds) -> list[float]:
         """Returns what each exit's confidence must reach, in the order of the layout's exits."""
@@ -208,7 +322,7 @@ class Runner:
             raise InputError(f"no exit {name!r}; the exits are {', '.join(exits)}")
         return exits[name]
 
-    def _admit(self, inputs: Inputs) -> tuple[tuple[Array, ...], _Lane]:
+    def _admit(self, inputs: Inputs) -> tuple[tuple[Array, ...], Lane]:
         """Returns one row of inputs as arrays that fit, and the lane of their shapes.
 
         Arrays whose shapes and dtypes were met before fit as they are: the hot path is one look-up.
@@ -224,44 +338,21 @@ class Runner:
         arrays = prepare(self._plan, inputs, one_row=True)
         key = tuple([(array.shape, array.dtype) for array in arrays])
         with self._lock:
-            if self._closed:
-                raise RunError("this runner is closed; make a new one")
+            self._check_open()
             lane = self._lanes.pop(key, None)
             if lane is None:
-                lane = _Lane(self._layout, tuple(array.shape for array in arrays))
+                lane = Lane(self._layout, tuple(array.shape for array in arrays))
                 if len(self._lanes) >= _SHAPES_KEPT:
                     del self._lanes[next(iter(self._lanes))]
             self._lanes[key] = lane
         return arrays, lane
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise RunError("this runner is closed; make a new one")
 
     def _open_rest(self) -> None:
         try:
             self._sessions.open_all()
         except (BundleError, RunError):
             return  # the run that reaches this segment opens it again and raises to its caller
-
-
-class _Lane:
-    """The workspaces of one shape of the inputs; each concurrent call takes its own.
-
-    A workspace is given back only by a call that succeeded: after an error its tensors may be in any state.
-    """
-
-    __slots__ = ("_layout", "_shapes", "free")
-
-    def __init__(self, layout: Layout, shapes: tuple[tuple[int, ...], ...]) -> None:
-        self._layout = layout
-        self._shapes = shapes
-        self.free: deque[Workspace] = deque()
-
-    def take(self) -> Workspace:
-        """Returns a workspace that no other call has."""
-        try:
-            return self.free.pop()
-        except IndexError:
-            return Workspace(self._layout, self._shapes)
-
-
-def _rank(answer: Answer) -> float:
-    """Orders answers by confidence; NaN ranks lowest."""
-    return -math.inf if math.isnan(answer.confidence) else answer.confidence

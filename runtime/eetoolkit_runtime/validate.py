@@ -27,6 +27,7 @@ def validate(plan: Manifest) -> None:
     _check_twins(plan)
     _check_files(plan)
     _check_flow(plan)
+    _check_profile(plan)
     _check_cycles(plan)
     _check_assignment(plan)
     _check_types(plan)
@@ -205,6 +206,14 @@ def _check_flow(plan: Manifest) -> None:
         raise ManifestError(f"segments {sorted(endless)} cannot reach a stop: the plan would loop for ever")
 
 
+def _check_profile(plan: Manifest) -> None:
+    for name, latency_ms in plan.profile.items():
+        if name not in plan.segments:
+            raise ManifestError(f"manifest.json: profile names {name!r}, which is not a segment")
+        if not math.isfinite(latency_ms):
+            raise ManifestError(f"manifest.json: profile says {latency_ms} ms for {name!r}, which is not finite")
+
+
 def _closure(start: Iterable[str], edges: Mapping[str, Iterable[str]]) -> set[str]:
     found = set(start)
     waiting = list(found)
@@ -316,9 +325,9 @@ def _check_exit(plan: Manifest, name: str, segment: Segment, slots: Mapping[str,
     _check_per_row(f"segment {name!r}: confidence {exit_.confidence!r}", slots[exit_.confidence], ("float32",))
     if not exit_.outputs:
         raise ManifestError(f"segment {name!r}: exit {exit_.name!r} has no outputs")
-    temperature = exit_.criterion.temperature
-    if temperature is not None and temperature not in plan.constants:
-        raise ManifestError(f"segment {name!r}: the temperature {temperature!r} is not among the constants")
+    for key, constant in exit_.criterion.named_constants():
+        if constant not in plan.constants:
+            raise ManifestError(f"segment {name!r}: the {key} {constant!r} is not among the constants")
     if exit_.threshold is not None and not math.isfinite(exit_.threshold):
         raise ManifestError(f"segment {name!r}: the threshold is {exit_.threshold}, not finite; disable the exit")
 

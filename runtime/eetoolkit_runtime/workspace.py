@@ -10,18 +10,20 @@ blocks, and loops (whose segments so get a spare one) by the same rule.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from eetoolkit_runtime.answer import Answer
-from eetoolkit_runtime.errors import EEToolkitError, RunError
+from eetoolkit_runtime.answer import Answer, StoppedBy
+from eetoolkit_runtime.deadline import Watch
+from eetoolkit_runtime.errors import EEToolkitError, RunError, failure, no_such_case, too_many_visits
 from eetoolkit_runtime.liveness import live_after, live_before
-from eetoolkit_runtime.plan import Exit, Gate, Goto, Manifest, Segment, Slot, Stop, Switch
+from eetoolkit_runtime.plan import Exit, Gate, Manifest, Segment, Slot, Stop, Switch
 from eetoolkit_runtime.sessions import Sessions, fast_run
+from eetoolkit_runtime.validate import successors
 
 Array = npt.NDArray[Any]
 
@@ -68,8 +70,8 @@ class Step:
     where the confidence will be, which threshold it meets, the step, and the names of the segments run so far.
     """
 
-    __slots__ = ("after", "before", "chain", "confidence", "exit", "exit_index", "following", "live", "name", "outputs",
-                 "segment")  # fmt: skip
+    __slots__ = ("after", "before", "chain", "confidence", "decisions", "exit", "exit_index", "following", "live",
+                 "name", "on", "outputs", "segment", "stopped_by", "targets")  # fmt: skip
 
     def __init__(self, name: str, segment: Segment, before: dict[str, Cell], live: frozenset[str]) -> None:
         self.name = name
@@ -79,9 +81,13 @@ class Step:
         self.after: dict[str, Cell] = {}
         self.exit: Exit | None = segment.exit
         self.exit_index = NO_EXIT
+        self.stopped_by: StoppedBy = "end" if isinstance(segment.next, Stop) else "exit"
         self.confidence: Sequence[float] = _NEVER
         self.outputs: tuple[tuple[str, Cell], ...] = ()
-        self.following: dict[str, Step] = {}
+        self.targets = targets(segment)
+        self.on: Cell | None = None
+        self.decisions = tuple((name, case) for case in range(len(self.targets)))
+        self.following: dict[int, Step] = {}
         self.chain: list[_Link] = []
 
 
@@ -92,9 +98,14 @@ _Link = tuple[Callable[[Any, Any], None], Any, Sequence[float], int, Step, tuple
 
 
 class Workspace:
-    """Buffers and steps for one shape of the inputs; used by one call at a time."""
+    """Buffers and steps for one shape of the inputs; used by one call at a time.
+
+    Attributes:
+        watch: What may stop this call; None: nothing.
+    """
 
     def __init__(self, layout: Layout, shapes: tuple[tuple[int, ...], ...]) -> None:
+        self.watch: Watch | None = None
         self._layout = layout
         self._options = ort.RunOptions()
         self._pool: dict[tuple[str, tuple[int, ...]], list[Cell]] = {}
@@ -104,6 +115,7 @@ class Workspace:
         start = layout.plan.start
         self._first_visit = {start: 1} if layout.plan.segments[start].max_visits is not None else {}
         self._visits: dict[str, int] = {}
+        self._gates: list[tuple[str, int]] = []
         self._steps: dict[tuple[object, ...], Step] = {}
         self._start: Step | None = None
         self._inputs = {
@@ -126,7 +138,7 @@ class Workspace:
             thresholds: One per exit, in the order of `Layout.exits`, NaN for an exit that must not fire; then one
                 more NaN, for steps without an exit.
         """
-        step, options = self._begin(arrays), self._options
+        step, options = self.begin(arrays), self._options
         done: tuple[str, ...] = ()
         names: tuple[str, ...]
         try:
@@ -136,7 +148,7 @@ class Workspace:
                     call(binding, options)
                     if confidence[0] >= thresholds[index]:
                         return self.answer(step, done + names)
-                following = self._follow(step, head)
+                following = self.follow(step, head)
                 done += names
                 if following is None:
                     return self.answer(step, done)
@@ -144,74 +156,54 @@ class Workspace:
         except EEToolkitError:
             raise
         except Exception as error:
-            raise _failure(step, error) from error
-
-    def visit(self, arrays: tuple[Array, ...]) -> Iterator[Answer]:
-        """Runs the plan to its end, yielding the answer of every exit that it meets."""
-        step = self._begin(arrays)
-        done: tuple[str, ...] = ()
-        names: tuple[str, ...]
-        try:
-            while True:
-                head, names = step, ()
-                for call, binding, _, _, step, names in head.chain:
-                    call(binding, self._options)
-                    if step.exit is not None:
-                        yield self.answer(step, done + names)
-                following = self._follow(step, head)
-                done += names
-                if following is None:
-                    return
-                step = following
-        except EEToolkitError:
-            raise
-        except Exception as error:
-            raise _failure(step, error) from error
+            raise failure(step.name, error) from error
 
     def answer(self, step: Step, path: tuple[str, ...]) -> Answer:
         """Returns the answer of the exit that `step` reached, its tensors copied."""
         outputs = {name: cell.array.copy() for name, cell in step.outputs}
         name = step.exit.name if step.exit is not None else ""
-        return Answer(outputs, name, float(step.confidence[0]), path, self._layout.models)
+        gates = tuple(self._gates) if self._gates else ()
+        return Answer(outputs, name, float(step.confidence[0]), path, self._layout.models, gates, step.stopped_by)
 
-    def _begin(self, arrays: tuple[Array, ...]) -> Step:
+    @property
+    def gates(self) -> tuple[tuple[str, int], ...]:
+        """The decisions of this call so far, as an answer has them."""
+        return tuple(self._gates)
+
+    def begin(self, arrays: tuple[Array, ...]) -> Step:
+        """Takes over the inputs and returns the first step."""
         for feed, array in zip(self._feeds, arrays, strict=True):
             feed[...] = array
         if self._visits or self._first_visit:
             self._visits = dict(self._first_visit)
+        if self._gates:
+            self._gates = []
         if self._start is None:
             self._start = self._step(self._layout.plan.start, self._inputs)
         return self._start
 
     # The rest is off the hot path: it runs when a state is met for the first time, or at a gate.
 
-    def _follow(self, step: Step, head: Step) -> Step | None:
+    def follow(self, step: Step, head: Step) -> Step | None:
         """Returns the step after `step`, which ends the chain of `head` and has been run; None at a stop."""
-        segment = step.segment
-        match segment.next:
-            case Stop():
-                return None
-            case Goto(segment=name):
-                pass
-            case Gate(on=on, then=then, otherwise=otherwise):
-                name = then if step.after[on].array.item() else otherwise
-            case Switch(on=on, cases=cases):
-                case = step.after[on].array.item()
-                if not 0 <= case < len(cases):
-                    raise RunError(
-                        f"segment {step.name!r}: the switch {on!r} is {case}, expected 0 to {len(cases) - 1}"
-                    )
-                name = cases[case]
-        following = step.following.get(name)
+        on, case = step.on, 0
+        if not step.targets:
+            return None
+        if on is not None:
+            case = on.array.item()
+            if not 0 <= case < len(step.targets):
+                raise no_such_case(step.name, decider(step.segment), case, len(step.targets))
+            self._gates.append(step.decisions[case])
+        following = step.following.get(case)
         if following is None:
-            following = step.following[name] = self._step(name, step.after)
+            following = step.following[case] = self._step(step.targets[case], step.after)
         limit = following.segment.max_visits
         if limit is not None:
-            visits = self._visits.get(name, 0) + 1
-            self._visits[name] = visits
+            visits = self._visits.get(following.name, 0) + 1
+            self._visits[following.name] = visits
             if visits > limit:
-                raise RunError(f"segment {name!r}: more than max_visits {limit} visits; is the loop endless?")
-        elif isinstance(segment.next, Goto):
+                raise too_many_visits(following.name, limit)
+        elif on is None:
             names = head.chain[-1][-1] if head.chain else ()
             head.chain = [*head.chain, *((*link[:-1], names + link[-1]) for link in following.chain)]
         return following
@@ -226,6 +218,8 @@ class Workspace:
             if len(self._steps) >= _MAX_STEPS:
                 self._forget()
             segment = layout.plan.segments[name]
+            if self.watch is not None and segment.model is not None:
+                self.watch.require(name)  # before its session is opened
             step = Step(name, segment, before, live_after(segment, layout.live))
             if segment.model is not None:
                 self._bind(step)
@@ -253,6 +247,9 @@ class Workspace:
             else:
                 after[slot] = layout.constants[source.constant or ""]
         step.after = {slot: after[slot] for slot in step.live}
+        on = decider(step.segment)
+        if on is not None:
+            step.on = step.after[on]
         if step.exit is not None:
             step.exit_index = layout.exits[step.exit.name]
             confidence = step.after[step.exit.confidence].array
@@ -299,9 +296,9 @@ class Workspace:
         for name in unknown:
             binding.bind_output(name)
         try:
-            session.run_with_iobinding(binding, self._options)
+            session.run_with_iobinding(binding, self._options if self.watch is None else self.watch.options)
         except Exception as error:
-            raise _failure(step, error) from error
+            raise failure(step.name, error) from error
         for name, value in zip(unknown, binding.get_outputs(), strict=True):
             self._shapes[step.name, name] = tuple(value.shape())
 
@@ -355,13 +352,20 @@ class Workspace:
         return binding
 
 
+def targets(segment: Segment) -> tuple[str, ...]:
+    """Returns the segments that may be next, by the number that a switch, or a gate as 0 or 1, decides for."""
+    if isinstance(segment.next, Gate):
+        return segment.next.otherwise, segment.next.then
+    return successors(segment)
+
+
+def decider(segment: Segment) -> str | None:
+    """Returns the slot that decides which segment is next; None where nothing does."""
+    return segment.next.on if isinstance(segment.next, Gate | Switch) else None
+
+
 def _nothing(_binding: Any, _options: Any) -> None:
     """What a segment without a model runs."""
-
-
-def _failure(step: Step, error: Exception) -> RunError:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return RunError(f"segment {step.name!r}: {lines[0] if lines else type(error).__name__}")
 
 
 def _run_loose(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,6 +17,12 @@ from eetoolkit_runtime.runner import Runner
 ROUNDS = 5  # times that every input is run; the median of these is its latency, without what the machine did meanwhile
 _WARMUP = 50
 
+Tell = Callable[[str, int, int], None]
+"""Takes what goes on, how much of it is done, and of how much; 0 of 0 where nobody knows."""
+
+Row = tuple[Array, ...]
+"""One row of a bundle's inputs, in its order."""
+
 
 class Session(Protocol):
     """What is used of an `onnxruntime.InferenceSession`."""
@@ -27,56 +33,65 @@ class Session(Protocol):
 
 
 @dataclass(frozen=True)
+class Whole:
+    """The whole network as one session, and the names of its inputs and outputs, in its order.
+
+    The inputs are those of the bundle, in whatever order; an input that this session does not need is left out.
+    """
+
+    session: Session
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Runs:
-    """What was measured, a row an input.
+    """What was measured, an item a row.
 
     Attributes:
         answers: Of the bundle.
+        every_exit: The answers of all exits that the row meets, none of them firing.
+        whole: What the session says, by the names of the last exit's outputs.
         bundle_ms: float64 (n,), the latency of `Runner.run`.
         whole_ms: float64 (n,), the latency of the session's `run`.
-        exit_logits: For each exit, what it says of all inputs, (n, classes).
-        whole_logits: What the session says.
     """
 
     answers: list[Answer]
+    every_exit: list[list[Answer]]
+    whole: list[dict[str, Array]]
     bundle_ms: Array
     whole_ms: Array
-    exit_logits: list[Array]
-    whole_logits: Array
 
 
-def interleave(
-    bundle: Bundle, whole: Session, inputs: Array, threads: int, tell: Callable[[str, int, int], None]
-) -> Runs:
-    """Returns answers and latencies of both on `inputs`, which are rows of the bundle's only input.
+def interleave(bundle: Bundle, whole: Whole, rows: Sequence[Row], threads: int, tell: Tell) -> Runs:
+    """Returns answers and latencies of both on `rows`.
 
     Both run each row right after the other, and take turns at being first, so that whatever else the machine does hits
     both alike.
     """
-    name = bundle.manifest.inputs[0].name
-    rows = [np.ascontiguousarray(inputs[number : number + 1]) for number in range(len(inputs))]
+    session = whole.session
+    names = [spec.name for spec in bundle.manifest.inputs]
+    named = [dict(zip(names, row, strict=True)) for row in rows]
+    feeds = [{name: row[name] for name in whole.inputs} for row in named]
+    given = [row[0] if len(row) == 1 else row for row in rows]
     with Runner(bundle, threads=threads, load="eager") as runner:
-        every_exit = [runner.run_all_exits(row) for row in rows]
-        whole_logits = [whole.run(None, {name: row})[0] for row in rows]
-        answers = [runner.run(row) for row in rows]
-        for row in rows[:_WARMUP]:
+        every_exit = [runner.run_all_exits(row) for row in given]
+        said = [dict(zip(whole.outputs, session.run(None, feed), strict=True)) for feed in feeds]
+        answers = [runner.run(row) for row in given]
+        for row, feed in zip(given[:_WARMUP], feeds, strict=False):
             runner.run(row)
-            whole.run(None, {name: row})
+            session.run(None, feed)
         times = np.empty((2, ROUNDS, len(rows)))
         for turn in range(ROUNDS):
-            for number, row in enumerate(rows):
+            for number, (row, feed) in enumerate(zip(given, feeds, strict=True)):
                 first = (turn + number) % 2
                 for which in (first, 1 - first):
                     start = time.perf_counter_ns()
                     if which == 0:
                         runner.run(row)
                     else:
-                        whole.run(None, {name: row})
+                        session.run(None, feed)
                     times[which, turn, number] = time.perf_counter_ns() - start
             tell("running the digits", (turn + 1) * len(rows), ROUNDS * len(rows))
     bundle_ms, whole_ms = np.median(times, axis=1) / 1e6
-    exit_logits = [
-        np.concatenate([found[number].outputs["logits"] for found in every_exit])
-        for number in range(len(every_exit[0]))
-    ]
-    return Runs(answers, bundle_ms, whole_ms, exit_logits, np.concatenate(whole_logits))
+    return Runs(answers, every_exit, said, bundle_ms, whole_ms)

@@ -1,0 +1,181 @@
+"""What gates cost and save: the plan against the same control flow inside one onnxruntime session, and against none.
+
+One thread, each case in several processes of its own; rounds are interleaved and only ratios are believed. "ONE session"
+is the network as torch exports it: `If` and `Loop` for `torch.cond` and `torch.while_loop`, every block computed and
+blended for SkipNet.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.gated_networks import BLOCKS, OpenBlocks, SkipNet, convolutional_branch, linear_branch, repeated_block
+from benchmarks.measure import interleaved_ms, median, paired_ratio, store, summary
+from eetoolkit_exporters.capture import capture
+from eetoolkit_exporters.export import export
+from eetoolkit_exporters.graphs import whole_model
+from eetoolkit_exporters.source import choose_exits, open_source
+from eetoolkit_runtime.runner import Runner
+from eetoolkit_runtime.sessions import SessionSettings
+
+PROCESSES, ROUNDS = 3, 300
+GATES = 3 * BLOCKS - 1
+
+
+@dataclass(frozen=True)
+class Case:
+    """A gated network, an input that decides its gates, and what its plan is held against.
+
+    Attributes:
+        target: What the plan's latency over one session's must stay below.
+        open_target: The same over the network without gates and skipped blocks, where there is one.
+    """
+
+    name: str
+    network: Callable[[], torch.nn.Module]
+    example: torch.Tensor
+    target: float
+    without: Callable[[torch.nn.Module], torch.nn.Module] | None = None
+    open_target: float | None = None
+
+
+def cases() -> tuple[Case, ...]:
+    """Returns the cases."""
+    return (
+        *(_linear(width, taken=taken) for width in (256, 512, 1024) for taken in (True, False)),
+        *(_convolutions(taken=taken) for taken in (True, False)),
+        Case("residual block of 64 channels at 32x32, 5 rounds", lambda: repeated_block(64), _image(5.0), 1.0),
+        _skipnet(8, 0.75, 1.3),
+        _skipnet(14, 1.0, 1.3),
+    )
+
+
+def _image(first: float) -> torch.Tensor:
+    image = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    image[0, 0, 0, 0] = first
+    return image
+
+
+def _linear(width: int, *, taken: bool) -> Case:
+    x = torch.randn(1, width, generator=torch.Generator().manual_seed(0))
+    x[0, 0] = 1.0 if taken else -1.0
+    return Case(f"branch of 4 linear layers of {width}, {_spell(taken)}", lambda: linear_branch(width), x, 1.05)
+
+
+def _convolutions(*, taken: bool) -> Case:
+    name = f"branch of 4 convolutions of 64 channels at 32x32, {_spell(taken)}"
+    return Case(name, lambda: convolutional_branch(64), _image(1.0 if taken else -1.0), 1.0 if taken else 1.05)
+
+
+def _spell(taken: bool) -> str:
+    return "taken" if taken else "skipped"
+
+
+def _skipnet(count: int, target: float, open_target: float) -> Case:
+    opened = [i * count // GATES != (i + 1) * count // GATES for i in range(GATES)] + [True]
+    return Case(
+        f"SkipNet-38, {count} of {GATES} blocks open",
+        lambda: SkipNet(opened),
+        _image(0.5),
+        target,
+        lambda network: OpenBlocks(network, opened),  # type: ignore[arg-type]
+        open_target,
+    )
+
+
+def main() -> None:
+    """Measures every case, prints the table and stores it."""
+    rows = []
+    for case in cases():
+        found = [_child(case.name) for _ in range(PROCESSES)]
+        row: dict[str, Any] = {
+            "network": case.name,
+            "segments_run": found[0]["segments_run"],
+            "plan_ms": median([f["plan_ms"] for f in found]),
+            "ratio": median([f["ratio"] for f in found]),
+            "ratio_low": min(f["ratio"] for f in found),
+            "ratio_high": max(f["ratio"] for f in found),
+            "target": case.target,
+            "met": median([f["ratio"] for f in found]) <= case.target,
+        }
+        if case.open_target is not None:
+            row["open_ratio"] = median([f["open_ratio"] for f in found])
+            row["open_target"], row["open_met"] = case.open_target, row["open_ratio"] <= case.open_target
+        rows.append(row)
+    store("control_flow", rows)
+    table = Table(
+        title="The plan / the same control flow inside one session, and / the network without what is skipped"
+    )
+    for column in ("network", "segments run", "plan, ms", "ratio", "range", "target", "without", "target"):
+        table.add_column(column, justify="left" if column == "network" else "right")
+    for row in rows:
+        table.add_row(
+            row["network"], str(row["segments_run"]), f"{row['plan_ms']:.3f}", f"{row['ratio']:.3f}",
+            f"{row['ratio_low']:.3f} to {row['ratio_high']:.3f}", f"{row['target']}{'' if row['met'] else ' NO'}",
+            f"{row['open_ratio']:.3f}" if "open_ratio" in row else "-",
+            f"{row['open_target']}{'' if row['open_met'] else ' NO'}" if "open_ratio" in row else "-",
+        )  # fmt: skip
+    Console().print(table)
+
+
+def _child(name: str) -> dict[str, Any]:
+    command = [sys.executable, "-m", "benchmarks.control_flow", name]
+    found: dict[str, Any] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return found
+
+
+def measure(name: str) -> dict[str, Any]:
+    """Returns the figures of one case in this process."""
+    case = next(case for case in cases() if case.name == name)
+    torch.manual_seed(0)
+    network = case.network().eval()
+    settings = SessionSettings(threads=1)
+    x = case.example.numpy()
+    with tempfile.TemporaryDirectory() as folder:
+        bundle = export(network, case.example, Path(folder) / "case.ee", dynamic_batch=False)
+        whole = _session(network, case.example, Path(folder) / "whole.onnx", settings)
+        candidates = {"whole": lambda: whole.run(None, {whole.get_inputs()[0].name: x})}
+        if case.without is not None:
+            opened = _session(case.without(network).eval(), case.example, Path(folder) / "open.onnx", settings)
+            candidates["open"] = lambda: opened.run(None, {opened.get_inputs()[0].name: x})
+        with Runner(bundle, threads=1) as runner:
+            answer = runner.run(x)
+            np.testing.assert_allclose(answer.outputs["logits"], candidates["whole"]()[0], atol=1e-4)
+            latencies = interleaved_ms({"plan": lambda: runner.run(x), **candidates}, ROUNDS)
+    found = {
+        "segments_run": len(answer.path),
+        "plan_ms": summary(latencies["plan"])["median_ms"],
+        "ratio": paired_ratio(latencies["plan"], latencies["whole"])[0],
+    }
+    if "open" in latencies:
+        found["open_ratio"] = paired_ratio(latencies["plan"], latencies["open"])[0]
+    return found
+
+
+def _session(
+    network: torch.nn.Module, example: torch.Tensor, path: Path, settings: SessionSettings
+) -> ort.InferenceSession:
+    source = open_source(network, example)
+    ir.save(whole_model(capture(source, choose_exits(source, None), dynamic_batch=False)), path)
+    return ort.InferenceSession(str(path), settings.options(), providers=["CPUExecutionProvider"])
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 2:
+        print(json.dumps(measure(sys.argv[1])))
+    else:
+        main()

@@ -1,0 +1,127 @@
+"""`eetoolkit demo`, read top to bottom."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from eetoolkit import zoo
+from eetoolkit.demo.report import DemoReport, summarize
+from eetoolkit.demo.timing import Runs, Tell, interleave
+from eetoolkit_runtime.errors import BundleError, EEToolkitError
+from eetoolkit_runtime.plan import decode
+from eetoolkit_runtime.store import MANIFEST, check_target
+from eetoolkit_runtime.verify import difference
+
+if TYPE_CHECKING:
+    from eetoolkit.demo.exporting import Trained
+
+MODEL = "branchynet"
+"""The system that is shown where none is named."""
+
+THREADS = 1  # the networks are small: more threads would only wait for each other
+_DEFAULT_NAME = "digits"  # of the default system's bundle
+_NEEDED = ("torch", "onnx", "onnx_ir", "onnxscript", "safetensors", "sklearn", "matplotlib", "PIL")
+
+
+def demo(
+    output: str | os.PathLike[str] | None = None,
+    picture: str | os.PathLike[str] = "demo.png",
+    *,
+    model: str = MODEL,
+    tell: Tell,
+) -> DemoReport:
+    """Exports a system of the zoo to `output`, verifies and measures it there, and draws some digits to `picture`.
+
+    What an earlier demo wrote is replaced, anything else is left alone. Nothing is drawn where all digits left at one
+    exit.
+
+    Args:
+        output: The bundle; None: `{model}.ee`, or `digits.ee` for the default model.
+        picture: A PNG.
+        model: The system's name.
+        tell: Is told how it goes.
+
+    Raises:
+        EEToolkitError: The `demo` extra is missing, the zoo has no such system or no weights for it, something is in
+            the way, or the bundle fails to verify.
+    """
+    _check_installed()
+    system = zoo.find(model)
+    name = _DEFAULT_NAME if model == MODEL else model
+    bundle_path, picture_path = Path(f"{name}.ee" if output is None else output), Path(picture)
+
+    from eetoolkit.demo.exporting import export_system, load_system, open_whole
+    from eetoolkit.demo.picture import check_picture, draw
+    from eetoolkit.verification import verify
+
+    trained = load_system(system)
+    overwrite = _is_own_bundle(bundle_path, name, trained)
+    check_target(bundle_path, overwrite=overwrite)
+    check_picture(picture_path)
+    images, labels = trained.images, trained.labels
+    tell("exporting the network to a bundle", 0, 0)
+    bundle = export_system(trained, bundle_path, name=name, overwrite=overwrite)
+    tell("verifying the bundle", 0, 0)
+    verified = verify(bundle, trained.exported)
+    if not verified.passed:
+        raise EEToolkitError(f"{bundle.path} differs from its network on this machine: {verified.failures[0]}")
+    exits = list(bundle.exits)
+    tell("exporting the network as one graph", 0, 0)
+    whole = open_whole(trained, exits[-1], THREADS)
+    runs = interleave(bundle, whole, trained.rows, THREADS, tell)
+    check_same_network(runs)
+    parted = len({answer.exit for answer in runs.answers}) > 1
+    if parted:
+        tell("drawing", 0, 0)
+        draw(picture_path, images[:, 0].numpy(), labels, runs.answers, exits)
+    drawn = str(picture_path) if parted else None
+    return summarize(system, bundle, drawn, verified.samples, THREADS, runs, labels)
+
+
+def _check_installed() -> None:
+    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise EEToolkitError(f"the demo needs {', '.join(missing)}: pip install 'eetoolkit[demo]'")
+
+
+def _is_own_bundle(path: Path, name: str, trained: Trained) -> bool:
+    """Says whether an earlier demo of this system wrote what is at `path`.
+
+    Raises:
+        BundleError: There is another bundle.
+    """
+    if not (path / MANIFEST).is_file():
+        return False
+    try:
+        plan = decode((path / MANIFEST).read_bytes())
+        own = plan.name == name and trained.provenance in str(plan.created_with.get("source"))
+    except BundleError:
+        own = False
+    if not own:
+        raise BundleError(
+            f"{path} is a bundle that the demo did not make; it is left as it is: choose another --output"
+        )
+    return True
+
+
+def check_same_network(runs: Runs) -> None:
+    """Refuses to compare the times of two things that do not compute the same.
+
+    Raises:
+        EEToolkitError: The last exit's outputs differ from the whole network's by more than 1e-4, absolutely or
+            relative to their largest magnitude.
+    """
+    found = [
+        difference(answers[-1].outputs[name], array)
+        for answers, outputs in zip(runs.every_exit, runs.whole, strict=True)
+        for name, array in outputs.items()
+    ]
+    if not (largest := float(np.max(found))) <= 1e-4:
+        raise EEToolkitError(
+            f"the bundle's last exit and the whole network differ by {largest:.1e}; nothing was measured"
+        )

@@ -1,0 +1,219 @@
+"""One ONNX graph in the making: its levels, its shared constants, and segments copied into it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from eetoolkit_runtime.errors import ExportError
+
+Array = npt.NDArray[Any]
+
+_FOLDED: dict[str, Callable[..., Any]] = {
+    "Add": np.add, "And": np.logical_and, "Cast": np.asarray, "Clip": np.clip, "Equal": np.equal,
+    "Gather": lambda table, index: table[index], "Greater": np.greater, "GreaterOrEqual": np.greater_equal,
+    "IsNaN": np.isnan, "Not": np.logical_not, "Reshape": np.reshape, "Where": np.where,
+}  # fmt: skip
+"""What the operators of decisions compute."""
+
+
+@dataclass
+class Book:
+    """What all levels of the graph share: unique names, and the initializers of the top level.
+
+    Attributes:
+        names: Every name that is taken.
+        initializers: The initializers, by what they hold.
+        opsets: The opset of each domain.
+        ir_version: The newest of the segments', at least what onnxruntime 1.20, the oldest that we run on, reads.
+    """
+
+    names: set[str] = field(default_factory=set)
+    initializers: dict[object, ir.Value] = field(default_factory=dict)
+    opsets: dict[str, int] = field(default_factory=dict)
+    ir_version: int = 10
+    _counts: Counter[str] = field(default_factory=Counter)
+
+    def fresh(self, name: str) -> str:
+        """Returns `name`, or with a number behind it where it is taken, and takes it."""
+        found = name
+        while found in self.names:
+            self._counts[name] += 1
+            found = f"{name}_{self._counts[name]}"
+        self.names.add(found)
+        return found
+
+    def constant(self, array: Array, name: str, key: object = None) -> ir.Value:
+        """Returns an initializer that holds `array`; equal ones are one, unless they have a `key` of their own."""
+        key = (array.dtype.str, array.shape, array.tobytes()) if key is None else key
+        if key not in self.initializers:
+            self.initializers[key] = _initializer(self.fresh(name), ir.tensor(array))
+        return self.initializers[key]
+
+    def integer(self, number: int) -> ir.Value:
+        """Returns an int64 scalar."""
+        return self.constant(np.array(number, np.int64), f"int_{number}")
+
+    def empty(self, dtype: ir.DataType, rank: int) -> ir.Value:
+        """Returns a tensor that stands where there is none: no elements, or 0 where it has no dimensions."""
+        return self.constant(np.zeros((0,) * rank, dtype.numpy()), f"empty_{dtype.name.lower()}_{rank}")
+
+    def weight(self, value: ir.Value, name: str) -> ir.Value:
+        """Returns an initializer that holds a segment's; those that lie at the same place of a file are one."""
+        tensor = value.const_value
+        if tensor is None:
+            raise ExportError(f"the initializer {name!r} has no value")
+        key: object = object()
+        if isinstance(tensor, ir.ExternalTensor):
+            shape = tuple(tensor.shape.numpy())
+            key = (tensor.path, tensor.offset, tensor.length, tensor.dtype, shape)
+        if key not in self.initializers:
+            self.initializers[key] = _initializer(self.fresh(name), tensor)
+        return self.initializers[key]
+
+
+class Sheet:
+    """One level of the graph: the top, a branch, or the body of a loop."""
+
+    def __init__(self, book: Book, depth: int = 0) -> None:
+        self.book = book
+        self.depth = depth
+        self.inputs: list[ir.Value] = []
+        self.outputs: list[ir.Value] = []
+        self._nodes: list[ir.Node] = []
+        self._made: set[ir.Value] = set()
+
+    def below(self) -> Sheet:
+        """Returns an empty level inside this one."""
+        return Sheet(self.book, self.depth + 1)
+
+    def input(self, name: str, dtype: ir.DataType) -> ir.Value:
+        """Adds an input of this level."""
+        self.inputs.append(ir.Value(name=self.book.fresh(name), type=ir.TensorType(dtype)))
+        return self.inputs[-1]
+
+    def nodes(
+        self,
+        operator: str,
+        inputs: Iterable[ir.Value | None],
+        outputs: Mapping[str, ir.DataType],
+        **attributes: Any,
+    ) -> list[ir.Value]:
+        """Adds a node and returns its outputs, which are called and typed as `outputs` say, in order."""
+        values = [ir.Value(name=self.book.fresh(name), type=ir.TensorType(dtype)) for name, dtype in outputs.items()]
+        name = self.book.fresh(f"{operator}_node")
+        self._add(ir.node(operator, list(inputs), attributes, outputs=values, name=name))
+        return values
+
+    def compute(self, operator: str, name: str, dtype: ir.DataType, *inputs: ir.Value, **attributes: Any) -> ir.Value:
+        """Adds a node with one output and returns that, or a constant where the inputs are constants already.
+
+        onnxruntime would fold them as well, but 1.32 crashes when it then puts a branch in place of a nested `If`.
+        """
+        arrays = [value.const_value.numpy() for value in inputs if value.const_value is not None]
+        if operator in _FOLDED and len(arrays) == len(inputs):
+            return self.book.constant(np.asarray(_FOLDED[operator](*arrays), dtype.numpy()), name)
+        return self.nodes(operator, inputs, {name: dtype}, **attributes)[0]
+
+    def scalar(self, value: ir.Value, name: str) -> ir.Value:
+        """Returns the one element of `value` as a scalar."""
+        if value.dtype is None:
+            raise ExportError(f"the tensor {value.name!r} has no dtype")
+        shape = self.book.constant(np.zeros(0, np.int64), "no_dimensions")
+        return self.compute("Reshape", name, value.dtype, value, shape)
+
+    def give(self, value: ir.Value, name: str) -> None:
+        """Makes `value` this level's next output, by an `Identity` where a node of this level has not just made it."""
+        if value not in self._made or value in self.outputs:
+            if value.dtype is None:
+                raise ExportError(f"the tensor {value.name!r} has no dtype")
+            value = self.compute("Identity", name, value.dtype, value)
+        self.outputs.append(value)
+
+    def inline(self, model: ir.Model, feeds: Mapping[str, ir.Value], prefix: str) -> dict[str, ir.Value]:
+        """Moves a segment's nodes to this level and returns its outputs by name; `model` is used up.
+
+        Args:
+            model: The segment.
+            feeds: A value for each of its inputs.
+            prefix: What all its names are put behind.
+
+        Raises:
+            ExportError: Functions, which one graph of several segments cannot hold, or another opset than before.
+        """
+        if model.functions:
+            raise ExportError(f"{prefix}: the segment holds functions of its own; export it with them inlined")
+        graph = model.graph
+        self.book.ir_version = max(self.book.ir_version, model.ir_version)
+        for domain, version in graph.opset_imports.items():
+            if self.book.opsets.setdefault(domain, version) != version:
+                raise ExportError(
+                    f"{prefix}: operators of opset {version} and {self.book.opsets[domain]} cannot be in one graph; "
+                    "export the stages with one opset"
+                )
+        named = {str(value.name): value for value in graph.outputs}
+        graph.outputs.clear()
+        stand_ins = {value: feeds[str(value.name)] for value in graph.inputs}
+        for value in graph.initializers.values():
+            stand_ins[value] = self.book.weight(value, f"{prefix}/{value.name}")
+        _drop_blocking(graph, stand_ins)
+        for value, other in stand_ins.items():
+            value.replace_all_uses_with(other)
+        nodes = list(graph)
+        graph.remove(nodes)
+        for node in nodes:
+            self._rename(node, prefix)
+            self._add(node)
+        return {name: _last(value, stand_ins) for name, value in named.items()}
+
+    def graph(self, name: str) -> ir.Graph:
+        """Returns this level as a graph."""
+        return ir.Graph(self.inputs, self.outputs, nodes=self._nodes, name=name)
+
+    def _add(self, node: ir.Node) -> None:
+        self._nodes.append(node)
+        self._made.update(node.outputs)
+
+    def _rename(self, node: ir.Node, prefix: str) -> None:
+        node.name = self.book.fresh(f"{prefix}/{node.name or node.op_type}")
+        for value in node.outputs:
+            if value.name:
+                value.name = self.book.fresh(f"{prefix}/{value.name}")
+        for attribute in node.attributes.values():
+            for graph in _graphs(attribute):
+                for value in (*graph.inputs, *graph.initializers.values()):
+                    value.name = self.book.fresh(f"{prefix}/{value.name}")
+                for inner in graph:
+                    self._rename(inner, prefix)
+
+
+def _graphs(attribute: ir.Attr) -> list[ir.Graph]:
+    if attribute.type == ir.AttributeType.GRAPH:
+        return [attribute.as_graph()]
+    return list(attribute.as_graphs()) if attribute.type == ir.AttributeType.GRAPHS else []
+
+
+def _drop_blocking(graph: ir.Graph, stand_ins: dict[ir.Value, ir.Value]) -> None:
+    """Takes out the identity pools of `layout`, which only help where a session starts."""
+    for node in list(graph):
+        fed = node.inputs[0] if node.op_type == "AveragePool" else None
+        if fed in stand_ins and fed is not None and node.outputs[0].name == f"{fed.name}_blocked":
+            stand_ins[node.outputs[0]] = stand_ins[fed]
+            node.outputs[0].replace_all_uses_with(fed)
+            graph.remove(node, safe=True)
+
+
+def _last(value: ir.Value, stand_ins: Mapping[ir.Value, ir.Value]) -> ir.Value:
+    return stand_ins.get(value, value)
+
+
+def _initializer(name: str, tensor: ir.TensorProtocol) -> ir.Value:
+    value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), const_value=tensor)
+    value.shape = ir.Shape(tensor.shape.numpy())
+    return value

@@ -1,0 +1,141 @@
+"""Work that only one branch of an `If` needs, moved into that branch."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+
+import onnx_ir as ir
+
+
+def exclusive(values: Iterable[ir.Value], by: Collection[ir.Node], keep: Collection[ir.Value] = ()) -> list[ir.Node]:
+    """Returns the nodes that only `by` need, directly or through each other, in topological order; nothing is moved.
+
+    Args:
+        values: Values that `by` read, where the search starts.
+        by: Nodes of one graph; only nodes of the same graph are returned, none of `by` among them.
+        keep: Values that are needed whatever happens: the exits' outputs and confidences.
+    """
+    graph = next(iter(by)).graph
+    inside = {nested for node in by for nested in _nested(node)}
+    return _only_inside(values, graph, set(by), inside, set(keep))
+
+
+def sink(if_node: ir.Node, keep: Collection[ir.Value] = ()) -> int:
+    """Moves into each branch of an `If` what nothing else in the enclosing graph needs; returns how many nodes moved.
+
+    A node that both branches use, or one of them and other nodes, stays: nothing is copied. A branch that only handed
+    on a value which is now its own hands it on without the `Identity`.
+
+    Args:
+        if_node: The `If`.
+        keep: Values that are needed whatever happens: the exits' outputs and confidences.
+    """
+    kept, moved = set(keep), 0
+    graph = if_node.graph
+    if graph is None:
+        raise ValueError(f"{if_node.name} stands in no graph")
+    for branch in branches(if_node):
+        inside = {branch, *(nested for node in branch for nested in _nested(node))}
+        nodes = _only_inside(captured(branch), graph, set(), inside, kept)
+        graph.remove(nodes)
+        if len(branch):
+            branch.insert_before(branch[0], nodes)
+        else:
+            branch.extend(nodes)
+        moved += len(nodes)
+        _drop_identities(branch)
+    return moved
+
+
+def branches(node: ir.Node) -> tuple[ir.Graph, ...]:
+    """Returns the graphs in a node's attributes, `then_branch` before `else_branch`."""
+    graphs: dict[str, tuple[ir.Graph, ...]] = {}
+    for name, attr in node.attributes.items():
+        if attr.type == ir.AttributeType.GRAPH:
+            graphs[name] = (attr.as_graph(),)
+        elif attr.type == ir.AttributeType.GRAPHS:
+            graphs[name] = tuple(attr.as_graphs())
+    return tuple(graph for name in sorted(graphs, reverse=True) for graph in graphs[name])
+
+
+def captured(graph: ir.Graph) -> list[ir.Value]:
+    """Returns the values from outside that a subgraph and those inside it use, in the order of their first use."""
+    own = {graph}
+    found: dict[ir.Value, None] = {}
+    waiting: list[Iterator[ir.Node]] = [iter(graph)]
+    while waiting:
+        node = next(waiting[-1], None)
+        if node is None:
+            waiting.pop()
+            continue
+        found.update(dict.fromkeys(value for value in node.inputs if value is not None))
+        nested = branches(node)
+        own.update(nested)
+        waiting.extend(iter(inner) for inner in reversed(nested))
+    return [value for value in (*found, *graph.outputs) if value.graph not in own]
+
+
+def _nested(node: ir.Node) -> Iterator[ir.Graph]:
+    for graph in branches(node):
+        yield graph
+        for inner in graph:
+            yield from _nested(inner)
+
+
+def _reads(node: ir.Node) -> list[ir.Value]:
+    return [*(value for value in node.inputs if value is not None), *(v for g in branches(node) for v in captured(g))]
+
+
+def _only_inside(
+    values: Iterable[ir.Value],
+    graph: ir.Graph | None,
+    nodes: set[ir.Node],
+    graphs: set[ir.Graph],
+    keep: set[ir.Value],
+) -> list[ir.Node]:
+    """Returns the nodes of `graph` that are used by nothing but `nodes`, what stands in `graphs`, and each other."""
+    inside, inside_graphs = set(nodes), set(graphs)
+    found: dict[ir.Node, list[ir.Value]] = {}
+    waiting = list(values)
+    while waiting:
+        node = waiting.pop().producer()
+        if node is None or node.graph is not graph or node in inside:
+            continue
+        if any(value in keep or value.is_graph_output() for value in node.outputs):
+            continue
+        users = (user for value in node.outputs for user, _ in value.uses())
+        if all(user in inside or user.graph in inside_graphs for user in users):
+            inside.add(node)
+            inside_graphs.update(_nested(node))
+            found[node] = _reads(node)
+            waiting.extend(found[node])
+    return _in_order(found)
+
+
+def _in_order(reads: dict[ir.Node, list[ir.Value]]) -> list[ir.Node]:
+    """Returns the nodes, each after those it reads."""
+    ordered: dict[ir.Node, None] = {}
+    for last in reversed(reads):
+        waiting = [(last, iter(reads[last]))]
+        while waiting:
+            node, rest = waiting[-1]
+            value = next(rest, None)
+            if value is None:
+                waiting.pop()
+                ordered[node] = None
+            elif (before := value.producer()) is not None and before in reads and before not in ordered:
+                waiting.append((before, iter(reads[before])))
+    return list(ordered)
+
+
+def _drop_identities(branch: ir.Graph) -> None:
+    for position, output in enumerate(branch.outputs):
+        node = output.producer()
+        if node is None or node.op_type != "Identity" or node.domain or output.uses():
+            continue
+        value = node.inputs[0]
+        producer = value.producer() if value is not None else None
+        if value is None or producer is None or producer.graph is not branch or value.is_graph_output():
+            continue
+        branch.outputs[position] = value
+        branch.remove(node, safe=True)

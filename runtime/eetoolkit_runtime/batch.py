@@ -1,0 +1,274 @@
+"""Many rows at once: they run together, part where their exits, gates or switches differ, and meet again.
+
+A group is rows that wait at one segment, with the tensors that are still needed. The segment that comes first in the
+plan's order goes first, so that a join waits for its slower branch and its rows go on as one group.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from eetoolkit_runtime.answer import Answer, rank, stand_in
+from eetoolkit_runtime.errors import EEToolkitError, RunError, failure, no_such_case, too_many_visits
+from eetoolkit_runtime.inputs import BATCH, Array, row_inputs
+from eetoolkit_runtime.plan import Dim, Exit, Manifest, Segment, Source, Stop
+from eetoolkit_runtime.workspace import Layout, decider, targets
+
+ROWS_AT_ONCE = 64
+"""How many rows start together: more gain next to nothing, and hold memory."""
+
+Rows = npt.NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """When a row answers.
+
+    Attributes:
+        limits: What each exit's confidence must reach, in the order of `Layout.exits`; NaN: it does not fire.
+        exit_at: The exit that always answers instead.
+        most_confident: Whether the most confident exit answers where none fired, else the last.
+    """
+
+    limits: list[float]
+    exit_at: str | None = None
+    most_confident: bool = False
+
+
+def rows_go_together(plan: Manifest) -> bool:
+    """Whether `run_rows` may take the plan.
+
+    Every tensor that a graph passes on must have exactly one dimension `batch` and no other that hangs on the rows. One
+    without it may depend on how many rows there were (the target of a Reshape) or on what all of them held (what
+    NonZero finds), and would be wrong for the rows that are left when some have gone.
+    """
+    if plan.batch is not None or (BATCH,) not in (spec.shape[:1] for spec in plan.inputs):
+        return False
+    if any(BATCH in str(dim) for spec in plan.inputs for dim in spec.shape[1:]):
+        return False
+    axes = _axes(plan)
+    writes = [item for segment in plan.segments.values() for item in segment.writes.items()]
+    return all(axes[slot] != _UNCLEAR and _keeps_rows(plan, axes, slot, source) for slot, source in writes)
+
+
+def _keeps_rows(plan: Manifest, axes: dict[str, int | None], slot: str, source: Source) -> bool:
+    axis = axes[slot]
+    if source.output is not None:
+        return axis is not None
+    if source.slot is not None:
+        return axes[source.slot] == axis
+    return axis is None or plan.constants[source.constant or ""].shape[axis] == 1
+
+
+_UNCLEAR = -1
+
+
+def _axes(plan: Manifest) -> dict[str, int | None]:
+    """Returns the dimension that counts rows of every input and slot; None where nothing hangs on them."""
+    axes = {spec.name: _axis(spec.shape[:1]) if BATCH in spec.shape else None for spec in plan.inputs}
+    return axes | {name: _axis(slot.shape) for name, slot in plan.slots.items()}
+
+
+def _axis(shape: tuple[Dim, ...]) -> int | None:
+    hang = [k for k, dim in enumerate(shape) if dim is None or re.search(rf"\b{BATCH}\b", str(dim))]
+    if not hang:
+        return None
+    return hang[0] if len(hang) == 1 and shape[hang[0]] == BATCH else _UNCLEAR
+
+
+def run_rows(layout: Layout, arrays: tuple[Array, ...], rule: Rule) -> list[Answer]:
+    """Returns the answer of each row of `arrays`, in order, as runs of one row would give them.
+
+    Raises:
+        RunError: onnxruntime failed, a switch has no such case, or a loop exceeds its bound, for any of the rows.
+    """
+    specs = layout.plan.inputs
+    many = row_inputs(layout.plan)
+    count = next(len(array) for array, one_each in zip(arrays, many, strict=True) if one_each)
+    answers: list[Answer] = []
+    for start in range(0, count, ROWS_AT_ONCE):
+        part = {
+            spec.name: np.asarray(array[start : start + ROWS_AT_ONCE] if one_each else array, order="C")
+            for spec, array, one_each in zip(specs, arrays, many, strict=True)
+        }
+        answers += _Batch(layout, rule, min(ROWS_AT_ONCE, count - start)).run(part)
+    return answers
+
+
+@dataclass(frozen=True)
+class _Group:
+    rows: Rows
+    tensors: dict[str, Array]
+
+
+class _Batch:
+    """What became of every row so far, and the groups that wait, by segment."""
+
+    def __init__(self, layout: Layout, rule: Rule, count: int) -> None:
+        self._layout = layout
+        self._rule = rule
+        self._axes = _axes(layout.plan)
+        self._waiting: dict[str, list[_Group]] = {}
+        self._answers: list[Answer | None] = [None] * count
+        self._best: list[Answer | None] = [None] * count
+        self._paths: list[tuple[str, ...]] = [()] * count
+        self._gates: list[tuple[tuple[str, int], ...]] = [()] * count
+        self._visits = [Counter[str]() for _ in range(count)]
+
+    def run(self, inputs: dict[str, Array]) -> list[Answer]:
+        """Runs all rows to their answers."""
+        order = {name: number for number, name in enumerate(self._layout.plan.segments)}
+        self._enter(self._layout.plan.start, _Group(np.arange(len(self._answers)), inputs))
+        while self._waiting:
+            name = min(self._waiting, key=order.__getitem__)
+            for group in self._met(self._waiting.pop(name)):
+                self._visit(name, group)
+        return [answer for answer in self._answers if answer is not None]
+
+    def _enter(self, name: str, group: _Group) -> None:
+        """Lets a group wait at a segment with what is still needed from there on."""
+        limit = self._layout.plan.segments[name].max_visits
+        if limit is not None:
+            for row in group.rows.tolist():
+                self._visits[row][name] += 1
+                if self._visits[row][name] > limit:
+                    raise too_many_visits(name, limit)
+        live = {slot: group.tensors[slot] for slot in self._layout.live[name]}
+        self._waiting.setdefault(name, []).append(_Group(group.rows, live))
+
+    def _met(self, groups: list[_Group]) -> list[_Group]:
+        """Returns the groups with those as one that differ in nothing but their rows."""
+        met: dict[tuple[object, ...], list[_Group]] = {}
+        for group in groups:
+            key = [
+                id(array) if (axis := self._axes[slot]) is None else (array.shape[:axis], array.shape[axis + 1 :])
+                for slot, array in group.tensors.items()
+            ]
+            met.setdefault(tuple(key), []).append(group)
+        return [self._merged(same) if len(same) > 1 else same[0] for same in met.values()]
+
+    def _merged(self, groups: list[_Group]) -> _Group:
+        tensors = {}
+        for slot, array in groups[0].tensors.items():
+            axis = self._axes[slot]
+            parts = [group.tensors[slot] for group in groups]
+            tensors[slot] = array if axis is None else np.concatenate(parts, axis)
+        return _Group(np.concatenate([group.rows for group in groups]), tensors)
+
+    def _take(self, group: _Group, places: Rows) -> _Group:
+        """Returns the rows of a group at `places`."""
+        if len(places) == len(group.rows):
+            return group
+        tensors = {slot: self._pick(slot, array, places) for slot, array in group.tensors.items()}
+        return _Group(group.rows[places], tensors)
+
+    def _pick(self, slot: str, array: Array, places: Rows, *, copy: bool = False) -> Array:
+        axis = self._axes[slot]
+        if axis is None:
+            return array.copy() if copy else array
+        return np.take(array, places, axis)
+
+    def _visit(self, name: str, group: _Group) -> None:
+        """Runs one segment for a group, answers the rows that leave, and sends the others on."""
+        segment = self._layout.plan.segments[name]
+        outputs = self._run_model(name, segment, group)
+        if segment.model is not None:
+            for row in group.rows.tolist():
+                self._paths[row] += (name,)
+        after = dict(group.tensors)
+        for slot, source in segment.writes.items():
+            if source.output is not None:
+                array = outputs[source.output]
+            elif source.slot is not None:
+                array = group.tensors[source.slot]
+            else:
+                array = self._layout.constants[source.constant or ""].array
+            after[slot] = self._spread(name, slot, array, len(group.rows))
+        group = _Group(group.rows, after)
+        if segment.exit is not None:
+            group = self._leave(segment, segment.exit, group)
+        if len(group.rows):
+            self._part(name, segment, group)
+
+    def _run_model(self, name: str, segment: Segment, group: _Group) -> dict[str, Array]:
+        if segment.model is None:
+            return {}
+        constants = self._layout.constants
+        names = list({source.output for source in segment.writes.values() if source.output is not None})
+        feeds = {
+            graph_input: constants[source].array if source in constants else group.tensors[source]
+            for graph_input, source in segment.reads.items()
+        }
+        session = self._layout.sessions[name]
+        try:
+            return dict(zip(names, session.run(names, feeds), strict=True))
+        except EEToolkitError:
+            raise
+        except Exception as error:
+            raise failure(name, error) from error
+
+    def _spread(self, name: str, slot: str, array: Array, count: int) -> Array:
+        """Returns the tensor with one value for each row where it has one for all, as a constant has."""
+        axis = self._axes[slot]
+        if axis is None or array.shape[axis] == count:
+            return array
+        if array.shape[axis] != 1:
+            raise RunError(f"segment {name!r}: {slot!r} has {array.shape[axis]} rows, expected {count}")
+        return np.repeat(array, count, axis)
+
+    def _leave(self, segment: Segment, exit_: Exit, group: _Group) -> _Group:
+        """Answers the rows for which the exit fires, all at a stop; returns the others."""
+        rule, ends = self._rule, isinstance(segment.next, Stop)
+        confidences = _per_row(group.tensors[exit_.confidence], len(group.rows)).astype(np.float64)
+        if rule.exit_at is None:
+            fires = confidences >= rule.limits[self._layout.exits[exit_.name]]
+        else:
+            fires = np.full(len(group.rows), exit_.name == rule.exit_at)
+        compared = rule.most_confident and rule.exit_at is None and exit_.enabled
+        for place, row in enumerate(group.rows.tolist()):
+            if not (fires[place] or ends or compared):
+                continue
+            answer = self._answer(exit_, group, place, float(confidences[place]), ends=ends)
+            if compared and not fires[place]:
+                best = self._best[row]
+                self._best[row] = best = answer if best is None or rank(answer) >= rank(best) else best
+                if ends:
+                    self._answers[row] = stand_in(best, answer)
+            else:
+                self._answers[row] = answer
+        return self._take(group, np.flatnonzero(~fires & (not ends)))
+
+    def _answer(self, exit_: Exit, group: _Group, place: int, confidence: float, *, ends: bool) -> Answer:
+        row = group.rows[place]
+        only = np.array([place])
+        outputs = {name: self._pick(slot, group.tensors[slot], only, copy=True) for name, slot in exit_.outputs.items()}
+        return Answer(
+            outputs, exit_.name, confidence, self._paths[row], self._layout.models, self._gates[row],
+            "end" if ends else "exit",
+        )  # fmt: skip
+
+    def _part(self, name: str, segment: Segment, group: _Group) -> None:
+        """Sends every row to its next segment."""
+        cases, on = targets(segment), decider(segment)
+        if on is None:
+            for following in cases:
+                self._enter(following, group)
+            return
+        decisions = _per_row(group.tensors[on], len(group.rows)).astype(np.int64)
+        for decision in np.unique(decisions).tolist():
+            if not 0 <= decision < len(cases):
+                raise no_such_case(name, on, decision, len(cases))
+            some = self._take(group, np.flatnonzero(decisions == decision))
+            for row in some.rows.tolist():
+                self._gates[row] += ((name, decision),)
+            self._enter(cases[decision], some)
+
+
+def _per_row(array: Array, count: int) -> Array:
+    """Returns one value per row of what has one per row, or one for all."""
+    return np.broadcast_to(array.reshape(-1), count)

@@ -1,0 +1,148 @@
+"""What may stop a call before its end: a deadline, a token, and the clock that watches over both."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Mapping
+from numbers import Real
+from types import TracebackType
+from typing import Literal, Self
+
+import onnxruntime as ort
+
+from eetoolkit_runtime.errors import DeadlineError, InputError
+from eetoolkit_runtime.interrupt import Interrupt, Stop
+
+_LONGEST_WAIT_S = 3600.0  # a lock cannot be waited for without end
+
+
+class Stopped(Exception):  # noqa: N818 - no error: what it ends may have an answer
+    """Says inside the runner that no further segment may run."""
+
+
+class Watch:
+    """Watches over one call: it is asked between two segments, and within one it raises onnxruntime's `terminate`.
+
+    onnxruntime looks at `terminate` between two nodes of a graph, those of a loop's body included, so a single node is
+    never broken off. The options are this call's own: a flag that is raised too late harms no other.
+
+    Attributes:
+        options: What the call's segments are run with.
+        stopped_by: Why no further segment may run; None while one may.
+        cut: Whether a segment was not run, or not to its end, because of that.
+        broken: Whether a segment was left unfinished, so that its tensors may be in any state.
+        path: The segments finished so far.
+    """
+
+    def __init__(self, deadline_ms: float | None, interrupt: Interrupt | None) -> None:
+        started = time.perf_counter()
+        if interrupt is not None and not isinstance(interrupt, Interrupt):
+            raise InputError(f"interrupt is {interrupt!r}, expected an `Interrupt`")
+        if deadline_ms is not None and (not isinstance(deadline_ms, Real) or not deadline_ms > 0):
+            raise InputError(f"deadline_ms is {deadline_ms!r}, expected milliseconds, more than 0")
+        self.options = ort.RunOptions()
+        self.stopped_by: Literal["deadline", "interrupt"] | None = None
+        self.cut = False
+        self.broken = False
+        self.path: tuple[str, ...] = ()
+        self._deadline_ms = deadline_ms
+        self._end = math.inf if deadline_ms is None else started + float(deadline_ms) / 1e3
+        self._interrupt = interrupt
+        self._keys = (0, 0)
+        self._latencies_ms: Mapping[str, float] = {}
+
+    def expect(self, latencies_ms: Mapping[str, float]) -> None:
+        """Says what each segment takes, in milliseconds; one that is not there takes nothing."""
+        self._latencies_ms = latencies_ms
+
+    def require(self, segment: str) -> None:
+        """Returns where `segment` may run.
+
+        Raises:
+            Stopped: The token is set, the time is up, or it is less than the segment takes.
+        """
+        if self._end != math.inf and self.stopped_by is None:
+            left = self._end - time.perf_counter()
+            if left <= 0 or left * 1e3 < self._latencies_ms.get(segment, 0.0):
+                self.time_up()
+        if self.stopped_by is not None:
+            self.cut = True
+            raise Stopped
+
+    def error(self) -> DeadlineError:
+        """Returns what is raised where there is no answer yet."""
+        ran = f"ran {', '.join(self.path)}" if self.path else "no segment was finished"
+        if self.stopped_by == "interrupt":
+            return DeadlineError(f"interrupted before there was an answer; {ran}")
+        return DeadlineError(f"no answer within deadline_ms {self._deadline_ms:g}; {ran}")
+
+    # Called from other threads and from signal handlers.
+
+    def time_up(self) -> None:
+        """Stops the call because of its deadline."""
+        self.stopped_by = self.stopped_by or "deadline"
+        self.options.terminate = True
+
+    def interrupt(self) -> None:
+        """Stops the call because of its token."""
+        self.stopped_by = self.stopped_by or "interrupt"
+        self.options.terminate = True
+
+    def __enter__(self) -> Self:
+        if self._end != math.inf:
+            _clock.add(self._end, self.time_up)
+        if self._interrupt is not None:
+            self._interrupt.add(self.interrupt)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._end != math.inf:
+            _clock.discard(self.time_up)
+        if self._interrupt is not None:
+            self._interrupt.discard(self.interrupt)
+
+
+class _Clock:
+    """One thread for all deadlines of the process: a `threading.Timer` for each call would cost it some 90 us.
+
+    It sleeps until the earliest deadline it was told of. A call that ends in time does not wake it, and a later
+    deadline does not either, so calls that keep their deadlines cost it one look around in each.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._waiting: dict[Stop, float] = {}
+        self._wakes = math.inf
+        self._thread: threading.Thread | None = None
+
+    def add(self, when: float, stop: Stop) -> None:
+        """Has `stop` called at `when`, on the clock of `time.perf_counter`."""
+        with self._changed:
+            self._waiting[stop] = when
+            if self._thread is None or not self._thread.is_alive():  # not alive: this process is a fork
+                self._thread = threading.Thread(target=self._watch, name="eetoolkit-deadline", daemon=True)
+                self._thread.start()
+            elif when < self._wakes:
+                self._changed.notify()
+
+    def discard(self, stop: Stop) -> None:
+        """Undoes `add`."""
+        with self._changed:
+            self._waiting.pop(stop, None)
+
+    def _watch(self) -> None:
+        with self._changed:
+            while True:
+                now = time.perf_counter()
+                for stop in [stop for stop, when in self._waiting.items() if when <= now]:
+                    del self._waiting[stop]
+                    stop()
+                self._wakes = min(self._waiting.values(), default=math.inf)
+                self._changed.wait(min(self._wakes - time.perf_counter(), _LONGEST_WAIT_S))
+
+
+_clock = _Clock()

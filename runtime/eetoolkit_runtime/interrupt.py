@@ -1,0 +1,92 @@
+"""A token that stops runs from outside: from another thread or from a signal handler."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+Stop = Callable[[], None]
+Result = TypeVar("Result")
+
+_WAKE_S = 0.05  # on Windows a wait for a lock cannot be broken by Ctrl-C, so the waiting thread looks up this often
+
+
+class Interrupt:
+    """Stops the runs that were given it: `runner.run(x, interrupt=token)`, then `token.set()` elsewhere.
+
+    A token that is set stays set, and stops later runs before they start, until `clear`. One token may serve any number
+    of runs at once. It holds no lock, so a signal handler may call any method at any moment.
+    """
+
+    def __init__(self) -> None:
+        self._set = False
+        self._stops: dict[Stop, None] = {}
+
+    def set(self) -> None:
+        """Stops every run that has this token, also in the middle of a segment."""
+        self._set = True
+        for stop in tuple(self._stops):
+            stop()
+
+    def clear(self) -> None:
+        """Lets later runs start again; those that `set` stopped stay stopped."""
+        self._set = False
+
+    def is_set(self) -> bool:
+        """Whether runs are being stopped."""
+        return self._set
+
+    # For the runner. It adds and then looks at the flag; `set` raises the flag and then looks at what was added. So
+    # whatever the order of the two threads, one of them sees the other.
+
+    def add(self, stop: Stop) -> None:
+        """Has `stop` called by `set`, or now where the token is set."""
+        self._stops[stop] = None
+        if self._set:
+            stop()
+
+    def discard(self, stop: Stop) -> None:
+        """Undoes `add`."""
+        self._stops.pop(stop, None)
+
+
+def apart(function: Callable[[], Result], stop: Stop) -> Result:
+    """Returns what `function` returns, run so that signal handlers run meanwhile.
+
+    Python runs signal handlers in the main thread alone, and only between two of its own instructions: a handler cannot
+    run while onnxruntime holds that thread. So in the main thread `function` goes to a thread of its own and the main
+    thread waits, which a handler can break. `signal.set_wakeup_fd` would do without the thread, but there is one per
+    process and it may be taken (asyncio does). Other threads have no handlers to wait for.
+
+    Args:
+        function: What to run.
+        stop: Makes `function` return soon; called where a handler raises, as Ctrl-C does, before that is passed on.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return function()
+    results: list[Result] = []
+    errors: list[BaseException] = []
+    running = threading.Lock()
+
+    def work() -> None:
+        try:
+            results.append(function())
+        except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits
+            errors.append(error)
+        finally:
+            running.release()
+
+    running.acquire()
+    thread = threading.Thread(target=work, name="eetoolkit-run", daemon=True)
+    thread.start()
+    try:
+        while not running.acquire(timeout=_WAKE_S):
+            pass
+    except BaseException:
+        stop()
+        thread.join()
+        raise
+    if errors:
+        raise errors[0]
+    return results[0]

@@ -1,0 +1,63 @@
+"""The plan followed with every exit looked at, under a watch that may stop it; `Workspace.run` is the fast way."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+
+import onnxruntime as ort
+
+from eetoolkit_runtime.answer import Answer
+from eetoolkit_runtime.deadline import Stopped
+from eetoolkit_runtime.errors import BundleError, EEToolkitError, failure
+from eetoolkit_runtime.inputs import Array
+from eetoolkit_runtime.workspace import Workspace
+
+
+def visit_exits(
+    workspace: Workspace, arrays: tuple[Array, ...], fastest_ms: dict[str, float]
+) -> Generator[Answer, None, None]:
+    """Runs the plan to its end, or until the workspace's watch stops it, yielding the answer of every exit met.
+
+    Args:
+        workspace: Where to run; at every answer it is between two segments.
+        arrays: The inputs, in order, of the workspace's shapes.
+        fastest_ms: The least time that each segment has taken so far, in milliseconds; kept up to date.
+    """
+    watch = workspace.watch
+    options = ort.RunOptions() if watch is None else watch.options
+    done: tuple[str, ...] = ()
+    names: tuple[str, ...]
+    step = None
+    try:
+        step = workspace.begin(arrays)
+        while True:
+            head, names = step, ()
+            for call, binding, _, _, step, names in head.chain:
+                if step.segment.model is not None:
+                    if watch is not None:
+                        watch.require(step.name)
+                    started = time.perf_counter()
+                    call(binding, options)
+                    took_ms = (time.perf_counter() - started) * 1e3
+                    fastest_ms[step.name] = min(took_ms, fastest_ms.get(step.name, took_ms))
+                if watch is not None:
+                    watch.path = done + names
+                if step.exit is not None:
+                    yield workspace.answer(step, done + names)
+            following = workspace.follow(step, head)
+            done += names
+            if following is None:
+                return
+            step = following
+    except Stopped:
+        return
+    except Exception as error:
+        ours = isinstance(error, EEToolkitError)
+        onnxruntimes = error.__cause__ is not None if ours else True
+        if watch is not None and watch.stopped_by is not None and onnxruntimes and not isinstance(error, BundleError):
+            watch.cut = watch.broken = True
+            return
+        if ours or step is None:
+            raise
+        raise failure(step.name, error) from error

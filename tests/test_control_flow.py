@@ -1,0 +1,311 @@
+"""What `If`, `Loop` and blended gates become: segments, gates and moves, and what stays inside a segment and why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from onnx import parser
+
+import eetoolkit as ee
+from eetoolkit_runtime.plan import Gate, Goto, Switch
+
+HEADER = '<ir_version: 10, opset_import: ["" : 20]>\n'
+
+
+def network(folder: Path, text: str) -> Path:
+    """Writes an ONNX file of the given graph."""
+    model = parser.parse_model(HEADER + text)
+    onnx.checker.check_model(model, full_check=True)
+    path = folder / "network.onnx"
+    onnx.save(model, path)
+    return path
+
+
+def compile_(folder: Path, text: str, **options: Any) -> ee.Bundle:
+    return ee.export(network(folder, text), None, folder / "network.ee", overwrite=True, **options)
+
+
+def check(folder: Path, bundle: ee.Bundle, rows: int = 20, scale: float = 1.0) -> list[ee.Answer]:
+    """Runs random rows; asserts that all exits equal one session's outputs, and returns the last exits' answers."""
+    session = ort.InferenceSession(folder / "network.onnx", providers=["CPUExecutionProvider"])
+    rng, answers = np.random.default_rng(0), []
+    with ee.Runner(bundle, threads=1) as runner:
+        for _ in range(rows):
+            x = (rng.normal(size=(1, 4)) * scale).astype(np.float32)
+            expected = dict(zip([o.name for o in session.get_outputs()], session.run(None, {"x": x}), strict=True))
+            found = runner.run_all_exits(x)
+            assert {answer.exit for answer in found} == set(expected)
+            for answer in found:
+                np.testing.assert_allclose(answer.outputs["logits"], expected[answer.exit], atol=1e-6)
+            answers.append(found[-1])
+    return answers
+
+
+BRANCH = """net (float[1,4] x) => (float[1,4] y)
+<float zero = {0.0}> {
+    s = ReduceSum <keepdims=0> (x)
+    p = Greater (s, zero)
+    used_by_one = Exp (x)
+    used_by_both = Tanh (x)
+    b = If (p) <
+        then_branch = open () => (float[1,4] a) { a0 = Sin (used_by_one)  a = Add (a0, used_by_both) },
+        else_branch = closed () => (float[1,4] c) { c = Identity (used_by_both) }
+    >
+    y0 = Cos (b)
+    y1 = Softmax (y0)
+    y = Sub (y1, x)
+}"""
+
+
+def test_an_if_becomes_a_gate_whose_empty_branch_is_a_move_and_no_segment(tmp_path):
+    bundle = compile_(tmp_path, BRANCH, lower_control_flow="always")
+    plan = bundle.manifest
+    gate = plan.segments[plan.start]
+    assert isinstance(gate.next, Gate)
+    assert gate.writes["b"] == gate.writes["used_by_both"]
+    answers = check(tmp_path, bundle)
+    assert {answer.gates[0][1] for answer in answers} == {0, 1}
+    for answer in answers:
+        taken = gate.next.then if answer.gates[0][1] else gate.next.otherwise
+        assert answer.path == (plan.start, taken)
+
+
+def test_what_only_one_branch_needs_is_computed_in_it(tmp_path):
+    bundle = compile_(tmp_path, BRANCH, lower_control_flow="always")
+    ops = {
+        name: {node.op_type for node in onnx.load(bundle.path / segment.model).graph.node}
+        for name, segment in bundle.manifest.segments.items()
+        if segment.model
+    }
+    gate = bundle.manifest.segments[bundle.manifest.start].next
+    assert "Exp" not in ops[bundle.manifest.start]
+    assert "Tanh" in ops[bundle.manifest.start]
+    assert "Exp" in ops[gate.then]
+
+
+def test_a_small_join_is_copied_into_the_branches_before_it_and_the_notes_say_so(tmp_path):
+    bundle = compile_(tmp_path, BRANCH, lower_control_flow="always")
+    ends = [name for name, segment in bundle.manifest.segments.items() if segment.exit is not None]
+    assert len(ends) == 2
+    assert any(note.startswith("tail duplication: 1 cop") for note in bundle.manifest.notes)
+
+
+def test_cheap_branches_stay_inside_by_the_cost_floor_and_the_notes_say_why(tmp_path):
+    bundle = compile_(tmp_path, BRANCH)
+    assert list(bundle.manifest.segments) == ["segment0"]
+    (note,) = bundle.manifest.notes
+    assert note == (
+        "If 'b' stays inside its segment: a branch costs 0 multiply-adds, less than the 500,000 for which a segment "
+        "of its own pays"
+    )
+    check(tmp_path, bundle)
+
+
+def test_control_flow_stays_inside_where_the_user_says_so(tmp_path):
+    bundle = compile_(tmp_path, BRANCH, lower_control_flow=False)
+    assert list(bundle.manifest.segments) == ["segment0"]
+    assert bundle.manifest.notes == ("If 'b' stays inside its segment: lower_control_flow=False",)
+    check(tmp_path, bundle)
+
+
+ROUTER = """net (float[1,4] x) => (float[1,4] y)
+<int64 one = {1}, int64 zero = {0}> {
+    i = ArgMax <axis=1, keepdims=0> (x)
+    j = Squeeze (i)
+    p = Equal (j, zero)
+    b = If (p) <
+        then_branch = first () => (float[1,4] a) { a = Sin (x) },
+        else_branch = others () => (float[1,4] c) {
+            q = Equal (j, one)
+            c = If (q) <
+                then_branch = second () => (float[1,4] d) { d = Exp (x) },
+                else_branch = third () => (float[1,4] e) { e = Tanh (x) }
+            >
+        }
+    >
+    y = Add (b, x)
+}"""
+
+
+def test_an_elif_chain_becomes_one_switch(tmp_path):
+    bundle = compile_(tmp_path, ROUTER, lower_control_flow="always")
+    switch = bundle.manifest.segments["segment0"].next
+    assert isinstance(switch, Switch)
+    assert len(switch.cases) == 3
+    answers = check(tmp_path, bundle)
+    assert {answer.gates[0][1] for answer in answers} == {0, 1, 2}
+    assert all(len(answer.path) == 2 for answer in answers)
+
+
+def loop(condition: str, *, trips: str = "", start: str = "", states: str = "i0, x", more: str = "") -> str:
+    return f"""net (float[1,4] x) => (float[1,4] y)
+<int64 i0 = {{0}}, int64 one = {{1}}, int64 five = {{5}}, float limit = {{3.0}}, bool yes = {{1}}, int64 three = {{3}}> {{
+    n, r = Loop ({trips}, {start}, {states}) <
+        body = body (int64 t, bool c, int64 i, float[1,4] h) => (bool more, int64 i2, float[1,4] h2) {{
+            i2 = Add (i, one)
+            h1 = Sin (h)
+            h2 = Add (h1, x)
+            {condition}
+        }}
+    >
+    {more}
+    y = Tanh (r)
+}}"""
+
+
+BELOW = "s = ReduceSum <keepdims=0> (h2)  low = Less (s, limit)"
+
+
+@pytest.mark.parametrize(
+    ("condition", "trips", "bound"),
+    [
+        ("more = Identity (c)", "five", 5),
+        (f"{BELOW}  few = Less (i2, five)  more = And (low, few)", "", 5),
+        (f"{BELOW}  few = Less (i, five)  more = And (few, low)", "", 6),
+        (f"{BELOW}  few = LessOrEqual (i2, five)  more = And (low, few)", "", 6),
+        (f"{BELOW}  few = Greater (five, i2)  more = And (low, few)", "", 5),
+        (f"{BELOW}  many = GreaterOrEqual (i2, five)  few = Not (many)  more = And (low, few)", "", 5),
+        (f"{BELOW}  few = Less (i2, five)  more = And (low, few)", "three", 3),
+        (f"{BELOW}  more = Identity (low)", "three", 3),
+    ],
+)
+def test_a_loop_becomes_a_segment_that_runs_again_with_a_bound_from_the_graph(tmp_path, condition, trips, bound):
+    bundle = compile_(tmp_path, loop(condition, trips=trips, start="yes"), lower_control_flow="always")
+    visited = [segment for segment in bundle.manifest.segments.values() if segment.max_visits is not None]
+    assert [segment.max_visits for segment in visited] == [bound]
+    assert any(f"Loop 'n' is lowered, at most {bound} rounds" in note for note in bundle.manifest.notes)
+    answers = check(tmp_path, bundle)
+    assert max(max(answer.visits.values()) for answer in answers) <= bound
+    assert max(max(answer.visits.values()) for answer in answers) > 1
+
+
+HALVING = """net (float[1,4] x) => (float[1,4] y)
+<float half = {0.5}, float limit = {1.0}, bool yes = {1}, float zero = {0.0}> {
+    h0 = Abs (x)
+    r = Loop (, yes, h0) <
+        body = body (int64 t, bool c, float[1,4] h) => (bool more, float[1,4] h2) {
+            h2 = Mul (h, half)
+            s = ReduceSum <keepdims=0> (h2)
+            more = Greater (s, limit)
+        }
+    >
+    y = Add (r, x)
+}"""
+
+
+def test_a_loop_of_unknown_length_stays_inside_unless_a_bound_is_given(tmp_path):
+    inside = compile_(tmp_path, HALVING, lower_control_flow="always")
+    assert list(inside.manifest.segments) == ["segment0"]
+    assert inside.manifest.notes == (
+        "Loop 'r' stays inside its segment: no bound on its rounds can be read from its condition; give max_loop_steps",
+    )
+    check(tmp_path, inside, scale=100)
+    lowered = compile_(tmp_path, HALVING, lower_control_flow="always", max_loop_steps=12)
+    assert [s.max_visits for s in lowered.manifest.segments.values() if s.max_visits] == [12]
+    check(tmp_path, lowered, scale=100)
+    with ee.Runner(lowered) as runner, pytest.raises(ee.RunError, match="more than max_visits 12"):
+        runner.run(np.full((1, 4), 1e6, np.float32))
+
+
+def test_a_loop_that_never_ends_is_refused(tmp_path):
+    text = loop("more = Identity (yes)", start="yes")
+    with pytest.raises(ee.ExportError, match="the loop 'n' never ends: its condition is always true"):
+        compile_(tmp_path, text)
+
+
+def test_states_that_swap_places_every_round_are_moved_all_at_once(tmp_path):
+    text = """net (float[1,4] x) => (float[1,4] y)
+<int64 five = {5}, bool yes = {1}> {
+    start = Neg (x)
+    a, b = Loop (five, yes, x, start) <
+        body = body (int64 t, bool c, float[1,4] g, float[1,4] h) => (bool c2, float[1,4] h2, float[1,4] g2) {
+            c2 = Identity (c)
+            h2 = Identity (h)
+            g2 = Sin (g)
+        }
+    >
+    two = Add (a, a)
+    y = Sub (two, b)
+}"""
+    bundle = compile_(tmp_path, text, lower_control_flow="always")
+    assert any(segment.max_visits == 5 for segment in bundle.manifest.segments.values())
+    check(tmp_path, bundle)
+
+
+def test_a_loop_with_scan_outputs_stays_inside(tmp_path):
+    text = """net (float[1,4] x) => (float[1,4] y)
+<int64 three = {3}, bool yes = {1}, int64[1] axis = {0}> {
+    r, all = Loop (three, yes, x) <
+        body = body (int64 t, bool c, float[1,4] h) => (bool c2, float[1,4] h2, float[1,4] seen) {
+            c2 = Identity (c)
+            h2 = Sin (h)
+            seen = Identity (h2)
+        }
+    >
+    sum = ReduceSum <keepdims=0> (all, axis)
+    y = Add (sum, r)
+}"""
+    bundle = compile_(tmp_path, text, lower_control_flow="always")
+    assert bundle.manifest.notes == ("Loop 'r' stays inside its segment: it has scan outputs",)
+    check(tmp_path, bundle)
+
+
+def test_bounds_of_nested_loops_multiply(tmp_path):
+    text = """net (float[1,4] x) => (float[1,4] y)
+<int64 three = {3}, int64 four = {4}, bool yes = {1}> {
+    r = Loop (three, yes, x) <
+        body = outer (int64 t, bool c, float[1,4] h) => (bool c2, float[1,4] h2) {
+            c2 = Identity (c)
+            h1 = Sin (h)
+            h2 = Loop (four, yes, h1) <
+                body = inner (int64 u, bool d, float[1,4] g) => (bool d2, float[1,4] g2) {
+                    d2 = Identity (d)
+                    g1 = Cos (g)
+                    g2 = Add (g1, x)
+                }
+            >
+        }
+    >
+    y = Tanh (r)
+}"""
+    bundle = compile_(tmp_path, text, lower_control_flow="always")
+    assert sorted(s.max_visits for s in bundle.manifest.segments.values() if s.max_visits) == [3, 12]
+    answers = check(tmp_path, bundle)
+    assert sorted(answers[0].visits.values())[-2:] == [3, 12]
+
+
+def test_the_plan_of_a_network_without_control_flow_is_a_chain(tmp_path):
+    text = """net (float[1,4] x) => (float[1,4] y, float[1,4] z)
+{ y = Sin (x)  z0 = Exp (y)  z = Tanh (z0) }"""
+    bundle = compile_(tmp_path, text)
+    assert [type(segment.next) for segment in bundle.manifest.segments.values()][:1] == [Goto]
+    assert bundle.manifest.notes == ()
+
+
+def test_earlier_exits_than_the_first_that_may_fire_are_disabled(tmp_path):
+    text = """net (float[1,4] x) => (float[1,4] y, float[1,4] z, float[1,4] w)
+{ y = Sin (x)  z0 = Exp (y)  z = Tanh (z0)  w0 = Exp (z)  w = Tanh (w0) }"""
+    bundle = compile_(tmp_path, text, min_exit="z", threshold=0.0)
+    assert [exit_.enabled for exit_ in bundle.exits.values()] == [False, True, True]
+    with ee.Runner(bundle) as runner:
+        assert runner.run(np.zeros((1, 4), np.float32)).exit == "z"
+    with pytest.raises(ee.ExportError, match="min_exit is 'nowhere'; the exits are y, z, w"):
+        compile_(tmp_path, text, min_exit="nowhere")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"lower_control_flow": "sometimes"}, "lower_control_flow is 'sometimes', expected True, False or 'always'"),
+        ({"max_loop_steps": 0}, "max_loop_steps is 0, expected a number above 0"),
+        ({"fallback": "first"}, "fallback is 'first', expected 'last' or 'most_confident'"),
+    ],
+)
+def test_a_wrong_choice_is_one_clear_line(tmp_path, options, message):
+    with pytest.raises(ee.ExportError, match=message):
+        compile_(tmp_path, BRANCH, **options)
