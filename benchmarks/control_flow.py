@@ -1,8 +1,8 @@
 """What gates cost and save: the plan against the same control flow inside one onnxruntime session, and against none.
 
-One thread, each case in several processes of its own; rounds are interleaved and only ratios are believed. "ONE session"
-is the network as torch exports it: `If` and `Loop` for `torch.cond` and `torch.while_loop`, every block computed and
-blended for SkipNet.
+One thread, each case in several processes of its own; rounds are interleaved and only ratios are believed. "One
+session" is the network as torch exports it: `If` and `Loop` for `torch.cond` and `torch.while_loop`, every block
+computed and blended for SkipNet.
 """
 
 from __future__ import annotations

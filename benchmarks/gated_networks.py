@@ -103,7 +103,7 @@ class Branch(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Returns logits of shape (1, 10)."""
         h = torch.relu(self.stem(x))
-        h = torch.cond(x.flatten()[0] > 0, lambda t: self.layers(t), lambda t: t.clone(), (h,))
+        h = torch.cond(x.flatten()[0] > 0, self.layers, lambda t: t.clone(), (h,))
         logits: torch.Tensor = self.head(h)
         return logits
 
@@ -134,7 +134,7 @@ class Repeated(nn.Module):
         """Returns logits of shape (1, 10)."""
         rounds = x.flatten()[0]
         _, h = torch.while_loop(
-            lambda i, h: (i < 8) & (i < rounds), lambda i, h: (i + 1, self.body(h)),
+            lambda i, _: (i < 8) & (i < rounds), lambda i, h: (i + 1, self.body(h)),
             (torch.tensor(0), torch.relu(self.stem(x))),
         )  # fmt: skip
         logits: torch.Tensor = self.head(h)

@@ -12,6 +12,13 @@ from benchmarks.measure import RESULTS
 Row = dict[str, Any]
 Column = tuple[str, Callable[[Row], str]]
 
+
+def _single(row: Row) -> str:
+    if row["single_ratio"] is None:
+        return "-"
+    return f"{row['single_ratio']:.2f} ({row['single_low']:.2f} to {row['single_high']:.2f})"
+
+
 _CHAIN: Sequence[Column] = (
     ("network", lambda row: str(row["network"])),
     ("threads", lambda row: str(row["threads"])),
@@ -41,6 +48,16 @@ _CUT: Sequence[Column] = (
     ("cut, s", lambda row: f"{row['cut_s']:.3f}"),
     ("emit, s", lambda row: f"{row['emit_s']:.3f}"),
 )
+_ZOO: Sequence[Column] = (
+    ("system", lambda row: str(row["system"])),
+    ("accuracy", lambda row: f"{row['accuracy']:.1%}"),
+    ("of the whole network", lambda row: f"{row['whole_accuracy']:.1%}"),
+    ("work done", lambda row: "-" if row["work"] is None else f"{row['work']:.0%}"),
+    ("segments run", lambda row: f"{row['segments_run']:.1f} of {row['segments']}"),
+    ("mean, ms", lambda row: f"{row['ms']:.3f}"),
+    ("/ whole network", lambda row: f"{row['ratio']:.2f} ({row['low']:.2f} to {row['high']:.2f})"),
+    ("/ single file", _single),
+)
 _SECTIONS = (
     (
         "chain",
@@ -51,6 +68,17 @@ _SECTIONS = (
             "Target: 1.03 from 0.3 ms up, 2 us a segment below."
         ),
         _CHAIN,
+    ),
+    (
+        "zoo",
+        "Every system of the zoo against the whole network, and against its own plan as a single file",
+        (
+            "Accuracy and the mean share of all multiply-adds on the 450 held-out digits (a loop counts to its bound, "
+            "all cases of a switch count); mean latency over 100 of them, one at a time, one thread, of each digit the "
+            "median of interleaved rounds. The whole network is one session with the last exit alone and the control "
+            "flow as it was written; the single file is the plan with onnxruntime's own `If` and `Loop`."
+        ),
+        _ZOO,
     ),
     (
         "layout",

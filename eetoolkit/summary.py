@@ -141,6 +141,18 @@ def spell_criterion(criterion: Criterion) -> str:
         options.append(f"of {criterion.output}")
     if criterion.quantile is not None:
         options.append(f"quantile {criterion.quantile:g}")
+    if criterion.invert:
+        options.append("inverted")
+    if criterion.n is not None:
+        options.append(f"{criterion.n} of {len(criterion.members)}")
+    members = [
+        spell_criterion(member) + ("" if member.threshold is None else f" >= {member.threshold:g}")
+        for member in criterion.members
+    ]
+    if members:
+        options.append(f"({'; '.join(members)})")
+    if criterion.function is not None:
+        options.append(str(criterion.function))
     return ", ".join([criterion.kind, *options])
 
 

@@ -16,6 +16,7 @@ def verify(
     *,
     inputs: Any = None,
     exits: Any = None,
+    criterion: Any = None,
     fresh: int = 8,
     seed: int = 0,
     tolerance: float | None = None,
@@ -31,6 +32,7 @@ def verify(
         model: What was exported: a module, a path, or a list; None: golden samples only, which needs no torch.
         inputs: Further real inputs, any number of rows.
         exits: As it was given to `export`.
+        criterion: As it was given to `export`, where it has functions of yours: a bundle holds only their names.
         fresh: How many random rows.
         seed: Their seed.
         tolerance: None: the one stated in the bundle.
@@ -45,5 +47,7 @@ def verify(
     from eetoolkit_exporters.samples import source_samples
 
     return verify_samples(
-        bundle, source_samples(bundle, model, inputs=inputs, exits=exits, fresh=fresh, seed=seed), tolerance=tolerance
+        bundle,
+        source_samples(bundle, model, inputs=inputs, exits=exits, criterion=criterion, fresh=fresh, seed=seed),
+        tolerance=tolerance,
     )

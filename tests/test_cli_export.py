@@ -186,6 +186,15 @@ def test_a_criterion_with_options_is_written_as_json(here: Path) -> None:
     assert [constants[str(member.threshold)].data for member in late.members] == [(0.25,), (2.0,)]
 
 
+def test_the_first_exit_that_may_answer_is_an_option(here: Path) -> None:
+    result = call("export", "net.onnx", "-o", "later.ee", "--min-exit", "late")
+    assert result.exit_code == 0, result.output
+    assert [exit_.enabled for exit_ in ee.load("later.ee").exits.values()] == [False, True]
+    assert refusal("export", "net.onnx", "-o", "x.ee", "--min-exit", "last") == (
+        "min_exit is 'last'; the exits are early, late"
+    )
+
+
 def test_verify_weights_without_a_model_are_wrong_usage(here: Path) -> None:
     result = call("verify", "net.ee", "--weights", "weights.pt")
     assert result.exit_code == 2

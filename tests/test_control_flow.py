@@ -142,9 +142,10 @@ def test_an_elif_chain_becomes_one_switch(tmp_path):
     assert all(len(answer.path) == 2 for answer in answers)
 
 
-def loop(condition: str, *, trips: str = "", start: str = "", states: str = "i0, x", more: str = "") -> str:
+def loop(condition: str, *, trips: str = "", start: str = "", states: str = "i0, x") -> str:
     return f"""net (float[1,4] x) => (float[1,4] y)
-<int64 i0 = {{0}}, int64 one = {{1}}, int64 five = {{5}}, float limit = {{3.0}}, bool yes = {{1}}, int64 three = {{3}}> {{
+<int64 i0 = {{0}}, int64 one = {{1}}, int64 five = {{5}}, int64 three = {{3}},
+ float limit = {{3.0}}, bool yes = {{1}}> {{
     n, r = Loop ({trips}, {start}, {states}) <
         body = body (int64 t, bool c, int64 i, float[1,4] h) => (bool more, int64 i2, float[1,4] h2) {{
             i2 = Add (i, one)
@@ -153,7 +154,6 @@ def loop(condition: str, *, trips: str = "", start: str = "", states: str = "i0,
             {condition}
         }}
     >
-    {more}
     y = Tanh (r)
 }}"""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections import Counter
 from collections.abc import Callable
@@ -20,7 +21,7 @@ import eetoolkit as ee
 from eetoolkit_runtime import workspace as workspaces
 from eetoolkit_runtime.plan import Gate, Switch
 
-SHARDS, PER_SHARD = 8, 6
+SHARDS, PER_SHARD = 8, 8
 
 
 @pytest.mark.parametrize("optimised", [False, True], ids=["exactly", "closely with optimisations"])
@@ -28,15 +29,15 @@ SHARDS, PER_SHARD = 8, 6
 def test_random_programs_compiled_equal_the_whole_graph(shard: int, optimised: bool, tmp_path: Path) -> None:
     first = 100_000 * optimised
     for seed in range(first + shard, first + SHARDS * PER_SHARD, SHARDS):
-        for variant in VARIANTS if seed % 4 == 1 else [list(VARIANTS)[(seed // SHARDS) % 2]]:
-            _, what = failure(seed, tmp_path, variant, optimised=optimised)
-            assert what is None, f"seed {seed}, {variant}: {what}"
+        variant = list(VARIANTS)[(seed // SHARDS + seed) % len(VARIANTS)]
+        _, what = failure(seed, tmp_path, variant, optimised=optimised)
+        assert what is None, f"seed {seed}, {variant}: {what}"
 
 
 def test_random_programs_are_really_taken_apart(tmp_path: Path) -> None:
     """What would stay inside its segment would be equal too, and would prove nothing."""
     seen: Counter[str] = Counter()
-    for seed in range(24):
+    for seed in range(16):
         program = random_program(seed, tmp_path / "p.onnx")
         plan = compiled(program, tmp_path / "b", "always").manifest
         following = [segment.next for segment in plan.segments.values()]
@@ -51,7 +52,7 @@ def test_random_programs_are_really_taken_apart(tmp_path: Path) -> None:
             | {"once": once, "has a loop": program.seen["loop"] > 0, "has rows": program.rows}
             | {"one row": plan.batch == 1, "switches": forks["switches"] > 0}
         )
-    assert seen["forked"] >= 18, seen
+    assert seen["forked"] >= 12, seen
     assert seen["loops"] >= 0.7 * seen["has a loop"] > 0, seen
     assert seen["gates per row"] >= 0.6 * seen["has rows"] > 0, seen
     assert seen["one row"] > 0, seen
@@ -69,7 +70,7 @@ def _at(level: ort.GraphOptimizationLevel, program: Program, folder: Path | None
 
 
 def test_every_program_runs_and_stays_bounded(tmp_path: Path) -> None:
-    for seed in range(60):
+    for seed in range(40):
         program = random_program(seed, tmp_path / "p.onnx")
         for optimised in (False, True):
             session = whole(program, optimised=optimised)
@@ -124,7 +125,7 @@ def test_the_generator_makes_every_form_often(tmp_path: Path) -> None:
 
 def test_gates_and_branches_go_both_ways(tmp_path: Path) -> None:
     ways: Counter[str] = Counter()
-    for seed in range(80):
+    for seed in range(60):
         program = random_program(seed, tmp_path / "p.onnx")
         feeds = program.feeds(seed, 10)
         if program.gates:
@@ -135,8 +136,8 @@ def test_gates_and_branches_go_both_ways(tmp_path: Path) -> None:
             choices = {region[:-5] for region in regions if region.endswith((".then", ".else"))}
             both = [choice for choice in choices if {f"{choice}.then", f"{choice}.else"} <= regions]
             ways.update({"branches": len(choices), "branches both ways": len(both)})
-    assert ways["gates both ways"] > 0.6 * ways["gates"] > 20, ways
-    assert ways["branches both ways"] > 0.4 * ways["branches"] > 40, ways
+    assert ways["gates both ways"] > 0.6 * ways["gates"] > 15, ways
+    assert ways["branches both ways"] > 0.4 * ways["branches"] > 30, ways
 
 
 def _gate_values(program: Program, feeds: list[dict[str, Any]]) -> list[list[float]]:
@@ -164,7 +165,7 @@ def _regions(program: Program, feeds: list[dict[str, Any]], folder: Path) -> set
 # That the property can fail
 
 
-def caught(tmp_path: Path, break_it: Callable[[], None], seeds: int = 22) -> int:
+def caught(tmp_path: Path, break_it: Callable[[], None], seeds: int = 16) -> int:
     """Returns how many programs, compiled while all was well, differ once something is broken."""
     ready = []
     with unoptimised_segments():
@@ -205,3 +206,25 @@ def test_an_output_written_over_a_tensor_that_is_still_needed_would_be_noticed(
         return cells
 
     assert caught(tmp_path, lambda: monkeypatch.setattr(workspaces.Workspace, "_place", careless)) > 3
+
+
+def test_a_soft_gate_taken_for_a_hard_one_would_be_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gates = importlib.import_module("eetoolkit_exporters.gates")
+    ordinary = gates.hard_values
+
+    def gullible(graph: ir.Graph) -> set[ir.Value]:
+        soft = {value for node in graph if node.op_type == "Sigmoid" for value in node.outputs}
+        return ordinary(graph) | soft
+
+    monkeypatch.setattr(gates, "hard_values", gullible)
+    drawn = ((seed, random_program(seed, tmp_path / "p.onnx")) for seed in range(0, 400, 4))
+    soft = [seed for seed, program in drawn if program.seen["near blend soft"]]
+    assert sum(failure(seed, tmp_path, "always", optimised=False)[1] is not None for seed in soft[:6]) > 3
+
+
+def test_a_tensor_handed_on_before_others_have_looked_would_be_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    merge = importlib.import_module("eetoolkit_exporters.merge")
+    monkeypatch.setattr(merge, "_needed_elsewhere", lambda *_: False)
+    assert sum(failure(seed, tmp_path, "always", optimised=False)[1] is not None for seed in range(1, 24)) > 0

@@ -56,6 +56,16 @@ def test_what_tuning_changes_is_a_graph_input_and_the_criterion_names_it(tmp_pat
     assert (back.weights, back.temperature) == (given["exit1"].weights, given["exit1"].temperature)
 
 
+def test_an_exit_that_stands_in_two_places_has_its_constants_once(tmp_path: Path) -> None:
+    network = network_of(tmp_path, [{"logits": ("batch", 5)}] * 2)
+    network.exits[1].name = "exit0"
+    members = (Criterion(kind="max_prob", threshold=0.5), Criterion(kind="max_prob", threshold=0.5))
+    named = judge(network, choose_criteria(network.exits, Criterion(kind="any_of", members=members)))
+    assert list(named) == ["exit0"]
+    assert set(network.constants) == {"exit0_temperature", "exit0_threshold", "exit0_threshold_2"}
+    assert {name for _, name in named["exit0"].named_constants()} == set(network.constants)
+
+
 def test_every_value_that_state_is_made_of_has_a_dtype(tmp_path: Path) -> None:
     for kind in sorted(criteria.STATEFUL):
         network = network_of(tmp_path, [{"logits": ("batch", 5)}] * 4)

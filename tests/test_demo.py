@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,14 @@ from PIL import Image
 
 import eetoolkit as ee
 import eetoolkit.demo
-from eetoolkit import demo_timing
+from eetoolkit import zoo
 from eetoolkit.cli import main
-from eetoolkit.demo import DemoReport, ExitResult, Latency
-from eetoolkit.demo_picture import check_picture, choose, draw
-from eetoolkit.demo_timing import Runs, interleave
+from eetoolkit.demo import DemoReport, ExitResult, Latency, Routes, pipeline, timing, work
+from eetoolkit.demo.exporting import load_system
+from eetoolkit.demo.picture import check_picture, choose, draw
+from eetoolkit.demo.timing import Runs, Whole, interleave
 from eetoolkit_runtime.answer import Answer
+from eetoolkit_runtime.plan import Goto, Manifest, Next, Segment, Stop, Work
 
 EXITS = ["exit0", "exit1", "exit2"]
 
@@ -33,7 +36,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, DemoReport]:
     """Returns the folder and the report of one whole demo."""
     folder = tmp_path_factory.mktemp("demo")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(demo_timing, "ROUNDS", 1)
+        patch.setattr(timing, "ROUNDS", 1)
         report = eetoolkit.demo.demo(folder / "digits.ee", folder / "demo.png", tell=lambda *_: None)
     return folder, report
 
@@ -73,7 +76,7 @@ def test_what_the_demo_wrote_it_replaces_and_nothing_else(
     whole: tuple[Path, DemoReport], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, _ = whole
-    assert eetoolkit.demo._is_own_bundle(folder / "digits.ee")
+    assert pipeline._is_own_bundle(folder / "digits.ee", "digits", load_system(zoo.find("branchynet")))
     check_picture(folder / "demo.png")
     monkeypatch.chdir(tmp_path)
     plans.edit(plans.chain().save(tmp_path / "digits.ee"), name="digits")
@@ -138,37 +141,101 @@ def test_both_run_every_row_in_turns(tmp_path: Path) -> None:
     bundle = ee.load(plans.chain(0.5, 0.5).save(tmp_path / "chain.ee"))
     rows = np.concatenate([plans.row(0.9, 0, 0, 1), plans.row(0, 0.9, 0, 2), plans.row(0, 0, 0, 3)])
     session, told = Doubled(), list[tuple[str, int, int]]()
-    runs = interleave(bundle, session, rows, 1, lambda *args: told.append(args))
+    split = [(row[None],) for row in rows]
+    runs = interleave(bundle, Whole(session, ("x",), ("logits",)), split, 1, lambda *args: told.append(args))
     assert [one.exit for one in runs.answers] == EXITS
     assert runs.bundle_ms.shape == runs.whole_ms.shape == (3,)
     assert (runs.bundle_ms > 0).all()
-    np.testing.assert_array_equal(runs.whole_logits, rows * 8)
-    np.testing.assert_array_equal(runs.exit_logits, [rows * 2, rows * 4, rows * 8])
-    assert all(session.seen.count(mark) == 2 + demo_timing.ROUNDS for mark in (1, 2, 3)), "answers, warm-up, rounds"
-    assert told[-1] == ("running the digits", 3 * demo_timing.ROUNDS, 3 * demo_timing.ROUNDS)
+    np.testing.assert_array_equal(np.concatenate([said["logits"] for said in runs.whole]), rows * 8)
+    for factor, met in zip((2, 4, 8), zip(*runs.every_exit, strict=True), strict=True):
+        np.testing.assert_array_equal(np.concatenate([one.outputs["logits"] for one in met]), rows * factor)
+    assert all(session.seen.count(mark) == 2 + timing.ROUNDS for mark in (1, 2, 3)), "answers, warm-up, rounds"
+    assert told[-1] == ("running the digits", 3 * timing.ROUNDS, 3 * timing.ROUNDS)
 
 
 def test_times_of_two_different_networks_are_not_compared() -> None:
-    logits = np.ones((2, 10), np.float32)
-    times = np.ones(2)
-    eetoolkit.demo._check_same_network(Runs([], times, times, [logits * 9, logits], logits + 1e-6))
+    logits, times = answer("exit2", 1.0).outputs["logits"], np.ones(1)
+    met = [[answer("exit0", 1.0, 4), answer("exit2", 1.0)]]
+    pipeline.check_same_network(Runs([], met, [{"logits": logits + 1e-6}], times, times))
     with pytest.raises(ee.EEToolkitError, match=r"^the bundle's last exit and the whole network differ by 1\.0e\+00; "):
-        eetoolkit.demo._check_same_network(Runs([], times, times, [logits, logits * 2], logits))
+        pipeline.check_same_network(Runs([], met, [{"logits": logits - 1}], times, times))
+
+
+def path(*names: str, gates: tuple[tuple[str, int], ...] = ()) -> Answer:
+    return Answer({}, "exit0", 1.0, names, 4, gates)
+
+
+def plan(**segments: tuple[Next, int | None, int | None]) -> Manifest:
+    """Returns a plan of segments with what follows, multiply-adds and `max_visits`, whose graphs nobody opens."""
+    made = {
+        name: Segment(
+            model=f"{name}.onnx", next=following, max_visits=bound,
+            work=Work(nodes=1, parameters=0, multiply_adds=multiply_adds),
+        )
+        for name, (following, multiply_adds, bound) in segments.items()
+    }  # fmt: skip
+    start = next(iter(made))
+    return Manifest(
+        format="eetoolkit-bundle", version=1, name="plan", created_with={}, inputs=(), outputs=(), slots={},
+        start=start, segments=made,
+    )  # fmt: skip
+
+
+def loop(step_work: int | None) -> Manifest:
+    return plan(
+        first=(Goto(segment="body"), 10, None),
+        body=(Goto(segment="step"), 20, None),
+        step=(plans.gate("more", "body", "last"), step_work, 4),
+        last=(Stop(), 30, None),
+    )
+
+
+def test_work_is_counted_at_every_visit_against_all_that_may_be_visited() -> None:
+    assert work.possible_visits(loop(5)) == {"first": 1, "body": 4, "step": 4, "last": 1}
+    done = [path("first", "body", "step", "last"), path("first", "body", "step", "body", "step", "last")]
+    assert work.share_of_work(loop(5), done) == (65 + 90) / (2 * (10 + 4 * 20 + 4 * 5 + 30))
+    assert work.share_of_work(loop(None), done) is None
+    assert work.segments_run(done) == 4
+    assert work.rounds(loop(5), done) == (1.5, 4)
+    assert work.gates_open(loop(5), done) is None, "its gate only says whether the loop goes on"
+
+
+def test_gates_and_routes_are_counted_where_they_are_met() -> None:
+    found = [
+        path("first", "left", gates=(("first", 1), ("left", 2))),
+        path("first", "last", gates=(("first", 0),)),
+        path("first", "left", gates=(("first", 1), ("left", 0))),
+    ]
+    branches = plan(
+        first=(plans.gate("run", "left", "last"), 1, None),
+        left=(plans.switch("case", "last", "last", "last"), 1, None),
+        last=(Stop(), 1, None),
+    )
+    assert work.gates_open(branches, found) == (2 / 3, 1)
+    assert work.routes(branches, found) == {"left": (1, 0, 1)}
+    assert work.rounds(branches, found) is None
+    assert work.possible_visits(branches) == {"first": 1, "left": 1, "last": 1}
 
 
 REPORT = DemoReport(
-    bundle="digits.ee", picture="demo.png", size_bytes=830_051, segments=3, verified_samples=16, digits=450, threads=1,
-    accuracy=0.996, whole_accuracy=0.998,
+    model="branchynet", title="BranchyNet", bundle="digits.ee", picture="demo.png", size_bytes=830_051, segments=3,
+    verified_samples=16, digits=450, threads=1, accuracy=0.996, whole_accuracy=0.998,
     exits=(ExitResult("exit0", 450, 1.0, 0.996, 0.976, 0.05), ExitResult("exit1", 0, 0.0, None, 0.99, None)),
-    latency=Latency(0.05, 0.1), whole_latency=Latency(0.5, 0.55), speedup_mean=5.5, speedup_median=10.0,
+    work_share=0.25, segments_run=1.5, gates_open=None, gates_met=None, rounds=None, max_rounds=None, routes=(),
+    ponder_cost=None, latency=Latency(0.05, 0.1), whole_latency=Latency(0.5, 0.55), speedup_mean=5.5,
+    speedup_median=10.0,
 )  # fmt: skip
 
 
-def test_command_prints_the_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(eetoolkit.demo, "demo", lambda output, picture, tell: REPORT)
-    result = CliRunner().invoke(main, ["demo"])
+def printed(monkeypatch: pytest.MonkeyPatch, report: DemoReport, *arguments: str) -> str:
+    monkeypatch.setattr(eetoolkit.demo, "demo", lambda output, picture, model, tell: report)
+    result = CliRunner().invoke(main, ["demo", *arguments])
     assert result.stderr == ""
-    assert result.stdout.splitlines() == [
+    return result.stdout
+
+
+def test_command_prints_the_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert printed(monkeypatch, REPORT).splitlines() == [
         "digits.ee: BranchyNet in 3 segments, 0.83 MB, verified on 16 samples",
         "demo.png: easy and hard digits, and where they left",
         "",
@@ -183,6 +250,64 @@ def test_command_prints_the_report(monkeypatch: pytest.MonkeyPatch) -> None:
         "whole network, one session     99.8%  0.500 ms  0.550 ms",
         "speed-up                               10.00 x    5.50 x",
     ]
-    found = json.loads(CliRunner().invoke(main, ["demo", "--json"]).stdout)
+    found = json.loads(printed(monkeypatch, REPORT, "--json"))
     assert found["exits"][1]["accuracy"] is None
     assert found["speedup_mean"] == 5.5
+
+
+def test_command_prints_what_gates_loops_and_switches_did(monkeypatch: pytest.MonkeyPatch) -> None:
+    report = replace(
+        REPORT, model="act", title="ACT", bundle="act.ee", picture=None, exits=REPORT.exits[:1], gates_open=0.5,
+        gates_met=2.0, rounds=2.25, max_rounds=8, ponder_cost=2.5, routes=(Routes("segment1", (3, 0, 447)),),
+    )  # fmt: skip
+    lines = printed(monkeypatch, report).splitlines()
+    assert lines[1:10] == [
+        "no picture: all digits left at one exit",
+        "",
+        "work done             25.0% of all multiply-adds",
+        "segments run          1.50 of 3",
+        "gates open            0.50 of 2.00 met",
+        "rounds                2.25 of at most 8",
+        "ponder cost           2.50",
+        "cases after segment1  3, 0, 447 times",
+        "",
+    ]
+    assert [line.split("  ")[0] for line in lines[13:]] == ["bundle", "whole network, one session", "speed-up"]
+    unknown = printed(monkeypatch, replace(report, work_share=None, gates_open=None, rounds=None, ponder_cost=None))
+    assert unknown.splitlines()[3:6] == [
+        "work done             - of all multiply-adds",
+        "segments run          1.50 of 3",
+        "cases after segment1  3, 0, 447 times",
+    ]
+
+
+def test_another_system_is_shown_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "ROUNDS", 1)
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(main, ["demo", "--model", "act", "--json"])
+    assert result.exit_code == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["act.ee"], "one exit: nothing to draw"
+    bundle = ee.load(tmp_path / "act.ee")
+    assert (found["model"], found["bundle"], found["picture"]) == (bundle.manifest.name, "act.ee", None)
+    with ee.Runner(bundle, threads=1) as runner:
+        answers = [runner.run(row[0]) for row in load_system(zoo.find("act")).rows]
+    assert found["ponder_cost"] == pytest.approx(np.mean([one.ponder_cost for one in answers]))
+    assert found["rounds"] == pytest.approx(np.mean([one.path.count("segment1") for one in answers]))
+    assert 0 < found["work_share"] < 1
+    result = CliRunner().invoke(main, ["demo", "--model", "pondernet", "--output", "act.ee"])
+    assert (result.exit_code, result.stderr) == (
+        1,
+        "error: act.ee is a bundle that the demo did not make; it is left as it is: choose another --output\n",
+    )
+
+
+def test_a_system_that_is_not_there_is_named_with_those_that_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = CliRunner().invoke(main, ["demo", "--model", "skipnot"])
+    assert (result.exit_code, result.stderr) == (
+        1,
+        f"error: the zoo has no 'skipnot'; it has {', '.join(zoo.names())}\n",
+    )
+    monkeypatch.setattr("eetoolkit.zoo.system.CHECKPOINTS", Path("nowhere"))
+    result = CliRunner().invoke(main, ["demo", "--model", "act"])
+    assert (result.exit_code, result.stderr) == (1, "error: act has no weights here: eetoolkit zoo train act\n")

@@ -337,6 +337,35 @@ def test_what_a_constant_decides_is_decided_when_the_file_is_written(fallback: s
     assert "Neg" not in operators
 
 
+def test_what_a_segment_finds_constant_is_hidden_from_onnxruntime(tmp_path: Path) -> None:
+    # onnxruntime 1.32 puts a branch in place of an `If` whose condition is constant, and crashes if that is nested
+    draft = Draft()
+    for name in ("open", "shut"):
+        draft.slot(name, "bool", PER_ROW)
+    known = "one = Constant<value_ints = [1]>()  yes = Cast<to = 9>(one)"
+    draft.segment(
+        "begin", f"{known}  {over_half('open', 0)}  shut = Not(yes)", reads=["x"],
+        writes={"open": "open", "shut": "shut", "y": move("x")}, next=gate("open", "inner", "head"),
+    )  # fmt: skip
+    draft.segment(
+        "inner",
+        f"""{known}
+        z = If(yes) <then_branch = then () => (float[batch,4] a) {{ a = Neg(y) }},
+            else_branch = else () => (float[batch,4] b) {{ b = Abs(y) }}>""",
+        reads=["y"],
+        writes={"y": "z"},
+        next=gate("shut", "never", "head"),
+    )
+    draft.segment("never", "z = Sin(y)", reads=["y"], writes={"y": "z"}, next="head")
+    add_head(draft, "y")
+    assert first_difference(draft, rows((1, 2, -3), (0, 2, -3)), tmp_path) is None
+    nodes = list(all_nodes(onnx.load(tmp_path / "network.onnx").graph))
+    makers = {name: node for node in nodes for name in node.output}
+    conditions = [makers[node.input[0]] for node in nodes if node.op_type == "If"]
+    assert [(maker.op_type, *list(maker.input)[1:]) for maker in conditions].count(("And", "true")) == 2
+    assert len(conditions) == 3
+
+
 # Random plans
 
 PARTS, PER_PART = 5, 40

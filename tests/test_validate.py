@@ -95,6 +95,14 @@ def endless() -> Manifest:
 
 CASES: dict[str, tuple[Callable[[], Manifest], str]] = {
     "no inputs": (lambda: replace(plain(), inputs=()), "manifest.json: no inputs"),
+    "a profile of no segment": (
+        lambda: replace(plain(), profile={"gone": 1.0}),
+        "manifest.json: profile names 'gone', which is not a segment",
+    ),
+    "an endless profile": (
+        lambda: replace(plain(), profile={"segment0": math.inf}),
+        "manifest.json: profile says inf ms for 'segment0', which is not finite",
+    ),
     "two inputs of one name": (
         lambda: replace(plain(), inputs=(X, X)),
         "manifest.json: two inputs of one name among ['x', 'x']",

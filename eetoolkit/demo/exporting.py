@@ -110,20 +110,19 @@ def open_whole(trained: Trained, exit_: str, threads: int) -> Whole:
     network = capture(
         source, choose_exits(source, None), dynamic_batch=bool(trained.system.options.get("dynamic_batch", True))
     )
-    return open_session(whole_model(network, [exit_], confidences=False), f"{exit_}_", threads)
-
-
-def open_session(model: ir.Model, prefix: str, threads: int) -> Whole:
-    """Returns a model as a session with `threads` workers; its outputs' names lose the prefix."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = threads
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "whole.onnx"
-        ir.save(model, path)
-        session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        ir.save(whole_model(network, [exit_], confidences=False), path)
+        session = open_session(path, threads)
     return Whole(
         session,
         tuple(value.name for value in session.get_inputs()),
-        tuple(value.name.removeprefix(prefix) for value in session.get_outputs()),
+        tuple(value.name.removeprefix(f"{exit_}_") for value in session.get_outputs()),
     )
 
+
+def open_session(path: Path, threads: int) -> ort.InferenceSession:
+    """Returns an ONNX file as a session with `threads` workers."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = threads
+    return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])

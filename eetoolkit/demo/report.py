@@ -97,7 +97,7 @@ class DemoReport:
     speedup_median: float
 
 
-def summarize(  # noqa: PLR0913 - what the steps before have found
+def summarize(
     system: System, bundle: Bundle, picture: str | None, samples: int, threads: int, runs: Runs, labels: Array
 ) -> DemoReport:
     """Returns the report of a demo's runs."""

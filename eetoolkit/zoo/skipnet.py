@@ -125,11 +125,11 @@ def hybrid_loss(outputs: tuple[Tensor, Tensor, Tensor], labels: Tensor) -> Tenso
     return losses.mean() - POLICY_WEIGHT * ((rewards - rewards.mean(0)) * log_likelihood).sum(1).mean()
 
 
-def fit(model: nn.Module) -> nn.Module:
+def fit(model: nn.Module, policy_epochs: int = POLICY_EPOCHS) -> nn.Module:
     """Returns the network after supervised warm-up with straight-through gates, then hybrid reinforcement learning."""
     train.fit(model, functional.cross_entropy, epochs=WARM_UP_EPOCHS)
     drawn = Drawn(cast("SkipNet", model))
-    train.fit(drawn, hybrid_loss, epochs=POLICY_EPOCHS, max_learning_rate=POLICY_LEARNING_RATE)
+    train.fit(drawn, hybrid_loss, epochs=policy_epochs, max_learning_rate=POLICY_LEARNING_RATE)
     return model.eval()
 
 

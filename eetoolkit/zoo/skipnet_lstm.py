@@ -11,6 +11,8 @@ from torch.nn import functional
 from eetoolkit.zoo.skipnet import CHANNELS, SkipNet, decisions, fit
 from eetoolkit.zoo.system import System
 
+POLICY_EPOCHS: Final = 20
+
 GATE_FEATURES: Final = 10
 """Inputs and hidden units of the LSTM, as in the paper's own code."""
 
@@ -33,6 +35,7 @@ class RecurrentGate(nn.Module):
         )
         self.lstm = nn.LSTM(GATE_FEATURES, GATE_FEATURES)
         self.open = nn.Linear(GATE_FEATURES, 1)
+        nn.init.zeros_(self.open.bias)  # undecided: gates that all start on one side tend to stay there
 
     def forward(self, block: int, features: Tensor, state: State | None) -> tuple[Tensor, State]:
         """Returns the probability (n,) that the block after `block` runs, and the LSTM's state."""
@@ -54,6 +57,6 @@ SYSTEM: Final = System(
     source="Wang et al. 2018, arXiv:1711.09485",
     build=build,
     loss=functional.cross_entropy,
-    fit=fit,
+    fit=lambda model: fit(model, policy_epochs=POLICY_EPOCHS),
     decisions=decisions,
 )

@@ -22,6 +22,7 @@ class Constants:
         self._used = used
         self._temperatures: dict[tuple[str, str, float], ir.Value] = {}
         self._taus: dict[float, ir.Value] = {}
+        self._limits: dict[tuple[str, int], ir.Value] = {}
 
     def add(self, stem: str, value: npt.ArrayLike) -> ir.Value:
         """Returns a new float32 graph input."""
@@ -45,6 +46,13 @@ class Constants:
         if value not in self._taus:
             self._taus[value] = self.add("patience_tau", value)
         return self._taus[value]
+
+    def limit(self, exit_name: str, member: Criterion) -> ir.Value:
+        """Returns a member's threshold, the same wherever an exit of that name stands."""
+        key = (exit_name, id(member))  # two members may be equal, and are tuned apart
+        if key not in self._limits:
+            self._limits[key] = self.add(f"{exit_name}_threshold", float(member.threshold or 0.0))
+        return self._limits[key]
 
     def known_temperature(self, exit_name: str, output: str, start: float) -> str | None:
         """Returns the name of a T that `temperature` has given, if any."""

@@ -91,7 +91,7 @@ class _Chooser:
             return "lower_control_flow=False"
         graphs = list(subgraphs(node))
         return (
-            (_against_loop(node, graphs[0], bound) if node.op_type == "Loop" else None)
+            (_against_loop(graphs[0], bound) if node.op_type == "Loop" else None)
             or _against_values(node, graphs)
             or self._against_cost(node, graphs)
         )
@@ -127,7 +127,7 @@ def check_loops_end(graph: ir.Graph) -> None:
                 )
 
 
-def _against_loop(node: ir.Node, body: ir.Graph, bound: int | None) -> str | None:
+def _against_loop(body: ir.Graph, bound: int | None) -> str | None:
     if len(body.outputs) != len(body.inputs) - 1:
         return "it has scan outputs"
     return "no bound on its rounds can be read from its condition; give max_loop_steps" if bound is None else None

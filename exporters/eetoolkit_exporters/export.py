@@ -21,16 +21,18 @@ import torch
 from eetoolkit_exporters.capture import DynamicShapes, Network, capture, check_deterministic, check_repeatable
 from eetoolkit_exporters.choices import apply_min_exit
 from eetoolkit_exporters.control_flow import Lower, check_loops_end, choose
+from eetoolkit_exporters.criteria import LABEL, class_output
 from eetoolkit_exporters.cut import cut, graph_of, sort_exits
 from eetoolkit_exporters.emit import Details, dimensions, emit
 from eetoolkit_exporters.fixed_shapes import shape_nodes
 from eetoolkit_exporters.gates import make_gates
-from eetoolkit_exporters.judge import CriterionSpec, choose_criteria, default_threshold, judge
+from eetoolkit_exporters.judge import CriterionSpec, choose_criteria, default_threshold, judge, stored_threshold
 from eetoolkit_exporters.merge import merge
 from eetoolkit_exporters.rows import against_rows
 from eetoolkit_exporters.samples import golden_samples
 from eetoolkit_exporters.segments import CutSegment, segments_of
 from eetoolkit_exporters.source import (
+    LOGITS,
     Array,
     CascadeSource,
     ExitSpec,
@@ -86,9 +88,12 @@ def export(  # noqa: PLR0913 - the choices of one command, each with a default
             file with float inputs None draws random ones.
         output: The bundle's folder.
         exits: None: every output, in order; a list of names; or for each exit its output or outputs by name.
-        criterion: How confidence is computed: one for all exits, or one per exit; `max_prob`, `entropy`, `margin`, or a
-            `Criterion` with options.
-        threshold: When an exit fires; one for all exits or one per exit; None: 0.9.
+        criterion: How confidence is computed: one for all exits, or one per exit; a kind (`max_prob`, `entropy`,
+            `margin`, `patience`, `vote`, `mean_ensemble`, `geometric_ensemble`, `learned`), a `Criterion` with options
+            (`all_of`, `any_of` and `at_least` have members), or a torch function from the exit's outputs to a number
+            per row.
+        threshold: When an exit fires; one for all exits or one per exit; None: 0.9, or 2 for patience, or all, one or
+            n of the members.
         dynamic_batch: Whether the leading dimension of every input may vary.
         dynamic_shapes: Further dynamic dimensions: for an input's name, {axis: symbol}.
         input_names: What the inputs are called; None: as `forward` calls them.
@@ -120,10 +125,11 @@ def export(  # noqa: PLR0913 - the choices of one command, each with a default
     check_repeatable(source)
     separate_exits(network)
     sort_exits(network)
-    criteria = judge(network, choose_criteria(network.exits, criterion))
+    given = choose_criteria(network.exits, criterion)
+    criteria = judge(network, given)
     compiled = compile_plan(network, source.inputs, lower=lower_control_flow, max_loop_steps=max_loop_steps)
     order = list(dict.fromkeys(exit_.name for exit_ in network.exits))
-    samples = golden_samples(source, _batched(network), chosen, criteria, golden_inputs, order)
+    samples = golden_samples(source, _batched(network), chosen, given, golden_inputs, order)
     details = Details(
         name=name or target.stem,
         created_with=_provenance(source, network),
@@ -255,7 +261,7 @@ def _thresholds(criteria: Mapping[str, Criterion], threshold: ThresholdSpec) -> 
         value = given.get(name)
         if value is not None and (isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value)):
             raise ExportError(f"exit {name!r}: threshold is {value!r}, expected a finite number")
-        found[name] = default_threshold(criterion) if value is None else float(value)
+        found[name] = stored_threshold(criterion, default_threshold(criterion) if value is None else float(value))
     return found
 
 
@@ -268,7 +274,10 @@ def _labels(labels: Sequence[str] | None) -> tuple[str, ...] | None:
 def _check_labels(network: Network, criteria: Mapping[str, Criterion], labels: tuple[str, ...] | None) -> None:
     for exit_ in network.exits if labels is not None else ():
         criterion = criteria[exit_.name]
-        scores = exit_.outputs[criterion.output] if criterion.output else next(iter(exit_.outputs.values()))
+        if criterion.kind == "custom" or (criterion.members and LOGITS not in exit_.outputs):
+            continue  # nothing says which output holds the classes
+        names = [name for name in exit_.outputs if name != LABEL]
+        scores = exit_.outputs[class_output(criterion, names)]
         classes = scores.shape[criterion.axis] if scores.shape is not None else None
         if labels is not None and classes != len(labels):
             raise ExportError(f"got {len(labels)} labels, but exit {exit_.name!r} has {classes} classes")

@@ -160,7 +160,7 @@ class _Judge:
         members = []
         for member in criterion.members:
             found, named, _ = self._judge(member)
-            limit = self._constants.add(f"{self.exit.name}_threshold", float(member.threshold or 0.0))
+            limit = self._constants.limit(self.exit.name, member)
             fires = build("Cast", build("GreaterOrEqual", found, limit), to=int(ir.DataType.FLOAT))
             total = fires if total is None else build("Add", total, fires)
             members.append(msgspec.structs.replace(named, threshold=limit.name))

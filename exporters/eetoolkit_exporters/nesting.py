@@ -142,7 +142,7 @@ class Nesting:
             if len(order) > 1:
                 inner.give(_encode(inner, end.route, order), "next")
         branches = {"then_branch": ends[0][0].graph("then"), "else_branch": ends[1][0].graph("else")}
-        found_values = sheet.nodes("If", [test], outputs, **branches)
+        found_values = sheet.nodes("If", [sheet.decide(test)], outputs, **branches)
         values |= dict(zip(given, found_values, strict=False))
         return State(values, choice(found_values[-1] if len(order) > 1 else None, order))
 

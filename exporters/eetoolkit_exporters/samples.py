@@ -7,7 +7,6 @@ import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-import msgspec
 import numpy as np
 
 from eetoolkit_exporters.choices import CriterionSpec, bind, functions_of
@@ -37,7 +36,6 @@ def golden_samples(
         ExportError: Inputs that the network does not take.
     """
     arrays = source.inputs if inputs is None else by_name(source, inputs)
-    criteria = {name: _unnamed(criterion) for name, criterion in criteria.items()}
     rows = rows_of(arrays, batched)[: 2 * MAX_SAMPLES]
     return _clear([_judged(source, row, exits, criteria, order) for row in rows])[:MAX_SAMPLES]
 
@@ -104,14 +102,6 @@ def _met(
     for name in order:
         if set(exits[name].values()) <= found.keys():
             yield name, {output: found[key] for output, key in exits[name].items()}
-
-
-def _unnamed(criterion: Criterion) -> Criterion:
-    """Returns a criterion with what a constant's name stands for where nothing was given."""
-    numbers = {
-        key: None for key in ("temperature", "tau", "weights", "bias") if isinstance(getattr(criterion, key), str)
-    }
-    return msgspec.structs.replace(criterion, **numbers, members=tuple(map(_unnamed, criterion.members)))
 
 
 def _clear(samples: Sequence[tuple[Sample, float]]) -> list[Sample]:

@@ -32,12 +32,16 @@ class Book:
         initializers: The initializers, by what they hold.
         opsets: The opset of each domain.
         ir_version: The newest of the segments', at least what onnxruntime 1.20, the oldest that we run on, reads.
+        settled: Values that onnxruntime may find out to be constant.
+        true: A true value that it cannot.
     """
 
     names: set[str] = field(default_factory=set)
     initializers: dict[object, ir.Value] = field(default_factory=dict)
     opsets: dict[str, int] = field(default_factory=dict)
     ir_version: int = 10
+    settled: set[ir.Value] = field(default_factory=set)
+    true: ir.Value | None = None
     _counts: Counter[str] = field(default_factory=Counter)
 
     def fresh(self, name: str) -> str:
@@ -63,6 +67,19 @@ class Book:
     def empty(self, dtype: ir.DataType, rank: int) -> ir.Value:
         """Returns a tensor that stands where there is none: no elements, or 0 where it has no dimensions."""
         return self.constant(np.zeros((0,) * rank, dtype.numpy()), f"empty_{dtype.name.lower()}_{rank}")
+
+    def settle(self, node: ir.Node) -> None:
+        """Notes whether the outputs of a node may be constant."""
+        known = all(value is None or value.const_value is not None or value in self.settled for value in node.inputs)
+        if node.op_type == "Shape" or (known and not any(_graphs(attribute) for attribute in node.attributes.values())):
+            self.settled.update(node.outputs)
+
+    def guard(self, test: ir.Value) -> ir.Node | None:
+        """Returns a node whose output is `test` and cannot be found out to be constant; None where `test` cannot."""
+        if self.true is None or (test.const_value is None and test not in self.settled):
+            return None
+        output = ir.Value(name=self.fresh("decided"), type=ir.TensorType(ir.DataType.BOOL))
+        return ir.node("And", [test, self.true], outputs=[output], name=self.fresh("And_node"))
 
     def weight(self, value: ir.Value, name: str) -> ir.Value:
         """Returns an initializer that holds a segment's; those that lie at the same place of a file are one."""
@@ -114,7 +131,7 @@ class Sheet:
     def compute(self, operator: str, name: str, dtype: ir.DataType, *inputs: ir.Value, **attributes: Any) -> ir.Value:
         """Adds a node with one output and returns that, or a constant where the inputs are constants already.
 
-        onnxruntime would fold them as well, but 1.32 crashes when it then puts a branch in place of a nested `If`.
+        The rest of the graph gets smaller so; that onnxruntime would fold them as well is not enough (`decide`).
         """
         arrays = [value.const_value.numpy() for value in inputs if value.const_value is not None]
         if operator in _FOLDED and len(arrays) == len(inputs):
@@ -127,6 +144,17 @@ class Sheet:
             raise ExportError(f"the tensor {value.name!r} has no dtype")
         shape = self.book.constant(np.zeros(0, np.int64), "no_dimensions")
         return self.compute("Reshape", name, value.dtype, value, shape)
+
+    def decide(self, test: ir.Value) -> ir.Value:
+        """Returns `test` as the condition of an `If`: nothing that onnxruntime can find out to be constant.
+
+        It would put a branch in place of the `If`, and 1.32 crashes where that lies in another `If` or `Loop`.
+        """
+        guard = self.book.guard(test)
+        if guard is None:
+            return test
+        self._add(guard)
+        return guard.outputs[0]
 
     def give(self, value: ir.Value, name: str) -> None:
         """Makes `value` this level's next output, by an `Identity` where a node of this level has not just made it."""
@@ -169,6 +197,8 @@ class Sheet:
         graph.remove(nodes)
         for node in nodes:
             self._rename(node, prefix)
+            if node.op_type == "If" and node.inputs[0] is not None:
+                node.replace_input_with(0, self.decide(node.inputs[0]))
             self._add(node)
         return {name: _last(value, stand_ins) for name, value in named.items()}
 
@@ -178,6 +208,7 @@ class Sheet:
 
     def _add(self, node: ir.Node) -> None:
         self._nodes.append(node)
+        self.book.settle(node)
         self._made.update(node.outputs)
 
     def _rename(self, node: ir.Node, prefix: str) -> None:
@@ -189,8 +220,14 @@ class Sheet:
             for graph in _graphs(attribute):
                 for value in (*graph.inputs, *graph.initializers.values()):
                     value.name = self.book.fresh(f"{prefix}/{value.name}")
-                for inner in graph:
+                for inner in list(graph):
                     self._rename(inner, prefix)
+                    if inner.op_type == "If" and inner.inputs[0] is not None:
+                        guard = self.book.guard(inner.inputs[0])
+                        if guard is not None:
+                            graph.insert_before(inner, guard)
+                            inner.replace_input_with(0, guard.outputs[0])
+                    self.book.settle(inner)
 
 
 def _graphs(attribute: ir.Attr) -> list[ir.Graph]:

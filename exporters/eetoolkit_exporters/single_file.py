@@ -99,6 +99,8 @@ def single_model(bundle: Bundle) -> ir.Model:
         top.inputs[-1].shape = _shape(spec.shape)
     outputs = _outputs(plan)
     book.names.update(outputs, _RESERVED)
+    size = top.compute("Size", "size", ir.DataType.INT64, top.inputs[0])
+    book.true = top.compute("GreaterOrEqual", "true", ir.DataType.BOOL, size, book.integer(0))
     for name, constant in plan.constants.items():
         array = np.array(constant.data, constant.dtype).reshape(constant.shape)
         values[slot_key(name)] = book.constant(array, name, ("constant", name))

@@ -18,7 +18,7 @@ import onnxruntime as ort
 import torch
 
 from eetoolkit_exporters.marker import any_marked, watching
-from eetoolkit_exporters.torch_errors import from_tracing, reason
+from eetoolkit_exporters.torch_errors import from_tracing, known, reason
 from eetoolkit_runtime.errors import ExportError
 
 Array = npt.NDArray[Any]
@@ -179,17 +179,23 @@ class TorchSource:
                 return self.module(*tensors)
         except Exception as error:
             shapes = ", ".join(f"{tuple(tensor.shape)} {tensor.dtype}".replace("torch.", "") for tensor in tensors)
-            said = reason(error) if from_tracing(error) else " ".join(str(error).split())
+            said = reason(error) if from_tracing(error) else known(error) or " ".join(str(error).split())
             raise ExportError(f"the network fails on the example inputs ({shapes}): {said}") from error
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Returns the outputs by name, as eager PyTorch computes them.
 
-        Branches and loops run as they stand: compiled, as PyTorch runs them by default, torch 2.13 fails on some when
-        the number of rows changes.
+        PyTorch compiles branches and loops even so, and torch 2.13 fails on some with one row (a KeyError):
+        then they run as they stand, which knows no states in dicts.
         """
-        with torch.compiler.set_stance("force_eager"):
-            outputs = self.call([to_tensor(inputs[name]) for name in self.inputs])
+        tensors = [to_tensor(inputs[name]) for name in self.inputs]
+        try:
+            outputs = self.call(tensors)
+        except ExportError as error:
+            if not from_tracing(error):
+                raise
+            with torch.compiler.set_stance("force_eager"):
+                outputs = self.call(tensors)
         return {
             f"{exit_}.{output}" if output else exit_: tensor.detach().cpu().numpy()
             for exit_, output, tensor in walk_outputs(outputs)
@@ -296,7 +302,6 @@ class OnnxSource:
         self.exits = {name: {LOGITS: name} for name in self._outputs}
         self.marked: dict[str, tuple[str, ...]] = {}
         self.returned = self._outputs
-        self.run(self.inputs)
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Returns the outputs by name.

@@ -43,7 +43,7 @@ KNOWN = {
         "the body of while_loop returns a state of another shape, dtype or memory layout than it was given; keep them "
         "(an expanded or transposed initial state: .contiguous())"
     ),
-    r"When merging two branches' output in torch.cond, expected same (\w+) but got (\S+) and ([^\s\"']+?)\.?[\"'\s]": (
+    r"When merging two branches' output in torch.cond,\s+expected same (\w+) but got (\S+) and ([\w.]*\w)": (
         r"the branches of torch.cond return a different \1: \2 and \3"
     ),
     r"torch.cond: differing branch outputs": "the branches of torch.cond return different structures",
@@ -72,6 +72,15 @@ def from_tracing(error: BaseException) -> bool:
     return any(type(part).__module__.startswith(("torch._dynamo", "torch.fx")) for part in chain(error))
 
 
+def known(error: BaseException) -> str | None:
+    """Returns what an error says in our words, where we have words for it."""
+    said = everything(error)
+    for pattern, words in KNOWN.items():
+        if match := re.search(pattern, said):
+            return match.expand(words)
+    return None
+
+
 def everything(error: BaseException) -> str:
     """Returns all that an error and its causes say."""
     return "\n".join(str(part) for part in chain(error))
@@ -81,11 +90,8 @@ def reason(error: BaseException) -> str:
     """Shortens an error to the innermost cause, in our words where it is known, and the line of the network's code."""
     said = everything(error)
     innermost = next((part for part in reversed(chain(error)) if str(part).strip()), error)
-    text = next((line.strip() for line in str(innermost).splitlines() if line.strip()), type(innermost).__name__)
-    for pattern, words in KNOWN.items():
-        if match := re.search(pattern, said):
-            text = match.expand(words)
-            break
+    line = next((line.strip() for line in str(innermost).splitlines() if line.strip()), type(innermost).__name__)
+    text = known(error) or line
     lines = re.findall(r'File "([^"<]+)", line (\d+), in (\S+)\n\s+(.+)', said)
     own = [line for line in lines if "/torch/" not in line[0] and "eetoolkit_exporters" not in line[0]]
     if own:

@@ -144,9 +144,7 @@ class _Tally:
             confidence = difference(np.array([found.confidence]), np.array([expected.confidence]))
             for kind, value in (("outputs", outputs), ("confidence", confidence)):
                 if not value <= self._tolerance:
-                    failures.append(
-                        f"{what}: {found.exit}: {kind} off by {value:.1e}, more than {self._tolerance:.0e}"
-                    )
+                    failures.append(f"{what}: {found.exit}: {kind} off by {value:.1e}, more than {self._tolerance:.0e}")
             self.count(found.exit, outputs, confidence)
         allowed = self._allowed(sample)
         if answer.exit not in allowed:

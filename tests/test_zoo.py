@@ -1,0 +1,163 @@
+"""Every system of the zoo as a bundle, against eager PyTorch on all held-out digits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pytest
+import torch
+
+import eetoolkit as ee
+from eetoolkit import zoo
+from eetoolkit.demo.exporting import Trained, export_system, load_system
+from eetoolkit.demo.timing import Row
+from eetoolkit_exporters.samples import source_samples
+from eetoolkit_runtime.answer import Answer
+from eetoolkit_runtime.golden import Sample
+from eetoolkit_runtime.verify import difference, verify
+
+TOLERANCE = 1e-5
+DIGITS = 450
+BATCH_ROWS = 64
+MAX_TIES = 2
+"""Digits of one system whose decision may hang on rounding; `near_a_decision` must say so of each."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A system, its bundle, and what that answers for every held-out digit.
+
+    Attributes:
+        answers: As a user gets them.
+        to_the_end: The last exit's, none firing before it.
+    """
+
+    trained: Trained
+    bundle: ee.Bundle
+    answers: list[Answer]
+    to_the_end: list[Answer]
+
+    @property
+    def rows(self) -> list[Row]:
+        return self.trained.rows
+
+    @cached_property
+    def eager_decisions(self) -> list[list[int]] | None:
+        decide = self.trained.system.decisions
+        if decide is None:
+            return None
+        with torch.no_grad():
+            return [decide(self.trained.network, self.trained.inputs(row, row + 1)) for row in range(len(self.rows))]
+
+    @cached_property
+    def ties(self) -> list[int]:
+        """The digits for which the bundle decided otherwise than eager PyTorch, where either is right."""
+        if self.eager_decisions is None:
+            return []
+        found = [[decision for _, decision in answer.gates] for answer in self.to_the_end]
+        pairs = zip(found, self.eager_decisions, strict=True)
+        return [row for row, (ours, eager) in enumerate(pairs) if ours != eager and near_a_decision(self.trained, row)]
+
+    def without_ties(self, samples: list[Sample]) -> list[Sample]:
+        name = self.bundle.manifest.inputs[0].name
+        tied = [self.rows[row][0].tobytes() for row in self.ties]
+        return [sample for sample in samples if sample.inputs[name].tobytes() not in tied]
+
+
+def near_a_decision(trained: Trained, row: int) -> bool:
+    """Whether eager PyTorch itself decides otherwise for inputs that differ by some roundings."""
+    decide, inputs = trained.system.decisions, trained.inputs(row, row + 1)
+    assert decide is not None
+    noise = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        own = decide(trained.network, inputs)
+        return any(decide(trained.network, tuple(shaken(tensor, noise) for tensor in inputs)) != own for _ in range(20))
+
+
+def shaken(tensor: torch.Tensor, noise: torch.Generator) -> torch.Tensor:
+    return tensor + 1e-6 * torch.randn(tensor.shape, generator=noise) if tensor.is_floating_point() else tensor
+
+
+def one(row: Row) -> np.ndarray | Row:
+    return row[0] if len(row) == 1 else row
+
+
+@pytest.fixture(scope="module", params=zoo.names())
+def shown(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
+    """Returns a system, exported and run once for all tests of this module."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    trained = load_system(zoo.find(request.param))
+    bundle = export_system(trained, tmp_path_factory.mktemp("zoo") / f"{request.param}.ee")
+    with ee.Runner(bundle, threads=1) as runner:
+        answers = [runner.run(one(row)) for row in trained.rows]
+        to_the_end = [runner.run_all_exits(one(row))[-1] for row in trained.rows]
+    yield Shown(trained, bundle, answers, to_the_end)
+    torch.set_num_threads(threads)
+
+
+def test_a_bundle_gives_the_outputs_and_exits_of_eager_pytorch_on_all_digits(shown: Shown) -> None:
+    inputs = tuple(np.concatenate(arrays) for arrays in zip(*shown.rows, strict=True))
+    golden = len(source_samples(shown.bundle, shown.trained.exported, fresh=0))
+    samples = source_samples(shown.bundle, shown.trained.exported, inputs=inputs, fresh=0)[golden:]
+    assert len(samples) == DIGITS
+    report = verify(shown.bundle, shown.without_ties(samples), tolerance=TOLERANCE)
+    assert report.passed, report
+    assert {check.exit for check in report.exits if check.samples} == set(shown.bundle.exits)
+
+
+def test_a_bundle_decides_as_eager_pytorch_on_all_digits(shown: Shown) -> None:
+    if shown.eager_decisions is None:
+        assert not any(answer.gates for answer in shown.to_the_end), "what decides nothing has no gates"
+        return
+    assert len(shown.ties) <= MAX_TIES
+    for row, (answer, eager) in enumerate(zip(shown.to_the_end, shown.eager_decisions, strict=True)):
+        if row not in shown.ties:
+            assert [decision for _, decision in answer.gates] == eager, row
+    for answer, full in zip(shown.answers, shown.to_the_end, strict=True):
+        assert answer.gates == full.gates[: len(answer.gates)], "an exit that fires only cuts the way short"
+
+
+def test_a_bundle_ponders_as_long_as_eager_pytorch(shown: Shown) -> None:
+    costs = [answer.ponder_cost for answer in shown.answers]
+    if "ponder_cost" not in shown.bundle.exits[shown.answers[0].exit].outputs:
+        assert set(costs) == {None}
+        return
+    with torch.no_grad():
+        for row, (answer, cost) in enumerate(zip(shown.answers, costs, strict=True)):
+            if row in shown.ties:
+                continue
+            expected = shown.trained.network(*shown.trained.inputs(row, row + 1))[answer.exit]["ponder_cost"]
+            assert cost == pytest.approx(float(expected), abs=TOLERANCE), row
+    assert len({round(cost, 3) for cost in costs if cost is not None}) > 1
+
+
+def test_less_is_run_than_there_is_and_what_is_skipped_is_not_opened(shown: Shown) -> None:
+    plan = shown.bundle.manifest
+    models = {name for name, segment in plan.segments.items() if segment.model is not None}
+    assert len({answer.path for answer in shown.answers}) > 1, "digits differ in what they need"
+    row, shortest = min(enumerate(shown.answers), key=lambda item: (len(item[1].visits), len(item[1].path)))
+    if shortest.visits.keys() == models:
+        bounds = {name: bound for name, segment in plan.segments.items() if (bound := segment.max_visits) is not None}
+        assert any(shortest.visits[name] < bound for name, bound in bounds.items() if name in models), (
+            "a loop ends early"
+        )
+        return
+    with ee.Runner(shown.bundle, threads=1) as runner:
+        runner.run(one(shown.rows[row]))
+        assert set(runner.opened) == set(shortest.path) < models
+
+
+def test_rows_together_give_what_each_gives_alone(shown: Shown) -> None:
+    together = tuple(np.concatenate(arrays) for arrays in zip(*shown.rows[:BATCH_ROWS], strict=True))
+    with ee.Runner(shown.bundle, threads=1) as runner:
+        found = runner.run_batch(one(together))
+    assert len(found) == BATCH_ROWS
+    for row, (answer, alone) in enumerate(zip(found, shown.answers, strict=False)):
+        assert (answer.exit, answer.path, answer.gates) == (alone.exit, alone.path, alone.gates), row
+        assert answer.outputs.keys() == alone.outputs.keys()
+        for name, array in answer.outputs.items():
+            assert difference(array, alone.outputs[name]) <= TOLERANCE, (row, name)
