@@ -91,12 +91,13 @@ def random_program(seed: int, path: Path) -> Program:
     scope = Scope(draft, draft.graph)
     scope.pools[FLOAT].extend(draft.graph.inputs)
     grow(scope, int(rng.integers(3, 9)))
+    _gather(scope)
     alive = _function_of_inputs(draft.graph)
     if not alive & set(scope.pools[FLOAT][len(draft.graph.inputs) :]):
         alive.add(scope.keep(FLOAT, scope.op("Tanh", draft.graph.inputs[0])))
     made = [value for value in scope.pools[FLOAT] if value in alive and not value.is_graph_input()]
-    picks = rng.choice(len(made), min(len(made), int(rng.integers(1, 5))), replace=False)
-    exits = list(dict.fromkeys([made[pick] for pick in picks] + ([made[-1]] if rng.random() < 0.7 else [])))
+    picks = rng.choice(len(made), min(len(made), int(rng.integers(0, 4))), replace=False)
+    exits = list(dict.fromkeys([*(made[pick] for pick in picks), made[-1]]))
     scope.saw("exit of a branch or a loop" if any(v.producer().op_type in {"If", "Loop"} for v in exits) else "exit")
     if any(value.uses() for value in exits):
         scope.saw("exit that is used again")
@@ -143,10 +144,21 @@ def grow(scope: Scope, steps: int) -> None:
         scope.keep(FLOAT, straight(scope))
 
 
+def _gather(scope: Scope) -> None:
+    """Adds up what nobody has looked at, mostly, so that no pass takes it away as unused."""
+    idle = [value for value in scope.pools[FLOAT] if value.graph is scope.graph and not value.uses()]
+    if len(idle) < 2 or scope.chance(0.15):
+        return
+    total = idle[0]
+    for value in idle[1:]:
+        total = scope.either_way("Add", total, value)
+    scope.keep(FLOAT, scope.op("Tanh", scope.op("Mul", total, scope.constant(0.6))))
+
+
 def _step(scope: Scope) -> None:
     rows, small = scope.draft.style.rows, scope.draft.nodes < _MAX_NODES
     often = 2.0 if rows else 0.6
-    steps = [(_plain, 5), (blend, 2 * often), (near_blend, 1), (chain, 0.35 * often), (some_rows, 0.4)]
+    steps = [(_plain, 5), (blend, 2 * often), (near_blend, 1 + 0.5 * rows), (chain, 0.35 * often), (some_rows, 0.4)]
     steps += [(experts, 0.35 * often), (opposites, 0.2 * often)]
     if not rows:
         steps += [(use, 1.5), (MAKERS[COUNT], 0.5), (MAKERS[WIDE], 0.5), (scalar_blend, 0.3)]
@@ -224,6 +236,7 @@ def _branch(scope: Scope, kinds: list[str], region: str, style: str, mine: ir.Va
         inner.keep(FLOAT, straight(inner, mine))
     if style == "work":
         grow(inner, int(scope.rng.integers(0, 4 - scope.depth // 2)))
+        _gather(inner)
     for kind in kinds:
         _deliver(inner, _result(inner, kind, style))
     return inner.graph
@@ -384,6 +397,7 @@ def _body(scope: Scope, kinds: list[str], region: str, form: str) -> tuple[ir.Gr
         inner.keep(FLOAT, inner.op("Sin", inner.op("Add", inner.take(FLOAT), step)))
         inner.saw("iteration number")
     grow(inner, int(scope.rng.integers(0, 3)))
+    _gather(inner)
     following = [_next_state(inner, kind, state) for kind, state in zip(kinds, states, strict=True)]
     following = _turned(inner, kinds, states, following)
     counter = following[kinds.index("counter")] if "counter" in kinds else None

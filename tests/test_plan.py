@@ -214,7 +214,7 @@ def full() -> dict[str, Any]:
         },
         "files": {"a.onnx": digest, "a.bin": digest, "golden.npz": digest},
         "golden": {"file": "golden.npz", "tolerance": 1e-4},
-        "profile": {"start": 0.25},
+        "profile": {"a": 0.25},
         "notes": ["a note"],
     }  # fmt: skip
 

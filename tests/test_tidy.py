@@ -84,6 +84,7 @@ g (float[batch,4] x, bool p) => (y)
 
 UNUSED = """
 g (float[batch,4] x, bool p) => (y)
+<int64 trips = {3}>
 {
   only_there = Exp(x)
   unused = If(p) <
@@ -91,7 +92,7 @@ g (float[batch,4] x, bool p) => (y)
     else_branch = e () => (ey) { ey = Neg(only_there) }>
   y = If(p) <
     then_branch = t2 () => (ty2) {
-      deeper = Loop(, p, only_there) <
+      deeper = Loop(trips, p, only_there) <
         body = b (int64 i, bool go, s) => (again, s2) { again = Identity(go) s2 = Relu(only_there) }>
       ty2 = Relu(x)
     },

@@ -6,24 +6,20 @@ import tempfile
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx_ir as ir
 import onnxruntime as ort
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from eetoolkit.demo.timing import Row, Whole
-from eetoolkit.zoo.digits import LABELS, PREPROCESS
-from eetoolkit.zoo.system import System, images_alone
-from eetoolkit.zoo.train import tensors
-from eetoolkit_exporters.capture import capture
-from eetoolkit_exporters.export import export
-from eetoolkit_exporters.graphs import whole_model
-from eetoolkit_exporters.source import choose_exits, open_source
 from eetoolkit_runtime.bundle import Bundle
 from eetoolkit_runtime.errors import EEToolkitError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from eetoolkit.zoo.system import System
 
 GOLDEN_ROWS = 8
 _PNG_SCALE = 1 / 255  # so that `eetoolkit run digits.ee picture.png` works; scikit-learn's own pixels end at 16
@@ -77,6 +73,8 @@ def load_system(system: System) -> Trained:
     """
     if not system.checkpoint.is_file():
         raise EEToolkitError(f"{system.name} has no weights here: eetoolkit zoo train {system.name}")
+    from eetoolkit.zoo.train import tensors
+
     network = system.load()
     images, labels = tensors("test")
     return Trained(system, network, system.exported(network), images, labels.numpy())
@@ -84,6 +82,11 @@ def load_system(system: System) -> Trained:
 
 def export_system(trained: Trained, path: Path, *, name: str | None = None, overwrite: bool = False) -> Bundle:
     """Compiles the system to a bundle at `path` with the options that it states; None: named as the system."""
+    from eetoolkit.zoo.digits import LABELS, PREPROCESS
+    from eetoolkit.zoo.system import images_alone
+    from eetoolkit_exporters.export import export
+    from eetoolkit_exporters.source import open_source
+
     preprocess = None
     if trained.system.inputs is images_alone:
         (image,) = open_source(trained.exported, trained.example).inputs
@@ -106,6 +109,12 @@ def open_whole(trained: Trained, exit_: str, threads: int) -> Whole:
 
     Its control flow is onnxruntime's own `If` and `Loop`; blended gates compute both sides, as they were written.
     """
+    import onnx_ir as ir
+
+    from eetoolkit_exporters.capture import capture
+    from eetoolkit_exporters.graphs import whole_model
+    from eetoolkit_exporters.source import choose_exits, open_source
+
     source = open_source(trained.exported, trained.example)
     network = capture(
         source, choose_exits(source, None), dynamic_batch=bool(trained.system.options.get("dynamic_batch", True))
@@ -122,7 +131,8 @@ def open_whole(trained: Trained, exit_: str, threads: int) -> Whole:
 
 
 def open_session(path: Path, threads: int) -> ort.InferenceSession:
-    """Returns an ONNX file as a session with `threads` workers."""
+    """Returns an ONNX file as a session with `threads` workers, which keeps its warnings to itself."""
     options = ort.SessionOptions()
+    options.log_severity_level = 3
     options.intra_op_num_threads = options.inter_op_num_threads = threads
     return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])

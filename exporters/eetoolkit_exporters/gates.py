@@ -12,6 +12,7 @@ from eetoolkit_exporters.capture import Network
 from eetoolkit_exporters.control_flow import FLOOR_MULTIPLY_ADDS, Lower, worth
 from eetoolkit_exporters.hardness import hard_values
 from eetoolkit_exporters.sink import sink
+from eetoolkit_exporters.work import count_work
 
 
 def make_gates(network: Network, lower: Lower, symbols: Mapping[str, int]) -> list[str]:
@@ -32,12 +33,13 @@ def make_gates(network: Network, lower: Lower, symbols: Mapping[str, int]) -> li
     blends, notes = find_blends(network.graph, hard_values(network.graph))
     for blend in reversed(blends):
         keep = {value for exit_ in network.exits for value in exit_values(exit_)}
-        if lower == "always" or any(worth(nodes, symbols) for nodes in blend.branch_nodes(keep)):
+        branches = blend.branch_nodes(keep)
+        if lower == "always" or any(worth(nodes, symbols) for nodes in branches):
             _rewrite(network, blend, keep)
-        else:
+        elif adds := max(count_work(nodes, [], symbols).multiply_adds or 0 for nodes in branches):
             notes.append(
-                f"the gate of {blend.result.name!r} stays blended: what it skips costs less than the "
-                f"{FLOOR_MULTIPLY_ADDS:,} multiply-adds for which a segment of its own pays"
+                f"the gate of {blend.result.name!r} stays blended: what it skips costs {adds:,} multiply-adds, less "
+                f"than the {FLOOR_MULTIPLY_ADDS:,} for which a segment of its own pays"
             )
     keep = {value for exit_ in network.exits for value in exit_values(exit_)}
     for node in reversed(list(network.graph.all_nodes())):
