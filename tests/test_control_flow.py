@@ -309,3 +309,49 @@ def test_earlier_exits_than_the_first_that_may_fire_are_disabled(tmp_path):
 def test_a_wrong_choice_is_one_clear_line(tmp_path, options, message):
     with pytest.raises(ee.ExportError, match=message):
         compile_(tmp_path, BRANCH, **options)
+
+
+def test_rows_that_affect_each_other_run_one_by_one(tmp_path):
+    """Nothing between the segments shows it: one golden row more must."""
+    text = """net (float[batch,4] x) => (float[batch,4] z, float[batch,4] y)
+<int64[1] rows = {0}> { m = ReduceMean (x, rows)  d = Sub (x, m)  z = Add (d, d)  y = Tanh (x) }"""
+    bundle = compile_(tmp_path, text)
+    assert bundle.manifest.batch == 1
+    assert "rows run one by one: together the golden samples give other answers" in bundle.manifest.notes
+    rows = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+    with ee.Runner(bundle) as runner:
+        for row, answer in zip(rows, runner.run_batch(rows, exit_at="z"), strict=True):
+            np.testing.assert_array_equal(
+                answer.outputs["logits"], runner.run(row[None], exit_at="z").outputs["logits"]
+            )
+
+
+def test_a_state_that_grows_gets_a_slot_whose_shape_depends_on_data(tmp_path):
+    text = """net (float[batch,4] x) => (float[batch,4] y)
+<int64 zero = {0}, int64 one = {1}, int64 five = {5}, bool yes = {1}, float limit = {0.5}, int64[1] rows = {0}> {
+    n, r = Loop (, yes, zero, x) <
+        body = body (int64 t, bool c, int64 i, float[batch,4] h) => (bool more, int64 i2, float[b2,4] h2) {
+            i2 = Add (i, one)
+            h2 = Concat <axis=0> (h, x)
+            few = Less (i2, five)
+            s = ReduceSum <keepdims=0> (h)
+            low = Less (s, limit)
+            more = And (few, low)
+        }
+    >
+    m = ReduceMean <keepdims=1> (r, rows)
+    y = Add (m, x)
+}"""
+    bundle = compile_(tmp_path, text, lower_control_flow="always")
+    assert any(segment.max_visits for segment in bundle.manifest.segments.values())
+    assert len({len(answer.path) for answer in check(tmp_path, bundle)}) > 1
+
+
+def test_a_counter_that_wraps_around_proves_no_bound(tmp_path):
+    text = loop(BELOW + "  few = Less (i2, five)  more = And (low, few)", start="yes")
+    small = text.replace(
+        "int64 i0 = {0}, int64 one = {1}, int64 five = {5}", "int8 i0={0}, int8 one={100}, int8 five={120}"
+    )
+    small = small.replace("int64 i,", "int8 i,").replace("int64 i2", "int8 i2")
+    bundle = compile_(tmp_path, small, lower_control_flow="always")
+    assert any("no bound on its rounds can be read" in note for note in bundle.manifest.notes)

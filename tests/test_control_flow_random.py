@@ -22,7 +22,7 @@ from eetoolkit_exporters import ranges
 from eetoolkit_runtime import workspace as workspaces
 from eetoolkit_runtime.plan import Gate, Switch
 
-SHARDS, PER_SHARD = 8, 8
+SHARDS, PER_SHARD = 8, 6
 
 
 @pytest.mark.parametrize("optimised", [False, True], ids=["exactly", "closely with optimisations"])

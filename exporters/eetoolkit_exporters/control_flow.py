@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
 import onnx_ir as ir
 
 from eetoolkit_exporters.blocks import subgraphs
@@ -119,7 +120,7 @@ def check_loops_end(graph: ir.Graph) -> None:
     """
     for node in _all(graph):
         if node.op_type == "Loop" and node.domain == "" and node.inputs[0] is None:
-            condition = next(subgraphs(node)).outputs[0]
+            condition = _same(next(subgraphs(node)).outputs[0])
             if condition.const_value is not None and holds(condition):
                 raise ExportError(
                     f"the loop {node.outputs[0].name or node.name!r} never ends: its condition is always true and it "
@@ -139,7 +140,7 @@ def _against_values(node: ir.Node, graphs: Iterable[ir.Graph]) -> str | None:
         return "it passes on something that is not a tensor of a known type"
     if any(value.shape is None for value in states):
         return "it passes on a tensor of an unknown number of dimensions"
-    if not all(value.shape is None or len(value.shape) <= 1 for value in _deciders(node)):
+    if not all(value.shape is None or len(value.shape) <= 1 for value in map(_same, _deciders(node))):
         return "its condition is not a single value"
     return None
 
@@ -223,13 +224,18 @@ def _compared(condition: ir.Value, node: ir.Node, body: ir.Graph) -> int | None:
         start = node.inputs[2 + index]
         step = _gain(body.outputs[1 + index], state)
         first = _integer(start) if start is not None else None
-        if step is None or step <= 0 or first is None:
+        if step is None or step <= 0 or first is None or _wraps(state, max(first, largest) + 2 * step):
             continue
         if _same(left) is state:  # compared before this round's gain: one round more
             return max((largest - first) // step + 2, 1)
         if _same(left) is _same(body.outputs[1 + index]):
             return max((largest - first) // step + 1, 1)
     return None
+
+
+def _wraps(state: ir.Value, value: int) -> bool:
+    """Whether an integer of this dtype cannot hold a value: the counter would start again from below."""
+    return state.dtype is None or not state.dtype.is_integer() or value > np.iinfo(state.dtype.numpy()).max
 
 
 def _gain(after: ir.Value, before: ir.Value) -> int | None:

@@ -186,7 +186,7 @@ class _Cutter:
         last = blocks[-1]
         again = [] if holds(condition_out) else [condition_out]
         last.writes = {condition_in: condition_out, **_paired((*states_in, *node.outputs), (*states_out, *states_out))}
-        if trips is not None or number.uses():
+        if trips is not None or number.uses() or number in states_out:
             last.writes[number] = build(last, "Add", number, one, dtype=ir.DataType.INT64)
         if trips is not None:
             again.append(build(last, "Less", last.writes[number], trips, dtype=ir.DataType.BOOL))

@@ -51,7 +51,11 @@ def fixed_shapes(graph: ir.Graph, segments: Sequence[CutSegment]) -> Fixed:
     moved = {slot for slot in sources if _static(slot, symbols)}
     while True:
         found = _fixed(graph, segments, moved, set(sources), symbols)
-        kept = {slot for slot in moved if sources[slot] <= found.shapes}
+        kept = {
+            slot
+            for slot in moved
+            if all(source in found.shapes and _same_shape(source, slot) for source in sources[slot])
+        }
         if kept == moved:
             return found
         moved = kept
@@ -77,6 +81,16 @@ def _fixed(
             if output not in slots and (_static(output, symbols) or _keeps_fixed(node, shapes, contents)):
                 shapes.add(output)
     return Fixed(shapes, contents)
+
+
+def _same_shape(source: ir.Value, slot: ir.Value) -> bool:
+    """Whether two shapes are the same in every call; a constant's 1 may stand for the one row of a run."""
+    if source.shape is None or slot.shape is None or len(source.shape) != len(slot.shape):
+        return False
+    return all(
+        a == b or (source.is_initializer() and a == 1 and not isinstance(b, int))
+        for a, b in zip(source.shape, slot.shape, strict=True)
+    )
 
 
 def _static(value: ir.Value, symbols: set[str | None]) -> bool:

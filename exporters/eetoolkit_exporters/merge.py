@@ -154,7 +154,7 @@ def _form_switches(start: Block, graph: ir.Graph) -> None:
     for block in reachable(start):
         while block.on is not None and block.exit is None and _is_bool(block.on):
             blocks = reachable(start)
-            predicates, cases, inner = [block.on], [block.to[0]], block.to[1]
+            predicates, cases, inner = [block.writes.get(block.on, block.on)], [block.to[0]], block.to[1]
             before, live = predecessors(blocks), live_before(blocks)
             while before.get(inner) == [block] or (len(predicates) > 1 and len(before[inner]) == 1):
                 if not _is_elif(inner) or any(slot in live[case] for case in cases for slot in inner.writes):
