@@ -41,6 +41,22 @@ _LAYOUT: Sequence[Column] = (
     ("with / without", lambda row: f"{row['ratio']:.3f}"),
     ("over processes", lambda row: f"{row['low']:.3f} to {row['high']:.3f}"),
 )
+_CONTROL_FLOW: Sequence[Column] = (
+    ("network", lambda row: str(row["network"])),
+    ("segments run", lambda row: str(row["segments_run"])),
+    ("plan, ms", lambda row: f"{row['plan_ms']:.3f}"),
+    ("plan / session", lambda row: f"{row['ratio']:.3f}"),
+    ("over processes", lambda row: f"{row['ratio_low']:.3f} to {row['ratio_high']:.3f}"),
+    ("target", lambda row: _target(row, "target", "met")),
+    ("plan / without", lambda row: f"{row['open_ratio']:.3f}" if "open_ratio" in row else "-"),
+    ("target of it", lambda row: _target(row, "open_target", "open_met")),
+)
+
+
+def _target(row: Row, target: str, met: str) -> str:
+    return "-" if target not in row else f"{row[target]}{'' if row[met] else ' **missed**'}"
+
+
 _CUT: Sequence[Column] = (
     ("nodes", lambda row: f"{row['nodes']:,}"),
     ("exits", lambda row: str(row["exits"])),
@@ -68,6 +84,15 @@ _SECTIONS = (
             "Target: 1.03 from 0.3 ms up, 2 us a segment below."
         ),
         _CHAIN,
+    ),
+    (
+        "control_flow",
+        "Gates and loops: the plan against the same control flow inside one session, and against none",
+        (
+            "One thread. One session is the network as torch exports it: `If`, `Loop`, or every block computed and "
+            "blended; `without` is the network without gates and without what they skip."
+        ),
+        _CONTROL_FLOW,
     ),
     (
         "zoo",
@@ -115,6 +140,8 @@ def main() -> None:
         ),
     ]
     for name, title, method, columns in _SECTIONS:
+        if not (RESULTS / f"{name}.json").exists():
+            continue  # not measured yet
         stored = json.loads((RESULTS / f"{name}.json").read_text())
         machine = ", ".join(f"{key} {value}" for key, value in stored["machine"].items())
         parts += [f"## {title}", method, _table(stored["rows"], columns), f"Machine: {machine}."]

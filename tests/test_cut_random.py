@@ -70,11 +70,11 @@ def test_the_property_can_fail(tmp_path, monkeypatch):
     pipeline = importlib.import_module("eetoolkit_exporters.export")
     ordinary = pipeline.cut
 
-    def broken(network):
+    def broken(network, lowered):
         for node in network.graph:
             if node.op_type == "Tanh":
                 node.op_type = "Sigmoid"
-        return ordinary(network)
+        return ordinary(network, lowered)
 
     monkeypatch.setattr(pipeline, "cut", broken)
     with pytest.raises(ee.ExportError, match="the segments differ from the source network"):

@@ -191,9 +191,10 @@ class _Cutter:
         if trips is not None:
             again.append(build(last, "Less", last.writes[number], trips, dtype=ir.DataType.BOOL))
         last.on, last.to = build.all(last, again), (header, after)
-        if not any(round_.nodes for round_ in blocks):  # every round needs a model, whose visits are counted
-            last.on = build(last, "Identity", last.on or true, dtype=ir.DataType.BOOL)
-        next(round_ for round_ in blocks if round_.nodes).max_visits = self._lowered[node]
+        deciding = next((round_ for round_ in blocks if last.on in round_.made), None)
+        if deciding is None:  # a state that this round overwrites, or nothing: every round needs a model that decides
+            last.on, deciding = build(last, "Identity", last.on or true, dtype=ir.DataType.BOOL), last
+        deciding.max_visits = self._lowered[node]
         return after
 
     def _pass_on(self, graph: ir.Graph) -> list[ir.Value]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,8 +85,9 @@ def emit(
     Raises:
         ExportError: A tensor that a device cannot hold, or a batch dimension that is neither dynamic nor 1.
     """
-    names = slot_names(network, segments)
     fixed = fixed_shapes(network.graph, segments)
+    segments = [_part_twins(segment, fixed) for segment in segments]
+    names = slot_names(network, segments)
     symbols = dimensions(network, example)
     weights = WeightFiles(folder)
     files: dict[str, File] = {}
@@ -137,6 +139,20 @@ def emit(
         golden=Golden(file=golden, tolerance=details.tolerance),
         notes=tuple(details.notes),
     )
+
+
+def _part_twins(segment: CutSegment, fixed: Fixed) -> CutSegment:
+    """Gives slots that one output feeds but whose shapes are declared otherwise an output each."""
+    first: dict[ir.Value, Slot] = {}
+    nodes, writes = list(segment.nodes), dict(segment.writes)
+    for slot, source in segment.writes.items():
+        if source in segment.outputs and first.setdefault(source, _slot(slot, fixed)) != _slot(slot, fixed):
+            node = ir.Node("", "Identity", [source], version=segment.nodes[-1].version)
+            copy = writes[slot] = node.outputs[0]
+            copy.name, copy.type, copy.shape = f"{slot.name}_twin", source.type, source.shape
+            nodes.append(node)
+    outputs = dict.fromkeys([*segment.outputs, *(v for v in writes.values() if v not in segment.writes.values())])
+    return dataclasses.replace(segment, nodes=tuple(nodes), outputs=tuple(outputs), writes=writes)
 
 
 def _source(value: ir.Value, names: Mapping[ir.Value, str], outputs: Mapping[ir.Value, str]) -> Source:
