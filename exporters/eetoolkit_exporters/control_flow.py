@@ -140,7 +140,7 @@ def _against_values(node: ir.Node, graphs: Iterable[ir.Graph]) -> str | None:
         return "it passes on something that is not a tensor of a known type"
     if any(value.shape is None for value in states):
         return "it passes on a tensor of an unknown number of dimensions"
-    if not all(value.shape is None or len(value.shape) <= 1 for value in map(_same, _deciders(node))):
+    if not all(value.shape is None or len(value.shape) <= 1 for value in _deciders(node)):
         return "its condition is not a single value"
     return None
 
