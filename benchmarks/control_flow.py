@@ -28,6 +28,7 @@ from benchmarks.measure import interleaved_ms, median, paired_ratio, store, summ
 from eetoolkit_exporters.capture import capture
 from eetoolkit_exporters.export import export
 from eetoolkit_exporters.graphs import whole_model
+from eetoolkit_exporters.judge import choose_criteria, judge
 from eetoolkit_exporters.source import choose_exits, open_source
 from eetoolkit_runtime.runner import Runner
 from eetoolkit_runtime.sessions import SessionSettings
@@ -169,8 +170,11 @@ def measure(name: str) -> dict[str, Any]:
 def _session(
     network: torch.nn.Module, example: torch.Tensor, path: Path, settings: SessionSettings
 ) -> ort.InferenceSession:
+    """Returns the network as one session, with the criterion of its exit, as the plan's segments have it."""
     source = open_source(network, example)
-    ir.save(whole_model(capture(source, choose_exits(source, None), dynamic_batch=False)), path)
+    captured = capture(source, choose_exits(source, None), dynamic_batch=False)
+    judge(captured, choose_criteria(captured.exits, "max_prob"))
+    ir.save(whole_model(captured), path)
     return ort.InferenceSession(str(path), settings.options(), providers=["CPUExecutionProvider"])
 
 

@@ -15,6 +15,7 @@ from eetoolkit_exporters.capture import Network
 from eetoolkit_exporters.fixed_shapes import Fixed, fixed_shapes
 from eetoolkit_exporters.graphs import segment_model
 from eetoolkit_exporters.layout import keep_blocked
+from eetoolkit_exporters.peephole import simplify
 from eetoolkit_exporters.segments import CutSegment
 from eetoolkit_exporters.source import Array
 from eetoolkit_exporters.weights import WeightFiles
@@ -100,6 +101,7 @@ def emit(
         mapped: tuple[str, ...] = ()
         if segment.nodes:
             model = segment_model(segment, names, outputs)
+            simplify(model)
             keep_blocked(model)
             mapped = weights.externalize(model, title)
             (folder / f"{title}.onnx").write_bytes(ir.to_proto(model).SerializeToString(deterministic=True))
