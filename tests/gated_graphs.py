@@ -36,7 +36,7 @@ def from_torch(module: torch.nn.Module, example: torch.Tensor, *, dynamic_batch:
 def open_all_gates(graph: ir.Graph, keep: Collection[ir.Value] = ()) -> list[ir.Node]:
     """Rewrites every blend, last to first, and sinks until nothing moves; returns the `If` nodes, first to last."""
     blends, _ = find_blends(graph, hard_values(graph))
-    gates = [to_if(blend, keep) for blend in reversed(blends)][::-1]
+    gates = [to_if([blend], keep) for blend in reversed(blends)][::-1]
     while sum(sink(gate, keep) for gate in gates):
         pass
     return gates

@@ -111,6 +111,20 @@ def chain(scope: Scope) -> None:
     scope.saw("chain of blends")
 
 
+def twins(scope: Scope) -> None:
+    """Two results of one block, blended by one gate; the second may need the first, or only stand after its reader."""
+    gate, block = scope.take(GATE), straight(scope, straight(scope))
+    a, b = scope.op("Sin", block), scope.op("Tanh", block)
+    first = scope.keep(FLOAT, blended(scope, gate, a, scope.take(FLOAT)))
+    between = straight(scope, first)
+    form = scope.choice(["apart", "apart", "read between", "dependent"])
+    if form == "read between":
+        scope.keep(FLOAT, between)
+    b = scope.op("Mul", b, between) if form == "dependent" else b
+    scope.saw("twins", f"twins {form}")
+    scope.keep(FLOAT, blended(scope, gate, b, scope.take(FLOAT)))
+
+
 def experts(scope: Scope) -> None:
     """Sums what several experts say, each behind its own column of a one-hot value; or what a single gate lets pass."""
     count = int(scope.rng.integers(1, 4))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
-from program_gates import blend, chain, experts, near_blend, opposites, scalar_blend
+from program_gates import blend, chain, experts, near_blend, opposites, scalar_blend, twins
 from program_scopes import (
     CASES,
     COUNT,
@@ -159,7 +159,7 @@ def _step(scope: Scope) -> None:
     rows, small = scope.draft.style.rows, scope.draft.nodes < _MAX_NODES
     often = 2.0 if rows else 0.6
     steps = [(_plain, 5), (blend, 2 * often), (near_blend, 1 + 0.5 * rows), (chain, 0.35 * often), (some_rows, 0.4)]
-    steps += [(experts, 0.35 * often), (opposites, 0.2 * often)]
+    steps += [(experts, 0.35 * often), (opposites, 0.2 * often), (twins, 0.3 * often)]
     if not rows:
         steps += [(use, 1.5), (MAKERS[COUNT], 0.5), (MAKERS[WIDE], 0.5), (scalar_blend, 0.3)]
         if small and scope.depth < DEEPEST:

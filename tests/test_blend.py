@@ -11,7 +11,7 @@ import torch
 from gated_graphs import Array, from_text, from_torch, open_all_gates, run, session
 from gated_networks import IMAGE, NETWORKS
 
-from eetoolkit_exporters.blend import GATE, find_blends, to_if
+from eetoolkit_exporters.blend import GATE, branch_nodes, find_blends, to_if
 from eetoolkit_exporters.capture import Network
 from eetoolkit_exporters.hardness import hard_values
 from eetoolkit_exporters.sink import branches
@@ -270,10 +270,10 @@ def test_blends_are_priced_without_a_change_as_they_are_after_it() -> None:
         GATES + "w = Abs (a) v = Sqrt (w) u = Add (b, x) gv = Mul (g, v) nu = Mul (n, u) y = Add (gv, nu)"
     )
     (blend,), _ = find_blends(graph, hard_values(graph))
-    opened, closed = ([str(node.outputs[0].name) for node in part] for part in blend.branch_nodes())
+    opened, closed = ([str(node.outputs[0].name) for node in part] for part in branch_nodes([blend]))
     assert (opened, closed) == (["a", "w", "v"], ["b", "u"])
     kept = [value for node in graph for value in node.outputs if value.name == "w"]
-    assert [[node.outputs[0].name for node in part] for part in blend.branch_nodes(kept)] == [["v"], ["b", "u"]]
+    assert [[node.outputs[0].name for node in part] for part in branch_nodes([blend], kept)] == [["v"], ["b", "u"]]
     (gate,) = open_all_gates(graph)
     assert [[node.outputs[0].name for node in part] for part in branches(gate)] == [opened, closed]
 
@@ -287,7 +287,7 @@ def test_blends_may_be_rewritten_in_any_order() -> None:
         blends, _ = find_blends(graph, hard_values(graph))
         assert len(blends) == 2
         for blend in blends[order]:
-            to_if(blend)
+            to_if([blend])
         for row, one in zip(ROWS, expected, strict=True):
             np.testing.assert_array_equal(run(graph, {"x": row})[0], one)
 
@@ -296,7 +296,7 @@ def test_what_is_kept_outlives_its_blend() -> None:
     graph = from_text(GATES + FORMS["select"])
     (blend,), _ = find_blends(graph, hard_values(graph))
     kept = [value for node in graph for value in node.outputs if value.name == "ga"]
-    to_if(blend, kept)
+    to_if([blend], kept)
     assert {"ga"} == {node.outputs[0].name for node in graph if node.op_type == "Mul"}
 
 

@@ -355,3 +355,41 @@ def test_a_counter_that_wraps_around_proves_no_bound(tmp_path):
     small = small.replace("int64 i,", "int8 i,").replace("int64 i2", "int8 i2")
     bundle = compile_(tmp_path, small, lower_control_flow="always")
     assert any("no bound on its rounds can be read" in note for note in bundle.manifest.notes)
+
+
+TWO_RESULTS = """net (float[batch,4] x) => (float[batch,4] y)
+<float half = {{0.5}}, float one = {{1.0}}, int64[1] last = {{1}}> {{
+    m = ReduceMean (x, last)
+    p = Sigmoid (m)
+    t = Greater (p, half)
+    g = Cast <to = 1> (t)
+    n = Sub (one, g)
+    deep = Sin (x)
+    deeper = Exp (deep)
+    a = Cos (deeper)
+    c = Tanh (deeper)
+    ga = Mul (g, a)
+    nx = Mul (n, x)
+    first = Add (ga, nx)
+    between = Neg (first)
+    gc = Mul (g, {operand})
+    second = Add (gc, nx)
+    y = Add (between, second)
+}}"""
+
+
+def test_a_block_that_feeds_two_results_of_one_gate_is_skipped_with_both(tmp_path):
+    bundle = compile_(tmp_path, TWO_RESULTS.format(operand="c"), lower_control_flow="always")
+    plan = bundle.manifest
+    assert sum(isinstance(segment.next, Gate) for segment in plan.segments.values()) == 1
+    first = onnx.load(bundle.path / plan.segments[plan.start].model)
+    assert {"Sin", "Exp", "Cos", "Tanh"}.isdisjoint(node.op_type for node in first.graph.node)
+    answers = check(tmp_path, bundle)
+    assert {answer.gates for answer in answers} == {((plan.start, 0),), ((plan.start, 1),)}
+
+
+def test_a_result_that_needs_another_of_the_same_gate_has_a_gate_of_its_own(tmp_path):
+    bundle = compile_(tmp_path, TWO_RESULTS.format(operand="between"), lower_control_flow="always")
+    gates = [segment for segment in bundle.manifest.segments.values() if isinstance(segment.next, Gate)]
+    assert len(gates) > 1
+    check(tmp_path, bundle)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter
 from collections.abc import Callable
@@ -112,7 +113,7 @@ SHARES = {  # at least so many of a hundred programs hold this
     "gate straight through": 8, "gate skipnet": 8, "gate assigned": 8, "experts": 12, "weighted gate": 2,
     "two comparisons": 8, "condition is a state": 3, "condition a round late": 4, "heavy": 12,
     "exit of a branch or a loop": 30,
-    "exit that is used again": 60,
+    "exit that is used again": 60, "twins": 8, "twins apart": 3, "twins dependent": 2,
 }  # fmt: skip
 
 
@@ -177,12 +178,16 @@ def _regions(program: Program, feeds: list[dict[str, Any]], folder: Path) -> set
 # That the property can fail
 
 
-def caught(tmp_path: Path, break_it: Callable[[], None], seeds: int = 16) -> int:
-    """Returns how many programs, compiled while all was well, differ once something is broken."""
-    ready = []
+def caught(tmp_path: Path, break_it: Callable[[], None], count: int = 15, form: str | None = None) -> int:
+    """Returns how many programs (with a form), compiled while all was well, differ once something is broken."""
+    ready: list[tuple[int, Program, ee.Bundle]] = []
+    seeds = itertools.count(1)
     with unoptimised_segments():
-        for seed in range(1, seeds):
+        while len(ready) < count:
+            seed = next(seeds)
             program = random_program(seed, tmp_path / f"{seed}.onnx")
+            if form is not None and not program.seen[form]:
+                continue
             ready.append((seed, program, compiled(program, tmp_path / f"{seed}.ee", "always")))
         break_it()
         return sum(_differs(program, bundle, seed) for seed, program, bundle in ready)
@@ -203,7 +208,10 @@ def test_moves_done_one_after_the_other_would_be_noticed(tmp_path: Path, monkeyp
         original(self, step, outputs)
         step.segment = segment
 
-    assert caught(tmp_path, lambda: monkeypatch.setattr(workspaces.Workspace, "_point", sequential)) > 0
+    def break_it() -> None:
+        monkeypatch.setattr(workspaces.Workspace, "_point", sequential)
+
+    assert caught(tmp_path, break_it, count=24, form="states swapped") > 1
 
 
 def test_an_output_written_over_a_tensor_that_is_still_needed_would_be_noticed(

@@ -11,14 +11,14 @@ Equal to the blend up to a rounding, where all that is mixed is finite. A weight
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import onnx_ir as ir
 
 from eetoolkit_exporters.decisions import Decision, Decisions
-from eetoolkit_exporters.gate_nodes import GateBuilder, known_shape, same_shape
+from eetoolkit_exporters.gate_nodes import BranchBuilder, GateBuilder, known_shape, same_shape
 from eetoolkit_exporters.near_blend import note_near_blend
 from eetoolkit_exporters.sink import branches, exclusive
 
@@ -55,21 +55,27 @@ class Blend:
         """Whether the gate is decided for each row, and not once for the call."""
         return self.decision.per_row
 
-    def nodes(self, keep: Collection[ir.Value] = ()) -> list[ir.Node]:
-        """Returns the nodes that the `If` makes superfluous: the products, `1 - g`, and what only they use."""
-        needed = {self.builder.current(value) for value in (*self._operands(), self.decision.source)}
-        inputs = [value for value in self.node.inputs if value is not None]
-        return [*exclusive(inputs, [self.node], needed.union(keep)), self.node]
-
-    def branch_nodes(self, keep: Collection[ir.Value] = ()) -> tuple[list[ir.Node], list[ir.Node]]:
-        """Returns what `to_if` and `sink` would move into the open and into the closed branch, without moving it."""
-        by = self.nodes(keep)
-        opened = {self.builder.current(value) for value in self.open}
-        closed = {self.builder.current(self.closed)} if self.closed is not None else set()
-        return exclusive(opened - closed, by, closed.union(keep)), exclusive(closed - opened, by, opened.union(keep))
-
-    def _operands(self) -> tuple[ir.Value, ...]:
+    @property
+    def operands(self) -> tuple[ir.Value, ...]:
+        """The values that it mixes."""
         return (*self.open, *((self.closed,) if self.closed is not None else ()))
+
+
+def branch_nodes(blends: Sequence[Blend], keep: Collection[ir.Value] = ()) -> tuple[list[ir.Node], list[ir.Node]]:
+    """Returns what `to_if` and `sink` would move into the open and into the closed branch, without moving it."""
+    by, current = _superfluous(blends, keep), blends[0].builder.current
+    opened = {current(value) for blend in blends for value in blend.open}
+    closed = {current(blend.closed) for blend in blends if blend.closed is not None}
+    return exclusive(opened - closed, by, closed.union(keep)), exclusive(closed - opened, by, opened.union(keep))
+
+
+def _superfluous(blends: Sequence[Blend], keep: Collection[ir.Value]) -> list[ir.Node]:
+    """Returns the nodes that the `If` makes superfluous: the products, `1 - g`, and what only they use."""
+    current = blends[0].builder.current
+    needed = {current(value) for blend in blends for value in (*blend.operands, blend.decision.source)}
+    nodes = [blend.node for blend in blends]
+    inputs = [value for node in nodes for value in node.inputs if value is not None]
+    return [*exclusive(inputs, nodes, needed.union(keep)), *nodes]
 
 
 def find_blends(graph: ir.Graph, hard: Collection[ir.Value]) -> tuple[list[Blend], list[str]]:
@@ -89,45 +95,52 @@ def find_blends(graph: ir.Graph, hard: Collection[ir.Value]) -> tuple[list[Blend
     return sorted((blend for some in blends for blend in some), key=lambda blend: order[blend.node]), notes
 
 
-def to_if(blend: Blend, keep: Collection[ir.Value] = ()) -> ir.Node:
-    """Puts an `If` in the place of a blend; its then-branch computes the open form, its else-branch the closed one.
+def to_if(blends: Sequence[Blend], keep: Collection[ir.Value] = ()) -> ir.Node:
+    """Puts an `If` in the place of blends; its then-branch computes the open forms, its else-branch the closed ones.
 
     Its predicate is a bool value of shape (batch,) for a gate that is decided per row, which no runtime accepts unless
-    the batch is 1, or (); `metadata_props[GATE]` says which. Its output has the result's name, dtype and shape, and
-    takes its place everywhere in the graph; a caller that holds on to `blend.result` must take the output instead.
+    the batch is 1, or (); `metadata_props[GATE]` says which. Its outputs have the results' names, dtypes and shapes,
+    and take their places everywhere in the graph; a caller that holds on to a `result` must take the output instead.
 
     Args:
-        blend: The blend; others of the same search may be rewritten before or after it, or have been moved by `sink`.
-        keep: Values that are needed whatever happens; what the blend alone used goes, unless it is one of these.
+        blends: Of one decision in one graph, in topological order, none of which needs another's result; other blends
+            of the same search may be rewritten before or after these, or have been moved by `sink`.
+        keep: Values that are needed whatever happens; what the blends alone used goes, unless it is one of these.
     """
-    node, result, build = blend.node, blend.result, blend.builder
-    graph = node.graph
+    last, build = blends[-1], blends[0].builder
+    graph = last.node.graph
     if graph is None:
-        raise ValueError(f"{node.name} is in the graph no more")
-    superfluous = blend.nodes(keep)
-    predicate = build.predicate(blend.decision, node)
-    operands = tuple(build.current(value) for value in blend.open)
-    opened = build.branch(f"{result.name}_open", result, node, blend.combine, operands)
-    if blend.closed is None:
-        closed = build.zeros(f"{result.name}_closed", result, node)
-    else:
-        closed = build.branch(f"{result.name}_closed", result, node, "Identity", (build.current(blend.closed),))
-    output = ir.Value(type=result.type, shape=result.shape)
-    output.name, result.name = result.name, build.name(f"{result.name}_blended")
+        raise ValueError(f"{last.node.name} is in the graph no more")
+    superfluous = _superfluous(blends, keep)
+    predicate = build.predicate(last.decision, last.node)
+    opened, closed = BranchBuilder(build, last.node), BranchBuilder(build, last.node)
+    for blend in blends:
+        result = blend.result
+        opened.add(f"{result.name}_open", result, blend.combine, [build.current(value) for value in blend.open])
+        if blend.closed is None:
+            closed.add_zeros(f"{result.name}_closed", result)
+        else:
+            closed.add(f"{result.name}_closed", result, "Identity", [build.current(blend.closed)])
+    outputs = [build.take_over(blend.result) for blend in blends]
     if_node = ir.Node(
         "",
         "If",
         [predicate],
-        [ir.AttrGraph("then_branch", opened), ir.AttrGraph("else_branch", closed)],
-        outputs=[output],
-        version=node.version,
-        name=build.name(f"gate_of_{output.name}"),
-        metadata_props={GATE: "row" if blend.per_row else "call"},
+        [
+            ir.AttrGraph("then_branch", opened.graph(f"{outputs[0].name}_open")),
+            ir.AttrGraph("else_branch", closed.graph(f"{outputs[0].name}_closed")),
+        ],
+        outputs=outputs,
+        version=last.node.version,
+        name=build.name(f"gate_of_{outputs[0].name}"),
+        metadata_props={GATE: "row" if last.per_row else "call"},
     )
-    graph.insert_after(node, if_node)
-    result.replace_all_uses_with(output, replace_graph_outputs=True)
-    build.replaced[result] = output
+    graph.insert_after(last.node, if_node)
+    for blend, output in zip(blends, outputs, strict=True):
+        blend.result.replace_all_uses_with(output, replace_graph_outputs=True)
     graph.remove(superfluous, safe=True)
+    if len(blends) > 1:  # what reads the first result may stand before the last
+        graph.sort()
     return if_node
 
 

@@ -30,10 +30,12 @@ class GateBuilder:
 
     Attributes:
         replaced: What `to_if` has put in the place of a blend's result.
+        version: The graph's operator set.
     """
 
     def __init__(self, graph: ir.Graph) -> None:
         self.replaced: dict[ir.Value, ir.Value] = {}
+        self.version = graph.opset_imports[""]
         self._graph = graph
         self._batch = batch_of(graph)
         self._rows = next((value for value in graph.inputs if value.shape and value.shape[0] == self._batch), None)
@@ -70,40 +72,27 @@ class GateBuilder:
         stem, shape = f"{source.name}_gate", source.shape
         value = source
         if source.dtype is not None and source.dtype.is_floating_point():  # 1 - g may be off by a rounding
-            half = self._constant(np.array(0.5, source.dtype.numpy()))
-            value = self._node(nodes, like, "Greater", (value, half), stem, ir.DataType.BOOL, shape)
+            half = self.constant(np.array(0.5, source.dtype.numpy()))
+            value = self.node(nodes, like, "Greater", (value, half), stem, ir.DataType.BOOL, shape)
         elif source.dtype != ir.DataType.BOOL:
             to = {"to": int(ir.DataType.BOOL)}
-            value = self._node(nodes, like, "Cast", (value,), stem, ir.DataType.BOOL, shape, to)
+            value = self.node(nodes, like, "Cast", (value,), stem, ir.DataType.BOOL, shape, to)
         if decision.inverted:
-            value = self._node(nodes, like, "Not", (value,), stem, ir.DataType.BOOL, shape)
+            value = self.node(nodes, like, "Not", (value,), stem, ir.DataType.BOOL, shape)
         wanted = ir.Shape([shape[0]] if decision.per_row and shape is not None else [])
         if shape != wanted:
-            target = self._constant(np.array([-1] if decision.per_row else [], np.int64))
-            value = self._node(nodes, like, "Reshape", (value, target), stem, ir.DataType.BOOL, wanted)
+            target = self.constant(np.array([-1] if decision.per_row else [], np.int64))
+            value = self.node(nodes, like, "Reshape", (value, target), stem, ir.DataType.BOOL, wanted)
         _insert_after(source, nodes)
         self._predicates[key] = value
         return value
 
-    def branch(
-        self, name: str, result: ir.Value, like: ir.Node, combine: str, operands: Sequence[ir.Value]
-    ) -> ir.Graph:
-        """Returns a branch that gives the operand, or the sum or product of two, in the shape of `result`."""
-        nodes: list[ir.Node] = []
-        fits = combine != "Identity" or same_shape(operands[0], result)
-        if fits:
-            value = self._node(nodes, like, combine, operands, name, result.dtype, result.shape)
-        else:
-            value = self._expand(nodes, like, operands[0], result, name)
-        return self._branch(name, nodes, value, like)
-
-    def zeros(self, name: str, result: ir.Value, like: ir.Node) -> ir.Graph:
-        """Returns a branch that gives zeros in the shape and dtype of `result`."""
-        if result.dtype is None:
-            raise ValueError(f"{result.name} has no dtype")
-        nodes: list[ir.Node] = []
-        zero = self._constant(np.zeros((), result.dtype.numpy()))
-        return self._branch(name, nodes, self._expand(nodes, like, zero, result, name), like)
+    def take_over(self, result: ir.Value) -> ir.Value:
+        """Returns a value that stands for a blend's result from now on, with its name, dtype and shape."""
+        output = ir.Value(type=result.type, shape=result.shape)
+        output.name, result.name = result.name, self.name(f"{result.name}_blended")
+        self.replaced[result] = output
+        return output
 
     def can_expand(self, result: ir.Value) -> bool:
         """Returns whether a smaller value can be expanded to the shape of `result` without computing `result`."""
@@ -112,24 +101,20 @@ class GateBuilder:
             return False
         return not len(shape) or isinstance(shape[0], int) or (shape[0] == self._batch and self._rows is not None)
 
-    def _expand(self, nodes: list[ir.Node], like: ir.Node, value: ir.Value, result: ir.Value, name: str) -> ir.Value:
+    def expand(self, nodes: list[ir.Node], like: ir.Node, value: ir.Value, result: ir.Value, name: str) -> ir.Value:
+        """Returns a value expanded to the shape of `result`; the nodes that this takes are appended."""
         dims = list(result.shape or ())
         fixed = [dim for dim in dims if isinstance(dim, int)]
-        target = self._constant(np.array(fixed, np.int64))
+        target = self.constant(np.array(fixed, np.int64))
         if len(fixed) < len(dims) and self._rows is not None and self._rows.shape is not None:
-            int64, first = ir.DataType.INT64, self._constant(np.array([0], np.int64))
+            int64, first = ir.DataType.INT64, self.constant(np.array([0], np.int64))
             sizes = ir.Shape([len(self._rows.shape)])
-            rows = self._node(nodes, like, "Shape", (self._rows,), name, int64, sizes)
-            rows = self._node(nodes, like, "Gather", (rows, first), name, int64, ir.Shape([1]), {"axis": 0})
-            target = self._node(nodes, like, "Concat", (rows, target), name, int64, ir.Shape([len(dims)]), {"axis": 0})
-        return self._node(nodes, like, "Expand", (value, target), name, result.dtype, result.shape)
+            rows = self.node(nodes, like, "Shape", (self._rows,), name, int64, sizes)
+            rows = self.node(nodes, like, "Gather", (rows, first), name, int64, ir.Shape([1]), {"axis": 0})
+            target = self.node(nodes, like, "Concat", (rows, target), name, int64, ir.Shape([len(dims)]), {"axis": 0})
+        return self.node(nodes, like, "Expand", (value, target), name, result.dtype, result.shape)
 
-    def _branch(self, name: str, nodes: list[ir.Node], value: ir.Value, like: ir.Node) -> ir.Graph:
-        return ir.Graph(
-            [], [value], nodes=nodes, opset_imports={"": like.version or self._graph.opset_imports[""]}, name=name
-        )
-
-    def _node(
+    def node(
         self,
         nodes: list[ir.Node],
         like: ir.Node,
@@ -140,6 +125,7 @@ class GateBuilder:
         shape: ir.Shape | None,
         attributes: dict[str, int] | None = None,
     ) -> ir.Value:
+        """Returns the output of a new node, which is appended."""
         output = ir.Value(
             name=self.name(stem), type=None if dtype is None else ir.TensorType(dtype), shape=ir.Shape(shape or ())
         )
@@ -148,7 +134,8 @@ class GateBuilder:
         nodes.append(ir.Node("", op_type, inputs, made, outputs=[output], version=like.version, name=name))
         return output
 
-    def _constant(self, array: npt.NDArray[np.generic]) -> ir.Value:
+    def constant(self, array: npt.NDArray[np.generic]) -> ir.Value:
+        """Returns an initializer of the whole graph."""
         key = (str(array.dtype), array.shape, array.tobytes())
         if key not in self._constants:
             tensor = ir.tensor(array, name=self.name("gate_constant"))
@@ -158,6 +145,41 @@ class GateBuilder:
             self._graph.register_initializer(value)
             self._constants[key] = value
         return self._constants[key]
+
+
+class BranchBuilder:
+    """Makes one branch of an `If`, result by result.
+
+    Args:
+        build: The builder of the whole graph.
+        like: A node whose operator set version the new ones have.
+    """
+
+    def __init__(self, build: GateBuilder, like: ir.Node) -> None:
+        self._build = build
+        self._like = like
+        self._nodes: list[ir.Node] = []
+        self._results: list[ir.Value] = []
+
+    def add(self, name: str, result: ir.Value, combine: str, operands: Sequence[ir.Value]) -> None:
+        """Adds the operand, or the sum or product of two, in the shape of `result`."""
+        if combine != "Identity" or same_shape(operands[0], result):
+            value = self._build.node(self._nodes, self._like, combine, operands, name, result.dtype, result.shape)
+        else:
+            value = self._build.expand(self._nodes, self._like, operands[0], result, name)
+        self._results.append(value)
+
+    def add_zeros(self, name: str, result: ir.Value) -> None:
+        """Adds zeros in the shape and dtype of `result`."""
+        if result.dtype is None:
+            raise ValueError(f"{result.name} has no dtype")
+        zero = self._build.constant(np.zeros((), result.dtype.numpy()))
+        self._results.append(self._build.expand(self._nodes, self._like, zero, result, name))
+
+    def graph(self, name: str) -> ir.Graph:
+        """Returns the branch."""
+        version = self._like.version or self._build.version
+        return ir.Graph([], self._results, nodes=self._nodes, opset_imports={"": version}, name=name)
 
 
 def _insert_after(source: ir.Value, nodes: list[ir.Node]) -> None:
