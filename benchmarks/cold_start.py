@@ -21,11 +21,11 @@ from rich.table import Table
 
 from benchmarks.measure import median, store
 from benchmarks.networks import Case, large_cases
-from eetoolkit_exporters.capture import capture
+from eetoolkit_exporters.capturing.capture import capture
+from eetoolkit_exporters.capturing.source import choose_exits, open_source
+from eetoolkit_exporters.emitting.graphs import whole_model
 from eetoolkit_exporters.export import export
-from eetoolkit_exporters.graphs import whole_model
-from eetoolkit_exporters.judge import choose_criteria, judge
-from eetoolkit_exporters.source import choose_exits, open_source
+from eetoolkit_exporters.judging.judge import choose_criteria, judge
 
 PROCESSES = 7
 MAX_SHARE = 0.2

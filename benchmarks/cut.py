@@ -13,11 +13,11 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.measure import store
-from eetoolkit_exporters.capture import Network, NetworkExit
-from eetoolkit_exporters.cut import sort_exits
-from eetoolkit_exporters.emit import Details, emit
+from eetoolkit_exporters.capturing.capture import Network, NetworkExit
+from eetoolkit_exporters.cutting.cut import sort_exits
+from eetoolkit_exporters.emitting.emit import Details, emit
 from eetoolkit_exporters.export import compile_plan
-from eetoolkit_exporters.judge import choose_criteria, judge
+from eetoolkit_exporters.judging.judge import choose_criteria, judge
 
 SIZES = ((1_000, 4), (2_500, 4), (5_000, 4), (10_000, 4), (20_000, 4), (10_000, 16), (10_000, 48))
 MAX_CUT_S = 2.0

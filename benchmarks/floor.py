@@ -1,7 +1,7 @@
-"""Where lowering a branch begins to pay: the same bundle with the `If` as a gate and with the `If` inside one segment.
+"""Where lowering a branch begins to pay: the same bundle with the `If` as a gate, and inside one segment.
 
-One thread, rounds interleaved in one process a case. The floor in `eetoolkit_exporters.control_flow` is read off here:
-below it a branch's gate costs more than onnxruntime's own `If`.
+One thread, rounds interleaved in one process a case. The floor in `cutting.control_flow` is read off here: below it
+a branch's gate costs more than onnxruntime's own `If`.
 """
 
 from __future__ import annotations

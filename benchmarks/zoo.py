@@ -26,7 +26,7 @@ from eetoolkit.demo.pipeline import check_same_network
 from eetoolkit.demo.report import whole_predictions
 from eetoolkit.demo.timing import Row, Runs
 from eetoolkit.demo.work import segments_run, share_of_work
-from eetoolkit_exporters.single_file import EXITS, write_single_file
+from eetoolkit_exporters.single_file.single_file import EXITS, write_single_file
 from eetoolkit_runtime.answer import Answer
 from eetoolkit_runtime.bundle import Bundle
 from eetoolkit_runtime.errors import ExportError

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from eetoolkit.verification import verify
-    from eetoolkit_exporters.attach import attach_exits, fit_exits
+    from eetoolkit_exporters.capturing.attach import attach_exits, fit_exits
+    from eetoolkit_exporters.capturing.marker import exit  # noqa: A004 - `ee.exit`
     from eetoolkit_exporters.export import export
-    from eetoolkit_exporters.marker import exit  # noqa: A004 - `ee.exit`
     from eetoolkit_runtime.answer import Answer
     from eetoolkit_runtime.bundle import Bundle, load
     from eetoolkit_runtime.errors import (
@@ -50,10 +50,10 @@ _PLACES = {
     "Runner": "eetoolkit_runtime.runner",
     "TuneError": _ERRORS,
     "VerifyReport": "eetoolkit_runtime.verify",
-    "attach_exits": "eetoolkit_exporters.attach",
-    "exit": "eetoolkit_exporters.marker",
+    "attach_exits": "eetoolkit_exporters.capturing.attach",
+    "exit": "eetoolkit_exporters.capturing.marker",
     "export": "eetoolkit_exporters.export",
-    "fit_exits": "eetoolkit_exporters.attach",
+    "fit_exits": "eetoolkit_exporters.capturing.attach",
     "load": "eetoolkit_runtime.bundle",
     "truncate": "eetoolkit_runtime.truncate",
     "verify": "eetoolkit.verification",

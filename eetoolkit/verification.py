@@ -44,7 +44,7 @@ def verify(
     """
     if model is None:
         return verify_samples(bundle, tolerance=tolerance)
-    from eetoolkit_exporters.samples import source_samples
+    from eetoolkit_exporters.emitting.samples import source_samples
 
     return verify_samples(
         bundle,

@@ -11,12 +11,12 @@ import onnx_ir as ir
 import onnxruntime as ort
 import torch
 
-from eetoolkit_exporters.blend import GATE, find_blends, to_if
-from eetoolkit_exporters.capture import Network, capture
-from eetoolkit_exporters.hardness import hard_values
-from eetoolkit_exporters.sink import sink
-from eetoolkit_exporters.source import choose_exits, open_single
-from eetoolkit_exporters.tidy import tidy
+from eetoolkit_exporters.capturing.capture import Network, capture
+from eetoolkit_exporters.capturing.source import choose_exits, open_single
+from eetoolkit_exporters.capturing.tidy import tidy
+from eetoolkit_exporters.gating.blend import GATE, find_blends, to_if
+from eetoolkit_exporters.gating.hardness import hard_values
+from eetoolkit_exporters.gating.sink import sink
 
 Array = npt.NDArray[Any]
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-from eetoolkit_exporters import torch_errors
-from eetoolkit_exporters.capture import capture
-from eetoolkit_exporters.source import TorchSource, choose_exits
+from eetoolkit_exporters.capturing import torch_errors
+from eetoolkit_exporters.capturing.capture import capture
+from eetoolkit_exporters.capturing.source import TorchSource, choose_exits
 
 PAGE = (Path(__file__).parents[1] / "docs" / "control-flow.md").read_text()
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, flags=re.DOTALL | re.MULTILINE)

@@ -19,7 +19,7 @@ from random_programs import Program, random_program
 from test_runner_plans import one_after_the_other
 
 import eetoolkit as ee
-from eetoolkit_exporters import ranges
+from eetoolkit_exporters.gating import ranges
 from eetoolkit_runtime import workspace as workspaces
 from eetoolkit_runtime.plan import Gate, Switch
 

@@ -12,8 +12,8 @@ from networks import formulas
 from networks.case import Array
 from networks.judged import TOLERANCE, Found, Outputs, Shape, assert_alike, in_numpy, in_onnx, network_of
 
-from eetoolkit_exporters import criteria
-from eetoolkit_exporters.judge import default_threshold, stored_threshold
+from eetoolkit_exporters.judging import criteria
+from eetoolkit_exporters.judging.judge import default_threshold, stored_threshold
 from eetoolkit_runtime.plan import Criterion
 
 EXITS = 4

@@ -17,7 +17,7 @@ from networks.case import Array, digits
 from torch import nn
 
 import eetoolkit as ee
-from eetoolkit_exporters.samples import source_samples
+from eetoolkit_exporters.emitting.samples import source_samples
 from eetoolkit_runtime.errors import ExportError
 from eetoolkit_runtime.plan import Criterion
 from eetoolkit_runtime.verify import verify

@@ -11,9 +11,9 @@ import pytest
 import torch
 from networks.judged import Shape, network_of
 
-from eetoolkit_exporters import criteria
-from eetoolkit_exporters.choices import bind
-from eetoolkit_exporters.judge import apply_min_exit, choose_criteria, default_threshold, judge
+from eetoolkit_exporters.judging import criteria
+from eetoolkit_exporters.judging.choices import bind
+from eetoolkit_exporters.judging.judge import apply_min_exit, choose_criteria, default_threshold, judge
 from eetoolkit_runtime.errors import ExportError
 from eetoolkit_runtime.plan import Constant, Criterion
 

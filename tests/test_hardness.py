@@ -9,8 +9,8 @@ import torch
 from gated_graphs import from_text, from_torch, run
 from gated_networks import Forms
 
-from eetoolkit_exporters.capture import Network
-from eetoolkit_exporters.hardness import hard_values, value_ranges
+from eetoolkit_exporters.capturing.capture import Network
+from eetoolkit_exporters.gating.hardness import hard_values, value_ranges
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from networks.formulas import confidence
 from onnx import TensorProto, helper
 
 import eetoolkit as ee
-from eetoolkit_exporters import criteria
+from eetoolkit_exporters.judging import criteria
 from eetoolkit_runtime.plan import Constant, Criterion
 
 TOLERANCE = 1e-6

@@ -13,11 +13,11 @@ import pytest
 import torch
 from networks.judged import TOLERANCE, in_numpy
 
-from eetoolkit_exporters import criteria
-from eetoolkit_exporters.capture import Network, NetworkExit, capture
-from eetoolkit_exporters.graphs import whole_model
-from eetoolkit_exporters.judge import choose_criteria, judge
-from eetoolkit_exporters.source import OnnxSource
+from eetoolkit_exporters.capturing.capture import Network, NetworkExit, capture
+from eetoolkit_exporters.capturing.source import OnnxSource
+from eetoolkit_exporters.emitting.graphs import whole_model
+from eetoolkit_exporters.judging import criteria
+from eetoolkit_exporters.judging.judge import choose_criteria, judge
 from eetoolkit_runtime.errors import ExportError
 from eetoolkit_runtime.plan import Criterion
 

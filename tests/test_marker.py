@@ -14,11 +14,11 @@ from invariants import broken_invariants, subgraphs
 from torch import Tensor, cond, nn, while_loop
 
 import eetoolkit as ee
-from eetoolkit_exporters import marker
-from eetoolkit_exporters.capture import Network, capture, check_repeatable
-from eetoolkit_exporters.marker import watching
-from eetoolkit_exporters.shapes import subgraphs as ir_subgraphs
-from eetoolkit_exporters.source import TorchSource, choose_exits, open_source
+from eetoolkit_exporters.capturing import marker
+from eetoolkit_exporters.capturing.capture import Network, capture, check_repeatable
+from eetoolkit_exporters.capturing.marker import watching
+from eetoolkit_exporters.capturing.shapes import subgraphs as ir_subgraphs
+from eetoolkit_exporters.capturing.source import TorchSource, choose_exits, open_source
 
 FAR = 1e6
 

@@ -8,7 +8,7 @@ import onnxruntime as ort
 import pytest
 from onnx_ir.passes.common import ShapeInferencePass
 
-from eetoolkit_exporters.peephole import simplify
+from eetoolkit_exporters.emitting.peephole import simplify
 
 AXES = "axes = Constant <value = int64[2] {2, 3}> () "
 FLAT = "target = Constant <value = int64[2] {-1, 8}> () y = Reshape (m, target)"

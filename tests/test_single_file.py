@@ -45,11 +45,11 @@ from test_runner_plans import Generator, inputs_of
 from torch import Tensor
 
 import eetoolkit as ee
-from eetoolkit_exporters import single_file
-from eetoolkit_exporters.nesting import Nesting, State
-from eetoolkit_exporters.sheets import Sheet
-from eetoolkit_exporters.single_file import write_single_file
-from eetoolkit_exporters.steps import slot_key, threshold_in_float32
+from eetoolkit_exporters.single_file import single_file
+from eetoolkit_exporters.single_file.nesting import Nesting, State
+from eetoolkit_exporters.single_file.sheets import Sheet
+from eetoolkit_exporters.single_file.single_file import write_single_file
+from eetoolkit_exporters.single_file.steps import slot_key, threshold_in_float32
 from eetoolkit_runtime.plan import Segment
 
 

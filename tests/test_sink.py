@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 from gated_graphs import from_text, run
 
-from eetoolkit_exporters.sink import exclusive, sink
+from eetoolkit_exporters.gating.sink import exclusive, sink
 
 X = np.random.default_rng(0).normal(0, 1, (1, 6)).astype(np.float32)
 SCALAR = "total = ReduceSum <keepdims = 0> (x) zero = Constant <value = float {0}> () open = Greater (total, zero)"

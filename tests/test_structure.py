@@ -7,7 +7,17 @@ from collections.abc import Collection, Mapping
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eetoolkit_exporters.structure import Cycle, Item, Label, Plain, Region, again, components, origin, structure
+from eetoolkit_exporters.single_file.structure import (
+    Cycle,
+    Item,
+    Label,
+    Plain,
+    Region,
+    again,
+    components,
+    origin,
+    structure,
+)
 
 Edges = dict[Label, tuple[Label, ...]]
 

@@ -8,7 +8,7 @@ import onnxruntime as ort
 import pytest
 from invariants import broken_invariants, subgraphs
 
-from eetoolkit_exporters.tidy import tidy
+from eetoolkit_exporters.capturing.tidy import tidy
 
 HEAD = '<ir_version: 10, opset_import: ["" : 20]>\n'
 WEIGHTS = "<int64[2] pair = {-1, 2}, float[4,4] w = {0,1,2,3,4,5,6,7,0,1,2,3,4,5,6,7}, int64 trips = {3}>"

@@ -17,8 +17,8 @@ from torch._higher_order_ops.map import map as torch_map
 from torch._higher_order_ops.scan import scan
 
 import eetoolkit as ee
-from eetoolkit_exporters.capture import capture
-from eetoolkit_exporters.source import TorchSource, choose_exits
+from eetoolkit_exporters.capturing.capture import capture
+from eetoolkit_exporters.capturing.source import TorchSource, choose_exits
 
 TOLERANCE = 1e-5
 

@@ -14,7 +14,7 @@ import eetoolkit as ee
 from eetoolkit import zoo
 from eetoolkit.demo.exporting import Trained, export_system, load_system
 from eetoolkit.demo.timing import Row
-from eetoolkit_exporters.samples import source_samples
+from eetoolkit_exporters.emitting.samples import source_samples
 from eetoolkit_runtime.answer import Answer
 from eetoolkit_runtime.golden import Sample
 from eetoolkit_runtime.verify import difference, verify

@@ -10,7 +10,7 @@ import torch
 from eetoolkit.zoo import act, anytime_neural_network, layer_reordering, loop_exits, pondernet, universal_transformer
 from eetoolkit.zoo.system import System
 from eetoolkit.zoo.train import tensors
-from eetoolkit_exporters.marker import watching
+from eetoolkit_exporters.capturing.marker import watching
 
 Array = npt.NDArray[np.float64]
 

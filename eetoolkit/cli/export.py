@@ -15,7 +15,7 @@ from eetoolkit.cli import terminal
 from eetoolkit.cli.options import json_option, one_or_per_exit, overwrite_option, split_names
 
 if TYPE_CHECKING:
-    from eetoolkit_exporters.control_flow import Lower
+    from eetoolkit_exporters.cutting.control_flow import Lower
     from eetoolkit_runtime.plan import Criterion, Fallback
 
 _FILE = click.Path(path_type=Path)

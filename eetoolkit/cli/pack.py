@@ -27,7 +27,7 @@ def pack(bundle: str, output: Path | None, single_file: bool, overwrite: bool, a
     `confidence`; its initializers EXIT_threshold can be edited.
     """
     if single_file:
-        from eetoolkit_exporters.single_file import write_single_file
+        from eetoolkit_exporters.single_file.single_file import write_single_file
 
         target = write_single_file(bundle, output or beside(bundle, ".onnx"), overwrite=overwrite)
     else:

@@ -84,8 +84,8 @@ def export_system(trained: Trained, path: Path, *, name: str | None = None, over
     """Compiles the system to a bundle at `path` with the options that it states; None: named as the system."""
     from eetoolkit.zoo.digits import LABELS, PREPROCESS
     from eetoolkit.zoo.system import images_alone
+    from eetoolkit_exporters.capturing.source import open_source
     from eetoolkit_exporters.export import export
-    from eetoolkit_exporters.source import open_source
 
     preprocess = None
     if trained.system.inputs is images_alone:
@@ -111,9 +111,9 @@ def open_whole(trained: Trained, exit_: str, threads: int) -> Whole:
     """
     import onnx_ir as ir
 
-    from eetoolkit_exporters.capture import capture
-    from eetoolkit_exporters.graphs import whole_model
-    from eetoolkit_exporters.source import choose_exits, open_source
+    from eetoolkit_exporters.capturing.capture import capture
+    from eetoolkit_exporters.capturing.source import choose_exits, open_source
+    from eetoolkit_exporters.emitting.graphs import whole_model
 
     source = open_source(trained.exported, trained.example)
     network = capture(

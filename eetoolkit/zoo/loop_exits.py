@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from eetoolkit.zoo.digits import LABELS
 from eetoolkit.zoo.system import System
-from eetoolkit_exporters.marker import exit as exit_here
+from eetoolkit_exporters.capturing.marker import exit as exit_here
 
 PIXELS: Final = 64
 STATE: Final = 256

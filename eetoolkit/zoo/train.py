@@ -1,6 +1,6 @@
 """Training of the zoo's networks: fit on train, select on validation, look at test once.
 
-Run as `eetoolkit zoo train branchynet`, or `python -m eetoolkit.zoo.train branchynet`.
+Run as `eetoolkit zoo train branchynet`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from eetoolkit.zoo.digits import PREPROCESS, Part, digits
 from eetoolkit.zoo.system import System, images_alone
-from eetoolkit_exporters.source import LOGITS, walk_outputs
+from eetoolkit_exporters.capturing.source import LOGITS, walk_outputs
 
 EPOCHS: Final = 40
 BATCH: Final = 64
@@ -203,9 +203,3 @@ def mean_decision(system: System, model: nn.Module, images: Tensor) -> float | N
     with torch.no_grad():
         taken = [decision for row in torch.split(images, 1) for decision in system.decisions(model, system.inputs(row))]
     return sum(taken) / len(taken)
-
-
-if __name__ == "__main__":
-    from eetoolkit.cli.zoo import train as command
-
-    command()

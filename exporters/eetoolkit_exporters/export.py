@@ -18,20 +18,8 @@ import onnx_ir as ir
 import onnxruntime as ort
 import torch
 
-from eetoolkit_exporters.capture import DynamicShapes, Network, capture, check_deterministic, check_repeatable
-from eetoolkit_exporters.choices import apply_min_exit
-from eetoolkit_exporters.control_flow import Lower, check_loops_end, choose
-from eetoolkit_exporters.criteria import LABEL, class_output
-from eetoolkit_exporters.cut import cut, graph_of, sort_exits
-from eetoolkit_exporters.emit import Details, dimensions, emit
-from eetoolkit_exporters.fixed_shapes import shape_nodes
-from eetoolkit_exporters.gates import make_gates
-from eetoolkit_exporters.judge import CriterionSpec, choose_criteria, default_threshold, judge, stored_threshold
-from eetoolkit_exporters.merge import merge
-from eetoolkit_exporters.rows import against_rows
-from eetoolkit_exporters.samples import golden_samples
-from eetoolkit_exporters.segments import CutSegment, segments_of
-from eetoolkit_exporters.source import (
+from eetoolkit_exporters.capturing.capture import DynamicShapes, Network, capture, check_deterministic, check_repeatable
+from eetoolkit_exporters.capturing.source import (
     LOGITS,
     Array,
     CascadeSource,
@@ -42,6 +30,18 @@ from eetoolkit_exporters.source import (
     choose_exits,
     open_source,
 )
+from eetoolkit_exporters.cutting.control_flow import Lower, check_loops_end, choose
+from eetoolkit_exporters.cutting.cut import cut, graph_of, sort_exits
+from eetoolkit_exporters.cutting.fixed_shapes import shape_nodes
+from eetoolkit_exporters.cutting.merge import merge
+from eetoolkit_exporters.cutting.rows import against_rows
+from eetoolkit_exporters.cutting.segments import CutSegment, segments_of
+from eetoolkit_exporters.emitting.emit import Details, dimensions, emit
+from eetoolkit_exporters.emitting.samples import golden_samples
+from eetoolkit_exporters.gating.gates import make_gates
+from eetoolkit_exporters.judging.choices import apply_min_exit
+from eetoolkit_exporters.judging.criteria import LABEL, class_output
+from eetoolkit_exporters.judging.judge import CriterionSpec, choose_criteria, default_threshold, judge, stored_threshold
 from eetoolkit_runtime.answer import Answer
 from eetoolkit_runtime.bundle import Bundle, load
 from eetoolkit_runtime.errors import ExportError

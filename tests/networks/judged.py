@@ -11,11 +11,11 @@ import onnx_ir as ir
 import onnxruntime as ort
 from onnx import TensorProto, helper
 
-from eetoolkit_exporters import criteria
-from eetoolkit_exporters.capture import Network, capture
-from eetoolkit_exporters.graphs import whole_model
-from eetoolkit_exporters.judge import choose_criteria, judge
-from eetoolkit_exporters.source import OnnxSource
+from eetoolkit_exporters.capturing.capture import Network, capture
+from eetoolkit_exporters.capturing.source import OnnxSource
+from eetoolkit_exporters.emitting.graphs import whole_model
+from eetoolkit_exporters.judging import criteria
+from eetoolkit_exporters.judging.judge import choose_criteria, judge
 from networks.case import Array
 
 Shape = tuple[int | str, ...]

@@ -1,0 +1,236 @@
+"""A source as one ONNX graph with named exits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy.typing as npt
+import onnx_ir as ir
+
+from eetoolkit_exporters.capturing.marker import Mark, take_marks
+from eetoolkit_exporters.capturing.shapes import mend_shapes
+from eetoolkit_exporters.capturing.source import LOGITS, CascadeSource, OnnxSource, Source, TorchSource
+from eetoolkit_exporters.capturing.tidy import level_values, tidy
+from eetoolkit_exporters.capturing.torch_export import DynamicShapes, export_torch
+from eetoolkit_runtime.errors import ExportError
+from eetoolkit_runtime.inputs import BATCH
+from eetoolkit_runtime.verify import difference
+
+__all__ = [
+    "DynamicShapes", "Network", "NetworkExit", "capture", "check_deterministic", "check_repeatable",
+]  # fmt: skip
+
+MIN_OPSET = 13
+_REPEATABLE = 1e-4  # reductions on several threads may differ in rounding
+
+
+@dataclass
+class NetworkExit:
+    """An exit of a network: its outputs by name; `confidence` is set by `judge`.
+
+    A marked exit (`ee.exit`) may lie in a subgraph, and one name may stand in several places.
+    """
+
+    name: str
+    outputs: dict[str, ir.Value]
+    confidence: ir.Value | None = None
+
+
+@dataclass
+class Network:
+    """One ONNX graph whose exits are values in it. Every node carries the opset that it was written for."""
+
+    graph: ir.Graph
+    exits: list[NetworkExit]
+    """The marked ones in the graph's order, then those that the network returns."""
+    ordered: bool
+    """Whether the exits' order is the caller's to keep (a cascade), and not that of their depth."""
+    constants: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
+    """Graph inputs that are constants in the manifest, and their values."""
+
+
+def capture(
+    source: Source,
+    exits: Mapping[str, Mapping[str, str]],
+    *,
+    dynamic_batch: bool = True,
+    dynamic_shapes: DynamicShapes | None = None,
+) -> Network:
+    """Returns the source as one graph.
+
+    At every level: functions inlined, no Constant nodes and no initializers but those of the top graph, nothing
+    unused, names unique over all levels, every node with its opset, values with dtype and shape where they are known.
+
+    Args:
+        source: The network.
+        exits: What `choose_exits` returned: for each exit, its outputs' names in the answer and in the source.
+        dynamic_batch: Whether the leading dimension of every input is dynamic (torch; an ONNX file says so itself).
+        dynamic_shapes: Further dynamic dimensions (torch).
+
+    Raises:
+        ExportError: A module that torch cannot export, an opset below 13, a random operator, a marked exit that PyTorch
+            dropped.
+    """
+    marks: list[Mark] = []
+    if isinstance(source, CascadeSource):
+        graph, outputs = _capture_cascade(source, dynamic_batch=dynamic_batch, dynamic_shapes=dynamic_shapes)
+    elif isinstance(source, TorchSource | OnnxSource):
+        graph, outputs, marks = _capture_single(source, dynamic_batch=dynamic_batch, dynamic_shapes=dynamic_shapes)
+    else:
+        raise ExportError(f"cannot capture a {type(source).__name__}")
+    named = [NetworkExit(mark.name, mark.outputs) for mark in marks if mark.name in exits]
+    for name in exits:
+        if name in source.marked and all(mark.name != name for mark in marks):
+            raise ExportError(
+                f"exit {name!r} is marked, but nothing depends on what ee.exit returned, and PyTorch leaves it out: "
+                f"write `t = ee.exit(t, {name!r})` and go on with t"
+            )
+    for name, wanted in exits.items():
+        returned = {key: outputs[flat] for key, flat in wanted.items() if flat in outputs}
+        if returned:
+            named.append(NetworkExit(name, returned))
+    return Network(graph, named, ordered=isinstance(source, CascadeSource))
+
+
+def _capture_single(
+    source: TorchSource | OnnxSource, *, dynamic_batch: bool, dynamic_shapes: DynamicShapes | None
+) -> tuple[ir.Graph, dict[str, ir.Value], list[Mark]]:
+    marks: list[Mark] = []
+    if isinstance(source, TorchSource):
+        model = export_torch(source, dynamic_batch=dynamic_batch, dynamic_shapes=dynamic_shapes)
+        names = source.returned
+        model = tidy(model, infer_shapes=False)
+        marks = take_marks(model.graph)
+        mend_shapes(model)
+    else:
+        if dynamic_shapes:
+            raise ExportError(f"dynamic_shapes is for torch networks; {source.path} says itself which sizes vary")
+        model = tidy(_read_onnx(source), infer_shapes=True)
+        names = [str(value.name) for value in model.graph.outputs]
+    return model.graph, dict(zip(names, model.graph.outputs, strict=True)), marks
+
+
+def _read_onnx(source: OnnxSource) -> ir.Model:
+    try:
+        model = ir.load(source.path)
+    except Exception as error:
+        raise ExportError(f"{source.path}: cannot be read: {str(error).splitlines()[0]}") from error
+    opset = model.opset_imports.get("", 0)
+    if opset < MIN_OPSET:
+        raise ExportError(
+            f"{source.path}: opset {opset}, expected {MIN_OPSET} or newer; convert it with onnx's converter"
+        )
+    _name_batch(model.graph)
+    return model
+
+
+def _name_batch(graph: ir.Graph) -> None:
+    """Calls the leading dynamic dimension of the inputs `batch`, everywhere it stands."""
+    initializers = set(graph.initializers.values())
+    leading = {
+        str(value.shape[0])
+        for value in graph.inputs
+        if value not in initializers and value.shape is not None and len(value.shape) and not value.shape.is_static(0)
+    }
+    values = [*graph.inputs, *(output for node in graph.all_nodes() for output in node.outputs)]
+    for value in values:
+        shape = value.shape
+        if shape is None:
+            continue
+        dims = [
+            BATCH if not isinstance(dim, int) and dim.value is not None and str(dim) in leading else dim
+            for dim in shape
+        ]
+        if value.is_graph_input() and dims and not isinstance(dims[0], int):
+            dims[0] = BATCH
+        value.shape = ir.Shape(dims)
+
+
+def _capture_cascade(
+    source: CascadeSource, *, dynamic_batch: bool, dynamic_shapes: DynamicShapes | None
+) -> tuple[ir.Graph, dict[str, ir.Value]]:
+    """Puts the stages side by side in one graph; each node keeps the opset of its own stage."""
+    graphs = []
+    for number, stage in enumerate(source.stages):
+        try:
+            graph, outputs, _ = _capture_single(
+                stage.source, dynamic_batch=dynamic_batch, dynamic_shapes=dynamic_shapes
+            )
+            graphs.append((graph, outputs))
+        except ExportError as error:
+            raise ExportError(f"stage {number} of the cascade: {error}") from error
+    found: dict[str, ir.Value] = {}
+    shared: dict[str, ir.Value] = {}
+    nodes: list[ir.Node] = []
+    initializers: list[ir.Value] = []
+    opsets: dict[str, int] = {}
+    for number, ((graph, outputs), stage) in enumerate(zip(graphs, source.stages, strict=True)):
+        prefix = f"stage{number}."
+        graph.outputs.clear()
+        for value in list(graph.inputs):
+            name = stage.inputs[str(value.name)]
+            kept = shared.setdefault(name, value)
+            if (kept.dtype, kept.shape) != (value.dtype, value.shape):
+                raise ExportError(
+                    f"stage {number}: input {value.name!r} is {value.dtype}{value.shape}, the first stage's is "
+                    f"{kept.dtype}{kept.shape}; put the conversion into the stage's network"
+                )
+            if kept is not value:
+                value.replace_all_uses_with(kept)
+                outputs = {key: kept if output is value else output for key, output in outputs.items()}  # noqa: PLW2901
+            else:
+                kept.name = name
+        found.update({f"{prefix}{name}": value for name, value in outputs.items()})
+        inputs = set(graph.inputs)
+        initializers.extend(graph.initializers.values())
+        for value in list(level_values(graph)):
+            if value not in inputs and value.name:
+                value.name = f"{prefix}{value.name}"
+        for node in graph.all_nodes():
+            node.name = f"{prefix}{node.name}"
+        opsets.update(graph.opset_imports)
+        graph.inputs.clear()
+        graph.initializers.clear()
+        stage_nodes = list(graph)
+        graph.remove(stage_nodes)
+        nodes.extend(stage_nodes)
+    merged = ir.Graph(
+        list(shared.values()), [], nodes=nodes, initializers=initializers, opset_imports=opsets, name="cascade"
+    )
+    return merged, found
+
+
+def check_deterministic(graph: ir.Graph) -> None:
+    """Refuses operators that draw random numbers.
+
+    Raises:
+        ExportError: Names them.
+    """
+    random = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
+    found = sorted({node.op_type for node in graph.all_nodes() if node.domain == "" and node.op_type in random})
+    if found:
+        raise ExportError(
+            f"the network draws random numbers in evaluation ({', '.join(found)}); an export must be deterministic: "
+            "replace the sampling by its decision (argmax, p > 0.5)"
+        )
+
+
+def check_repeatable(source: Source) -> None:
+    """Refuses a network that answers the same inputs differently when it is called twice.
+
+    Raises:
+        ExportError: Names the output.
+    """
+    first, second = source.run_visits(source.inputs), source.run_visits(source.inputs)
+    for number, (exit_, outputs) in enumerate(first):
+        name, again = second[number] if number < len(second) else ("", {})
+        for output, array in outputs.items():
+            if name == exit_ and difference(again[output], array) <= _REPEATABLE:
+                continue
+            shown = exit_ if output == LOGITS else f"{exit_}.{output}"
+            raise ExportError(
+                f"the network gives another {shown!r} when it is called twice with the same inputs: it draws random "
+                "numbers (functional.dropout without training=False?) or keeps state; an export must be deterministic"
+            )

@@ -1,0 +1,118 @@
+"""A graph in the form that the passes expect, at every level of its control flow."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+
+import onnx_ir as ir
+from onnx_ir.passes import common as passes
+
+from eetoolkit_exporters.capturing.shapes import infer_shapes as infer
+from eetoolkit_exporters.capturing.shapes import subgraphs
+from eetoolkit_runtime.errors import ExportError
+
+_SEQUENCES = {
+    "SequenceConstruct", "SequenceEmpty", "SequenceInsert", "SequenceErase", "SequenceMap", "SplitToSequence",
+    "Optional",
+}  # fmt: skip
+
+
+def tidy(model: ir.Model, *, infer_shapes: bool) -> ir.Model:
+    """Returns the model with functions inlined, constants and weights as initializers of the top graph, unused nodes
+    gone, every node's opset written on it, nodes in topological order, and names unique over all levels.
+
+    Raises:
+        ExportError: A graph that has no valid order, or functions that call each other for ever.
+    """  # noqa: D205 - one sentence
+    logger = logging.getLogger("onnx_ir")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        steps = [passes.RemoveInitializersFromInputsPass(), passes.InlinePass(), passes.TopologicalSortPass()]
+        model = ir.passes.Sequential(*steps)(model).model
+        _copy_constant_outputs(model)
+        _detach_unused(model.graph)
+        steps = [
+            passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+            passes.LiftSubgraphInitializersToMainGraphPass(),
+            passes.RemoveUnusedNodesPass(),
+            passes.NameFixPass(),
+        ]
+        model = ir.passes.Sequential(*steps)(model).model
+        _name(model.graph)
+        if infer_shapes:
+            infer(model)
+    except Exception as error:
+        raise ExportError(f"the graph cannot be read: {error}") from error
+    finally:
+        logger.setLevel(level)
+    for node in model.graph.all_nodes():
+        if node.op_type in _SEQUENCES:
+            for value in node.outputs:  # onnx_ir reads the inferred type as a tensor's
+                value.type, value.shape = None, None
+        node.version = model.opset_imports.get(node.domain, 1)
+    return model
+
+
+def _copy_constant_outputs(model: ir.Model) -> None:
+    """Puts an Identity between a constant or an initializer and a graph's output that it is.
+
+    A branch may return a constant; as an initializer of the top graph it would not be the branch's own.
+    """
+    for graph in model.graphs():
+        for index, value in enumerate(graph.outputs):
+            producer = value.producer()
+            constant = producer is not None and producer.op_type == "Constant" and producer.domain == ""
+            if constant or (graph is not model.graph and value.is_initializer()):
+                node = ir.Node("", "Identity", [value])
+                copy = node.outputs[0]
+                copy.name, copy.type, copy.shape = f"{value.name}_copy", value.type, value.shape
+                graph.append(node)
+                graph.outputs[index] = copy
+
+
+def _detach_unused(graph: ir.Graph) -> None:
+    """Makes nodes that nothing uses let go of what their subgraphs capture: the pass that removes them does not."""
+    outputs = set(graph.outputs)
+    for node in reversed(graph):
+        inner = list(subgraphs(node))
+        if any(value.uses() or value in outputs for value in node.outputs):
+            for subgraph in inner:
+                _detach_unused(subgraph)
+            continue
+        for unused in (unused for subgraph in inner for unused in subgraph.all_nodes()):
+            for index in range(len(unused.inputs)):
+                unused.replace_input_with(index, None)
+        graph.remove(node, safe=True)
+
+
+def level_values(graph: ir.Graph) -> Iterator[ir.Value]:
+    """Yields every value of a graph and of the graphs in it: inputs, initializers, what nodes make."""
+    yield from dict.fromkeys((*graph.inputs, *graph.initializers.values()))
+    for node in graph:
+        yield from node.outputs
+        for subgraph in subgraphs(node):
+            yield from level_values(subgraph)
+
+
+def _name(graph: ir.Graph) -> None:
+    """Makes the names of values, and of nodes, unique over all levels; `NameFixPass` lets two branches share one."""
+    first = (*graph.inputs, *graph.outputs, *graph.initializers.values())
+    _make_unique(dict.fromkeys((*first, *level_values(graph))))
+    _make_unique(graph.all_nodes())
+
+
+def _make_unique(named: Iterable[ir.Value | ir.Node]) -> None:
+    numbers: dict[str, int] = {}
+    taken: set[str] = set()
+    for thing in named:
+        if not thing.name:
+            continue
+        base = name = thing.name
+        while name in taken:
+            numbers[base] = numbers.get(base, 1) + 1
+            name = f"{base}_{numbers[base]}"
+        if name != base:
+            thing.name = name
+        taken.add(name)

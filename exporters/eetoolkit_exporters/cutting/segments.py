@@ -1,0 +1,146 @@
+"""Blocks as segments: what each reads and writes, and the nodes that it really needs."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from eetoolkit_exporters.capturing.capture import NetworkExit
+from eetoolkit_exporters.cutting.blocks import Block, live_before, needs, reachable
+
+_CONSTANT_VALUES = 64  # a constant of more values that a slot takes is made by a node, not written into the manifest
+
+
+@dataclass(frozen=True)
+class CutSegment:
+    """A stretch of the network that becomes one ONNX graph, or only moves.
+
+    Attributes:
+        name: What the plan calls it.
+        nodes: Its nodes, in topological order.
+        initializers: The weights and constants that they use.
+        reads: Values that they use and earlier segments or the caller make.
+        outputs: Values that they make and slots take.
+        writes: For each slot that is set, the output, slot or initializer that it takes.
+        exit: The exit at its end.
+        on: The value that decides which of `to` is next.
+        to: The segments that may be next.
+        max_visits: How often it may run in one call.
+    """
+
+    name: str
+    nodes: tuple[ir.Node, ...]
+    initializers: tuple[ir.Value, ...]
+    reads: tuple[ir.Value, ...]
+    outputs: tuple[ir.Value, ...]
+    writes: dict[ir.Value, ir.Value]
+    exit: NetworkExit | None
+    on: ir.Value | None
+    to: tuple[str, ...]
+    max_visits: int | None
+
+
+def segments_of(start: Block, shapes: Collection[ir.Node] = ()) -> list[CutSegment]:
+    """Returns the blocks as segments, in the order in which they run, the first one first.
+
+    Args:
+        start: The first block.
+        shapes: Nodes that only look at the inputs' shapes; every segment computes for itself what it needs of these, so
+            that no tensor between segments depends on the number of rows.
+    """
+    blocks = reachable(start)
+    for block in blocks:
+        _name_constants(block)
+    for block in blocks:
+        _add_shapes(block, shapes)
+    live = live_before(blocks)
+    names = {block: f"segment{number}" for number, block in enumerate(blocks)}
+    return [_segment(block, names, live) for block in blocks]
+
+
+def _segment(block: Block, names: dict[Block, str], live: dict[Block, set[ir.Value]]) -> CutSegment:
+    after = block.observed.union(*(live[other] for other in block.to))
+    writes = {slot: source for slot, source in block.writes.items() if slot in after and slot is not source}
+    made = block.made
+    writes |= {value: value for value in after if value in made and value not in writes}
+    outputs = list(dict.fromkeys(source for source in writes.values() if source in made))
+    nodes = _needed(block.nodes, outputs)
+    own = {value for node in nodes for value in node.outputs}
+    used = dict.fromkeys(value for node in nodes for value in needs(node) if value not in own)
+    order = {value: index for index, value in enumerate(value for node in nodes for value in node.outputs)}
+    outputs.sort(key=order.__getitem__)
+    return CutSegment(
+        names[block],
+        tuple(nodes),
+        tuple(value for value in used if value.is_initializer()),
+        tuple(value for value in used if not value.is_initializer()),
+        tuple(outputs),
+        dict(sorted(writes.items(), key=lambda item: (order.get(item[1], -1), str(item[0].name)))),
+        block.exit,
+        block.on,
+        tuple(names[other] for other in block.to),
+        block.max_visits,
+    )
+
+
+def _needed(nodes: Iterable[ir.Node], outputs: Iterable[ir.Value]) -> list[ir.Node]:
+    """Returns the nodes that `outputs` depend on, in their order."""
+    wanted = set(outputs)
+    kept = []
+    for node in reversed(list(nodes)):
+        if not wanted.isdisjoint(node.outputs):
+            kept.append(node)
+            wanted.update(needs(node))
+    return kept[::-1]
+
+
+def _name_constants(block: Block) -> None:
+    """Makes a node's output of every initializer that the manifest cannot hold, or that decides."""
+    for slot, source in list(block.writes.items()):
+        if source.is_initializer() and not small_constant(source):
+            block.writes[slot] = _copy(block, source)
+    if block.on is not None and block.on.is_initializer():
+        block.on = _copy(block, block.on)
+
+
+def _copy(block: Block, value: ir.Value) -> ir.Value:
+    version = next((node.version for node in block.nodes), None) or 20
+    node = ir.Node("", "Identity", [value], version=version)
+    copy = node.outputs[0]
+    copy.name, copy.type, copy.shape = f"{value.name}_copy", value.type, value.shape
+    block.nodes = [*block.nodes, node]
+    return copy
+
+
+def small_constant(value: ir.Value) -> bool:
+    """Returns whether an initializer is small and plain enough to stand in the manifest."""
+    tensor = value.const_value
+    if tensor is None or tensor.size > _CONSTANT_VALUES or tensor.dtype not in _PLAIN:
+        return False
+    return bool(np.isfinite(tensor.numpy()).all())
+
+
+_PLAIN = {
+    ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL, ir.DataType.UINT8,
+    ir.DataType.INT8, ir.DataType.INT16, ir.DataType.UINT16, ir.DataType.UINT32,
+}  # fmt: skip
+
+
+def _add_shapes(block: Block, shapes: Collection[ir.Node]) -> None:
+    """Adds the shape nodes that the block's nodes need, in front."""
+    own = set(block.nodes)
+    needed: dict[ir.Node, None] = {}
+
+    def add(node: ir.Node) -> None:
+        for value in needs(node):
+            producer = value.producer()
+            if producer is not None and producer in shapes and producer not in own and producer not in needed:
+                add(producer)
+                needed[producer] = None
+
+    for node in block.nodes:
+        add(node)
+    block.nodes = [*needed, *(node for node in block.nodes)]

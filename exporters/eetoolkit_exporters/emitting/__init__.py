@@ -1,0 +1,1 @@
+"""Segments as files, golden samples and the manifest."""

@@ -1,0 +1,301 @@
+"""Segments, weights, golden samples and the manifest, written to a staging folder."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from eetoolkit_exporters.capturing.capture import Network
+from eetoolkit_exporters.capturing.source import Array
+from eetoolkit_exporters.cutting.blocks import exit_values
+from eetoolkit_exporters.cutting.fixed_shapes import Fixed, fixed_shapes
+from eetoolkit_exporters.cutting.segments import CutSegment
+from eetoolkit_exporters.cutting.work import count_work
+from eetoolkit_exporters.emitting.graphs import segment_model
+from eetoolkit_exporters.emitting.layout import keep_blocked
+from eetoolkit_exporters.emitting.peephole import simplify
+from eetoolkit_exporters.emitting.weights import WeightFiles
+from eetoolkit_runtime.errors import ExportError
+from eetoolkit_runtime.golden import Sample, write_golden
+from eetoolkit_runtime.inputs import BATCH
+from eetoolkit_runtime.plan import (
+    FORMAT,
+    VERSION,
+    Constant,
+    Criterion,
+    Dim,
+    DType,
+    Exit,
+    Fallback,
+    File,
+    Gate,
+    Golden,
+    Goto,
+    Manifest,
+    Next,
+    Preprocess,
+    Segment,
+    Slot,
+    Source,
+    Stop,
+    Switch,
+    TensorSpec,
+)
+from eetoolkit_runtime.store import named_by_content
+
+_DTYPES: dict[ir.DataType, DType] = {
+    ir.DataType.FLOAT: "float32", ir.DataType.DOUBLE: "float64", ir.DataType.FLOAT16: "float16",
+    ir.DataType.INT64: "int64", ir.DataType.INT32: "int32", ir.DataType.INT16: "int16", ir.DataType.INT8: "int8",
+    ir.DataType.UINT64: "uint64", ir.DataType.UINT32: "uint32", ir.DataType.UINT16: "uint16",
+    ir.DataType.UINT8: "uint8", ir.DataType.BOOL: "bool",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Details:
+    """What the manifest says beside the plan."""
+
+    name: str
+    created_with: Mapping[str, str | int]
+    criteria: Mapping[str, Criterion]
+    thresholds: Mapping[str, float]
+    tolerance: float
+    disabled: Collection[str] = ()
+    fallback: Fallback = "last"
+    rows_together: bool = True
+    notes: Sequence[str] = ()
+    labels: tuple[str, ...] | None = None
+    preprocess: Mapping[str, Preprocess] | None = None
+
+
+def emit(
+    network: Network,
+    segments: Sequence[CutSegment],
+    samples: Sequence[Sample],
+    example: Mapping[str, Array],
+    details: Details,
+    folder: Path,
+) -> Manifest:
+    """Writes every file of the bundle but its manifest to `folder`, and returns the manifest.
+
+    Raises:
+        ExportError: A tensor that a device cannot hold, or a batch dimension that is neither dynamic nor 1.
+    """
+    fixed = fixed_shapes(network.graph, segments)
+    segments = [_part_twins(segment, fixed) for segment in segments]
+    names = slot_names(network, segments)
+    symbols = dimensions(network, example)
+    weights = WeightFiles(folder)
+    files: dict[str, File] = {}
+    planned: dict[str, Segment] = {}
+    slots: dict[str, Slot] = {}
+    for segment in segments:
+        title = segment.name
+        outputs = _output_names(segment, names)
+        file: str | None = None
+        mapped: tuple[str, ...] = ()
+        if segment.nodes:
+            model = segment_model(segment, names, outputs)
+            simplify(model)
+            keep_blocked(model)
+            mapped = weights.externalize(model, title)
+            (folder / f"{title}.onnx").write_bytes(ir.to_proto(model).SerializeToString(deterministic=True))
+            file, entry = named_by_content(folder / f"{title}.onnx", title)
+            files[file] = entry
+        slots.update({names[value]: _slot(value, fixed) for value in segment.writes})
+        planned[title] = Segment(
+            model=file,
+            weights=mapped,
+            reads={names[value]: names[value] for value in segment.reads},
+            writes={names[slot]: _source(value, names, outputs) for slot, value in segment.writes.items()},
+            exit=_exit(segment, names, details),
+            next=_next(segment, names),
+            max_visits=segment.max_visits,
+            work=count_work(segment.nodes, segment.initializers, symbols) if segment.nodes else None,
+        )
+    write_golden(folder / "golden.npz", samples)
+    golden, files[golden] = named_by_content(folder / "golden.npz", "golden")
+    inputs = tuple(_spec(str(value.name), value) for value in _inputs(network))
+    last = next(segment.exit for segment in segments if not segment.to and segment.exit is not None)
+    return Manifest(
+        format=FORMAT,
+        version=VERSION,
+        name=details.name,
+        created_with=dict(details.created_with),
+        inputs=inputs,
+        outputs=tuple(_spec(name, value) for name, value in last.outputs.items()),
+        preprocess=dict(details.preprocess or {}),
+        labels=details.labels,
+        slots=slots,
+        constants=_constants(network, segments, names),
+        batch=None if details.rows_together and any(BATCH in spec.shape for spec in inputs) else 1,
+        start=segments[0].name,
+        fallback=details.fallback,
+        segments=planned,
+        files={**files, **weights.files},
+        golden=Golden(file=golden, tolerance=details.tolerance),
+        notes=tuple(details.notes),
+    )
+
+
+def _part_twins(segment: CutSegment, fixed: Fixed) -> CutSegment:
+    """Gives slots that one output feeds but whose shapes are declared otherwise an output each."""
+    first: dict[ir.Value, Slot] = {}
+    nodes, writes = list(segment.nodes), dict(segment.writes)
+    for slot, source in segment.writes.items():
+        if source in segment.outputs and first.setdefault(source, _slot(slot, fixed)) != _slot(slot, fixed):
+            node = ir.Node("", "Identity", [source], version=segment.nodes[-1].version)
+            copy = writes[slot] = node.outputs[0]
+            copy.name, copy.type, copy.shape = f"{slot.name}_twin", source.type, source.shape
+            nodes.append(node)
+    outputs = dict.fromkeys([*segment.outputs, *(v for v in writes.values() if v not in segment.writes.values())])
+    return dataclasses.replace(segment, nodes=tuple(nodes), outputs=tuple(outputs), writes=writes)
+
+
+def _source(value: ir.Value, names: Mapping[ir.Value, str], outputs: Mapping[ir.Value, str]) -> Source:
+    if value in outputs:
+        return Source(output=outputs[value])
+    return Source(constant=names[value]) if value.is_initializer() else Source(slot=names[value])
+
+
+def _output_names(segment: CutSegment, names: Mapping[ir.Value, str]) -> dict[ir.Value, str]:
+    """Names the graph's outputs by the first slot that takes each, unless an input has that name."""
+    taken = {names[value] for value in segment.reads}
+    found: dict[ir.Value, str] = {}
+    for slot, source in segment.writes.items():
+        if source in segment.outputs and source not in found:
+            name = names[slot]
+            while name in taken:
+                name = f"{name}_next"
+            taken.add(name)
+            found[source] = name
+    return found
+
+
+def _next(segment: CutSegment, names: Mapping[ir.Value, str]) -> Next:
+    match segment.to, segment.on:
+        case (), _:
+            return Stop()
+        case (name,), None:
+            return Goto(segment=name)
+        case (then, otherwise), ir.Value() as on if on.dtype == ir.DataType.BOOL:
+            return Gate(on=names[on], then=then, otherwise=otherwise)
+        case cases, ir.Value() as on:
+            return Switch(on=names[on], cases=cases)
+        case _:
+            raise ExportError(f"segment {segment.name!r}: nothing decides between {', '.join(segment.to)}")
+
+
+def _constants(network: Network, segments: Sequence[CutSegment], names: Mapping[ir.Value, str]) -> dict[str, Constant]:
+    """Returns what tuning may change, and the constants that slots take."""
+    found = {
+        name: Constant(
+            dtype=_DTYPES[ir.DataType.from_numpy(array.dtype)], shape=array.shape, data=tuple(array.ravel().tolist())
+        )
+        for name, array in network.constants.items()
+    }
+    for segment in segments:
+        for value in segment.writes.values():
+            if value.is_initializer() and value.const_value is not None and value.dtype is not None:
+                array = value.const_value.numpy()
+                data = tuple(array.ravel().tolist())
+                found[names[value]] = Constant(dtype=_DTYPES[value.dtype], shape=array.shape, data=data)
+    return found
+
+
+def _inputs(network: Network) -> list[ir.Value]:
+    return [value for value in network.graph.inputs if value.name not in network.constants]
+
+
+def _exit(segment: CutSegment, names: Mapping[ir.Value, str], details: Details) -> Exit | None:
+    exit_ = segment.exit
+    if exit_ is None:
+        return None
+    for name, value in exit_.outputs.items():
+        leading = value.shape[0] if value.shape is not None and len(value.shape) else None
+        if isinstance(leading, int) and leading != 1:
+            raise ExportError(
+                f"exit {exit_.name!r}: output {name!r} has shape {value.shape}; its leading dimension must be "
+                "the batch, dynamic or 1"
+            )
+    if exit_.confidence is None:
+        raise ExportError(f"exit {exit_.name!r} has no confidence")
+    last = not segment.to
+    return Exit(
+        name=exit_.name,
+        outputs={name: names[value] for name, value in exit_.outputs.items()},
+        criterion=details.criteria[exit_.name],
+        confidence=names[exit_.confidence],
+        threshold=None if last else details.thresholds[exit_.name],
+        enabled=last or exit_.name not in details.disabled,
+    )
+
+
+def slot_names(network: Network, segments: Sequence[CutSegment]) -> dict[ir.Value, str]:
+    """Names every value that crosses a boundary: an exit's by the exit, others as the graph calls them."""
+    names: dict[ir.Value, str] = {value: str(value.name) for value in network.graph.inputs}
+    taken = set(names.values()) | set(network.graph.initializers)
+
+    def add(value: ir.Value, stem: str) -> None:
+        if value in names:
+            return
+        name, number = stem, 1
+        while name in taken:
+            number += 1
+            name = f"{stem}_{number}"
+        taken.add(name)
+        names[value] = name
+
+    for segment in segments:
+        if segment.exit is not None:
+            for output, value in segment.exit.outputs.items():
+                add(value, f"{segment.exit.name}_{output}")
+            for value in exit_values(segment.exit):
+                add(value, f"{segment.exit.name}_confidence")
+    for segment in segments:
+        for slot, source in segment.writes.items():
+            add(slot, str(slot.name))
+            if source.is_initializer():
+                add(source, f"{source.name}_constant")
+    return names
+
+
+def _slot(value: ir.Value, fixed: Fixed) -> Slot:
+    spec = _spec(str(value.name), value)
+    if value in fixed.shapes:
+        shape: tuple[Dim, ...] = tuple(
+            dim if dim is not None else f"{value.name}_{axis}" for axis, dim in enumerate(spec.shape)
+        )
+    else:
+        shape = tuple(dim if isinstance(dim, int) else None for dim in spec.shape)
+        if None not in shape:  # it takes tensors whose shapes depend on data
+            shape = (None,) * len(shape)
+    return Slot(dtype=spec.dtype, shape=shape)
+
+
+def _spec(name: str, value: ir.Value) -> TensorSpec:
+    if value.dtype not in _DTYPES or not isinstance(value.type, ir.TensorType):
+        what = value.type if value.type is not None else "a Sequence or Optional"
+        raise ExportError(
+            f"the tensor {value.name!r} crosses between segments as {what}, which numpy and a device cannot hold"
+        )
+    if value.shape is None:
+        raise ExportError(f"the tensor {value.name!r} crosses between segments without a known number of dimensions")
+    dims: list[Dim] = [dim if isinstance(dim, int) else dim.value for dim in value.shape]
+    return TensorSpec(name=name, dtype=_DTYPES[value.dtype], shape=tuple(dims))
+
+
+def dimensions(network: Network, example: Mapping[str, Array]) -> dict[str, int]:
+    """Returns the sizes of the dynamic dimensions in the example, one row of it."""
+    symbols: dict[str, int] = {}
+    for value in _inputs(network):
+        if value.shape is not None:
+            for dim, size in zip(value.shape, np.shape(example[str(value.name)]), strict=True):
+                if not isinstance(dim, int) and dim.value is not None:
+                    symbols[dim.value] = size
+    return symbols | ({BATCH: 1} if BATCH in symbols else {})

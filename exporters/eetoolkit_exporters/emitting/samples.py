@@ -1,0 +1,228 @@
+"""Golden samples: real inputs, and what the source framework computes for every exit."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from eetoolkit_exporters.capturing.source import Array, ExitSpec, Source, choose_exits, open_source, to_array
+from eetoolkit_exporters.judging.choices import CriterionSpec, bind, functions_of
+from eetoolkit_exporters.judging.criteria import LABEL, verdict
+from eetoolkit_runtime.bundle import Bundle, load
+from eetoolkit_runtime.errors import ExportError, InputError
+from eetoolkit_runtime.golden import Sample, Visit, read_golden
+from eetoolkit_runtime.inputs import BATCH
+from eetoolkit_runtime.plan import Criterion
+from eetoolkit_runtime.verify import DEFAULT_TOLERANCE
+
+MAX_SAMPLES = 8  # enough to meet every exit in practice, small enough to ship
+
+
+def golden_samples(
+    source: Source,
+    batched: Collection[str],
+    exits: Mapping[str, Mapping[str, str]],
+    criteria: Mapping[str, Criterion],
+    inputs: Any,
+    order: Sequence[str],
+) -> list[Sample]:
+    """Returns up to 8 rows of `inputs` (None: the example), each with every exit's values from the source.
+
+    Raises:
+        ExportError: Inputs that the network does not take.
+    """
+    arrays = source.inputs if inputs is None else by_name(source, inputs)
+    rows = rows_of(arrays, batched)[: 2 * MAX_SAMPLES]
+    return _clear([_judged(source, row, exits, criteria, order) for row in rows])[:MAX_SAMPLES]
+
+
+def reference(
+    source: Source,
+    row: Mapping[str, Array],
+    exits: Mapping[str, Mapping[str, str]],
+    criteria: Mapping[str, Criterion],
+    order: Sequence[str],
+) -> Sample:
+    """Returns what the source gives for one row, the confidences and answers by the criteria in numpy.
+
+    Args:
+        source: The network in its own framework.
+        row: Its inputs.
+        exits: For each exit, its outputs' names in the answer and in the source.
+        criteria: For each exit its criterion, with numbers and not the names of constants (`choices.bind`).
+        order: The exits as a row meets them.
+
+    Raises:
+        ExportError: Outputs of several rows.
+    """
+    return _judged(source, row, exits, criteria, order)[0]
+
+
+def _judged(
+    source: Source,
+    row: Mapping[str, Array],
+    exits: Mapping[str, Mapping[str, str]],
+    criteria: Mapping[str, Criterion],
+    order: Sequence[str],
+) -> tuple[Sample, float]:
+    """Returns a sample, and how far its closest discrete decision is from going the other way."""
+    visits: list[Visit] = []
+    returned: list[tuple[Mapping[str, Array], Criterion]] = []
+    closest = np.inf
+    for name, outputs in _met(source, row, exits, order):
+        seen: list[tuple[Mapping[str, Array], Criterion]] = [(outputs, criteria[name])]
+        if name not in source.marked:
+            returned += seen
+            seen = returned
+        says = verdict(seen)
+        if says.confidence.size != 1:
+            raise ExportError(f"exit {name!r}: one row of inputs gives {says.confidence.size} rows of outputs")
+        visits.append(Visit(name, says.outputs, float(np.float32(says.confidence.item()))))
+        closest = min(closest, float(says.margin.item()))
+    return Sample(dict(row), tuple(visits)), closest
+
+
+def _met(
+    source: Source, row: Mapping[str, Array], exits: Mapping[str, Mapping[str, str]], order: Sequence[str]
+) -> Iterator[tuple[str, dict[str, Array]]]:
+    """Yields the chosen exits that a row meets, with their outputs: marked ones as they are met, then in `order`."""
+    found: dict[str, Array] = {}
+    for own, arrays in source.run_visits(row):
+        flat = {source.exits[own][output]: array for output, array in arrays.items()}
+        if own not in source.marked:
+            found |= flat
+            continue
+        for name in order:
+            if set(exits[name].values()) <= flat.keys():
+                yield name, {output: flat[key] for output, key in exits[name].items()}
+    for name in order:
+        if set(exits[name].values()) <= found.keys():
+            yield name, {output: found[key] for output, key in exits[name].items()}
+
+
+def _clear(samples: Sequence[tuple[Sample, float]]) -> list[Sample]:
+    """Returns the samples of which nothing discrete (an argmax, a member's threshold) hangs on rounding; else all.
+
+    There either outcome is right, and a device that finds the other one is not to blame.
+    """
+    clear = [sample for sample, margin in samples if margin > DEFAULT_TOLERANCE]
+    return clear or [sample for sample, _ in samples]
+
+
+def by_name(source: Source, inputs: Any) -> dict[str, Array]:
+    """Returns inputs in any of the forms that a user may give them, by name.
+
+    Raises:
+        ExportError: A wrong number or wrong names.
+    """
+    if isinstance(inputs, Mapping):
+        if set(inputs) != set(source.inputs):
+            raise ExportError(f"golden inputs are {sorted(inputs)}, expected {', '.join(source.inputs)}")
+        values = [inputs[name] for name in source.inputs]
+    else:
+        values = list(inputs) if isinstance(inputs, tuple | list) else [inputs]
+    if len(values) != len(source.inputs):
+        raise ExportError(f"got {len(values)} golden inputs, expected {len(source.inputs)}: {', '.join(source.inputs)}")
+    found = {}
+    for (name, example), value in zip(source.inputs.items(), values, strict=True):
+        array = to_array(value)
+        found[name] = array.astype(np.float32) if array.dtype == np.float64 and example.dtype == np.float32 else array
+    return found
+
+
+def rows_of(arrays: Mapping[str, Array], batched: Collection[str]) -> list[dict[str, Array]]:
+    """Splits the `batched` inputs along their leading dimension; the others go to every row.
+
+    Raises:
+        ExportError: Inputs of different numbers of rows, or of none.
+    """
+    counts = {name: len(arrays[name]) for name in batched}
+    if len(set(counts.values())) > 1:
+        shown = ", ".join(f"{name} has {count}" for name, count in counts.items())
+        raise ExportError(f"the inputs differ in their number of rows: {shown}")
+    if 0 in counts.values():
+        raise ExportError("the inputs have no rows; pass one or more, the golden samples are made of them")
+    return [
+        {name: array[row : row + 1] if name in counts else array for name, array in arrays.items()}
+        for row in range(max(counts.values(), default=1))
+    ]
+
+
+def source_samples(
+    bundle: str | os.PathLike[str] | Bundle,
+    model: Any,
+    *,
+    inputs: Any = None,
+    exits: ExitSpec | None = None,
+    fresh: int = 8,
+    seed: int = 0,
+    criterion: CriterionSpec | None = None,
+) -> list[Sample]:
+    """Returns the bundle's golden samples, and what `model` gives for `inputs` and for `fresh` random rows.
+
+    Rows of which something discrete hangs on rounding (`criteria.Verdict.margin`) are left out.
+
+    Args:
+        bundle: A `Bundle` or its path.
+        model: What was exported.
+        inputs: Further real inputs, any number of rows.
+        exits: As it was given to `export`.
+        fresh: How many random rows.
+        seed: Their seed.
+        criterion: As it was given to `export`; needed only for custom criteria, of which a bundle has the names alone.
+
+    Raises:
+        ExportError: The model lacks an exit of the bundle or does not take its inputs; a custom criterion is missing.
+        InputError: The bundle has no golden samples to draw from.
+    """
+    opened = load(bundle)
+    golden = read_golden(opened)
+    if not golden:
+        raise InputError("verify: the bundle has no golden samples to draw random inputs from")
+    names = [spec.name for spec in opened.manifest.inputs]
+    source = _reopen(model, golden[0].inputs, names)
+    chosen = choose_exits(source, exits)
+    if missing := set(opened.exits) - set(chosen):
+        raise ExportError(f"the model has no exits {sorted(missing)}; it has {', '.join(chosen)}")
+    for name in opened.exits:
+        added = {LABEL} if opened.exits[name].criterion.kind == "vote" else set()
+        if set(chosen[name]) != set(opened.exits[name].outputs) - added:
+            raise ExportError(
+                f"exit {name!r}: the model's outputs are {', '.join(chosen[name])}, the bundle's "
+                f"{', '.join(opened.exits[name].outputs)}; pass the `exits` of the export"
+            )
+    batched = [spec.name for spec in opened.manifest.inputs if spec.shape and spec.shape[0] in (BATCH, 1)]
+    rows = rows_of(by_name(source, inputs), batched) if inputs is not None else []
+    rng = np.random.default_rng(seed)
+    rows += [{name: _like([s.inputs[name] for s in golden], rng) for name in names} for _ in range(fresh)]
+    functions = functions_of(criterion)
+    criteria = {
+        name: bind(exit_.criterion, opened.manifest.constants, functions) for name, exit_ in opened.exits.items()
+    }
+    order = list(opened.exits)
+    return [*golden, *_clear([_judged(source, row, chosen, criteria, order) for row in rows])]
+
+
+def _reopen(model: Any, example: Mapping[str, Array], names: Sequence[str]) -> Source:
+    """Opens a source by the bundle's input names where it knows them, else in the bundle's order."""
+    with contextlib.suppress(ExportError):  # the names may not be the model's own: `input_names`, or `*args`
+        return open_source(model, dict(example))
+    return open_source(model, tuple(example[name] for name in names), names)
+
+
+def _like(golden: Sequence[Array], rng: np.random.Generator) -> Array:
+    """Draws an array of the first one's shape and dtype, with the mean, spread or range of all."""
+    first, flat = golden[0], np.concatenate([array.ravel() for array in golden])
+    if first.dtype == bool:
+        mask: Array = rng.random(first.shape) < flat.mean()
+        return mask
+    if first.dtype.kind in "iu":
+        low, high = int(flat.min()), int(flat.max())
+        integers: Array = rng.integers(low, high, first.shape, endpoint=True).astype(first.dtype)
+        return integers
+    drawn: Array = np.asarray(rng.normal(flat.mean(), flat.std() or 1.0, first.shape), first.dtype)
+    return drawn

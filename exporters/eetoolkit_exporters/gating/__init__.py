@@ -1,0 +1,1 @@
+"""Blended gates, proved hard, as `If` nodes with their work inside."""

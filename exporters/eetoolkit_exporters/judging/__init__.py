@@ -1,0 +1,1 @@
+"""Each exit's criterion as ONNX nodes, and in numpy as the reference."""

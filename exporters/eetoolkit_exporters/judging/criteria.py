@@ -1,0 +1,283 @@
+"""The criteria in plain numpy: the reference that `judge`'s ONNX nodes and the golden samples are measured against.
+
+Every row is judged by itself. NaN, or an infinity that leaves no distribution, gives NaN, which never fires.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from eetoolkit_exporters.capturing.source import LOGITS
+from eetoolkit_exporters.judging.custom import evaluate
+from eetoolkit_runtime.errors import ExportError
+from eetoolkit_runtime.plan import COUNTED_KINDS, Criterion, CriterionKind
+
+Array = npt.NDArray[Any]
+Seen = Sequence[tuple[Mapping[str, Array], Criterion]]
+"""The exits that a row has met: what each gave, and its criterion with numbers in place of constants' names."""
+
+ENSEMBLES = frozenset({"mean_ensemble", "geometric_ensemble"})
+STATEFUL = frozenset({"patience", "vote"}) | ENSEMBLES
+COMBINED = frozenset({"all_of", "any_of", "at_least"})
+
+LABEL = "label"
+"""The output that `vote` adds: the class voted for, int64 of shape (batch,); -1 where no exit could vote."""
+FLOOR = -1e30
+"""The least log p in an ensemble: finite, so that a weight of 0 silences it and sums of several stay finite."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What an exit answers and how sure it is.
+
+    Attributes:
+        outputs: The answer, by name.
+        confidence: Shape (batch,), float64.
+        margin: Shape (batch,): how far the nearest discrete decision behind the confidence (an argmax, a comparison) is
+            from going the other way, relative to the largest score above 1; infinity where there is none.
+    """
+
+    outputs: dict[str, Array]
+    confidence: Array
+    margin: Array
+
+
+def verdict(seen: Seen) -> Verdict:
+    """Returns what the last of the exits in `seen` says; what came before it matters to the criteria with state.
+
+    The formulas, with p = softmax(z / T), exits j = 0..k met so far, and C classes:
+
+    - `max_prob`, `entropy`, `margin`: see `confidence`.
+    - `patience` (PABEE, arXiv 2006.04152, section 3.2): the number of exits in a row, up to this one, whose argmax is
+      that of the exit before; in regression, whose answer is closer than tau to it.
+    - `vote`: votes of the most voted class over k + 1 (voting of internal classifiers, Sun et al., arXiv 2105.13792);
+      the answer's `label` is that class, among equals the one voted for last. The first exit always agrees with itself.
+    - `mean_ensemble`: m = 1 / (k + 1) sum p_j, the confidence is max m and the answer log m (Wisdom of Committees,
+      arXiv 2012.01988, section 3).
+    - `geometric_ensemble`: q = sum w_j log p_j + b, the confidence is max softmax(q) and the answer q (Zero Time Waste,
+      arXiv 2106.05409, section 3.2).
+    - `learned`: an output of the exit, or 1 less it (BERxiT, section 3.2; JEI-DNN).
+    - `all_of`, `any_of`, `at_least`: the share of the members whose confidence reaches their threshold.
+    - `custom`: the user's function.
+
+    Raises:
+        ExportError: An exit without class scores, or a custom function that fails.
+    """
+    outputs, criterion = seen[-1]
+    found, margin = _judge(criterion, seen)
+    answer = dict(outputs)
+    if criterion.kind == "vote":
+        answer[LABEL] = _label(_chain(criterion, seen))
+    elif criterion.kind in ENSEMBLES:
+        answer[class_output(criterion, tuple(outputs))] = _ensemble(criterion, seen).astype(np.float32)
+    return Verdict(answer, found, margin)
+
+
+def confidence(scores: Array, criterion: Criterion, temperature: float = 1.0) -> Array:
+    """Returns one confidence per row, float64 of shape (batch,), higher is surer.
+
+    With p = softmax(z / T) over C classes: `max_prob` is max p (SDN, arXiv 1810.07052; MSDNet, arXiv 1703.09844),
+    `entropy` is 1 - H(p) / ln C with H in nats (the H < t of BranchyNet, arXiv 1709.01686, and DeeBERT, arXiv
+    2004.12993, is the threshold 1 - t / ln C; the u < s of FastBERT, arXiv 2004.02178, is 1 - s), `margin` is the
+    largest p less the second largest (CALM, arXiv 2207.07061, section 3.5). Dense scores are judged per position and
+    reduced by mean or quantile.
+
+    Args:
+        scores: Shape (batch, C, ...), or with the classes at `criterion.axis`.
+        criterion: Which confidence, on which scale.
+        temperature: T.
+    """
+    log_p = _log_p(scores, criterion, temperature)
+    p = np.exp(log_p)
+    if criterion.kind == "margin":
+        two = np.sort(p, axis=-1)[..., -2:]
+        found = two[..., 1] - two[..., 0]
+    elif criterion.kind == "entropy":
+        terms = np.where(p > 0, p * np.where(p > 0, log_p, 0), p)
+        found = 1 + terms.sum(axis=-1) / np.log(p.shape[-1])
+    else:
+        found = p.max(axis=-1)
+    positions = found.reshape(len(found), -1)
+    if criterion.quantile is None:
+        return np.asarray(positions.mean(axis=1))
+    return np.asarray(np.quantile(positions, criterion.quantile, axis=1, method="lower"))
+
+
+def class_output(criterion: Criterion, names: Sequence[str]) -> str:
+    """Returns which of an exit's outputs holds its class scores.
+
+    Raises:
+        ExportError: None is called `logits`, and there are several.
+    """
+    own = criterion.output
+    if own is not None and criterion.kind != "learned":
+        return own
+    left = [name for name in names if name != own]
+    if LOGITS in left:
+        return LOGITS
+    if len(left) != 1:
+        raise ExportError(f"of the outputs {', '.join(names)} none is called {LOGITS!r}, which the criteria read")
+    return left[0]
+
+
+def reading(criterion: Criterion, kind: CriterionKind) -> Criterion:
+    """Returns the criterion that says how an exit's class scores are read by a criterion of `kind` at a later exit.
+
+    It is the exit's own, or a member of it: one of the same kind, else the first that reads class scores.
+    """
+    parts = list(_parts(criterion))
+    same = [part for part in parts if part.kind == kind]
+    return (same or [part for part in parts if part.kind not in COMBINED | {"learned", "custom"}] or parts)[0]
+
+
+def _parts(criterion: Criterion) -> Iterator[Criterion]:
+    yield criterion
+    for member in criterion.members:
+        yield from _parts(member)
+
+
+def _chain(criterion: Criterion, seen: Seen) -> Seen:
+    return [(outputs, reading(other, criterion.kind)) for outputs, other in seen]
+
+
+def _judge(criterion: Criterion, seen: Seen) -> tuple[Array, Array]:
+    """Returns confidence and margin of the last exit by `criterion`, which is its own or a member of it."""
+    outputs = seen[-1][0]
+    match criterion.kind:
+        case "learned":
+            given = np.asarray(outputs[criterion.output or "confidence"], np.float64)
+            found = given.reshape(len(given), -1)[:, 0]
+            found = 1 - found if criterion.invert else found
+        case "custom":
+            found = evaluate(criterion.function, outputs)
+        case "patience":
+            return _patience(criterion, _chain(criterion, seen))
+        case "vote":
+            chain = _chain(criterion, seen)
+            share = _votes(chain).max(axis=1) / len(chain)
+            return np.where(_class_of(*chain[-1]) < 0, np.nan, share), _argmax_margin(chain)
+        case "mean_ensemble" | "geometric_ensemble":
+            found = np.exp(_softmax(_ensemble(criterion, seen)).max(axis=1))
+        case "all_of" | "any_of" | "at_least":
+            return _combine(criterion, seen)
+        case _:
+            scores = outputs[class_output(criterion, tuple(outputs))]
+            found = confidence(scores, criterion, _number(criterion.temperature, 1.0))
+    return found, np.full(len(found), np.inf)
+
+
+def _patience(criterion: Criterion, seen: Seen) -> tuple[Array, Array]:
+    if criterion.tau is None:
+        answers = [_class_of(*exit_) for exit_ in seen]
+        agrees = [now == before for before, now in pairwise(answers)]
+        bad = answers[-1] < 0
+        margin = _argmax_margin(seen)
+    else:
+        tau = np.float32(_number(criterion.tau, 0.0))
+        values = [np.asarray(_class_scores(*exit_), np.float64).reshape(-1) for exit_ in seen]
+        with np.errstate(invalid="ignore"):
+            steps = [abs(now - before) for before, now in pairwise(values)]
+        agrees = [step < tau for step in steps]
+        bad = np.isnan(values[-1])
+        gaps = [np.nan_to_num(abs(step - tau), nan=np.inf, posinf=np.inf) for step in steps]
+        margin = np.min([np.full(len(bad), np.inf), *gaps], axis=0)
+    count = np.zeros(len(bad))
+    for agree in agrees:
+        count = np.where(agree, count + 1, 0)
+    return np.where(bad, np.nan, count), margin if len(seen) > 1 else np.full(len(bad), np.inf)
+
+
+def _combine(criterion: Criterion, seen: Seen) -> tuple[Array, Array]:
+    fired, margins = [], []
+    for member in criterion.members:
+        found, margin = _judge(member, seen)
+        limit = np.float32(_number(member.threshold, np.nan))
+        fired.append(found.astype(np.float32) >= limit)
+        margins.append(margin)
+        if member.kind not in COUNTED_KINDS:
+            margins.append(np.nan_to_num(abs(found - limit), nan=np.inf))
+    share = np.mean(fired, axis=0, dtype=np.float64)
+    return np.asarray(share), np.asarray(np.min(margins, axis=0))
+
+
+def _class_scores(outputs: Mapping[str, Array], criterion: Criterion) -> Array:
+    return np.asarray(outputs[class_output(criterion, tuple(outputs))])
+
+
+def _class_of(outputs: Mapping[str, Array], criterion: Criterion) -> Array:
+    """Returns the argmax, the first among equals, int64 of shape (batch,); -1 where the scores are no distribution."""
+    scores = _class_scores(outputs, criterion)
+    bad = np.isnan(_log_p(scores, criterion, 1.0)).any(axis=-1)
+    return np.where(bad, -1, scores.argmax(axis=1))
+
+
+def _votes(seen: Seen) -> Array:
+    """Returns how many of the exits voted for each class, shape (batch, C)."""
+    classes = _class_scores(*seen[-1]).shape[1]
+    return np.asarray(np.sum([_class_of(*exit_)[:, None] == np.arange(classes) for exit_ in seen], axis=0))
+
+
+def _label(seen: Seen) -> Array:
+    votes = _votes(seen)
+    label = np.full(len(votes), -1)
+    for exit_ in seen:  # the latest vote for a class with the most votes stands
+        voted = _class_of(*exit_)
+        most = votes[np.arange(len(votes)), voted] == votes.max(axis=1)
+        label = np.where((voted >= 0) & most, voted, label)
+    return label
+
+
+def _argmax_margin(seen: Seen) -> Array:
+    gaps = []
+    for exit_ in seen:
+        scores = np.nan_to_num(np.asarray(_class_scores(*exit_), np.float64))
+        two = np.sort(scores, axis=1)[:, -2:]
+        gaps.append((two[:, 1] - two[:, 0]) / np.maximum(1, abs(two).max(axis=1)))
+    return np.asarray(np.min(gaps, axis=0))
+
+
+def _ensemble(criterion: Criterion, seen: Seen) -> Array:
+    """Returns the log of the mean of p, or q, shape (batch, C)."""
+    log_p = np.stack([
+        np.maximum(_log_p(_class_scores(*exit_), exit_[1], _number(exit_[1].temperature, 1.0)), FLOOR)
+        for exit_ in _chain(criterion, seen)
+    ])  # fmt: skip
+    if criterion.kind == "mean_ensemble":
+        with np.errstate(invalid="ignore"):
+            return np.asarray(np.logaddexp.reduce(log_p, axis=0) - np.log(len(seen)))
+    weights = _numbers(criterion.weights, [1 / len(seen)] * len(seen))
+    return np.asarray(np.tensordot(weights, log_p, axes=1) + _numbers(criterion.bias, [0.0]))
+
+
+def _log_p(scores: Array, criterion: Criterion, temperature: float) -> Array:
+    """Returns log softmax(z / T) in float64, the classes at the last axis."""
+    z = np.moveaxis(np.asarray(scores, np.float64), criterion.axis, -1)
+    if criterion.scale == "probs":
+        with np.errstate(divide="ignore"):
+            z = np.log(np.maximum(z, 0))
+    return _softmax(z / temperature)
+
+
+def _softmax(z: Array) -> Array:
+    """Returns log softmax(z) over the last axis."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        z = z - z.max(axis=-1, keepdims=True)
+        return np.asarray(z - np.log(np.exp(z).sum(axis=-1, keepdims=True)))
+
+
+def _number(value: float | str | None, default: float) -> float:
+    if isinstance(value, str):
+        raise ExportError(f"the constant {value!r} has no value here")
+    return default if value is None else float(value)
+
+
+def _numbers(value: Sequence[float] | str | None, default: Sequence[float]) -> Array:
+    if isinstance(value, str):
+        raise ExportError(f"the constant {value!r} has no value here")
+    return np.asarray(default if value is None else value, np.float64)

@@ -1,0 +1,1 @@
+"""A plan written back as one ONNX file."""
