@@ -12,9 +12,9 @@ from gated_graphs import Array, from_text, from_torch, open_all_gates, run, sess
 from gated_networks import IMAGE, NETWORKS
 
 from eetoolkit_exporters.capturing.capture import Network
+from eetoolkit_exporters.capturing.scopes import subgraphs
 from eetoolkit_exporters.gating.blend import GATE, branch_nodes, find_blends, to_if
 from eetoolkit_exporters.gating.hardness import hard_values
-from eetoolkit_exporters.gating.sink import branches
 
 TOLERANCE = 1e-5
 ROWS = np.random.default_rng(0).normal(0, 2, (24, 1, 6)).astype(np.float32)
@@ -96,7 +96,7 @@ def test_a_closed_gate_runs_no_convolution_of_its_block(name: str) -> None:
     """Only the down-sampling shortcut is left on the closed side, or before the gate where both sides use it."""
     graph = exported(name, dynamic_batch=True).graph.clone()
     for gate in open_all_gates(graph):
-        opened, closed = branches(gate)
+        opened, closed = subgraphs(gate)
         assert sum(node.op_type == "Conv" for node in opened) >= 2
         assert all(node.attributes["kernel_shape"].as_ints() == (1, 1) for node in closed if node.op_type == "Conv")
 
@@ -151,7 +151,7 @@ def assert_well_formed(graph: ir.Graph) -> None:
     assert len(set(names)) == len(names)
     assert all(node.version == 20 for node in nodes)
     assert all(value.dtype is not None and value.shape is not None for value in values)
-    assert not any(inner.initializers for node in nodes for inner in branches(node))
+    assert not any(inner.initializers for node in nodes for inner in subgraphs(node))
 
 
 def test_the_experts_of_a_router_are_nested_so_that_one_of_them_runs() -> None:
@@ -167,7 +167,7 @@ def test_the_experts_of_a_router_are_nested_so_that_one_of_them_runs() -> None:
     expected = [run(graph, {"x": row})[0] for row in ROWS]
     gates = open_all_gates(graph)
     assert [gate.graph is graph for gate in gates] == [False, False, True]
-    opened, closed = branches(gates[2])
+    opened, closed = subgraphs(gates[2])
     assert [node.op_type for node in opened] == ["Exp"]
     assert [node for node in closed if node.op_type == "If"] == [gates[1]]
     assert not any(node.op_type in {"Mul", "Add"} for node in graph.all_nodes())
@@ -210,7 +210,7 @@ def test_blends_inside_a_loop_and_a_branch_are_found_and_rewritten_there() -> No
     expected = [run(graph, {"x": row})[0] for row in ROWS]
     (gate,) = open_all_gates(graph)
     assert gate.graph is not graph
-    assert [[node.op_type for node in part] for part in branches(gate)] == [["Sin"], ["Cos"]]
+    assert [[node.op_type for node in part] for part in subgraphs(gate)] == [["Sin"], ["Cos"]]
     assert_well_formed(graph)
     for row, one in zip(ROWS, expected, strict=True):
         np.testing.assert_array_equal(run(graph, {"x": row})[0], one)
@@ -275,7 +275,7 @@ def test_blends_are_priced_without_a_change_as_they_are_after_it() -> None:
     kept = [value for node in graph for value in node.outputs if value.name == "w"]
     assert [[node.outputs[0].name for node in part] for part in branch_nodes([blend], kept)] == [["v"], ["b", "u"]]
     (gate,) = open_all_gates(graph)
-    assert [[node.outputs[0].name for node in part] for part in branches(gate)] == [opened, closed]
+    assert [[node.outputs[0].name for node in part] for part in subgraphs(gate)] == [opened, closed]
 
 
 def test_blends_may_be_rewritten_in_any_order() -> None:

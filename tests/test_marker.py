@@ -17,7 +17,7 @@ import eetoolkit as ee
 from eetoolkit_exporters.capturing import marker
 from eetoolkit_exporters.capturing.capture import Network, capture, check_repeatable
 from eetoolkit_exporters.capturing.marker import watching
-from eetoolkit_exporters.capturing.shapes import subgraphs as ir_subgraphs
+from eetoolkit_exporters.capturing.scopes import subgraphs as ir_subgraphs
 from eetoolkit_exporters.capturing.source import TorchSource, choose_exits, open_source
 
 FAR = 1e6

@@ -13,6 +13,8 @@ from collections.abc import Collection, Iterator, Mapping
 import onnx_ir as ir
 from onnx_ir.passes import common as passes
 
+from eetoolkit_exporters.capturing.scopes import subgraphs
+
 Shapes = Mapping[ir.Value, ir.Shape]
 
 _LENT = 64  # elements; what says a shape or an axis is far smaller
@@ -48,15 +50,6 @@ def _mended(own: ir.Shape, found: ir.Shape | None, symbols: set[str | None]) -> 
         else dim
         for mine, dim in zip(found, own, strict=True)
     )
-
-
-def subgraphs(node: ir.Node) -> Iterator[ir.Graph]:
-    """Yields the branches of an If, the body of a loop or scan."""
-    for attribute in node.attributes.values():
-        if attribute.type == ir.AttributeType.GRAPH:
-            yield attribute.as_graph()
-        elif attribute.type == ir.AttributeType.GRAPHS:
-            yield from attribute.as_graphs()
 
 
 def _values(graph: ir.Graph) -> Iterator[ir.Value]:

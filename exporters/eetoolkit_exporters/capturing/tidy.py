@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 import onnx_ir as ir
 from onnx_ir.passes import common as passes
 
+from eetoolkit_exporters.capturing.scopes import subgraphs
 from eetoolkit_exporters.capturing.shapes import infer_shapes as infer
-from eetoolkit_exporters.capturing.shapes import subgraphs
 from eetoolkit_runtime.errors import ExportError
 
 _SEQUENCES = {
@@ -76,7 +76,7 @@ def _detach_unused(graph: ir.Graph) -> None:
     """Makes nodes that nothing uses let go of what their subgraphs capture: the pass that removes them does not."""
     outputs = set(graph.outputs)
     for node in reversed(graph):
-        inner = list(subgraphs(node))
+        inner = subgraphs(node)
         if any(value.uses() or value in outputs for value in node.outputs):
             for subgraph in inner:
                 _detach_unused(subgraph)

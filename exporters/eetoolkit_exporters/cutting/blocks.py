@@ -7,12 +7,13 @@ are read before any slot is set, so that a loop may swap its states.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
 from eetoolkit_exporters.capturing.capture import NetworkExit
+from eetoolkit_exporters.capturing.scopes import needs
 
 
 @dataclass(eq=False)
@@ -51,36 +52,6 @@ class Block:
 def exit_values(exit_: NetworkExit) -> tuple[ir.Value, ...]:
     """Returns the values that an exit consists of."""
     return (*exit_.outputs.values(), *((exit_.confidence,) if exit_.confidence is not None else ()))
-
-
-def subgraphs(node: ir.Node) -> Iterator[ir.Graph]:
-    """Yields the graphs in a node's attributes."""
-    for attr in node.attributes.values():
-        if attr.type == ir.AttributeType.GRAPH:
-            yield attr.as_graph()
-        elif attr.type == ir.AttributeType.GRAPHS:
-            yield from attr.as_graphs()
-
-
-def needs(node: ir.Node) -> list[ir.Value]:
-    """Returns the values that a node reads, those captured by its subgraphs included, initializers too."""
-    values = dict.fromkeys(value for value in node.inputs if value is not None)
-    if not node.attributes:
-        return list(values)
-    for graph in subgraphs(node):
-        values.update(dict.fromkeys(captured(graph)))
-    return list(values)
-
-
-def captured(graph: ir.Graph) -> list[ir.Value]:
-    """Returns the values from outside that a subgraph reads or hands on as its outputs."""
-    own = {*graph.inputs, *graph.initializers.values()}
-    found: dict[ir.Value, None] = {}
-    for node in graph:
-        found.update(dict.fromkeys(value for value in needs(node) if value not in own))
-        own.update(node.outputs)
-    found.update(dict.fromkeys(value for value in graph.outputs if value not in own))
-    return list(found)
 
 
 def reachable(start: Block) -> list[Block]:

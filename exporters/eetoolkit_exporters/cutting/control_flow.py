@@ -7,14 +7,14 @@ also needs a bound on its rounds, so that no plan runs for ever.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
 
-from eetoolkit_exporters.cutting.blocks import subgraphs
+from eetoolkit_exporters.capturing.scopes import subgraphs
 from eetoolkit_exporters.cutting.cut import holds
 from eetoolkit_exporters.cutting.work import count_work
 from eetoolkit_runtime.errors import ExportError
@@ -90,14 +90,14 @@ class _Chooser:
         """Returns why a node is not lowered; None where it is."""
         if not self._lower:
             return "lower_control_flow=False"
-        graphs = list(subgraphs(node))
+        graphs = subgraphs(node)
         return (
             (_against_loop(graphs[0], bound) if node.op_type == "Loop" else None)
             or _against_values(node, graphs)
             or self._against_cost(node, graphs)
         )
 
-    def _against_cost(self, node: ir.Node, graphs: list[ir.Graph]) -> str | None:
+    def _against_cost(self, node: ir.Node, graphs: Sequence[ir.Graph]) -> str | None:
         if self._lower == "always" or any(self._worth(graph) for graph in graphs):
             return None
         adds = max((count_work(_all(graph), [], self._symbols).multiply_adds or 0) for graph in graphs)
@@ -120,7 +120,7 @@ def check_loops_end(graph: ir.Graph) -> None:
     """
     for node in _all(graph):
         if node.op_type == "Loop" and node.domain == "" and node.inputs[0] is None:
-            condition = _same(next(subgraphs(node)).outputs[0])
+            condition = _same(subgraphs(node)[0].outputs[0])
             if condition.const_value is not None and holds(condition):
                 raise ExportError(
                     f"the loop {node.outputs[0].name or node.name!r} never ends: its condition is always true and it "
@@ -152,7 +152,7 @@ def worth(nodes: Iterable[ir.Node], symbols: Mapping[str, int]) -> bool:
     size = sum(value.const_value.nbytes for value in weights if value.const_value is not None)
     if size >= FLOOR_BYTES:
         return True
-    adds = count_work([node for node in nodes if not list(subgraphs(node))], [], symbols).multiply_adds
+    adds = count_work([node for node in nodes if not subgraphs(node)], [], symbols).multiply_adds
     return adds is None or adds >= FLOOR_MULTIPLY_ADDS
 
 
@@ -167,7 +167,7 @@ def _all(graph: ir.Graph) -> Iterator[ir.Node]:
 def _deciders(node: ir.Node) -> list[ir.Value]:
     if node.op_type == "If":
         return [value for value in node.inputs[:1] if value is not None]
-    body = next(subgraphs(node))
+    body = subgraphs(node)[0]
     return [value for value in (*node.inputs[:2], body.outputs[0]) if value is not None]
 
 
@@ -177,7 +177,7 @@ def loop_bound(node: ir.Node) -> int | None:
     Either the trip count is a constant, or the condition is a conjunction with a comparison of a counter and a
     constant, where the counter is a state that starts at a constant and gains a positive constant every round.
     """
-    body = next(subgraphs(node))
+    body = subgraphs(node)[0]
     bounds = []
     trips = node.inputs[0] if node.inputs else None
     if trips is not None and (count := _integer(trips)) is not None:

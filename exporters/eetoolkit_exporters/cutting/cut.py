@@ -13,7 +13,8 @@ import numpy as np
 import onnx_ir as ir
 
 from eetoolkit_exporters.capturing.capture import Network, NetworkExit
-from eetoolkit_exporters.cutting.blocks import Block, exit_values, needs
+from eetoolkit_exporters.capturing.scopes import needs
+from eetoolkit_exporters.cutting.blocks import Block, exit_values
 from eetoolkit_runtime.errors import ExportError
 
 

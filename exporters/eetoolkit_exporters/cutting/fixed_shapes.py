@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from eetoolkit_exporters.capturing.scopes import subgraphs
 from eetoolkit_exporters.cutting.segments import CutSegment
 
 _SHAPE_OPERANDS = {
@@ -74,7 +75,7 @@ def _fixed(
     for node in (node for segment in segments for node in segment.nodes):
         inputs = [value for value in node.inputs if value is not None]
         if (node.op_type in {"Shape", "Size"} and inputs[0] in shapes) or (
-            inputs and all(value in contents for value in inputs) and not _has_subgraph(node)
+            inputs and all(value in contents for value in inputs) and not subgraphs(node)
         ):
             contents.update(node.outputs)
         for output in node.outputs:
@@ -105,7 +106,7 @@ def shape_nodes(graph: ir.Graph) -> set[ir.Node]:
     found: set[ir.Node] = set()
     inputs = set(graph.inputs)
     for node in graph:
-        if _has_subgraph(node) or not all(map(_few_integers, node.outputs)):
+        if subgraphs(node) or not all(map(_few_integers, node.outputs)):
             continue
         sources = [value for value in node.inputs if value is not None]
         if node.op_type in {"Shape", "Size"}:
@@ -128,7 +129,7 @@ def _few_integers(value: ir.Value) -> bool:
 
 
 def _keeps_fixed(node: ir.Node, shapes: set[ir.Value], contents: set[ir.Value]) -> bool:
-    if node.domain not in _KNOWN_DOMAINS or node.op_type in _DATA_SHAPES or _has_subgraph(node):
+    if node.domain not in _KNOWN_DOMAINS or node.op_type in _DATA_SHAPES or subgraphs(node):
         return False
     if node.op_type.startswith(("Sequence", "Optional", "SplitToSequence", "ConcatFromSequence")):
         return False
@@ -136,7 +137,3 @@ def _keeps_fixed(node: ir.Node, shapes: set[ir.Value], contents: set[ir.Value]) 
         return False
     operands = _SHAPE_OPERANDS.get(node.op_type, ())
     return all(node.inputs[i] is None or node.inputs[i] in contents for i in operands if i < len(node.inputs))
-
-
-def _has_subgraph(node: ir.Node) -> bool:
-    return any(attr.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for attr in node.attributes.values())

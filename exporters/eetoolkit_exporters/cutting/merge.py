@@ -15,15 +15,14 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
+from eetoolkit_exporters.capturing.scopes import needs, subgraphs
 from eetoolkit_exporters.cutting.blocks import (
     Block,
     copy_nodes,
     exit_values,
     live_before,
-    needs,
     predecessors,
     reachable,
-    subgraphs,
 )
 
 TAIL_BYTES = 64 * 1024  # of weights: a copy of a tail is read from the same file, but each session prepares its own
@@ -229,7 +228,7 @@ def _duplicate_tail(start: Block) -> bool:
 
 
 def _small(block: Block) -> bool:
-    if len(block.nodes) > TAIL_NODES or any(list(subgraphs(node)) for node in block.nodes):
+    if len(block.nodes) > TAIL_NODES or any(subgraphs(node) for node in block.nodes):
         return False
     weights = {value for node in block.nodes for value in needs(node) if value.const_value is not None}
     return sum(value.const_value.nbytes for value in weights if value.const_value is not None) <= TAIL_BYTES

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from eetoolkit_exporters.cutting.blocks import exit_values, subgraphs
+from eetoolkit_exporters.capturing.scopes import subgraphs
+from eetoolkit_exporters.cutting.blocks import exit_values
 from eetoolkit_exporters.cutting.fixed_shapes import Fixed, fixed_shapes
 from eetoolkit_exporters.cutting.segments import CutSegment
 from eetoolkit_runtime.inputs import BATCH
@@ -27,7 +28,7 @@ def against_rows(graph: ir.Graph, segments: Sequence[CutSegment]) -> str | None:
         if segment.on is not None and not _per_row(segment.on):
             return f"{str(segment.on.name)!r} decides once per call"
         for node in segment.nodes:
-            if any(True for _ in subgraphs(node)):
+            if subgraphs(node):
                 return f"{node.op_type} {str(node.outputs[0].name)!r} decides once per call"
         for slot in (*segment.writes, *(exit_values(segment.exit) if segment.exit else ())):
             reason = _against(slot, fixed)

@@ -9,7 +9,8 @@ import numpy as np
 import onnx_ir as ir
 
 from eetoolkit_exporters.capturing.capture import NetworkExit
-from eetoolkit_exporters.cutting.blocks import Block, live_before, needs, reachable
+from eetoolkit_exporters.capturing.scopes import needs
+from eetoolkit_exporters.cutting.blocks import Block, live_before, reachable
 
 _CONSTANT_VALUES = 64  # a constant of more values that a slot takes is made by a node, not written into the manifest
 

@@ -17,10 +17,11 @@ from typing import Literal
 
 import onnx_ir as ir
 
+from eetoolkit_exporters.capturing.scopes import subgraphs
 from eetoolkit_exporters.gating.decisions import Decision, Decisions
 from eetoolkit_exporters.gating.gate_nodes import BranchBuilder, GateBuilder, known_shape, same_shape
 from eetoolkit_exporters.gating.near_blend import note_near_blend
-from eetoolkit_exporters.gating.sink import branches, exclusive
+from eetoolkit_exporters.gating.sink import exclusive
 
 GATE = "eetoolkit.gate"
 """Key in an `If` node's metadata: "row" where its predicate is bool (batch,), "call" where it is bool ()."""
@@ -147,13 +148,13 @@ def to_if(blends: Sequence[Blend], keep: Collection[ir.Value] = ()) -> ir.Node:
 def _levels(graph: ir.Graph) -> Iterator[ir.Graph]:
     yield graph
     for node in graph:
-        for inner in branches(node):
+        for inner in subgraphs(node):
             yield from _levels(inner)
 
 
 def _in_order(graph: ir.Graph) -> Iterator[ir.Node]:
     for node in graph:
-        for inner in branches(node):
+        for inner in subgraphs(node):
             yield from _in_order(inner)
         yield node
 

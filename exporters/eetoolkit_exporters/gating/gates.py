@@ -7,7 +7,8 @@ from collections.abc import Hashable, Mapping, Sequence
 import onnx_ir as ir
 
 from eetoolkit_exporters.capturing.capture import Network
-from eetoolkit_exporters.cutting.blocks import exit_values, needs
+from eetoolkit_exporters.capturing.scopes import needs
+from eetoolkit_exporters.cutting.blocks import exit_values
 from eetoolkit_exporters.cutting.control_flow import FLOOR_MULTIPLY_ADDS, Lower, worth
 from eetoolkit_exporters.cutting.work import count_work
 from eetoolkit_exporters.gating.blend import Blend, branch_nodes, find_blends, to_if

@@ -6,6 +6,8 @@ from collections.abc import Collection, Iterable, Iterator
 
 import onnx_ir as ir
 
+from eetoolkit_exporters.capturing.scopes import captured, needs, subgraphs
+
 
 def exclusive(values: Iterable[ir.Value], by: Collection[ir.Node], keep: Collection[ir.Value] = ()) -> list[ir.Node]:
     """Returns the nodes that only `by` need, directly or through each other, in topological order; nothing is moved.
@@ -34,7 +36,7 @@ def sink(if_node: ir.Node, keep: Collection[ir.Value] = ()) -> int:
     graph = if_node.graph
     if graph is None:
         raise ValueError(f"{if_node.name} stands in no graph")
-    for branch in branches(if_node):
+    for branch in subgraphs(if_node):
         inside = {branch, *(nested for node in branch for nested in _nested(node))}
         nodes = _only_inside(captured(branch), graph, set(), inside, kept)
         graph.remove(nodes)
@@ -47,43 +49,11 @@ def sink(if_node: ir.Node, keep: Collection[ir.Value] = ()) -> int:
     return moved
 
 
-def branches(node: ir.Node) -> tuple[ir.Graph, ...]:
-    """Returns the graphs in a node's attributes, `then_branch` before `else_branch`."""
-    graphs: dict[str, tuple[ir.Graph, ...]] = {}
-    for name, attr in node.attributes.items():
-        if attr.type == ir.AttributeType.GRAPH:
-            graphs[name] = (attr.as_graph(),)
-        elif attr.type == ir.AttributeType.GRAPHS:
-            graphs[name] = tuple(attr.as_graphs())
-    return tuple(graph for name in sorted(graphs, reverse=True) for graph in graphs[name])
-
-
-def captured(graph: ir.Graph) -> list[ir.Value]:
-    """Returns the values from outside that a subgraph and those inside it use, in the order of their first use."""
-    own = {graph}
-    found: dict[ir.Value, None] = {}
-    waiting: list[Iterator[ir.Node]] = [iter(graph)]
-    while waiting:
-        node = next(waiting[-1], None)
-        if node is None:
-            waiting.pop()
-            continue
-        found.update(dict.fromkeys(value for value in node.inputs if value is not None))
-        nested = branches(node)
-        own.update(nested)
-        waiting.extend(iter(inner) for inner in reversed(nested))
-    return [value for value in (*found, *graph.outputs) if value.graph not in own]
-
-
 def _nested(node: ir.Node) -> Iterator[ir.Graph]:
-    for graph in branches(node):
+    for graph in subgraphs(node):
         yield graph
         for inner in graph:
             yield from _nested(inner)
-
-
-def _reads(node: ir.Node) -> list[ir.Value]:
-    return [*(value for value in node.inputs if value is not None), *(v for g in branches(node) for v in captured(g))]
 
 
 def _only_inside(
@@ -107,7 +77,7 @@ def _only_inside(
         if all(user in inside or user.graph in inside_graphs for user in users):
             inside.add(node)
             inside_graphs.update(_nested(node))
-            found[node] = _reads(node)
+            found[node] = needs(node)
             waiting.extend(found[node])
     return _in_order(found)
 
