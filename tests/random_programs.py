@@ -275,6 +275,8 @@ def _start(scope: Scope, kind: str) -> ir.Value:
 def _deliver(inner: Scope, value: ir.Value, *, twice: bool = False) -> None:
     """Makes a value a result of the scope's graph; what comes from outside, or stands there already, as a copy."""
     mine = value.graph is inner.graph and not (value.is_initializer() and twice)
+    if inner.graph.inputs and value is inner.graph.inputs[0]:
+        mine = False  # onnxruntime counts in place: an iteration number handed on as it is shows the next round's
     if not mine or (value in inner.graph.outputs and not twice) or inner.chance(0.05):
         value = inner.op("Identity", value, outputs=[ir.Value(name=inner.draft.fresh(), type=value.type)])
     elif value in inner.graph.outputs:
