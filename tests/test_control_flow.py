@@ -393,3 +393,130 @@ def test_a_result_that_needs_another_of_the_same_gate_has_a_gate_of_its_own(tmp_
     gates = [segment for segment in bundle.manifest.segments.values() if isinstance(segment.next, Gate)]
     assert len(gates) > 1
     check(tmp_path, bundle)
+
+
+TWO_BRANCHES = """net (float[1,4] x) => (float[1,4] y)
+<float limit = {-8.0}, float zero = {0.0}, int64 case_1 = {2}> {
+    m = ReduceMax <keepdims=0> (x)
+    s = ReduceSum <keepdims=0> (x)
+    p = Greater (m, zero)
+    q = Greater (s, limit)
+    number = Cast <to = 1> (q)
+    mine = Gather <axis = 1> (x, case_1)
+    z0 = Add (x, mine)
+    z = Add (z0, number)
+    y = If (p) <
+        then_branch = a () => (float[1,4] ya) { ya = Sin (z) },
+        else_branch = b () => (float[1,4] yb) {
+            yb = If (q) <then_branch = c () => (float[1,4] yc) { yc = Cos (z) },
+                         else_branch = d () => (float[1,4] yd) { yd = Exp (z) }>
+        }
+    >
+}"""
+
+
+def test_a_weight_called_as_a_constant_of_ours_is_not_taken_for_it(tmp_path):
+    for name in ("case_1", "constant_3", "constant_4"):
+        bundle = compile_(tmp_path, TWO_BRANCHES.replace("case_1", name), lower_control_flow="always")
+        assert any(isinstance(segment.next, Switch) for segment in bundle.manifest.segments.values())
+        answers = check(tmp_path, bundle, rows=60, scale=3)
+        assert {case for answer in answers for _, case in answer.gates} == {0, 1, 2}
+
+
+ROW_AND_CALL = """net (float[batch,4] x) => (float[batch,4] y)
+<float two = {2.0}, float limit = {1.5}, int64[1] last = {1}, int64 zero = {0}> {
+    first = Gather <axis = 1> (x, zero)
+    one = Greater (first, two)
+    row = Unsqueeze (one, last)
+    top = ReduceMax <keepdims = 0> (x)
+    call = Greater (top, limit)
+    number = Cast <to = 1> (call)
+    h = Sum (x, number)
+    s = Sin (h)
+    c = If (call) <then_branch = a () => (float[batch,4] ca) { ca = Exp (h) },
+                   else_branch = b () => (float[batch,4] cb) { cb = Tanh (h) }>
+    y = Where (row, s, c)
+}"""
+
+
+def test_a_decision_of_a_row_and_one_of_the_call_are_no_switch(tmp_path):
+    path = network(tmp_path, ROW_AND_CALL)
+    bundle = ee.export(path, np.full((1, 4), 0.1, np.float32), tmp_path / "b.ee", lower_control_flow="always")
+    assert not any(isinstance(segment.next, Switch) for segment in bundle.manifest.segments.values())
+    assert bundle.manifest.batch == 1
+    check(tmp_path, bundle, scale=2)
+
+
+EARLY_AND_LATE = """net (float[batch,4] x) => (float[batch,4] early, float[batch,4] late)
+<float zero = {0.0}, int64[1] last = {1}, int64 first = {0}> {
+    x0 = Gather <axis = 1> (x, first)
+    t = Greater (x0, zero)
+    g = Unsqueeze (t, last)
+    f = Sin (x)
+    a = Where (g, f, x)
+    early = Neg (a)
+    deep = Exp (x)
+    deeper = Cos (deep)
+    b = Where (g, deeper, x)
+    late = Add (a, b)
+}"""
+
+
+def test_a_gate_does_not_take_a_later_exits_work_before_an_earlier_exit(tmp_path):
+    bundle = compile_(tmp_path, EARLY_AND_LATE, lower_control_flow="always")
+    found = check(tmp_path, bundle)
+    assert len(found) == 20
+    with ee.Runner(bundle) as runner:
+        for first in (-1.0, 1.0):
+            answer = runner.run(np.array([[first, 0, 0, 0]], np.float32), exit_at="early")
+            kinds = [
+                node.op_type
+                for name in answer.path
+                for node in onnx.load(bundle.path / str(bundle.manifest.segments[name].model)).graph.node
+            ]
+            assert {"Exp", "Cos"}.isdisjoint(kinds)
+
+
+CROSSED = """net (float[batch,4] x) => (float[batch,4] y)
+<float zero = {0.0}, int64[1] last = {1}, int64 first = {0}, int64 second = {1}> {
+    x0 = Gather <axis = 1> (x, first)
+    t0 = Greater (x0, zero)
+    g = Unsqueeze (t0, last)
+    x1 = Gather <axis = 1> (x, second)
+    t1 = Greater (x1, zero)
+    h = Unsqueeze (t1, last)
+    f0 = Sin (x)
+    a0 = Where (g, f0, x)
+    f1 = Cos (x)
+    b0 = Where (h, f1, x)
+    f2 = Tanh (a0)
+    b1 = Where (h, f2, a0)
+    f3 = Exp (b0)
+    a1 = Where (g, f3, b0)
+    y = Add (a1, b1)
+}"""
+
+
+def test_gates_whose_results_need_each_other_crosswise_make_no_cycle(tmp_path):
+    check(tmp_path, compile_(tmp_path, CROSSED, lower_control_flow="always"), rows=40)
+
+
+def test_an_exit_whose_number_of_rows_is_unknown_is_refused(tmp_path):
+    text = """net (float[batch,4] x) => (float[n,4] y)
+    <float zero = {0.0}> {
+        s = ReduceSum <keepdims=0> (x)
+        p = Greater (s, zero)
+        y = If (p) <then_branch = a () => (float[batch,4] ya) { ya = Sin (x) },
+                    else_branch = b () => (float[1,4] yb) { yb = Constant <value = float[1,4] {1, 2, 3, 4}> () }>
+    }"""
+    with pytest.raises(ee.ExportError, match=r"exit 'y': how many rows it has cannot be known from its shape"):
+        compile_(tmp_path, text, lower_control_flow="always")
+
+
+def test_operators_of_another_domain_stand_beside_ours(tmp_path):
+    text = TWO_BRANCHES.replace("z = Add (z0, number)", "z1 = Add (z0, number) z = com.microsoft.Gelu (z1)")
+    text = text.replace("int64 case_1 = {2}>", "int64 case_1 = {2}, float[1,4] z>")
+    header = '<ir_version: 10, opset_import: ["" : 20, "com.microsoft" : 1]>\n'
+    onnx.save(parser.parse_model(header + text), tmp_path / "network.onnx")
+    bundle = ee.export(tmp_path / "network.onnx", None, tmp_path / "b.ee", lower_control_flow="always")
+    check(tmp_path, bundle)

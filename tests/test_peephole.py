@@ -91,3 +91,44 @@ def test_a_column_that_something_else_reads_stays() -> None:
     before = kinds(made)
     simplify(made)
     assert kinds(made) == before
+
+
+@pytest.mark.parametrize("start, end, step", [(-7, 1, 1), (10, 3, -1), (-1, 9, 1), (4, 9, 1)])
+def test_a_column_beyond_the_edge_is_the_one_that_onnx_takes(start: int, end: int, step: int) -> None:
+    body = (
+        f"a = Constant <value = int64[1] {{{start}}}> () b = Constant <value = int64[1] {{{end}}}> ()"
+        f" c = Constant <value = int64[1] {{1}}> () d = Constant <value = int64[1] {{{step}}}> ()"
+        " half = Constant <value = float {0.5}> () flat = Constant <value = int64[1] {-1}> ()"
+        " s = Slice (x, a, b, c, d) t = Greater (s, half) y = Reshape (t, flat)"
+    )
+    made = model(body, "bool[N] y", inputs="float[N,5] x")
+    feeds = {"x": np.eye(5, dtype=np.float32)}
+    expected = answers(made, feeds)[0]
+    assert expected.sum() == 1
+    simplify(made)
+    np.testing.assert_array_equal(answers(made, feeds)[0], expected)
+
+
+def test_what_a_branch_reads_stays() -> None:
+    made = model(
+        "m = GlobalAveragePool (x) y = If (p) <then_branch = a () => (float[N,8] ya) { ya = Flatten (m) },"
+        " else_branch = b () => (float[N,8] yb) { f = Flatten (m) yb = Neg (f) }>",
+        "float[N,8] y",
+        inputs="float[N,8,5,5] x, bool p",
+    )
+    before = kinds(made)
+    simplify(made)
+    assert kinds(made) == before
+
+
+def test_what_one_branch_alone_reads_stays() -> None:
+    made = model(
+        "m = GlobalAveragePool (x) f = GlobalMaxPool (x) z = Flatten (f)"
+        " y = If (p) <then_branch = a () => (float[N,8] ya) { ya = Flatten (m) },"
+        " else_branch = b () => (float[N,8] yb) { yb = Neg (z) }>",
+        "float[N,8] y",
+        inputs="float[N,8,5,5] x, bool p",
+    )
+    before = kinds(made)
+    simplify(made)
+    assert kinds(made) == before

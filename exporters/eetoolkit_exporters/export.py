@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 import torch
@@ -37,21 +36,19 @@ from eetoolkit_exporters.cutting.merge import merge
 from eetoolkit_exporters.cutting.rows import against_rows
 from eetoolkit_exporters.cutting.segments import CutSegment, segments_of
 from eetoolkit_exporters.emitting.emit import Details, dimensions, emit
+from eetoolkit_exporters.emitting.prove import prove
 from eetoolkit_exporters.emitting.samples import golden_samples
 from eetoolkit_exporters.gating.gates import make_gates
 from eetoolkit_exporters.judging.choices import apply_min_exit
 from eetoolkit_exporters.judging.criteria import LABEL, class_output
 from eetoolkit_exporters.judging.judge import CriterionSpec, choose_criteria, default_threshold, judge, stored_threshold
-from eetoolkit_runtime.answer import Answer
 from eetoolkit_runtime.bundle import Bundle, load
 from eetoolkit_runtime.errors import ExportError
-from eetoolkit_runtime.golden import Sample
-from eetoolkit_runtime.inputs import BATCH
-from eetoolkit_runtime.plan import Criterion, Fallback, Manifest, Preprocess, encode
-from eetoolkit_runtime.runner import Runner
-from eetoolkit_runtime.store import MANIFEST, check_target, commit, staging
+from eetoolkit_runtime.inputs import BATCH, leads_rows
+from eetoolkit_runtime.plan import Criterion, Fallback, Preprocess
+from eetoolkit_runtime.store import check_target, commit, staging
 from eetoolkit_runtime.validate import preprocess_problem, validate
-from eetoolkit_runtime.verify import DEFAULT_TOLERANCE, difference, verify
+from eetoolkit_runtime.verify import DEFAULT_TOLERANCE
 
 ThresholdSpec = float | Mapping[str, float] | None
 
@@ -148,7 +145,7 @@ def export(  # noqa: PLR0913 - the choices of one command, each with a default
     with staging(target) as folder:
         manifest = emit(network, compiled.segments, samples, source.inputs, details, folder)
         validate(manifest)
-        manifest = _prove(folder, manifest, samples)
+        manifest = prove(folder, manifest, samples, compiled.segments)
         commit(folder, manifest, target)
     return load(target)
 
@@ -212,61 +209,6 @@ def separate_exits(network: Network) -> None:
             copy.name, copy.type, copy.shape = f"{exit_.name}_{output}", value.type, value.shape
             network.graph.append(node)
             exit_.outputs[output] = copy
-
-
-def _prove(folder: Path, manifest: Manifest, samples: Sequence[Sample]) -> Manifest:
-    """Runs the staged bundle on its golden samples, one by one and together.
-
-    Returns:
-        The manifest, which says that rows run one by one where together they give something else.
-
-    Raises:
-        ExportError: It differs from the source.
-    """
-    (folder / MANIFEST).write_bytes(encode(manifest))
-    report = verify(Bundle(folder, manifest))
-    if not report.passed:
-        raise ExportError(f"the segments differ from the source network: {report.failures[0]}; nothing was written")
-    if manifest.batch == 1 or _same_together(Bundle(folder, manifest), samples):
-        return manifest
-    note = "rows run one by one: together the golden samples give other answers"
-    return msgspec.structs.replace(manifest, batch=1, notes=(*manifest.notes, note))
-
-
-def _same_together(bundle: Bundle, samples: Sequence[Sample]) -> bool:
-    """Returns whether rows answer alike at every exit, alone and in a batch of all of them."""
-    rows = [dict(sample.inputs) for sample in samples]
-    if len(rows) == 1:
-        rows.append({name: _changed(array) for name, array in rows[0].items()})
-    stacked = {
-        spec.name: np.concatenate([row[spec.name] for row in rows])
-        if spec.shape and spec.shape[0] == BATCH
-        else rows[0][spec.name]
-        for spec in bundle.manifest.inputs
-    }
-    with Runner(bundle) as runner:
-        return all(
-            _alike(many, runner.run(row, exit_at=name))
-            for name in bundle.exits
-            for many, row in zip(runner.run_batch(stacked, exit_at=name), rows, strict=True)
-        )
-
-
-def _changed(array: Array) -> Array:
-    """Returns another row: other numbers of the same size, or the same integers in another order."""
-    if array.dtype.kind == "f":
-        return np.asarray(np.roll(array, 1, axis=-1) * -0.5 if array.ndim else array * -0.5, array.dtype)
-    return np.roll(array, 1, axis=-1) if array.ndim else array
-
-
-def _alike(many: Answer, one: Answer) -> bool:
-    return (many.exit, many.gates) == (one.exit, one.gates) and all(
-        difference(found, expected) <= DEFAULT_TOLERANCE
-        for found, expected in (
-            (np.array(many.confidence), np.array(one.confidence)),
-            *((many.outputs[name], array) for name, array in one.outputs.items()),
-        )
-    )
 
 
 def _thresholds(criteria: Mapping[str, Criterion], threshold: ThresholdSpec) -> dict[str, float]:
@@ -340,11 +282,11 @@ def _batched(network: Network) -> list[str]:
         ExportError: None does.
     """
     leading = {
-        str(value.name): value.shape[0]
+        str(value.name): dim if isinstance(dim := value.shape[0], int) else dim.value
         for value in network.graph.inputs
         if value.name not in network.constants and value.shape is not None and len(value.shape)
     }
-    found = [name for name, dim in leading.items() if dim == 1 or str(dim) == BATCH]
+    found = [name for name, is_row in zip(leading, leads_rows(leading.values()), strict=True) if is_row]
     if leading and not found:
         shown = ", ".join(f"{name} has {dim}" for name, dim in leading.items())
         raise ExportError(f"no input has a batch dimension, dynamic or 1 ({shown}): pass an example of one row")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,9 +42,14 @@ def prepare(plan: Manifest, inputs: Inputs, *, one_row: bool) -> tuple[Array, ..
 
 def row_inputs(plan: Manifest) -> list[bool]:
     """Returns which inputs hold the rows of a batch: those of a `batch` dimension, else those that lead with 1."""
-    leading = [spec.shape[0] if spec.shape else None for spec in plan.inputs]
-    row = BATCH if BATCH in leading else 1
-    return [dim == row for dim in leading]
+    return leads_rows([spec.shape[0] if spec.shape else None for spec in plan.inputs])
+
+
+def leads_rows(leading: Iterable[Dim]) -> list[bool]:
+    """Returns which of these leading dimensions count rows."""
+    dims = list(leading)
+    row = BATCH if BATCH in dims else 1
+    return [dim == row for dim in dims]
 
 
 def _dims(spec: TensorSpec, many: bool, *, one_row: bool) -> tuple[Dim, ...]:

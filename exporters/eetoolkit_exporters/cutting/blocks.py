@@ -49,6 +49,11 @@ class Block:
         return {*(exit_values(self.exit) if self.exit else ()), *((self.on,) if self.on is not None else ())}
 
 
+def opset_of(nodes: Iterable[ir.Node], default: int = 20) -> int:
+    """Returns the version of ONNX's own operators among nodes, whatever other domains stand beside them."""
+    return next((node.version for node in nodes if not node.domain and node.version), default)
+
+
 def exit_values(exit_: NetworkExit) -> tuple[ir.Value, ...]:
     """Returns the values that an exit consists of."""
     return (*exit_.outputs.values(), *((exit_.confidence,) if exit_.confidence is not None else ()))

@@ -13,6 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from eetoolkit_exporters.capturing.capture import Network, NetworkExit
+from eetoolkit_exporters.capturing.names import constant
 from eetoolkit_exporters.capturing.scopes import needs
 from eetoolkit_exporters.cutting.blocks import Block, exit_values
 from eetoolkit_runtime.errors import ExportError
@@ -49,10 +50,10 @@ def sort_exits(network: Network) -> None:
     Raises:
         ExportError: An exit that is not a function of the input.
     """
-    needed_by = _needed_by(network)
+    needs_of = needed_by(network)
     inputs = set(network.graph.inputs) - {v for v in network.graph.inputs if v.name in network.constants}
     fed = 0  # the exits to which something of the input leads
-    for node, exits in needed_by.items():
+    for node, exits in needs_of.items():
         if node.op_type not in {"Shape", "Size"} and not inputs.isdisjoint(needs(node)):
             fed |= exits
     for index, exit_ in enumerate(network.exits):
@@ -60,7 +61,7 @@ def sort_exits(network: Network) -> None:
             raise ExportError(f"exit {exit_.name!r} is not a function of the input: it is the same for every input")
     if network.ordered:
         return
-    groups = Counter(needed_by.values())
+    groups = Counter(needs_of.values())
     sizes = [sum(count for exits, count in groups.items() if exits >> i & 1) for i in range(len(network.exits))]
     order: list[int] = []
     for index, size in enumerate(sizes):
@@ -70,7 +71,7 @@ def sort_exits(network: Network) -> None:
     network.exits[:] = [network.exits[index] for index in order]
 
 
-def _needed_by(network: Network) -> dict[ir.Node, int]:
+def needed_by(network: Network) -> dict[ir.Node, int]:
     """Returns for each node the exits that need its results, one bit an exit, in one pass from the end."""
     waiting: dict[ir.Node, int] = {}
     for index, exit_ in enumerate(network.exits):
@@ -171,8 +172,8 @@ class _Cutter:
         number, condition_in, *states_in = body.inputs
         for value, dtype in ((number, ir.DataType.INT64), (condition_in, ir.DataType.BOOL)):
             value.type, value.shape = ir.TensorType(dtype), ir.Shape([])
-        build = _Nodes(self._graph, node)
-        zero, one, true = build.constant(np.int64(0)), build.constant(np.int64(1)), build.constant(np.bool_(True))
+        build = _Nodes(node)
+        zero, one, true = (constant(self._graph, value) for value in (np.int64(0), np.int64(1), np.bool_(True)))
         header, after = Block(header=True), Block()
 
         enters = [] if condition is None or holds(condition) else [condition]
@@ -233,8 +234,7 @@ class _Region:
 class _Nodes:
     """Makes the nodes that count a loop's rounds, in the loop's opset."""
 
-    def __init__(self, graph: ir.Graph, node: ir.Node) -> None:
-        self._graph = graph
+    def __init__(self, node: ir.Node) -> None:
         self._version = node.version
         self._name = node.outputs[0].name if node.outputs else node.name
 
@@ -253,16 +253,6 @@ class _Nodes:
         if len(conditions) < 2:
             return conditions[0] if conditions else None
         return self(block, "And", *conditions, dtype=ir.DataType.BOOL)
-
-    def constant(self, value: np.generic) -> ir.Value:
-        """Returns an initializer of the network."""
-        name = f"{self._name}_{value.dtype}_{int(value)}"
-        if name not in self._graph.initializers:
-            tensor = ir.tensor(np.array(value), name=name)
-            self._graph.register_initializer(
-                ir.Value(name=name, const_value=tensor, type=ir.TensorType(tensor.dtype), shape=ir.Shape([]))
-            )
-        return self._graph.initializers[name]
 
 
 def holds(value: ir.Value) -> bool:

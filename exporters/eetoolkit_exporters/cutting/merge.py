@@ -15,12 +15,14 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
+from eetoolkit_exporters.capturing.names import constant
 from eetoolkit_exporters.capturing.scopes import needs, subgraphs
 from eetoolkit_exporters.cutting.blocks import (
     Block,
     copy_nodes,
     exit_values,
     live_before,
+    opset_of,
     predecessors,
     reachable,
 )
@@ -158,6 +160,8 @@ def _form_switches(start: Block, graph: ir.Graph) -> None:
             while before.get(inner) == [block] or (len(predicates) > 1 and len(before[inner]) == 1):
                 if not _is_elif(inner) or any(slot in live[case] for case in cases for slot in inner.writes):
                     break
+                if _rows(inner.on) != _rows(block.on):  # one decides for each row, the other for all of them at once
+                    break
                 _join_predicate(block, inner)
                 predicates.append(block.writes.get(inner.on, inner.on))  # type: ignore[arg-type]
                 cases.append(inner.to[0])
@@ -166,6 +170,10 @@ def _form_switches(start: Block, graph: ir.Graph) -> None:
                 break
             block.to = (*cases, inner)
             block.on = _index(block, predicates, graph)
+
+
+def _rows(value: ir.Value | None) -> list[ir.SymbolicDim]:
+    return [dim for dim in (value.shape if value is not None else None) or () if not isinstance(dim, int)]
 
 
 def _is_bool(value: ir.Value) -> bool:
@@ -192,26 +200,16 @@ def _join_predicate(block: Block, inner: Block) -> None:
 
 def _index(block: Block, predicates: Sequence[ir.Value], graph: ir.Graph) -> ir.Value:
     """Appends what computes which predicate is the first to hold; their number where none does."""
-    version = next((node.version for node in reversed(block.nodes)), None) or graph.opset_imports.get("", 20)
-    index = _number(len(predicates), graph)
+    version = opset_of(block.nodes, graph.opset_imports.get("", 20))
+    index = constant(graph, np.int64(len(predicates)))
     for case, predicate in reversed(list(enumerate(predicates))):
-        node = ir.Node("", "Where", [predicate, _number(case, graph), index], version=version)
+        node = ir.Node("", "Where", [predicate, constant(graph, np.int64(case)), index], version=version)
         index = node.outputs[0]
         index.name = f"{predicate.name}_case_{case}"
         index.type = ir.TensorType(ir.DataType.INT64)
         index.shape = predicate.shape if predicate.shape is not None else ir.Shape([])
         block.nodes.append(node)
     return index
-
-
-def _number(value: int, graph: ir.Graph) -> ir.Value:
-    name = f"case_{value}"
-    if name not in graph.initializers:
-        tensor = ir.tensor(np.array(value, np.int64), name=name)
-        graph.register_initializer(
-            ir.Value(name=name, const_value=tensor, type=ir.TensorType(ir.DataType.INT64), shape=ir.Shape([]))
-        )
-    return graph.initializers[name]
 
 
 def _duplicate_tail(start: Block) -> bool:

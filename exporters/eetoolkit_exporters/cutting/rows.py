@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import onnx_ir as ir
 
@@ -35,6 +35,44 @@ def against_rows(graph: ir.Graph, segments: Sequence[CutSegment]) -> str | None:
             if reason is not None:
                 return f"the tensor {str(slot.name)!r} {reason}"
     return None
+
+
+_ALONG_AN_AXIS = {
+    "ArgMax": 0, "ArgMin": 0, "Softmax": -1, "LogSoftmax": -1, "Hardmax": -1, "TopK": -1, "Gather": 0,
+    "GatherElements": 0, "ScatterElements": 0, "Concat": 0, "Split": 0, "LayerNormalization": -1,
+}  # fmt: skip
+"""Operators that look at several elements along an axis and may keep its size, with the axis that they have unasked."""
+_ALL_ROWS = {"CumSum", "ReverseSequence", "Scatter", "ScatterND", "Einsum", "LSTM", "GRU", "RNN"}
+
+
+def mixing(nodes: Iterable[ir.Node]) -> str | None:
+    """Returns what may let the rows of a batch affect each other; None where nothing can.
+
+    A node cannot that gives as many rows as it gets, in their order, and looks along other axes only.
+    """
+    for node in nodes:
+        if node.op_type in {"Shape", "Size"} or not any(value is not None and _batched(value) for value in node.inputs):
+            continue
+        kept = all(_batched(value) and not _wide(value) for value in node.outputs if value.name)
+        if node.domain or node.op_type in _ALL_ROWS or _along_rows(node) or not kept:
+            return f"{node.op_type} {str(node.outputs[0].name)!r} may mix rows"
+    return None
+
+
+def _along_rows(node: ir.Node) -> bool:
+    x = node.inputs[0]
+    if node.op_type not in _ALONG_AN_AXIS or x is None or x.shape is None or not _batched(x):
+        return False
+    return node.attributes.get_int("axis", _ALONG_AN_AXIS[node.op_type]) % len(x.shape) == 0
+
+
+def _batched(value: ir.Value) -> bool:
+    return value.shape is not None and len(value.shape) > 0 and str(value.shape[0]) == BATCH
+
+
+def _wide(value: ir.Value) -> bool:
+    """Whether rows stand along another dimension too, as they do in what compares each with each."""
+    return value.shape is not None and any(BATCH in str(dim) for dim in list(value.shape)[1:])
 
 
 def _per_row(value: ir.Value) -> bool:

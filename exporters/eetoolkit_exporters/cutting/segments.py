@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from eetoolkit_exporters.capturing.capture import NetworkExit
 from eetoolkit_exporters.capturing.scopes import needs
-from eetoolkit_exporters.cutting.blocks import Block, live_before, reachable
+from eetoolkit_exporters.cutting.blocks import Block, live_before, opset_of, reachable
 
 _CONSTANT_VALUES = 64  # a constant of more values that a slot takes is made by a node, not written into the manifest
 
@@ -108,8 +108,7 @@ def _name_constants(block: Block) -> None:
 
 
 def _copy(block: Block, value: ir.Value) -> ir.Value:
-    version = next((node.version for node in block.nodes), None) or 20
-    node = ir.Node("", "Identity", [value], version=version)
+    node = ir.Node("", "Identity", [value], version=opset_of(block.nodes))
     copy = node.outputs[0]
     copy.name, copy.type, copy.shape = f"{value.name}_copy", value.type, value.shape
     block.nodes = [*block.nodes, node]

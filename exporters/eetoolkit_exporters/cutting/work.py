@@ -38,6 +38,8 @@ def count_work(nodes: Iterable[ir.Node], initializers: Iterable[ir.Value], symbo
 def _multiply_adds(node: ir.Node, symbols: Mapping[str, int]) -> int | None:
     if node.op_type in _UNKNOWN:
         return None
+    if node.op_type == "MatMul":
+        return _product(node, symbols)
     formula = _FORMULAS.get(node.op_type)
     if formula is None:
         return 0
@@ -47,6 +49,27 @@ def _multiply_adds(node: ir.Node, symbols: Mapping[str, int]) -> int | None:
     if any(shape is None for shape in used):
         return None
     return formula(node, [shape for shape in used if shape is not None])
+
+
+def _product(node: ir.Node, symbols: Mapping[str, int]) -> int | None:
+    """Returns the multiply-adds of a `MatMul`, also where shape inference lost the batch of one operand on its way.
+
+    What is multiplied with a batch, and fits it whatever its size, is one for all of its rows or has as many.
+    """
+    (x, y), result = node.inputs[:2], node.outputs[0]
+    if x is None or y is None or result.shape is None or x.shape is None:
+        return None
+    dims: list[int] = []
+    for place, dim in enumerate(reversed(result.shape)):
+        known = _size(dim, symbols)
+        if known is None and place >= 2:
+            theirs = [v.shape[-1 - place] for v in (x, y) if v.shape is not None and len(v.shape) > place]
+            known = next((_size(d, symbols) for d in theirs if d != 1 and _size(d, symbols) is not None), None)
+        if known is None:
+            return None
+        dims.append(known)
+    inner = _size(x.shape[-1], symbols)
+    return None if inner is None else math.prod(dims) * inner
 
 
 def _gemm(node: ir.Node, shapes: list[list[int]]) -> int:
@@ -64,7 +87,6 @@ _FORMULAS: dict[str, Callable[[ir.Node, list[list[int]]], int]] = {
     "Conv": lambda _, shapes: math.prod(shapes[-1]) * math.prod(shapes[1][1:]),
     "ConvTranspose": lambda _, shapes: math.prod(shapes[0]) * math.prod(shapes[1][1:]),
     "Gemm": _gemm,
-    "MatMul": lambda _, shapes: math.prod(shapes[-1]) * shapes[0][-1],
     "LSTM": _recurrent,
     "GRU": _recurrent,
     "RNN": _recurrent,
@@ -79,13 +101,13 @@ def _dims(value: ir.Value | None, symbols: Mapping[str, int]) -> list[int] | Non
         return [int(dim) for dim in value.const_value.shape.numpy()]
     if shape is None:
         return None
-    dims: list[int] = []
-    for dim in shape:
-        if not isinstance(dim, int):
-            if dim.value is None:
-                return None
-            dim = dim.evaluate(symbols)  # noqa: PLW2901
-        if not isinstance(dim, int):
+    dims = [_size(dim, symbols) for dim in shape]
+    return None if None in dims else [dim for dim in dims if dim is not None]
+
+
+def _size(dim: int | ir.SymbolicDim, symbols: Mapping[str, int]) -> int | None:
+    if not isinstance(dim, int):
+        if dim.value is None:
             return None
-        dims.append(dim)
-    return dims
+        dim = dim.evaluate(symbols)
+    return dim if isinstance(dim, int) else None

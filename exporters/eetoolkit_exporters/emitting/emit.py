@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from eetoolkit_exporters.capturing.capture import Network
 from eetoolkit_exporters.capturing.source import Array
-from eetoolkit_exporters.cutting.blocks import exit_values
+from eetoolkit_exporters.cutting.blocks import exit_values, opset_of
 from eetoolkit_exporters.cutting.fixed_shapes import Fixed, fixed_shapes
 from eetoolkit_exporters.cutting.segments import CutSegment
 from eetoolkit_exporters.cutting.work import count_work
@@ -113,7 +113,7 @@ def emit(
             weights=mapped,
             reads={names[value]: names[value] for value in segment.reads},
             writes={names[slot]: _source(value, names, outputs) for slot, value in segment.writes.items()},
-            exit=_exit(segment, names, details),
+            exit=_exit(segment, names, fixed, details),
             next=_next(segment, names),
             max_visits=segment.max_visits,
             work=count_work(segment.nodes, segment.initializers, symbols) if segment.nodes else None,
@@ -149,7 +149,7 @@ def _part_twins(segment: CutSegment, fixed: Fixed) -> CutSegment:
     nodes, writes = list(segment.nodes), dict(segment.writes)
     for slot, source in segment.writes.items():
         if source in segment.outputs and first.setdefault(source, _slot(slot, fixed)) != _slot(slot, fixed):
-            node = ir.Node("", "Identity", [source], version=segment.nodes[-1].version)
+            node = ir.Node("", "Identity", [source], version=opset_of(segment.nodes))
             copy = writes[slot] = node.outputs[0]
             copy.name, copy.type, copy.shape = f"{slot.name}_twin", source.type, source.shape
             nodes.append(node)
@@ -212,7 +212,7 @@ def _inputs(network: Network) -> list[ir.Value]:
     return [value for value in network.graph.inputs if value.name not in network.constants]
 
 
-def _exit(segment: CutSegment, names: Mapping[ir.Value, str], details: Details) -> Exit | None:
+def _exit(segment: CutSegment, names: Mapping[ir.Value, str], fixed: Fixed, details: Details) -> Exit | None:
     exit_ = segment.exit
     if exit_ is None:
         return None
@@ -225,6 +225,12 @@ def _exit(segment: CutSegment, names: Mapping[ir.Value, str], details: Details) 
             )
     if exit_.confidence is None:
         raise ExportError(f"exit {exit_.name!r} has no confidence")
+    if None in _slot(exit_.confidence, fixed).shape:
+        shapes = ", ".join(str(value.shape) for value in exit_.outputs.values())
+        raise ExportError(
+            f"exit {exit_.name!r}: how many rows it has cannot be known from its shape, {shapes}; every way to it must "
+            "give (batch, ...)"
+        )
     last = not segment.to
     return Exit(
         name=exit_.name,
@@ -280,7 +286,7 @@ def _slot(value: ir.Value, fixed: Fixed) -> Slot:
 
 def _spec(name: str, value: ir.Value) -> TensorSpec:
     if value.dtype not in _DTYPES or not isinstance(value.type, ir.TensorType):
-        what = value.type if value.type is not None else "a Sequence or Optional"
+        what = value.type if value.type is not None else "something of an unknown type"
         raise ExportError(
             f"the tensor {value.name!r} crosses between segments as {what}, which numpy and a device cannot hold"
         )

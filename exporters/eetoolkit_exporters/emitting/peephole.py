@@ -10,9 +10,10 @@ is an operator of the blocked convolution layout, so that the map is converted f
 
 from __future__ import annotations
 
-import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+from eetoolkit_exporters.capturing.names import constant
 
 _FLATTENING = {"Reshape", "Flatten", "Squeeze"}
 _COMPARISONS = {"Greater", "GreaterOrEqual", "Less", "LessOrEqual"}
@@ -45,7 +46,7 @@ def _average(node: ir.Node, graph: ir.Graph) -> bool:
     if version < _AXES_AS_INPUT:
         mean = ir.Node("", "ReduceMean", [x], [ir.AttrInt64s("axes", [2, 3]), keep], version=version)
     else:
-        mean = ir.Node("", "ReduceMean", [x, _constant(graph, "axes_of_maps", [2, 3])], [keep], version=version)
+        mean = ir.Node("", "ReduceMean", [x, constant(graph, [2, 3])], [keep], version=version)
     _replace(flat, mean, graph)
     return True
 
@@ -82,7 +83,7 @@ def _column(node: ir.Node, graph: ir.Graph) -> bool:
         return False
     if len(flat.outputs[0].shape) != 1 or test.domain or flat.domain:
         return False
-    index, rows = _constant(graph, f"column_{place}", place), flat.outputs[0].shape
+    index, rows = constant(graph, place), flat.outputs[0].shape
     column = ir.Node("", "Gather", [node.inputs[0], index], [ir.AttrInt64("axis", 1)], version=node.version)
     column.outputs[0].type, column.outputs[0].shape = node.outputs[0].type, rows
     compared = ir.Node("", test.op_type, [column.outputs[0], limit], version=test.version)
@@ -102,12 +103,16 @@ def _only_column(node: ir.Node) -> int | None:
         return None
     if starts.size != 1 or axes.numpy().tolist() not in ([1], [-1]):
         return None
-    return int(starts.numpy().item()) % columns
+    start = int(starts.numpy().item())
+    return start % columns if -columns <= start < columns else None
 
 
 def _only_reader(node: ir.Node) -> ir.Node | None:
+    """Returns the only node that reads what a node makes, if it stands beside it and not in a branch."""
     uses = list(node.outputs[0].uses())
-    return uses[0][0] if len(uses) == 1 and not node.outputs[0].is_graph_output() else None
+    if len(uses) != 1 or node.outputs[0].is_graph_output():
+        return None
+    return uses[0][0] if uses[0][0].graph is node.graph else None
 
 
 def _replace(node: ir.Node, by: ir.Node, graph: ir.Graph) -> None:
@@ -118,14 +123,3 @@ def _replace(node: ir.Node, by: ir.Node, graph: ir.Graph) -> None:
     old.replace_all_uses_with(new, replace_graph_outputs=True)
     graph.remove(node, safe=True)
     new.name = old.name
-
-
-def _constant(graph: ir.Graph, name: str, content: int | list[int]) -> ir.Value:
-    name = f"eetoolkit_{name}"
-    if name not in graph.initializers:
-        tensor = ir.tensor(np.array(content, np.int64), name=name)
-        value = ir.Value(
-            name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(np.shape(content)), const_value=tensor
-        )
-        graph.register_initializer(value)
-    return graph.initializers[name]

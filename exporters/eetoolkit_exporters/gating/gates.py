@@ -10,6 +10,7 @@ from eetoolkit_exporters.capturing.capture import Network
 from eetoolkit_exporters.capturing.scopes import needs
 from eetoolkit_exporters.cutting.blocks import exit_values
 from eetoolkit_exporters.cutting.control_flow import FLOOR_MULTIPLY_ADDS, Lower, worth
+from eetoolkit_exporters.cutting.cut import needed_by
 from eetoolkit_exporters.cutting.work import count_work
 from eetoolkit_exporters.gating.blend import Blend, branch_nodes, find_blends, to_if
 from eetoolkit_exporters.gating.hardness import hard_values
@@ -32,7 +33,7 @@ def make_gates(network: Network, lower: Lower, symbols: Mapping[str, int]) -> li
     if not lower:
         return []
     blends, notes = find_blends(network.graph, hard_values(network.graph))
-    for together in reversed(_together(blends)):
+    for together in reversed(_together(blends, needed_by(network))):
         for group in _by_graph(together):
             keep = {value for exit_ in network.exits for value in exit_values(exit_)}
             branches = branch_nodes(group, keep)
@@ -50,21 +51,28 @@ def make_gates(network: Network, lower: Lower, symbols: Mapping[str, int]) -> li
     return notes
 
 
-def _together(blends: Sequence[Blend]) -> list[list[Blend]]:
-    """Returns blends that one `If` can take the place of: of one decision in one graph, none needing another's result.
+def _together(blends: Sequence[Blend], needed: Mapping[ir.Node, int]) -> list[list[Blend]]:
+    """Returns blends that one `If` can take the place of.
 
-    A block that feeds two of them, such as a layer with a feature map and a mask, is then skipped with both.
+    They are of one decision in one graph, none needs another's result, and the same exit is the first to need them. A
+    block that feeds two of them, such as a layer with a feature map and a mask, is then skipped with both.
+
+    Args:
+        blends: In topological order.
+        needed: For each node the exits that need it, one bit an exit, the first one met the lowest.
     """
     groups: list[list[Blend]] = []
     latest: dict[tuple[Hashable, ...], list[Blend]] = {}
+    partners: dict[ir.Node, list[Blend]] = {}
     for blend in blends:
-        decision = blend.decision
-        key = (blend.node.graph, decision.source, decision.inverted, decision.per_row)
+        decision, exits = blend.decision, needed.get(blend.node, 0)
+        key = (blend.node.graph, decision.source, decision.inverted, decision.per_row, exits & -exits)
         group = latest.get(key)
-        if group is None or not _ancestors(blend.node).isdisjoint(other.node for other in group):
+        if group is None or not _ancestors(blend.node, partners).isdisjoint(other.node for other in group):
             group = latest[key] = []
             groups.append(group)
         group.append(blend)
+        partners[blend.node] = group
     order = {id(blend): place for place, blend in enumerate(blends)}
     return sorted(groups, key=lambda group: order[id(group[-1])])
 
@@ -77,8 +85,8 @@ def _by_graph(blends: Sequence[Blend]) -> list[list[Blend]]:
     return list(found.values())
 
 
-def _ancestors(node: ir.Node) -> set[ir.Node]:
-    """Returns the nodes of the same graph that a node needs, directly or not."""
+def _ancestors(node: ir.Node, partners: Mapping[ir.Node, list[Blend]]) -> set[ir.Node]:
+    """Returns the nodes of the same graph that a node needs, directly or not, when blends of a group are one node."""
     found: set[ir.Node] = set()
     waiting = needs(node)
     while waiting:
@@ -86,6 +94,7 @@ def _ancestors(node: ir.Node) -> set[ir.Node]:
         if producer is not None and producer.graph is node.graph and producer not in found:
             found.add(producer)
             waiting += needs(producer)
+            waiting += [blend.result for blend in partners.get(producer, ())]
     return found
 
 

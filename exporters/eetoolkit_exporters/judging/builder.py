@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from eetoolkit_exporters.capturing.capture import Network
+from eetoolkit_exporters.capturing.names import fresh
 
 
 class Builder:
@@ -132,24 +133,3 @@ def opset_of(values: Sequence[ir.Value], network: Network) -> int:
                 seen.add(source)
                 waiting.append(source)
     return network.graph.opset_imports.get("", 20)
-
-
-def names_of(graph: ir.Graph) -> set[str]:
-    """Returns the names of all values, at every level."""
-    names = {str(value.name) for value in (*graph.inputs, *graph.initializers.values())}
-    for node in graph.all_nodes():
-        names.update(str(value.name) for value in node.outputs)
-        for attribute in node.attributes.values():
-            if attribute.type == ir.AttributeType.GRAPH:
-                names.update(str(value.name) for value in attribute.as_graph().inputs)
-    return names
-
-
-def fresh(stem: str, used: set[str]) -> str:
-    """Returns `stem`, numbered where it is taken, and takes it."""
-    name, number = stem, 1
-    while name in used:
-        number += 1
-        name = f"{stem}_{number}"
-    used.add(name)
-    return name

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from eetoolkit_exporters.capturing.capture import Network
-from eetoolkit_exporters.judging.builder import fresh
+from eetoolkit_exporters.capturing.names import fresh
 from eetoolkit_exporters.judging.criteria import class_output
 from eetoolkit_runtime.plan import Criterion
 

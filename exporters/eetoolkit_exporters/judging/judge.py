@@ -11,8 +11,9 @@ import msgspec
 import onnx_ir as ir
 
 from eetoolkit_exporters.capturing.capture import Network, NetworkExit
+from eetoolkit_exporters.capturing.names import names_of
 from eetoolkit_exporters.judging import confidences, custom
-from eetoolkit_exporters.judging.builder import Builder, names_of
+from eetoolkit_exporters.judging.builder import Builder
 from eetoolkit_exporters.judging.choices import (
     CriterionSpec,
     apply_min_exit,

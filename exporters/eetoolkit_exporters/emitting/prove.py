@@ -1,0 +1,105 @@
+"""The staged bundle, run on its golden samples before it is put in place: row by row, and rows together."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from eetoolkit_exporters.capturing.source import Array
+from eetoolkit_exporters.cutting.rows import mixing
+from eetoolkit_exporters.cutting.segments import CutSegment
+from eetoolkit_runtime.answer import Answer
+from eetoolkit_runtime.bundle import Bundle
+from eetoolkit_runtime.errors import ExportError, RunError
+from eetoolkit_runtime.golden import Sample
+from eetoolkit_runtime.inputs import row_inputs
+from eetoolkit_runtime.plan import Manifest, encode
+from eetoolkit_runtime.runner import Runner
+from eetoolkit_runtime.store import MANIFEST
+from eetoolkit_runtime.verify import DEFAULT_TOLERANCE, difference, verify
+
+
+def prove(folder: Path, manifest: Manifest, samples: Sequence[Sample], segments: Sequence[CutSegment]) -> Manifest:
+    """Runs the staged bundle on its golden samples, one by one and together.
+
+    Returns:
+        The manifest, which says that rows run one by one where together they give something else, or may do so in a
+        segment that no sample came to.
+
+    Raises:
+        ExportError: It differs from the source.
+    """
+    (folder / MANIFEST).write_bytes(encode(manifest))
+    bundle = Bundle(folder, manifest)
+    report = verify(bundle)
+    if not report.passed:
+        raise ExportError(f"the segments differ from the source network: {report.failures[0]}; nothing was written")
+    reason = None if manifest.batch == 1 else _against_rows_together(bundle, samples, segments)
+    if reason is None:
+        return manifest
+    return msgspec.structs.replace(manifest, batch=1, notes=(*manifest.notes, f"rows run one by one: {reason}"))
+
+
+def _against_rows_together(bundle: Bundle, samples: Sequence[Sample], segments: Sequence[CutSegment]) -> str | None:
+    """Returns why rows must run one by one: some answer otherwise in a batch, or nobody has seen what they do."""
+    with Runner(bundle) as runner:
+        rows = _rows(bundle, samples, runner)
+        many = [name for name, is_row in zip(_inputs(bundle), row_inputs(bundle.manifest), strict=True) if is_row]
+        stacked = {
+            name: np.concatenate([row[name] for row in rows]) if name in many else rows[0][name]
+            for name in _inputs(bundle)
+        }
+        proved = set[str]()
+        for exit_ in bundle.exits:
+            alone = [runner.run(row, exit_at=exit_) for row in rows]
+            if not all(map(_alike, runner.run_batch(stacked, exit_at=exit_), alone)):
+                return "together the golden samples give other answers"
+            together = Counter(name for answer in alone for name in set(answer.path))
+            proved.update(name for name, count in together.items() if count > 1)
+    for segment in segments:
+        if segment.name not in proved and (mixed := mixing(segment.nodes)) is not None:
+            return f"{mixed} in {segment.name}, where no two golden samples came; golden_inputs that do may prove it"
+    return None
+
+
+def _inputs(bundle: Bundle) -> list[str]:
+    return [spec.name for spec in bundle.manifest.inputs]
+
+
+def _rows(bundle: Bundle, samples: Sequence[Sample], runner: Runner) -> list[Mapping[str, Array]]:
+    """Returns the samples' inputs; beside a single one another of other floats, if the network takes that."""
+    first = samples[0].inputs
+    shared = [name for name, is_row in zip(_inputs(bundle), row_inputs(bundle.manifest), strict=True) if not is_row]
+    rows: list[Mapping[str, Array]] = [
+        {**sample.inputs, **{name: first[name] for name in shared}} for sample in samples
+    ]
+    if len(rows) > 1:
+        return rows
+    other = {name: array if name in shared else _changed(array) for name, array in first.items()}
+    try:
+        for exit_ in bundle.exits:
+            runner.run(other, exit_at=exit_)
+    except RunError:
+        return [first, first]
+    return [first, other]
+
+
+def _changed(array: Array) -> Array:
+    """Returns other floats of the same size; integers may be indices, of which not every one is allowed."""
+    if array.dtype.kind != "f":
+        return array
+    return np.asarray(np.roll(array, 1, axis=-1) * -0.5 if array.ndim else array * -0.5, array.dtype)
+
+
+def _alike(many: Answer, one: Answer) -> bool:
+    return (many.exit, many.gates) == (one.exit, one.gates) and all(
+        difference(found, expected) <= DEFAULT_TOLERANCE
+        for found, expected in (
+            (np.array(many.confidence), np.array(one.confidence)),
+            *((many.outputs[name], array) for name, array in one.outputs.items()),
+        )
+    )
