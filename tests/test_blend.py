@@ -349,3 +349,50 @@ def random_blends(rng: np.random.Generator) -> str:
         values.append(f"v{i}")
     lines.append(f"last = Where (test, {values[-1]}, {pick()}) y = Tanh (last)")
     return " ".join(lines)
+
+
+class Lerp(torch.nn.Module):
+    """A block that `torch.lerp` blends in, by a hard gate."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.block, self.gate = torch.nn.Linear(6, 6), torch.nn.Linear(6, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.lerp(x, torch.relu(self.block(x)), (self.gate(x) > 0).float())
+
+
+def test_a_lerp_by_a_hard_gate_is_a_blend() -> None:
+    torch.manual_seed(0)
+    module = Lerp().eval()
+    graph = from_torch(module, torch.randn(3, 6)).graph
+    (gate,) = open_all_gates(graph)
+    opened, _ = subgraphs(gate)
+    assert [node.op_type for node in opened if node.op_type in {"Gemm", "MatMul"}]
+    running = session(graph)
+    for row in ROWS:
+        expected = module(torch.from_numpy(row)).detach().numpy()
+        np.testing.assert_allclose(running.run(None, {graph.inputs[0].name: row})[0], expected, atol=1e-6)
+
+
+PICKS = {
+    "gather": lambda stacked, index: stacked.gather(1, index[:, None, None].expand(-1, 1, 6)).squeeze(1),
+    "index": lambda stacked, index: stacked[torch.arange(len(index)), index],
+}
+
+
+@pytest.mark.parametrize("pick", PICKS)
+def test_a_pick_from_stacked_experts_is_noted(pick: str) -> None:
+    class Router(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.experts = torch.nn.ModuleList(torch.nn.Linear(6, 6) for _ in range(3))
+            self.route = torch.nn.Linear(6, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return PICKS[pick](torch.stack([expert(x) for expert in self.experts], 1), self.route(x).argmax(1))
+
+    graph = from_torch(Router(), torch.randn(3, 6)).graph
+    blends, notes = find_blends(graph, hard_values(graph))
+    assert blends == []
+    assert any("picks one of 3 values, all of which always run" in note for note in notes)

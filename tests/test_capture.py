@@ -453,7 +453,7 @@ def test_no_example_for_integers_in_a_file_is_refused(refuse: Refuse, tmp_path: 
 
 def test_too_few_examples_are_refused(refuse: Refuse) -> None:
     assert refuse(module(Mixed), (ROWS,)) == (
-        "the network fails on the example inputs ((2, 64) float32): Mixed.forward() missing 3 required positional "
+        "the network fails on inputs of (2, 64) float32: Mixed.forward() missing 3 required positional "
         "arguments: 'kind', 'unread', and 'flags'"
     )
 
@@ -464,8 +464,7 @@ def test_too_many_examples_for_a_file_are_refused(refuse: Refuse, tmp_path: Path
 
 def test_an_example_by_a_wrong_name_is_refused(refuse: Refuse) -> None:
     assert refuse(module(AsDict), {"y": ROWS}) == (
-        "the network fails on the example inputs ((2, 64) float32): AsDict.forward() got an unexpected keyword "
-        "argument 'y'"
+        "the network fails on inputs of (2, 64) float32: AsDict.forward() got an unexpected keyword argument 'y'"
     )
 
 
@@ -475,24 +474,24 @@ def test_an_example_by_a_wrong_name_for_a_file_is_refused(refuse: Refuse, tmp_pa
 
 def test_an_example_of_a_wrong_shape_is_refused(refuse: Refuse) -> None:
     assert refuse(module(AsDict), ROWS[:, :63]).startswith(
-        "the network fails on the example inputs ((2, 63) float32): mat1 and mat2 shapes cannot be multiplied "
+        "the network fails on inputs of (2, 63) float32: mat1 and mat2 shapes cannot be multiplied "
     )
 
 
 def test_an_example_of_a_wrong_dtype_is_refused(refuse: Refuse) -> None:
     assert refuse(module(AsDict), ROWS.astype(np.float64)).startswith(
-        "the network fails on the example inputs ((2, 64) float64): mat1 and mat2 must have the same dtype"
+        "the network fails on inputs of (2, 64) float64: mat1 and mat2 must have the same dtype"
     )
 
 
 def test_an_example_of_a_wrong_shape_for_a_file_is_refused_with_both_sizes(refuse: Refuse, tmp_path: Path) -> None:
     text = refuse(save(tmp_path), ROWS[:, :63])
-    assert says(text, "FOLDER/model.onnx: fails on the example inputs: ", "x", "63", "64")
+    assert says(text, "FOLDER/model.onnx: fails on inputs: ", "x", "63", "64")
 
 
 def test_an_example_of_a_wrong_dtype_for_a_file_is_refused_with_both(refuse: Refuse, tmp_path: Path) -> None:
     text = refuse(save(tmp_path), ROWS.astype(np.float64))
-    assert says(text, "FOLDER/model.onnx: fails on the example inputs: ", "double", "float")
+    assert says(text, "FOLDER/model.onnx: fails on inputs: ", "double", "float")
 
 
 @pytest.mark.parametrize("example", ["hello", object(), ROWS.astype(np.complex64)], ids=["str", "object", "complex"])
@@ -508,9 +507,7 @@ def test_an_error_of_several_lines_becomes_one(refuse: Refuse) -> None:
     def forward(net: Layers, x: Tensor) -> Tensor:
         raise ValueError("first\n  second")
 
-    assert says(
-        refuse(returning(forward)), "the network fails on the example inputs ((2, 64) float32): first", "second"
-    )
+    assert says(refuse(returning(forward)), "the network fails on inputs of (2, 64) float32: first", "second")
 
 
 @pytest.mark.parametrize("names", [[], ["a", "b"], ["a", "a", "b", "c"]], ids=str)

@@ -145,6 +145,19 @@ def test_a_deadline_is_passed_on_and_told(here: Path) -> None:
     assert "--deadline-ms" in result.stderr
 
 
+def test_a_row_without_an_answer_in_time_is_told_and_the_others_are_answered(here: Path) -> None:
+    draft = chain(0.5, 0.5)
+    draft.options["profile"] = {"segment0": 1e9}
+    draft.save(here / "late.ee")
+    np.save("rows.npy", np.concatenate([LATE, LATE]))
+    result = run("late.ee", "rows.npy", "--deadline-ms", "5")
+    assert (result.exit_code, result.stdout) == (1, "")
+    first, second, last = result.stderr.splitlines()
+    assert first.startswith("rows.npy[0]: no answer within deadline_ms 5")
+    assert second.startswith("rows.npy[1]: ")
+    assert last == "error: 2 of 2 rows had no answer in time"
+
+
 def test_the_ponder_cost_is_told_where_an_exit_gives_one(here: Path) -> None:
     draft = chain()
     draft.slot("cost", shape=PER_ROW)
@@ -182,8 +195,11 @@ def test_options_reach_the_runner(bundle: Path, here: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "settings"),
     [
-        ([], {"threads": None, "pool": "shared", "check": "quick"}),
-        (["--threads", "3", "--pool", "own", "--check", "full"], {"threads": 3, "pool": "own", "check": "full"}),
+        ([], {"threads": None, "pool": "shared", "check": "quick", "load": "lazy"}),
+        (
+            ["--threads", "3", "--pool", "own", "--check", "full", "--deadline-ms", "5"],
+            {"threads": 3, "pool": "own", "check": "full", "load": "eager"},
+        ),
     ],
 )
 def test_runner_is_made_as_the_options_say_and_shares_its_pool_by_default(

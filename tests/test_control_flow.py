@@ -419,7 +419,7 @@ def test_a_weight_called_as_a_constant_of_ours_is_not_taken_for_it(tmp_path):
     for name in ("case_1", "constant_3", "constant_4"):
         bundle = compile_(tmp_path, TWO_BRANCHES.replace("case_1", name), lower_control_flow="always")
         assert any(isinstance(segment.next, Switch) for segment in bundle.manifest.segments.values())
-        answers = check(tmp_path, bundle, rows=60, scale=3)
+        answers = check(tmp_path, bundle, rows=400, scale=3)
         assert {case for answer in answers for _, case in answer.gates} == {0, 1, 2}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -326,3 +327,22 @@ def test_a_marked_exit_that_is_random_is_refused() -> None:
 
     with pytest.raises(ee.ExportError, match=r"the network gives another 'noise' when it is called twice"):
         check_repeatable(TorchSource(seeded(lambda: Marked(forward)), EXAMPLE))
+
+
+class Looped(Layers):
+    """Marks an exit in a loop alone."""
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        def step(i: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+            return i + 1, marker.exit(self.first(t).tanh(), "step")
+
+        _, x = while_loop(lambda i, t: i < 3, step, (torch.tensor(0), x.clone()))
+        return {"last": self.second(x)}
+
+
+def test_an_exit_in_a_loop_that_stays_inside_its_segment_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ee.ExportError) as caught:
+        ee.export(seeded(Looped), EXAMPLE[:1], tmp_path / "m.ee", lower_control_flow=False)
+    assert "needs a plan that goes into its loop or branch: " in str(caught.value)
+    assert str(caught.value).endswith("lower_control_flow=False")
+    assert not list(tmp_path.iterdir())

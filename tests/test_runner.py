@@ -82,6 +82,12 @@ def test_the_float32_confidence_is_compared_with_the_float64_threshold(opened: O
     assert runner.run(row(np.nextafter(np.float32(0.9), np.float32(1)))).exit == "exit0"
 
 
+def test_scores_that_are_no_numbers_predict_no_class() -> None:
+    scores = np.array([[0.1, np.nan, 0.3]], np.float32)
+    assert Answer({"logits": scores}, "exit0", float("nan"), ("segment0",), 1).prediction is None
+    assert Answer({"logits": np.nan_to_num(scores)}, "exit0", 0.5, ("segment0",), 1).prediction == 2
+
+
 def test_a_nan_confidence_never_fires(opened: Open) -> None:
     answer = opened(chain(-1e30, -1e30)).run(row(math.nan, math.nan, math.nan))
     assert answer.exit == "exit2"

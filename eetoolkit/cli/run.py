@@ -76,24 +76,32 @@ def run(  # noqa: PLR0913 - one for each option
 
     if outputs and not as_json:
         raise click.UsageError("--outputs goes with --json")
+    load: Literal["lazy", "eager"] = "lazy" if deadline_ms is None else "eager"  # opening is not answering
     limits = per_exit("--threshold", thresholds, float)
     files = find_files(inputs)
     with (
-        ee.Runner(bundle, threads=threads, pool=pool, check=check) as runner,
+        ee.Runner(bundle, threads=threads, pool=pool, check=check, load=load) as runner,
         terminal.progress(beside_results=True) as tell,
     ):
         plan = runner.bundle.manifest
-        total, done = len(files), 0
+        total, done, late = len(files), 0, 0
         for file in read_files(plan, files, pictures, sys.stdin.buffer):
             total = max(total + len(file.rows) - 1, done + len(file.rows))
             for name, row in zip(file.names, file.rows, strict=True):
-                answer = runner.run(row, exit_at=exit_at, thresholds=limits or None, deadline_ms=deadline_ms)
+                try:
+                    answer = runner.run(row, exit_at=exit_at, thresholds=limits or None, deadline_ms=deadline_ms)
+                except ee.DeadlineError as error:
+                    click.echo(f"{name}: {error}", err=True)
+                    late += 1
+                    continue
                 if as_json:
                     terminal.print_json(_record(plan, name, answer, outputs=outputs), indent=-1)
                 else:
                     click.echo(f"{name}: {_line(plan, answer)}")
                 done += 1
                 tell("running", done, total)
+    if late:
+        raise ee.DeadlineError(f"{late} of {done + late} rows had no answer in time")
 
 
 def _line(plan: Manifest, answer: ee.Answer) -> str:

@@ -30,7 +30,8 @@ def list_(as_json: bool) -> None:
     if as_json:
         terminal.print_json([dict(zip(("name", "title", "accuracy", "source"), row, strict=True)) for row in rows])
         return
-    table = terminal.new_table("name", "title", "accuracy", "source", right=("accuracy",), fold=("title", "source"))
+    whole = "whole network right"
+    table = terminal.new_table("name", "title", whole, "source", right=(whole,), fold=("title", "source"))
     for name, title, accuracy, source in rows:
         table.add_row(name, title, "-" if accuracy is None else f"{accuracy:.1%}", source)
     terminal.print_table(table)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -107,7 +106,7 @@ def summarize(
     costs = [cost for answer in answers if (cost := answer.ponder_cost) is not None]
     return DemoReport(
         model=system.name,
-        title=re.split("[:,]", system.title)[0],
+        title=system.title.split(":")[0],
         bundle=str(bundle.path),
         picture=picture,
         size_bytes=bundle.size_bytes,

@@ -18,6 +18,7 @@ import onnxruntime as ort
 import torch
 
 from eetoolkit_exporters.capturing.capture import DynamicShapes, Network, capture, check_deterministic, check_repeatable
+from eetoolkit_exporters.capturing.scopes import subgraphs
 from eetoolkit_exporters.capturing.source import (
     LOGITS,
     Array,
@@ -29,7 +30,7 @@ from eetoolkit_exporters.capturing.source import (
     choose_exits,
     open_source,
 )
-from eetoolkit_exporters.cutting.control_flow import Lower, check_loops_end, choose
+from eetoolkit_exporters.cutting.control_flow import Lower, Lowering, check_loops_end, choose
 from eetoolkit_exporters.cutting.cut import cut, graph_of, sort_exits
 from eetoolkit_exporters.cutting.fixed_shapes import shape_nodes
 from eetoolkit_exporters.cutting.merge import merge
@@ -172,6 +173,7 @@ def compile_plan(
     blended = make_gates(network, lower, symbols)
     marked = {graph_of(exit_, network) for exit_ in network.exits} - {network.graph}
     lowering = choose(network.graph, lower, max_loop_steps, symbols, marked)
+    _check_marked(network, lowering)
     start, copies = merge(cut(network, lowering.nodes), network.graph, duplicate_tails=duplicate_tails)
     segments = segments_of(start, shape_nodes(network.graph))
     reason = against_rows(network.graph, segments)
@@ -181,6 +183,26 @@ def compile_plan(
     if reason is not None and BATCH in {str(dim) for value in network.graph.inputs for dim in value.shape or ()}:
         notes.append(f"rows run one by one: {reason}")
     return Compiled(segments, tuple(notes), reason is None)
+
+
+def _check_marked(network: Network, lowering: Lowering) -> None:
+    """Refuses an exit in a branch or a loop that stays inside a segment, which has no way to answer there.
+
+    Raises:
+        ExportError: Names it, and why its branch or loop stays.
+    """
+    owners = {inner: node for node in network.graph.all_nodes() for inner in subgraphs(node)}
+    for exit_ in network.exits:
+        graph = graph_of(exit_, network)
+        while graph in owners:
+            node = owners[graph]
+            if node not in lowering.nodes:
+                place = f"{node.op_type} {node.outputs[0].name!r}"
+                why = next((note for note in lowering.notes if note.startswith(f"{place} stays")), f"{place} stays")
+                raise ExportError(
+                    f"exit {exit_.name!r} can answer only where a plan goes into its loop or branch: {why}"
+                )
+            graph = node.graph  # type: ignore[assignment]
 
 
 def _check_options(lower: Lower, max_loop_steps: int | None, fallback: Fallback) -> None:

@@ -48,7 +48,7 @@ class Answer(msgspec.Struct, frozen=True, eq=False):
 
     @property
     def prediction(self) -> int | None:
-        """The predicted class of the one row; None where the outputs do not say one.
+        """The predicted class of the one row; None where the outputs do not say one, or are not numbers (NaN).
 
         An exit's own `label` (a vote's) is taken as it is; else it is the class with the largest value in `logits`, or
         in the only output.
@@ -59,7 +59,9 @@ class Answer(msgspec.Struct, frozen=True, eq=False):
         scores = self.outputs.get("logits")
         if scores is None and len(self.outputs) == 1:
             scores = next(iter(self.outputs.values()))
-        return int(np.argmax(scores)) if scores is not None and scores.ndim == 2 and len(scores) == 1 else None
+        if scores is None or scores.ndim != 2 or len(scores) != 1 or np.isnan(scores).any():
+            return None
+        return int(np.argmax(scores))
 
     def __str__(self) -> str:
         stopped = f", stopped by {self.stopped_by}" if self.stopped_by in ("deadline", "interrupt") else ""

@@ -43,6 +43,7 @@ class Watch:
         if deadline_ms is not None and (not isinstance(deadline_ms, Real) or not deadline_ms > 0):
             raise InputError(f"deadline_ms is {deadline_ms!r}, expected milliseconds, more than 0")
         self.options = ort.RunOptions()
+        self.options.log_severity_level = 4  # what stops a segment on purpose is no error to print
         self.stopped_by: Literal["deadline", "interrupt"] | None = None
         self.cut = False
         self.broken = False

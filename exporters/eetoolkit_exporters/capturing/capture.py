@@ -175,7 +175,8 @@ def _capture_cascade(
             if (kept.dtype, kept.shape) != (value.dtype, value.shape):
                 raise ExportError(
                     f"stage {number}: input {value.name!r} is {value.dtype}{value.shape}, the first stage's is "
-                    f"{kept.dtype}{kept.shape}; put the conversion into the stage's network"
+                    f"{kept.dtype}{kept.shape}; put the conversion into the stage's "
+                    "network, or where only the batch differs pass dynamic_batch=False"
                 )
             if kept is not value:
                 value.replace_all_uses_with(kept)

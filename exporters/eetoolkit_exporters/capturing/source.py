@@ -180,7 +180,7 @@ class TorchSource:
         except Exception as error:
             shapes = ", ".join(f"{tuple(tensor.shape)} {tensor.dtype}".replace("torch.", "") for tensor in tensors)
             said = reason(error) if from_tracing(error) else known(error) or " ".join(str(error).split())
-            raise ExportError(f"the network fails on the example inputs ({shapes}): {said}") from error
+            raise ExportError(f"the network fails on inputs of {shapes}: {said}") from error
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Returns the outputs by name, as eager PyTorch computes them.
@@ -312,7 +312,7 @@ class OnnxSource:
         try:
             outputs = self._session.run(None, {name: inputs[name] for name in self.inputs})
         except Exception as error:
-            raise ExportError(f"{self.path}: fails on the example inputs: {_one_line(error)}") from error
+            raise ExportError(f"{self.path}: fails on inputs: {_one_line(error)}") from error
         return dict(zip(self._outputs, outputs, strict=True))
 
     def run_visits(self, inputs: Mapping[str, Array]) -> Visits:

@@ -12,7 +12,7 @@ from typing import Any
 
 import onnx_ir as ir
 import torch
-from onnxscript import evaluator
+from onnxscript import evaluator, opset20
 
 from eetoolkit_exporters.capturing.marker import marker_to_onnx
 from eetoolkit_exporters.capturing.source import TorchSource, walk_outputs
@@ -134,7 +134,15 @@ def _to_marker(tensors: Sequence[ir.Value], name: str, outputs: str) -> Sequence
     return node.outputs
 
 
+def _to_blend(start: Any, end: Any, weight: Any) -> Any:
+    """Translates `torch.lerp` as the blend that it is; torch's own way hides it behind a second choice."""
+    op: Any = opset20
+    one = op.CastLike(op.Constant(value_float=1.0), weight)
+    return op.Add(op.Mul(weight, end), op.Mul(op.Sub(one, weight), start))
+
+
 _TRANSLATIONS: dict[Any, Any] = {
+    torch.ops.aten.lerp.Tensor: _to_blend,
     torch.ops.higher_order.cond: _to_if,
     torch.ops.eetoolkit.exit.default: _to_marker,
 }

@@ -286,7 +286,7 @@ def _slot(value: ir.Value, fixed: Fixed) -> Slot:
 
 def _spec(name: str, value: ir.Value) -> TensorSpec:
     if value.dtype not in _DTYPES or not isinstance(value.type, ir.TensorType):
-        what = value.type if value.type is not None else "something of an unknown type"
+        what = value.type if value.type is not None else "a Sequence, an Optional or something of no known type"
         raise ExportError(
             f"the tensor {value.name!r} crosses between segments as {what}, which numpy and a device cannot hold"
         )

@@ -6,6 +6,7 @@ import onnx_ir as ir
 
 from eetoolkit_exporters.gating.decisions import Decisions, one_minus
 
+_PICKS = {"Gather", "GatherElements", "GatherND"}
 _CARRY = {"Expand", "Reshape", "Squeeze", "Unsqueeze", "Identity"}
 
 
@@ -13,8 +14,11 @@ def note_near_blend(node: ir.Node, decisions: Decisions) -> str | None:
     """Returns which value looks like a blend by a gate, and why it was left; None for all that does not.
 
     A look-alike is `g * a + (1 - g) * b` whose g is hard or has one value per row; `g * a + b` whose g is in [0, 1] and
-    has one value per row; and `Where` between two computed values whose condition has fewer elements than they.
+    has one value per row; `Where` between two computed values whose condition has fewer elements than they; and a
+    computed index that picks one of several stacked values.
     """
+    if not node.domain and node.op_type in _PICKS:
+        return _note_pick(node)
     if node.domain or node.op_type not in {"Add", "Where"}:
         return None
     result = node.outputs[0]
@@ -25,6 +29,21 @@ def note_near_blend(node: ir.Node, decisions: Decisions) -> str | None:
         return None
     return (
         f"{result.name}: looks like a gate by {gate.name}, but {_fault(gate, result, decisions)}; both sides always run"
+    )
+
+
+def _note_pick(node: ir.Node) -> str | None:
+    """Returns a note where a computed index picks one of several values that are computed side by side."""
+    data, index = node.inputs[:2]
+    stack = data.producer() if data is not None else None
+    if stack is None or stack.op_type != "Concat" or stack.domain or index is None or index.const_value is not None:
+        return None
+    computed = [value for value in stack.inputs if value is not None and value.producer() is not None]
+    if len(computed) < 2 or any(value.dtype is None or not value.dtype.is_floating_point() for value in computed):
+        return None
+    return (
+        f"{node.outputs[0].name}: {index.name} picks one of {len(computed)} values, all of which always run; as a sum "
+        "of (index == k) * value_k, or with torch.cond, it becomes a switch"
     )
 
 
