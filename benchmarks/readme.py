@@ -33,8 +33,7 @@ def table() -> str:
         f"On held-out digits, one at a time, {where}; `make bench` measures it again. Right: the bundle's answers, in "
         "brackets those of the whole network's last exit. Work done: multiply-adds of the segments that ran. Whole: "
         "the network as one session, with its control flow as written. One file: the same plan in one session, with "
-        "onnxruntime's own `If` and `Loop`. Networks this small are where a segment's own cost weighs most. "
-        "`eetoolkit demo --model NAME` runs any of them."
+        "onnxruntime's own `If` and `Loop`. Networks this small are where a segment's own cost weighs most."
     )
     lines += ["", note]
     return "\n".join(lines) + "\n"

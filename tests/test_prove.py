@@ -86,3 +86,16 @@ def test_rows_that_do_not_affect_each_other_run_together_also_where_no_sample_co
     bundle = export(tmp_path, body, -ROW)
     assert bundle.manifest.batch is None
     together_and_alone(bundle, ROWS, {})
+
+
+def test_what_is_allowed_and_may_be_a_mistake_is_noted(tmp_path: Path) -> None:
+    text = NETWORK.format(inputs="", body="{ y = Sin (x) }").replace("y) {", "y, float[batch,3] z) {")
+    text = text.replace(
+        "y = Sin (x)", "y = Sin (x) w = Constant <value = float[4,3] {1,2,3,4,5,6,7,8,9,0,1,2}> () z = MatMul (y, w)"
+    )
+    onnx.save(parser.parse_model(text), tmp_path / "n.onnx")
+    bundle = ee.export(tmp_path / "n.onnx", ROW, tmp_path / "n.ee", threshold={"y": 2})
+    assert bundle.manifest.notes == (
+        "exit 'y' never fires: its threshold is 2, and max_prob is at most 1",
+        "'logits' of exit 'y' has the shape [batch,4], of the last [batch,3]",
+    )

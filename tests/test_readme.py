@@ -10,7 +10,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -38,7 +37,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 printed = output.getvalue()
             elif language == "text":
                 assert masked(printed) == masked(text)
-    np.save(folder / "digits.npy", names["images"][:3])  # type: ignore[index]
     return folder
 
 

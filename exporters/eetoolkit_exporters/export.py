@@ -126,6 +126,7 @@ def export(  # noqa: PLR0913 - the choices of one command, each with a default
     sort_exits(network)
     given = choose_criteria(network.exits, criterion)
     criteria = judge(network, given)
+    thresholds = _thresholds(criteria, threshold)
     compiled = compile_plan(network, source.inputs, lower=lower_control_flow, max_loop_steps=max_loop_steps)
     order = list(dict.fromkeys(exit_.name for exit_ in network.exits))
     samples = golden_samples(source, _batched(network), chosen, given, golden_inputs, order)
@@ -133,12 +134,12 @@ def export(  # noqa: PLR0913 - the choices of one command, each with a default
         name=name or target.stem,
         created_with=_provenance(source, network),
         criteria=criteria,
-        thresholds=_thresholds(criteria, threshold),
+        thresholds=thresholds,
         tolerance=DEFAULT_TOLERANCE,
         disabled=apply_min_exit(order, min_exit),
         fallback=fallback,
         rows_together=compiled.rows_together,
-        notes=compiled.notes,
+        notes=(*compiled.notes, *_remarks(network, criteria, thresholds)),
         labels=_labels(labels),
         preprocess=_preprocess(source, network, preprocess),
     )
@@ -244,6 +245,24 @@ def _thresholds(criteria: Mapping[str, Criterion], threshold: ThresholdSpec) -> 
             raise ExportError(f"exit {name!r}: threshold is {value!r}, expected a finite number")
         found[name] = stored_threshold(criterion, default_threshold(criterion) if value is None else float(value))
     return found
+
+
+_UP_TO_ONE = {"max_prob", "entropy", "margin", "vote", "mean_ensemble", "geometric_ensemble"}
+
+
+def _remarks(network: Network, criteria: Mapping[str, Criterion], thresholds: Mapping[str, float]) -> list[str]:
+    """Returns what is allowed and may be a mistake: a threshold that is never reached, exits of other sizes."""
+    found = []
+    *earlier, last = network.exits
+    for exit_ in earlier:
+        kind, threshold = criteria[exit_.name].kind, thresholds[exit_.name]
+        if kind in _UP_TO_ONE and 1 < threshold < math.inf:
+            found.append(f"exit {exit_.name!r} never fires: its threshold is {threshold:g}, and {kind} is at most 1")
+        for name, value in exit_.outputs.items():
+            other = last.outputs.get(name)
+            if other is not None and list(other.shape or ())[1:] != list(value.shape or ())[1:]:
+                found.append(f"{name!r} of exit {exit_.name!r} has the shape {value.shape}, of the last {other.shape}")
+    return list(dict.fromkeys(found))
 
 
 def _labels(labels: Sequence[str] | None) -> tuple[str, ...] | None:

@@ -25,6 +25,8 @@ Lower = bool | Literal["always"]
 FLOOR_MULTIPLY_ADDS = 500_000  # about 50 us on one core of a small machine; `benchmarks/README.md` has the break-even
 FLOOR_BYTES = 256 * 1024  # of weights, which a skipped segment does not load
 
+FLOOR = f"the {FLOOR_MULTIPLY_ADDS:,} (or {FLOOR_BYTES // 1024} KiB of weights) for which a segment of its own pays"
+
 _CONTROL = {"If", "Loop"}
 
 
@@ -101,10 +103,7 @@ class _Chooser:
         if self._lower == "always" or any(self._worth(graph) for graph in graphs):
             return None
         adds = max((count_work(_all(graph), [], self._symbols).multiply_adds or 0) for graph in graphs)
-        return (
-            f"{'a branch' if node.op_type == 'If' else 'its body'} costs {adds:,} multiply-adds, less than the "
-            f"{FLOOR_MULTIPLY_ADDS:,} for which a segment of its own pays"
-        )
+        return f"{'a branch' if node.op_type == 'If' else 'its body'} costs {adds:,} multiply-adds, less than {FLOOR}"
 
     def _worth(self, graph: ir.Graph) -> bool:
         if graph in self._marked or any(inner in self._marked for node in _all(graph) for inner in subgraphs(node)):

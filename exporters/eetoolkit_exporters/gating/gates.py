@@ -9,7 +9,7 @@ import onnx_ir as ir
 from eetoolkit_exporters.capturing.capture import Network
 from eetoolkit_exporters.capturing.scopes import needs
 from eetoolkit_exporters.cutting.blocks import exit_values
-from eetoolkit_exporters.cutting.control_flow import FLOOR_MULTIPLY_ADDS, Lower, worth
+from eetoolkit_exporters.cutting.control_flow import FLOOR, Lower, worth
 from eetoolkit_exporters.cutting.cut import needed_by
 from eetoolkit_exporters.cutting.work import count_work
 from eetoolkit_exporters.gating.blend import Blend, branch_nodes, find_blends, to_if
@@ -42,7 +42,7 @@ def make_gates(network: Network, lower: Lower, symbols: Mapping[str, int]) -> li
             elif adds := max(count_work(nodes, [], symbols).multiply_adds or 0 for nodes in branches):
                 notes.append(
                     f"the gate of {group[-1].result.name!r} stays blended: what it skips costs {adds:,} multiply-adds, "
-                    f"less than the {FLOOR_MULTIPLY_ADDS:,} for which a segment of its own pays"
+                    f"less than {FLOOR}"
                 )
     keep = {value for exit_ in network.exits for value in exit_values(exit_)}
     for node in reversed(list(network.graph.all_nodes())):
