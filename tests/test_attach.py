@@ -110,3 +110,9 @@ def test_batches_that_run_dry_are_named(batches):
 def test_fitting_takes_only_an_attached_model(batches):
     with pytest.raises(ee.ExportError, match="fit_exits takes what attach_exits returned, got Backbone"):
         ee.fit_exits(Backbone(), batches)
+
+
+def test_labels_beyond_the_classes_are_refused(batches):
+    model = ee.attach_exits(Backbone(), ["layer1"], num_classes=7)
+    with pytest.raises(ee.ExportError, match=r"the loss of heads of shape .*\(64, 7\).* fails on labels \(\(64,\) torch"):
+        ee.fit_exits(model, batches)

@@ -137,7 +137,7 @@ def fit_exits(
         Each head's mean loss, per epoch.
 
     Raises:
-        ExportError: Not a model of `attach_exits`, or no batches.
+        ExportError: Not a model of `attach_exits`, no batches, or labels that the loss does not take.
     """
     if not isinstance(model, MultiExit):
         raise ExportError(f"fit_exits takes what attach_exits returned, got {type(model).__name__}")
@@ -158,7 +158,7 @@ def fit_exits(
                     if optimizer is None:  # lazy heads have their widths after their first batch
                         model.answer(features)
                         optimizer = torch.optim.Adam(model.heads.parameters(), learning_rate)
-                losses = {path: loss(output, target) for path, output in model.answer(features).items()}
+                losses = _losses(loss, model.answer(features), target)
                 optimizer.zero_grad()
                 torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
@@ -171,6 +171,16 @@ def fit_exits(
             history.append({path: value / rows for path, value in sums.items()})
     model.eval()
     return history
+
+
+def _losses(loss: Loss, outputs: Mapping[str, torch.Tensor], target: torch.Tensor) -> dict[str, torch.Tensor]:
+    try:
+        return {path: loss(output, target) for path, output in outputs.items()}
+    except (IndexError, RuntimeError, TypeError, ValueError) as error:
+        labels = f"{tuple(target.shape)} {target.dtype}, {target.min()} to {target.max()}" if target.numel() else "none"
+        shapes = ", ".join(str(tuple(output.shape)) for output in outputs.values())
+        said = " ".join(str(error).split())
+        raise ExportError(f"the loss of heads of shape {shapes} fails on labels ({labels}): {said}") from error
 
 
 def _call(function: Callable[..., Any], inputs: Any) -> Any:
