@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     )
     from eetoolkit_runtime.interrupt import Interrupt
     from eetoolkit_runtime.plan import Criterion
+    from eetoolkit_runtime.profile import Profile
+    from eetoolkit_runtime.profiler import profile, save_profile
     from eetoolkit_runtime.runner import Runner
     from eetoolkit_runtime.truncate import truncate
     from eetoolkit_runtime.verify import VerifyReport
@@ -46,6 +48,7 @@ _PLACES = {
     "IntegrityError": _ERRORS,
     "Interrupt": "eetoolkit_runtime.interrupt",
     "ManifestError": _ERRORS,
+    "Profile": "eetoolkit_runtime.profile",
     "RunError": _ERRORS,
     "Runner": "eetoolkit_runtime.runner",
     "TuneError": _ERRORS,
@@ -55,6 +58,8 @@ _PLACES = {
     "export": "eetoolkit_exporters.export",
     "fit_exits": "eetoolkit_exporters.capturing.attach",
     "load": "eetoolkit_runtime.bundle",
+    "profile": "eetoolkit_runtime.profiler",
+    "save_profile": "eetoolkit_runtime.profiler",
     "truncate": "eetoolkit_runtime.truncate",
     "verify": "eetoolkit.verification",
 }
@@ -62,8 +67,8 @@ _HOST = {"torch", "onnx", "onnx_ir", "onnxscript"}
 
 __all__ = [
     "Answer", "Bundle", "BundleError", "Criterion", "DeadlineError", "EEToolkitError", "ExportError", "InputError",
-    "IntegrityError", "Interrupt", "ManifestError", "RunError", "Runner", "TuneError", "VerifyReport", "attach_exits",
-    "exit", "export", "fit_exits", "load", "truncate", "verify",
+    "IntegrityError", "Interrupt", "ManifestError", "Profile", "RunError", "Runner", "TuneError", "VerifyReport",
+    "attach_exits", "exit", "export", "fit_exits", "load", "profile", "save_profile", "truncate", "verify",
 ]  # fmt: skip
 
 

@@ -114,5 +114,5 @@ def test_fitting_takes_only_an_attached_model(batches):
 
 def test_labels_beyond_the_classes_are_refused(batches):
     model = ee.attach_exits(Backbone(), ["layer1"], num_classes=7)
-    with pytest.raises(ee.ExportError, match=r"the loss of heads of shape .*\(64, 7\).* fails on labels \(\(64,\) torch"):
+    with pytest.raises(ee.ExportError, match=r"the loss of heads of shape .*\(64, 7\).* fails on labels \("):
         ee.fit_exits(model, batches)

@@ -14,7 +14,8 @@ from typing import IO, Any
 
 import click
 
-_VERBS = ("demo", "export", "inspect", "verify", "run", "truncate", "pack", "zoo")  # from first look to device
+# From first look to device.
+_VERBS = ("demo", "export", "inspect", "verify", "run", "profile", "truncate", "pack", "zoo")
 _INTERRUPTED = 130  # 128 + SIGINT, as shells count
 _EXTRAS: Mapping[str, str] = MappingProxyType(
     dict.fromkeys(("torch", "onnx", "onnx_ir", "onnxscript", "safetensors"), "export")

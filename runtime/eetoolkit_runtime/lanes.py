@@ -32,6 +32,10 @@ class Lane:
         except IndexError:
             return Workspace(self._layout, self._shapes)
 
+    def took(self, segment: str, milliseconds: float) -> None:
+        """Remembers the least time that a segment has taken."""
+        self.fastest_ms[segment] = min(milliseconds, self.fastest_ms.get(segment, milliseconds))
+
     @contextmanager
     def lend(self, watch: Watch | None = None) -> Iterator[Workspace]:
         """Gives a workspace for one call, which `watch` may stop."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections.abc import Generator, Mapping, Sequence
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from numbers import Real
@@ -193,7 +194,36 @@ class Runner:
         """
         arrays, lane = self._admit(inputs)
         with lane.lend() as workspace:
-            return list(visit_exits(workspace, arrays, lane.fastest_ms))
+            return list(visit_exits(workspace, arrays, lane.took))
+
+    def trace(self, inputs: Inputs, took: Callable[[str, float], object]) -> list[tuple[str, float]]:
+        """Runs one row to the end of the plan; returns each exit met and the milliseconds from the call to it.
+
+        Args:
+            inputs: As `run`'s.
+            took: Is told of every segment that has run, with its milliseconds.
+
+        Raises:
+            InputError: An input that the bundle does not take.
+            RunError: onnxruntime failed, a switch has no such case, or a loop exceeds its bound.
+        """
+        started = time.perf_counter()
+        arrays, lane = self._admit(inputs)
+        with lane.lend() as workspace:
+            answers = visit_exits(workspace, arrays, took)
+            return [(answer.exit, (time.perf_counter() - started) * 1e3) for answer in answers]
+
+    def open(self, segment: str) -> None:
+        """Opens a segment now.
+
+        Raises:
+            InputError: No such segment, or one without a model.
+            IntegrityError: onnxruntime cannot load it.
+        """
+        if segment not in self._plan.segments or self._plan.segments[segment].model is None:
+            raise InputError(f"no segment {segment!r} with a model; there are {', '.join(self._plan.segments)}")
+        self._check_open()
+        _ = self._sessions[segment]
 
     def warmup(self, inputs: Inputs | None = None, runs: int = 3) -> None:
         """Opens the segments on the way of `inputs` (None: the golden samples) and runs them `runs` times.
@@ -260,7 +290,7 @@ class Runner:
         best: Answer | None = None
         last: Answer | None = None
         order = self._layout.exits
-        with lane.lend(watch) as workspace, closing(visit_exits(workspace, arrays, lane.fastest_ms)) as answers:
+        with lane.lend(watch) as workspace, closing(visit_exits(workspace, arrays, lane.took)) as answers:
             for answer in answers:
                 last = answer
                 fires = answer.confidence >= limits[order[answer.exit]] if exit_at is None else answer.exit == exit_at
@@ -284,7 +314,7 @@ class Runner:
         with (
             watch,
             lane.lend(watch) as workspace,
-            closing(visit_exits(workspace, arrays, lane.fastest_ms)) as answers,
+            closing(visit_exits(workspace, arrays, lane.took)) as answers,
         ):
             following = partial(next, answers, None)
             while (answer := following() if interrupt is None else apart(following, watch.interrupt)) is not None:

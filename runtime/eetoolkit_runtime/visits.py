@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 
 import onnxruntime as ort
 
@@ -15,14 +15,14 @@ from eetoolkit_runtime.workspace import Workspace
 
 
 def visit_exits(
-    workspace: Workspace, arrays: tuple[Array, ...], fastest_ms: dict[str, float]
+    workspace: Workspace, arrays: tuple[Array, ...], took: Callable[[str, float], object]
 ) -> Generator[Answer, None, None]:
     """Runs the plan to its end, or until the workspace's watch stops it, yielding the answer of every exit met.
 
     Args:
         workspace: Where to run; at every answer it is between two segments.
         arrays: The inputs, in order, of the workspace's shapes.
-        fastest_ms: The least time that each segment has taken so far, in milliseconds; kept up to date.
+        took: Is told of every segment that has run, with its milliseconds.
     """
     watch = workspace.watch
     options = ort.RunOptions() if watch is None else watch.options
@@ -39,8 +39,7 @@ def visit_exits(
                         watch.require(step.name)
                     started = time.perf_counter()
                     call(binding, options)
-                    took_ms = (time.perf_counter() - started) * 1e3
-                    fastest_ms[step.name] = min(took_ms, fastest_ms.get(step.name, took_ms))
+                    took(step.name, (time.perf_counter() - started) * 1e3)
                 if watch is not None:
                     watch.path = done + names
                 if step.exit is not None:

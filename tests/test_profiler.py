@@ -1,0 +1,163 @@
+"""Profiles: every segment and exit has its figures, which agree with each other; saving makes deadlines go by them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from plans import chain, gated, row
+
+import eetoolkit as ee
+from eetoolkit.cli import main
+from eetoolkit_runtime.machine import condition, peak_bytes, resident_bytes, this_machine
+from eetoolkit_runtime.profile import decode, encode, summarise
+from eetoolkit_runtime.profiler import profile
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> ee.Bundle:
+    return ee.load(chain(0.5, 0.5).save(tmp_path / "chain.ee"))
+
+
+def inputs(bundle: ee.Bundle, rows: int = 6) -> np.ndarray:
+    shape = [rows if index == 0 else int(dim) for index, dim in enumerate(bundle.manifest.inputs[0].shape)]
+    return np.random.default_rng(0).uniform(0, 1, shape).astype(np.float32)
+
+
+def test_a_summary_leaves_no_run_out() -> None:
+    values = [1.0] * 98 + [2.0, 50.0]
+    found = summarise(values)
+    assert (found.runs, found.p50_ms, found.outliers) == (100, 1.0, 2)
+    assert found.mean_ms == pytest.approx(np.mean(values))
+    assert found.p99_ms == pytest.approx(np.quantile(values, 0.99))
+
+
+def test_every_segment_and_exit_is_measured_and_adds_up(bundle: ee.Bundle) -> None:
+    x = inputs(bundle)
+    found = profile(bundle, x, threads=1, seconds=0.05)
+    plan = bundle.manifest
+    assert list(found.segments) == [name for name, segment in plan.segments.items() if segment.model is not None]
+    assert list(found.exits) == list(plan.exits)
+    assert found.rows == len(x)
+    assert sum(cost.share for cost in found.exits.values()) == pytest.approx(1)
+    with ee.Runner(bundle, threads=1) as runner:
+        answers = [runner.run(one[None]) for one in x]
+    for name, cost in found.exits.items():
+        assert cost.share == pytest.approx(np.mean([answer.exit == name for answer in answers]))
+    for name, segment in found.segments.items():
+        assert segment.visits == pytest.approx(np.mean([answer.path.count(name) for answer in answers]))
+        assert segment.latency is not None
+        assert segment.latency.runs == found.rounds * len(x)
+        assert 0 < segment.latency.p50_ms <= segment.latency.p90_ms <= segment.latency.p99_ms
+        assert segment.load_ms > 0
+    reached = [cost.latency.p50_ms for cost in found.exits.values() if cost.latency is not None]
+    assert reached == sorted(reached)
+    assert found.full_path is not None
+    assert sum(s.latency.p50_ms for s in found.segments.values() if s.latency) < 2 * found.full_path.p50_ms
+    assert found.overhead_us > 0
+
+
+def test_accuracies_are_those_of_the_answers(bundle: ee.Bundle) -> None:
+    x = inputs(bundle)
+    with ee.Runner(bundle, threads=1) as runner:
+        said = np.array([runner.run(one[None]).prediction for one in x])
+    labels = np.where(np.arange(len(x)) < 2, said + 1, said)
+    found = profile(bundle, x, labels, threads=1, seconds=0)
+    assert found.accuracy == pytest.approx(1 - 2 / len(x))
+    weighted = sum(cost.share * cost.accuracy for cost in found.exits.values() if cost.accuracy is not None)
+    assert weighted == pytest.approx(found.accuracy)
+
+
+def test_a_segment_that_no_input_comes_to_has_no_latency(tmp_path: Path) -> None:
+    bundle = ee.load(gated().save(tmp_path / "gated.ee"))
+    ways = {}
+    with ee.Runner(bundle, threads=1) as runner:
+        for first in (-1.0, 1.0):
+            x = row(first, 0, 0, 0)
+            ways[runner.run(x).path] = x
+    assert len(ways) == 2
+    (path, x), *_ = ways.items()
+    found = profile(bundle, x, threads=1, seconds=0)
+    for name, cost in found.segments.items():
+        assert (cost.latency is None) == (name not in path)
+
+
+def test_a_profile_survives_being_written(bundle: ee.Bundle) -> None:
+    found = profile(bundle, inputs(bundle), threads=1, seconds=0)
+    assert decode(encode(found), "it") == found
+    with pytest.raises(ee.BundleError, match="it is not a profile"):
+        decode(b'{"version": 1}', "it")
+    with pytest.raises(ee.BundleError, match="profile version 7, this eetoolkit reads 1"):
+        decode(b'{"version": 7}', "it")
+
+
+def test_saving_puts_the_latencies_into_the_manifest_and_refuses_another_bundles(
+    bundle: ee.Bundle, tmp_path: Path
+) -> None:
+    found = ee.profile(bundle, inputs(bundle), threads=1, seconds=0)
+    ee.save_profile(bundle, found)
+    saved = ee.load(bundle.path)
+    assert saved.manifest.profile == {name: cost.latency.p90_ms for name, cost in found.segments.items()}  # type: ignore[union-attr]
+    assert ee.Runner(saved).run(inputs(bundle, 1)).exit in bundle.exits
+    other = ee.load(gated().save(tmp_path / "other.ee"))
+    with pytest.raises(ee.BundleError, match="is of another bundle"):
+        ee.save_profile(other, found)
+    assert ee.load(other.path).manifest.profile == {}
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [([0], "labels are int64[1], expected integers, one for each of 6 rows"), ([0.5] * 6, "labels are float64[6]")],
+)
+def test_labels_that_do_not_fit_are_refused(bundle: ee.Bundle, labels: list[float], said: str) -> None:
+    with pytest.raises(ee.InputError) as caught:
+        profile(bundle, inputs(bundle), labels, seconds=0)
+    assert str(caught.value).startswith(said)
+
+
+def test_the_command_prints_tables_or_json_and_saves(bundle: ee.Bundle, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", inputs(bundle))
+    arguments = ["profile", str(bundle.path), "--inputs", str(tmp_path / "x.npy"), "--threads", "1", "--pool", "own"]
+    shown = CliRunner().invoke(main, [*arguments, "--seconds", "0", "--save"])
+    assert shown.exit_code == 0, shown.output
+    for word in ("machine", "segment0", "exit0", "overhead"):
+        assert word in shown.stdout
+    assert set(ee.load(bundle.path).manifest.profile) == {"segment0", "segment1", "segment2"}
+    machine = CliRunner().invoke(main, [*arguments, "--seconds", "0", "--json"])
+    assert json.loads(machine.stdout)["rows"] == 6
+    assert decode(machine.stdout.encode(), "stdout").bundle == bundle.manifest.name
+
+
+def test_the_machines_state_is_read_from_the_kernels_files(tmp_path: Path) -> None:
+    cpu = tmp_path / "sys/devices/system/cpu/cpu0/cpufreq"
+    cpu.mkdir(parents=True)
+    for name, text in (
+        ("scaling_governor", "ondemand"),
+        ("scaling_cur_freq", "600000"),
+        ("scaling_max_freq", "1800000"),
+    ):
+        (cpu / name).write_text(text + "\n")
+    zone = tmp_path / "sys/class/thermal/thermal_zone0"
+    zone.mkdir(parents=True)
+    (zone / "temp").write_text("61234\n")
+    firmware = tmp_path / "sys/devices/platform/soc/soc:firmware"
+    firmware.mkdir(parents=True)
+    (firmware / "get_throttled").write_text("50005\n")
+    found = condition(tmp_path)
+    assert (found.governor, found.clock_mhz, found.limit_mhz) == ("ondemand", 600, 1800)
+    assert found.temperature_c == pytest.approx(61.234)
+    assert found.throttled is True
+    (firmware / "get_throttled").write_text("0\n")
+    assert condition(tmp_path).throttled is False
+    assert condition(tmp_path / "nothing") == type(found)()
+
+
+def test_this_machine_is_known() -> None:
+    found = this_machine()
+    assert found.processor
+    assert found.cores >= 1
+    resident, peak = resident_bytes(), peak_bytes()
+    assert resident is None or peak is None or 0 < resident <= 1.1 * peak
