@@ -50,10 +50,7 @@ def inspect(bundle: str, as_json: bool, draw: str | None, svg: Path | None, over
     if as_json:
         terminal.print_json(summary)
         return
-    header = terminal.new_table("", "", fold=("",), headings=False)
-    for key, value in _header(summary):
-        header.add_row(key, value)
-    terminal.print_table(header)
+    terminal.print_pairs(_header(summary))
     click.echo()
     _print_segments(summary)
 

@@ -24,6 +24,23 @@ def overwrite_option(command: Command) -> Command:
     return click.option("--overwrite", is_flag=True, help="Replace what is there.")(command)
 
 
+def threads_option(command: Command) -> Command:
+    """Adds `--threads`."""
+    told = "Workers for each operator; default: one per core."
+    return click.option("--threads", type=click.IntRange(min=1), help=told)(command)
+
+
+def pool_option(command: Command) -> Command:
+    """Adds `--pool`."""
+    return click.option(
+        "--pool",
+        type=click.Choice(["shared", "own"]),
+        default="shared",
+        show_default=True,
+        help="One pool of workers for all segments, or one for each.",
+    )(command)
+
+
 def picture_options(command: Callable[..., None]) -> Callable[..., None]:
     """Adds what says how pictures are prepared; the command gets it as one `ImageOptions`, its argument `pictures`."""
 

@@ -11,7 +11,7 @@ import click
 
 import eetoolkit as ee
 from eetoolkit.cli import terminal
-from eetoolkit.cli.options import json_option, picture_options
+from eetoolkit.cli.options import json_option, picture_options, pool_option, threads_option
 
 if TYPE_CHECKING:
     from eetoolkit.images import ImageOptions
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     "--inputs", multiple=True, metavar="DATA", help="What to run, as `run` takes it; default: golden samples."
 )
 @click.option("--labels", metavar="FILE", help="A .npy of the right classes, for accuracies.")
-@click.option("--threads", type=click.IntRange(min=1), help="Workers for each operator; default: one per core.")
+@threads_option
 @click.option(
     "--spin",
     type=click.Choice(["always", "brief", "never"]),
@@ -32,13 +32,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="What idle workers do.",
 )
-@click.option(
-    "--pool",
-    type=click.Choice(["shared", "own"]),
-    default="shared",
-    show_default=True,
-    help="One pool of workers for all segments, or one for each.",
-)
+@pool_option
 @click.option(
     "--seconds", type=click.FloatRange(min=0), default=5.0, show_default=True, help="How long to measure, about."
 )
@@ -81,10 +75,7 @@ def profile(  # noqa: PLR0913 - one for each option
     if as_json:
         terminal.print_json(found)
         return
-    header = terminal.new_table("", "", fold=("",), headings=False)
-    for key, value in _header(found):
-        header.add_row(key, value)
-    terminal.print_table(header)
+    terminal.print_pairs(_header(found))
     click.echo()
     _print_segments(found)
     click.echo()

@@ -9,7 +9,7 @@ import click
 
 import eetoolkit as ee
 from eetoolkit.cli import terminal
-from eetoolkit.cli.options import json_option, per_exit, picture_options
+from eetoolkit.cli.options import json_option, per_exit, picture_options, pool_option, threads_option
 
 if TYPE_CHECKING:
     from eetoolkit.images import ImageOptions
@@ -33,14 +33,8 @@ if TYPE_CHECKING:
     metavar="MS",
     help="Answer each row within this, with the best exit reached by then.",
 )
-@click.option("--threads", type=click.IntRange(min=1), help="Workers for each operator; default: one per core.")
-@click.option(
-    "--pool",
-    type=click.Choice(["shared", "own"]),
-    default="shared",
-    show_default=True,
-    help="One pool of workers for all segments, or one for each.",
-)
+@threads_option
+@pool_option
 @click.option(
     "--check",
     type=click.Choice(["quick", "full"]),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +61,14 @@ def new_table(*columns: str, right: Collection[str] = (), fold: Collection[str] 
             column, justify="right" if column in right else "left", overflow="fold", no_wrap=column not in fold
         )
     return table
+
+
+def print_pairs(pairs: Iterable[tuple[str, str]]) -> None:
+    """Prints keys and what stands behind each, aligned."""
+    table = new_table("", "", fold=("",), headings=False)
+    for key, value in pairs:
+        table.add_row(key, value)
+    print_table(table)
 
 
 def width_of(table: Table) -> int:

@@ -18,7 +18,7 @@ from eetoolkit_runtime.errors import BundleError, InputError
 from eetoolkit_runtime.golden import read_golden
 from eetoolkit_runtime.inputs import Array, Inputs, prepare, split_rows
 from eetoolkit_runtime.machine import condition, peak_bytes, resident_bytes, this_machine
-from eetoolkit_runtime.plan import Manifest
+from eetoolkit_runtime.plan import Manifest, Work
 from eetoolkit_runtime.profile import ExitCost, Latency, Memory, Profile, SegmentCost, summarise
 from eetoolkit_runtime.runner import Runner
 from eetoolkit_runtime.sessions import Pool, Spin
@@ -88,9 +88,7 @@ def profile(  # noqa: PLR0913 - what a measurement depends on
         hits = None if right is None else np.array([a.prediction == r for a, r in zip(answers, right, strict=True)])
         segments = {
             name: SegmentCost(
-                nodes=0 if segment.work is None else segment.work.nodes,
-                parameters=0 if segment.work is None else segment.work.parameters,
-                multiply_adds=None if segment.work is None else segment.work.multiply_adds,
+                **msgspec.structs.asdict(segment.work or Work(nodes=0, parameters=0)),
                 size_bytes=sum(plan.files[file].size for file in (segment.model, *segment.weights) if file is not None),
                 load_ms=load_ms[name],
                 latency=_summary(found.segments.get(name)),

@@ -47,11 +47,11 @@ def prove(folder: Path, manifest: Manifest, samples: Sequence[Sample], segments:
 def _against_rows_together(bundle: Bundle, samples: Sequence[Sample], segments: Sequence[CutSegment]) -> str | None:
     """Returns why rows must run one by one: some answer otherwise in a batch, or nobody has seen what they do."""
     with Runner(bundle) as runner:
-        rows = _rows(bundle, samples, runner)
-        many = [name for name, is_row in zip(_inputs(bundle), row_inputs(bundle.manifest), strict=True) if is_row]
+        shared = _shared(bundle)
+        rows = _rows(bundle, samples, shared, runner)
         stacked = {
-            name: np.concatenate([row[name] for row in rows]) if name in many else rows[0][name]
-            for name in _inputs(bundle)
+            name: array if name in shared else np.concatenate([row[name] for row in rows])
+            for name, array in rows[0].items()
         }
         proved = set[str]()
         for exit_ in bundle.exits:
@@ -66,14 +66,17 @@ def _against_rows_together(bundle: Bundle, samples: Sequence[Sample], segments: 
     return None
 
 
-def _inputs(bundle: Bundle) -> list[str]:
-    return [spec.name for spec in bundle.manifest.inputs]
+def _shared(bundle: Bundle) -> list[str]:
+    """Returns the inputs that all rows of a batch have in common."""
+    plan = bundle.manifest
+    return [spec.name for spec, is_row in zip(plan.inputs, row_inputs(plan), strict=True) if not is_row]
 
 
-def _rows(bundle: Bundle, samples: Sequence[Sample], runner: Runner) -> list[Mapping[str, Array]]:
+def _rows(
+    bundle: Bundle, samples: Sequence[Sample], shared: Sequence[str], runner: Runner
+) -> list[Mapping[str, Array]]:
     """Returns the samples' inputs; beside a single one another of other floats, if the network takes that."""
     first = samples[0].inputs
-    shared = [name for name, is_row in zip(_inputs(bundle), row_inputs(bundle.manifest), strict=True) if not is_row]
     rows: list[Mapping[str, Array]] = [
         {**sample.inputs, **{name: first[name] for name in shared}} for sample in samples
     ]

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from eetoolkit_exporters.capturing.names import fresh, names_of
 from eetoolkit_exporters.gating.decisions import Decision, batch_of
 
 
@@ -39,10 +40,7 @@ class GateBuilder:
         self._graph = graph
         self._batch = batch_of(graph)
         self._rows = next((value for value in graph.inputs if value.shape and value.shape[0] == self._batch), None)
-        nodes = list(graph.all_nodes())
-        self._used = {str(value.name) for value in (*graph.inputs, *graph.initializers.values())}
-        self._used.update(str(value.name) for node in nodes for value in (*node.outputs, *_subgraph_inputs(node)))
-        self._used.update(str(node.name) for node in nodes)
+        self._used = names_of(graph) | {str(node.name) for node in graph.all_nodes()}
         self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
         self._predicates: dict[tuple[ir.Value, bool, bool], ir.Value] = {}
 
@@ -54,12 +52,7 @@ class GateBuilder:
 
     def name(self, stem: str) -> str:
         """Returns a name that nothing in the graph has yet."""
-        name, number = stem, 1
-        while name in self._used:
-            number += 1
-            name = f"{stem}_{number}"
-        self._used.add(name)
-        return name
+        return fresh(stem, self._used)
 
     def predicate(self, decision: Decision, like: ir.Node) -> ir.Value:
         """Returns the decision as a bool value of shape (batch,), or () for the call, made where its source is made."""
@@ -192,9 +185,3 @@ def _insert_after(source: ir.Value, nodes: list[ir.Node]) -> None:
         graph.insert_before(graph[0], nodes)
     else:
         graph.extend(nodes)
-
-
-def _subgraph_inputs(node: ir.Node) -> list[ir.Value]:
-    attributes = node.attributes.values()
-    graphs = [attr.as_graph() for attr in attributes if attr.type == ir.AttributeType.GRAPH]
-    return [value for graph in graphs for value in (*graph.inputs, *graph.initializers.values())]
