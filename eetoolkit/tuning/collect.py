@@ -1,0 +1,196 @@
+"""Collecting: every exit's answer for every row of a labelled data set, through the runner."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from eetoolkit.tuning.record import NO_CLASS, NO_EXIT, Array, Record, check_bundle, merge, read_record, values_of
+from eetoolkit_runtime.answer import Answer
+from eetoolkit_runtime.bundle import Bundle
+from eetoolkit_runtime.errors import InputError, TuneError
+from eetoolkit_runtime.inputs import Inputs, prepare, split_rows
+from eetoolkit_runtime.plan import Manifest
+from eetoolkit_runtime.profiler import digests
+from eetoolkit_runtime.runner import Runner
+
+Progress = Callable[[str, int, int], object]
+Data = Inputs | Iterable[tuple[Inputs, Any]]
+"""Inputs of any number of rows, beside their labels; or, without labels, (one row of inputs, its label) again and again."""
+
+_BLOCK = 1024  # rows that are kept as answers before they are packed
+_SAVE_EVERY_S = 60.0
+
+
+def collect(
+    bundle: Bundle,
+    data: Data,
+    labels: npt.ArrayLike | None = None,
+    *,
+    rows: Array | None = None,
+    shard: tuple[int, int] = (0, 1),
+    file: str | os.PathLike[str] | None = None,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Record:
+    """Runs rows through all their exits and returns what these gave.
+
+    Args:
+        bundle: The bundle; its manifest's constants count.
+        data: The inputs; without `labels`, pairs of one row's inputs and its label.
+        labels: One for each row.
+        rows: Numbers of the rows to run; None: all.
+        shard: (k, n): of these every nth row from the kth on, so that n processes share the work and `merge` joins it.
+        file: Where the record is saved, now and then too: a later call with the same file goes on where it was.
+        threads: As the `Runner`'s.
+        progress: Is told (what, done, total) for every row; total is 0 where it is not known.
+
+    Raises:
+        InputError: Inputs that the bundle does not take, no rows, or another number of labels.
+        TuneError: The file is a record of something else, or cannot be written.
+    """
+    plan = bundle.manifest
+    total, samples = _samples(plan, data, labels)
+    wanted = None if rows is None else frozenset(np.asarray(rows).tolist())
+    if wanted is not None:
+        total = len(wanted)
+    tell = progress or (lambda _what, _done, _total: None)
+    parts = _resume(file, plan)
+    known = {row: digest for part in parts for row, digest in zip(part.row.tolist(), part.digest.tolist(), strict=True)}
+    number, count = shard
+    waiting: list[tuple[int, int, Any, list[Answer]]] = []
+    saved, done, met = time.monotonic(), 0, False
+    with Runner(bundle, threads=threads) as runner:
+        for place, (inputs, label) in enumerate(samples):
+            if (wanted is not None and place not in wanted) or place % count != number:
+                continue
+            met, done = True, done + 1
+            digest = _digest(inputs)
+            if place in known and known[place] != digest:
+                raise TuneError(f"{file} is a record of other data: row {place} differs; choose another file")
+            if place not in known:
+                waiting.append((place, digest, label, runner.run_all_exits(inputs)))
+            if len(waiting) == _BLOCK:
+                parts, waiting = [*parts, _pack(plan, waiting)], []
+                if file is not None and time.monotonic() - saved > _SAVE_EVERY_S:
+                    parts = [merge(parts)]
+                    parts[0].save(file)
+                    saved = time.monotonic()
+            tell("collecting", done, total // count if count > 1 else total)
+    if not met:
+        raise InputError("no rows to collect")
+    if waiting:
+        parts = [*parts, _pack(plan, waiting)]
+    found = merge(parts)
+    if file is not None:
+        found.save(file)
+    return found
+
+
+def _resume(file: str | os.PathLike[str] | None, plan: Manifest) -> list[Record]:
+    if file is None or not Path(file).exists():
+        return []
+    found = read_record(file)
+    check_bundle(found, plan)
+    if found.constants != values_of(plan):
+        raise TuneError(f"{file} was collected with other temperatures or weights; choose another file")
+    return [found]
+
+
+def _samples(
+    plan: Manifest, data: Data, labels: npt.ArrayLike | None
+) -> tuple[int, Iterator[tuple[tuple[Array, ...], Any]]]:
+    """Returns how many rows there are, 0 where it is not known, and the rows with their labels."""
+    if labels is None:
+        total = len(data) if isinstance(data, Sequence) else 0
+        return total, _pairs(plan, data)
+    arrays = prepare(plan, data, one_row=False)  # type: ignore[arg-type] # with labels it is inputs
+    rows = split_rows(plan, arrays)
+    right = np.asarray(labels)
+    if right.ndim == 0 or len(right) != len(rows):
+        raise InputError(f"labels have shape {list(right.shape)}, expected one for each of {len(rows)} rows")
+    return len(rows), zip(rows, right, strict=True)
+
+
+def _pairs(plan: Manifest, data: Any) -> Iterator[tuple[tuple[Array, ...], Any]]:
+    for place, pair in enumerate(data):
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise InputError(f"sample {place} is no pair of inputs and label; pass labels, or pairs")
+        yield prepare(plan, pair[0], one_row=True), pair[1]
+
+
+def _digest(arrays: tuple[Array, ...]) -> int:
+    sha = hashlib.blake2b(digest_size=8)
+    for array in arrays:
+        sha.update(str((array.dtype, array.shape)).encode())
+        sha.update(np.ascontiguousarray(array).data)
+    return int.from_bytes(sha.digest(), "little")
+
+
+def _pack(plan: Manifest, waiting: Sequence[tuple[int, int, Any, list[Answer]]]) -> Record:
+    """Returns the record of some rows: (number, digest, label, answers of all exits met)."""
+    exits = tuple(plan.exits)
+    segments = tuple(name for name, segment in plan.segments.items() if segment.model is not None)
+    numbers = {name: number for number, name in enumerate(exits)}
+    shape = len(waiting), max(len(answers) for *_, answers in waiting)
+    exit_, confidence = np.full(shape, NO_EXIT, np.int16), np.full(shape, np.nan, np.float32)
+    prediction, way = np.full(shape, NO_CLASS, np.int64), np.zeros(shape, np.int32)
+    ways: dict[tuple[str, ...], int] = {}
+    for n, (*_, answers) in enumerate(waiting):
+        for v, answer in enumerate(answers):
+            exit_[n, v], confidence[n, v] = numbers[answer.exit], answer.confidence
+            prediction[n, v] = NO_CLASS if answer.prediction is None else answer.prediction
+            way[n, v] = ways.setdefault(answer.path, len(ways))
+    counts = np.zeros((len(ways), len(segments)), np.int32)
+    for path, place in ways.items():
+        for name, times in Counter(path).items():
+            counts[place, segments.index(name)] = times
+    try:
+        label = np.asarray([label for _, _, label, _ in waiting])
+    except ValueError as error:
+        raise InputError(f"labels of different shapes: {error}") from error
+    return Record(
+        bundle=plan.name,
+        files=digests(plan),
+        constants=values_of(plan),
+        exits=exits,
+        segments=segments,
+        row=np.array([row for row, *_ in waiting], np.int64),
+        digest=np.array([digest for _, digest, *_ in waiting], np.uint64),
+        label=label,
+        exit=exit_,
+        confidence=confidence,
+        prediction=prediction,
+        way=way,
+        ways=counts,
+        outputs=_outputs([answers for *_, answers in waiting], shape),
+    )
+
+
+def _outputs(all_answers: Sequence[list[Answer]], shape: tuple[int, int]) -> dict[str, Array]:
+    """Returns the outputs by name, (N, V, ...), of those that have one shape and dtype for all rows and exits."""
+    kinds: dict[str, set[tuple[tuple[int, ...], str]]] = {}
+    for answers in all_answers:
+        for answer in answers:
+            for name, array in answer.outputs.items():
+                tail = array.shape[1:] if array.ndim and array.shape[0] == 1 else (None,)
+                kinds.setdefault(name, set()).add((tail, array.dtype.str))  # type: ignore[arg-type] # None: no row
+    found = {}
+    for name, kind in kinds.items():
+        (tail, dtype), *others = kind
+        if others or None in tail:
+            continue
+        found[name] = np.zeros((*shape, *tail), dtype)
+        for n, answers in enumerate(all_answers):
+            for v, answer in enumerate(answers):
+                if name in answer.outputs:
+                    found[name][n, v] = answer.outputs[name][0]
+    return found

@@ -1,0 +1,214 @@
+"""The record: what every exit gave for every row of a data set, so that any thresholds can be replayed.
+
+A row's visits are the exits that it meets on its way to the end of the plan, none firing, in order. Rows with fewer
+visits than others are padded. Confidences hang on the bundle's constants (temperatures, weights, members' thresholds)
+and not on thresholds, so one record serves every choice of these.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from eetoolkit_runtime.errors import TuneError
+from eetoolkit_runtime.plan import Manifest
+from eetoolkit_runtime.profiler import digests
+
+Array = npt.NDArray[Any]
+Values = Mapping[str, tuple[float, ...]]
+
+VERSION = 1
+NO_EXIT = -1
+"""The exit of a padded visit."""
+NO_CLASS = -1
+"""The prediction of an answer that names no class."""
+_OUTPUT = "output/"
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """N rows with at most V visits; E exits, S segments with a model, W different ways to an exit.
+
+    Attributes:
+        bundle: The bundle's name.
+        files: Digests of its graphs.
+        constants: The values of its constants by name, flat.
+        exits: Names, in the manifest's order; `exit` counts by it.
+        segments: Names of those with a model, in the manifest's order; `ways` counts by it.
+        row: Which row of the data set, int64 (N,), ascending.
+        digest: Of the row's inputs, uint64 (N,).
+        label: What is right, (N,) or (N, ...).
+        exit: Which exit each visit met, int16 (N, V); `NO_EXIT` where padded.
+        confidence: float32 (N, V); NaN where padded.
+        prediction: The class that each visit answers, int64 (N, V); `NO_CLASS` where it names none.
+        way: Which of `ways` led to each visit, int32 (N, V).
+        ways: How often each segment ran on the way, int32 (W, S).
+        outputs: By name (N, V, ...), of those whose shape is the same everywhere; zeros where a visit has none.
+    """
+
+    bundle: str
+    files: Mapping[str, str]
+    constants: Values
+    exits: tuple[str, ...]
+    segments: tuple[str, ...]
+    row: Array
+    digest: Array
+    label: Array
+    exit: Array
+    confidence: Array
+    prediction: Array
+    way: Array
+    ways: Array
+    outputs: Mapping[str, Array]
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    @property
+    def visits(self) -> Array:
+        """How many visits each row has, (N,)."""
+        return np.asarray((self.exit != NO_EXIT).sum(axis=1))
+
+    @property
+    def last(self) -> Array:
+        """The number of each row's visit at the end of the plan, (N,)."""
+        return self.visits - 1
+
+    def take(self, rows: Array) -> Record:
+        """Returns the record of some rows, by their places or a mask, (n,)."""
+        own = ("row", "digest", "label", "exit", "confidence", "prediction", "way")
+        outputs = {name: array[rows] for name, array in self.outputs.items()}
+        return replace(self, **{name: getattr(self, name)[rows] for name in own}, outputs=outputs)
+
+    def answered(self, visit: Array) -> dict[str, Array]:
+        """Returns the outputs of one visit of each row, by name (N, ...)."""
+        rows = np.arange(len(self))
+        return {name: array[rows, visit] for name, array in self.outputs.items()}
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the record as `.npz` in one step: a kill leaves the old file or the new one."""
+        target = Path(path)
+        head = {"version": VERSION, **{name: getattr(self, name) for name in _HEAD}}
+        arrays: dict[str, Array] = {name: getattr(self, name) for name in _ARRAYS}
+        arrays |= {_OUTPUT + name: array for name, array in self.outputs.items()}
+        try:
+            handle, name = tempfile.mkstemp(dir=target.parent, prefix=f"{target.name}.partial-")
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    np.savez(file, head=np.array(json.dumps(head)), **arrays)  # type: ignore[arg-type] # numpy types every keyword as `allow_pickle`
+                    file.flush()
+                    os.fsync(file.fileno())
+                Path(name).replace(target)
+            finally:
+                Path(name).unlink(missing_ok=True)
+        except OSError as error:
+            raise TuneError(f"cannot write the record {target}: {error.strerror or error}") from error
+
+
+_ARRAYS = ("row", "digest", "label", "exit", "confidence", "prediction", "way", "ways")
+_HEAD = tuple(field.name for field in fields(Record) if field.name not in (*_ARRAYS, "outputs"))
+
+
+def read_record(path: str | os.PathLike[str]) -> Record:
+    """Returns a saved record.
+
+    Raises:
+        TuneError: Not there, or not a record of this version.
+    """
+    try:
+        with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            head = json.loads(str(stored["head"]))
+            if head.pop("version") != VERSION:
+                raise TuneError(f"{path}: a record of another version; collect again")
+            arrays = {name: stored[name] for name in _ARRAYS}
+            outputs = {key.removeprefix(_OUTPUT): stored[key] for key in stored.files if key.startswith(_OUTPUT)}
+        head |= {name: tuple(head[name]) for name in ("exits", "segments")}
+        head["constants"] = {name: tuple(values) for name, values in head["constants"].items()}
+        return Record(**head, **arrays, outputs=outputs)
+    except OSError as error:
+        raise TuneError(f"cannot read the record {path}: {error.strerror or error}") from error
+    except (ValueError, KeyError, TypeError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+        raise TuneError(f"{path} is not a record of `tune` ({error}); collect again") from error
+
+
+def merge(records: Sequence[Record]) -> Record:
+    """Returns the record of all rows of several records of one bundle, in the data set's order; a row counts once.
+
+    Raises:
+        TuneError: None, or records of different bundles, constants or data.
+    """
+    if not records:
+        raise TuneError("no record to merge")
+    first = records[0]
+    for other in records[1:]:
+        if not same_source(first, other):
+            raise TuneError(f"records of different bundles, or with other constants: {first.bundle}, {other.bundle}")
+        if other.label.shape[1:] != first.label.shape[1:]:
+            raise TuneError(f"labels of different shapes: {first.label.shape[1:]}, {other.label.shape[1:]}")
+    ways, numbers = np.unique(np.concatenate([record.ways for record in records]), axis=0, return_inverse=True)
+    starts = np.cumsum([0, *(len(record.ways) for record in records)])
+    wide = max(record.exit.shape[1] for record in records)
+    mapped = [
+        replace(record, way=numbers.reshape(-1)[record.way + start].astype(np.int32))
+        for record, start in zip(records, starts, strict=False)
+    ]
+    row = np.concatenate([record.row for record in records])
+    digest = np.concatenate([record.digest for record in records])
+    _, once, place = np.unique(row, return_index=True, return_inverse=True)
+    if (digest != digest[once][place.reshape(-1)]).any():
+        raise TuneError("records of different data: a row has other inputs in one than in another")
+    kept = [
+        name for name, array in first.outputs.items()
+        if all(name in r.outputs and r.outputs[name].shape[2:] == array.shape[2:] for r in records)
+    ]  # fmt: skip
+    return replace(
+        first,
+        row=row[once],
+        digest=digest[once],
+        label=np.concatenate([record.label for record in records])[once],
+        exit=np.concatenate([_widen(r.exit, wide, NO_EXIT) for r in records])[once],
+        confidence=np.concatenate([_widen(r.confidence, wide, np.nan) for r in records])[once],
+        prediction=np.concatenate([_widen(r.prediction, wide, NO_CLASS) for r in records])[once],
+        way=np.concatenate([_widen(r.way, wide, 0) for r in mapped])[once],
+        ways=ways.astype(np.int32),
+        outputs={name: np.concatenate([_widen(r.outputs[name], wide, 0) for r in records])[once] for name in kept},
+    )
+
+
+def same_source(one: Record, other: Record) -> bool:
+    """Whether two records tell of the same graphs with the same constants."""
+    return (one.files, one.constants, one.exits, one.segments) == (
+        other.files, other.constants, other.exits, other.segments
+    )  # fmt: skip
+
+
+def values_of(plan: Manifest) -> dict[str, tuple[float, ...]]:
+    """Returns the values of the plan's constants by name, flat."""
+    return {name: tuple(map(float, constant.data)) for name, constant in plan.constants.items()}
+
+
+def check_bundle(record: Record, plan: Manifest) -> None:
+    """Refuses a record of another bundle.
+
+    Raises:
+        TuneError: Says so.
+    """
+    if record.files != digests(plan) or record.exits != tuple(plan.exits):
+        raise TuneError(f"this record is of another bundle, {record.bundle!r}, or of another build of {plan.name!r}")
+
+
+def _widen(array: Array, visits: int, fill: float) -> Array:
+    """Returns (N, V, ...) padded to (N, visits, ...)."""
+    missing = visits - array.shape[1]
+    if not missing:
+        return array
+    return np.concatenate([array, np.full((len(array), missing, *array.shape[2:]), fill, array.dtype)], axis=1)

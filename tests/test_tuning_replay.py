@@ -1,0 +1,253 @@
+"""The record and its replay, sample by sample against the runner, on plans of every kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+from plans import Draft, chain, gated, looped, one_name_twice
+
+import eetoolkit as ee
+from eetoolkit.tuning.collect import collect
+from eetoolkit.tuning.record import NO_EXIT, Record, merge, read_record
+from eetoolkit.tuning.replay import answers, means, own_thresholds, stops
+
+PLANS: dict[str, Callable[[], Draft]] = {
+    "chain": lambda: chain(0.5, 0.5, 0.5),
+    "gated": gated,
+    "loop_with_an_exit": lambda: looped(leave_at=0.4),
+    "one_exit_in_two_branches": one_name_twice,
+}
+
+
+def data(rows: int = 60, columns: int = 4) -> tuple[np.ndarray, np.ndarray]:
+    draw = np.random.default_rng(0)
+    x = draw.uniform(0, 1, (rows, columns)).astype(np.float32)
+    x[3, 0] = np.nan
+    return x, draw.integers(0, columns, rows)
+
+
+def with_thresholds(bundle: ee.Bundle, limits: np.ndarray, fallback: str = "last") -> ee.Bundle:
+    """Returns the bundle with thresholds as tuning writes them: NaN disables an exit."""
+    plan = bundle.manifest
+    chosen = dict(zip(plan.exits, limits.tolist(), strict=True))
+    segments = {}
+    for name, segment in plan.segments.items():
+        exit_ = segment.exit
+        if exit_ is not None and exit_.threshold is not None:
+            limit = chosen[exit_.name]
+            new = {"enabled": False} if np.isnan(limit) else {"threshold": limit, "enabled": True}
+            segment = msgspec.structs.replace(segment, exit=msgspec.structs.replace(exit_, **new))  # noqa: PLW2901
+        segments[name] = segment
+    return ee.Bundle(bundle.path, msgspec.structs.replace(plan, segments=segments, fallback=fallback))
+
+
+def settings(record: Record, count: int = 12) -> np.ndarray:
+    """Returns settings (S, E) of all kinds: confidences that occur (ties), numbers between, never."""
+    draw = np.random.default_rng(1)
+    seen = record.confidence[np.isfinite(record.confidence)].astype(np.float64)
+    limits = draw.choice(seen, (count, len(record.exits)))
+    limits[::3] = draw.uniform(0, 1, limits[::3].shape)
+    limits[draw.uniform(size=limits.shape) < 0.2] = np.nan
+    return limits
+
+
+def check_against_the_runner(
+    bundle: ee.Bundle, x: np.ndarray, record: Record, limits: np.ndarray, fallback: str
+) -> int:
+    """Compares exit, answer, confidence and segments of every row and setting; returns how many runs were compared."""
+    ended = stops(record, limits)
+    chosen = answers(record, limits, ended, fallback)  # type: ignore[arg-type]
+    compared = 0
+    for s, setting in enumerate(limits):
+        with ee.Runner(with_thresholds(bundle, setting, fallback), threads=1) as runner:
+            for n in range(len(record)):
+                answer, visit, stop = runner.run(x[n : n + 1]), chosen[n, s], ended[n, s]
+                assert record.exits[record.exit[n, visit]] == answer.exit
+                assert np.array_equal(record.confidence[n, visit], np.float32(answer.confidence), equal_nan=True)
+                said = -1 if answer.prediction is None else answer.prediction
+                assert record.prediction[n, visit] == said
+                for name, array in record.outputs.items():
+                    if name in answer.outputs:
+                        assert np.array_equal(array[n, visit], answer.outputs[name][0], equal_nan=True)
+                ran = dict(zip(record.segments, record.ways[record.way[n, stop]].tolist(), strict=True))
+                assert {name: times for name, times in ran.items() if times} == answer.visits
+                compared += 1
+    return compared
+
+
+@pytest.mark.parametrize("fallback", ["last", "most_confident"])
+@pytest.mark.parametrize("name", PLANS)
+def test_replay_is_what_the_runner_does(name: str, fallback: str, tmp_path: Path) -> None:
+    bundle = ee.load(PLANS[name]().save(tmp_path / "it.ee"))
+    x, labels = data()
+    if name == "loop_with_an_exit":
+        x[:, 0] = np.random.default_rng(2).integers(1, 8, len(x))
+    record = collect(bundle, x, labels, threads=1)
+    assert check_against_the_runner(bundle, x, record, settings(record), fallback) == 12 * len(x)
+
+
+class Staged(torch.nn.Module):
+    """Four exits of five classes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = torch.nn.ModuleList(torch.nn.Linear(6, 6) for _ in range(4))
+        self.heads = torch.nn.ModuleList(torch.nn.Linear(6, 5) for _ in range(4))
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        found = []
+        for layer, head in zip(self.layers, self.heads, strict=True):
+            x = torch.relu(layer(x)) + x
+            found.append(3 * head(x))
+        return found
+
+
+CRITERIA = {
+    "max_prob": "max_prob",
+    "patience": "patience",
+    "vote": "vote",
+    "mean_ensemble": "mean_ensemble",
+    "geometric_ensemble": "geometric_ensemble",
+    "all_of": ee.Criterion(
+        kind="all_of",
+        members=(ee.Criterion(kind="max_prob", threshold=0.6), ee.Criterion(kind="patience", threshold=1)),
+    ),
+}
+
+
+@pytest.fixture(scope="module", params=CRITERIA)
+def staged(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ee.Bundle]:
+    folder = tmp_path_factory.mktemp("staged")
+    yield ee.export(Staged().eval(), torch.randn(1, 6), folder / "it.ee", criterion=CRITERIA[request.param])
+
+
+def test_replay_is_what_the_runner_does_for_criteria_with_state(staged: ee.Bundle) -> None:
+    x = np.random.default_rng(3).normal(size=(50, 6)).astype(np.float32)
+    record = collect(staged, x, np.arange(50) % 5, threads=1)
+    assert check_against_the_runner(staged, x, record, settings(record, 8), "last") == 8 * 50
+
+
+def test_a_threshold_between_two_float32_numbers_is_not_reached_by_the_lower(tmp_path: Path) -> None:
+    bundle = ee.load(chain(0.5).save(tmp_path / "it.ee"))
+    x = np.full((1, 4), 0.9, np.float32)
+    record = collect(bundle, x, [0], threads=1)
+    assert float(np.float32(0.9)) < 0.9
+    found = stops(record, [[0.9, np.nan], [float(np.float32(0.9)), np.nan], [-np.inf, np.nan], [1e300, np.nan]])
+    assert found.tolist() == [[1, 0, 0, 1]]
+
+
+def test_means_are_those_of_a_plain_loop(tmp_path: Path) -> None:
+    bundle = ee.load(chain(0.5, 0.5, 0.5).save(tmp_path / "it.ee"))
+    x, labels = data(300)
+    record = collect(bundle, x, labels, threads=1)
+    limits = settings(record)
+    draw = np.random.default_rng(4)
+    values, costs = draw.uniform(size=record.exit.shape), draw.uniform(size=record.exit.shape)
+    for fallback in ("last", "most_confident"):
+        worth, cost = means(record, limits, values, costs, fallback)  # type: ignore[arg-type]
+        for s, setting in enumerate(limits):
+            worths, prices = [], []
+            for n in range(len(record)):
+                own = [c >= t for c, t in zip(record.confidence[n, :-1].tolist(), setting[:-1].tolist(), strict=True)]
+                end = own.index(True) if True in own else len(own)
+                best = end
+                if fallback == "most_confident" and True not in own:
+                    on = [(-np.inf if np.isnan(c) else c, v) for v, c in enumerate(record.confidence[n].tolist())
+                          if v == len(own) or not np.isnan(setting[v])]  # fmt: skip
+                    best = max(on)[1]
+                worths.append(values[n, best])
+                prices.append(costs[n, end])
+            assert worth[s] == pytest.approx(np.mean(worths))
+            assert cost[s] == pytest.approx(np.mean(prices))
+
+
+def test_own_thresholds_leave_out_disabled_exits(tmp_path: Path) -> None:
+    bundle = ee.load(chain(0.5, 0.7).save(tmp_path / "it.ee"))
+    np.testing.assert_equal(own_thresholds(bundle.manifest), [0.5, 0.7, np.nan])
+    disabled = with_thresholds(bundle, np.array([np.nan, 0.25, np.nan]))
+    np.testing.assert_equal(own_thresholds(disabled.manifest), [np.nan, 0.25, np.nan])
+
+
+def same(one: Record, other: Record) -> bool:
+    names = ("row", "digest", "label", "exit", "confidence", "prediction")
+    equal = all(np.array_equal(getattr(one, n), getattr(other, n), equal_nan=n == "confidence") for n in names)
+    counts = np.array_equal(one.ways[one.way], other.ways[other.way])
+    outputs = all(np.array_equal(array, other.outputs[n], equal_nan=True) for n, array in one.outputs.items())
+    return equal and counts and outputs and set(one.outputs) == set(other.outputs)
+
+
+@pytest.fixture
+def loop(tmp_path: Path) -> tuple[ee.Bundle, np.ndarray, np.ndarray]:
+    x, labels = data()
+    x[:, 0] = np.random.default_rng(2).integers(1, 8, len(x))
+    return ee.load(looped(leave_at=0.4).save(tmp_path / "it.ee")), x, labels
+
+
+def test_shards_merge_to_the_whole(loop: tuple[ee.Bundle, np.ndarray, np.ndarray]) -> None:
+    bundle, x, labels = loop
+    whole = collect(bundle, x, labels, threads=1)
+    shards = [collect(bundle, x, labels, shard=(k, 3), threads=1) for k in range(3)]
+    assert [len(shard) for shard in shards] == [20, 20, 20]
+    assert same(merge(shards[::-1]), whole)
+    assert same(merge([shards[1], whole, shards[0]]), whole)
+    assert (whole.exit != NO_EXIT).sum(axis=1).max() > (whole.exit != NO_EXIT).sum(axis=1).min()
+
+
+def test_a_record_survives_its_file_and_pairs_are_inputs_with_labels(
+    loop: tuple[ee.Bundle, np.ndarray, np.ndarray], tmp_path: Path
+) -> None:
+    bundle, x, labels = loop
+    whole = collect(bundle, x, labels, file=tmp_path / "record.npz", threads=1)
+    assert same(read_record(tmp_path / "record.npz"), whole)
+    pairs = ((row[None], label) for row, label in zip(x, labels, strict=True))
+    assert same(collect(bundle, pairs, threads=1), whole)
+    assert [file.name for file in tmp_path.iterdir() if "partial" in file.name] == []
+
+
+def test_collecting_goes_on_where_it_was(
+    loop: tuple[ee.Bundle, np.ndarray, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle, x, labels = loop
+    whole = collect(bundle, x, labels, threads=1)
+    file = tmp_path / "record.npz"
+    collect(bundle, x, labels, rows=np.arange(25), file=file, threads=1)
+    runs = []
+    run = ee.Runner.run_all_exits
+    monkeypatch.setattr(ee.Runner, "run_all_exits", lambda self, row: runs.append(1) or run(self, row))
+    told: list[tuple[str, int, int]] = []
+    again = collect(bundle, x, labels, file=file, threads=1, progress=lambda *now: told.append(now))
+    assert len(runs) == 35
+    assert told[-1] == ("collecting", 60, 60)
+    assert same(again, whole)
+    x[7] += 1
+    with pytest.raises(ee.TuneError, match="is a record of other data: row 7 differs"):
+        collect(bundle, x, labels, file=file, threads=1)
+
+
+def test_what_does_not_belong_together_is_refused(
+    loop: tuple[ee.Bundle, np.ndarray, np.ndarray], tmp_path: Path
+) -> None:
+    bundle, x, labels = loop
+    collect(bundle, x, labels, file=tmp_path / "record.npz", threads=1)
+    other = ee.load(chain(0.5).save(tmp_path / "other.ee"))
+    with pytest.raises(ee.TuneError, match="is of another bundle"):
+        collect(other, x, labels, file=tmp_path / "record.npz", threads=1)
+    with pytest.raises(ee.TuneError, match="records of different bundles"):
+        merge([collect(other, x, labels, threads=1), read_record(tmp_path / "record.npz")])
+    with pytest.raises(ee.InputError, match=r"labels have shape \[59\], expected one for each of 60 rows"):
+        collect(bundle, x, labels[:-1], threads=1)
+    with pytest.raises(ee.InputError, match="no rows to collect"):
+        collect(bundle, x, labels, rows=np.array([], int), threads=1)
+    with pytest.raises(ee.InputError, match="sample 0 is no pair of inputs and label"):
+        collect(bundle, x, threads=1)
+    (tmp_path / "not.npz").write_bytes(b"PK\x03\x04 what")
+    with pytest.raises(ee.TuneError, match="is not a record"):
+        read_record(tmp_path / "not.npz")
+    with pytest.raises(ee.TuneError, match="cannot read the record"):
+        read_record(tmp_path / "none.npz")
