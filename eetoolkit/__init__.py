@@ -10,6 +10,9 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from eetoolkit.tuning.manifest import undo as undo_tuning
+    from eetoolkit.tuning.report import TuningReport
+    from eetoolkit.tuning.tune import tune
     from eetoolkit.verification import verify
     from eetoolkit_exporters.capturing.attach import attach_exits, fit_exits
     from eetoolkit_exporters.capturing.marker import exit  # noqa: A004 - `ee.exit`
@@ -52,6 +55,7 @@ _PLACES = {
     "RunError": _ERRORS,
     "Runner": "eetoolkit_runtime.runner",
     "TuneError": _ERRORS,
+    "TuningReport": "eetoolkit.tuning.report",
     "VerifyReport": "eetoolkit_runtime.verify",
     "attach_exits": "eetoolkit_exporters.capturing.attach",
     "exit": "eetoolkit_exporters.capturing.marker",
@@ -61,14 +65,18 @@ _PLACES = {
     "profile": "eetoolkit_runtime.profiler",
     "save_profile": "eetoolkit_runtime.profiler",
     "truncate": "eetoolkit_runtime.truncate",
+    "tune": "eetoolkit.tuning.tune",
+    "undo_tuning": "eetoolkit.tuning.manifest",
     "verify": "eetoolkit.verification",
 }
+_RENAMED = {"undo_tuning": "undo"}
 _HOST = {"torch", "onnx", "onnx_ir", "onnxscript"}
 
 __all__ = [
     "Answer", "Bundle", "BundleError", "Criterion", "DeadlineError", "EEToolkitError", "ExportError", "InputError",
-    "IntegrityError", "Interrupt", "ManifestError", "Profile", "RunError", "Runner", "TuneError", "VerifyReport",
-    "attach_exits", "exit", "export", "fit_exits", "load", "profile", "save_profile", "truncate", "verify",
+    "IntegrityError", "Interrupt", "ManifestError", "Profile", "RunError", "Runner", "TuneError", "TuningReport",
+    "VerifyReport", "attach_exits", "exit", "export", "fit_exits", "load", "profile", "save_profile", "truncate",
+    "tune", "undo_tuning", "verify",
 ]  # fmt: skip
 
 
@@ -79,7 +87,7 @@ def __getattr__(name: str) -> Any:
     if name not in _PLACES:
         raise AttributeError(f"module 'eetoolkit' has no attribute {name!r}")
     try:
-        value = getattr(importlib.import_module(_PLACES[name]), name)
+        value = getattr(importlib.import_module(_PLACES[name]), _RENAMED.get(name, name))
     except ModuleNotFoundError as error:
         if error.name in _HOST:
             from eetoolkit_runtime.errors import ExportError as Missing

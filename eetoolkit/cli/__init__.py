@@ -15,11 +15,11 @@ from typing import IO, Any
 import click
 
 # From first look to device.
-_VERBS = ("demo", "export", "inspect", "verify", "run", "profile", "truncate", "pack", "zoo")
+_VERBS = ("demo", "export", "inspect", "verify", "run", "profile", "tune", "truncate", "pack", "zoo")
 _INTERRUPTED = 130  # 128 + SIGINT, as shells count
 _EXTRAS: Mapping[str, str] = MappingProxyType(
     dict.fromkeys(("torch", "onnx", "onnx_ir", "onnxscript", "safetensors"), "export")
-    | {"PIL": "images", "sklearn": "demo", "matplotlib": "demo"}
+    | {"PIL": "images", "sklearn": "demo", "matplotlib": "demo", "scipy": "tune"}
 )
 
 

@@ -6,7 +6,7 @@ import hashlib
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from eetoolkit_runtime.runner import Runner
 
 Progress = Callable[[str, int, int], object]
 Data = Inputs | Iterable[tuple[Inputs, Any]]
-"""Inputs of any number of rows, beside their labels; or, without labels, (one row of inputs, its label) again and again."""
+"""Inputs of any number of rows, beside their labels; or, without labels, pairs of one row's inputs and its label."""
 
 _BLOCK = 1024  # rows that are kept as answers before they are packed
 _SAVE_EVERY_S = 60.0
@@ -110,7 +110,7 @@ def _samples(
 ) -> tuple[int, Iterator[tuple[tuple[Array, ...], Any]]]:
     """Returns how many rows there are, 0 where it is not known, and the rows with their labels."""
     if labels is None:
-        total = len(data) if isinstance(data, Sequence) else 0
+        total = len(data) if isinstance(data, Sized) else 0
         return total, _pairs(plan, data)
     arrays = prepare(plan, data, one_row=False)  # type: ignore[arg-type] # with labels it is inputs
     rows = split_rows(plan, arrays)
@@ -182,7 +182,7 @@ def _outputs(all_answers: Sequence[list[Answer]], shape: tuple[int, int]) -> dic
         for answer in answers:
             for name, array in answer.outputs.items():
                 tail = array.shape[1:] if array.ndim and array.shape[0] == 1 else (None,)
-                kinds.setdefault(name, set()).add((tail, array.dtype.str))  # type: ignore[arg-type] # None: no row
+                kinds.setdefault(name, set()).add((tail, array.dtype.str))
     found = {}
     for name, kind in kinds.items():
         (tail, dtype), *others = kind

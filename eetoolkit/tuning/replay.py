@@ -1,4 +1,4 @@
-"""Replay: where every row answers under any thresholds, as the runner would have it, and what that gives in the mean."""
+"""Replay: where every row answers under any thresholds, as the runner has it, and what that gives in the mean."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def most_confident(record: Record, enabled: Array) -> Array:
     visit = np.arange(record.exit.shape[1])
     allowed = (enabled[record.exit] & (record.exit != NO_EXIT)) | (visit == record.last[:, None])
     ranked = np.where(allowed, sure, -np.inf)[:, ::-1]
-    return (ranked.shape[1] - 1 - ranked.argmax(axis=1)).astype(np.int16)
+    return np.asarray(ranked.shape[1] - 1 - ranked.argmax(axis=1), np.int16)
 
 
 def means(
@@ -93,7 +93,7 @@ def _limits(thresholds: npt.ArrayLike) -> npt.NDArray[np.float32]:
     wanted = np.atleast_2d(np.asarray(thresholds, np.float64))
     with np.errstate(over="ignore"):
         near = wanted.astype(np.float32)
-    return np.where(near < wanted, np.nextafter(near, np.float32(np.inf)), near)
+        return np.where(near < wanted, np.nextafter(near, np.float32(np.inf)), near)
 
 
 def _parts(record: Record, limits: npt.NDArray[np.float32]) -> Iterator[tuple[Array, Array]]:

@@ -219,6 +219,63 @@ class Preprocess(_Struct, frozen=True, kw_only=True):
     std: tuple[float, ...] = (1.0,)
 
 
+class ExitBefore(_Struct, frozen=True, kw_only=True):
+    """What an exit had before it was tuned."""
+
+    threshold: float | None = None
+    enabled: bool = True
+
+
+class Guarantee(_Struct, frozen=True, kw_only=True):
+    """What was promised of the tuned thresholds, on which grounds.
+
+    Attributes:
+        method: By what it was shown.
+        loss: Of what the mean is promised.
+        risk: At most this.
+        delta: Except with this probability over the draw of the rows; None: in the mean over draws.
+        rows: How many rows were drawn.
+        found: The mean loss of these rows.
+        passed: Whether any early exit did; else the whole network answers.
+        assumptions: Under which it holds.
+    """
+
+    method: str
+    loss: str
+    risk: float
+    delta: float | None = None
+    rows: Count
+    found: float
+    passed: bool
+    assumptions: tuple[str, ...]
+
+
+class Tuning(_Struct, frozen=True, kw_only=True):
+    """How the thresholds and temperatures came about, and what was there before.
+
+    Attributes:
+        goal: What they were chosen for.
+        metric: What counted as good.
+        costs: Where the costs come from.
+        seed: Of the split of the data.
+        rows: How many rows each part of the data had.
+        figures: Measured on rows that chose nothing: (value, lower end, upper end of the 95 % interval).
+        guarantee: What was promised.
+        exits_before: Thresholds as they were before the bundle was first tuned.
+        constants_before: Constants as they were then, those that tuning has changed.
+    """
+
+    goal: str
+    metric: str
+    costs: str
+    seed: int
+    rows: dict[str, Count]
+    figures: dict[str, tuple[float, float, float]] = {}
+    guarantee: Guarantee | None = None
+    exits_before: dict[str, ExitBefore]
+    constants_before: dict[str, tuple[float, ...]] = {}
+
+
 class Manifest(_Struct, frozen=True, kw_only=True):
     """A whole `manifest.json`."""
 
@@ -240,6 +297,7 @@ class Manifest(_Struct, frozen=True, kw_only=True):
     golden: Golden | None = None
     notes: tuple[str, ...] = ()
     profile: dict[str, LatencyMs] = {}
+    tuning: Tuning | None = None
 
     @property
     def exits(self) -> dict[str, Exit]:

@@ -98,6 +98,7 @@ def _cut(plan: Manifest, at: str) -> Manifest:
         slots={name: slot for name, slot in plan.slots.items() if name in used},
         constants={name: constant for name, constant in plan.constants.items() if name in used},
         profile={name: latency_ms for name, latency_ms in plan.profile.items() if name in kept},
+        tuning=None,
     )
 
 

@@ -1,0 +1,113 @@
+"""`eetoolkit tune`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+import eetoolkit as ee
+from eetoolkit.cli import terminal
+from eetoolkit.cli.options import json_option, picture_options, threads_option
+
+if TYPE_CHECKING:
+    from eetoolkit.images import ImageOptions
+    from eetoolkit.tuning.figures import Interval
+    from eetoolkit.tuning.report import Figures
+
+
+@click.command(short_help="Choose thresholds for a stated goal.")
+@click.argument("bundle")
+@click.option("--data", metavar="DATA", help="A .npz of inputs and `labels`, or a folder of pictures for each class.")
+@click.option("--max-accuracy-drop", type=float, help="Least cost at most so much below the last exit; default: 0.01.")
+@click.option("--min-accuracy", type=float, help="Least cost at this accuracy.")
+@click.option("--budget-ms", type=float, help="Best answers within so many milliseconds a run.")
+@click.option("--budget-share", type=float, help="Best answers within so much of the whole network's cost.")
+@click.option("--profile", metavar="FILE", help="What segments cost: the JSON of `profile`, of any machine.")
+@click.option("--force", is_flag=True, help="Take a profile of another bundle.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the split of the data.")
+@click.option("--record", metavar="FILE", help="Keep what was collected; without --data, tune by it alone.")
+@click.option("--apply", "apply_", is_flag=True, help="Write the choice into BUNDLE.")
+@click.option("--undo", is_flag=True, help="Put back what BUNDLE had before it was tuned.")
+@threads_option
+@picture_options
+@json_option
+def tune(  # noqa: PLR0913 - one for each option
+    *,
+    bundle: str,
+    data: str | None,
+    max_accuracy_drop: float | None,
+    min_accuracy: float | None,
+    budget_ms: float | None,
+    budget_share: float | None,
+    profile: str | None,
+    force: bool,
+    seed: int,
+    record: str | None,
+    apply_: bool,
+    undo: bool,
+    threads: int | None,
+    as_json: bool,
+    pictures: ImageOptions,
+) -> None:
+    """Choose the thresholds of BUNDLE for a goal, and say how good they are on data that chose nothing."""
+    from eetoolkit.labelled import read_labelled
+
+    if undo and (apply_ or data is not None):
+        raise click.UsageError("--undo goes alone")
+    if not undo and data is None and record is None:
+        raise click.UsageError("pass --data, or a --record")
+    if (apply_ or undo) and Path(bundle).is_file():
+        raise ee.BundleError(f"{bundle} is packed; --apply and --undo need the bundle's folder")
+    if undo:
+        terminal.print_bundle(ee.undo_tuning(bundle), as_json=as_json)
+        return
+    opened = ee.load(bundle)
+    inputs, labels = (None, None) if data is None else read_labelled(opened.manifest, data, pictures)
+    with terminal.progress() as tell:
+        report = ee.tune(
+            opened, inputs, labels, max_accuracy_drop=max_accuracy_drop, min_accuracy=min_accuracy,
+            budget_ms=budget_ms, budget_share=budget_share, profile=profile, force=force, seed=seed, record=record,
+            threads=threads, progress=tell,
+        )  # fmt: skip
+    if apply_:
+        report.apply()
+    if as_json:
+        terminal.print_json(report)
+        return
+    terminal.print_pairs(_header(report, applied=apply_))
+    click.echo()
+    _print_choices(report)
+
+
+def _header(report: ee.TuningReport, *, applied: bool) -> Iterator[tuple[str, str]]:
+    yield "goal", report.goal
+    yield "costs", f"{report.unit}, by {report.costs}"
+    parts = ", ".join(f"{count} {name}" for name, count in report.rows.items())
+    yield "rows", f"{parts}; seed {report.seed}{', each label its share' if report.by_label else ''}"
+    for name, threshold in report.thresholds.items():
+        yield name, "disabled" if threshold is None else f">= {threshold:.6g}"
+    yield report.metric, f"{_percent(report.chosen.worth)}, whole network {_percent(report.whole.worth)}"
+    yield "drop", _percent(report.chosen.drop)
+    yield "cost", f"{_percent(report.chosen.share)} of the whole network's"
+    for note in report.notes:
+        yield "note", note
+    yield "bundle", "thresholds written; --undo puts the old ones back" if applied else "left as it is; --apply writes"
+
+
+def _print_choices(report: ee.TuningReport) -> None:
+    shown: list[Figures] = [report.chosen, report.before, *report.always, report.whole]
+    columns = (report.metric, "drop", f"cost, {report.unit}", "of whole", *report.whole.exits)
+    table = terminal.new_table("on the test part", *columns, right=columns)
+    for figures in shown:
+        table.add_row(
+            figures.name, f"{figures.worth.value:.2%}", f"{figures.drop.value:+.2%}", f"{figures.cost.value:.4g}",
+            f"{figures.share.value:.1%}", *(f"{share:.1%}" for share in figures.exits.values()),
+        )  # fmt: skip
+    terminal.print_table(table)
+
+
+def _percent(figure: Interval) -> str:
+    return f"{figure.value:.2%} [{figure.low:.2%}, {figure.high:.2%}]"

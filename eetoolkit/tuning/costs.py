@@ -1,0 +1,93 @@
+"""What a run costs that ends at a visit: from a profile of a machine, else on paper."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from eetoolkit.tuning.record import Array, Record
+from eetoolkit_runtime.errors import TuneError
+from eetoolkit_runtime.plan import Manifest
+from eetoolkit_runtime.profile import Profile
+from eetoolkit_runtime.profiler import digests
+
+Unit = Literal["ms", "multiply-adds", "segments"]
+
+
+@dataclass(frozen=True, eq=False)
+class Costs:
+    """What one run of each segment costs.
+
+    Attributes:
+        of: By segment, float64 (S,), in the record's order; NaN where it is not known.
+        each: What every segment's run costs beside that.
+        unit: Of both.
+        source: Where they come from, for people.
+    """
+
+    of: Array
+    each: float
+    unit: Unit
+    source: str
+
+    def of_visits(self, record: Record) -> Array:
+        """Returns what a run that ends at each visit costs, (N, V).
+
+        Raises:
+            TuneError: A segment that rows come through has no cost.
+        """
+        met = record.ways.sum(axis=0) > 0
+        unknown = [
+            name for name, cost, used in zip(record.segments, self.of, met, strict=True) if used and np.isnan(cost)
+        ]
+        if unknown:
+            raise TuneError(
+                f"{self.source} has no latency for {', '.join(unknown)}, which rows of the data come through; profile "
+                "with inputs that reach it"
+            )
+        ways = record.ways @ np.nan_to_num(self.of) + self.each * record.ways.sum(axis=1)
+        return np.asarray(ways[record.way])
+
+
+def choose_costs(plan: Manifest, record: Record, profile: Profile | None, *, force: bool = False) -> Costs:
+    """Returns the costs by a profile, else by the latencies in the manifest, else by multiply-adds.
+
+    Where a segment's multiply-adds are not known, every run of a segment costs 1.
+
+    Args:
+        plan: The bundle's.
+        record: Names the segments.
+        profile: Of any machine.
+        force: Whether a profile of another bundle is taken, as far as its segments have the same names.
+
+    Raises:
+        TuneError: The profile is of another bundle.
+    """
+    names = record.segments
+    if profile is not None:
+        if profile.files != digests(plan) and not force:
+            raise TuneError(
+                f"this profile is of another bundle, {profile.bundle!r}, or of another build of {plan.name!r}; profile "
+                "again, or pass force=True (--force)"
+            )
+        return _of_profile(profile, names)
+    if plan.profile:
+        of = np.array([plan.profile.get(name, np.nan) for name in names])
+        return Costs(of, 0.0, "ms", "the latencies (p90) in the bundle's manifest")
+    work = [plan.segments[name].work for name in names]
+    known = [each.multiply_adds for each in work if each is not None and each.multiply_adds is not None]
+    if len(known) == len(names) and any(known):
+        return Costs(np.array(known, np.float64), 0.0, "multiply-adds", "multiply-adds; no profile was given")
+    return Costs(np.ones(len(names)), 0.0, "segments", "the number of segments run: multiply-adds are not known")
+
+
+def _of_profile(profile: Profile, names: tuple[str, ...]) -> Costs:
+    """Returns mean latencies; beside its segments, a call takes what the profile's own calls took beside them."""
+    found = {name: cost.latency.mean_ms for name, cost in profile.segments.items() if cost.latency is not None}
+    visits = {name: cost.visits for name, cost in profile.segments.items() if name in found}
+    beside = profile.expected.mean_ms - sum(found[name] * times for name, times in visits.items())
+    each = max(0.0, beside / sum(visits.values())) if sum(visits.values()) else 0.0
+    where = f"{profile.machine.processor}, {profile.measured}"
+    return Costs(np.array([found.get(name, np.nan) for name in names]), each, "ms", f"a profile of {where}")

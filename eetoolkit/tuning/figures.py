@@ -1,0 +1,78 @@
+"""Figures with their intervals, on rows that chose nothing."""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+import numpy as np
+
+from eetoolkit.tuning.record import Array
+
+Z95 = 1.959963984540054
+"""The 97.5 % quantile of the standard normal distribution."""
+_DRAWS = 1000
+
+
+class Interval(msgspec.Struct, frozen=True):
+    """A figure, and the ends of its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}]"
+
+
+def wilson(hits: float, count: int) -> Interval:
+    """Returns a share with Wilson's score interval (Wilson 1927; Brown, Cai and DasGupta 2001, equation 4)."""
+    share, z2 = hits / count, Z95**2
+    middle = (share + z2 / (2 * count)) / (1 + z2 / count)
+    half = Z95 / (1 + z2 / count) * math.sqrt(share * (1 - share) / count + z2 / (4 * count**2))
+    return Interval(share, max(0.0, min(middle - half, share)), min(1.0, max(middle + half, share)))
+
+
+def bootstrap_means(columns: Array, seed: int) -> Array:
+    """Returns the means of K columns (N, K) over resampled rows, the same for all columns: (draws, K)."""
+    draw, count = np.random.default_rng(seed), len(columns)
+    return np.array([columns[draw.integers(0, count, count)].mean(axis=0) for _ in range(_DRAWS)])
+
+
+def mean_of(values: Array, seed: int) -> Interval:
+    """Returns a mean of (N,) with its interval: Wilson's where all are 0 or 1, else the percentile bootstrap's."""
+    if np.isin(values, (0, 1)).all():
+        return wilson(float(values.sum()), len(values))
+    return percentile(float(values.mean()), bootstrap_means(values[:, None], seed)[:, 0])
+
+
+def difference_of(values: Array, seed: int) -> Interval:
+    """Returns the mean of paired differences (N,) with its bootstrap interval.
+
+    Where none differs, the bootstrap would claim to know that for sure: then it is as wide as Wilson's of none in N.
+    """
+    if not values.any():
+        wide = wilson(0, len(values)).high
+        return Interval(0.0, -wide, wide)
+    return percentile(float(values.mean()), bootstrap_means(values[:, None], seed)[:, 0])
+
+
+def ratio_of(above: Array, below: Array, seed: int) -> Interval:
+    """Returns the ratio of two means of the same rows, (N,) each, with its paired bootstrap interval."""
+    found = bootstrap_means(np.stack([above, below], axis=1), seed)
+    return percentile(float(above.mean() / below.mean()), found[:, 0] / found[:, 1])
+
+
+def percentile(value: float, draws: Array) -> Interval:
+    """Returns a figure with the middle 95 % of its resampled values (Efron and Tibshirani 1993, section 13.3)."""
+    low, high = np.quantile(draws, (0.025, 0.975))
+    return Interval(value, float(min(low, value)), float(max(high, value)))
+
+
+def rows_needed(differences: Array, within: float) -> int:
+    """Returns how many rows would tell the mean of differences like these (N,) to +-`within`, at 95 %.
+
+    By the normal approximation, n = (z s / d)^2; where none differs, s^2 is taken as that of one in N.
+    """
+    variance = max(float(np.var(differences)), 1 / len(differences) * (1 - 1 / len(differences)))
+    return math.ceil((Z95 / within) ** 2 * variance)

@@ -1,0 +1,105 @@
+"""Writing a choice into a bundle's manifest in one step, and taking it back."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from eetoolkit_runtime.bundle import Bundle, load
+from eetoolkit_runtime.errors import TuneError
+from eetoolkit_runtime.plan import Constant, ExitBefore, Manifest, Tuning
+from eetoolkit_runtime.profiler import digests
+from eetoolkit_runtime.store import commit, staging
+from eetoolkit_runtime.validate import validate
+
+
+def apply(
+    path: str | os.PathLike[str],
+    files: Mapping[str, str],
+    thresholds: Mapping[str, float | None],
+    constants: Mapping[str, tuple[float, ...]],
+    note: Callable[[Mapping[str, Any]], Tuning],
+) -> Bundle:
+    """Writes thresholds and constants into the bundle at `path`, and what they were before; returns it.
+
+    Args:
+        path: The bundle's folder.
+        files: Digests of the graphs that they are for.
+        thresholds: By exit; None disables it.
+        constants: New values by name.
+        note: Makes what the manifest keeps, from what it says of before.
+
+    Raises:
+        TuneError: It is another bundle by now.
+        BundleError: The manifest cannot be written.
+    """
+    bundle = load(path)
+    plan = bundle.manifest
+    if digests(plan) != files:
+        raise TuneError(f"{path} holds another bundle by now; tune it again")
+    old = plan.tuning
+    exits_before = {name: ExitBefore(threshold=e.threshold, enabled=e.enabled) for name, e in plan.exits.items()}
+    constants_before = {name: tuple(map(float, plan.constants[name].data)) for name in constants}
+    before = {
+        "exits_before": {name: exits_before[name] for name in thresholds} if old is None else old.exits_before,
+        "constants_before": constants_before | ({} if old is None else old.constants_before),
+    }
+    changed = {
+        name: ExitBefore(threshold=plan.exits[name].threshold if limit is None else limit, enabled=limit is not None)
+        for name, limit in thresholds.items()
+    }
+    return _write(bundle, replaced(plan, changed, constants, note(before)))
+
+
+def undo(bundle: str | os.PathLike[str] | Bundle) -> Bundle:
+    """Puts back the thresholds and constants that a bundle had before it was first tuned; returns it as it is now.
+
+    Raises:
+        TuneError: It was not tuned.
+        BundleError: The manifest cannot be written.
+    """
+    found = load(bundle.path if isinstance(bundle, Bundle) else bundle)
+    tuning = found.manifest.tuning
+    if tuning is None:
+        raise TuneError(f"{found.path} was not tuned: there is nothing to undo")
+    return _write(found, replaced(found.manifest, tuning.exits_before, tuning.constants_before, None))
+
+
+def replaced(
+    plan: Manifest,
+    exits: Mapping[str, ExitBefore],
+    constants: Mapping[str, tuple[float, ...]],
+    tuning: Tuning | None,
+) -> Manifest:
+    """Returns the plan with other thresholds and constants, wherever an exit stands."""
+    segments = {}
+    for name, segment in plan.segments.items():
+        exit_ = segment.exit
+        if exit_ is not None and exit_.threshold is not None and exit_.name in exits:
+            new = exits[exit_.name]
+            exit_ = msgspec.structs.replace(exit_, threshold=new.threshold, enabled=new.enabled)
+        segments[name] = msgspec.structs.replace(segment, exit=exit_)
+    values: dict[str, Constant] = {
+        name: msgspec.structs.replace(constant, data=constants[name]) if name in constants else constant
+        for name, constant in plan.constants.items()
+    }
+    return msgspec.structs.replace(plan, segments=segments, constants=values, tuning=tuning)
+
+
+def may_fire(plan: Manifest) -> list[bool]:
+    """Returns which exits tuning may let fire: those with a threshold that nobody but tuning has disabled."""
+    before = {} if plan.tuning is None else plan.tuning.exits_before
+    return [
+        exit_.threshold is not None and (before[name].enabled if name in before else exit_.enabled)
+        for name, exit_ in plan.exits.items()
+    ]
+
+
+def _write(bundle: Bundle, plan: Manifest) -> Bundle:
+    validate(plan)
+    with staging(bundle.path) as folder:
+        commit(folder, plan, bundle.path)
+    return load(bundle.path)

@@ -1,0 +1,154 @@
+"""What tuning found, as one value: the choice, what it costs, and all that a page about it shows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from eetoolkit.tuning.figures import Interval
+from eetoolkit.tuning.manifest import apply, undo
+from eetoolkit_runtime.bundle import Bundle
+from eetoolkit_runtime.plan import Guarantee, Tuning
+
+Thresholds = dict[str, float | None]
+"""By exit; None: it is disabled. The exit that ends the plan has none and is left out."""
+
+
+class _Struct(msgspec.Struct, frozen=True, kw_only=True):
+    """What all parts of a report share."""
+
+
+class Figures(_Struct, frozen=True, kw_only=True):
+    """One choice of thresholds, measured on the test part.
+
+    Attributes:
+        name: What it is.
+        thresholds: By exit.
+        worth: Accuracy, or the metric.
+        drop: What that is below the whole network's, row by row.
+        cost: Of a run in the mean.
+        share: That over the whole network's.
+        exits: Which share of the rows answers where.
+        tune_worth: The same on the part that it was chosen on.
+        tune_cost: The same there.
+    """
+
+    name: str
+    thresholds: Thresholds
+    worth: Interval
+    drop: Interval
+    cost: Interval
+    share: Interval
+    exits: dict[str, float]
+    tune_worth: float
+    tune_cost: float
+
+
+class Point(_Struct, frozen=True, kw_only=True):
+    """A point of the frontier: chosen on the tune part, `worth` and `cost` from the test part."""
+
+    thresholds: Thresholds
+    tune_worth: float
+    tune_cost: float
+    worth: float
+    cost: float
+
+
+class TuningReport(_Struct, frozen=True, kw_only=True):
+    """What `tune` found. `apply` writes it into the bundle, `undo` takes it back.
+
+    Attributes:
+        bundle: The bundle's name.
+        path: Its folder.
+        files: Digests of its graphs.
+        goal: What was asked for.
+        metric: What counted as good: `accuracy`, or the metric's name.
+        unit: Of all costs.
+        costs: Where they come from.
+        seed: Of the split.
+        rows: How many rows each part had.
+        by_label: Whether every part has each label's share.
+        chosen: The choice.
+        before: The thresholds that the bundle had.
+        whole: The last exit always.
+        always: Every exit always, where the row's path meets it.
+        frontier: By rising cost on the tune part.
+        constants: The constants that change: temperatures.
+        guarantee: What is promised of the choice.
+        notes: What the reader must know: too little data, choices that were made.
+    """
+
+    bundle: str
+    path: str
+    files: dict[str, str]
+    goal: str
+    metric: str
+    unit: str
+    costs: str
+    seed: int
+    rows: dict[str, int]
+    by_label: bool
+    chosen: Figures
+    before: Figures
+    whole: Figures
+    always: tuple[Figures, ...]
+    frontier: tuple[Point, ...]
+    constants: dict[str, tuple[float, ...]] = {}
+    guarantee: Guarantee | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def thresholds(self) -> Thresholds:
+        """The chosen thresholds by exit; None: disabled."""
+        return self.chosen.thresholds
+
+    def apply(self) -> Bundle:
+        """Writes thresholds, temperatures and what they are based on into the manifest, in one step.
+
+        Returns:
+            The bundle as it is now.
+
+        Raises:
+            TuneError: The bundle is another one by now.
+            BundleError: The manifest cannot be written.
+        """
+        return apply(self.path, self.files, self.thresholds, self.constants, self._note)
+
+    def undo(self) -> Bundle:
+        """Puts back what the manifest held before `apply`; returns the bundle as it is now.
+
+        Raises:
+            TuneError: The bundle was not tuned.
+        """
+        return undo(self.path)
+
+    def _note(self, tuning: Mapping[str, object]) -> Tuning:
+        """Returns what the manifest keeps of this report, with what was `before`."""
+        figures = {name: getattr(self.chosen, name) for name in ("worth", "drop", "share")}
+        return Tuning(
+            goal=self.goal,
+            metric=self.metric,
+            costs=self.costs,
+            seed=self.seed,
+            rows=dict(self.rows),
+            figures={name: (figure.value, figure.low, figure.high) for name, figure in figures.items()},
+            guarantee=self.guarantee,
+            **tuning,  # type: ignore[arg-type] # the keys that `apply` knows
+        )
+
+    def __str__(self) -> str:
+        chosen = self.chosen
+        lines = [f"{self.bundle}: {self.goal}"]
+        for name, threshold in chosen.thresholds.items():
+            rule = "disabled" if threshold is None else f">= {threshold:.6g}"
+            lines.append(f"{name} {rule}, {chosen.exits.get(name, 0.0):.1%} of the rows leave here")
+        lines.append(f"{self.metric} {_percent(chosen.worth)}, whole network {_percent(self.whole.worth)}")
+        lines.append(f"drop {_percent(chosen.drop)}")
+        lines.append(f"expected cost {_percent(chosen.share)} of the whole network's, by {self.costs}")
+        lines += [f"note: {note}" for note in self.notes]
+        return "\n".join(lines)
+
+
+def _percent(figure: Interval) -> str:
+    return f"{figure.value:.2%} [{figure.low:.2%}, {figure.high:.2%}]"

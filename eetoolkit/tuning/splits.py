@@ -1,0 +1,83 @@
+"""Disjoint parts of the data: temperatures, thresholds, a guarantee and the reported figures each get their own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from eetoolkit.tuning.record import Array
+from eetoolkit_runtime.errors import TuneError
+
+SHARES: Mapping[str, float] = {"calibrate": 0.15, "tune": 0.35, "guarantee": 0.25, "test": 0.25}
+"""What each part gets of the rows; a part that is not needed leaves its share to the others."""
+
+
+@dataclass(frozen=True, eq=False)
+class Splits:
+    """Places of rows, ascending, by part; every row is in exactly one.
+
+    Attributes:
+        calibrate: For temperatures.
+        tune: For thresholds, or for the path of thresholds that a guarantee walks.
+        guarantee: For the guarantee's draw alone.
+        test: For all reported figures.
+        seed: Of the shuffle.
+        by_label: Whether every part has each label's share.
+    """
+
+    calibrate: Array
+    tune: Array
+    guarantee: Array
+    test: Array
+    seed: int
+    by_label: bool
+
+
+def split(labels: npt.ArrayLike, *, calibrate: bool, guarantee: bool, seed: int) -> Splits:
+    """Returns the parts of N rows, stratified by label where these are classes of two rows or more.
+
+    Args:
+        labels: (N,), or (N, ...), which cannot be stratified.
+        calibrate: Whether temperatures need a part.
+        guarantee: Whether a guarantee needs one.
+        seed: Of the shuffle; the same rows and seed give the same parts.
+
+    Raises:
+        TuneError: Too few rows for every part to have one.
+    """
+    right = np.asarray(labels)
+    wanted = {"calibrate": calibrate, "tune": True, "guarantee": guarantee, "test": True}
+    parts = {name: share for name, share in SHARES.items() if wanted[name]}
+    if len(right) < len(parts):
+        raise TuneError(f"{len(right)} rows leave a part empty; the parts are {', '.join(parts)}: pass more rows")
+    edges = np.cumsum([0.0, *parts.values()]) / sum(parts.values())
+    shuffled = np.random.default_rng(seed).permutation(len(right))
+    by_label = right.ndim == 1 and right.dtype.kind in "iub" and len(np.unique(right)) * 2 <= len(right)
+    if by_label:
+        shuffled = shuffled[np.argsort(right[shuffled], kind="stable")]
+        # Each label's rows lie in a row now; dealing them out by a low-discrepancy sequence gives every part its share.
+        position = _spread(len(right))
+    else:
+        position = (np.arange(len(right)) + 0.5) / len(right)
+    part = np.searchsorted(edges, position, side="right") - 1
+    names = list(parts)
+    found = {name: np.sort(shuffled[part == names.index(name)]) if name in parts else _NONE for name in SHARES}
+    for name in parts:
+        if not len(found[name]):
+            raise TuneError(f"{len(right)} rows leave the part {name!r} empty; pass more rows")
+    return Splits(**found, seed=seed, by_label=by_label)
+
+
+_NONE = np.zeros(0, np.int64)
+_GOLDEN = (np.sqrt(5) - 1) / 2
+
+
+def _spread(count: int) -> Array:
+    """Returns `count` numbers in [0, 1) of which any that follow each other are spread evenly.
+
+    The multiples of the golden ratio modulo 1 (Kronecker's sequence), which does that best of all such sequences.
+    """
+    return np.asarray((0.5 + _GOLDEN * np.arange(count)) % 1)

@@ -1,0 +1,237 @@
+"""The search: lines against the replay, choices against brute force and greedy descent, on random records."""
+
+from __future__ import annotations
+
+import itertools
+
+import msgspec
+import numpy as np
+import pytest
+from plans import chain
+
+from eetoolkit.tuning.objective import Candidates, Objective, candidates, worth_of
+from eetoolkit.tuning.record import NO_CLASS, NO_EXIT, Record
+from eetoolkit.tuning.replay import answers, stops
+from eetoolkit.tuning.search import Goal, Search
+from eetoolkit_runtime.errors import TuneError
+from eetoolkit_runtime.plan import Manifest
+
+
+def made(seed: int, rows: int = 200, exits: int = 4, *, visits: int | None = None) -> Record:
+    """Returns a record of random confidences; with `visits`, rows meet random exits in random order, as in loops."""
+    draw = np.random.default_rng(seed)
+    many = visits or exits
+    exit_ = np.tile(np.arange(many), (rows, 1))
+    if visits:
+        exit_ = draw.integers(0, exits - 1, (rows, many))
+        lengths = draw.integers(1, many + 1, rows)
+        exit_[np.arange(rows), lengths - 1] = exits - 1
+        exit_[np.arange(many) >= lengths[:, None]] = NO_EXIT
+    hardness = draw.uniform(size=(rows, 1))
+    skill = np.linspace(0.35, 1, many)
+    right = draw.uniform(size=(rows, many)) < np.clip(1.4 * skill - hardness, 0.05, 0.98)
+    confidence = np.clip(0.6 * right + draw.uniform(0, 0.5, (rows, many)), 0, 1).astype(np.float32)
+    label = draw.integers(0, 3, rows)
+    padded = exit_ == NO_EXIT
+    confidence[padded] = np.nan
+    prediction = np.where(right, label[:, None], label[:, None] + 1)
+    prediction[padded] = NO_CLASS
+    ways = np.tril(np.ones((many, many), np.int32))
+    return Record(
+        "made", {}, {}, tuple(f"exit{e}" for e in range(exits)), tuple(f"segment{v}" for v in range(many)),
+        np.arange(rows), np.arange(rows).astype(np.uint64), label, exit_.astype(np.int16), confidence, prediction,
+        np.tile(np.arange(many, dtype=np.int32), (rows, 1)), ways, {},
+    )  # fmt: skip
+
+
+def plan_of(exits: int, fallback: str = "last") -> Manifest:
+    return msgspec.structs.replace(chain(*[0.5] * (exits - 1)).plan(), fallback=fallback)
+
+
+def objective(record: Record, fallback: str = "last", most: int = 12) -> Objective:
+    plan = plan_of(len(record.exits), fallback)
+    allowed = np.ones(len(record.exits), bool)
+    costs = (1 + np.arange(record.exit.shape[1])) / record.exit.shape[1]
+    found = candidates(record, plan, allowed, most)
+    costs = np.broadcast_to(costs, record.exit.shape)
+    return Objective(record, found, worth_of(record, None), costs, plan.fallback, allowed)
+
+
+def replayed(it: Objective, settings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns worth and cost of settings by the replay, which is tested against the runner."""
+    limits = it.choices.spell(settings)
+    ended = stops(it.record, limits)
+    chosen = answers(it.record, limits, ended, it.fallback)
+    assert it.worth is not None
+    return (
+        np.take_along_axis(it.worth.astype(float), chosen, 1).mean(0),
+        np.take_along_axis(it.cost, ended, 1).mean(0),
+    )
+
+
+@pytest.mark.parametrize("fallback", ["last", "most_confident"])
+@pytest.mark.parametrize("visits", [None, 6])
+def test_a_line_is_what_the_replay_gives_for_each_of_its_settings(visits: int | None, fallback: str) -> None:
+    it = objective(made(0, visits=visits), fallback)
+    draw = np.random.default_rng(1)
+    for exit_ in it.exits:
+        for _ in range(5):
+            setting = draw.integers(0, it.choices.never + 1)
+            worth, cost = it.line(setting, exit_)
+            along = np.array([np.where(np.arange(4) == exit_, j, setting) for j in range(len(worth))])
+            assert len(worth) == it.choices.never[exit_] + 1
+            np.testing.assert_allclose((worth, cost), replayed(it, along), atol=1e-12)
+            np.testing.assert_allclose(it.at(along[0]), (worth[0], cost[0]), atol=1e-12)
+
+
+def brute_force(it: Objective, goal: Goal) -> tuple[float, float]:
+    """Returns worth and cost of the best of all settings."""
+    settings = np.array(list(itertools.product(*(range(bound + 1) for bound in it.choices.never.tolist()))))
+    worth, cost = replayed(it, settings)
+    if goal.least_worth is not None:
+        met = worth >= goal.least_worth - 1e-12
+        place = np.flatnonzero(met)[cost[met].argmin()]
+    else:
+        assert goal.most_cost is not None
+        met = cost <= goal.most_cost * (1 + 1e-12)
+        place = np.flatnonzero(met)[worth[met].argmax()]
+    return float(worth[place]), float(cost[place])
+
+
+@pytest.mark.parametrize("exhaustive", [True, False])
+@pytest.mark.parametrize("exits", [2, 3, 4])
+def test_the_search_is_within_one_percent_of_brute_force(
+    exits: int, exhaustive: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not exhaustive:
+        monkeypatch.setattr("eetoolkit.tuning.search._ALL_CELLS", 0)
+    for seed in range(12):
+        it = objective(made(seed, exits=exits), most=10)
+        full = it.full[0]
+        for goal in (Goal(least_worth=full - 0.01), Goal(least_worth=full - 0.1), Goal(most_cost=0.5)):
+            worth, cost = it.at(Search(it).best(goal))
+            best_worth, best_cost = brute_force(it, goal)
+            if goal.least_worth is not None:
+                assert worth >= goal.least_worth - 1e-12
+                assert best_cost - 1e-12 <= cost <= 1.01 * best_cost
+            else:
+                assert cost <= 0.5 + 1e-12
+                assert 0.99 * best_worth <= worth <= best_worth + 1e-12
+
+
+@pytest.mark.parametrize("visits", [None, 8])
+def test_the_search_is_never_below_greedy_and_always_the_same(visits: int | None) -> None:
+    better = 0
+    for seed in range(6):
+        it = objective(made(seed, rows=400, exits=6, visits=visits), most=60)
+        for goal in (Goal(least_worth=it.full[0] - 0.02), Goal(most_cost=0.45)):
+            greedy = it.at(Search(it).greedy(goal))
+            found = Search(it).best(goal)
+            np.testing.assert_array_equal(found, Search(it).best(goal))
+            ranks = [tuple(np.round(goal.rank(*map(np.array, point)), 10)) for point in (it.at(found), greedy)]
+            assert ranks[0] <= ranks[1]
+            better += ranks[0] < ranks[1]
+    assert better  # else this compares greedy with itself
+
+
+def test_greedy_takes_the_best_single_move_until_none_helps() -> None:
+    it = objective(made(3), most=8)
+    goal = Goal(least_worth=it.full[0] - 0.05)
+    setting = it.choices.never
+    while True:
+        moves = [
+            np.where(np.arange(4) == exit_, j, setting)
+            for exit_ in it.exits
+            for j in range(it.choices.never[exit_] + 1)
+        ]
+        worth, cost = replayed(it, np.array(moves))
+        cost = np.where(worth >= goal.least_worth - 1e-12, cost, np.inf)  # type: ignore[operator]
+        if cost.min() >= it.at(setting)[1] - 1e-12:
+            break
+        setting = moves[int(cost.argmin())]
+    assert it.at(Search(it).greedy(goal))[1] == pytest.approx(it.at(setting)[1])
+
+
+def test_the_frontier_rises_and_nothing_met_beats_it() -> None:
+    it = objective(made(5, exits=5), most=20)
+    search = Search(it)
+    found = search.frontier()
+    assert len(found.cost) > 10
+    assert (np.diff(found.cost) > 0).all()
+    assert (np.diff(found.worth) > 0).all()
+    np.testing.assert_allclose((found.worth, found.cost), replayed(it, found.settings), atol=1e-12)
+    met = search.points
+    best = np.array([found.worth[found.cost <= cost + 1e-12].max() for cost in met.cost])
+    assert (met.worth <= best + 1e-9).all()
+
+
+def test_candidates_lie_between_confidences_and_counts_on_them() -> None:
+    record = made(0, exits=3)
+    found = candidates(record, plan_of(3), np.array([True, True, True]))
+    assert found.thresholds[2].size == 0
+    for e in (0, 1):
+        seen = record.confidence[:, e].astype(float)
+        assert found.thresholds[e][0] == 0
+        assert not np.isin(found.thresholds[e][1:], seen).any()
+        assert len(found.thresholds[e]) <= 100
+        fires = (seen[:, None] >= found.thresholds[e]).sum(axis=0)
+        assert (np.diff(fires) < 0).all()
+    assert candidates(record, plan_of(3), np.array([True, False, True])).thresholds[1].size == 0
+    counted = chain(0.5, 0.5)
+    plan = counted.plan()
+    first = plan.segments["segment0"]
+    assert first.exit is not None
+    patience = msgspec.structs.replace(first.exit.criterion, kind="patience")
+    first = msgspec.structs.replace(first, exit=msgspec.structs.replace(first.exit, criterion=patience))
+    plan = msgspec.structs.replace(plan, segments=plan.segments | {"segment0": first})
+    assert np.isin(candidates(record, plan, np.array([True] * 3)).thresholds[0], record.confidence[:, 0]).all()
+
+
+def test_an_exit_that_never_fires_is_disabled_or_out_of_reach() -> None:
+    own = (np.array([0.25, 0.5]), np.zeros(0))
+    np.testing.assert_equal(Candidates(own).spell([[0, 0], [2, 0]]), [[0.25, np.nan], [np.nan, np.nan]])
+    np.testing.assert_equal(Candidates(own, 9.0).spell([2, 0]), [9.0, np.nan])
+    found = candidates(made(0, exits=2), plan_of(2, "most_confident"), np.array([True, True]))
+    assert found.beyond > 1e38
+
+
+def test_a_metric_of_one_number_per_row_is_a_mean_and_one_of_all_is_asked_each_time() -> None:
+    record = made(1, rows=60)
+    scores = np.eye(5, dtype=np.float32)[record.prediction]
+    record = Record(**{name: getattr(record, name) for name in Record.__dataclass_fields__} | {
+        "outputs": {"logits": scores}})  # fmt: skip
+
+    def right(outputs, labels):  # type: ignore[no-untyped-def]
+        return outputs["logits"].argmax(axis=1) == labels
+
+    def whole(outputs, labels):  # type: ignore[no-untyped-def]
+        return right(outputs, labels).mean()
+
+    np.testing.assert_array_equal(worth_of(record, right), worth_of(record, None))
+    assert worth_of(record, whole) is None
+    it = objective(record, most=6)
+    asked = Objective(record, it.choices, None, it.cost, "last", it.enabled, whole)
+    for exit_ in it.exits:
+        np.testing.assert_allclose(asked.line(it.choices.never, exit_), it.line(it.choices.never, exit_), atol=1e-12)
+    goal = Goal(least_worth=it.full[0] - 0.05)
+    assert asked.at(Search(asked).best(goal))[1] <= it.at(Search(it).greedy(goal))[1] + 1e-12
+    with pytest.raises(TuneError, match=r"the metric gave shape \[2\], expected one number, or one for each row"):
+        worth_of(record, lambda outputs, labels: np.zeros(2))
+    with pytest.raises(TuneError, match="the metric gave NaN or infinity for some rows"):
+        worth_of(record, lambda outputs, labels: np.full(len(labels), np.nan))
+
+
+def test_answers_without_a_class_need_a_metric() -> None:
+    record = made(0)
+    nothing = Record(**{name: getattr(record, name) for name in Record.__dataclass_fields__} | {
+        "prediction": np.full_like(record.prediction, NO_CLASS)})  # fmt: skip
+    with pytest.raises(TuneError, match="the exits' outputs name no class: pass a metric"):
+        worth_of(nothing, None)
+
+
+def test_a_plan_without_exits_to_choose_has_one_setting() -> None:
+    record, plan = made(0, exits=3), plan_of(3)
+    none = candidates(record, plan, np.zeros(3, bool))
+    it = Objective(record, none, worth_of(record, None), np.ones(record.exit.shape), "last", np.zeros(3, bool))
+    assert it.exits == []
+    assert Search(it).best(Goal(least_worth=0.0)).tolist() == [0, 0, 0]
