@@ -132,25 +132,27 @@ class Objective:
     fallback: Fallback
     enabled: Array
     metric: Metric | None = None
-    _reached: Array = field(init=False)
-    _owned: tuple[tuple[int, ...], ...] = field(init=False)
+    _reached: tuple[Array, ...] = field(init=False)
+    _met: tuple[Array, ...] = field(init=False)
+    _last: Array = field(init=False)
     _end: Array = field(init=False)
-    _bounds: Array = field(init=False)
 
     def __post_init__(self) -> None:
-        record, rows = self.record, np.arange(len(self.record))
-        reached = np.zeros(record.exit.shape, np.int32)
+        record = self.record
+        reached = np.zeros(record.exit.shape, np.int16)
         for e, own in enumerate(self.choices.thresholds):
             here = record.exit == e
             reached[here] = np.searchsorted(own, record.confidence[here].astype(np.float64), side="right")
         reached[np.isnan(record.confidence)] = 0
-        reached[rows, record.last] = 0
-        exits = range(len(record.exits))
+        reached[np.arange(len(record)), record.last] = 0
         end = record.last if self.fallback == "last" else most_confident(record, self.enabled)
-        object.__setattr__(self, "_reached", reached)
-        object.__setattr__(self, "_owned", tuple(tuple(np.flatnonzero((record.exit == e).any(axis=0))) for e in exits))
+        # By visit, since a plan without gates meets one exit at each: then its column compares with one number.
+        met = [np.unique(column) if len(column) else column for column in record.exit.T]
+        columns = [own[0] if len(own) == 1 else column for own, column in zip(met, record.exit.T, strict=True)]
+        object.__setattr__(self, "_reached", tuple(np.ascontiguousarray(reached.T)))
+        object.__setattr__(self, "_met", tuple(np.ascontiguousarray(column) for column in columns))
+        object.__setattr__(self, "_last", record.last)
         object.__setattr__(self, "_end", end.astype(np.intp))
-        object.__setattr__(self, "_bounds", self.choices.never)
 
     @property
     def exits(self) -> list[int]:
@@ -165,43 +167,42 @@ class Objective:
 
     def at(self, setting: Array) -> tuple[float, float]:
         """Returns worth and cost of one setting, (E,)."""
-        fires = self._reached > np.append(setting, 0)[self.record.exit]
-        ended = np.where(fires.any(axis=1), fires.argmax(axis=1), self.record.last)
-        rows = np.arange(len(self.record))
-        chosen = np.where(fires.any(axis=1), ended, self._end)
-        return self._worth_at(chosen), float(self.cost[rows, ended].mean())
+        ended = self._ends(setting)
+        chosen = np.where(ended == self._last, self._end, ended)
+        return self._worth_at(chosen), float(self.cost[np.arange(len(self.record)), ended].mean())
 
     def line(self, setting: Array, exit_: int) -> tuple[Array, Array]:
-        """Returns worth and cost, (J + 1,) each, of `setting` with each candidate of one exit, without that exit."""
+        """Returns worth and cost, (J + 1,) each, of a setting with each candidate of one exit, and without it."""
+        record, bound = self.record, int(self.choices.never[exit_])
         if self.worth is None:
-            settings = [np.where(np.arange(len(setting)) == exit_, j, setting) for j in range(self._bounds[exit_] + 1)]
+            settings = [np.where(np.arange(len(setting)) == exit_, j, setting) for j in range(bound + 1)]
             found = np.array([self.at(other) for other in settings])
             return found[:, 0], found[:, 1]
-        record, bound = self.record, int(self._bounds[exit_])
+        ended = self._ends(np.where(np.arange(len(setting)) == exit_, bound, setting))
         rows = np.arange(len(record))
-        level = np.append(setting, 0)  # the padded visits' NO_EXIT looks at the last
-        level[exit_] = bound
-        fires = self._reached > level[record.exit]
-        some = fires.any(axis=1)
-        first = np.where(some, fires.argmax(axis=1), record.last)
         worth, cost = np.zeros(bound + 2), np.zeros(bound + 2)
+        reach = np.zeros(len(record), np.int16)
+        for visit, reached in enumerate(self._reached):
+            here = (self._met[visit] == exit_) & (reached > reach)
+            more = np.flatnonzero(here & (ended > visit)) if here.any() else ()
+            if len(more):  # from the candidate before which the row has ended already up to the one that it reaches
+                for total, values in ((worth, self.worth), (cost, self.cost)):
+                    column = values[more, visit]
+                    total += np.bincount(reach[more], column, bound + 2)  # noqa: PLW2901 - in place
+                    total -= np.bincount(reached[more], column, bound + 2)  # noqa: PLW2901 - in place
+                reach[more] = reached[more]
+        chosen = np.where(ended == self._last, self._end, ended)
+        worth += np.bincount(reach, self.worth[rows, chosen], bound + 2)
+        cost += np.bincount(reach, self.cost[rows, ended], bound + 2)
+        return np.cumsum(worth)[:-1] / len(record), np.cumsum(cost)[:-1] / len(record)
 
-        def add(low: Array, high: Array | int, worths: Array, costs: Array) -> None:
-            """Counts rows for the candidates from `low` up to before `high`."""
-            ends = np.broadcast_to(high, low.shape)
-            worth[:] += np.bincount(low, worths, bound + 2) - np.bincount(ends, worths, bound + 2)
-            cost[:] += np.bincount(low, costs, bound + 2) - np.bincount(ends, costs, bound + 2)
-
-        reach = np.zeros(len(record), np.int32)
-        for visit in self._owned[exit_]:
-            reached = self._reached[:, visit]
-            more = np.flatnonzero((record.exit[:, visit] == exit_) & (visit < first) & (reached > reach))
-            add(reach[more], reached[more], self.worth[more, visit], self.cost[more, visit])
-            reach[more] = reached[more]
-        chosen = np.where(some, first, self._end)
-        add(reach, bound + 1, self.worth[rows, chosen], self.cost[rows, first])
-        count = len(record)
-        return np.cumsum(worth)[:-1] / count, np.cumsum(cost)[:-1] / count
+    def _ends(self, setting: Array) -> Array:
+        """Returns the visit with which each row's run ends, (N,)."""
+        level = np.append(setting, 0)  # padded visits, of NO_EXIT, look at the last
+        ended = self._last.copy()
+        for visit in range(len(self._reached) - 1, -1, -1):
+            np.copyto(ended, visit, where=self._reached[visit] > level[self._met[visit]])
+        return ended
 
     def _worth_at(self, visit: Array) -> float:
         return worth_at(self.record, self.worth, self.metric, visit)

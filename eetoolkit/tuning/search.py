@@ -20,9 +20,11 @@ from eetoolkit.tuning.record import Array
 _PRICES = np.geomspace(0.03, 3000, 26)  # of one unit of worth; costs are in shares of the whole network's
 _CYCLES = 12
 _ROUNDS = 8
-_STARTS = 6  # from which pairs are moved, on each side of the goal, where that is quick
+_STARTS = 3  # from which pairs are moved, on each side of the goal, where that is quick
 _SHIFTS = (1, 2, 4, 8, 16, 32)  # candidates by which a pair's first exit is moved up and down
-_ALL_CELLS = 4e8  # row visits to look at for which trying all settings is quick
+_ALL_CELLS = 2e8  # row visits to look at for which trying all settings is quick
+_LINE_CELLS = 3e4  # how many a line's own overhead takes as long as
+_PAIR_CELLS = 1e8  # the same for one round of pairs
 _TIED = 1e-12
 
 
@@ -109,7 +111,7 @@ class Search:
         return self.points.frontier()
 
     def best(self, goal: Goal) -> Array:
-        """Returns the best setting for a goal, (E,), no worse than `greedy`'s; where none meets it, the nearest to it."""
+        """Returns the best setting for a goal, (E,), no worse than `greedy`'s; if none meets it, the nearest to it."""
         if self._all_are_few():
             self._try_all()
         else:
@@ -156,7 +158,7 @@ class Search:
         if self._objective.worth is None or len(exits) < 2:
             return
         lines = len(exits) ** 2 * 2 * len(_SHIFTS)
-        starts = int(np.clip(_ALL_CELLS / (lines * self._objective.record.exit.size), 1, _STARTS))
+        starts = int(np.clip(_PAIR_CELLS / (lines * (self._objective.record.exit.size + _LINE_CELLS)), 1, _STARTS))
         before = self._best_rank(goal)
         for _ in range(_ROUNDS):
             for setting in self._near(goal, starts):
@@ -195,7 +197,7 @@ class Search:
         """Whether all settings can be tried: lines along the longest exit, one for every choice of the others."""
         bounds = self._objective.choices.never + 1
         lines = np.prod(bounds.astype(np.float64)) / bounds.max(initial=1)
-        return bool(lines * self._objective.record.exit.size <= _ALL_CELLS and self._objective.worth is not None)
+        return bool(lines * (self._objective.record.exit.size + _LINE_CELLS) <= _ALL_CELLS and self._objective.worth is not None)
 
     def _try_all(self) -> None:
         bounds = self._objective.choices.never
