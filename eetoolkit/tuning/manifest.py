@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from eetoolkit_runtime.bundle import Bundle, load
 from eetoolkit_runtime.errors import TuneError
-from eetoolkit_runtime.plan import Constant, ExitBefore, Manifest, Tuning
+from eetoolkit_runtime.golden import Sample, Visit, read_golden, write_golden
+from eetoolkit_runtime.plan import Constant, ExitBefore, Golden, Manifest, Tuning
 from eetoolkit_runtime.profiler import digests
-from eetoolkit_runtime.store import commit, staging
+from eetoolkit_runtime.runner import Runner
+from eetoolkit_runtime.store import commit, named_by_content, staging
 from eetoolkit_runtime.validate import validate
 
 
@@ -89,6 +92,11 @@ def replaced(
     return msgspec.structs.replace(plan, segments=segments, constants=values, tuning=tuning)
 
 
+def with_constants(bundle: Bundle, constants: Mapping[str, tuple[float, ...]]) -> Bundle:
+    """Returns the bundle with other values of some constants, in memory alone, for a runner to run."""
+    return Bundle(bundle.path, replaced(bundle.manifest, {}, constants, bundle.manifest.tuning))
+
+
 def may_fire(plan: Manifest) -> list[bool]:
     """Returns which exits tuning may let fire: those with a threshold that nobody but tuning has disabled."""
     before = {} if plan.tuning is None else plan.tuning.exits_before
@@ -99,7 +107,33 @@ def may_fire(plan: Manifest) -> list[bool]:
 
 
 def _write(bundle: Bundle, plan: Manifest) -> Bundle:
+    """Replaces the manifest, and the golden samples where constants change what exits say to them."""
     validate(plan)
     with staging(bundle.path) as folder:
+        if plan.golden is not None and plan.constants != bundle.manifest.constants:
+            plan = _judged_again(bundle, plan, plan.golden, folder)
         commit(folder, plan, bundle.path)
     return load(bundle.path)
+
+
+def _judged_again(bundle: Bundle, plan: Manifest, golden: Golden, folder: Path) -> Manifest:
+    """Writes golden samples with the confidences of the new constants, and the answers where ensembles change them."""
+    samples = []
+    with Runner(Bundle(bundle.path, plan)) as runner:
+        for sample in read_golden(bundle):
+            found = runner.run_all_exits(sample.inputs)
+            visits = [
+                Visit(visit.exit, answer.outputs if _ensemble(plan, visit.exit) else visit.outputs, answer.confidence)
+                for visit, answer in zip(sample.visits, found, strict=True)
+            ]
+            samples.append(Sample(sample.inputs, tuple(visits)))
+    write_golden(folder / "golden.npz", samples)
+    name, file = named_by_content(folder / "golden.npz", "golden")
+    files = {other: entry for other, entry in plan.files.items() if other != golden.file}
+    return msgspec.structs.replace(
+        plan, files=files | {name: file}, golden=msgspec.structs.replace(golden, file=name)
+    )
+
+
+def _ensemble(plan: Manifest, exit_: str) -> bool:
+    return plan.exits[exit_].criterion.kind in ("mean_ensemble", "geometric_ensemble")

@@ -1,0 +1,140 @@
+"""The evidence that thresholds are chosen by: the rows with the temperatures that will hold, in disjoint parts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from eetoolkit.tuning.calibrate import fit_temperatures
+from eetoolkit.tuning.checks import check_record
+from eetoolkit.tuning.collect import Data, Progress, collect
+from eetoolkit.tuning.manifest import with_constants
+from eetoolkit.tuning.record import Array, Record, check_bundle, read_record, values_of
+from eetoolkit.tuning.splits import split
+from eetoolkit_runtime.bundle import Bundle
+from eetoolkit_runtime.errors import TuneError
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What was collected.
+
+    Attributes:
+        record: The rows, without those that temperatures were fitted on.
+        tune: Places in it, for choosing.
+        guarantee: For a guarantee; empty where none is asked for.
+        test: For the figures.
+        rows: How many rows each part has, the calibration part too.
+        by_label: Whether every part has each label's share.
+        constants: New values of the manifest's constants.
+        notes: What the reader must know.
+    """
+
+    record: Record
+    tune: Array
+    guarantee: Array
+    test: Array
+    rows: dict[str, int]
+    by_label: bool
+    constants: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def gather(  # noqa: PLR0913 - what evidence depends on
+    bundle: Bundle,
+    inputs: Data | None,
+    labels: npt.ArrayLike | None,
+    record: Record | str | os.PathLike[str] | None,
+    *,
+    classes: bool,
+    calibrate: bool | None,
+    guarantee: bool,
+    seed: int,
+    threads: int | None,
+    progress: Progress,
+) -> Evidence:
+    """Returns the evidence from inputs, or from a record of them.
+
+    With `calibrate`, temperatures are fitted on their own part, and all other rows are run again with them: so the
+    confidences are those of the graphs, whatever the criteria.
+
+    Args:
+        bundle: The bundle.
+        inputs: See `collect`.
+        labels: See `collect`.
+        record: The record, or with `inputs` the file to keep it in.
+        classes: Whether labels are classes.
+        calibrate: Whether to fit temperatures; None: where inputs and temperatures are there.
+        guarantee: Whether a guarantee needs a part.
+        seed: Of the split.
+        threads: See `collect`.
+        progress: See `collect`.
+
+    Raises:
+        TuneError: See `tune`.
+    """
+    plan = bundle.manifest
+    found = _collected(bundle, inputs, labels, record, threads=threads, progress=progress)
+    check_record(found, classes=classes)
+    changed = {name: value for name, value in found.constants.items() if value != values_of(plan)[name]}
+    again = inputs is not None and not isinstance(inputs, Iterator)
+    if calibrate and not (again and classes):
+        why = "labels that are classes" if again else "inputs that can be run again, no record or iterator"
+        raise TuneError(f"temperatures need {why}; pass calibrate=False (--no-calibrate)")
+    fits = calibrate is not False and again and classes
+    fits = fits and any(exit_.criterion.named_constants() for exit_ in plan.exits.values())
+    parts = split(found.label, calibrate=fits, guarantee=guarantee, seed=seed)
+    rows = {name: getattr(parts, name) for name in ("calibrate", "tune", "guarantee", "test")}
+    counts = {name: len(places) for name, places in rows.items() if len(places)}
+    notes: list[str] = []
+    if fits:
+        fitted = fit_temperatures(found.take(parts.calibrate), plan)
+        changed = {constant: (float(np.float32(t)),) for constant, t in fitted.values()}
+        missing = [name for name, exit_ in plan.exits.items() if exit_.threshold is not None and name not in fitted]
+        if missing:
+            notes.append(f"no temperature was fitted for {', '.join(missing)}: none is used there, or no logits are given")
+        others = np.sort(np.concatenate([rows[name] for name in ("tune", "guarantee", "test")]))
+        if changed:
+            kept = None if record is None else Path(str(record)).with_suffix(".calibrated.npz")
+            numbers = found.row[others]
+            found = collect(
+                with_constants(bundle, changed), inputs or (), labels, rows=numbers, file=kept, threads=threads,
+                progress=progress,
+            )  # fmt: skip
+            check_record(found, classes=classes)
+            rows = {name: np.searchsorted(others, places) for name, places in rows.items()}
+    return Evidence(
+        record=found,
+        tune=rows["tune"],
+        guarantee=rows["guarantee"],
+        test=rows["test"],
+        rows=counts,
+        by_label=parts.by_label,
+        constants=changed,
+        notes=tuple(notes),
+    )
+
+
+def _collected(
+    bundle: Bundle,
+    inputs: Data | None,
+    labels: npt.ArrayLike | None,
+    record: Record | str | os.PathLike[str] | None,
+    *,
+    threads: int | None,
+    progress: Progress,
+) -> Record:
+    if inputs is None:
+        if record is None:
+            raise TuneError("nothing to tune by: pass inputs and labels, or a record")
+        found = record if isinstance(record, Record) else read_record(record)
+        check_bundle(found, bundle.manifest)
+        return found
+    if isinstance(record, Record):
+        raise TuneError("pass inputs or a record; with both, `record` is the file to save to")
+    return collect(bundle, inputs, labels, file=record, threads=threads, progress=progress)
