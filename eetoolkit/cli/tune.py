@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -14,8 +14,8 @@ from eetoolkit.cli.options import json_option, picture_options, threads_option
 
 if TYPE_CHECKING:
     from eetoolkit.images import ImageOptions
+    from eetoolkit.tuning.choice import Figures
     from eetoolkit.tuning.figures import Interval
-    from eetoolkit.tuning.report import Figures
 
 
 @click.command(short_help="Choose thresholds for a stated goal.")
@@ -25,6 +25,18 @@ if TYPE_CHECKING:
 @click.option("--min-accuracy", type=float, help="Least cost at this accuracy.")
 @click.option("--budget-ms", type=float, help="Best answers within so many milliseconds a run.")
 @click.option("--budget-share", type=float, help="Best answers within so much of the whole network's cost.")
+@click.option("--risk", type=float, help="Least cost, guaranteed: at most this share is wrong only by leaving early.")
+@click.option("--delta", type=float, default=0.05, show_default=True, help="How likely the guarantee may fail.")
+@click.option(
+    "--method",
+    type=click.Choice(["ltt", "ucb", "crc"]),
+    default="ltt",
+    show_default=True,
+    help="Learn then Test, betting bound, or conformal risk control of the expected loss.",
+)
+@click.option(
+    "--calibrate/--no-calibrate", default=None, help="Fit a temperature for each exit first; default: where possible."
+)
 @click.option("--profile", metavar="FILE", help="What segments cost: the JSON of `profile`, of any machine.")
 @click.option("--force", is_flag=True, help="Take a profile of another bundle.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the split of the data.")
@@ -42,6 +54,10 @@ def tune(  # noqa: PLR0913 - one for each option
     min_accuracy: float | None,
     budget_ms: float | None,
     budget_share: float | None,
+    risk: float | None,
+    delta: float,
+    method: Literal["ltt", "ucb", "crc"],
+    calibrate: bool | None,
     profile: str | None,
     force: bool,
     seed: int,
@@ -69,7 +85,8 @@ def tune(  # noqa: PLR0913 - one for each option
     with terminal.progress() as tell:
         report = ee.tune(
             opened, inputs, labels, max_accuracy_drop=max_accuracy_drop, min_accuracy=min_accuracy,
-            budget_ms=budget_ms, budget_share=budget_share, profile=profile, force=force, seed=seed, record=record,
+            budget_ms=budget_ms, budget_share=budget_share, risk=risk, delta=delta, method=method, calibrate=calibrate,
+            profile=profile, force=force, seed=seed, record=record,
             threads=threads, progress=tell,
         )  # fmt: skip
     if apply_:
@@ -83,6 +100,8 @@ def tune(  # noqa: PLR0913 - one for each option
 
 
 def _header(report: ee.TuningReport, *, applied: bool) -> Iterator[tuple[str, str]]:
+    from eetoolkit.tuning.report import spell_guarantee
+
     yield "goal", report.goal
     yield "costs", f"{report.unit}, by {report.costs}"
     parts = ", ".join(f"{count} {name}" for name, count in report.rows.items())
@@ -92,13 +111,18 @@ def _header(report: ee.TuningReport, *, applied: bool) -> Iterator[tuple[str, st
     yield report.metric, f"{_percent(report.chosen.worth)}, whole network {_percent(report.whole.worth)}"
     yield "drop", _percent(report.chosen.drop)
     yield "cost", f"{_percent(report.chosen.share)} of the whole network's"
+    for name, values in report.constants.items():
+        yield name, ", ".join(f"{value:.4g}" for value in values)
+    if report.guarantee is not None:
+        yield "guarantee", spell_guarantee(report.guarantee)
+    yield "verdict", str(report.verdict)
     for note in report.notes:
         yield "note", note
     yield "bundle", "thresholds written; --undo puts the old ones back" if applied else "left as it is; --apply writes"
 
 
 def _print_choices(report: ee.TuningReport) -> None:
-    shown: list[Figures] = [report.chosen, report.before, *report.always, report.whole]
+    shown: list[Figures] = [report.chosen, report.before, *report.always, report.whole, *report.baselines]
     columns = (report.metric, "drop", f"cost, {report.unit}", "of whole", *report.whole.exits)
     table = terminal.new_table("on the test part", *columns, right=columns)
     for figures in shown:

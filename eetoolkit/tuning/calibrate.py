@@ -113,7 +113,11 @@ def reliability(z: Array, labels: Array, temperature: float) -> Reliability:
         here = place == k
         filled = bool(here.any())
         bins.append(
-            Bin(int(here.sum()), float(sure[here].mean()) if filled else 0.0, float(right[here].mean()) if filled else 0.0)
+            Bin(
+                int(here.sum()),
+                float(sure[here].mean()) if filled else 0.0,
+                float(right[here].mean()) if filled else 0.0,
+            )
         )
     return Reliability(
         temperature=temperature,
@@ -124,7 +128,9 @@ def reliability(z: Array, labels: Array, temperature: float) -> Reliability:
     )
 
 
-def calibrations(record: Record, plan: Manifest, before: Mapping[str, float], after: Mapping[str, float]) -> Iterator[Calibration]:
+def calibrations(
+    record: Record, plan: Manifest, before: Mapping[str, float], after: Mapping[str, float]
+) -> Iterator[Calibration]:
     """Yields each exit's reliability at two temperatures, by exit, 1 where none is given."""
     for name in record.exits:
         known = raw_scores(record, plan, name)
@@ -146,7 +152,7 @@ def temperatures_of(plan: Manifest, constants: Mapping[str, tuple[float, ...]]) 
 def log_p(z: Array, temperature: float) -> Array:
     """Returns log softmax(z / T) over the last axis, (n, C), at least -1e30."""
     scaled = (z - z.max(axis=1, keepdims=True)) / temperature
-    return np.maximum(scaled - np.log(np.exp(scaled).sum(axis=1, keepdims=True)), _LEAST)
+    return np.asarray(np.maximum(scaled - np.log(np.exp(scaled).sum(axis=1, keepdims=True)), _LEAST))
 
 
 def _parts(criterion: Criterion) -> Iterator[Criterion]:

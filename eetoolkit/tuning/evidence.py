@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from eetoolkit.tuning.calibrate import fit_temperatures
+from eetoolkit.tuning.calibrate import fit_temperatures, temperatures_of
 from eetoolkit.tuning.checks import check_record
 from eetoolkit.tuning.collect import Data, Progress, collect
 from eetoolkit.tuning.manifest import with_constants
@@ -87,7 +87,7 @@ def gather(  # noqa: PLR0913 - what evidence depends on
         why = "labels that are classes" if again else "inputs that can be run again, no record or iterator"
         raise TuneError(f"temperatures need {why}; pass calibrate=False (--no-calibrate)")
     fits = calibrate is not False and again and classes
-    fits = fits and any(exit_.criterion.named_constants() for exit_ in plan.exits.values())
+    fits = fits and bool(temperatures_of(plan, values_of(plan)))
     parts = split(found.label, calibrate=fits, guarantee=guarantee, seed=seed)
     rows = {name: getattr(parts, name) for name in ("calibrate", "tune", "guarantee", "test")}
     counts = {name: len(places) for name, places in rows.items() if len(places)}
@@ -97,14 +97,12 @@ def gather(  # noqa: PLR0913 - what evidence depends on
         changed = {constant: (float(np.float32(t)),) for constant, t in fitted.values()}
         missing = [name for name, exit_ in plan.exits.items() if exit_.threshold is not None and name not in fitted]
         if missing:
-            notes.append(f"no temperature was fitted for {', '.join(missing)}: none is used there, or no logits are given")
-        others = np.sort(np.concatenate([rows[name] for name in ("tune", "guarantee", "test")]))
-        if changed:
-            kept = None if record is None else Path(str(record)).with_suffix(".calibrated.npz")
-            numbers = found.row[others]
+            notes.append(f"no temperature for {', '.join(missing)}: none is used there, or the logits are not given")
+        if changed and inputs is not None:
+            others = np.sort(np.concatenate([rows[name] for name in ("tune", "guarantee", "test")]))
             found = collect(
-                with_constants(bundle, changed), inputs or (), labels, rows=numbers, file=kept, threads=threads,
-                progress=progress,
+                with_constants(bundle, changed), inputs, labels, rows=found.row[others],
+                file=_calibrated_file(record, changed), threads=threads, progress=progress,
             )  # fmt: skip
             check_record(found, classes=classes)
             rows = {name: np.searchsorted(others, places) for name, places in rows.items()}
@@ -118,6 +116,18 @@ def gather(  # noqa: PLR0913 - what evidence depends on
         constants=changed,
         notes=tuple(notes),
     )
+
+
+def _calibrated_file(
+    record: Record | str | os.PathLike[str] | None, constants: dict[str, tuple[float, ...]]
+) -> Path | None:
+    """Returns where the rows with new temperatures are kept, beside the others; a file of other ones is removed."""
+    if record is None or isinstance(record, Record):
+        return None
+    file = Path(record).with_suffix(".calibrated.npz")
+    if file.exists() and not constants.items() <= dict(read_record(file).constants).items():
+        file.unlink()
+    return file
 
 
 def _collected(

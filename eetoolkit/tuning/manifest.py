@@ -130,9 +130,7 @@ def _judged_again(bundle: Bundle, plan: Manifest, golden: Golden, folder: Path) 
     write_golden(folder / "golden.npz", samples)
     name, file = named_by_content(folder / "golden.npz", "golden")
     files = {other: entry for other, entry in plan.files.items() if other != golden.file}
-    return msgspec.structs.replace(
-        plan, files=files | {name: file}, golden=msgspec.structs.replace(golden, file=name)
-    )
+    return msgspec.structs.replace(plan, files=files | {name: file}, golden=msgspec.structs.replace(golden, file=name))
 
 
 def _ensemble(plan: Manifest, exit_: str) -> bool:

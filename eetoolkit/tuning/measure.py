@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from eetoolkit.tuning.choice import Figures, Point, Thresholds
 from eetoolkit.tuning.figures import Interval, difference_of, mean_of, percentile, ratio_of
-from eetoolkit.tuning.objective import Metric, run_ends, worth_at
+from eetoolkit.tuning.manifest import may_fire
+from eetoolkit.tuning.objective import Candidates, Metric, Objective, candidates, run_ends, worth_at
 from eetoolkit.tuning.record import Array, Record
-from eetoolkit.tuning.report import Figures, Thresholds
-from eetoolkit_runtime.plan import Fallback
+from eetoolkit.tuning.replay import means
+from eetoolkit.tuning.search import Points
+from eetoolkit_runtime.plan import Fallback, Manifest
 
+_CANDIDATES = 100  # thresholds that an exit may get
+_FEW_CANDIDATES = 16  # the same where every setting costs a call of the user's metric
+_FRONTIER = 48  # points that a report keeps, at most
 _METRIC_DRAWS = 200  # a metric that is no mean is asked anew for every draw
 
 
@@ -80,32 +85,91 @@ class Part:
         return percentile(worth, draws[:, 0]), percentile(drop, draws[:, 1])
 
 
-def measure(
-    name: str, test: Part, tune: Part, ends: tuple[Array, Array], tuned: tuple[Array, Array], thresholds: Thresholds
-) -> Figures:
-    """Returns the figures of a choice whose answers and ends on the two parts are these visits."""
-    answered, ended = ends
-    rows = np.arange(len(test.record))
-    worth, drop = test.worth_and_drop(answered)
-    costs, full = test.cost[rows, ended], test.cost[rows, test.record.last]
-    tune_worth, tune_cost = tune.means(tuned)
-    met = test.record.exit[rows, answered]
-    return Figures(
-        name=name,
-        thresholds=thresholds,
-        worth=worth,
-        drop=drop,
-        cost=mean_of(costs, test.seed),
-        share=ratio_of(costs, full, test.seed),
-        exits={exit_: float((met == e).mean()) for e, exit_ in enumerate(test.record.exits)},
-        tune_worth=tune_worth,
-        tune_cost=tune_cost,
-    )
+@dataclass(frozen=True, eq=False)
+class Sheet:
+    """Writes figures: of the test part, beside those of the part that choices were made on.
+
+    Attributes:
+        test: Rows that chose nothing.
+        tune: Rows that chose.
+        choices: The candidates.
+        plan: The bundle's.
+    """
+
+    test: Part
+    tune: Part
+    choices: Candidates
+    plan: Manifest
+
+    def choice(self, name: str, thresholds: Array) -> Figures:
+        """Returns the figures of thresholds (E,)."""
+        return self._measure(name, self.test.ends(thresholds), self.tune.ends(thresholds), self._by_exit(thresholds))
+
+    def always(self, name: str, exit_: int | None) -> Figures:
+        """Returns the figures of always exiting at one exit; None: of the whole network."""
+        if exit_ is None:
+            last, there = self.test.record.last, self.tune.record.last
+            return self._measure(name, (last, last), (there, there), {})
+        return self._measure(name, self.test.always(exit_), self.tune.always(exit_), {})
+
+    def frontier(self, found: Points, scale: float) -> tuple[Point, ...]:
+        """Returns points evenly along a frontier whose costs are shares of `scale`."""
+        kept = np.unique(np.linspace(0, len(found.cost) - 1, min(_FRONTIER, len(found.cost))).round().astype(int))
+        limits, test = self.choices.spell(found.settings[kept]), self.test
+        if test.worth is None:
+            worth, cost = np.array([test.means(test.ends(one)) for one in limits]).T
+        else:
+            worth, cost = means(test.record, limits, test.worth, test.cost, test.fallback)
+        return tuple(
+            Point(
+                thresholds=self._by_exit(limits[n]),
+                tune_worth=float(found.worth[place]),
+                tune_cost=float(found.cost[place]) * scale,
+                worth=float(worth[n]),
+                cost=float(cost[n]),
+            )
+            for n, place in enumerate(kept.tolist())
+        )
+
+    def _measure(
+        self, name: str, ends: tuple[Array, Array], tuned: tuple[Array, Array], thresholds: Thresholds
+    ) -> Figures:
+        """Returns the figures of runs whose answers and ends on the two parts are these visits."""
+        test, (answered, ended) = self.test, ends
+        rows = np.arange(len(test.record))
+        worth, drop = test.worth_and_drop(answered)
+        costs, full = test.cost[rows, ended], test.cost[rows, test.record.last]
+        tune_worth, tune_cost = self.tune.means(tuned)
+        met = test.record.exit[rows, answered]
+        return Figures(
+            name=name,
+            thresholds=thresholds,
+            worth=worth,
+            drop=drop,
+            cost=mean_of(costs, test.seed),
+            share=ratio_of(costs, full, test.seed),
+            exits={exit_: float((met == e).mean()) for e, exit_ in enumerate(test.record.exits)},
+            tune_worth=tune_worth,
+            tune_cost=tune_cost,
+        )
+
+    def _by_exit(self, thresholds: Array) -> Thresholds:
+        """Returns thresholds (E,) by name, None for NaN, without the exits that end the plan."""
+        return {
+            name: None if np.isnan(limit) else float(limit)
+            for (name, exit_), limit in zip(self.plan.exits.items(), thresholds.tolist(), strict=True)
+            if exit_.threshold is not None
+        }
 
 
-def by_exit(exits: Sequence[str], thresholds: Array, stop: frozenset[str]) -> Thresholds:
-    """Returns thresholds (E,) by name, None for NaN, without the exits that end the plan."""
-    return {
-        name: None if np.isnan(limit) else float(limit)
-        for name, limit in zip(exits, thresholds.tolist(), strict=True) if name not in stop
-    }  # fmt: skip
+def objective_of(plan: Manifest, part: Part) -> Objective:
+    """Returns the search's objective on a part of the rows, with costs as shares of the whole network's."""
+    rows = np.arange(len(part.record))
+    scale = part.cost[rows, part.record.last].mean()
+    allowed = np.array(may_fire(plan))
+    ends = np.array([exit_.threshold is None for exit_ in plan.exits.values()])
+    most = _CANDIDATES if part.worth is not None else _FEW_CANDIDATES
+    return Objective(
+        part.record, candidates(part.record, plan, allowed, most), part.worth, part.cost / scale, part.fallback,
+        allowed | ends, part.metric,
+    )  # fmt: skip

@@ -6,56 +6,17 @@ from collections.abc import Mapping
 
 import msgspec
 
+from eetoolkit.tuning.calibrate import Calibration
+from eetoolkit.tuning.choice import Figures, Point, Thresholds
+from eetoolkit.tuning.details import ClassFigures, CostSpread, Histogram, Mistake
 from eetoolkit.tuning.figures import Interval
 from eetoolkit.tuning.manifest import apply, undo
+from eetoolkit.tuning.verdict import Verdict
 from eetoolkit_runtime.bundle import Bundle
 from eetoolkit_runtime.plan import Guarantee, Tuning
 
-Thresholds = dict[str, float | None]
-"""By exit; None: it is disabled. The exit that ends the plan has none and is left out."""
 
-
-class _Struct(msgspec.Struct, frozen=True, kw_only=True):
-    """What all parts of a report share."""
-
-
-class Figures(_Struct, frozen=True, kw_only=True):
-    """One choice of thresholds, measured on the test part.
-
-    Attributes:
-        name: What it is.
-        thresholds: By exit.
-        worth: Accuracy, or the metric.
-        drop: What that is below the whole network's, row by row.
-        cost: Of a run in the mean.
-        share: That over the whole network's.
-        exits: Which share of the rows answers where.
-        tune_worth: The same on the part that it was chosen on.
-        tune_cost: The same there.
-    """
-
-    name: str
-    thresholds: Thresholds
-    worth: Interval
-    drop: Interval
-    cost: Interval
-    share: Interval
-    exits: dict[str, float]
-    tune_worth: float
-    tune_cost: float
-
-
-class Point(_Struct, frozen=True, kw_only=True):
-    """A point of the frontier: chosen on the tune part, `worth` and `cost` from the test part."""
-
-    thresholds: Thresholds
-    tune_worth: float
-    tune_cost: float
-    worth: float
-    cost: float
-
-
-class TuningReport(_Struct, frozen=True, kw_only=True):
+class TuningReport(msgspec.Struct, frozen=True, kw_only=True):
     """What `tune` found. `apply` writes it into the bundle, `undo` takes it back.
 
     Attributes:
@@ -73,7 +34,14 @@ class TuningReport(_Struct, frozen=True, kw_only=True):
         before: The thresholds that the bundle had.
         whole: The last exit always.
         always: Every exit always, where the row's path meets it.
+        baselines: What other rules choose on the same rows and costs.
         frontier: By rising cost on the tune part.
+        verdict: Whether early exit pays, and each exit.
+        calibration: Each exit's reliability, before and after.
+        histograms: Each exit's confidences, right against wrong.
+        classes: Each class.
+        mistakes: Rows that left early and wrong.
+        spread: What runs cost.
         constants: The constants that change: temperatures.
         guarantee: What is promised of the choice.
         notes: What the reader must know: too little data, choices that were made.
@@ -93,7 +61,14 @@ class TuningReport(_Struct, frozen=True, kw_only=True):
     before: Figures
     whole: Figures
     always: tuple[Figures, ...]
+    baselines: tuple[Figures, ...]
     frontier: tuple[Point, ...]
+    verdict: Verdict
+    calibration: tuple[Calibration, ...]
+    histograms: tuple[Histogram, ...]
+    classes: tuple[ClassFigures, ...]
+    mistakes: tuple[Mistake, ...]
+    spread: CostSpread
     constants: dict[str, tuple[float, ...]] = {}
     guarantee: Guarantee | None = None
     notes: tuple[str, ...] = ()
@@ -146,8 +121,19 @@ class TuningReport(_Struct, frozen=True, kw_only=True):
         lines.append(f"{self.metric} {_percent(chosen.worth)}, whole network {_percent(self.whole.worth)}")
         lines.append(f"drop {_percent(chosen.drop)}")
         lines.append(f"expected cost {_percent(chosen.share)} of the whole network's, by {self.costs}")
+        lines.append(str(self.verdict))
+        if self.guarantee is not None:
+            lines.append(spell_guarantee(self.guarantee))
         lines += [f"note: {note}" for note in self.notes]
         return "\n".join(lines)
+
+
+def spell_guarantee(given: Guarantee) -> str:
+    """Returns in one line what is promised, and how it was shown."""
+    if not given.passed:
+        return f"no early exit passed a risk of {given.risk:g} on {given.rows} rows: the whole network answers"
+    sure = "in the mean over draws" if given.delta is None else f"with probability {1 - given.delta:g}"
+    return f"{given.loss}: at most {given.risk:.2%} {sure} ({given.method}, {given.rows} rows, found {given.found:.2%})"
 
 
 def _percent(figure: Interval) -> str:

@@ -83,7 +83,7 @@ def hoeffding_bentkus(mean: Array, count: int, risk: float) -> Array:
         divergence = first + (1 - low) * np.log((1 - low) / (1 - risk))
     # n m is a whole number for losses of 0 and 1, which its rounding must not lift to the next.
     bentkus = math.e * binom.cdf(np.ceil(count * mean - 1e-9), count, risk)
-    return np.minimum(1.0, np.minimum(np.exp(-count * divergence), bentkus))
+    return np.asarray(np.minimum(1.0, np.minimum(np.exp(-count * divergence), bentkus)))
 
 
 def log_wealth(loss: Array, risk: float, delta: float) -> Array:

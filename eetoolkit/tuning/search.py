@@ -197,7 +197,9 @@ class Search:
         """Whether all settings can be tried: lines along the longest exit, one for every choice of the others."""
         bounds = self._objective.choices.never + 1
         lines = np.prod(bounds.astype(np.float64)) / bounds.max(initial=1)
-        return bool(lines * (self._objective.record.exit.size + _LINE_CELLS) <= _ALL_CELLS and self._objective.worth is not None)
+        return bool(
+            lines * (self._objective.record.exit.size + _LINE_CELLS) <= _ALL_CELLS and self._objective.worth is not None
+        )
 
     def _try_all(self) -> None:
         bounds = self._objective.choices.never

@@ -39,6 +39,8 @@ class Splits:
 def split(labels: npt.ArrayLike, *, calibrate: bool, guarantee: bool, seed: int) -> Splits:
     """Returns the parts of N rows, stratified by label where these are classes of two rows or more.
 
+    With a guarantee they are not: its rows must be drawn independently.
+
     Args:
         labels: (N,), or (N, ...), which cannot be stratified.
         calibrate: Whether temperatures need a part.
@@ -55,7 +57,9 @@ def split(labels: npt.ArrayLike, *, calibrate: bool, guarantee: bool, seed: int)
         raise TuneError(f"{len(right)} rows leave a part empty; the parts are {', '.join(parts)}: pass more rows")
     edges = np.cumsum([0.0, *parts.values()]) / sum(parts.values())
     shuffled = np.random.default_rng(seed).permutation(len(right))
-    by_label = right.ndim == 1 and right.dtype.kind in "iub" and len(np.unique(right)) * 2 <= len(right)
+    by_label = (
+        not guarantee and right.ndim == 1 and right.dtype.kind in "iub" and len(np.unique(right)) * 2 <= len(right)
+    )
     if by_label:
         shuffled = shuffled[np.argsort(right[shuffled], kind="stable")]
         # Each label's rows lie in a row now; dealing them out by a low-discrepancy sequence gives every part its share.

@@ -1,0 +1,83 @@
+"""Replay and search at the size of a large validation set: 50,000 rows, 12 exits, 1,000 settings.
+
+`python -m benchmarks.tuning`; the target is 10 s and 2 GiB for the replay.
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+
+import numpy as np
+
+from benchmarks.measure import store
+from eetoolkit.tuning.objective import Candidates, Objective
+from eetoolkit.tuning.record import Record
+from eetoolkit.tuning.replay import means, stops
+from eetoolkit.tuning.search import Goal, Search
+
+ROWS, EXITS, SETTINGS = 50_000, 12, 1_000
+
+
+def main() -> None:
+    record, worth, cost = made(ROWS)
+    draw = np.random.default_rng(1)
+    limits = draw.uniform(0.3, 1.0, (SETTINGS, EXITS))
+    started = time.perf_counter()
+    found = means(record, limits, worth, cost)
+    replayed_s = time.perf_counter() - started
+    some = draw.choice(ROWS, 200, replace=False)
+    expected = [[plain(record, n, setting) for setting in limits[:50]] for n in some]
+    assert np.array_equal(stops(record.take(some), limits[:50]), expected)
+    assert len(found[0]) == SETTINGS
+    peak_gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    rows = [
+        {"what": "replay", "rows": ROWS, "exits": EXITS, "settings": SETTINGS, "s": replayed_s, "peak_gib": peak_gib}
+    ]
+    for count in (2_000, 20_000):
+        record, worth, cost = made(count)
+        grid = tuple(np.quantile(record.confidence[:, e], np.linspace(0, 1, 100)) for e in range(EXITS - 1))
+        own = Candidates((*grid, np.zeros(0)))
+        it = Objective(record, own, worth, cost / cost.max(), "last", np.ones(EXITS, bool))
+        goal = Goal(least_worth=it.full[0] - 0.01)
+        started = time.perf_counter()
+        best = it.at(Search(it).best(goal))
+        rows.append(
+            {"what": "search", "rows": count, "exits": EXITS, "s": time.perf_counter() - started, "cost_share": best[1],
+             "greedy_cost_share": it.at(Search(it).greedy(goal))[1]}
+        )  # fmt: skip
+    for row in rows:
+        print(
+            ", ".join(
+                f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in row.items()
+            )
+        )
+    store("tuning", rows)
+
+
+def made(rows: int) -> tuple[Record, np.ndarray, np.ndarray]:
+    """Returns a record of a chain whose later exits are surer and better, with worth and cost of each visit."""
+    draw = np.random.default_rng(0)
+    hard = draw.uniform(size=(rows, 1))
+    right = draw.uniform(size=(rows, EXITS)) < np.clip(1.5 * np.linspace(0.4, 1, EXITS) - hard, 0.05, 0.99)
+    confidence = np.clip(0.5 * right + draw.uniform(0, 0.5, right.shape), 0, 1).astype(np.float32)
+    exits = np.tile(np.arange(EXITS, dtype=np.int16), (rows, 1))
+    names = tuple(f"exit{e}" for e in range(EXITS))
+    label = np.zeros(rows, np.int64)
+    record = Record(
+        "made", {}, {}, names, names, np.arange(rows), np.arange(rows).astype(np.uint64), label, exits, confidence,
+        np.where(right, 0, 1), exits.astype(np.int32), np.tril(np.ones((EXITS, EXITS), np.int32)), {},
+    )  # fmt: skip
+    return record, right.astype(np.float64), np.tile(np.arange(1.0, EXITS + 1), (rows, 1))
+
+
+def plain(record: Record, row: int, setting: np.ndarray) -> int:
+    """Returns the visit that ends a row's run, one comparison after the other."""
+    for visit in range(EXITS - 1):
+        if float(record.confidence[row, visit]) >= setting[visit]:
+            return visit
+    return EXITS - 1
+
+
+if __name__ == "__main__":
+    main()

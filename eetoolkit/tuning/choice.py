@@ -1,0 +1,46 @@
+"""A choice of thresholds with its figures, as reports hold it."""
+
+from __future__ import annotations
+
+import msgspec
+
+from eetoolkit.tuning.figures import Interval
+
+Thresholds = dict[str, float | None]
+"""By exit; None: it is disabled. The exit that ends the plan has none and is left out."""
+
+
+class Figures(msgspec.Struct, frozen=True, kw_only=True):
+    """One choice of thresholds, measured on the test part.
+
+    Attributes:
+        name: What it is.
+        thresholds: By exit.
+        worth: Accuracy, or the metric.
+        drop: What that is below the whole network's, row by row.
+        cost: Of a run in the mean.
+        share: That over the whole network's.
+        exits: Which share of the rows answers where.
+        tune_worth: The same on the part that it was chosen on.
+        tune_cost: The same there.
+    """
+
+    name: str
+    thresholds: Thresholds
+    worth: Interval
+    drop: Interval
+    cost: Interval
+    share: Interval
+    exits: dict[str, float]
+    tune_worth: float
+    tune_cost: float
+
+
+class Point(msgspec.Struct, frozen=True, kw_only=True):
+    """A point of the frontier: chosen on the tune part, `worth` and `cost` from the test part."""
+
+    thresholds: Thresholds
+    tune_worth: float
+    tune_cost: float
+    worth: float
+    cost: float

@@ -1,0 +1,134 @@
+"""What a page about a choice shows beside its figures: classes, confidences, mistakes, costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+import numpy as np
+
+from eetoolkit.tuning.measure import Part
+from eetoolkit.tuning.record import Array
+
+_BINS = 20
+_MISTAKES = 48
+_QUANTILES = (0.5, 0.95, 0.99)
+
+
+class ClassFigures(msgspec.Struct, frozen=True, kw_only=True):
+    """One class on the test part: does early exit hurt it?
+
+    Attributes:
+        label: The class.
+        rows: How many.
+        worth: What their answers are worth in the mean.
+        whole: What the whole network's are.
+        share: What they cost, as a share of the whole network's.
+        exits: Which share of them answers where.
+    """
+
+    label: int
+    rows: int
+    worth: float
+    whole: float
+    share: float
+    exits: dict[str, float]
+
+
+class Histogram(msgspec.Struct, frozen=True, kw_only=True):
+    """An exit's confidences on the test part, of all rows that its visits meet, right against wrong.
+
+    Attributes:
+        exit: Its name.
+        edges: Of the bins, one more than these.
+        right: Visits in each bin that are right.
+        wrong: And that are not.
+    """
+
+    exit: str
+    edges: tuple[float, ...]
+    right: tuple[int, ...]
+    wrong: tuple[int, ...]
+
+
+class Mistake(msgspec.Struct, frozen=True, kw_only=True):
+    """A row that left early and wrong: its number in the data, what was said, and what the whole network says."""
+
+    row: int
+    exit: str
+    confidence: float
+    label: int
+    prediction: int
+    whole: int
+
+
+class CostSpread(msgspec.Struct, frozen=True, kw_only=True):
+    """What runs on the test part cost: quantiles, and every cost with the share of rows that has it."""
+
+    p50: float
+    p95: float
+    p99: float
+    steps: tuple[tuple[float, float], ...]
+
+
+def by_class(part: Part, thresholds: Array) -> Iterator[ClassFigures]:
+    """Yields each class's figures; none where rows have no worth of their own."""
+    record, rows = part.record, np.arange(len(part.record))
+    if part.worth is None or record.label.ndim != 1 or record.label.dtype.kind not in "iu":
+        return
+    answered, ended = part.ends(thresholds)
+    for label in np.unique(record.label).tolist():
+        here = rows[record.label == label]
+        met = record.exit[here, answered[here]]
+        yield ClassFigures(
+            label=label,
+            rows=len(here),
+            worth=float(part.worth[here, answered[here]].mean()),
+            whole=float(part.worth[here, record.last[here]].mean()),
+            share=float(part.cost[here, ended[here]].mean() / part.cost[here, record.last[here]].mean()),
+            exits={name: float((met == e).mean()) for e, name in enumerate(record.exits)},
+        )
+
+
+def histograms(part: Part) -> Iterator[Histogram]:
+    """Yields each exit's histogram; right is what is worth at least one half."""
+    for e, name in enumerate(part.record.exits):
+        here = part.record.exit == e
+        if part.worth is None or not here.any():
+            continue
+        seen, right = part.record.confidence[here].astype(np.float64), part.worth[here] >= 0.5
+        edges = np.linspace(min(0.0, seen.min()), max(1.0, seen.max()), _BINS + 1)
+        counts = [tuple(np.histogram(seen[which], edges)[0].tolist()) for which in (right, ~right)]
+        yield Histogram(exit=name, edges=tuple(edges.tolist()), right=counts[0], wrong=counts[1])
+
+
+def mistakes(part: Part, thresholds: Array) -> tuple[Mistake, ...]:
+    """Returns rows that left early and wrong, those first that the whole network has right, then the surest."""
+    record, rows = part.record, np.arange(len(part.record))
+    if part.worth is None or record.label.ndim != 1 or record.label.dtype.kind not in "iu":
+        return ()
+    answered, _ = part.ends(thresholds)
+    wrong = np.flatnonzero((answered != record.last) & (part.worth[rows, answered] < 0.5))
+    cost = part.worth[wrong, record.last[wrong]]
+    sure = record.confidence[wrong, answered[wrong]]
+    order = wrong[np.lexsort((-sure, -cost))][:_MISTAKES]
+    return tuple(
+        Mistake(
+            row=int(record.row[n]),
+            exit=record.exits[record.exit[n, answered[n]]],
+            confidence=float(record.confidence[n, answered[n]]),
+            label=int(record.label[n]),
+            prediction=int(record.prediction[n, answered[n]]),
+            whole=int(record.prediction[n, record.last[n]]),
+        )
+        for n in order.tolist()
+    )
+
+
+def spread(part: Part, thresholds: Array) -> CostSpread:
+    """Returns what runs cost, row by row."""
+    costs = part.cost[np.arange(len(part.record)), part.ends(thresholds)[1]]
+    values, counts = np.unique(costs, return_counts=True)
+    p50, p95, p99 = np.quantile(costs, _QUANTILES).tolist()
+    steps = zip(values.tolist(), (counts / len(costs)).tolist(), strict=True)
+    return CostSpread(p50=p50, p95=p95, p99=p99, steps=tuple(steps))

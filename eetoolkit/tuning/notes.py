@@ -1,0 +1,49 @@
+"""What is said aloud: too little data, and figures that miss what was asked for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from eetoolkit.tuning.choice import Figures
+from eetoolkit.tuning.figures import rows_needed
+from eetoolkit.tuning.measure import Part
+from eetoolkit.tuning.promises import Promise
+from eetoolkit.tuning.record import Array
+from eetoolkit.tuning.wish import Wish
+
+_TOLD = 0.01  # how closely a drop should be known where none was asked for
+
+
+def notes(
+    wish: Wish, test: Part, chosen: Figures, thresholds: Array, rows: int, promised: Promise | None
+) -> Iterator[str]:
+    """Yields what the reader of a report must know.
+
+    Args:
+        wish: What was asked for.
+        test: The test part.
+        chosen: The choice's figures.
+        thresholds: The choice, (E,).
+        rows: How many rows there are in all.
+        promised: The guarantee, if one was asked for.
+    """
+    within = wish.value if wish.kind in ("max_accuracy_drop", "risk") and wish.value > 0 else _TOLD
+    drops = test.drops(test.ends(thresholds)[0])
+    half = (chosen.drop.high - chosen.drop.low) / 2
+    if drops is not None and half > within:
+        needed = rows_needed(drops, within)
+        yield (
+            f"{len(drops)} test rows tell the drop to +-{half:.2g} only; +-{within:g} takes about {needed} of them, "
+            f"{math.ceil(needed * rows / len(drops))} rows in all"
+        )
+    if wish.kind == "max_accuracy_drop" and chosen.drop.value > wish.value:
+        yield f"on the test part the drop is {chosen.drop.value:.4g}, more than {wish.value:g}: see its interval"
+    if wish.kind == "min_accuracy" and chosen.worth.value < wish.value:
+        yield f"on the test part it is {chosen.worth.value:.4g}, less than {wish.value:g}: see its interval"
+    if promised is not None and promised.guarantee.rows < promised.needed:
+        share = promised.needed / promised.guarantee.rows
+        yield (
+            f"{promised.guarantee.rows} rows for the guarantee can show nothing: it takes {promised.needed} at least, "
+            f"{math.ceil(rows * share)} rows in all"
+        )

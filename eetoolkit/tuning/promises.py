@@ -1,0 +1,80 @@
+"""A guarantee for a bundle: the path of thresholds from one part of the rows, how far to go along it from another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from eetoolkit.tuning.evidence import Evidence
+from eetoolkit.tuning.measure import Part, objective_of
+from eetoolkit.tuning.record import Array
+from eetoolkit.tuning.replay import answers, stops
+from eetoolkit.tuning.risk import METHODS, Method, last_passing, least_rows, losses, promise
+from eetoolkit.tuning.search import Search
+from eetoolkit_runtime.plan import Guarantee, Manifest
+
+_STEPS = 100  # settings of a path, at most
+_BEYOND = 3.0  # how far past the risk that is asked for, by the rows that it is built on, a path goes on
+
+
+@dataclass(frozen=True, eq=False)
+class Promise:
+    """A guarantee and the thresholds (E,) that it is of; `needed`: how many rows any guarantee would take."""
+
+    guarantee: Guarantee
+    thresholds: Array
+    needed: int
+
+
+def follow_path(whole: Part, found: Evidence, plan: Manifest, risk: float, delta: float) -> dict[Method, Promise]:
+    """Returns what each method guarantees, by method.
+
+    The path is the frontier of risk against cost on the tune part, from safe to fast; where no setting passes, no exit
+    may fire, and the whole network answers.
+
+    Args:
+        whole: All rows.
+        found: Which of them the path may be built on, and which the guarantee is drawn from.
+        plan: The bundle's.
+        risk: At most this.
+        delta: Except with this probability.
+
+    Raises:
+        TuneError: A metric that has no loss from 0 to 1.
+    """
+    path, never = risk_path(whole.take(found.tune), plan, risk)
+    # In random order, which the bets rely on, whatever the order of the data.
+    drawn = whole.take(np.random.default_rng(whole.seed).permutation(found.guarantee))
+    ended = stops(drawn.record, path) if len(path) else np.zeros((len(drawn.record), 0), np.int16)
+    loss = losses(drawn, answers(drawn.record, path, ended, drawn.fallback) if len(path) else ended)
+    promised: dict[Method, Promise] = {}
+    for method in METHODS:
+        passing = last_passing(method, loss, risk, delta) if len(path) else 0
+        guarantee = promise(method, loss, passing, risk, delta)
+        thresholds = path[passing - 1] if passing else never
+        promised[method] = Promise(guarantee, thresholds, least_rows(method, risk, delta))
+    return promised
+
+
+def risk_path(part: Part, plan: Manifest, risk: float) -> tuple[Array, Array]:
+    """Returns thresholds (S, E) from safe to fast, and those (E,) with which no exit fires.
+
+    Args:
+        part: The rows to build it on.
+        plan: The bundle's.
+        risk: The path goes on to some times as much by these rows.
+    """
+    visits = np.broadcast_to(np.arange(part.record.exit.shape[1]), part.record.exit.shape)
+    visits = np.minimum(visits, part.record.last[:, None])
+    safe = replace(part, worth=1 - losses(part, visits))
+    objective = objective_of(plan, safe)
+    points = Search(objective).frontier()
+    near = np.flatnonzero(1 - points.worth <= _BEYOND * risk)
+    near = near[(points.settings[near] != objective.choices.never).any(axis=1)]
+    kept = (
+        near[np.unique(np.linspace(0, len(near) - 1, min(_STEPS, len(near))).round().astype(int))]
+        if len(near)
+        else near
+    )
+    return objective.choices.spell(points.settings[kept[::-1]]), objective.choices.spell(objective.choices.never)

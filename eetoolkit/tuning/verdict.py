@@ -1,0 +1,133 @@
+"""The verdict: whether each exit pays, and whether early exit as such does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+
+from eetoolkit.tuning.choice import Figures
+from eetoolkit.tuning.figures import Interval, difference_of
+from eetoolkit.tuning.measure import Part
+from eetoolkit.tuning.objective import worth_at
+from eetoolkit.tuning.record import Array
+from eetoolkit.tuning.search import Goal
+
+_AS_GOOD = 1.01  # a static choice of at most so much of the cost is as good: simpler wins
+
+
+class ExitVerdict(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether one exit pays, on the test part. Costs are in the unit of the report, for a run in the mean.
+
+    Attributes:
+        exit: Its name.
+        reached: Which share of the rows comes to it.
+        rate: Which share of these leaves there.
+        saved: What runs would cost more without it, all else equal.
+        worth: What answers would be worth more without it, all else equal.
+        behind: What a row that comes to it and stays costs from there on.
+        overhead: What a visit of it costs: the cut, and the head where that is known.
+        break_even: The rate at which it saves what it costs; None where nothing lies behind it.
+        affordable: What a visit may cost before the exit stops to pay.
+        pays: Whether it saves more than it costs, beyond doubt or at least by this data.
+    """
+
+    exit: str
+    reached: float
+    rate: float
+    saved: Interval
+    worth: float
+    behind: float
+    overhead: float
+    break_even: float | None
+    affordable: float
+    pays: bool
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether early exit pays here.
+
+    Attributes:
+        exits: One for every exit that tuning may let fire.
+        best_static: The cheapest of always exiting at one exit, and the whole network, that is as good as was asked.
+        static_cost: What that costs on the test part.
+        pays: Whether the choice is cheaper than that.
+    """
+
+    exits: tuple[ExitVerdict, ...]
+    best_static: str
+    static_cost: float
+    pays: bool
+
+    def __str__(self) -> str:
+        if self.pays:
+            lost = [verdict.exit for verdict in self.exits if not verdict.pays]
+            return "early exit pays here" + (f"; {', '.join(lost)} does not pay for itself" if lost else "")
+        return f"early exit does not pay here: {self.best_static} is as good and costs as little"
+
+
+def judge_exits(
+    part: Part, thresholds: Array, exits: Sequence[int], overheads: Sequence[float]
+) -> tuple[ExitVerdict, ...]:
+    """Returns the verdict on each of `exits` under thresholds (E,), each against the same without it.
+
+    Args:
+        part: The test part.
+        thresholds: The choice.
+        exits: Which exits.
+        overheads: What a visit of each costs.
+    """
+    record, rows = part.record, np.arange(len(part.record))
+    answered, ended = part.ends(thresholds)
+    found = []
+    for e, overhead in zip(exits, overheads, strict=True):
+        without = thresholds.copy()
+        without[e] = np.nan
+        other, longer = part.ends(without)
+        here = record.exit == e
+        first = np.where(here.any(axis=1), here.argmax(axis=1), record.exit.shape[1])
+        reached = first <= ended
+        left = reached & (record.exit[rows, ended] == e) & (ended != record.last)
+        stayed = part.cost[rows, longer] - part.cost[rows, np.minimum(first, record.last)]
+        saved = difference_of(part.cost[rows, longer] - part.cost[rows, ended], part.seed)
+        share, behind = float(reached.mean()), float(stayed[reached].mean()) if reached.any() else 0.0
+        found.append(
+            ExitVerdict(
+                exit=record.exits[e],
+                reached=share,
+                rate=float(left.sum() / reached.sum()) if reached.any() else 0.0,
+                saved=saved,
+                worth=_worth(part, other) - _worth(part, answered),
+                behind=behind,
+                overhead=overhead,
+                break_even=min(1.0, overhead / behind) if behind > 0 else None,
+                affordable=saved.value / share if share else 0.0,
+                pays=saved.value > share * overhead,
+            )
+        )
+    return tuple(found)
+
+
+def judge(
+    exits: tuple[ExitVerdict, ...], chosen: Figures, static: Sequence[Figures], goal: Goal, scale: float
+) -> Verdict:
+    """Returns whether a choice beats every static one that meets the goal.
+
+    Args:
+        exits: Their verdicts.
+        chosen: The choice.
+        static: Every exit always, the whole network last.
+        goal: What was asked for; what meets it is decided on the tune part, as for the choice.
+        scale: What the whole network costs there.
+    """
+    least = goal.least_worth if goal.least_worth is not None else chosen.tune_worth
+    met = [each for each in static if each.tune_worth >= least and each.tune_cost / scale <= 1 + 1e-9]
+    met = met or [static[-1]]
+    best = min(met, key=lambda each: each.tune_cost)
+    pays = chosen.tune_cost * _AS_GOOD < best.tune_cost
+    return Verdict(exits=exits, best_static=best.name, static_cost=best.cost.value, pays=pays)
+
+
+def _worth(part: Part, answered: Array) -> float:
+    return worth_at(part.record, part.worth, part.metric, answered)

@@ -1,0 +1,133 @@
+"""The parts of the data, the intervals of figures, and labelled data from files."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from PIL import Image
+from plans import Draft, chain
+
+from eetoolkit.images import ImageOptions
+from eetoolkit.labelled import read_labelled
+from eetoolkit.tuning.collect import collect
+from eetoolkit.tuning.costs import choose_costs
+from eetoolkit.tuning.figures import difference_of, mean_of, ratio_of, rows_needed, wilson
+from eetoolkit.tuning.splits import SHARES, split
+from eetoolkit_runtime.bundle import load
+from eetoolkit_runtime.errors import InputError, TuneError
+from eetoolkit_runtime.plan import Preprocess, Work
+
+
+@pytest.mark.parametrize("guarantee", [False, True])
+@pytest.mark.parametrize("calibrate", [False, True])
+def test_every_row_is_in_one_part_and_labels_keep_their_shares(calibrate: bool, guarantee: bool) -> None:
+    labels = np.repeat([0, 1, 2], [700, 250, 50])
+    found = split(labels, calibrate=calibrate, guarantee=guarantee, seed=0)
+    parts = {name: getattr(found, name) for name in SHARES}
+    assert sorted(np.concatenate(list(parts.values())).tolist()) == list(range(1000))
+    wanted = {"calibrate": calibrate, "tune": True, "guarantee": guarantee, "test": True}
+    total = sum(share for name, share in SHARES.items() if wanted[name])
+    for name, places in parts.items():
+        assert len(places) == pytest.approx(1000 * SHARES[name] / total if wanted[name] else 0, abs=4)
+        for label, count in enumerate((700, 250, 50) if wanted[name] and not guarantee else ()):
+            assert (labels[places] == label).sum() == pytest.approx(count * SHARES[name] / total, abs=3)
+    assert found.by_label is not guarantee
+
+
+def test_the_seed_alone_says_which_rows() -> None:
+    labels = np.arange(200) % 5
+    one, same, other = (split(labels, calibrate=False, guarantee=False, seed=seed).test for seed in (1, 1, 2))
+    np.testing.assert_array_equal(one, same)
+    assert not np.array_equal(one, other)
+    assert not split(np.zeros((20, 3)), calibrate=False, guarantee=False, seed=0).by_label
+
+
+def test_an_empty_part_is_refused() -> None:
+    with pytest.raises(TuneError, match="1 rows leave a part empty; the parts are tune, test"):
+        split([1], calibrate=False, guarantee=False, seed=0)
+
+
+def test_wilsons_interval_is_that_of_the_formula() -> None:
+    # Brown, Cai and DasGupta (2001): the roots of (p - x)^2 = z^2 x (1 - x) / n.
+    for hits, count in ((0, 20), (3, 20), (20, 20), (450, 500)):
+        found, z = wilson(hits, count), 1.959963984540054
+        for end in (found.low, found.high):
+            assert (hits / count - end) ** 2 == pytest.approx(z**2 * end * (1 - end) / count, abs=1e-12)
+        assert found.low <= found.value <= found.high
+
+
+def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
+    draw = np.random.default_rng(0)
+    held = {"mean": 0, "difference": 0, "ratio": 0}
+    for seed in range(100):
+        pairs = draw.exponential(size=(80, 2)) + draw.exponential(size=(80, 1))
+        held["mean"] += (found := mean_of(pairs[:, 0], seed)).low <= 2 <= found.high
+        held["difference"] += (found := difference_of(pairs[:, 0] - pairs[:, 1], seed)).low <= 0 <= found.high
+        held["ratio"] += (found := ratio_of(pairs[:, 0], pairs[:, 1], seed)).low <= 1 <= found.high
+    assert all(85 <= times <= 100 for times in held.values()), held
+
+
+def test_rows_that_all_agree_are_not_taken_for_certain() -> None:
+    found = difference_of(np.zeros(100), 0)
+    assert found.high == -found.low == wilson(0, 100).high > 0.03
+    assert rows_needed(np.zeros(100), 0.01) == math.ceil(1.959963984540054**2 * 0.01 * 0.99 / 0.01**2)
+    draw = np.random.default_rng(0).normal(size=100_000)
+    assert rows_needed(draw, 0.1) == pytest.approx(384, rel=0.02)
+
+
+def test_costs_are_the_manifests_latencies_else_multiply_adds_else_segments(tmp_path: Path) -> None:
+    bundle = load(chain(0.5).save(tmp_path / "it.ee"))
+    record = collect(bundle, np.zeros((2, 4), np.float32), [0, 1], threads=1)
+    plan = bundle.manifest
+
+    def of(**changes: object) -> tuple[str, list[float]]:
+        found = choose_costs(msgspec.structs.replace(plan, **changes), record, None)
+        return found.unit, found.of_visits(record)[0].tolist()
+
+    worked = {
+        name: msgspec.structs.replace(segment, work=Work(nodes=1, parameters=1, multiply_adds=10 * (k + 1)))
+        for k, (name, segment) in enumerate(plan.segments.items())
+    }
+    assert of() == ("segments", [1, 2])
+    assert of(segments=worked) == ("multiply-adds", [10, 30])
+    assert of(segments=worked, profile={"segment0": 0.5, "segment1": 2.0}) == ("ms", [0.5, 2.5])
+    with pytest.raises(TuneError, match="has no latency for segment1, which rows of the data come through"):
+        of(profile={"segment0": 0.5})
+
+
+def test_labelled_data_is_read_from_arrays_and_class_folders(tmp_path: Path) -> None:
+    plan = chain(0.5).plan()
+    x, labels = np.zeros((3, 4), np.float32), np.array([0, 1, 2])
+    np.savez(tmp_path / "named.npz", x=x, labels=labels)
+    np.savez(tmp_path / "other.npz", images=x, labels=labels)
+    for name in ("named.npz", "other.npz"):
+        inputs, found = read_labelled(plan, str(tmp_path / name), ImageOptions())
+        np.testing.assert_array_equal(found, labels)  # type: ignore[arg-type]
+        np.testing.assert_array_equal(inputs["x"], x)
+    with pytest.raises(InputError, match="arrays are taken as they are"):
+        read_labelled(plan, str(tmp_path / "named.npz"), ImageOptions(scale=1.0))
+    np.save(tmp_path / "x.npy", x)
+    with pytest.raises(InputError, match=r"expected a \.npz with the arrays x and labels"):
+        read_labelled(plan, str(tmp_path / "x.npy"), ImageOptions())
+
+    spec = Draft({"image": ("float32", ("batch", 1, 2, 2))}).inputs
+    way = {"image": Preprocess(layout="NCHW", resize=(2, 2))}
+    plan = msgspec.structs.replace(plan, inputs=spec, preprocess=way, labels=("cat", "dog"))
+    for folder, shades in (("dog", (255, 0)), ("cat", (51,))):
+        (tmp_path / "data" / folder).mkdir(parents=True)
+        for shade in shades:
+            Image.new("L", (2, 2), shade).save(tmp_path / "data" / folder / f"{shade}.png")
+    pairs, none = read_labelled(plan, str(tmp_path / "data"), ImageOptions())
+    assert none is None
+    assert len(pairs) == 3
+    for _ in range(2):  # it may be read again
+        assert [(round(float(row[0].max()), 3), label) for row, label in pairs] == [(0.2, 0), (0.0, 1), (1.0, 1)]
+    with pytest.raises(InputError, match="'dog' is no class of the bundle; these are cat, bird"):
+        read_labelled(msgspec.structs.replace(plan, labels=("cat", "bird")), str(tmp_path / "data"), ImageOptions())
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="no folders in this folder; expected one for each class"):
+        read_labelled(plan, str(tmp_path / "empty"), ImageOptions())

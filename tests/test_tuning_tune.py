@@ -1,0 +1,389 @@
+"""Tuning end to end: what it chooses, reports, writes, takes back and refuses."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from unittest import mock
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from plans import chain
+from test_tuning_search import made, plan_of
+
+import eetoolkit as ee
+from eetoolkit.cli import main
+from eetoolkit.tuning.baselines import baselines
+from eetoolkit.tuning.collect import collect
+from eetoolkit.tuning.manifest import may_fire, replaced
+from eetoolkit.tuning.measure import Part
+from eetoolkit.tuning.objective import worth_of
+from eetoolkit.tuning.search import Goal
+from eetoolkit.tuning.splits import split
+from eetoolkit_runtime.plan import ExitBefore, Work, encode
+
+ROWS = 600
+
+
+class Easy(torch.nn.Module):
+    """Three exits of four classes; each sees the true class in a column of its own, the later the clearer."""
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        return [4 * x[:, :4], 4 * (x[:, :4] + x[:, 4:8]), 4 * (x[:, :4] + x[:, 4:8] + x[:, 8:])]
+
+
+def data(rows: int = ROWS, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    draw = np.random.default_rng(seed)
+    labels = draw.integers(0, 4, rows)
+    clear = np.eye(4)[labels]
+    noise = draw.normal(size=(rows, 3, 4)) * [[[0.7], [0.5], [0.3]]]
+    return (clear[:, None] * [[[0.8], [1.0], [1.5]]] + noise).reshape(rows, 12).astype(np.float32), labels
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tune")
+    x, _ = data(2)
+    ee.export(Easy().eval(), torch.from_numpy(x[:1]), folder / "it.ee", golden_inputs=torch.from_numpy(x))
+    return folder / "it.ee"
+
+
+@pytest.fixture
+def bundle(exported: Path, tmp_path: Path) -> ee.Bundle:
+    """A bundle of one's own, whose segments cost 1, 2 and 7."""
+    target = tmp_path / "own.ee"
+    target.mkdir()
+    for file in exported.iterdir():
+        (target / file.name).write_bytes(file.read_bytes())
+    found = ee.load(target)
+    works = dict(zip(found.manifest.segments, (1, 2, 7), strict=True))
+    segments = {
+        name: msgspec.structs.replace(segment, work=Work(nodes=1, parameters=0, multiply_adds=works[name]))
+        for name, segment in found.manifest.segments.items()
+    }
+    (target / "manifest.json").write_bytes(encode(msgspec.structs.replace(found.manifest, segments=segments)))
+    return ee.load(target)
+
+
+def test_the_choice_keeps_the_drop_on_its_part_and_its_figures_are_the_runners(bundle: ee.Bundle) -> None:
+    x, labels = data()
+    report = ee.tune(bundle, x, labels, max_accuracy_drop=0.02, calibrate=False, threads=1)
+    assert report.rows == {"tune": 350, "test": 250}
+    assert report.chosen.tune_worth >= report.whole.tune_worth - 0.02 - 1e-12
+    assert report.chosen.cost.value < report.whole.cost.value
+    assert (report.unit, report.whole.cost.value) == ("multiply-adds", 10)
+    # The test part, run by the runner with these thresholds.
+    parts = split(labels, calibrate=False, guarantee=False, seed=0)
+    with ee.Runner(bundle, threads=1) as runner:
+        found = [runner.run(x[n : n + 1], thresholds=report.thresholds) for n in parts.test]
+    right = np.array([answer.prediction for answer in found]) == labels[parts.test]
+    assert report.chosen.worth.value == pytest.approx(right.mean())
+    costs = [sum({"segment0": 1, "segment1": 2, "segment2": 7}[s] for s in answer.path) for answer in found]
+    assert report.chosen.cost.value == pytest.approx(np.mean(costs))
+    assert report.chosen.share.value == pytest.approx(np.mean(costs) / 10)
+    for name, share in report.chosen.exits.items():
+        assert share == pytest.approx(np.mean([answer.exit == name for answer in found]))
+    assert report.chosen.worth.low < report.chosen.worth.value < report.chosen.worth.high
+    assert sum(c.rows for c in report.classes) == 250
+    assert np.average([c.worth for c in report.classes], weights=[c.rows for c in report.classes]) == pytest.approx(
+        right.mean()
+    )
+    assert sum(share for _, share in report.spread.steps) == pytest.approx(1)
+    assert all(sum(h.right) + sum(h.wrong) == 250 for h in report.histograms)
+    for mistake in report.mistakes:
+        answer = next(a for n, a in zip(parts.test, found, strict=True) if n == mistake.row)
+        assert (answer.exit, answer.prediction) == (mistake.exit, mistake.prediction)
+        assert mistake.prediction != mistake.label == labels[mistake.row]
+
+
+def test_no_figure_comes_from_rows_that_chose(bundle: ee.Bundle) -> None:
+    x, labels = data()
+    record = collect(bundle, x, labels, threads=1)
+    report = ee.tune(bundle, record=record, seed=3)
+    parts = split(labels, calibrate=False, guarantee=False, seed=3)
+    spoiled = record.label.copy()
+    spoiled[parts.tune] = (spoiled[parts.tune] + 1) % 4
+    # Other labels of the tune part choose otherwise; the figures of what needs no choice stay.
+    other = dataclasses.replace(record, label=spoiled)
+    with mock.patch("eetoolkit.tuning.evidence.split", return_value=parts):
+        changed = ee.tune(bundle, record=other, seed=3)
+    assert changed.thresholds != report.thresholds
+    assert changed.whole.worth == report.whole.worth
+    assert [each.worth for each in changed.always] == [each.worth for each in report.always]
+
+
+def test_budgets_are_kept_and_no_rule_does_better(bundle: ee.Bundle) -> None:
+    x, labels = data(1200)
+    for share in (0.25, 0.5, 0.8):
+        report = ee.tune(bundle, x, labels, budget_share=share, calibrate=False, threads=1)
+        assert report.chosen.tune_cost <= 10 * share + 1e-9
+        names = [rule.name for rule in report.baselines]
+        assert len(names) == 5
+        for rule in report.baselines:
+            if rule.tune_cost <= 10 * share + 1e-9:
+                # a rule may set thresholds between our hundred candidates
+                assert report.chosen.tune_worth >= rule.tune_worth - 0.005, rule.name
+
+
+def test_temperatures_are_fitted_on_rows_of_their_own_and_written(bundle: ee.Bundle) -> None:
+    x, labels = data()
+    report = ee.tune(bundle, x, labels, threads=1)
+    assert sum(report.rows.values()) == ROWS
+    assert set(report.rows) == {"calibrate", "tune", "test"}
+    assert len(report.constants) == 3
+    assert len(report.calibration) == 3
+    assert all(each.before.temperature == 1 for each in report.calibration)
+    assert [each.after.temperature for each in report.calibration] == [v for (v,) in report.constants.values()]
+    assert sum(each.after.log_loss for each in report.calibration) < sum(
+        each.before.log_loss for each in report.calibration
+    )
+    assert "temperature" in str(list(report.constants))
+    tuned = report.apply()
+    for name, values in report.constants.items():
+        assert tuned.manifest.constants[name].data == pytest.approx(values)
+    assert ee.verify(tuned).passed  # the golden confidences are those of the new temperatures
+
+
+def test_applying_writes_in_one_step_and_undo_puts_back(bundle: ee.Bundle) -> None:
+    x, labels = data()
+    before = bundle.manifest
+    report = ee.tune(bundle, x, labels, budget_share=0.4, threads=1)
+    assert ee.load(bundle.path).manifest == before
+    tuned = report.apply()
+    for name, limit in report.thresholds.items():
+        exit_ = tuned.exits[name]
+        assert exit_.enabled == (limit is not None)
+        assert limit is None or exit_.threshold == limit
+    told = tuned.manifest.tuning
+    assert told is not None
+    assert (told.goal, told.rows, told.seed) == (report.goal, report.rows, 0)
+    assert told.figures["worth"][0] == report.chosen.worth.value
+    again = ee.tune(tuned, x, labels, max_accuracy_drop=0.05, calibrate=False, threads=1)
+    again.apply()
+    restored = report.undo()
+    assert restored.manifest.constants == before.constants
+    assert restored.exits == before.exits
+    assert restored.manifest.tuning is None
+    assert ee.verify(restored).passed
+    with pytest.raises(ee.TuneError, match="was not tuned: there is nothing to undo"):
+        ee.undo_tuning(bundle)
+
+
+def test_an_exit_that_tuning_disabled_may_come_back_but_not_one_that_its_user_did(bundle: ee.Bundle) -> None:
+    x, labels = data()
+    report = ee.tune(bundle, x, labels, calibrate=False, threads=1)
+    off = msgspec.structs.replace(report.chosen, thresholds={"exit0": None, "exit1": 0.5})
+    tuned = msgspec.structs.replace(report, chosen=off).apply()
+    assert not tuned.exits["exit0"].enabled
+    assert may_fire(tuned.manifest) == [True, True, False]
+    ee.undo_tuning(tuned)
+    own = replaced(bundle.manifest, {"exit0": ExitBefore(threshold=0.9, enabled=False)}, {}, None)
+    (bundle.path / "manifest.json").write_bytes(encode(own))
+    assert may_fire(ee.load(bundle.path).manifest) == [False, True, False]
+    found = ee.tune(bundle.path, x, labels, calibrate=False, threads=1)
+    assert found.thresholds["exit0"] is None
+    assert all(point.thresholds["exit0"] is None for point in found.frontier)
+
+
+def test_a_guarantee_is_written_with_its_grounds(bundle: ee.Bundle) -> None:
+    x, labels = data(3000)
+    report = ee.tune(bundle, x, labels, risk=0.05, delta=0.1, calibrate=False, threads=1)
+    given = report.guarantee
+    assert given is not None
+    assert given.passed
+    assert (given.risk, given.delta, given.rows) == (0.05, 0.1, report.rows["guarantee"])
+    assert given.found <= 0.05
+    assert not report.by_label  # its rows must be drawn independently
+    assert report.chosen.share.value < 0.9
+    assert {rule.name for rule in report.baselines} >= {f"guaranteed by {m}" for m in ("ltt", "ucb", "crc")}
+    tuned = report.apply()
+    assert tuned.manifest.tuning is not None
+    assert tuned.manifest.tuning.guarantee == given
+    few = ee.tune(bundle, x[:200], labels[:200], risk=0.01, calibrate=False, threads=1)
+    assert few.guarantee is not None
+    assert not few.guarantee.passed
+    assert list(few.thresholds.values()) == [None, None]
+    assert few.chosen.cost == few.whole.cost
+    assert any("rows for the guarantee can show nothing: it takes 299 at least" in note for note in few.notes)
+
+
+def test_the_verdict_is_against_the_best_static_choice(bundle: ee.Bundle) -> None:
+    x, labels = data(1500)
+    report = ee.tune(bundle, x, labels, max_accuracy_drop=0.01, calibrate=False, threads=1)
+    assert report.verdict.pays
+    assert str(report.verdict).startswith("early exit pays here")
+    lax = ee.tune(bundle, x, labels, min_accuracy=0.3, calibrate=False, threads=1)
+    assert not lax.verdict.pays
+    assert lax.verdict.best_static == "always exit0"
+    assert "early exit does not pay here: always exit0" in str(lax)
+    for verdict in report.verdict.exits:
+        without = report.thresholds | {verdict.exit: None}
+        parts = split(labels, calibrate=False, guarantee=False, seed=0)
+        with ee.Runner(bundle, threads=1) as runner:
+            paths = [runner.run(x[n : n + 1], thresholds=without).path for n in parts.test]
+        cost = np.mean([sum({"segment0": 1, "segment1": 2, "segment2": 7}[s] for s in path) for path in paths])
+        assert verdict.saved.value == pytest.approx(cost - report.chosen.cost.value)
+        assert verdict.pays == (verdict.saved.value > 0)
+
+
+def test_a_metric_takes_the_place_of_accuracy(bundle: ee.Bundle) -> None:
+    x, labels = data(300)
+
+    def first_two(outputs, labels):  # type: ignore[no-untyped-def]
+        return (outputs["logits"].argmax(axis=1) // 2) == labels // 2
+
+    report = ee.tune(bundle, x, labels, metric=first_two, threads=1)
+    assert report.metric == "first_two"
+    with ee.Runner(bundle, threads=1) as runner:
+        whole = np.mean([runner.run(row[None], exit_at="exit2").prediction // 2 == label // 2  # type: ignore[operator]
+                         for row, label in zip(x, labels, strict=True)])  # fmt: skip
+    assert report.whole.tune_worth == pytest.approx(whole, abs=0.05)
+
+    def whole_only(outputs, labels):  # type: ignore[no-untyped-def]
+        return float(first_two(outputs, labels).mean())
+
+    found = ee.tune(bundle, x, labels, metric=whole_only, threads=1)
+    assert found.whole.worth.value == pytest.approx(report.whole.worth.value)
+    assert found.chosen.tune_worth >= found.whole.tune_worth - 0.01 - 1e-12
+
+
+def test_a_profile_gives_milliseconds_and_must_be_of_this_bundle(bundle: ee.Bundle, tmp_path: Path) -> None:
+    x, labels = data(300)
+    record = collect(bundle, x, labels, threads=1)
+    profile = ee.profile(bundle, x[:8], threads=1, seconds=0)
+    report = ee.tune(bundle, record=record, profile=profile, budget_ms=1e6)
+    assert report.unit == "ms"
+    latencies = [cost.latency.mean_ms for cost in profile.segments.values() if cost.latency is not None]
+    beside = profile.expected.mean_ms - sum(
+        cost.latency.mean_ms * cost.visits for cost in profile.segments.values() if cost.latency is not None
+    )
+    each = max(0.0, beside / sum(cost.visits for cost in profile.segments.values()))
+    assert report.whole.cost.value == pytest.approx(sum(latencies) + 3 * each)
+    with pytest.raises(ee.TuneError, match="budget_ms 1e-09 cannot be met: the cheapest thresholds cost"):
+        ee.tune(bundle, record=record, profile=profile, budget_ms=1e-9)
+    other = msgspec.structs.replace(profile, files={"other.onnx": "0" * 64}, bundle="other")
+    with pytest.raises(ee.TuneError, match="this profile is of another bundle, 'other'"):
+        ee.tune(bundle, record=record, profile=other)
+    assert ee.tune(bundle, record=record, profile=other, force=True).unit == "ms"
+    blind = msgspec.structs.replace(
+        profile,
+        segments=profile.segments | {"segment2": msgspec.structs.replace(profile.segments["segment2"], latency=None)},
+    )
+    with pytest.raises(ee.TuneError, match="has no latency for segment2"):
+        ee.tune(bundle, record=record, profile=blind)
+    with pytest.raises(ee.TuneError, match="cannot read the profile"):
+        ee.tune(bundle, record=record, profile=tmp_path / "none.json")
+
+
+BAD = {
+    "wrong_length": (lambda x, y: (x, y[:-1]), ee.InputError, r"labels have shape \[599\]"),
+    "out_of_range": (lambda x, y: (x, np.where(np.arange(len(y)) == 7, 4, y)), ee.TuneError,
+                     "label 4 of row 7 is no class; expected 0 to 3"),
+    "negative": (lambda x, y: (x, y - 1), ee.TuneError, "label -1 of row .* is no class"),
+    "fractions": (lambda x, y: (x, y + 0.5), ee.TuneError, "labels are float64"),
+    "one_class": (lambda x, y: (x, np.zeros_like(y)), ee.TuneError, "all 600 labels are 0"),
+    "nan": (lambda x, y: (np.where(np.arange(len(x))[:, None] == 5, np.nan, x).astype(np.float32), y), ee.TuneError,
+            "exit0: the confidence of 1 rows is NaN, first of row 5"),
+    "shape": (lambda x, y: (x[:, :5], y), ee.InputError, "got shape"),
+    "too_few": (lambda x, y: (x[:1], y[:1]), ee.TuneError, "all 1 labels are"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_data_is_one_clear_error_and_the_bundle_untouched(name: str, bundle: ee.Bundle) -> None:
+    spoil, error, said = BAD[name]
+    x, labels = spoil(*data())
+    before = (bundle.path / "manifest.json").read_bytes()
+    with pytest.raises(error, match=said):
+        ee.tune(bundle, x, labels, threads=1)
+    assert (bundle.path / "manifest.json").read_bytes() == before
+
+
+def test_goals_that_cannot_be_met_say_the_best_that_can(bundle: ee.Bundle) -> None:
+    x, labels = data()
+    record = collect(bundle, x, labels, threads=1)
+    with pytest.raises(ee.TuneError, match=r"min_accuracy 1\.01 cannot be met: .* the best thresholds reach 0\.9"):
+        ee.tune(bundle, record=record, min_accuracy=1.01)
+    with pytest.raises(ee.TuneError, match=r"budget_share 0\.05 cannot be met: the cheapest thresholds cost 0\.1 of"):
+        ee.tune(bundle, record=record, budget_share=0.05)
+    with pytest.raises(ee.TuneError, match="budget_ms needs latencies, and costs are multiply-adds here"):
+        ee.tune(bundle, record=record, budget_ms=1)
+    with pytest.raises(ee.TuneError, match="one goal at a time: got max_accuracy_drop and budget_share"):
+        ee.tune(bundle, record=record, max_accuracy_drop=0.1, budget_share=0.5)
+    with pytest.raises(ee.TuneError, match="max_accuracy_drop is -1, expected a number from 0"):
+        ee.tune(bundle, record=record, max_accuracy_drop=-1)
+    with pytest.raises(ee.TuneError, match=r"risk 2 and delta 0\.05 must lie between 0 and 1"):
+        ee.tune(bundle, record=record, risk=2)
+    with pytest.raises(ee.TuneError, match="temperatures need inputs that can be run again"):
+        ee.tune(bundle, record=record, calibrate=True)
+    with pytest.raises(ee.TuneError, match="nothing to tune by"):
+        ee.tune(bundle)
+    with pytest.raises(ee.TuneError, match="pass inputs or a record"):
+        ee.tune(bundle, x, labels, record=record)
+
+
+def test_rules_choose_what_their_sources_say() -> None:
+    """One exit before the last: each rule's choice follows by hand."""
+    record = made(0, rows=100, exits=2)
+    cost = np.broadcast_to([0.5, 1.0], record.exit.shape)
+    part = Part(record, worth_of(record, None), cost, None, "last", 0)
+    allowed = np.array([True, False])
+    sure, right = record.confidence[:, 0].astype(float), worth_of(record, None)
+    assert right is not None
+    full = right[:, 1].mean()
+    found = dict(baselines(part, plan_of(2), allowed, Goal(least_worth=full - 0.1)))
+    grid = (0.99, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.6, 0.5)
+    kept = [t for t in grid if (sure >= t).any() and np.where(sure >= t, right[:, 0], right[:, 1]).mean() >= full - 0.1]
+    np.testing.assert_equal(found["earlyon's calibrator"], [min(kept), np.nan])
+    # MSDNet's rule lets one half leave at q = 1 and 1 / (1 + q) else: floors of 100 rows.
+    leaving = {int(np.floor(100 / (1 + p / 20))) for p in range(1, 41)}
+    assert int((sure >= found["budgeted batch (MSDNet)"][0]).sum()) in leaving
+    every = [np.where(sure >= t, right[:, 0], right[:, 1]).mean() for t in np.sort(sure)]
+    met = [(sure >= t).mean() for t, worth in zip(np.sort(sure), every, strict=True) if worth >= full - 0.1]
+    assert (sure >= found["one threshold"][0]).mean() == pytest.approx(max(met), abs=0.02)
+
+
+def test_the_command_tunes_writes_and_takes_back(bundle: ee.Bundle, tmp_path: Path) -> None:
+    x, labels = data()
+    np.savez(tmp_path / "val.npz", image=x, labels=labels)
+    name = bundle.manifest.inputs[0].name
+    command = ["tune", str(bundle.path), "--threads", "1"]
+    shown = CliRunner().invoke(
+        main, [*command, "--data", str(tmp_path / "val.npz"), "--record", str(tmp_path / "r.npz")]
+    )
+    assert shown.exit_code == 0, shown.output
+    for word in ("goal", "accuracy", "verdict", "whole network", "earlyon", "left as it is"):
+        assert word in shown.stdout
+    assert ee.load(bundle.path).manifest == bundle.manifest
+    machine = CliRunner().invoke(
+        main, [*command, "--record", str(tmp_path / "r.npz"), "--budget-share", "0.5", "--apply", "--json"]
+    )
+    assert machine.exit_code == 0, machine.output
+    report = json.loads(machine.stdout)
+    assert report["chosen"]["tune_cost"] <= 5
+    assert ee.load(bundle.path).manifest.tuning is not None
+    assert msgspec.convert(report, ee.TuningReport).thresholds == report["chosen"]["thresholds"]
+    undone = CliRunner().invoke(main, ["tune", str(bundle.path), "--undo"])
+    assert undone.exit_code == 0, undone.output
+    assert ee.load(bundle.path).manifest == bundle.manifest
+    for arguments, code, said in (
+        (command, 2, "pass --data, or a --record"),
+        ([*command, "--undo", "--apply"], 2, "--undo goes alone"),
+        ([*command, "--data", str(tmp_path / "none.npz")], 1, "does not exist"),
+        ([*command, "--data", str(tmp_path / "r.npz")], 1, f"expected a .npz with the arrays {name} and labels"),
+    ):
+        failed = CliRunner().invoke(main, arguments)
+        assert failed.exit_code == code
+        assert said in failed.output
+
+
+def test_a_plan_without_a_threshold_says_that_it_does_not_pay(tmp_path: Path) -> None:
+    bundle = ee.load(chain(0.5).save(tmp_path / "it.ee"))
+    x = np.random.default_rng(0).uniform(size=(40, 4)).astype(np.float32)
+    report = ee.tune(bundle, x, np.arange(40) % 4, min_accuracy=0, threads=1)
+    assert report.unit == "segments"
+    assert not report.verdict.pays
