@@ -130,6 +130,21 @@ def test_running_a_bundle_loads_nothing_of_the_host(tmp_path: Path) -> None:
     assert loaded(bundles(tmp_path)) & set(FORBIDDEN) == set()
 
 
+def test_tuning_runs_on_a_device(tmp_path: Path) -> None:
+    script = """
+import json, sys
+import numpy as np
+import eetoolkit as ee
+x = np.random.default_rng(0).uniform(size=(40, 4)).astype(np.float32)
+ee.tune(sys.argv[1], x, np.arange(40) % 4, min_accuracy=0, threads=1).apply()
+print(json.dumps(sorted({name.split(".")[0] for name in sys.modules})))
+"""
+    folder = chain(0.5).save(tmp_path / "it.ee")
+    done = subprocess.run([sys.executable, "-c", script, str(folder)], capture_output=True, text=True, check=True)
+    assert {"scipy", "onnxruntime"} <= set(json.loads(done.stdout))
+    assert set(json.loads(done.stdout)) & set(FORBIDDEN) == set()
+
+
 @pytest.mark.parametrize("package", FORBIDDEN)
 def test_that_check_would_notice(package: str, tmp_path: Path) -> None:
     stand_in = tmp_path / "stand_in"  # not the real package: that would take seconds, and need not be there

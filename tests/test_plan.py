@@ -215,6 +215,15 @@ def full() -> dict[str, Any]:
         "files": {"a.onnx": digest, "a.bin": digest, "golden.npz": digest},
         "golden": {"file": "golden.npz", "tolerance": 1e-4},
         "profile": {"a": 0.25},
+        "tuning": {
+            "goal": "least cost", "metric": "accuracy", "costs": "a profile", "seed": 0, "rows": {"tune": 7, "test": 3},
+            "figures": {"worth": [0.5, 0.25, 0.75]},
+            "guarantee": {
+                "method": "ltt", "loss": "wrong", "risk": 0.01, "delta": 0.05, "rows": 500, "found": 0.0,
+                "passed": True, "assumptions": ["drawn independently"],
+            },
+            "exits_before": {"first": {"threshold": 0.5, "enabled": True}}, "constants_before": {"t": [1.0]},
+        },
         "notes": ["a note"],
     }  # fmt: skip
 

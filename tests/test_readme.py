@@ -70,9 +70,9 @@ def test_every_file_that_the_readme_names_exists() -> None:
         assert (ROOT / name).exists(), name
 
 
-def test_the_map_names_every_module_of_the_two_lower_rooms() -> None:
+def test_the_map_names_every_module_of_the_two_lower_rooms_and_of_tuning() -> None:
     text = (ROOT / "README.md").read_text()
-    for room in ("exporters/eetoolkit_exporters", "runtime/eetoolkit_runtime"):
+    for room in ("exporters/eetoolkit_exporters", "runtime/eetoolkit_runtime", "eetoolkit/tuning"):
         for module in (ROOT / room).rglob("*.py"):
             if module.stem not in ("__init__", "errors"):
                 assert f"`{module.stem}`" in text, module.stem

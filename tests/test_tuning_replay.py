@@ -225,9 +225,30 @@ def test_collecting_goes_on_where_it_was(
     assert len(runs) == 35
     assert told[-1] == ("collecting", 60, 60)
     assert same(again, whole)
+    fewer = collect(bundle, x[:10], labels[:10], file=file, threads=1)
+    assert same(fewer, whole.take(np.arange(10)))
+    assert len(read_record(file)) == 60
+    with pytest.raises(ee.TuneError, match="is a record of other data: row 0 differs"):
+        collect(bundle, x, labels + 1, file=file, threads=1)
     x[7] += 1
     with pytest.raises(ee.TuneError, match="is a record of other data: row 7 differs"):
         collect(bundle, x, labels, file=file, threads=1)
+
+
+def test_an_interrupt_loses_nothing(
+    loop: tuple[ee.Bundle, np.ndarray, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle, x, labels = loop
+    file = tmp_path / "record.npz"
+
+    def stop(_what: str, done: int, _total: int) -> None:
+        if done == 20:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        collect(bundle, x, labels, file=file, threads=1, progress=stop)
+    assert len(read_record(file)) == 20
+    assert same(collect(bundle, x, labels, file=file, threads=1), collect(bundle, x, labels, threads=1))
 
 
 def test_what_does_not_belong_together_is_refused(

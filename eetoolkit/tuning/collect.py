@@ -66,33 +66,36 @@ def collect(
     parts = _resume(file, plan)
     known = {row: digest for part in parts for row, digest in zip(part.row.tolist(), part.digest.tolist(), strict=True)}
     number, count = shard
+    todo = total // count if count > 1 else total
     waiting: list[tuple[int, int, Any, list[Answer]]] = []
-    saved, done, met = time.monotonic(), 0, False
-    with Runner(bundle, threads=threads) as runner:
-        for place, (inputs, label) in enumerate(samples):
-            if (wanted is not None and place not in wanted) or place % count != number:
-                continue
-            met, done = True, done + 1
-            digest = _digest(inputs)
-            if place in known and known[place] != digest:
-                raise TuneError(f"{file} is a record of other data: row {place} differs; choose another file")
-            if place not in known:
-                waiting.append((place, digest, label, runner.run_all_exits(inputs)))
-            if len(waiting) == _BLOCK:
-                parts, waiting = [*parts, _pack(plan, waiting)], []
-                if file is not None and time.monotonic() - saved > _SAVE_EVERY_S:
-                    parts = [merge(parts)]
-                    parts[0].save(file)
-                    saved = time.monotonic()
-            tell("collecting", done, total // count if count > 1 else total)
-    if not met:
+    saved, seen = time.monotonic(), []
+    try:
+        with Runner(bundle, threads=threads) as runner:
+            for place, (inputs, label) in enumerate(samples):
+                if (wanted is not None and place not in wanted) or place % count != number:
+                    continue
+                digest = _digest(inputs, label)
+                if known.get(place, digest) != digest:
+                    raise TuneError(f"{file} is a record of other data: row {place} differs; choose another file")
+                if place not in known:
+                    waiting.append((place, digest, label, runner.run_all_exits(inputs)))
+                seen.append(place)
+                if len(waiting) == _BLOCK:
+                    parts, waiting = [*parts, _pack(plan, waiting)], []
+                    if file is not None and time.monotonic() - saved > _SAVE_EVERY_S:
+                        parts = [merge(parts)]
+                        parts[0].save(file)
+                        saved = time.monotonic()
+                tell("collecting", len(seen), todo)
+    finally:  # an interrupt loses nothing
+        if waiting:
+            parts = [*parts, _pack(plan, waiting)]
+        if file is not None and parts:
+            merge(parts).save(file)
+    if not seen:
         raise InputError("no rows to collect")
-    if waiting:
-        parts = [*parts, _pack(plan, waiting)]
     found = merge(parts)
-    if file is not None:
-        found.save(file)
-    return found
+    return found.take(np.isin(found.row, seen))
 
 
 def _resume(file: str | os.PathLike[str] | None, plan: Manifest) -> list[Record]:
@@ -127,8 +130,8 @@ def _pairs(plan: Manifest, data: Any) -> Iterator[tuple[tuple[Array, ...], Any]]
         yield prepare(plan, pair[0], one_row=True), pair[1]
 
 
-def _digest(arrays: tuple[Array, ...]) -> int:
-    sha = hashlib.blake2b(digest_size=8)
+def _digest(arrays: tuple[Array, ...], label: Any) -> int:
+    sha = hashlib.blake2b(str(np.asarray(label).tolist()).encode(), digest_size=8)
     for array in arrays:
         sha.update(str((array.dtype, array.shape)).encode())
         sha.update(np.ascontiguousarray(array).data)

@@ -45,7 +45,7 @@ class Record:
         exits: Names, in the manifest's order; `exit` counts by it.
         segments: Names of those with a model, in the manifest's order; `ways` counts by it.
         row: Which row of the data set, int64 (N,), ascending.
-        digest: Of the row's inputs, uint64 (N,).
+        digest: Of the row's inputs and label, uint64 (N,).
         label: What is right, (N,) or (N, ...).
         exit: Which exit each visit met, int16 (N, V); `NO_EXIT` where padded.
         confidence: float32 (N, V); NaN where padded.
