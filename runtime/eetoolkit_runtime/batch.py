@@ -17,27 +17,13 @@ from eetoolkit_runtime.answer import Answer, rank, stand_in
 from eetoolkit_runtime.errors import EEToolkitError, RunError, failure, no_such_case, too_many_visits
 from eetoolkit_runtime.inputs import BATCH, Array, row_inputs
 from eetoolkit_runtime.plan import Dim, Exit, Manifest, Segment, Source, Stop
+from eetoolkit_runtime.rule import Rule
 from eetoolkit_runtime.workspace import Layout, decider, targets
 
 ROWS_AT_ONCE = 64
 """How many rows start together: more gain next to nothing, and hold memory."""
 
 Rows = npt.NDArray[np.intp]
-
-
-@dataclass(frozen=True)
-class Rule:
-    """When a row answers.
-
-    Attributes:
-        limits: What each exit's confidence must reach, in the order of `Layout.exits`; NaN: it does not fire.
-        exit_at: The exit that always answers instead.
-        most_confident: Whether the most confident exit answers where none fired, else the last.
-    """
-
-    limits: list[float]
-    exit_at: str | None = None
-    most_confident: bool = False
 
 
 def rows_go_together(plan: Manifest) -> bool:
