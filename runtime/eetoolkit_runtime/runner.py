@@ -13,7 +13,7 @@ from typing import Any, Literal, Self
 import numpy as np
 
 from eetoolkit_runtime.answer import Answer
-from eetoolkit_runtime.batch import ROWS_AT_ONCE, rows_go_together, run_rows
+from eetoolkit_runtime.batch import ROWS_AT_ONCE, Rows, rows_go_together
 from eetoolkit_runtime.bundle import Bundle, Check
 from eetoolkit_runtime.bundle import load as load_bundle
 from eetoolkit_runtime.deadline import Watch
@@ -90,7 +90,7 @@ class Runner:
         self._sessions = Sessions(self.bundle, replace(settings, one_row=True))
         self._sessions_of_rows = Sessions(self.bundle, settings)
         self._layout = Layout(plan, self._sessions)
-        self._layout_of_rows = Layout(plan, self._sessions_of_rows)
+        self._rows = Rows(Layout(plan, self._sessions_of_rows))
         self._limits = limits_of(plan)
         self._rows_go_together = rows_go_together(plan)
         self._lanes: dict[tuple[tuple[tuple[int, ...], np.dtype[Any]], ...], Lane] = {}
@@ -192,11 +192,11 @@ class Runner:
             RunError: As `run`'s.
         """
         arrays = prepare(self._plan, inputs, one_row=False)
-        if not self._rows_go_together:
+        if not self._rows_go_together or self._rows.count(arrays) == 1:
             rows = split_rows(self._plan, arrays)
             return [self.run(row, exit_at=exit_at, thresholds=thresholds) for row in rows]
         self._check_open()
-        answers = run_rows(self._layout_of_rows, arrays, self._rule(exit_at, thresholds))
+        answers = self._rows.run(arrays, self._rule(exit_at, thresholds))
         if self._kept is not None:
             self._sessions_of_rows.keep(self._kept)
         return answers
