@@ -34,15 +34,18 @@ class Section:
     picture: str | None = None
 
 
-def publish(section: Section, rows: list[Row]) -> None:
-    """Stores the rows beside the machine and prints them."""
-    store(section.name, rows)
+def publish(section: Section, rows: list[Row], *, keep: bool = True) -> None:
+    """Prints the rows, and stores them beside the machine unless they are only a part of what belongs there."""
+    if keep:
+        store(section.name, rows)
     table = Table(title=section.title, box=None)
     for heading, _ in section.columns:
         table.add_column(heading, justify="left" if heading == section.columns[0][0] else "right")
     for row in rows:
         table.add_row(*(spell(row) for _, spell in section.columns))
-    Console().print(table)
+    console = Console()
+    console.width = max(console.width, 150)
+    console.print(table)
 
 
 def met(row: Row) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from numbers import Real
+
+import msgspec
 
 from eetoolkit_runtime.answer import Answer, rank
 from eetoolkit_runtime.errors import InputError
@@ -14,8 +15,7 @@ from eetoolkit_runtime.plan import Exit, Manifest
 Thresholds = Mapping[str, float | None]
 
 
-@dataclass(frozen=True)
-class Rule:
+class Rule(msgspec.Struct, frozen=True):
     """When a row answers.
 
     Attributes:

@@ -6,10 +6,10 @@ import os
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
-from dataclasses import replace
 from types import TracebackType
 from typing import Any, Literal, Self
 
+import msgspec
 import numpy as np
 
 from eetoolkit_runtime.answer import Answer
@@ -18,7 +18,6 @@ from eetoolkit_runtime.bundle import Bundle, Check
 from eetoolkit_runtime.bundle import load as load_bundle
 from eetoolkit_runtime.deadline import Watch
 from eetoolkit_runtime.errors import BundleError, InputError, RunError
-from eetoolkit_runtime.golden import read_golden
 from eetoolkit_runtime.inputs import Array, Inputs, prepare, split_rows
 from eetoolkit_runtime.interrupt import Interrupt, apart
 from eetoolkit_runtime.lanes import Lane
@@ -87,7 +86,7 @@ class Runner:
         chosen = ("CPUExecutionProvider",) if given is None else tuple(given)
         settings = SessionSettings(threads, spin, pool, chosen, arena, prepack)
         self._kept = _kept(plan, keep, load)
-        self._sessions = Sessions(self.bundle, replace(settings, one_row=True))
+        self._sessions = Sessions(self.bundle, msgspec.structs.replace(settings, one_row=True))
         self._sessions_of_rows = Sessions(self.bundle, settings)
         self._layout = Layout(plan, self._sessions)
         self._rows = Rows(Layout(plan, self._sessions_of_rows))
@@ -285,6 +284,8 @@ class Runner:
         if inputs is not None:
             rows = split_rows(self._plan, prepare(self._plan, inputs, one_row=False))
         else:
+            from eetoolkit_runtime.golden import read_golden
+
             rows = [prepare(self._plan, sample.inputs, one_row=True) for sample in read_golden(self.bundle)]
         if not rows:
             raise InputError("warmup: the bundle has no golden samples; pass inputs")

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
+import msgspec
 import onnxruntime as ort
 
 from eetoolkit_runtime.bundle import Bundle
@@ -31,8 +31,7 @@ _shared_pool_lock = threading.Lock()
 _shared_pool_threads: int | None = None
 
 
-@dataclass(frozen=True)
-class SessionSettings:
+class SessionSettings(msgspec.Struct, frozen=True):
     """How sessions are made.
 
     Attributes:
