@@ -10,12 +10,14 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+
     from eetoolkit.verification import verify
     from eetoolkit_exporters.capturing.attach import attach_exits, fit_exits
     from eetoolkit_exporters.capturing.marker import exit  # noqa: A004 - `ee.exit`
     from eetoolkit_exporters.export import export
     from eetoolkit_runtime.answer import Answer
     from eetoolkit_runtime.bundle import Bundle, load
+    from eetoolkit_runtime.comparison import Comparison, compare_profiles
     from eetoolkit_runtime.errors import (
         BundleError,
         DeadlineError,
@@ -28,9 +30,11 @@ if TYPE_CHECKING:
         TuneError,
     )
     from eetoolkit_runtime.interrupt import Interrupt
+    from eetoolkit_runtime.merging import merge_profiles
     from eetoolkit_runtime.plan import Criterion
     from eetoolkit_runtime.profile import Profile
-    from eetoolkit_runtime.profiler import profile, save_profile
+    from eetoolkit_runtime.profiler import profile, trace
+    from eetoolkit_runtime.profiles import read_profile, save_profile, write_profile
     from eetoolkit_runtime.runner import Runner
     from eetoolkit_runtime.truncate import truncate
     from eetoolkit_runtime.verify import VerifyReport
@@ -40,6 +44,7 @@ _PLACES = {
     "Answer": "eetoolkit_runtime.answer",
     "Bundle": "eetoolkit_runtime.bundle",
     "BundleError": _ERRORS,
+    "Comparison": "eetoolkit_runtime.comparison",
     "Criterion": "eetoolkit_runtime.plan",
     "DeadlineError": _ERRORS,
     "EEToolkitError": _ERRORS,
@@ -54,21 +59,27 @@ _PLACES = {
     "TuneError": _ERRORS,
     "VerifyReport": "eetoolkit_runtime.verify",
     "attach_exits": "eetoolkit_exporters.capturing.attach",
+    "compare_profiles": "eetoolkit_runtime.comparison",
     "exit": "eetoolkit_exporters.capturing.marker",
     "export": "eetoolkit_exporters.export",
     "fit_exits": "eetoolkit_exporters.capturing.attach",
     "load": "eetoolkit_runtime.bundle",
+    "merge_profiles": "eetoolkit_runtime.merging",
     "profile": "eetoolkit_runtime.profiler",
-    "save_profile": "eetoolkit_runtime.profiler",
+    "read_profile": "eetoolkit_runtime.profiles",
+    "save_profile": "eetoolkit_runtime.profiles",
+    "trace": "eetoolkit_runtime.profiler",
     "truncate": "eetoolkit_runtime.truncate",
     "verify": "eetoolkit.verification",
+    "write_profile": "eetoolkit_runtime.profiles",
 }
 _HOST = {"torch", "onnx", "onnx_ir", "onnxscript"}
 
 __all__ = [
-    "Answer", "Bundle", "BundleError", "Criterion", "DeadlineError", "EEToolkitError", "ExportError", "InputError",
-    "IntegrityError", "Interrupt", "ManifestError", "Profile", "RunError", "Runner", "TuneError", "VerifyReport",
-    "attach_exits", "exit", "export", "fit_exits", "load", "profile", "save_profile", "truncate", "verify",
+    "Answer", "Bundle", "BundleError", "Comparison", "Criterion", "DeadlineError", "EEToolkitError", "ExportError",
+    "InputError", "IntegrityError", "Interrupt", "ManifestError", "Profile", "RunError", "Runner",
+    "TuneError", "VerifyReport", "attach_exits", "compare_profiles", "exit", "export", "fit_exits", "load",
+    "merge_profiles", "profile", "read_profile", "save_profile", "trace", "truncate", "verify", "write_profile",
 ]  # fmt: skip
 
 

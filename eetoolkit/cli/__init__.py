@@ -19,7 +19,7 @@ _VERBS = ("demo", "export", "inspect", "verify", "run", "profile", "truncate", "
 _INTERRUPTED = 130  # 128 + SIGINT, as shells count
 _EXTRAS: Mapping[str, str] = MappingProxyType(
     dict.fromkeys(("torch", "onnx", "onnx_ir", "onnxscript", "safetensors"), "export")
-    | {"PIL": "images", "sklearn": "demo", "matplotlib": "demo"}
+    | {"PIL": "images", "sklearn": "demo", "matplotlib": "report"}
 )
 
 

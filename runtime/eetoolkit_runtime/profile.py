@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -10,8 +11,11 @@ import numpy.typing as npt
 
 from eetoolkit_runtime.errors import BundleError
 from eetoolkit_runtime.machine import Condition, Machine
+from eetoolkit_runtime.plan import Manifest
 
 VERSION = 1
+QUANTILES = (0.0, 0.01, 0.02, *(percent / 100 for percent in range(5, 100, 5)), 0.98, 0.99, 1.0)
+"""What a latency keeps of its distribution, so that profiles can be merged."""
 _FAR = 5  # spreads above the median from which a latency counts as an outlier
 
 
@@ -26,6 +30,7 @@ class Latency(_Struct, frozen=True, kw_only=True):
         runs: How often it was run.
         spread_ms: Half the distance between the quartiles.
         outliers: How many runs took longer than the median and five times the distance between the quartiles.
+        quantiles_ms: At `QUANTILES`, from the fastest run to the slowest.
     """
 
     runs: int
@@ -35,6 +40,26 @@ class Latency(_Struct, frozen=True, kw_only=True):
     p99_ms: float
     spread_ms: float
     outliers: int
+    quantiles_ms: tuple[float, ...]
+
+
+class OperatorCost(_Struct, frozen=True, kw_only=True):
+    """What one node of a segment costs by onnxruntime's own trace.
+
+    Attributes:
+        node: As onnxruntime calls it after it has optimised the graph.
+        operator: Its type, such as `Conv`.
+        runs: How often it was seen.
+        p50_us: What it takes itself, without the nodes of its branches or its body, the median; tracing adds some
+            microseconds to each node.
+        share: Of what all nodes of the segment take, by their medians.
+    """
+
+    node: str
+    operator: str
+    runs: int
+    p50_us: float
+    share: float
 
 
 class SegmentCost(_Struct, frozen=True, kw_only=True):
@@ -47,7 +72,10 @@ class SegmentCost(_Struct, frozen=True, kw_only=True):
         size_bytes: Its graph and weights on disk.
         load_ms: Opening it, its files in the page cache.
         latency: Running it once; None where no input came there.
-        visits: How often an input runs it, in the mean, with the thresholds that were given.
+        visits: How often an input runs it, in the mean, with the bundle's thresholds.
+        exit: The exit in it; None where it has none.
+        operators: The costliest first; None where nobody asked or no input came there.
+        traced_ms: Running it once while it is traced, the median, to be compared with `latency`; None like `operators`.
     """
 
     nodes: int
@@ -57,22 +85,82 @@ class SegmentCost(_Struct, frozen=True, kw_only=True):
     load_ms: float
     latency: Latency | None
     visits: float
+    exit: str | None = None
+    operators: tuple[OperatorCost, ...] | None = None
+    traced_ms: float | None = None
+
+
+class Added(_Struct, frozen=True, kw_only=True):
+    """What some nodes add to a segment: the median of its runs with them less those without them, in turns.
+
+    Attributes:
+        added_us: In microseconds; below 0 where it is less than what the machine's noise hides.
+        error_us: Half the width of the median's 95 % interval.
+    """
+
+    added_us: float
+    error_us: float
 
 
 class ExitCost(_Struct, frozen=True, kw_only=True):
     """What an answer at one exit costs.
 
     Attributes:
-        latency: From the call to the exit; None where no input came there.
+        latency: From the call to the exit, no exit before it firing; None where no input came there.
+        call: The calls that it answered; None where it answered none.
+        expected_ms: What it adds to the mean call: the sum over all exits is `Profile.expected.mean_ms`.
+        decision: What the nodes add that only its criterion needs; None where they cannot be taken out.
+        passing: What all nodes add that only this exit needs, its head and its criterion: its price for an input that
+            goes on. None where they cannot be taken out, and where nothing goes on.
         share: Of the inputs that answered there.
         accuracy: Of these the share that was right; None without labels, or where none answered there.
         accuracy_if_always: The share of right answers among all inputs that came there; None without labels.
     """
 
     latency: Latency | None
+    call: Latency | None
+    expected_ms: float
+    decision: Added | None = None
+    passing: Added | None = None
     share: float
     accuracy: float | None = None
     accuracy_if_always: float | None = None
+
+
+class WholeCost(_Struct, frozen=True, kw_only=True):
+    """The network as one session, run in turns with the calls.
+
+    Attributes:
+        file: Its name.
+        latency: Of the session's `run`.
+        ratio: The mean call of the bundle to its mean: under 1 where exiting early pays.
+        full_path_ratio: The median full path of the bundle, its measuring included, to its median; None where no input
+            came to the end.
+        difference: The largest difference of its outputs from those of the bundle's last exit, over their largest
+            magnitude where that is over 1; None where no output has the shape of one of these.
+    """
+
+    file: str
+    latency: Latency
+    ratio: float
+    full_path_ratio: float | None
+    difference: float | None
+
+
+class Energy(_Struct, frozen=True, kw_only=True):
+    """What the machine's own meter says; it measures all that runs there, the idle draw included.
+
+    Attributes:
+        meter: Which one, such as `intel-rapl package-0` or `ina226`.
+        idle_w: The draw before anything ran, in watts.
+        call_mj: A call, in millijoules.
+        full_path_mj: A full path, in millijoules.
+    """
+
+    meter: str
+    idle_w: float
+    call_mj: float
+    full_path_mj: float
 
 
 class Memory(_Struct, frozen=True, kw_only=True):
@@ -105,8 +193,12 @@ class Profile(_Struct, frozen=True, kw_only=True):
         pool: Whose workers they were.
         rows: How many different inputs were run.
         rounds: How often each.
+        merged: Of how many profiles this is made; the mean of a merged latency is exact, its percentiles are
+            interpolated between the quantiles of each.
+        thresholds: Of each exit; None where it accepts everything or never fires.
         warmup_rounds: How often each before that, until the latency was steady.
         steady: Whether it was.
+        cooled_s: How long it paused between rounds, so that the machine could cool down.
         segments: By name, in the plan's order.
         exits: By name, in the plan's order.
         expected: A call, over these inputs with these thresholds.
@@ -114,6 +206,8 @@ class Profile(_Struct, frozen=True, kw_only=True):
         overhead_us: What a full path takes beside its segments' runs, answers and clock readings included, by segment.
         accuracy: Of all inputs; None without labels.
         memory: Of this process.
+        whole: The network as one session; None where no file of it was given.
+        energy: None where the machine has no meter that this process may read.
     """
 
     version: int = VERSION
@@ -130,6 +224,9 @@ class Profile(_Struct, frozen=True, kw_only=True):
     rounds: int
     warmup_rounds: int
     steady: bool
+    merged: int = 1
+    thresholds: dict[str, float | None]
+    cooled_s: float = 0
     segments: dict[str, SegmentCost]
     exits: dict[str, ExitCost]
     expected: Latency
@@ -137,21 +234,51 @@ class Profile(_Struct, frozen=True, kw_only=True):
     overhead_us: float
     accuracy: float | None = None
     memory: Memory
+    whole: WholeCost | None = None
+    energy: Energy | None = None
 
 
 def summarise(latencies_ms: npt.ArrayLike) -> Latency:
     """Returns the summary of latencies, (runs,)."""
     values = np.asarray(latencies_ms, np.float64)
-    p25, p50, p75, p90, p99 = (float(q) for q in np.quantile(values, (0.25, 0.5, 0.75, 0.9, 0.99)))
+    quantiles = np.quantile(values, QUANTILES)
+    p25, p50, p75 = quantiles[[QUANTILES.index(q) for q in (0.25, 0.5, 0.75)]]
+    return _latency(quantiles, len(values), float(values.mean()), int((values > p50 + _FAR * (p75 - p25)).sum()))
+
+
+def pool(latencies: Sequence[Latency]) -> Latency:
+    """Returns the summary of the runs of several latencies: counts and mean exact, quantiles interpolated.
+
+    Each distribution is taken as linear between its quantiles; outliers are those that each had for itself.
+    """
+    if len(latencies) == 1:
+        return latencies[0]
+    runs = np.array([latency.runs for latency in latencies], np.float64)
+    weights = runs / runs.sum()
+    grid = np.unique(np.concatenate([latency.quantiles_ms for latency in latencies]))
+    below = sum(w * np.interp(grid, one.quantiles_ms, QUANTILES) for w, one in zip(weights, latencies, strict=True))
+    quantiles = np.interp(QUANTILES, np.asarray(below), grid)
+    mean = float(sum(w * one.mean_ms for w, one in zip(weights, latencies, strict=True)))
+    return _latency(quantiles, int(runs.sum()), mean, sum(latency.outliers for latency in latencies))
+
+
+def _latency(quantiles: npt.NDArray[np.float64], runs: int, mean: float, outliers: int) -> Latency:
+    at = dict(zip(QUANTILES, map(float, quantiles), strict=True))
     return Latency(
-        runs=len(values),
-        mean_ms=float(values.mean()),
-        p50_ms=p50,
-        p90_ms=p90,
-        p99_ms=p99,
-        spread_ms=(p75 - p25) / 2,
-        outliers=int((values > p50 + _FAR * (p75 - p25)).sum()),
+        runs=runs,
+        mean_ms=mean,
+        p50_ms=at[0.5],
+        p90_ms=at[0.9],
+        p99_ms=at[0.99],
+        spread_ms=(at[0.75] - at[0.25]) / 2,
+        outliers=outliers,
+        quantiles_ms=tuple(float(f"{value:.6g}") for value in quantiles),
     )
+
+
+def digests(plan: Manifest) -> dict[str, str]:
+    """Returns the digest of every graph, by which two profiles of one bundle know each other."""
+    return {name: file.sha256 for name, file in plan.files.items() if name.endswith(".onnx")}
 
 
 def encode(profile: Profile) -> bytes:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,22 +13,37 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from eetoolkit_runtime.bundle import Bundle
-from eetoolkit_runtime.errors import BundleError, InputError
+from eetoolkit_runtime.answer import Answer
+from eetoolkit_runtime.bundle import Bundle, load
+from eetoolkit_runtime.energy import Meter, find_meter
+from eetoolkit_runtime.errors import InputError
+from eetoolkit_runtime.exit_costs import exits_own
 from eetoolkit_runtime.golden import read_golden
-from eetoolkit_runtime.inputs import Array, Inputs, prepare, split_rows
+from eetoolkit_runtime.inputs import Inputs, prepare, split_rows
 from eetoolkit_runtime.machine import condition, peak_bytes, resident_bytes, this_machine
+from eetoolkit_runtime.operators import chrome_trace, trace_operators
 from eetoolkit_runtime.plan import Manifest, Work
-from eetoolkit_runtime.profile import ExitCost, Latency, Memory, Profile, SegmentCost, summarise
+from eetoolkit_runtime.profile import (
+    Energy,
+    ExitCost,
+    Latency,
+    Memory,
+    Profile,
+    SegmentCost,
+    WholeCost,
+    digests,
+    summarise,
+)
+from eetoolkit_runtime.profiles import check_file
+from eetoolkit_runtime.rounds import Cooler, Found, Row, Tell, measure, warm_up
 from eetoolkit_runtime.runner import Runner
-from eetoolkit_runtime.sessions import Pool, Spin
-from eetoolkit_runtime.store import commit, staging
+from eetoolkit_runtime.sessions import Pool, SessionSettings, Spin
+from eetoolkit_runtime.whole import Whole, open_whole
 
-Row = tuple[Array, ...]
-
-_WARMUP_ROUNDS = 3, 30  # at least, at most
-_STEADY = 0.05  # a round is steady that takes at most so much longer or shorter than the one before
-_ROUNDS = 5  # at least, however long they take
+_COMPARED_ROWS = 16  # with the whole network's outputs
+_TRACED_ROWS = 16
+_IDLE_S = 0.5
+_OWN_PART = 0.5  # of the seconds: for what exits add to their segments; as much again for tracing
 
 
 def profile(  # noqa: PLR0913 - what a measurement depends on
@@ -41,12 +56,16 @@ def profile(  # noqa: PLR0913 - what a measurement depends on
     pool: Pool = "own",
     seconds: float = 5.0,
     max_rows: int = 256,
+    whole: str | os.PathLike[str] | None = None,
+    operators: bool = False,
+    cool_down_s: float = 60.0,
     progress: Callable[[str, int, int], object] | None = None,
 ) -> Profile:
     """Runs a bundle on this machine and returns what its segments and exits cost.
 
     Rounds over all inputs alternate between full paths, whose segments are timed one by one, and calls as they are made
-    in use, which stop at the first confident exit. All rounds count after the warm-up, outliers too.
+    in use, which stop at the first confident exit. All rounds count after the warm-up, outliers too. What exits add to
+    their segments, and operators, are measured afterwards in sessions of their own.
 
     Args:
         bundle: A `Bundle`, or the path of one.
@@ -57,15 +76,23 @@ def profile(  # noqa: PLR0913 - what a measurement depends on
         pool: See `threads`.
         seconds: How long to measure after the warm-up, about.
         max_rows: More rows than this are answered once, for shares and accuracies, and not timed again and again.
+        whole: An ONNX file of the same network, which is run in turns with the bundle.
+        operators: Whether to trace which operators cost most.
+        cool_down_s: How long to pause at most, in all, after rounds that left the machine 10 degrees hotter than it
+            was or its clock lowered; 0: never.
         progress: Is told (what, done, total) from time to time.
 
     Raises:
         BundleError: The bundle cannot be opened.
-        InputError: Inputs that it does not take, or none at all; labels of another number.
+        InputError: Inputs that it does not take, or none at all; labels of another number; a file that is not there
+            or takes other inputs.
         RunError: onnxruntime failed.
     """
     before, began, resident = condition(), datetime.now(UTC), resident_bytes()
-    tell = progress or (lambda _what, _done, _total: None)
+    tell: Tell = progress or (lambda _what, _done, _total: None)
+    settings = SessionSettings(threads, spin, pool)
+    meter = find_meter()
+    idle_w = 0.0 if meter is None else _idle_w(meter)
     with Runner(bundle, threads=threads, spin=spin, pool=pool) as runner:
         plan = runner.bundle.manifest
         rows = _rows(runner.bundle, inputs)
@@ -73,123 +100,169 @@ def profile(  # noqa: PLR0913 - what a measurement depends on
         load_ms = _open_all(runner)
         opened = resident_bytes()
         answers = [runner.run(row) for row in rows]
+        one = None if whole is None else open_whole(whole, plan, settings)
         timed = rows[:max_rows]
-        warmup, steady = _warm_up(runner, timed, tell)
-        found = _Found()
-        until = time.perf_counter() + seconds
-        while found.rounds < _ROUNDS or time.perf_counter() < until:
-            for row in timed:
-                found.full_path(runner, row)
-            for row in timed:
-                found.call(runner, row)
-            found.rounds += 1
-            tell("measuring", int(1e3 * max(0.0, seconds - max(0.0, until - time.perf_counter()))), int(1e3 * seconds))
+        warmup, steady = warm_up(runner, one, timed, tell)
+        cooler = Cooler(before, cool_down_s)
+        found = measure(runner, one, timed, seconds, cooler, meter, tell)
+        memory = Memory(before=resident, opened=opened, peak=peak_bytes())
         after = condition()
-        hits = None if right is None else np.array([a.prediction == r for a, r in zip(answers, right, strict=True)])
+        segments = _segments(plan, found, answers, load_ms)
+        exits = _exits(runner, found, rows, answers, right)
+        difference = None if one is None else _difference(runner, one, rows[:_COMPARED_ROWS])
+        opened_bundle = runner.bundle
+    tell("exits", 0, 0)
+    own = exits_own(opened_bundle, rows[0], settings, seconds * _OWN_PART)
+    exits = {
+        name: msgspec.structs.replace(cost, decision=own[name].decision, passing=own[name].passing)
+        if name in own
+        else cost
+        for name, cost in exits.items()
+    }
+    if operators:
+        tell("operators", 0, 0)
+        traced = trace_operators(opened_bundle, rows[:_TRACED_ROWS], settings, seconds * _OWN_PART)
+        costs, traced_ms = traced.operators(), traced.segment_ms()
         segments = {
-            name: SegmentCost(
-                **msgspec.structs.asdict(segment.work or Work(nodes=0, parameters=0)),
-                size_bytes=sum(plan.files[file].size for file in (segment.model, *segment.weights) if file is not None),
-                load_ms=load_ms[name],
-                latency=_summary(found.segments.get(name)),
-                visits=sum(answer.path.count(name) for answer in answers) / len(answers),
-            )
-            for name, segment in plan.segments.items()
-            if segment.model is not None
+            name: msgspec.structs.replace(cost, operators=costs.get(name), traced_ms=traced_ms.get(name))
+            for name, cost in segments.items()
         }
-        exits = {}
-        for name in plan.exits:
-            here = np.array([answer.exit == name for answer in answers])
-            exits[name] = ExitCost(
-                latency=_summary(found.exits.get(name)),
-                share=float(here.mean()),
-                accuracy=None if hits is None or not here.any() else float(hits[here].mean()),
-                accuracy_if_always=None if right is None else _always(runner, rows, right, name),
-            )
-        return Profile(
-            bundle=plan.name,
-            files=digests(plan),
-            measured=began.isoformat(timespec="seconds"),
-            machine=this_machine(),
-            before=before,
-            after=after,
-            threads=threads,
-            spin=spin,
-            pool=pool,
-            rows=len(rows),
-            rounds=found.rounds,
-            warmup_rounds=warmup,
-            steady=steady,
-            segments=segments,
-            exits=exits,
-            expected=summarise(found.calls),
-            full_path=_summary(found.exits.get(list(plan.exits)[-1])),
-            overhead_us=1e3 * float(np.median(found.overheads)),
-            accuracy=None if hits is None else float(hits.mean()),
-            memory=Memory(before=resident, opened=opened, peak=peak_bytes()),
-        )
+    expected, full_path = summarise(found.all_calls), _summary(found.exits.get(list(plan.exits)[-1]))
+    return Profile(
+        bundle=plan.name,
+        files=digests(plan),
+        measured=began.isoformat(timespec="seconds"),
+        machine=this_machine(),
+        before=before,
+        after=after,
+        threads=threads,
+        spin=spin,
+        pool=pool,
+        rows=len(rows),
+        rounds=found.rounds,
+        warmup_rounds=warmup,
+        steady=steady,
+        thresholds={name: exit_.threshold if exit_.enabled else None for name, exit_ in plan.exits.items()},
+        cooled_s=cooler.paused_s,
+        segments=segments,
+        exits=exits,
+        expected=expected,
+        full_path=full_path,
+        overhead_us=1e3 * float(np.median(found.overheads)),
+        accuracy=None if right is None else _accuracy(answers, right),
+        memory=memory,
+        whole=None if one is None else _whole_cost(one, found, expected, full_path, difference),
+        energy=None if meter is None else _energy(meter, idle_w, found, len(timed)),
+    )
 
 
-def save_profile(bundle: Bundle, found: Profile) -> None:
-    """Writes what the segments take (p90) into a bundle's manifest in one step, so that deadlines go by it.
+def trace(
+    bundle: str | Path | Bundle,
+    target: str | os.PathLike[str],
+    inputs: Inputs | None = None,
+    *,
+    threads: int | None = None,
+    spin: Spin = "brief",
+    pool: Pool = "own",
+    overwrite: bool = False,
+) -> Path:
+    """Writes the timeline of one round over some inputs, which chrome://tracing and Perfetto show; returns its path.
+
+    Rows, segments and nodes are nested; no exit fires. Tracing makes each node some microseconds slower.
+
+    Args:
+        bundle: A `Bundle`, or the path of one.
+        target: A JSON file to write.
+        inputs: As `profile`'s; the first 16 are run.
+        threads: As the `Runner`'s, like `spin` and `pool`.
+        spin: See `threads`.
+        pool: See `threads`.
+        overwrite: Whether to replace what is there.
 
     Raises:
-        BundleError: The profile is of another bundle, or the manifest cannot be written.
+        BundleError: The bundle cannot be opened, or `target` exists.
+        InputError: Inputs that it does not take, or none at all.
+        RunError: onnxruntime failed.
     """
-    plan = bundle.manifest
-    if found.files != digests(plan):
-        raise BundleError(f"this profile is of another bundle, {found.bundle!r}, or of another build of {plan.name!r}")
-    taken = {name: cost.latency.p90_ms for name, cost in found.segments.items() if cost.latency is not None}
-    with staging(bundle.path) as folder:
-        commit(folder, msgspec.structs.replace(plan, profile=taken), bundle.path)
+    path = check_file(target, overwrite=overwrite)
+    opened = load(bundle)
+    rows = _rows(opened, inputs)[:_TRACED_ROWS]
+    traced = trace_operators(opened, rows, SessionSettings(threads, spin, pool), 0)
+    path.write_bytes(chrome_trace(traced, opened.manifest.name))
+    return path
 
 
-def digests(plan: Manifest) -> dict[str, str]:
-    """Returns the digest of every graph, by which two profiles of one bundle know each other."""
-    return {name: file.sha256 for name, file in plan.files.items() if name.endswith(".onnx")}
+def _segments(
+    plan: Manifest, found: Found, answers: Sequence[Answer], load_ms: dict[str, float]
+) -> dict[str, SegmentCost]:
+    return {
+        name: SegmentCost(
+            **msgspec.structs.asdict(segment.work or Work(nodes=0, parameters=0)),
+            size_bytes=sum(plan.files[file].size for file in (segment.model, *segment.weights) if file is not None),
+            load_ms=load_ms[name],
+            latency=_summary(found.segments.get(name)),
+            visits=sum(answer.path.count(name) for answer in answers) / len(answers),
+            exit=None if segment.exit is None else segment.exit.name,
+        )
+        for name, segment in plan.segments.items()
+        if segment.model is not None
+    }
 
 
-@dataclass
-class _Found:
-    """Latencies in milliseconds, as they come."""
-
-    segments: dict[str, list[float]] = field(default_factory=dict)
-    exits: dict[str, list[float]] = field(default_factory=dict)
-    calls: list[float] = field(default_factory=list)
-    overheads: list[float] = field(default_factory=list)
-    rounds: int = 0
-
-    def full_path(self, runner: Runner, row: Row) -> None:
-        """Runs one input to the end of the plan."""
-        taken: list[tuple[str, float]] = []
-        met = runner.trace(row, lambda segment, milliseconds: taken.append((segment, milliseconds)))
-        for name, milliseconds in taken:
-            self.segments.setdefault(name, []).append(milliseconds)
-        for name, after_ms in met:
-            self.exits.setdefault(name, []).append(after_ms)
-        self.overheads.append((met[-1][1] - sum(milliseconds for _, milliseconds in taken)) / len(taken))
-
-    def call(self, runner: Runner, row: Row) -> None:
-        """Runs one input as a user does."""
-        started = time.perf_counter_ns()
-        runner.run(row)
-        self.calls.append((time.perf_counter_ns() - started) / 1e6)
+def _exits(
+    runner: Runner, found: Found, rows: Sequence[Row], answers: Sequence[Answer], right: npt.NDArray[Any] | None
+) -> dict[str, ExitCost]:
+    exits, calls = {}, len(found.all_calls)
+    for name in runner.bundle.exits:
+        here = [place for place, answer in enumerate(answers) if answer.exit == name]
+        exits[name] = ExitCost(
+            latency=_summary(found.exits.get(name)),
+            call=_summary(found.calls.get(name)),
+            expected_ms=sum(found.calls.get(name, [])) / calls,
+            share=len(here) / len(answers),
+            accuracy=None if right is None or not here else _accuracy([answers[i] for i in here], right[here]),
+            accuracy_if_always=None if right is None else _always(runner, rows, right, name),
+        )
+    return exits
 
 
-def _warm_up(runner: Runner, rows: Sequence[Row], tell: Callable[[str, int, int], object]) -> tuple[int, bool]:
-    """Runs rounds until one takes as long as the one before; returns how many, and whether it came to that."""
-    last, least, most = np.inf, *_WARMUP_ROUNDS
-    for done in range(1, most + 1):
-        started = time.perf_counter()
-        for row in rows:
-            runner.run_all_exits(row)
-            runner.run(row)
-        took = time.perf_counter() - started
-        tell("warming up", done, most)
-        if done >= least and abs(took - last) <= _STEADY * last:
-            return done, True
-        last = took
-    return most, False
+def _whole_cost(
+    whole: Whole, found: Found, expected: Latency, full_path: Latency | None, difference: float | None
+) -> WholeCost:
+    latency = summarise(found.whole)
+    return WholeCost(
+        file=whole.file,
+        latency=latency,
+        ratio=expected.mean_ms / latency.mean_ms,
+        full_path_ratio=None if full_path is None else full_path.p50_ms / latency.p50_ms,
+        difference=difference,
+    )
+
+
+def _difference(runner: Runner, whole: Whole, rows: Sequence[Row]) -> float | None:
+    last = list(runner.bundle.exits)[-1]
+    answers = [runner.run(row, exit_at=last) for row in rows]
+    known = [whole.difference(row, answer.outputs) for row, answer in zip(rows, answers, strict=True)]
+    return max((difference for difference in known if difference is not None), default=None)
+
+
+def _idle_w(meter: Meter) -> float:
+    first = meter.read()
+    time.sleep(_IDLE_S)
+    last = meter.read()
+    return meter.joules([first, last]) / (last.seconds - first.seconds)
+
+
+def _energy(meter: Meter, idle_w: float, found: Found, rows: int) -> Energy:
+    each = {
+        what: 1e3 * sum(meter.joules(readings) for readings in rounds) / (found.rounds * rows)
+        for what, rounds in found.energy.items()
+    }
+    return Energy(meter=meter.name, idle_w=idle_w, call_mj=each["call"], full_path_mj=each["full path"])
+
+
+def _accuracy(answers: Sequence[Answer], right: npt.NDArray[Any]) -> float:
+    return float(np.mean([answer.prediction == label for answer, label in zip(answers, right, strict=True)]))
 
 
 def _open_all(runner: Runner) -> dict[str, float]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import onnxruntime as ort
@@ -84,8 +85,16 @@ class SessionSettings:
                 options.add_session_config_entry("session.force_spinning_stop", "1")
         return options
 
-    def open(self, path: str, what: str) -> ort.InferenceSession:
-        """Returns a session over the graph at `path`; `what` names it in errors.
+    def open(
+        self, model: str | bytes, what: str, *, folder: Path | None = None, options: ort.SessionOptions | None = None
+    ) -> ort.InferenceSession:
+        """Returns a session over a graph; `what` names it in errors.
+
+        Args:
+            model: Its path, or the graph itself.
+            what: Names it in errors.
+            folder: Where the weights of a graph that is given itself are.
+            options: Made by `options`, for who wants more.
 
         Raises:
             IntegrityError: onnxruntime cannot load it, or would run it on other providers than asked for.
@@ -94,10 +103,13 @@ class SessionSettings:
         providers: list[Any] = [
             provider if isinstance(provider, str) else tuple(provider) for provider in self.providers
         ]
-        options = self.options()
+        options = options or self.options()
+        if folder is not None:
+            options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
         try:
-            session = ort.InferenceSession(path, options, providers=providers, enable_fallback=0)
+            session = ort.InferenceSession(model, options, providers=providers, enable_fallback=0)
         except Exception as error:
+            path = "it" if isinstance(model, bytes) else model
             raise IntegrityError(
                 f"{what}: onnxruntime {ort.__version__} cannot load {path}: {_first_line(error)}"
             ) from error

@@ -1,0 +1,180 @@
+"""Rounds over the same inputs, timed until the time is up: warm-up, cool-down, and what was found."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from eetoolkit_runtime.energy import Meter, Reading
+from eetoolkit_runtime.inputs import Array
+from eetoolkit_runtime.machine import Condition, condition
+from eetoolkit_runtime.runner import Runner
+from eetoolkit_runtime.whole import Whole
+
+Row = tuple[Array, ...]
+Tell = Callable[[str, int, int], object]
+"""Takes what goes on, how much of it is done, and of how much."""
+
+_WARMUP_ROUNDS = 3, 30  # at least, at most
+_STEADY = 0.05  # a round is steady that takes at most so much longer or shorter than the one before
+_ROUNDS = 5  # at least, however long they take
+_HOT_C, _COOL_C = 10.0, 5.0  # above the beginning's temperature: when to pause, and until when
+_LOOK_EVERY_S = 0.5
+
+
+@dataclass
+class Found:
+    """Latencies in milliseconds, as they come.
+
+    Attributes:
+        segments: By segment, on full paths.
+        exits: From the call to each exit met, on full paths.
+        calls: By the exit that answered.
+        whole: Of the whole network as one session.
+        overheads: What a full path takes beside its segments' runs, by segment run.
+        energy: What the meter said around the full paths and around the calls, round by round.
+    """
+
+    segments: dict[str, list[float]] = field(default_factory=dict)
+    exits: dict[str, list[float]] = field(default_factory=dict)
+    calls: dict[str, list[float]] = field(default_factory=dict)
+    whole: list[float] = field(default_factory=list)
+    overheads: list[float] = field(default_factory=list)
+    energy: dict[str, list[list[Reading]]] = field(default_factory=dict)
+    rounds: int = 0
+
+    @property
+    def all_calls(self) -> list[float]:
+        """Of all calls, in no order."""
+        return [latency for latencies in self.calls.values() for latency in latencies]
+
+    def full_path(self, runner: Runner, row: Row) -> None:
+        """Runs one input to the end of the plan."""
+        taken: list[tuple[str, float]] = []
+        met = runner.trace(row, lambda segment, milliseconds: taken.append((segment, milliseconds)))
+        for name, milliseconds in taken:
+            self.segments.setdefault(name, []).append(milliseconds)
+        for name, after_ms in met:
+            self.exits.setdefault(name, []).append(after_ms)
+        self.overheads.append((met[-1][1] - sum(milliseconds for _, milliseconds in taken)) / max(1, len(taken)))
+
+    def call(self, runner: Runner, row: Row) -> None:
+        """Runs one input as a user does."""
+        started = time.perf_counter_ns()
+        answer = runner.run(row)
+        taken = (time.perf_counter_ns() - started) / 1e6
+        self.calls.setdefault(answer.exit, []).append(taken)
+
+    def whole_call(self, whole: Whole, feeds: dict[str, Array]) -> None:
+        """Runs one input through the whole network."""
+        started = time.perf_counter_ns()
+        whole.session.run(None, feeds)
+        self.whole.append((time.perf_counter_ns() - started) / 1e6)
+
+
+@dataclass
+class Cooler:
+    """Pauses between rounds where the machine has become hot, or lowers its clock.
+
+    Attributes:
+        before: The machine's state when it began.
+        most_s: How long to pause at most, in all.
+        look: Returns the state now.
+        sleep: Waits so many seconds.
+        paused_s: How long it has paused.
+    """
+
+    before: Condition
+    most_s: float
+    look: Callable[[], Condition] = condition
+    sleep: Callable[[float], object] = time.sleep
+    paused_s: float = 0
+
+    def cool_down(self, tell: Tell) -> bool:
+        """Waits where it is 10 degrees hotter than at the beginning until it is only 5; returns whether it has waited.
+
+        And where the clock is lowered just now that was not at the beginning, until it is not.
+        """
+        began_s = self.paused_s
+        if self.most_s > 0 and self._too_hot(_HOT_C):
+            while self.paused_s < self.most_s and self._too_hot(_COOL_C):
+                tell("cooling down", int(self.paused_s), int(self.most_s))
+                self.sleep(_LOOK_EVERY_S)
+                self.paused_s += _LOOK_EVERY_S
+        return self.paused_s > began_s
+
+    def _too_hot(self, by_c: float) -> bool:
+        now = self.look()
+        if now.throttling and not self.before.throttling:
+            return True
+        known = now.temperature_c is not None and self.before.temperature_c is not None
+        return known and (now.temperature_c or 0) >= (self.before.temperature_c or 0) + by_c
+
+
+def warm_up(runner: Runner, whole: Whole | None, rows: Sequence[Row], tell: Tell) -> tuple[int, bool]:
+    """Runs rounds until one takes as long as the one before; returns how many, and whether it came to that."""
+    last, least, most = np.inf, *_WARMUP_ROUNDS
+    for done in range(1, most + 1):
+        started = time.perf_counter()
+        for row in rows:
+            runner.run_all_exits(row)
+            runner.run(row)
+            if whole is not None:
+                whole.session.run(None, whole.feeds(row))
+        took = time.perf_counter() - started
+        tell("warming up", done, most)
+        if done >= least and abs(took - last) <= _STEADY * last:
+            return done, True
+        last = took
+    return most, False
+
+
+def measure(
+    runner: Runner,
+    whole: Whole | None,
+    rows: Sequence[Row],
+    seconds: float,
+    cooler: Cooler,
+    meter: Meter | None,
+    tell: Tell,
+) -> Found:
+    """Runs rounds of full paths, of calls and of the whole network, in turns, until the time is up.
+
+    After a pause the caches and the clock are cold: the round that follows it is run once without being timed.
+    """
+    found = Found()
+    feeds = [] if whole is None else [whole.feeds(row) for row in rows]
+
+    def look(what: str) -> None:
+        if meter is not None:
+            found.energy.setdefault(what, [[]])[-1].append(meter.read())
+
+    def new_round() -> None:
+        for readings in found.energy.values():
+            readings.append([])
+
+    until = time.perf_counter() + seconds
+    while found.rounds < _ROUNDS or time.perf_counter() < until:
+        look("full path")
+        for row in rows:
+            found.full_path(runner, row)
+        look("full path")
+        look("call")
+        for row in rows:
+            found.call(runner, row)
+        look("call")
+        if whole is not None:
+            for feed in feeds:
+                found.whole_call(whole, feed)
+        found.rounds += 1
+        new_round()
+        paused_s = cooler.paused_s
+        if cooler.cool_down(tell):
+            until += cooler.paused_s - paused_s
+            for row in rows:
+                runner.run_all_exits(row)
+        tell("measuring", int(1e3 * max(0.0, seconds - max(0.0, until - time.perf_counter()))), int(1e3 * seconds))
+    return found
