@@ -10,7 +10,6 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-
     from eetoolkit.verification import verify
     from eetoolkit_exporters.capturing.attach import attach_exits, fit_exits
     from eetoolkit_exporters.capturing.marker import exit  # noqa: A004 - `ee.exit`
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from eetoolkit_runtime.answer import Answer
     from eetoolkit_runtime.bundle import Bundle, load
     from eetoolkit_runtime.comparison import Comparison, compare_profiles
+    from eetoolkit_runtime.doctor import examine
     from eetoolkit_runtime.errors import (
         BundleError,
         DeadlineError,
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         RunError,
         TuneError,
     )
+    from eetoolkit_runtime.finding import Finding
     from eetoolkit_runtime.interrupt import Interrupt
     from eetoolkit_runtime.merging import merge_profiles
     from eetoolkit_runtime.plan import Criterion
@@ -49,6 +50,7 @@ _PLACES = {
     "DeadlineError": _ERRORS,
     "EEToolkitError": _ERRORS,
     "ExportError": _ERRORS,
+    "Finding": "eetoolkit_runtime.finding",
     "InputError": _ERRORS,
     "IntegrityError": _ERRORS,
     "Interrupt": "eetoolkit_runtime.interrupt",
@@ -60,6 +62,7 @@ _PLACES = {
     "VerifyReport": "eetoolkit_runtime.verify",
     "attach_exits": "eetoolkit_exporters.capturing.attach",
     "compare_profiles": "eetoolkit_runtime.comparison",
+    "examine": "eetoolkit_runtime.doctor",
     "exit": "eetoolkit_exporters.capturing.marker",
     "export": "eetoolkit_exporters.export",
     "fit_exits": "eetoolkit_exporters.capturing.attach",
@@ -77,8 +80,8 @@ _HOST = {"torch", "onnx", "onnx_ir", "onnxscript"}
 
 __all__ = [
     "Answer", "Bundle", "BundleError", "Comparison", "Criterion", "DeadlineError", "EEToolkitError", "ExportError",
-    "InputError", "IntegrityError", "Interrupt", "ManifestError", "Profile", "RunError", "Runner",
-    "TuneError", "VerifyReport", "attach_exits", "compare_profiles", "exit", "export", "fit_exits", "load",
+    "Finding", "InputError", "IntegrityError", "Interrupt", "ManifestError", "Profile", "RunError", "Runner",
+    "TuneError", "VerifyReport", "attach_exits", "compare_profiles", "examine", "exit", "export", "fit_exits", "load",
     "merge_profiles", "profile", "read_profile", "save_profile", "trace", "truncate", "verify", "write_profile",
 ]  # fmt: skip
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from eetoolkit_runtime.errors import EEToolkitError
 from eetoolkit_runtime.profile import Profile
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.transforms import Transform
 
+Kind = Literal["svg", "png"]
 _RUN, _SAVED, _EXIT, _WHOLE = "#1f8a7d", "#bfe3dd", "#b7791f", "#c2374d"
 _INK, _FAINT, _GRID = "#1f2933", "#616e7c", "#e4e7eb"
 _BARS = "in the mean call", "only in a full path"
@@ -68,16 +69,13 @@ def _bars(found: Profile) -> Iterator[Bar]:
         start_ms += full_ms
 
 
-def draw(found: Profile, target: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
-    """Draws a profile to `target`, an .svg or a .png by its ending, and returns its path.
+def draw(found: Profile, target: str | os.PathLike[str], kind: Kind, *, overwrite: bool = False) -> Path:
+    """Draws a profile to `target` and returns its path.
 
     Raises:
-        EEToolkitError: Another ending, something is there and `overwrite` is not set, or no input came to any segment.
+        EEToolkitError: Something is there and `overwrite` is not set, or no input came to any segment.
     """
-    path = Path(target)
-    if path.suffix.lower() not in (".svg", ".png"):
-        raise EEToolkitError(f"{path}: expected a name that ends in .svg or .png")
-    check_file(path, overwrite=overwrite)
+    path = check_file(target, overwrite=overwrite)
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
@@ -93,8 +91,8 @@ def draw(found: Profile, target: str | os.PathLike[str], *, overwrite: bool = Fa
         _draw_times(axes, found, all_)
         _draw_columns(axes, all_)
         _draw_title(axes, found)
-        metadata = {"Date": None} if path.suffix.lower() == ".svg" else {}
-        figure.savefig(path, bbox_inches="tight", pad_inches=0.2, metadata=metadata)
+        metadata = {"Date": None} if kind == "svg" else {}
+        figure.savefig(path, format=kind, bbox_inches="tight", pad_inches=0.2, metadata=metadata)
     return path
 
 

@@ -14,7 +14,7 @@ from eetoolkit.cli.options import json_option, overwrite_option, picture_options
 
 if TYPE_CHECKING:
     from eetoolkit.images import ImageOptions
-    from eetoolkit_runtime.profile import Profile
+    from eetoolkit.profile_picture import Kind
 
 _FILE = click.Path(path_type=Path)
 _MEASURING = ("inputs", "labels", "whole", "trace")
@@ -91,9 +91,13 @@ def profile(  # noqa: PLR0913 - one for each option
     _check_usage(ctx, task, what, save=save)
     from eetoolkit_runtime.profiles import check_file
 
+    pictured: list[tuple[Path, Kind]] = [(svg, "svg")] if svg is not None else []
+    pictured += [(png, "png")] if png is not None else []
     for target in (output, trace, svg, png):
         if target is not None:
-            check_file(target, overwrite=overwrite)  # before, not after it was measured
+            check_file(target, overwrite=overwrite)  # before it is measured, not after
+    if pictured:
+        pass  # the same: what is missing is said at once
     if task == "compare":
         comparison = ee.compare_profiles(*map(ee.read_profile, what))
         if as_json:
@@ -117,7 +121,13 @@ def profile(  # noqa: PLR0913 - one for each option
             ee.trace(opened, trace, arrays, threads=threads, spin=spin, pool=pool, overwrite=overwrite)
         if save:
             ee.save_profile(opened, found)
-    _write(found, output, [path for path in (svg, png) if path is not None], overwrite=overwrite)
+    if output is not None:
+        ee.write_profile(found, output, overwrite=overwrite)
+    if pictured:
+        from eetoolkit.profile_picture import draw
+
+        for path, kind in pictured:
+            draw(found, path, kind, overwrite=overwrite)
     if as_json:
         terminal.print_json(found)
     else:
@@ -171,13 +181,3 @@ def _read_labels(path: str) -> Any:
         return np.load(path, allow_pickle=False)
     except ValueError as error:
         raise ee.InputError(f"{path} is not a .npy file of labels: {error}") from error
-
-
-def _write(found: Profile, output: Path | None, pictures: list[Path], *, overwrite: bool) -> None:
-    if output is not None:
-        ee.write_profile(found, output, overwrite=overwrite)
-    if pictures:
-        from eetoolkit.profile_picture import draw
-
-        for picture in pictures:
-            draw(found, picture, overwrite=overwrite)

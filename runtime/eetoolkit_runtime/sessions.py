@@ -182,6 +182,16 @@ def fast_run(session: ort.InferenceSession, binding: ort.IOBinding) -> tuple[Cal
     return inner, argument
 
 
+def shared_pool_threads() -> int | None:
+    """Returns how many threads this process's shared pool has, 0 for all; None where it has none."""
+    return _shared_pool_threads
+
+
+def brief_spin_is_known() -> bool:
+    """Whether this onnxruntime can let idle workers spin for a while and then sleep."""
+    return _VERSION >= _SPIN_DURATION_SINCE
+
+
 def _make_shared_pool(threads: int | None) -> None:
     global _shared_pool_threads  # noqa: PLW0603 - onnxruntime's pool is per process, so is what we know of it
     with _shared_pool_lock:
