@@ -34,9 +34,10 @@ if TYPE_CHECKING:
     from eetoolkit_runtime.merging import merge_profiles
     from eetoolkit_runtime.plan import Criterion
     from eetoolkit_runtime.profile import Profile
-    from eetoolkit_runtime.profiler import profile, trace
+    from eetoolkit_runtime.profiler import profile
     from eetoolkit_runtime.profiles import read_profile, save_profile, write_profile
     from eetoolkit_runtime.runner import Runner
+    from eetoolkit_runtime.tracing import trace
     from eetoolkit_runtime.truncate import truncate
     from eetoolkit_runtime.verify import VerifyReport
 
@@ -71,7 +72,7 @@ _PLACES = {
     "profile": "eetoolkit_runtime.profiler",
     "read_profile": "eetoolkit_runtime.profiles",
     "save_profile": "eetoolkit_runtime.profiles",
-    "trace": "eetoolkit_runtime.profiler",
+    "trace": "eetoolkit_runtime.tracing",
     "truncate": "eetoolkit_runtime.truncate",
     "verify": "eetoolkit.verification",
     "write_profile": "eetoolkit_runtime.profiles",

@@ -12,8 +12,9 @@ from plans import chain, gated, row
 
 import eetoolkit as ee
 from eetoolkit.cli import main
+from eetoolkit_runtime.latency import summarise
 from eetoolkit_runtime.machine import condition, peak_bytes, resident_bytes, this_machine
-from eetoolkit_runtime.profile import decode, encode, summarise
+from eetoolkit_runtime.profile import decode, encode
 from eetoolkit_runtime.profiler import profile
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -89,23 +90,11 @@ def profile(  # noqa: PLR0913 - one for each option
     --save saved one in.
     """
     _check_usage(ctx, task, what, save=save)
-    from eetoolkit_runtime.profiles import check_file
-
-    pictured: list[tuple[Path, Kind]] = [(svg, "svg")] if svg is not None else []
-    pictured += [(png, "png")] if png is not None else []
-    for target in (output, trace, svg, png):
-        if target is not None:
-            check_file(target, overwrite=overwrite)  # before it is measured, not after
-    if pictured:
-        pass  # the same: what is missing is said at once
+    kinds: tuple[tuple[Path | None, Kind], ...] = (svg, "svg"), (png, "png")
+    pictured = [(path, kind) for path, kind in kinds if path is not None]
+    _check_targets((output, trace, svg, png), pictured=bool(pictured), overwrite=overwrite)
     if task == "compare":
-        comparison = ee.compare_profiles(*map(ee.read_profile, what))
-        if as_json:
-            terminal.print_json(comparison)
-        else:
-            from eetoolkit.cli.profile_tables import print_comparison
-
-            print_comparison(comparison)
+        _compare(what, as_json=as_json)
         return
     if task is not None:
         found = ee.merge_profiles([ee.read_profile(one) for one in what])
@@ -123,17 +112,37 @@ def profile(  # noqa: PLR0913 - one for each option
             ee.save_profile(opened, found)
     if output is not None:
         ee.write_profile(found, output, overwrite=overwrite)
-    if pictured:
+    for path, kind in pictured:
         from eetoolkit.profile_picture import draw
 
-        for path, kind in pictured:
-            draw(found, path, kind, overwrite=overwrite)
+        draw(found, path, kind, overwrite=overwrite)
     if as_json:
         terminal.print_json(found)
     else:
         from eetoolkit.cli.profile_tables import print_profile
 
         print_profile(found)
+
+
+def _compare(what: Sequence[str], *, as_json: bool) -> None:
+    comparison = ee.compare_profiles(*map(ee.read_profile, what))
+    if as_json:
+        terminal.print_json(comparison)
+        return
+    from eetoolkit.cli.profile_tables import print_comparison
+
+    print_comparison(comparison)
+
+
+def _check_targets(targets: Iterable[Path | None], *, pictured: bool, overwrite: bool) -> None:
+    """Refuses what cannot be written before anything is measured, not after."""
+    from eetoolkit_runtime.profiles import check_file
+
+    for target in targets:
+        if target is not None:
+            check_file(target, overwrite=overwrite)
+    if pictured:
+        pass
 
 
 def _check_usage(ctx: click.Context, task: str | None, what: tuple[str, ...], *, save: bool) -> None:

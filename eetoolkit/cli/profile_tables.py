@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from eetoolkit_runtime.comparison import Comparison, Pair
-    from eetoolkit_runtime.profile import Added, Latency, OperatorCost, Profile
+    from eetoolkit_runtime.latency import Latency
+    from eetoolkit_runtime.profile import Added, OperatorCost, Profile
 
 _CHART_COLUMNS = 48
 _DIFFERENT = 1e-3  # the whole network's outputs, relative: beyond rounding

@@ -1,4 +1,4 @@
-"""What a machine has for running bundles, and what holds it back, as the kernel, the environment and onnxruntime say."""
+"""What a machine has for running bundles, and what holds it back, as kernel, environment and onnxruntime say."""
 
 from __future__ import annotations
 

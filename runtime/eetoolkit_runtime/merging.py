@@ -7,17 +7,8 @@ from collections.abc import Sequence
 import msgspec
 
 from eetoolkit_runtime.errors import BundleError
-from eetoolkit_runtime.profile import (
-    Added,
-    Energy,
-    ExitCost,
-    Latency,
-    OperatorCost,
-    Profile,
-    SegmentCost,
-    WholeCost,
-    pool,
-)
+from eetoolkit_runtime.latency import Latency, pool
+from eetoolkit_runtime.profile import Added, Energy, ExitCost, OperatorCost, Profile, SegmentCost, WholeCost
 
 
 def merge_profiles(profiles: Sequence[Profile]) -> Profile:

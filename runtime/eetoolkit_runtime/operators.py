@@ -21,6 +21,7 @@ from eetoolkit_runtime.profile import OperatorCost
 from eetoolkit_runtime.sessions import SessionSettings
 from eetoolkit_runtime.walk import walk
 
+TRACED_ROWS = 16
 _WARMUP_ROUNDS = 3
 _ROUNDS = 20  # at most; a session stops tracing after a million nodes
 _ENDING = "_kernel_time"
@@ -141,33 +142,6 @@ def trace_operators(
     except StopIteration as error:
         raise RunError("onnxruntime's trace holds fewer runs than were made; trace fewer inputs") from error
     return Traced(tuple(found[_WARMUP_ROUNDS * len(rows) :]))
-
-
-def chrome_trace(traced: Traced, name: str) -> bytes:
-    """Returns a trace as JSON that chrome://tracing and Perfetto show: rows, in them segments, in them nodes.
-
-    The format is the JSON object of Google's "Trace Event Format", times in microseconds.
-    """
-    events: list[dict[str, Any]] = [
-        {"ph": "M", "pid": 1, "tid": 1, "name": "process_name", "args": {"name": name}},
-        {"ph": "M", "pid": 1, "tid": 1, "name": "thread_name", "args": {"name": "plan"}},
-    ]
-
-    def add(kind: str, label: str, start_us: float, taken_us: float, **arguments: object) -> None:
-        events.append({
-            "ph": "X", "pid": 1, "tid": 1, "cat": kind, "name": label, "ts": start_us, "dur": taken_us,
-            "args": arguments,
-        })  # fmt: skip
-
-    for number, row in enumerate(traced.rows):
-        if row:
-            end_us = max(run.start_us + run.taken_us for run in row)
-            add("row", f"row {number}", row[0].start_us, end_us - row[0].start_us, path=[run.segment for run in row])
-        for run in row:
-            add("segment", run.segment, run.start_us, run.taken_us)
-            for node in run.nodes:
-                add("node", node.operator, node.start_us, node.taken_us, node=node.node)
-    return msgspec.json.encode({"traceEvents": events, "displayTimeUnit": "ms"}) + b"\n"
 
 
 def _open(bundle: Bundle, name: str, settings: SessionSettings, folder: Path) -> ort.InferenceSession:

@@ -14,34 +14,22 @@ import numpy as np
 import numpy.typing as npt
 
 from eetoolkit_runtime.answer import Answer
-from eetoolkit_runtime.bundle import Bundle, load
+from eetoolkit_runtime.bundle import Bundle
 from eetoolkit_runtime.energy import Meter, find_meter
 from eetoolkit_runtime.errors import InputError
 from eetoolkit_runtime.exit_costs import exits_own
-from eetoolkit_runtime.golden import read_golden
-from eetoolkit_runtime.inputs import Inputs, prepare, split_rows
+from eetoolkit_runtime.inputs import Inputs
+from eetoolkit_runtime.latency import Latency, summarise
 from eetoolkit_runtime.machine import condition, peak_bytes, resident_bytes, this_machine
-from eetoolkit_runtime.operators import chrome_trace, trace_operators
+from eetoolkit_runtime.operators import TRACED_ROWS, trace_operators
 from eetoolkit_runtime.plan import Manifest, Work
-from eetoolkit_runtime.profile import (
-    Energy,
-    ExitCost,
-    Latency,
-    Memory,
-    Profile,
-    SegmentCost,
-    WholeCost,
-    digests,
-    summarise,
-)
-from eetoolkit_runtime.profiles import check_file
-from eetoolkit_runtime.rounds import Cooler, Found, Row, Tell, measure, warm_up
+from eetoolkit_runtime.profile import Energy, ExitCost, Memory, Profile, SegmentCost, WholeCost, digests
+from eetoolkit_runtime.rounds import Cooler, Found, Row, Tell, measure, rows_of, warm_up
 from eetoolkit_runtime.runner import Runner
 from eetoolkit_runtime.sessions import Pool, SessionSettings, Spin
 from eetoolkit_runtime.whole import Whole, open_whole
 
 _COMPARED_ROWS = 16  # with the whole network's outputs
-_TRACED_ROWS = 16
 _IDLE_S = 0.5
 _OWN_PART = 0.5  # of the seconds: for what exits add to their segments; as much again for tracing
 
@@ -95,7 +83,7 @@ def profile(  # noqa: PLR0913 - what a measurement depends on
     idle_w = 0.0 if meter is None else _idle_w(meter)
     with Runner(bundle, threads=threads, spin=spin, pool=pool) as runner:
         plan = runner.bundle.manifest
-        rows = _rows(runner.bundle, inputs)
+        rows = rows_of(runner.bundle, inputs)
         right = _labels(labels, len(rows))
         load_ms = _open_all(runner)
         opened = resident_bytes()
@@ -121,7 +109,7 @@ def profile(  # noqa: PLR0913 - what a measurement depends on
     }
     if operators:
         tell("operators", 0, 0)
-        traced = trace_operators(opened_bundle, rows[:_TRACED_ROWS], settings, seconds * _OWN_PART)
+        traced = trace_operators(opened_bundle, rows[:TRACED_ROWS], settings, seconds * _OWN_PART)
         costs, traced_ms = traced.operators(), traced.segment_ms()
         segments = {
             name: msgspec.structs.replace(cost, operators=costs.get(name), traced_ms=traced_ms.get(name))
@@ -154,42 +142,6 @@ def profile(  # noqa: PLR0913 - what a measurement depends on
         whole=None if one is None else _whole_cost(one, found, expected, full_path, difference),
         energy=None if meter is None else _energy(meter, idle_w, found, len(timed)),
     )
-
-
-def trace(
-    bundle: str | Path | Bundle,
-    target: str | os.PathLike[str],
-    inputs: Inputs | None = None,
-    *,
-    threads: int | None = None,
-    spin: Spin = "brief",
-    pool: Pool = "own",
-    overwrite: bool = False,
-) -> Path:
-    """Writes the timeline of one round over some inputs, which chrome://tracing and Perfetto show; returns its path.
-
-    Rows, segments and nodes are nested; no exit fires. Tracing makes each node some microseconds slower.
-
-    Args:
-        bundle: A `Bundle`, or the path of one.
-        target: A JSON file to write.
-        inputs: As `profile`'s; the first 16 are run.
-        threads: As the `Runner`'s, like `spin` and `pool`.
-        spin: See `threads`.
-        pool: See `threads`.
-        overwrite: Whether to replace what is there.
-
-    Raises:
-        BundleError: The bundle cannot be opened, or `target` exists.
-        InputError: Inputs that it does not take, or none at all.
-        RunError: onnxruntime failed.
-    """
-    path = check_file(target, overwrite=overwrite)
-    opened = load(bundle)
-    rows = _rows(opened, inputs)[:_TRACED_ROWS]
-    traced = trace_operators(opened, rows, SessionSettings(threads, spin, pool), 0)
-    path.write_bytes(chrome_trace(traced, opened.manifest.name))
-    return path
 
 
 def _segments(
@@ -280,16 +232,6 @@ def _always(runner: Runner, rows: Sequence[Row], right: npt.NDArray[Any], exit_:
     answers = [runner.run(row, exit_at=exit_) for row in rows]
     came = [answer.prediction == label for answer, label in zip(answers, right, strict=True) if answer.exit == exit_]
     return float(np.mean(came)) if came else None
-
-
-def _rows(bundle: Bundle, inputs: Inputs | None) -> list[Row]:
-    plan = bundle.manifest
-    if inputs is not None:
-        return split_rows(plan, prepare(plan, inputs, one_row=False))
-    rows = [prepare(plan, sample.inputs, one_row=True) for sample in read_golden(bundle)]
-    if not rows:
-        raise InputError("profile: the bundle has no golden samples; pass inputs")
-    return rows
 
 
 def _labels(labels: npt.ArrayLike | None, rows: int) -> npt.NDArray[Any] | None:

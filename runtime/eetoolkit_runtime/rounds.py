@@ -8,8 +8,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from eetoolkit_runtime.bundle import Bundle
 from eetoolkit_runtime.energy import Meter, Reading
-from eetoolkit_runtime.inputs import Array
+from eetoolkit_runtime.errors import InputError
+from eetoolkit_runtime.golden import read_golden
+from eetoolkit_runtime.inputs import Array, Inputs, prepare, split_rows
 from eetoolkit_runtime.machine import Condition, condition
 from eetoolkit_runtime.runner import Runner
 from eetoolkit_runtime.whole import Whole
@@ -112,6 +115,21 @@ class Cooler:
             return True
         known = now.temperature_c is not None and self.before.temperature_c is not None
         return known and (now.temperature_c or 0) >= (self.before.temperature_c or 0) + by_c
+
+
+def rows_of(bundle: Bundle, inputs: Inputs | None) -> list[Row]:
+    """Returns inputs row by row; those of the golden samples for None.
+
+    Raises:
+        InputError: Inputs that the bundle does not take, or none at all.
+    """
+    plan = bundle.manifest
+    if inputs is not None:
+        return split_rows(plan, prepare(plan, inputs, one_row=False))
+    rows = [prepare(plan, sample.inputs, one_row=True) for sample in read_golden(bundle)]
+    if not rows:
+        raise InputError("profile: the bundle has no golden samples; pass inputs")
+    return rows
 
 
 def warm_up(runner: Runner, whole: Whole | None, rows: Sequence[Row], tell: Tell) -> tuple[int, bool]:
