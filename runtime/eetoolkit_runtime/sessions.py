@@ -8,7 +8,7 @@ two ways out.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +17,7 @@ import onnxruntime as ort
 
 from eetoolkit_runtime.bundle import Bundle
 from eetoolkit_runtime.errors import IntegrityError, RunError
+from eetoolkit_runtime.inputs import BATCH
 from eetoolkit_runtime.plan import Segment
 
 Spin = Literal["always", "brief", "never"]
@@ -41,12 +42,19 @@ class SessionSettings:
         pool: `own`: a pool per session. `shared`: one pool per process, the fastest; but onnxruntime then refuses every
             session in the process that is made with default options, so it is never the default.
         providers: Passed to onnxruntime as they are, never replaced silently.
+        arena: Whether each session keeps the memory of its intermediate tensors for the next run.
+        prepack: Whether weights are copied into the layout that is fastest to multiply with, else read as they are.
+        one_row: Whether the dimension `batch` is 1 in every run: onnxruntime then works out while loading what would
+            else be computed of it again and again.
     """
 
     threads: int | None = None
     spin: Spin = "brief"
     pool: Pool = "own"
     providers: tuple[Provider, ...] = ("CPUExecutionProvider",)
+    arena: bool = True
+    prepack: bool = True
+    one_row: bool = False
 
     def __post_init__(self) -> None:
         """Refuse settings that onnxruntime would misread."""
@@ -65,6 +73,11 @@ class SessionSettings:
         """Returns fresh session options."""
         options = ort.SessionOptions()
         options.log_severity_level = 3
+        options.enable_cpu_mem_arena = self.arena
+        if not self.prepack:
+            options.add_session_config_entry("session.disable_prepacking", "1")
+        if self.one_row:
+            options.add_free_dimension_override_by_name(BATCH, 1)
         if self.pool == "shared":
             _make_shared_pool(self.threads)
             options.use_per_session_threads = False
@@ -152,6 +165,11 @@ class Sessions:
         for name, segment in self._bundle.manifest.segments.items():
             if segment.model is not None:
                 _ = self[name]
+
+    def keep(self, names: Collection[str]) -> None:
+        """Lets go of the sessions of all segments but these; one that is needed again is opened again."""
+        with self._lock:
+            self._sessions = {name: session for name, session in self._sessions.items() if name in names}
 
     def close(self) -> None:
         """Lets go of all sessions, for good, and of one that is just being opened as soon as it is; does not wait."""
