@@ -78,7 +78,7 @@ def profile(  # noqa: PLR0913 - what a measurement depends on
     """
     before, began, resident = condition(), datetime.now(UTC), resident_bytes()
     tell: Tell = progress or (lambda _what, _done, _total: None)
-    settings = SessionSettings(threads, spin, pool)
+    settings = SessionSettings(threads, spin, pool, one_row=True)
     meter = find_meter()
     idle_w = 0.0 if meter is None else _idle_w(meter)
     with Runner(bundle, threads=threads, spin=spin, pool=pool) as runner:

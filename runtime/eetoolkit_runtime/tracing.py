@@ -47,7 +47,7 @@ def trace(
     path = check_file(target, overwrite=overwrite)
     opened = load(bundle)
     rows = rows_of(opened, inputs)[:TRACED_ROWS]
-    traced = trace_operators(opened, rows, SessionSettings(threads, spin, pool), 0)
+    traced = trace_operators(opened, rows, SessionSettings(threads, spin, pool, one_row=True), 0)
     path.write_bytes(chrome_trace(traced, opened.manifest.name))
     return path
 
