@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from eetoolkit_runtime.errors import EEToolkitError
-from eetoolkit_runtime.profile import Profile
-from eetoolkit_runtime.profiles import check_file
+from eetoolkit_runtime.profiling.profile import Profile
+from eetoolkit_runtime.profiling.profiles import check_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,7 +53,7 @@ def bars(found: Profile) -> tuple[Bar, ...]:
 
 
 def _bars(found: Profile) -> Iterator[Bar]:
-    start_ms, full_paths = 0.0, found.full_path.runs if found.full_path is not None else found.expected.runs
+    start_ms, full_paths = 0.0, found.full_path.runs
     told: set[str] = set()
     for name, cost in found.segments.items():
         if cost.latency is None:
@@ -97,7 +97,9 @@ def draw(found: Profile, target: str | os.PathLike[str], kind: Kind, *, overwrit
 
 
 def spell_ms(value: float) -> str:
-    """Returns milliseconds as people write them: 12.3 ms, 0.045 ms."""
+    """Returns milliseconds as people write them: 0.045 ms, 12.3 ms, 1.23 s."""
+    if value >= 1000:
+        return f"{value / 1000:.3g} s"
     return f"{value:.3g} ms" if value >= 1 else f"{value:.3f} ms"
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from eetoolkit_runtime.energy import Meter, Reading, find_meter
+from eetoolkit_runtime.profiling.energy import Meter, Reading, find_meter
 
 
 def write(path: Path, text: str) -> None:

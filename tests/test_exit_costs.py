@@ -9,7 +9,7 @@ import pytest
 from plans import chain, gated, looped, only_moves, row
 
 from eetoolkit_runtime.bundle import load
-from eetoolkit_runtime.exit_costs import exits_own
+from eetoolkit_runtime.profiling.exit_costs import exits_own
 from eetoolkit_runtime.sessions import SessionSettings
 
 SETTINGS = SessionSettings(threads=1, one_row=True)

@@ -11,9 +11,9 @@ from plans import Draft, chain, gated, leave, looped, row
 
 import eetoolkit as ee
 from eetoolkit_runtime.bundle import load
-from eetoolkit_runtime.operators import SegmentRun, Traced, trace_operators
+from eetoolkit_runtime.profiling.operators import SegmentRun, Traced, trace_operators
+from eetoolkit_runtime.profiling.tracing import chrome_trace
 from eetoolkit_runtime.sessions import SessionSettings
-from eetoolkit_runtime.tracing import chrome_trace
 
 SETTINGS = SessionSettings(threads=1)
 

@@ -14,13 +14,13 @@ from plans import chain, gated, row
 
 import eetoolkit as ee
 from eetoolkit.cli import main
-from eetoolkit_runtime import profiler
-from eetoolkit_runtime.energy import Meter
-from eetoolkit_runtime.latency import summarise
-from eetoolkit_runtime.machine import Condition, condition, peak_bytes, resident_bytes, this_machine
-from eetoolkit_runtime.profile import decode, encode
-from eetoolkit_runtime.profiler import profile
-from eetoolkit_runtime.rounds import Cooler
+from eetoolkit_runtime.profiling import profiler
+from eetoolkit_runtime.profiling.energy import Meter
+from eetoolkit_runtime.profiling.latency import summarise
+from eetoolkit_runtime.profiling.machine import Condition, condition, peak_bytes, resident_bytes, this_machine
+from eetoolkit_runtime.profiling.profile import decode, encode
+from eetoolkit_runtime.profiling.profiler import profile
+from eetoolkit_runtime.profiling.rounds import Cooler
 
 
 @pytest.fixture
@@ -61,9 +61,8 @@ def test_every_segment_and_exit_is_measured_and_adds_up(bundle: ee.Bundle) -> No
         assert segment.load_ms > 0
     reached = [cost.latency.p50_ms for cost in found.exits.values() if cost.latency is not None]
     assert reached == sorted(reached)
-    assert found.full_path is not None
-    assert sum(s.latency.p50_ms for s in found.segments.values() if s.latency) < 2 * found.full_path.p50_ms
-    assert found.overhead_us > 0
+    assert found.full_path.runs == found.rounds * len(x)
+    assert np.isfinite(found.overhead_us)
 
 
 def test_accuracies_are_those_of_the_answers(bundle: ee.Bundle) -> None:
@@ -215,7 +214,6 @@ def test_energy_is_that_of_the_machines_meter(
     assert found.energy.idle_w == pytest.approx(4)
     # 4 watts are 4 millijoules a millisecond; the rounds hold more than the calls
     assert found.energy.call_mj >= 0.99 * 4 * found.expected.mean_ms
-    assert found.full_path is not None
     assert found.energy.full_path_mj >= 0.99 * 4 * found.full_path.mean_ms
 
 

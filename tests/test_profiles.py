@@ -12,8 +12,8 @@ import pytest
 from plans import chain, gated
 
 import eetoolkit as ee
-from eetoolkit_runtime.latency import QUANTILES, pool, summarise
-from eetoolkit_runtime.profile import Energy, OperatorCost, WholeCost
+from eetoolkit_runtime.profiling.latency import QUANTILES, pool, summarise
+from eetoolkit_runtime.profiling.profile import Energy, OperatorCost, WholeCost
 
 X = np.random.default_rng(0).uniform(0, 1, (6, 4)).astype(np.float32)
 edit = msgspec.structs.replace

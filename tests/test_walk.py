@@ -11,8 +11,8 @@ from plans import NETWORKS, looped, switched
 
 from eetoolkit_runtime.bundle import load
 from eetoolkit_runtime.errors import RunError
+from eetoolkit_runtime.profiling.walk import walk
 from eetoolkit_runtime.runner import Runner
-from eetoolkit_runtime.walk import walk
 
 
 @pytest.mark.parametrize("kind", sorted(NETWORKS))

@@ -8,7 +8,7 @@ import onnxruntime as ort
 import pytest
 from onnx import parser
 
-from eetoolkit_runtime.wire import without_outputs
+from eetoolkit_runtime.profiling.wire import without_outputs
 
 MODEL = parser.parse_model("""<ir_version: 9, opset_import: ["" : 18]>
 g (float[1,4] x, bool c) => (float[1,4] y, float[1,4] sure, float[1,4] label) {

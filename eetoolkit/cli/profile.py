@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -136,13 +137,13 @@ def _compare(what: Sequence[str], *, as_json: bool) -> None:
 
 def _check_targets(targets: Iterable[Path | None], *, pictured: bool, overwrite: bool) -> None:
     """Refuses what cannot be written before anything is measured, not after."""
-    from eetoolkit_runtime.profiles import check_file
+    from eetoolkit_runtime.profiling.profiles import check_file
 
     for target in targets:
         if target is not None:
             check_file(target, overwrite=overwrite)
     if pictured:
-        pass
+        importlib.import_module("matplotlib")
 
 
 def _check_usage(ctx: click.Context, task: str | None, what: tuple[str, ...], *, save: bool) -> None:

@@ -12,9 +12,9 @@ from eetoolkit.cli import terminal
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from eetoolkit_runtime.comparison import Comparison, Pair
-    from eetoolkit_runtime.latency import Latency
-    from eetoolkit_runtime.profile import Added, OperatorCost, Profile
+    from eetoolkit_runtime.profiling.comparison import Comparison, Pair
+    from eetoolkit_runtime.profiling.latency import Latency
+    from eetoolkit_runtime.profiling.profile import Added, OperatorCost, Profile
 
 _CHART_COLUMNS = 48
 _DIFFERENT = 1e-3  # the whole network's outputs, relative: beyond rounding
@@ -84,12 +84,11 @@ def _header(found: Profile) -> Iterator[tuple[str, str]]:
     rounds = f"{found.rows} inputs, {found.rounds} rounds after {found.warmup_rounds} of warm-up"
     yield "measured", f"{found.measured}, {rounds}{steady}{merged}"
     yield "a call", f"mean {_ms(found.expected.mean_ms)}, {_spread(found.expected)}"
-    if found.full_path is not None:
-        yield "full path", f"mean {_ms(found.full_path.mean_ms)}, {_spread(found.full_path)}"
+    yield "full path", f"mean {_ms(found.full_path.mean_ms)}, {_spread(found.full_path)}"
     if found.whole is not None:
         yield "whole", f"{found.whole.file}: mean {_ms(found.whole.latency.mean_ms)}, {_spread(found.whole.latency)}"
-        full = "" if found.whole.full_path_ratio is None else f", full path / whole {found.whole.full_path_ratio:.2f}"
-        yield "speed-up", f"{1 / found.whole.ratio:.2f} times in the mean{full}"
+        full = found.whole.full_path_ratio
+        yield "speed-up", f"{1 / found.whole.ratio:.2f} times in the mean, full path / whole {full:.2f}"
         if found.whole.difference is None or not found.whole.difference <= _DIFFERENT:
             by = "no output of its shape" if found.whole.difference is None else f"{found.whole.difference:.2g}"
             yield "differs", f"the whole network's outputs from the last exit's: {by}; is it the same network?"

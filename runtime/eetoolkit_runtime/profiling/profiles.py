@@ -11,7 +11,7 @@ import msgspec
 
 from eetoolkit_runtime.bundle import Bundle, load
 from eetoolkit_runtime.errors import BundleError, EEToolkitError
-from eetoolkit_runtime.profile import Profile, decode, digests, encode
+from eetoolkit_runtime.profiling.profile import Profile, decode, digests, encode
 from eetoolkit_runtime.store import commit, named_by_content, staging
 
 _STEM = "profile"

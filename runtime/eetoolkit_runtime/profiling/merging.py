@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import msgspec
 
 from eetoolkit_runtime.errors import BundleError
-from eetoolkit_runtime.latency import Latency, pool
-from eetoolkit_runtime.profile import Added, Energy, ExitCost, OperatorCost, Profile, SegmentCost, WholeCost
+from eetoolkit_runtime.profiling.latency import Latency, pool
+from eetoolkit_runtime.profiling.profile import Added, Energy, ExitCost, OperatorCost, Profile, SegmentCost, WholeCost
 
 
 def merge_profiles(profiles: Sequence[Profile]) -> Profile:
@@ -39,7 +39,7 @@ def merge_profiles(profiles: Sequence[Profile]) -> Profile:
         segments={name: _merge_segment([p.segments[name] for p in found], rows) for name in first.segments},
         exits={name: _merge_exit([p.exits[name] for p in found], found) for name in first.exits},
         expected=pool([profile.expected for profile in found]),
-        full_path=_pool([profile.full_path for profile in found]),
+        full_path=pool([profile.full_path for profile in found]),
         overhead_us=_mean([profile.overhead_us for profile in found], rows),
         accuracy=_mean_of_known(accuracies, rows),
         memory=max(found, key=lambda profile: profile.memory.peak or 0).memory,
@@ -116,12 +116,11 @@ def _merge_whole(each: Sequence[WholeCost], profiles: Sequence[Profile]) -> Whol
     if len(each) < len(profiles) or len({cost.file for cost in each}) > 1:
         return None
     latency = pool([cost.latency for cost in each])
-    runs = [cost.latency.runs for cost in each]
     return WholeCost(
         file=each[0].file,
         latency=latency,
         ratio=pool([profile.expected for profile in profiles]).mean_ms / latency.mean_ms,
-        full_path_ratio=_mean_of_known([cost.full_path_ratio for cost in each], runs),
+        full_path_ratio=pool([profile.full_path for profile in profiles]).p50_ms / latency.p50_ms,
         difference=max((cost.difference for cost in each if cost.difference is not None), default=None),
     )
 

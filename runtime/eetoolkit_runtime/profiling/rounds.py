@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from eetoolkit_runtime.bundle import Bundle
-from eetoolkit_runtime.energy import Meter, Reading
 from eetoolkit_runtime.errors import InputError
 from eetoolkit_runtime.golden import read_golden
 from eetoolkit_runtime.inputs import Array, Inputs, prepare, split_rows
-from eetoolkit_runtime.machine import Condition, condition
+from eetoolkit_runtime.profiling.energy import Meter, Reading
+from eetoolkit_runtime.profiling.machine import Condition, condition
+from eetoolkit_runtime.profiling.whole import Whole
+from eetoolkit_runtime.rule import Thresholds
 from eetoolkit_runtime.runner import Runner
-from eetoolkit_runtime.whole import Whole
 
 Row = tuple[Array, ...]
 Tell = Callable[[str, int, int], object]
@@ -33,16 +34,18 @@ class Found:
     """Latencies in milliseconds, as they come.
 
     Attributes:
-        segments: By segment, on full paths.
-        exits: From the call to each exit met, on full paths.
+        segments: By segment, on full paths that are watched segment by segment.
+        exits: From the call to each exit met, on these.
+        full: Of full paths that nobody watches.
         calls: By the exit that answered.
         whole: Of the whole network as one session.
-        overheads: What a full path takes beside its segments' runs, by segment run.
+        overheads: What a full path takes beside its segments' runs, for each of these.
         energy: What the meter said around the full paths and around the calls, round by round.
     """
 
     segments: dict[str, list[float]] = field(default_factory=dict)
     exits: dict[str, list[float]] = field(default_factory=dict)
+    full: list[float] = field(default_factory=list)
     calls: dict[str, list[float]] = field(default_factory=dict)
     whole: list[float] = field(default_factory=list)
     overheads: list[float] = field(default_factory=list)
@@ -54,15 +57,23 @@ class Found:
         """Of all calls, in no order."""
         return [latency for latencies in self.calls.values() for latency in latencies]
 
-    def full_path(self, runner: Runner, row: Row) -> None:
-        """Runs one input to the end of the plan."""
+    def watched_path(self, runner: Runner, row: Row) -> tuple[int, float]:
+        """Runs one input to the end of the plan; returns how many segments ran, and what they took together."""
         taken: list[tuple[str, float]] = []
         met = runner.trace(row, lambda segment, milliseconds: taken.append((segment, milliseconds)))
         for name, milliseconds in taken:
             self.segments.setdefault(name, []).append(milliseconds)
         for name, after_ms in met:
             self.exits.setdefault(name, []).append(after_ms)
-        self.overheads.append((met[-1][1] - sum(milliseconds for _, milliseconds in taken)) / max(1, len(taken)))
+        return len(taken), sum(milliseconds for _, milliseconds in taken)
+
+    def full_path(self, runner: Runner, row: Row, never: Thresholds, segments: int, segments_ms: float) -> None:
+        """Runs one input to the end of the plan as a user would, of whose exits none fires."""
+        started = time.perf_counter_ns()
+        runner.run(row, thresholds=never)
+        taken = (time.perf_counter_ns() - started) / 1e6
+        self.full.append(taken)
+        self.overheads.append((taken - segments_ms) / max(1, segments))
 
     def call(self, runner: Runner, row: Row) -> None:
         """Runs one input as a user does."""
@@ -164,6 +175,7 @@ def measure(
     After a pause the caches and the clock are cold: the round that follows it is run once without being timed.
     """
     found = Found()
+    never = {name: None for name, exit_ in runner.bundle.exits.items() if exit_.threshold is not None}
     feeds = [] if whole is None else [whole.feeds(row) for row in rows]
 
     def look(what: str) -> None:
@@ -176,9 +188,10 @@ def measure(
 
     until = time.perf_counter() + seconds
     while found.rounds < _ROUNDS or time.perf_counter() < until:
+        watched = [found.watched_path(runner, row) for row in rows]
         look("full path")
-        for row in rows:
-            found.full_path(runner, row)
+        for row, (segments, segments_ms) in zip(rows, watched, strict=True):
+            found.full_path(runner, row, never, segments, segments_ms)
         look("full path")
         look("call")
         for row in rows:

@@ -11,14 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from eetoolkit_runtime.bundle import Bundle, load
+from eetoolkit_runtime.doctor.finding import Finding
 from eetoolkit_runtime.errors import BundleError, EEToolkitError, InputError, RunError
-from eetoolkit_runtime.finding import Finding
 from eetoolkit_runtime.golden import read_golden
 from eetoolkit_runtime.inputs import prepare
-from eetoolkit_runtime.machine import memory_bytes, resident_bytes, this_machine
-from eetoolkit_runtime.profile import Profile, digests
-from eetoolkit_runtime.profiles import saved_profile
-from eetoolkit_runtime.rounds import Row
+from eetoolkit_runtime.profiling.machine import memory_bytes, resident_bytes, this_machine
+from eetoolkit_runtime.profiling.profile import Profile, digests
+from eetoolkit_runtime.profiling.profiles import saved_profile
+from eetoolkit_runtime.profiling.rounds import Row
 from eetoolkit_runtime.runner import Runner
 from eetoolkit_runtime.sessions import Spin
 from eetoolkit_runtime.verify import verify
@@ -176,13 +176,12 @@ def _profiled(bundle: Bundle, found: Profile | None) -> Finding:
 
 def _exits(found: Profile) -> Iterator[Finding]:
     """Weighs what an exit costs those that go on against the most that it can save those that leave."""
-    full_path = found.full_path
     for name, cost in found.exits.items():
         visits = sum(segment.visits for segment in found.segments.values() if segment.exit == name)
-        if cost.passing is None or cost.latency is None or full_path is None:
+        if cost.passing is None or cost.latency is None:
             continue
         costs_us = (visits - cost.share) * max(0.0, cost.passing.added_us - cost.passing.error_us)
-        left_us = 1e3 * (full_path.p50_ms - (cost.call or cost.latency).p50_ms)
+        left_us = 1e3 * (found.full_path.p50_ms - (cost.call or cost.latency).p50_ms)
         saves_us = cost.share * max(0.0, left_us)
         what = f"costs the mean input {costs_us:.1f} us, saves it at most {saves_us:.1f} us ({cost.share:.1%} leave)"
         if costs_us <= saves_us:

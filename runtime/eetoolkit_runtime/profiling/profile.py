@@ -7,9 +7,9 @@ from typing import Any
 import msgspec
 
 from eetoolkit_runtime.errors import BundleError
-from eetoolkit_runtime.latency import Latency
-from eetoolkit_runtime.machine import Condition, Machine
 from eetoolkit_runtime.plan import Manifest
+from eetoolkit_runtime.profiling.latency import Latency
+from eetoolkit_runtime.profiling.machine import Condition, Machine
 
 VERSION = 1
 
@@ -109,8 +109,7 @@ class WholeCost(_Struct, frozen=True, kw_only=True):
         file: Its name.
         latency: Of the session's `run`.
         ratio: The mean call of the bundle to its mean: under 1 where exiting early pays.
-        full_path_ratio: The median full path of the bundle, its measuring included, to its median; None where no input
-            came to the end.
+        full_path_ratio: The median full path of the bundle to its median.
         difference: The largest difference of its outputs from those of the bundle's last exit, over their largest
             magnitude where that is over 1; None where no output has the shape of one of these.
     """
@@ -118,7 +117,7 @@ class WholeCost(_Struct, frozen=True, kw_only=True):
     file: str
     latency: Latency
     ratio: float
-    full_path_ratio: float | None
+    full_path_ratio: float
     difference: float | None
 
 
@@ -177,7 +176,7 @@ class Profile(_Struct, frozen=True, kw_only=True):
         segments: By name, in the plan's order.
         exits: By name, in the plan's order.
         expected: A call, over these inputs with these thresholds.
-        full_path: A call that answers at the last exit, by the same inputs.
+        full_path: A call of which no exit fires, by the same inputs.
         overhead_us: What a full path takes beside its segments' runs, answers and clock readings included, by segment.
         accuracy: Of all inputs; None without labels.
         memory: Of this process.
@@ -205,7 +204,7 @@ class Profile(_Struct, frozen=True, kw_only=True):
     segments: dict[str, SegmentCost]
     exits: dict[str, ExitCost]
     expected: Latency
-    full_path: Latency | None
+    full_path: Latency
     overhead_us: float
     accuracy: float | None = None
     memory: Memory

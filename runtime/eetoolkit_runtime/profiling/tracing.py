@@ -10,9 +10,9 @@ import msgspec
 
 from eetoolkit_runtime.bundle import Bundle, load
 from eetoolkit_runtime.inputs import Inputs
-from eetoolkit_runtime.operators import TRACED_ROWS, Traced, trace_operators
-from eetoolkit_runtime.profiles import check_file
-from eetoolkit_runtime.rounds import rows_of
+from eetoolkit_runtime.profiling.operators import TRACED_ROWS, Traced, trace_operators
+from eetoolkit_runtime.profiling.profiles import check_file
+from eetoolkit_runtime.profiling.rounds import rows_of
 from eetoolkit_runtime.sessions import Pool, SessionSettings, Spin
 
 

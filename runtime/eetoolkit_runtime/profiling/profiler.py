@@ -15,19 +15,19 @@ import numpy.typing as npt
 
 from eetoolkit_runtime.answer import Answer
 from eetoolkit_runtime.bundle import Bundle
-from eetoolkit_runtime.energy import Meter, find_meter
 from eetoolkit_runtime.errors import InputError
-from eetoolkit_runtime.exit_costs import exits_own
 from eetoolkit_runtime.inputs import Inputs
-from eetoolkit_runtime.latency import Latency, summarise
-from eetoolkit_runtime.machine import condition, peak_bytes, resident_bytes, this_machine
-from eetoolkit_runtime.operators import TRACED_ROWS, trace_operators
 from eetoolkit_runtime.plan import Manifest, Work
-from eetoolkit_runtime.profile import Energy, ExitCost, Memory, Profile, SegmentCost, WholeCost, digests
-from eetoolkit_runtime.rounds import Cooler, Found, Row, Tell, measure, rows_of, warm_up
+from eetoolkit_runtime.profiling.energy import Meter, find_meter
+from eetoolkit_runtime.profiling.exit_costs import exits_own
+from eetoolkit_runtime.profiling.latency import Latency, summarise
+from eetoolkit_runtime.profiling.machine import condition, peak_bytes, resident_bytes, this_machine
+from eetoolkit_runtime.profiling.operators import TRACED_ROWS, trace_operators
+from eetoolkit_runtime.profiling.profile import Energy, ExitCost, Memory, Profile, SegmentCost, WholeCost, digests
+from eetoolkit_runtime.profiling.rounds import Cooler, Found, Row, Tell, measure, rows_of, warm_up
+from eetoolkit_runtime.profiling.whole import Whole, open_whole
 from eetoolkit_runtime.runner import Runner
 from eetoolkit_runtime.sessions import Pool, SessionSettings, Spin
-from eetoolkit_runtime.whole import Whole, open_whole
 
 _COMPARED_ROWS = 16  # with the whole network's outputs
 _IDLE_S = 0.5
@@ -51,9 +51,10 @@ def profile(  # noqa: PLR0913 - what a measurement depends on
 ) -> Profile:
     """Runs a bundle on this machine and returns what its segments and exits cost.
 
-    Rounds over all inputs alternate between full paths, whose segments are timed one by one, and calls as they are made
-    in use, which stop at the first confident exit. All rounds count after the warm-up, outliers too. What exits add to
-    their segments, and operators, are measured afterwards in sessions of their own.
+    Rounds over all inputs alternate between full paths whose segments are timed one by one, full paths that are timed
+    as one, and calls as they are made in use, which stop at the first confident exit. All rounds count after the
+    warm-up, outliers too. What exits add to their segments, and operators, are measured afterwards in sessions of their
+    own.
 
     Args:
         bundle: A `Bundle`, or the path of one.
@@ -115,7 +116,7 @@ def profile(  # noqa: PLR0913 - what a measurement depends on
             name: msgspec.structs.replace(cost, operators=costs.get(name), traced_ms=traced_ms.get(name))
             for name, cost in segments.items()
         }
-    expected, full_path = summarise(found.all_calls), _summary(found.exits.get(list(plan.exits)[-1]))
+    expected, full_path = summarise(found.all_calls), summarise(found.full)
     return Profile(
         bundle=plan.name,
         files=digests(plan),
@@ -179,14 +180,14 @@ def _exits(
 
 
 def _whole_cost(
-    whole: Whole, found: Found, expected: Latency, full_path: Latency | None, difference: float | None
+    whole: Whole, found: Found, expected: Latency, full_path: Latency, difference: float | None
 ) -> WholeCost:
     latency = summarise(found.whole)
     return WholeCost(
         file=whole.file,
         latency=latency,
         ratio=expected.mean_ms / latency.mean_ms,
-        full_path_ratio=None if full_path is None else full_path.p50_ms / latency.p50_ms,
+        full_path_ratio=full_path.p50_ms / latency.p50_ms,
         difference=difference,
     )
 

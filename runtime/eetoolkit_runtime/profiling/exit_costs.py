@@ -18,11 +18,11 @@ from eetoolkit_runtime.errors import IntegrityError
 from eetoolkit_runtime.inputs import Array
 from eetoolkit_runtime.liveness import live_before
 from eetoolkit_runtime.plan import Segment, Stop
-from eetoolkit_runtime.profile import Added
+from eetoolkit_runtime.profiling.profile import Added
+from eetoolkit_runtime.profiling.walk import walk
+from eetoolkit_runtime.profiling.wire import without_outputs
 from eetoolkit_runtime.sessions import SessionSettings, fast_run
 from eetoolkit_runtime.validate import successors
-from eetoolkit_runtime.walk import walk
-from eetoolkit_runtime.wire import without_outputs
 
 _WARMUP = 20
 _ROUNDS = 100, 2000  # at least, at most

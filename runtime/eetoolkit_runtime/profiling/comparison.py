@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
-from eetoolkit_runtime.latency import Latency
-from eetoolkit_runtime.profile import Profile
+from eetoolkit_runtime.profiling.latency import Latency
+from eetoolkit_runtime.profiling.profile import Profile
 
 
 class _Struct(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from eetoolkit_runtime.bundle import Bundle
-from eetoolkit_runtime.bundle_findings import examine_bundle
-from eetoolkit_runtime.finding import Finding
-from eetoolkit_runtime.machine_findings import examine_machine
+from eetoolkit_runtime.doctor.bundle_findings import examine_bundle
+from eetoolkit_runtime.doctor.finding import Finding
+from eetoolkit_runtime.doctor.machine_findings import examine_machine
 
 
 def examine(

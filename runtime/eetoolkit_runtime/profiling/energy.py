@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from eetoolkit_runtime.machine import read_number, read_text
+from eetoolkit_runtime.profiling.machine import read_number, read_text
 
 
 @dataclass(frozen=True)

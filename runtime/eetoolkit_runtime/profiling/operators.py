@@ -17,9 +17,9 @@ import onnxruntime as ort
 from eetoolkit_runtime.bundle import Bundle
 from eetoolkit_runtime.errors import RunError, failure
 from eetoolkit_runtime.inputs import Array
-from eetoolkit_runtime.profile import OperatorCost
+from eetoolkit_runtime.profiling.profile import OperatorCost
+from eetoolkit_runtime.profiling.walk import walk
 from eetoolkit_runtime.sessions import SessionSettings
-from eetoolkit_runtime.walk import walk
 
 TRACED_ROWS = 16
 _WARMUP_ROUNDS = 3
