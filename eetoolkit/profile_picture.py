@@ -138,7 +138,7 @@ def _draw_times(axes: Axes, found: Profile, all_: Sequence[Bar]) -> None:
         end_ms = max(end_ms, whole_ms)
     axes.set_xlim(0, 1.02 * max(end_ms, mean_ms))
     handles, labels = axes.get_legend_handles_labels()
-    order = sorted(range(len(labels)), key=lambda place: (labels[place] not in _BARS, place))
+    order = sorted(range(len(labels)), key=lambda place: (labels[place] not in _BARS, labels[place] != _BARS[0], place))
     axes.legend(
         [handles[place] for place in order], [labels[place] for place in order], loc="upper left",
         bbox_to_anchor=(0, 0), bbox_transform=_points_below(axes, 34), ncols=4, frameon=False, borderaxespad=0,

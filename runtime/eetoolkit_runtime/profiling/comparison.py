@@ -100,6 +100,8 @@ def _changes(a: Profile, b: Profile) -> Iterator[Change]:
         if name in a.exits and name in b.exits:
             yield from _differ(f"share of {name}", f"{a.exits[name].share:.1%}", f"{b.exits[name].share:.1%}")
     yield from _differ("inputs", a.rows, b.rows)
+    if a.accuracy is not None and b.accuracy is not None:
+        yield from _differ("accuracy", f"{a.accuracy:.1%}", f"{b.accuracy:.1%}")
 
 
 def _differ(what: str, a: object, b: object) -> Iterator[Change]:

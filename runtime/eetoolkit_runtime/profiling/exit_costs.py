@@ -65,12 +65,14 @@ class _Variant:
         self.taken_us.append((time.perf_counter_ns() - started) / 1e3)
 
 
-def exits_own(bundle: Bundle, row: Sequence[Array], settings: SessionSettings, seconds: float) -> dict[str, ExitsOwn]:
-    """Returns what each exit that this row meets adds to its segment; of an exit in several segments, the mean.
+def exits_own(
+    bundle: Bundle, rows: Sequence[Sequence[Array]], settings: SessionSettings, seconds: float
+) -> dict[str, ExitsOwn]:
+    """Returns what each exit that these rows meet adds to its segment; of an exit in several segments, the mean.
 
     Args:
         bundle: The bundle.
-        row: One row's inputs, in the plan's order.
+        rows: Each the inputs of one row, in the plan's order; of each segment the first that comes there counts.
         settings: How sessions are made.
         seconds: How long to measure, about, each exit its part.
     """
@@ -84,10 +86,11 @@ def exits_own(bundle: Bundle, row: Sequence[Array], settings: SessionSettings, s
 
     def run(name: str, feeds: dict[str, Array]) -> dict[str, Array]:
         session = sessions[name]
-        given.setdefault(name, {key: np.ascontiguousarray(array) for key, array in feeds.items()})
+        given.setdefault(name, {key: np.asarray(array, order="C") for key, array in feeds.items()})
         return dict(zip((value.name for value in session.get_outputs()), session.run(None, feeds), strict=True))
 
-    walk(plan, row, run)
+    for row in rows:
+        walk(plan, row, run)
     places = {name: feeds for name, feeds in given.items() if plan.segments[name].exit is not None}
     live = live_before(plan)
     found: dict[str, list[ExitsOwn]] = {}

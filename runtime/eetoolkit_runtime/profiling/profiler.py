@@ -30,6 +30,7 @@ from eetoolkit_runtime.runner import Runner
 from eetoolkit_runtime.sessions import Pool, SessionSettings, Spin
 
 _COMPARED_ROWS = 16  # with the whole network's outputs
+_WALKED_ROWS = 64  # to come to every exit
 _IDLE_S = 0.5
 _OWN_PART = 0.5  # of the seconds: for what exits add to their segments; as much again for tracing
 
@@ -101,7 +102,7 @@ def profile(  # noqa: PLR0913 - what a measurement depends on
         difference = None if one is None else _difference(runner, one, rows[:_COMPARED_ROWS])
         opened_bundle = runner.bundle
     tell("exits", 0, 0)
-    own = exits_own(opened_bundle, rows[0], settings, seconds * _OWN_PART)
+    own = exits_own(opened_bundle, rows[:_WALKED_ROWS], settings, seconds * _OWN_PART)
     exits = {
         name: msgspec.structs.replace(cost, decision=own[name].decision, passing=own[name].passing)
         if name in own
