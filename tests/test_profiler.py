@@ -125,6 +125,18 @@ def test_what_exits_add_to_the_mean_call_adds_up(bundle: ee.Bundle) -> None:
     assert (found.whole, found.merged) == (None, 1)
 
 
+def test_more_rows_than_are_timed_keep_the_shares_of_all(bundle: ee.Bundle) -> None:
+    x = np.zeros((40, 4), np.float32)
+    x[30:, 0] = 1  # a quarter, and all at the end, leaves at the first exit
+    found = profile(bundle, x, threads=1, seconds=0, max_rows=20)
+    assert (found.rows, found.timed) == (40, 8)
+    calls = {name: cost.call.runs for name, cost in found.exits.items() if cost.call is not None}
+    assert calls == {"exit0": 2 * found.rounds, "exit2": 6 * found.rounds}
+    assert found.exits["exit0"].share == 0.25
+    most = profile(bundle, x, threads=1, seconds=0.1, max_rows=4)
+    assert (most.timed, most.expected.runs) == (4, 4 * most.rounds)
+
+
 def whole_model(scale: float, *names: str) -> onnx.ModelProto:
     given = ", ".join(f"float[batch,4] {name}" for name in names)
     body = f"two = Constant<value = float {{{scale}}}>()  y = Mul({names[0]}, two)"

@@ -146,7 +146,7 @@ def _median_ms(bundle: Bundle, rows: Sequence[Row], settings: _Settings, seconds
             runner.run_all_exits(row)
         found: list[npt.NDArray[np.float64]] = []
         until = time.perf_counter() + seconds
-        while len(found) < _TURNS or time.perf_counter() < until:
+        while not found or time.perf_counter() < until:
             taken = np.empty(len(rows))
             for place, row in enumerate(rows):
                 started = time.perf_counter_ns()

@@ -24,8 +24,8 @@ from eetoolkit_runtime.profiling.wire import without_outputs
 from eetoolkit_runtime.sessions import SessionSettings, fast_run
 from eetoolkit_runtime.validate import successors
 
-_WARMUP = 20
-_ROUNDS = 100, 2000  # at least, at most
+_WARMUP = 5
+_ROUNDS = 20, 2000  # at least, at most
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ def merge_profiles(profiles: Sequence[Profile]) -> Profile:
         first,
         after=found[-1].after,
         rows=sum(rows),
+        timed=sum(profile.timed for profile in found),
         rounds=sum(profile.rounds for profile in found),
         warmup_rounds=sum(profile.warmup_rounds for profile in found),
         steady=all(profile.steady for profile in found),

@@ -165,8 +165,9 @@ class Profile(_Struct, frozen=True, kw_only=True):
         threads: Workers for each operator; None: one per physical core.
         spin: What idle workers did.
         pool: Whose workers they were.
-        rows: How many different inputs were run.
-        rounds: How often each.
+        rows: How many different inputs were run: shares, visits and accuracies are theirs.
+        timed: How many of them, in the same shares, were run again and again: latencies are theirs.
+        rounds: How often each of these.
         merged: Of how many profiles this is made; the mean of a merged latency is exact, its percentiles are
             interpolated between the quantiles of each.
         thresholds: Of each exit; None where it accepts everything or never fires.
@@ -195,6 +196,7 @@ class Profile(_Struct, frozen=True, kw_only=True):
     spin: str
     pool: str
     rows: int
+    timed: int
     rounds: int
     warmup_rounds: int
     steady: bool

@@ -24,13 +24,14 @@ from eetoolkit_runtime.profiling.latency import Latency, summarise
 from eetoolkit_runtime.profiling.machine import condition, peak_bytes, resident_bytes, this_machine
 from eetoolkit_runtime.profiling.operators import TRACED_ROWS, trace_operators
 from eetoolkit_runtime.profiling.profile import Energy, ExitCost, Memory, Profile, SegmentCost, WholeCost, digests
-from eetoolkit_runtime.profiling.rounds import Cooler, Found, Row, Tell, measure, rows_of, warm_up
+from eetoolkit_runtime.profiling.rounds import LEAST_ROUNDS, Cooler, Found, Row, Tell, measure, rows_of, warm_up
 from eetoolkit_runtime.profiling.whole import Whole, open_whole
 from eetoolkit_runtime.runner import Runner
 from eetoolkit_runtime.sessions import Pool, SessionSettings, Spin
 
 _COMPARED_ROWS = 16  # with the whole network's outputs
 _WALKED_ROWS = 64  # to come to every exit
+_TIMED_ROWS = 8  # at least, however slow the network
 _IDLE_S = 0.5
 _OWN_PART = 0.5  # of the seconds: for what exits add to their segments; as much again for tracing
 
@@ -65,7 +66,8 @@ def profile(  # noqa: PLR0913 - what a measurement depends on
         spin: See `threads`.
         pool: See `threads`.
         seconds: How long to measure after the warm-up, about.
-        max_rows: More rows than this are answered once, for shares and accuracies, and not timed again and again.
+        max_rows: How many rows are timed again and again, in the shares of all; fewer where a network is so slow that
+            five rounds over them would take longer than `seconds`. All are answered once, for shares and accuracies.
         whole: An ONNX file of the same network, which is run in turns with the bundle.
         operators: Whether to trace which operators cost most.
         cool_down_s: How long to pause at most, in all, after rounds that left the machine 10 degrees hotter than it
@@ -91,7 +93,7 @@ def profile(  # noqa: PLR0913 - what a measurement depends on
         opened = resident_bytes()
         answers = [runner.run(row) for row in rows]
         one = None if whole is None else open_whole(whole, plan, settings)
-        timed = rows[:max_rows]
+        timed = [rows[place] for place in _spread(answers, min(max_rows, _fitting(runner, rows, seconds)))]
         warmup, steady = warm_up(runner, one, timed, tell)
         cooler = Cooler(before, cool_down_s)
         found = measure(runner, one, timed, seconds, cooler, meter, tell)
@@ -129,6 +131,7 @@ def profile(  # noqa: PLR0913 - what a measurement depends on
         spin=spin,
         pool=pool,
         rows=len(rows),
+        timed=len(timed),
         rounds=found.rounds,
         warmup_rounds=warmup,
         steady=steady,
@@ -178,6 +181,24 @@ def _exits(
             accuracy_if_always=None if right is None else _always(runner, rows, right, name),
         )
     return exits
+
+
+def _fitting(runner: Runner, rows: Sequence[Row], seconds: float) -> int:
+    """Returns how many rows fit into the time, where each is run up to four times a round."""
+    tried = rows[:_TIMED_ROWS]
+    started = time.perf_counter()
+    for row in tried:
+        runner.run_all_exits(row)
+    row_s = (time.perf_counter() - started) / len(tried)
+    return max(_TIMED_ROWS, int(seconds / (4 * LEAST_ROUNDS * row_s)))
+
+
+def _spread(answers: Sequence[Answer], most: int) -> list[int]:
+    """Returns the places of at most so many answers, each exit's in its share and spread over all that it gave."""
+    by_exit = sorted(range(len(answers)), key=lambda place: answers[place].exit)
+    if len(by_exit) <= most:
+        return list(range(len(answers)))
+    return sorted(by_exit[int((place + 0.5) * len(by_exit) / most)] for place in range(most))
 
 
 def _whole_cost(

@@ -22,9 +22,9 @@ Row = tuple[Array, ...]
 Tell = Callable[[str, int, int], object]
 """Takes what goes on, how much of it is done, and of how much."""
 
+LEAST_ROUNDS = 5  # however long they take
 _WARMUP_ROUNDS = 3, 30  # at least, at most
 _STEADY = 0.05  # a round is steady that takes at most so much longer or shorter than the one before
-_ROUNDS = 5  # at least, however long they take
 _HOT_C, _COOL_C = 10.0, 5.0  # above the beginning's temperature: when to pause, and until when
 _LOOK_EVERY_S = 0.5
 
@@ -187,7 +187,7 @@ def measure(
             readings.append([])
 
     until = time.perf_counter() + seconds
-    while found.rounds < _ROUNDS or time.perf_counter() < until:
+    while found.rounds < LEAST_ROUNDS or time.perf_counter() < until:
         watched = [found.watched_path(runner, row) for row in rows]
         look("full path")
         for row, (segments, segments_ms) in zip(rows, watched, strict=True):
