@@ -143,7 +143,7 @@ class Memory(_Struct, frozen=True, kw_only=True):
     Attributes:
         before: Before the bundle was opened.
         opened: With all segments open.
-        peak: The most so far.
+        peak: The most so far, the whole network included if it was run beside the bundle.
     """
 
     before: int | None
