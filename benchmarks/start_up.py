@@ -27,10 +27,9 @@ SECTION = Section(
     "start_up",
     "Start-up: imports, opening, first answer",
     (
-        f"Medians over {PROCESSES} processes, one thread, files in the page cache. Import: what `from eetoolkit_runtime "
-        f"import Runner` adds to numpy and onnxruntime (target: at most {MAX_IMPORT_MS} ms). Optimised offline: every "
-        "segment as onnxruntime writes it after its portable optimisations, opened with optimisation off; the full path "
-        "after that, as a ratio."
+        f"Medians over {PROCESSES} processes, one thread, files in the page cache. Import: what `Runner` adds to numpy "
+        f"and onnxruntime (target: at most {MAX_IMPORT_MS} ms). Optimised offline: every segment as onnxruntime writes "
+        "it after its portable optimisations, opened with optimisation off; the full path after that, as a ratio."
     ),
     (
         ("network", lambda row: str(row["network"])),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
@@ -96,8 +97,16 @@ class SessionSettings(msgspec.Struct, frozen=True):
                 options.add_session_config_entry("session.force_spinning_stop", "1")
         return options
 
-    def open(self, path: str, what: str) -> ort.InferenceSession:
-        """Returns a session over the graph at `path`; `what` names it in errors.
+    def open(
+        self, model: str | bytes, what: str, *, folder: Path | None = None, options: ort.SessionOptions | None = None
+    ) -> ort.InferenceSession:
+        """Returns a session over a graph; `what` names it in errors.
+
+        Args:
+            model: Its path, or the graph itself.
+            what: Names it in errors.
+            folder: Where the weights of a graph that is given itself are.
+            options: Made by `options`, for who wants more.
 
         Raises:
             IntegrityError: onnxruntime cannot load it, or would run it on other providers than asked for.
@@ -106,10 +115,13 @@ class SessionSettings(msgspec.Struct, frozen=True):
         providers: list[Any] = [
             provider if isinstance(provider, str) else tuple(provider) for provider in self.providers
         ]
-        options = self.options()
+        options = options or self.options()
+        if folder is not None:
+            options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
         try:
-            session = ort.InferenceSession(path, options, providers=providers, enable_fallback=0)
+            session = ort.InferenceSession(model, options, providers=providers, enable_fallback=0)
         except Exception as error:
+            path = "it" if isinstance(model, bytes) else model
             raise IntegrityError(
                 f"{what}: onnxruntime {ort.__version__} cannot load {path}: {_first_line(error)}"
             ) from error
@@ -185,6 +197,16 @@ def fast_run(session: ort.InferenceSession, binding: ort.IOBinding) -> tuple[Cal
     if inner is None or argument is None:
         return session.run_with_iobinding, binding
     return inner, argument
+
+
+def shared_pool_threads() -> int | None:
+    """Returns how many threads this process's shared pool has, 0 for all; None where it has none."""
+    return _shared_pool_threads
+
+
+def brief_spin_is_known() -> bool:
+    """Whether this onnxruntime can let idle workers spin for a while and then sleep."""
+    return _VERSION >= _SPIN_DURATION_SINCE
 
 
 def _make_shared_pool(threads: int | None) -> None:
