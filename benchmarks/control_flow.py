@@ -20,11 +20,10 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 import torch
-from rich.console import Console
-from rich.table import Table
 
 from benchmarks.gated_networks import BLOCKS, OpenBlocks, SkipNet, convolutional_branch, linear_branch, repeated_block
-from benchmarks.measure import interleaved_ms, median, paired_ratio, store, summary
+from benchmarks.measure import interleaved_ms, median, paired_ratio, summary
+from benchmarks.section import Row, Section, publish
 from eetoolkit_exporters.capturing.capture import capture
 from eetoolkit_exporters.capturing.source import choose_exits, open_source
 from eetoolkit_exporters.emitting.graphs import whole_model
@@ -98,8 +97,32 @@ def _skipnet(count: int, target: float, open_target: float) -> Case:
     )
 
 
+def _target(row: Row, target: str, met: str) -> str:
+    return "-" if target not in row else f"{row[target]}{'' if row[met] else ' **missed**'}"
+
+
+SECTION = Section(
+    "control_flow",
+    "Gates and loops: the plan against the same control flow inside one session, and against none",
+    (
+        "One thread. One session is the network with its criterion as torch exports it: `If`, `Loop`, or every "
+        "block computed and blended; `without` is the network without gates and without what they skip."
+    ),
+    (
+        ("network", lambda row: str(row["network"])),
+        ("segments run", lambda row: str(row["segments_run"])),
+        ("plan, ms", lambda row: f"{row['plan_ms']:.3f}"),
+        ("plan / session", lambda row: f"{row['ratio']:.3f}"),
+        ("over processes", lambda row: f"{row['ratio_low']:.3f} to {row['ratio_high']:.3f}"),
+        ("target", lambda row: _target(row, "target", "met")),
+        ("plan / without", lambda row: f"{row['open_ratio']:.3f}" if "open_ratio" in row else "-"),
+        ("target of it", lambda row: _target(row, "open_target", "open_met")),
+    ),
+)
+
+
 def main() -> None:
-    """Measures every case, prints the table and stores it."""
+    """Measures every case."""
     rows = []
     for case in cases():
         found = [_child(case.name) for _ in range(PROCESSES)]
@@ -117,20 +140,7 @@ def main() -> None:
             row["open_ratio"] = median([f["open_ratio"] for f in found])
             row["open_target"], row["open_met"] = case.open_target, row["open_ratio"] <= case.open_target
         rows.append(row)
-    store("control_flow", rows)
-    table = Table(
-        title="The plan / the same control flow inside one session, and / the network without what is skipped"
-    )
-    for column in ("network", "segments run", "plan, ms", "ratio", "range", "target", "without", "target"):
-        table.add_column(column, justify="left" if column == "network" else "right")
-    for row in rows:
-        table.add_row(
-            row["network"], str(row["segments_run"]), f"{row['plan_ms']:.3f}", f"{row['ratio']:.3f}",
-            f"{row['ratio_low']:.3f} to {row['ratio_high']:.3f}", f"{row['target']}{'' if row['met'] else ' NO'}",
-            f"{row['open_ratio']:.3f}" if "open_ratio" in row else "-",
-            f"{row['open_target']}{'' if row['open_met'] else ' NO'}" if "open_ratio" in row else "-",
-        )  # fmt: skip
-    Console().print(table)
+    publish(SECTION, rows)
 
 
 def _child(name: str) -> dict[str, Any]:

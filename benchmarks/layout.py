@@ -10,11 +10,9 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from rich.console import Console
-from rich.table import Table
-
-from benchmarks.measure import interleaved_ms, median, paired_ratio, store
+from benchmarks.measure import interleaved_ms, median, paired_ratio
 from benchmarks.networks import cases
+from benchmarks.section import Section, publish
 from eetoolkit_exporters.export import export
 from eetoolkit_runtime.runner import Runner
 
@@ -22,8 +20,20 @@ PROCESSES = 5
 ROUNDS = 500
 
 
+SECTION = Section(
+    "layout",
+    "Convolutions kept in onnxruntime's blocked layout across a cut",
+    "The full path of the same network cut with `keep_blocked` and without it, one thread, interleaved.",
+    (
+        ("network", lambda row: str(row["network"])),
+        ("with / without", lambda row: f"{row['ratio']:.3f}"),
+        ("over processes", lambda row: f"{row['low']:.3f} to {row['high']:.3f}"),
+    ),
+)
+
+
 def main() -> None:
-    """Measures, prints the table and stores it."""
+    """Measures."""
     rows: list[dict[str, Any]] = []
     for case in cases():
         if "residual" not in case.name:
@@ -33,13 +43,7 @@ def main() -> None:
             float(json.loads(subprocess.run(command, check=True, capture_output=True).stdout)) for _ in range(PROCESSES)
         ]
         rows.append({"network": case.name, "ratio": median(ratios), "low": min(ratios), "high": max(ratios)})
-    store("layout", rows)
-    table = Table(title="Full path with convolutions kept blocked / without")
-    for column in ("network", "ratio", "over processes"):
-        table.add_column(column)
-    for row in rows:
-        table.add_row(row["network"], f"{row['ratio']:.3f}", f"{row['low']:.3f} to {row['high']:.3f}")
-    Console().print(table)
+    publish(SECTION, rows)
 
 
 def measure(name: str) -> float:

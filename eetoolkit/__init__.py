@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from eetoolkit_exporters.export import export
     from eetoolkit_runtime.answer import Answer
     from eetoolkit_runtime.bundle import Bundle, load
+    from eetoolkit_runtime.doctor.examine import examine
+    from eetoolkit_runtime.doctor.finding import Finding
     from eetoolkit_runtime.errors import (
         BundleError,
         DeadlineError,
@@ -32,8 +34,12 @@ if TYPE_CHECKING:
     )
     from eetoolkit_runtime.interrupt import Interrupt
     from eetoolkit_runtime.plan import Criterion
-    from eetoolkit_runtime.profile import Profile
-    from eetoolkit_runtime.profiler import profile, save_profile
+    from eetoolkit_runtime.profiling.comparison import Comparison, compare_profiles
+    from eetoolkit_runtime.profiling.merging import merge_profiles
+    from eetoolkit_runtime.profiling.profile import Profile
+    from eetoolkit_runtime.profiling.profiler import profile
+    from eetoolkit_runtime.profiling.profiles import read_profile, save_profile, write_profile
+    from eetoolkit_runtime.profiling.tracing import trace
     from eetoolkit_runtime.runner import Runner
     from eetoolkit_runtime.truncate import truncate
     from eetoolkit_runtime.verify import VerifyReport
@@ -43,40 +49,49 @@ _PLACES = {
     "Answer": "eetoolkit_runtime.answer",
     "Bundle": "eetoolkit_runtime.bundle",
     "BundleError": _ERRORS,
+    "Comparison": "eetoolkit_runtime.profiling.comparison",
     "Criterion": "eetoolkit_runtime.plan",
     "DeadlineError": _ERRORS,
     "EEToolkitError": _ERRORS,
     "ExportError": _ERRORS,
+    "Finding": "eetoolkit_runtime.doctor.finding",
     "InputError": _ERRORS,
     "IntegrityError": _ERRORS,
     "Interrupt": "eetoolkit_runtime.interrupt",
     "ManifestError": _ERRORS,
-    "Profile": "eetoolkit_runtime.profile",
+    "Profile": "eetoolkit_runtime.profiling.profile",
     "RunError": _ERRORS,
     "Runner": "eetoolkit_runtime.runner",
     "TuneError": _ERRORS,
     "TuningReport": "eetoolkit.tuning.report",
     "VerifyReport": "eetoolkit_runtime.verify",
     "attach_exits": "eetoolkit_exporters.capturing.attach",
+    "compare_profiles": "eetoolkit_runtime.profiling.comparison",
+    "examine": "eetoolkit_runtime.doctor.examine",
     "exit": "eetoolkit_exporters.capturing.marker",
     "export": "eetoolkit_exporters.export",
     "fit_exits": "eetoolkit_exporters.capturing.attach",
     "load": "eetoolkit_runtime.bundle",
-    "profile": "eetoolkit_runtime.profiler",
-    "save_profile": "eetoolkit_runtime.profiler",
+    "merge_profiles": "eetoolkit_runtime.profiling.merging",
+    "profile": "eetoolkit_runtime.profiling.profiler",
+    "read_profile": "eetoolkit_runtime.profiling.profiles",
+    "save_profile": "eetoolkit_runtime.profiling.profiles",
+    "trace": "eetoolkit_runtime.profiling.tracing",
     "truncate": "eetoolkit_runtime.truncate",
     "tune": "eetoolkit.tuning.tune",
     "undo_tuning": "eetoolkit.tuning.manifest",
     "verify": "eetoolkit.verification",
+    "write_profile": "eetoolkit_runtime.profiling.profiles",
 }
 _RENAMED = {"undo_tuning": "undo"}
 _HOST = {"torch", "onnx", "onnx_ir", "onnxscript"}
 
 __all__ = [
-    "Answer", "Bundle", "BundleError", "Criterion", "DeadlineError", "EEToolkitError", "ExportError", "InputError",
-    "IntegrityError", "Interrupt", "ManifestError", "Profile", "RunError", "Runner", "TuneError", "TuningReport",
-    "VerifyReport", "attach_exits", "exit", "export", "fit_exits", "load", "profile", "save_profile", "truncate",
-    "tune", "undo_tuning", "verify",
+    "Answer", "Bundle", "BundleError", "Comparison", "Criterion", "DeadlineError", "EEToolkitError", "ExportError",
+    "Finding", "InputError", "IntegrityError", "Interrupt", "ManifestError", "Profile", "RunError", "Runner",
+    "TuneError", "TuningReport", "VerifyReport", "attach_exits", "compare_profiles", "examine", "exit", "export",
+    "fit_exits", "load", "merge_profiles", "profile", "read_profile", "save_profile", "trace", "truncate", "tune",
+    "undo_tuning", "verify", "write_profile",
 ]  # fmt: skip
 
 

@@ -49,7 +49,7 @@ def imported(*arguments: str | Path, before: str = "") -> set[str]:
 
 def test_help_lists_every_verb_in_the_order_of_use() -> None:
     text = CliRunner().invoke(main, ["--help"]).stdout
-    verbs = ["demo", "export", "inspect", "verify", "run", "profile", "tune", "truncate", "pack", "zoo"]
+    verbs = ["demo", "export", "inspect", "verify", "run", "profile", "doctor", "tune", "truncate", "pack", "zoo"]
     assert [line.split()[0] for line in text.partition("Commands:\n")[2].splitlines()] == verbs
 
 

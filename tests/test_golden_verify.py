@@ -31,9 +31,9 @@ from plans import (
 from eetoolkit_runtime.bundle import load
 from eetoolkit_runtime.errors import InputError, IntegrityError
 from eetoolkit_runtime.golden import Sample, Visit, read_golden, write_golden
+from eetoolkit_runtime.integrity import digest
 from eetoolkit_runtime.plan import File
 from eetoolkit_runtime.runner import Runner
-from eetoolkit_runtime.store import digest
 from eetoolkit_runtime.verify import VerifyReport, difference, verify
 
 

@@ -6,15 +6,21 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from click.testing import CliRunner
+from onnx import parser
 from plans import chain, gated, row
 
 import eetoolkit as ee
 from eetoolkit.cli import main
-from eetoolkit_runtime.machine import condition, peak_bytes, resident_bytes, this_machine
-from eetoolkit_runtime.profile import decode, encode, summarise
-from eetoolkit_runtime.profiler import profile
+from eetoolkit_runtime.profiling import profiler
+from eetoolkit_runtime.profiling.energy import Meter
+from eetoolkit_runtime.profiling.latency import summarise
+from eetoolkit_runtime.profiling.machine import Condition, condition, peak_bytes, resident_bytes, this_machine
+from eetoolkit_runtime.profiling.profile import decode, encode
+from eetoolkit_runtime.profiling.profiler import profile
+from eetoolkit_runtime.profiling.rounds import Cooler
 
 
 @pytest.fixture
@@ -55,9 +61,8 @@ def test_every_segment_and_exit_is_measured_and_adds_up(bundle: ee.Bundle) -> No
         assert segment.load_ms > 0
     reached = [cost.latency.p50_ms for cost in found.exits.values() if cost.latency is not None]
     assert reached == sorted(reached)
-    assert found.full_path is not None
-    assert sum(s.latency.p50_ms for s in found.segments.values() if s.latency) < 2 * found.full_path.p50_ms
-    assert found.overhead_us > 0
+    assert found.full_path.runs == found.rounds * len(x)
+    assert np.isfinite(found.overhead_us)
 
 
 def test_accuracies_are_those_of_the_answers(bundle: ee.Bundle) -> None:
@@ -108,6 +113,122 @@ def test_saving_puts_the_latencies_into_the_manifest_and_refuses_another_bundles
     assert ee.load(other.path).manifest.profile == {}
 
 
+def test_what_exits_add_to_the_mean_call_adds_up(bundle: ee.Bundle) -> None:
+    found = profile(bundle, inputs(bundle), threads=1, seconds=0)
+    assert sum(cost.expected_ms for cost in found.exits.values()) == pytest.approx(found.expected.mean_ms)
+    answered = [cost.call.runs for cost in found.exits.values() if cost.call is not None]
+    assert sum(answered) == found.expected.runs == found.rounds * found.rows
+    assert found.thresholds == {"exit0": 0.5, "exit1": 0.5, "exit2": None}
+    assert [cost.exit for cost in found.segments.values()] == ["exit0", "exit1", "exit2"]
+    assert all(cost.decision is not None for cost in found.exits.values())
+    assert all(cost.operators is None for cost in found.segments.values())
+    assert (found.whole, found.merged) == (None, 1)
+
+
+def test_more_rows_than_are_timed_keep_the_shares_of_all(bundle: ee.Bundle) -> None:
+    x = np.zeros((40, 4), np.float32)
+    x[30:, 0] = 1  # a quarter, and all at the end, leaves at the first exit
+    found = profile(bundle, x, threads=1, seconds=0, max_rows=20)
+    assert (found.rows, found.timed) == (40, 8)
+    calls = {name: cost.call.runs for name, cost in found.exits.items() if cost.call is not None}
+    assert calls == {"exit0": 2 * found.rounds, "exit2": 6 * found.rounds}
+    assert found.exits["exit0"].share == 0.25
+    most = profile(bundle, x, threads=1, seconds=0.1, max_rows=4)
+    assert (most.timed, most.expected.runs) == (4, 4 * most.rounds)
+
+
+def whole_model(scale: float, *names: str) -> onnx.ModelProto:
+    given = ", ".join(f"float[batch,4] {name}" for name in names)
+    body = f"two = Constant<value = float {{{scale}}}>()  y = Mul({names[0]}, two)"
+    return parser.parse_model(f'<ir_version: 9, opset_import: ["" : 18]> g ({given}) => (float[batch,4] y) {{{body}}}')
+
+
+@pytest.mark.parametrize(("scale", "right"), [(8.0, True), (5.0, False)])
+def test_the_whole_network_runs_beside_the_bundle(bundle: ee.Bundle, tmp_path: Path, scale: float, right: bool) -> None:
+    onnx.save(whole_model(scale, "another_name"), tmp_path / "w.onnx")
+    found = profile(bundle, inputs(bundle), threads=1, seconds=0, whole=tmp_path / "w.onnx")
+    assert found.whole is not None
+    assert found.whole.file == "w.onnx"
+    assert found.whole.latency.runs == found.expected.runs
+    assert found.whole.ratio == pytest.approx(found.expected.mean_ms / found.whole.latency.mean_ms)
+    assert found.whole.difference is not None
+    assert (found.whole.difference < 1e-6) == right
+    assert decode(encode(found), "it") == found
+
+
+def test_a_whole_network_that_cannot_be_run_is_refused(bundle: ee.Bundle, tmp_path: Path) -> None:
+    with pytest.raises(ee.InputError, match=r"whole: .*none.onnx does not exist"):
+        profile(bundle, inputs(bundle), whole=tmp_path / "none.onnx")
+    onnx.save(whole_model(1, "a", "b"), tmp_path / "two.onnx")
+    with pytest.raises(ee.InputError, match=r"takes the inputs \['a', 'b'\], the bundle \['x'\]"):
+        profile(bundle, inputs(bundle), whole=tmp_path / "two.onnx")
+    (tmp_path / "broken.onnx").write_bytes(b"no model")
+    with pytest.raises(ee.IntegrityError, match=r"the whole network: onnxruntime .* cannot load .*broken.onnx"):
+        profile(bundle, inputs(bundle), whole=tmp_path / "broken.onnx")
+
+
+def test_operators_are_traced_apart(bundle: ee.Bundle) -> None:
+    found = profile(bundle, inputs(bundle), threads=1, seconds=0, operators=True)
+    for cost in found.segments.values():
+        assert cost.operators is not None
+        assert {operator.operator for operator in cost.operators} == {"Gather", "Mul"}
+        assert cost.traced_ms is not None
+        assert cost.traced_ms > 0
+    assert decode(encode(found), "it") == found
+
+
+class Kettle:
+    """A machine whose temperature goes as told, one degree a look."""
+
+    def __init__(self, *temperatures: float, throttling: bool | None = None) -> None:
+        self.temperatures = list(temperatures)
+        self.throttling = throttling
+        self.slept = 0.0
+
+    def look(self) -> Condition:
+        now = self.temperatures.pop(0) if len(self.temperatures) > 1 else self.temperatures[0]
+        return Condition(temperature_c=now, throttling=self.throttling)
+
+    def sleep(self, seconds: float) -> None:
+        self.slept += seconds
+
+
+@pytest.mark.parametrize(
+    ("temperatures", "throttling", "most_s", "paused_s"),
+    [
+        ((59,), None, 60, 0),  # not 10 degrees hotter
+        ((61, 58, 56, 54), None, 60, 1.0),  # until it is less than 5 degrees hotter
+        ((90,), None, 3, 3),  # no longer than allowed
+        ((90,), None, 0, 0),
+        ((50,), True, 2, 2),  # the clock is lowered
+    ],
+)
+def test_rounds_pause_where_the_machine_becomes_hot(
+    temperatures: tuple[float, ...], throttling: bool | None, most_s: float, paused_s: float
+) -> None:
+    kettle = Kettle(*temperatures, throttling=throttling)
+    cooler = Cooler(Condition(temperature_c=50, throttling=False), most_s, kettle.look, kettle.sleep)
+    assert cooler.cool_down(lambda _what, _done, _total: None) == (paused_s > 0)
+    assert cooler.paused_s == kettle.slept == paused_s
+    blind = Cooler(Condition(), most_s, Condition, kettle.sleep)
+    assert not blind.cool_down(lambda _what, _done, _total: None)
+
+
+def test_energy_is_that_of_the_machines_meter(
+    bundle: ee.Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sensor = tmp_path / "power1_input"
+    sensor.write_text("4000000")
+    monkeypatch.setattr(profiler, "find_meter", lambda: Meter("ina226", sensors=(sensor,)))
+    found = profile(bundle, inputs(bundle), threads=1, seconds=0)
+    assert found.energy is not None
+    assert found.energy.meter == "ina226"
+    assert found.energy.idle_w == pytest.approx(4)
+    # 4 watts are 4 millijoules a millisecond; the rounds hold more than the calls
+    assert found.energy.call_mj >= 0.99 * 4 * found.expected.mean_ms
+    assert found.energy.full_path_mj >= 0.99 * 4 * found.full_path.mean_ms
+
+
 @pytest.mark.parametrize(
     ("labels", "said"),
     [([0], "labels are int64[1], expected integers, one for each of 6 rows"), ([0.5] * 6, "labels are float64[6]")],
@@ -126,6 +247,7 @@ def test_the_command_prints_tables_or_json_and_saves(bundle: ee.Bundle, tmp_path
     for word in ("machine", "segment0", "exit0", "overhead"):
         assert word in shown.stdout
     assert set(ee.load(bundle.path).manifest.profile) == {"segment0", "segment1", "segment2"}
+    assert ee.read_profile(bundle.path).rows == 6
     machine = CliRunner().invoke(main, [*arguments, "--seconds", "0", "--json"])
     assert json.loads(machine.stdout)["rows"] == 6
     assert decode(machine.stdout.encode(), "stdout").bundle == bundle.manifest.name
@@ -149,7 +271,9 @@ def test_the_machines_state_is_read_from_the_kernels_files(tmp_path: Path) -> No
     found = condition(tmp_path)
     assert (found.governor, found.clock_mhz, found.limit_mhz) == ("ondemand", 600, 1800)
     assert found.temperature_c == pytest.approx(61.234)
-    assert found.throttled is True
+    assert (found.throttled, found.throttling) == (True, True)
+    (firmware / "get_throttled").write_text("50000\n")
+    assert (condition(tmp_path).throttled, condition(tmp_path).throttling) == (True, False)
     (firmware / "get_throttled").write_text("0\n")
     assert condition(tmp_path).throttled is False
     assert condition(tmp_path / "nothing") == type(found)()

@@ -121,7 +121,7 @@ def spoiled(draft: Draft, segment: str, folder: Path) -> Path:
     bundle = load(folder / "good")
     other = "not-onnx.onnx"
     (folder / "good" / other).write_bytes(b"not a graph")
-    from eetoolkit_runtime.store import digest
+    from eetoolkit_runtime.integrity import digest
 
     segments = dict(bundle.manifest.segments)
     segments[segment] = msgspec.structs.replace(segments[segment], model=other)

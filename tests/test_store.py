@@ -22,8 +22,9 @@ from plans import chain
 from eetoolkit_runtime import store
 from eetoolkit_runtime.bundle import load
 from eetoolkit_runtime.errors import BundleError
+from eetoolkit_runtime.integrity import digest
 from eetoolkit_runtime.plan import File, Manifest
-from eetoolkit_runtime.store import check_target, commit, digest, named_by_content, staging
+from eetoolkit_runtime.store import check_target, commit, named_by_content, staging
 
 
 def sources(tmp_path: Path) -> tuple[Path, Path]:

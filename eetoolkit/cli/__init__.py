@@ -15,11 +15,11 @@ from typing import IO, Any
 import click
 
 # From first look to device.
-_VERBS = ("demo", "export", "inspect", "verify", "run", "profile", "tune", "truncate", "pack", "zoo")
+_VERBS = ("demo", "export", "inspect", "verify", "run", "profile", "doctor", "tune", "truncate", "pack", "zoo")
 _INTERRUPTED = 130  # 128 + SIGINT, as shells count
-_EXTRAS: Mapping[str, str] = MappingProxyType(
+EXTRAS: Mapping[str, str] = MappingProxyType(
     dict.fromkeys(("torch", "onnx", "onnx_ir", "onnxscript", "safetensors"), "export")
-    | {"PIL": "images", "sklearn": "demo", "matplotlib": "demo", "scipy": "tune"}
+    | {"PIL": "images", "sklearn": "demo", "matplotlib": "report", "scipy": "tune"}
 )
 
 
@@ -59,7 +59,7 @@ def _explain(error: Exception) -> str | None:
     """Returns what a user can do something about; None for a mistake of ours, which keeps its traceback."""
     if isinstance(error, ModuleNotFoundError) and error.name is not None:
         package = error.name.partition(".")[0]
-        return f"this needs {package}: pip install 'eetoolkit[{_EXTRAS[package]}]'" if package in _EXTRAS else None
+        return f"this needs {package}: pip install 'eetoolkit[{EXTRAS[package]}]'" if package in EXTRAS else None
     if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
         return f"{error.filename}: {error.strerror}" if error.filename is not None else str(error)
     from eetoolkit_runtime.errors import EEToolkitError

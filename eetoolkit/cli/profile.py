@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,15 +12,18 @@ import click
 
 import eetoolkit as ee
 from eetoolkit.cli import terminal
-from eetoolkit.cli.options import json_option, picture_options, pool_option, threads_option
+from eetoolkit.cli.options import json_option, overwrite_option, picture_options, pool_option, threads_option
 
 if TYPE_CHECKING:
     from eetoolkit.images import ImageOptions
-    from eetoolkit_runtime.profile import Latency, Profile
+    from eetoolkit.profile_picture import Kind
+
+_FILE = click.Path(path_type=Path)
+_MEASURING = ("inputs", "labels", "whole", "trace")
 
 
 @click.command(short_help="Say what each segment and exit costs on this machine.")
-@click.argument("bundle")
+@click.argument("what", nargs=-1, required=True, metavar="BUNDLE | PROFILE...")
 @click.option(
     "--inputs", multiple=True, metavar="DATA", help="What to run, as `run` takes it; default: golden samples."
 )
@@ -36,50 +40,148 @@ if TYPE_CHECKING:
 @click.option(
     "--seconds", type=click.FloatRange(min=0), default=5.0, show_default=True, help="How long to measure, about."
 )
-@click.option("--save", is_flag=True, help="Write the segments' latencies into the bundle, for deadlines.")
+@click.option(
+    "--cool-down",
+    type=click.FloatRange(min=0),
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to pause at most, in all, where the machine becomes hot.",
+)
+@click.option("--whole", metavar="FILE", help="The same network as one ONNX file, to be run in turns with the bundle.")
+@click.option("--operators", is_flag=True, help="Say which operators cost most in each segment.")
+@click.option("--trace", metavar="FILE", type=_FILE, help="Write a timeline for chrome://tracing and Perfetto.")
+@click.option("-o", "--output", metavar="FILE", type=_FILE, help="Write the profile as JSON.")
+@click.option("--svg", metavar="FILE", type=_FILE, help="Draw the profile.")
+@click.option("--png", metavar="FILE", type=_FILE, help="Draw the profile.")
+@click.option("--save", is_flag=True, help="Save the profile in the bundle; deadlines go by it.")
+@click.option("--show", "task", flag_value="show", help="Show what was measured before and measure nothing.")
+@click.option("--merge", "task", flag_value="merge", help="Make one profile of several, of one bundle on one machine.")
+@click.option("--compare", "task", flag_value="compare", help="Show two profiles beside each other.")
+@overwrite_option
 @picture_options
 @json_option
+@click.pass_context
 def profile(  # noqa: PLR0913 - one for each option
+    ctx: click.Context,
     *,
-    bundle: str,
+    what: tuple[str, ...],
     inputs: tuple[str, ...],
     labels: str | None,
     threads: int | None,
     spin: Literal["always", "brief", "never"],
     pool: Literal["shared", "own"],
     seconds: float,
+    cool_down: float,
+    whole: str | None,
+    operators: bool,
+    trace: Path | None,
+    output: Path | None,
+    svg: Path | None,
+    png: Path | None,
     save: bool,
+    task: Literal["show", "merge", "compare"] | None,
+    overwrite: bool,
     as_json: bool,
     pictures: ImageOptions,
 ) -> None:
-    """Run BUNDLE and say what each segment and exit costs on this machine."""
+    """Run BUNDLE and say what each segment and exit costs on this machine.
+
+    With --show, --merge or --compare nothing is measured: each PROFILE is a file that --output wrote, or a bundle that
+    --save saved one in.
+    """
+    _check_usage(ctx, task, what, save=save)
+    kinds: tuple[tuple[Path | None, Kind], ...] = (svg, "svg"), (png, "png")
+    pictured = [(path, kind) for path, kind in kinds if path is not None]
+    _check_targets((output, trace, svg, png), pictured=bool(pictured), overwrite=overwrite)
+    if task == "compare":
+        _compare(what, as_json=as_json)
+        return
+    if task is not None:
+        found = ee.merge_profiles([ee.read_profile(one) for one in what])
+    else:
+        opened = _open(what[0], save=save)
+        arrays = _read_inputs(opened, inputs, pictures)
+        with terminal.progress() as tell:
+            found = ee.profile(
+                opened, arrays, None if labels is None else _read_labels(labels), threads=threads, spin=spin,
+                pool=pool, seconds=seconds, whole=whole, operators=operators, cool_down_s=cool_down, progress=tell,
+            )  # fmt: skip
+        if trace is not None:
+            ee.trace(opened, trace, arrays, threads=threads, spin=spin, pool=pool, overwrite=overwrite)
+        if save:
+            ee.save_profile(opened, found)
+    if output is not None:
+        ee.write_profile(found, output, overwrite=overwrite)
+    for path, kind in pictured:
+        from eetoolkit.profile_picture import draw
+
+        draw(found, path, kind, overwrite=overwrite)
+    if as_json:
+        terminal.print_json(found)
+    else:
+        from eetoolkit.cli.profile_tables import print_profile
+
+        print_profile(found)
+
+
+def _compare(what: Sequence[str], *, as_json: bool) -> None:
+    comparison = ee.compare_profiles(*map(ee.read_profile, what))
+    if as_json:
+        terminal.print_json(comparison)
+        return
+    from eetoolkit.cli.profile_tables import print_comparison
+
+    print_comparison(comparison)
+
+
+def _check_targets(targets: Iterable[Path | None], *, pictured: bool, overwrite: bool) -> None:
+    """Refuses what cannot be written before anything is measured, not after."""
+    from eetoolkit_runtime.profiling.profiles import check_file
+
+    for target in targets:
+        if target is not None:
+            check_file(target, overwrite=overwrite)
+    if pictured:
+        importlib.import_module("matplotlib")
+
+
+def _check_usage(ctx: click.Context, task: str | None, what: tuple[str, ...], *, save: bool) -> None:
+    expected = {None: "one BUNDLE", "show": "one PROFILE", "compare": "two PROFILEs", "merge": "two PROFILEs or more"}
+    fits = {None: len(what) == 1, "show": len(what) == 1, "compare": len(what) == 2, "merge": len(what) >= 2}
+    if not fits[task]:
+        flag = "" if task is None else f"--{task}: "
+        raise click.UsageError(f"{flag}got {len(what)} arguments, expected {expected[task]}")
+    if task is None:
+        return
+    given = [name for name in _MEASURING if ctx.params[name]]
+    given += ["save"] if save else []
+    given += ["operators"] if ctx.params["operators"] else []
+    if task == "compare":
+        given += [name for name in ("output", "svg", "png") if ctx.params[name] is not None]
+    if given:
+        raise click.UsageError(f"--{given[0]} does not go with --{task}")
+
+
+def _open(bundle: str, *, save: bool) -> ee.Bundle:
+    path = Path(bundle)
+    if save and path.is_file():
+        raise ee.BundleError(f"{bundle} is packed; --save needs the bundle's folder")
+    if path.suffix == ".json" and path.is_file():
+        raise ee.BundleError(f"{bundle} is not a bundle; --show shows a profile")
+    return ee.load(bundle)
+
+
+def _read_inputs(bundle: ee.Bundle, inputs: tuple[str, ...], pictures: ImageOptions) -> Any:
+    if not inputs:
+        return None
     import numpy as np
 
     from eetoolkit.inputfiles import find_files, read_files
 
-    if save and Path(bundle).is_file():
-        raise ee.BundleError(f"{bundle} is packed; --save needs the bundle's folder")
-    opened = ee.load(bundle)
-    plan = opened.manifest
-    arrays = None
-    if inputs:
-        rows = [row for file in read_files(plan, find_files(inputs), pictures, sys.stdin.buffer) for row in file.rows]
-        arrays = tuple(np.concatenate(parts) for parts in zip(*rows, strict=True))
-    with terminal.progress() as tell:
-        found = ee.profile(
-            opened, arrays, None if labels is None else _read_labels(labels), threads=threads, spin=spin, pool=pool,
-            seconds=seconds, progress=tell,
-        )  # fmt: skip
-    if save:
-        ee.save_profile(opened, found)
-    if as_json:
-        terminal.print_json(found)
-        return
-    terminal.print_pairs(_header(found))
-    click.echo()
-    _print_segments(found)
-    click.echo()
-    _print_exits(found)
+    files = read_files(bundle.manifest, find_files(inputs), pictures, sys.stdin.buffer)
+    rows = [row for file in files for row in file.rows]
+    return tuple(np.concatenate(parts) for parts in zip(*rows, strict=True))
 
 
 def _read_labels(path: str) -> Any:
@@ -89,74 +191,3 @@ def _read_labels(path: str) -> Any:
         return np.load(path, allow_pickle=False)
     except ValueError as error:
         raise ee.InputError(f"{path} is not a .npy file of labels: {error}") from error
-
-
-def _header(found: Profile) -> Iterator[tuple[str, str]]:
-    from eetoolkit.summary import spell_size
-
-    yield "machine", f"{found.machine.processor}, {found.machine.cores} cores, {found.machine.system}"
-    clock = [f"{found.before.clock_mhz:,.0f} MHz"] if found.before.clock_mhz is not None else []
-    clock += [f"governor {found.before.governor}"] if found.before.governor else []
-    if found.after.temperature_c is not None and found.before.temperature_c is not None:
-        clock.append(f"{found.before.temperature_c:.0f} to {found.after.temperature_c:.0f} degrees Celsius")
-    if clock:
-        yield "clock", ", ".join(clock)
-    if found.after.throttled:
-        yield "throttled", "yes: heat or a weak power supply has lowered the clock"
-    threads = "one per core" if found.threads is None else str(found.threads)
-    yield "settings", f"threads {threads}, spin {found.spin}, pool {found.pool}"
-    yield "runtime", f"onnxruntime {found.machine.onnxruntime}, numpy {found.machine.numpy}"
-    steady = "" if found.steady else ", never steady"
-    yield "measured", f"{found.rows} inputs, {found.rounds} rounds after {found.warmup_rounds} of warm-up{steady}"
-    yield "a call", f"mean {_ms(found.expected.mean_ms)}, {_spread(found.expected)}"
-    if found.full_path is not None:
-        yield "full path", f"mean {_ms(found.full_path.mean_ms)}, {_spread(found.full_path)}"
-    yield "overhead", f"{found.overhead_us:.1f} us a segment"
-    if found.accuracy is not None:
-        yield "accuracy", f"{found.accuracy:.1%}"
-    if found.memory.opened is not None and found.memory.before is not None:
-        yield "memory", f"{spell_size(max(0, found.memory.opened - found.memory.before))} more with all segments open"
-
-
-def _print_segments(found: Profile) -> None:
-    names = ("parameters", "multiply-adds", "bytes", "load", "p50", "p90", "p99", "outliers", "visits")
-    table = terminal.new_table("segment", *names, right=names)
-    for name, cost in found.segments.items():
-        latency = cost.latency
-        adds = "-" if cost.multiply_adds is None else f"{cost.multiply_adds:,}"
-        table.add_row(
-            name, f"{cost.parameters:,}", adds, f"{cost.size_bytes:,}", _ms(cost.load_ms),
-            *(_percentiles(latency)), "-" if latency is None else f"{latency.outliers} of {latency.runs}",
-            f"{cost.visits:.2f}",
-        )  # fmt: skip
-    terminal.print_table(table)
-
-
-def _print_exits(found: Profile) -> None:
-    names = ("share", "of these right", "right if always here", "p50", "p90", "p99")
-    table = terminal.new_table("exit", *names, right=names)
-    for name, cost in found.exits.items():
-        table.add_row(
-            name, f"{cost.share:.1%}", _percent(cost.accuracy), _percent(cost.accuracy_if_always),
-            *_percentiles(cost.latency),
-        )  # fmt: skip
-    terminal.print_table(table)
-
-
-def _percentiles(latency: Latency | None) -> tuple[str, str, str]:
-    if latency is None:
-        return "-", "-", "-"
-    return _ms(latency.p50_ms), _ms(latency.p90_ms), _ms(latency.p99_ms)
-
-
-def _spread(latency: Latency) -> str:
-    p50, p90, p99 = _percentiles(latency)
-    return f"p50 {p50}, p90 {p90}, p99 {p99}"
-
-
-def _ms(value: float) -> str:
-    return f"{value:.3g} ms" if value >= 1 else f"{value:.3f} ms"
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1%}"

@@ -13,8 +13,8 @@ from eetoolkit import zoo
 from eetoolkit.demo.report import DemoReport, summarize
 from eetoolkit.demo.timing import Runs, Tell, interleave
 from eetoolkit_runtime.errors import BundleError, EEToolkitError
-from eetoolkit_runtime.plan import decode
-from eetoolkit_runtime.store import MANIFEST, check_target
+from eetoolkit_runtime.plan import MANIFEST, decode
+from eetoolkit_runtime.store import check_target
 from eetoolkit_runtime.verify import difference
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from eetoolkit_runtime.bundle import Bundle
 from eetoolkit_runtime.errors import InputError, TuneError
 from eetoolkit_runtime.inputs import Inputs, prepare, split_rows
 from eetoolkit_runtime.plan import Manifest
-from eetoolkit_runtime.profiler import digests
+from eetoolkit_runtime.profiling.profile import digests
 from eetoolkit_runtime.runner import Runner
 
 Progress = Callable[[str, int, int], object]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -10,8 +11,7 @@ import numpy as np
 from eetoolkit.tuning.record import Array, Record
 from eetoolkit_runtime.errors import TuneError
 from eetoolkit_runtime.plan import Manifest
-from eetoolkit_runtime.profile import Profile
-from eetoolkit_runtime.profiler import digests
+from eetoolkit_runtime.profiling.profile import Profile, digests
 
 Unit = Literal["ms", "multiply-adds", "segments"]
 
@@ -23,6 +23,7 @@ class Costs:
     Attributes:
         of: By segment, float64 (S,), in the record's order; NaN where it is not known.
         each: What every segment's run costs beside that.
+        heads: By exit, what its head and its criterion cost a row that goes on; without those that are not known.
         unit: Of both.
         source: Where they come from, for people.
     """
@@ -31,6 +32,7 @@ class Costs:
     each: float
     unit: Unit
     source: str
+    heads: Mapping[str, float] = field(default_factory=dict)
 
     def of_visits(self, record: Record) -> Array:
         """Returns what a run that ends at each visit costs, (N, V).
@@ -53,6 +55,8 @@ class Costs:
 
 def choose_costs(plan: Manifest, record: Record, profile: Profile | None, *, force: bool = False) -> Costs:
     """Returns the costs by a profile, else by the latencies in the manifest, else by multiply-adds.
+
+    What each costs is the mean, since an expected latency is one; the manifest holds p90 alone.
 
     Where a segment's multiply-adds are not known, every run of a segment costs 1.
 
@@ -90,4 +94,6 @@ def _of_profile(profile: Profile, names: tuple[str, ...]) -> Costs:
     beside = profile.expected.mean_ms - sum(found[name] * times for name, times in visits.items())
     each = max(0.0, beside / sum(visits.values())) if sum(visits.values()) else 0.0
     where = f"{profile.machine.processor}, {profile.measured}"
-    return Costs(np.array([found.get(name, np.nan) for name in names]), each, "ms", f"a profile of {where}")
+    known = {name: cost.passing.added_us for name, cost in profile.exits.items() if cost.passing is not None}
+    heads = {name: max(0.0, added_us) / 1e3 for name, added_us in known.items()}
+    return Costs(np.array([found.get(name, np.nan) for name in names]), each, "ms", f"a profile of {where}", heads)

@@ -13,7 +13,7 @@ from eetoolkit_runtime.bundle import Bundle, load
 from eetoolkit_runtime.errors import TuneError
 from eetoolkit_runtime.golden import Sample, Visit, read_golden, write_golden
 from eetoolkit_runtime.plan import Constant, ExitBefore, Golden, Manifest, Tuning
-from eetoolkit_runtime.profiler import digests
+from eetoolkit_runtime.profiling.profile import digests
 from eetoolkit_runtime.runner import Runner
 from eetoolkit_runtime.store import commit, named_by_content, staging
 from eetoolkit_runtime.validate import validate

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from eetoolkit_runtime.errors import TuneError
 from eetoolkit_runtime.plan import Manifest
-from eetoolkit_runtime.profiler import digests
+from eetoolkit_runtime.profiling.profile import digests
 
 Array = npt.NDArray[Any]
 Values = Mapping[str, tuple[float, ...]]

@@ -29,7 +29,8 @@ from eetoolkit.tuning.wish import choose_wish
 from eetoolkit_runtime.bundle import Bundle, load
 from eetoolkit_runtime.errors import TuneError
 from eetoolkit_runtime.plan import Manifest
-from eetoolkit_runtime.profile import Profile, decode
+from eetoolkit_runtime.profiling.profile import Profile, decode
+from eetoolkit_runtime.profiling.profiles import saved_profile
 
 
 def tune(  # noqa: PLR0913 - what a choice depends on
@@ -74,7 +75,8 @@ def tune(  # noqa: PLR0913 - what a choice depends on
             the expected loss, without delta). All three are reported.
         metric: Instead of accuracy: from the answers' outputs by name (N, ...) and the labels to a number, higher is
             better, or to one number for each row, which is much faster to search.
-        profile: What segments cost, a `Profile` or its file; None: the manifest's latencies, else multiply-adds.
+        profile: What segments cost, a `Profile` or its file; None: the one that is saved in the bundle, else
+            multiply-adds.
         force: Takes a profile of another bundle.
         calibrate: Whether to fit a temperature for each exit first; None: where that is possible.
         record: A `Record`, or its file: with `inputs` where to save it, and where to go on after an interrupt.
@@ -96,7 +98,7 @@ def tune(  # noqa: PLR0913 - what a choice depends on
         raise TuneError(f"risk {risk} and delta {delta} must lie between 0 and 1, method in {', '.join(METHODS)}")
     opened = load(bundle)
     plan = opened.manifest
-    taken = _read_profile(profile)
+    taken = _read_profile(profile) or saved_profile(opened)
     tell = progress or (lambda _what, _done, _total: None)
     found = gather(
         opened, inputs, labels, record, classes=metric is None, calibrate=calibrate, guarantee=risk is not None,
@@ -126,7 +128,8 @@ def tune(  # noqa: PLR0913 - what a choice depends on
     rivals = [*baselines(tuned, plan, np.array(may_fire(plan)), goal)]
     rivals += [("greedy coordinate descent", objective.choices.spell(Search(objective).greedy(goal)))]
     rivals += [(f"guaranteed by {name}", each.thresholds) for name, each in promised.items()]
-    verdicts = judge_exits(test, limits, objective.exits, [costs.each] * len(objective.exits))
+    overheads = [costs.each + costs.heads.get(found.record.exits[e], 0.0) for e in objective.exits]
+    verdicts = judge_exits(test, limits, objective.exits, overheads)
     return TuningReport(
         bundle=plan.name,
         path=str(opened.path),

@@ -10,9 +10,9 @@ import zlib
 from pathlib import Path
 
 from eetoolkit_runtime.errors import BundleError, IntegrityError
-from eetoolkit_runtime.integrity import check_full, check_quick
-from eetoolkit_runtime.plan import Manifest, decode
-from eetoolkit_runtime.store import MANIFEST, commit, digest, staging
+from eetoolkit_runtime.integrity import check_full, check_quick, digest
+from eetoolkit_runtime.plan import MANIFEST, Manifest, decode
+from eetoolkit_runtime.store import commit, staging
 from eetoolkit_runtime.validate import validate
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the oldest time a zip can hold: the same bundle gives the same bytes

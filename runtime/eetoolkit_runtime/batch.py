@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -17,31 +17,17 @@ from eetoolkit_runtime.answer import Answer, rank, stand_in
 from eetoolkit_runtime.errors import EEToolkitError, RunError, failure, no_such_case, too_many_visits
 from eetoolkit_runtime.inputs import BATCH, Array, row_inputs
 from eetoolkit_runtime.plan import Dim, Exit, Manifest, Segment, Source, Stop
+from eetoolkit_runtime.rule import Rule
 from eetoolkit_runtime.workspace import Layout, decider, targets
 
 ROWS_AT_ONCE = 64
 """How many rows start together: more gain next to nothing, and hold memory."""
 
-Rows = npt.NDArray[np.intp]
-
-
-@dataclass(frozen=True)
-class Rule:
-    """When a row answers.
-
-    Attributes:
-        limits: What each exit's confidence must reach, in the order of `Layout.exits`; NaN: it does not fire.
-        exit_at: The exit that always answers instead.
-        most_confident: Whether the most confident exit answers where none fired, else the last.
-    """
-
-    limits: list[float]
-    exit_at: str | None = None
-    most_confident: bool = False
+Places = npt.NDArray[np.intp]
 
 
 def rows_go_together(plan: Manifest) -> bool:
-    """Whether `run_rows` may take the plan.
+    """Whether `Rows` may take the plan.
 
     Every tensor that a graph passes on must have exactly one dimension `batch` and no other that hangs on the rows. One
     without it may depend on how many rows there were (the target of a Reshape) or on what all of them held (what
@@ -81,51 +67,67 @@ def _axis(shape: tuple[Dim, ...]) -> int | None:
     return hang[0] if len(hang) == 1 and shape[hang[0]] == BATCH else _UNCLEAR
 
 
-def run_rows(layout: Layout, arrays: tuple[Array, ...], rule: Rule) -> list[Answer]:
-    """Returns the answer of each row of `arrays`, in order, as runs of one row would give them.
+class Rows:
+    """What all batches of a runner share: its plan, and what is worked out of it once."""
 
-    Raises:
-        RunError: onnxruntime failed, a switch has no such case, or a loop exceeds its bound, for any of the rows.
-    """
-    specs = layout.plan.inputs
-    many = row_inputs(layout.plan)
-    count = next(len(array) for array, one_each in zip(arrays, many, strict=True) if one_each)
-    answers: list[Answer] = []
-    for start in range(0, count, ROWS_AT_ONCE):
-        part = {
-            spec.name: np.asarray(array[start : start + ROWS_AT_ONCE] if one_each else array, order="C")
-            for spec, array, one_each in zip(specs, arrays, many, strict=True)
+    def __init__(self, layout: Layout) -> None:
+        plan = layout.plan
+        self.layout = layout
+        self.axes = _axes(plan)
+        self.one_each = row_inputs(plan)
+        self.order = {name: number for number, name in enumerate(plan.segments)}
+        self.exits = plan.exits
+        self.outputs = {
+            name: list({source.output for source in segment.writes.values() if source.output is not None})
+            for name, segment in plan.segments.items()
         }
-        answers += _Batch(layout, rule, min(ROWS_AT_ONCE, count - start)).run(part)
-    return answers
+
+    def count(self, arrays: tuple[Array, ...]) -> int:
+        """Returns how many rows the inputs hold."""
+        return next(len(array) for array, each in zip(arrays, self.one_each, strict=True) if each)
+
+    def run(self, arrays: tuple[Array, ...], rule: Rule) -> list[Answer]:
+        """Returns the answer of each row of `arrays`, in order, as runs of one row would give them.
+
+        Raises:
+            RunError: onnxruntime failed, a switch has no such case, or a loop exceeds its bound, for any of the rows.
+        """
+        specs, count = self.layout.plan.inputs, self.count(arrays)
+        answers: list[Answer] = []
+        for start in range(0, count, ROWS_AT_ONCE):
+            part = {
+                spec.name: np.asarray(array[start : start + ROWS_AT_ONCE] if each else array, order="C")
+                for spec, array, each in zip(specs, arrays, self.one_each, strict=True)
+            }
+            answers += _Batch(self, rule, min(ROWS_AT_ONCE, count - start)).run(part)
+        return answers
 
 
-@dataclass(frozen=True)
-class _Group:
-    rows: Rows
+class _Group(msgspec.Struct, frozen=True):
+    rows: Places
     tensors: dict[str, Array]
 
 
 class _Batch:
     """What became of every row so far, and the groups that wait, by segment."""
 
-    def __init__(self, layout: Layout, rule: Rule, count: int) -> None:
-        self._layout = layout
+    def __init__(self, shared: Rows, rule: Rule, count: int) -> None:
+        self._shared = shared
+        self._layout = shared.layout
         self._rule = rule
-        self._axes = _axes(layout.plan)
+        self._axes = shared.axes
         self._waiting: dict[str, list[_Group]] = {}
         self._answers: list[Answer | None] = [None] * count
         self._best: list[Answer | None] = [None] * count
         self._paths: list[tuple[str, ...]] = [()] * count
         self._gates: list[tuple[tuple[str, int], ...]] = [()] * count
-        self._visits = [Counter[str]() for _ in range(count)]
+        self._visits: Counter[tuple[int, str]] = Counter()
 
     def run(self, inputs: dict[str, Array]) -> list[Answer]:
         """Runs all rows to their answers."""
-        order = {name: number for number, name in enumerate(self._layout.plan.segments)}
         self._enter(self._layout.plan.start, _Group(np.arange(len(self._answers)), inputs))
         while self._waiting:
-            name = min(self._waiting, key=order.__getitem__)
+            name = min(self._waiting, key=self._shared.order.__getitem__)
             for group in self._met(self._waiting.pop(name)):
                 self._visit(name, group)
         return [answer for answer in self._answers if answer is not None]
@@ -135,14 +137,16 @@ class _Batch:
         limit = self._layout.plan.segments[name].max_visits
         if limit is not None:
             for row in group.rows.tolist():
-                self._visits[row][name] += 1
-                if self._visits[row][name] > limit:
+                self._visits[row, name] += 1
+                if self._visits[row, name] > limit:
                     raise too_many_visits(name, limit)
         live = {slot: group.tensors[slot] for slot in self._layout.live[name]}
         self._waiting.setdefault(name, []).append(_Group(group.rows, live))
 
     def _met(self, groups: list[_Group]) -> list[_Group]:
         """Returns the groups with those as one that differ in nothing but their rows."""
+        if len(groups) == 1:
+            return groups
         met: dict[tuple[object, ...], list[_Group]] = {}
         for group in groups:
             key = [
@@ -160,18 +164,15 @@ class _Batch:
             tensors[slot] = array if axis is None else np.concatenate(parts, axis)
         return _Group(np.concatenate([group.rows for group in groups]), tensors)
 
-    def _take(self, group: _Group, places: Rows) -> _Group:
+    def _take(self, group: _Group, places: Places) -> _Group:
         """Returns the rows of a group at `places`."""
         if len(places) == len(group.rows):
             return group
-        tensors = {slot: self._pick(slot, array, places) for slot, array in group.tensors.items()}
+        tensors = {
+            slot: array if (axis := self._axes[slot]) is None else array.take(places, axis)
+            for slot, array in group.tensors.items()
+        }
         return _Group(group.rows[places], tensors)
-
-    def _pick(self, slot: str, array: Array, places: Rows, *, copy: bool = False) -> Array:
-        axis = self._axes[slot]
-        if axis is None:
-            return array.copy() if copy else array
-        return np.take(array, places, axis)
 
     def _visit(self, name: str, group: _Group) -> None:
         """Runs one segment for a group, answers the rows that leave, and sends the others on."""
@@ -199,7 +200,7 @@ class _Batch:
         if segment.model is None:
             return {}
         constants = self._layout.constants
-        names = list({source.output for source in segment.writes.values() if source.output is not None})
+        names = self._shared.outputs[name]
         feeds = {
             graph_input: constants[source].array if source in constants else group.tensors[source]
             for graph_input, source in segment.reads.items()
@@ -245,8 +246,11 @@ class _Batch:
 
     def _answer(self, exit_: Exit, group: _Group, place: int, confidence: float, *, ends: bool) -> Answer:
         row = group.rows[place]
-        only = np.array([place])
-        outputs = {name: self._pick(slot, group.tensors[slot], only, copy=True) for name, slot in exit_.outputs.items()}
+        outputs = {}
+        for name, slot in exit_.outputs.items():
+            array, axis = group.tensors[slot], self._axes[slot]
+            only = ... if axis is None else (*(slice(None),) * axis, slice(place, place + 1))
+            outputs[name] = array[only].copy()
         return Answer(
             outputs, exit_.name, confidence, self._paths[row], self._layout.models, self._gates[row],
             "end" if ends else "exit",

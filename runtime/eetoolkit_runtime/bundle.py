@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from eetoolkit_runtime.archive import pack, unpack
+import msgspec
+
 from eetoolkit_runtime.errors import BundleError
 from eetoolkit_runtime.integrity import check_full, check_quick
-from eetoolkit_runtime.plan import Exit, Manifest, decode
-from eetoolkit_runtime.store import MANIFEST
+from eetoolkit_runtime.plan import MANIFEST, Exit, Manifest, decode
 from eetoolkit_runtime.validate import validate
 
 Check = Literal["quick", "full"]
 
 
-@dataclass(frozen=True)
-class Bundle:
+class Bundle(msgspec.Struct, frozen=True):
     """A bundle that was opened: `path` is its folder, `manifest` its validated plan."""
 
     path: Path
@@ -36,6 +34,8 @@ class Bundle:
 
     def pack(self, target: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
         """Writes the bundle as one .zip to `target`, every hash checked, and returns its path."""
+        from eetoolkit_runtime.archive import pack  # zips are no concern of what runs a folder
+
         return pack(self.path, self.manifest, Path(target), overwrite=overwrite)
 
     def __str__(self) -> str:
@@ -67,6 +67,8 @@ def load(
         raise BundleError(f"check is {check!r}, expected 'quick' or 'full'")
     path = Path(bundle)
     if path.is_file():
+        from eetoolkit_runtime.archive import unpack
+
         path = unpack(path, None if cache is None else Path(cache))
     try:
         text = (path / MANIFEST).read_bytes()

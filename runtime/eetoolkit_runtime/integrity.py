@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 from eetoolkit_runtime.errors import IntegrityError
-from eetoolkit_runtime.plan import Manifest
-from eetoolkit_runtime.store import digest
+from eetoolkit_runtime.plan import File, Manifest
+
+_CHUNK_BYTES = 1 << 20
+
+
+def digest(path: Path) -> File:
+    """Returns SHA-256 and size in bytes of the file at `path`, read in pieces."""
+    sha, size = hashlib.sha256(), 0
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            sha.update(chunk)
+            size += len(chunk)
+    return File(sha256=sha.hexdigest(), size=size)
 
 
 def check_quick(folder: Path, manifest: Manifest) -> None:

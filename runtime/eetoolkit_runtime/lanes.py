@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from eetoolkit_runtime.deadline import Watch
@@ -14,21 +14,23 @@ class Lane:
     """The workspaces of one shape of the inputs; each concurrent call takes its own.
 
     A workspace is given back only by a call that left no segment unfinished: after an error its tensors may be in any
-    state.
+    state. `kept` are the segments that stay open when a call ends; None: all.
     """
 
-    __slots__ = ("_layout", "_shapes", "fastest_ms", "free")
+    __slots__ = ("_free", "_kept", "_layout", "_shapes", "fastest_ms", "give_back")
 
-    def __init__(self, layout: Layout, shapes: tuple[tuple[int, ...], ...]) -> None:
+    def __init__(self, layout: Layout, shapes: tuple[tuple[int, ...], ...], kept: frozenset[str] | None = None) -> None:
         self._layout = layout
         self._shapes = shapes
-        self.free: deque[Workspace] = deque()
+        self._kept = kept
+        self._free: deque[Workspace] = deque()
         self.fastest_ms: dict[str, float] = {}
+        self.give_back: Callable[[Workspace], None] = self._free.append if kept is None else self._unload
 
     def take(self) -> Workspace:
         """Returns a workspace that no other call has."""
         try:
-            return self.free.pop()
+            return self._free.pop()
         except IndexError:
             return Workspace(self._layout, self._shapes)
 
@@ -46,11 +48,16 @@ class Lane:
         try:
             yield workspace
         except GeneratorExit:  # a caller of `refine` has had enough, between two segments
-            self._give_back(workspace)
+            workspace.watch = None
+            self.give_back(workspace)
             raise
-        if watch is None or not watch.broken:
-            self._give_back(workspace)
-
-    def _give_back(self, workspace: Workspace) -> None:
         workspace.watch = None
-        self.free.append(workspace)
+        if watch is None or not watch.broken:
+            self.give_back(workspace)
+
+    def _unload(self, workspace: Workspace) -> None:
+        """Takes a workspace back without what it holds of segments that are not kept, and closes these."""
+        kept = self._kept or frozenset()
+        workspace.forget(kept)
+        self._free.append(workspace)
+        self._layout.sessions.keep(kept)

@@ -16,6 +16,7 @@ from eetoolkit_runtime.errors import ManifestError
 
 FORMAT: Literal["eetoolkit-bundle"] = "eetoolkit-bundle"
 VERSION = 1
+MANIFEST = "manifest.json"
 
 Dim = Annotated[int, msgspec.Meta(ge=0)] | str | None
 """A number; a name or expression of input symbols, fixed within a call; or None: it depends on the data."""

@@ -2,37 +2,34 @@
 
 from __future__ import annotations
 
-import math
 import os
 import threading
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import closing
-from functools import partial
-from numbers import Real
+from collections.abc import Callable, Generator, Iterable, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self
 
 import msgspec
 import numpy as np
 
-from eetoolkit_runtime.answer import Answer, rank, stand_in
-from eetoolkit_runtime.batch import Rule, rows_go_together, run_rows
+from eetoolkit_runtime.answer import Answer
+from eetoolkit_runtime.batch import ROWS_AT_ONCE, Rows, rows_go_together
 from eetoolkit_runtime.bundle import Bundle, Check
 from eetoolkit_runtime.bundle import load as load_bundle
 from eetoolkit_runtime.deadline import Watch
 from eetoolkit_runtime.errors import BundleError, InputError, RunError
-from eetoolkit_runtime.golden import read_golden
 from eetoolkit_runtime.inputs import Array, Inputs, prepare, split_rows
 from eetoolkit_runtime.interrupt import Interrupt, apart
 from eetoolkit_runtime.lanes import Lane
-from eetoolkit_runtime.plan import Exit, Fallback
+from eetoolkit_runtime.observed import answer_by, better_and_better
+from eetoolkit_runtime.plan import Fallback, Manifest
+from eetoolkit_runtime.rule import Rule, Thresholds, known_exit, limits_of
 from eetoolkit_runtime.sessions import Pool, Provider, Sessions, SessionSettings, Spin
+from eetoolkit_runtime.stream import gather
 from eetoolkit_runtime.visits import visit_exits
 from eetoolkit_runtime.workspace import Layout
 
 Load = Literal["lazy", "background", "eager"]
-Thresholds = Mapping[str, float | None]
 
 _SHAPES_KEPT = 16  # input shapes whose buffers are kept; the one met longest ago goes first
 
@@ -51,13 +48,18 @@ class Runner:
         check: How the bundle's files are checked when `bundle` is a path: `quick` or `full`.
         providers: onnxruntime's execution providers, passed on and never silently replaced; None: CPU.
         fallback: Which exit answers when none fired: `last` or `most_confident` (SDN); None: as the bundle says.
+        keep: How many segments stay open after a call, in the plan's order; what a call opens beyond them is closed
+            when it ends, for devices whose memory does not hold all. None: all that were reached.
+        arena: Whether segments keep the memory of their intermediate tensors for the next call.
+        prepack: Whether weights are copied into the layout that is fastest to multiply with; False reads them from the
+            mapped files, slower and with less memory.
 
     Raises:
         BundleError: The bundle cannot be opened.
         RunError: A setting that this onnxruntime does not have.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the public settings, each with a default
         self,
         bundle: str | os.PathLike[str] | Bundle,
         threads: int | None = None,
@@ -67,6 +69,10 @@ class Runner:
         check: Check = "quick",
         providers: Sequence[Provider] | None = None,
         fallback: Fallback | None = None,
+        *,
+        keep: int | None = None,
+        arena: bool = True,
+        prepack: bool = True,
     ) -> None:
         self.bundle = load_bundle(bundle, check=check)
         plan = self.bundle.manifest
@@ -78,10 +84,13 @@ class Runner:
         self._fallback: Fallback = plan.fallback if fallback is None else fallback
         given = (providers,) if isinstance(providers, str) else providers
         chosen = ("CPUExecutionProvider",) if given is None else tuple(given)
-        settings = SessionSettings(threads, spin, pool, chosen)
-        self._sessions = Sessions(self.bundle, settings)
+        settings = SessionSettings(threads, spin, pool, chosen, arena, prepack)
+        self._kept = _kept(plan, keep, load)
+        self._sessions = Sessions(self.bundle, msgspec.structs.replace(settings, one_row=True))
+        self._sessions_of_rows = Sessions(self.bundle, settings)
         self._layout = Layout(plan, self._sessions)
-        self._thresholds = self._limits({})
+        self._rows = Rows(Layout(plan, self._sessions_of_rows))
+        self._limits = limits_of(plan)
         self._rows_go_together = rows_go_together(plan)
         self._lanes: dict[tuple[tuple[tuple[int, ...], np.dtype[Any]], ...], Lane] = {}
         self._lock = threading.Lock()
@@ -124,14 +133,20 @@ class Runner:
             RunError: onnxruntime failed, a switch has no such case, or a loop exceeds its bound.
         """
         if deadline_ms is not None or interrupt is not None:
-            return self._run_watched(Watch(deadline_ms, interrupt), inputs, exit_at, thresholds, interrupt)
+            watch = Watch(deadline_ms, interrupt)
+            arrays, lane = self._admit(inputs)
+            rule = self._rule(exit_at, thresholds)
+            with watch:
+                if interrupt is None:
+                    return answer_by(lane, arrays, rule, watch)
+                return apart(lambda: answer_by(lane, arrays, rule, watch), watch.interrupt)
         arrays, lane = self._admit(inputs)
-        limits = self._thresholds if thresholds is None else self._limits(thresholds)
         if exit_at is not None or self._fallback != "last":
-            return self._run_observed(lane, arrays, limits, exit_at)
+            return answer_by(lane, arrays, self._rule(exit_at, thresholds))
+        limits = self._limits if thresholds is None else limits_of(self._plan, thresholds)
         workspace = lane.take()
         answer = workspace.run(arrays, limits)
-        lane.free.append(workspace)
+        lane.give_back(workspace)
         return answer
 
     def refine(
@@ -156,7 +171,7 @@ class Runner:
         """
         watch = Watch(deadline_ms, interrupt)
         arrays, lane = self._admit(inputs)
-        return self._refine(watch, lane, arrays, interrupt)
+        return better_and_better(lane, arrays, self._rule(), watch, interrupt)
 
     def run_batch(
         self, inputs: Inputs, *, exit_at: str | None = None, thresholds: Thresholds | None = None
@@ -176,14 +191,49 @@ class Runner:
             RunError: As `run`'s.
         """
         arrays = prepare(self._plan, inputs, one_row=False)
-        if not self._rows_go_together:
+        if not self._rows_go_together or self._rows.count(arrays) == 1:
             rows = split_rows(self._plan, arrays)
             return [self.run(row, exit_at=exit_at, thresholds=thresholds) for row in rows]
         self._check_open()
-        if exit_at is not None:
-            self._exit(exit_at)
-        limits = self._thresholds if thresholds is None else self._limits(thresholds)
-        return run_rows(self._layout, arrays, Rule(limits, exit_at, self._fallback == "most_confident"))
+        answers = self._rows.run(arrays, self._rule(exit_at, thresholds))
+        if self._kept is not None:
+            self._sessions_of_rows.keep(self._kept)
+        return answers
+
+    def stream(
+        self,
+        inputs: Iterable[Inputs],
+        *,
+        rows: int = ROWS_AT_ONCE,
+        exit_at: str | None = None,
+        thresholds: Thresholds | None = None,
+        progress: Callable[[int], object] | None = None,
+    ) -> Generator[Answer, None, None]:
+        """Yields the answer of each input, in order, as `run_batch` gives it, with at most `rows` of them in memory.
+
+        Args:
+            inputs: Any number of rows, each as `run` takes it; rows of one shape that follow each other run together.
+            rows: How many run together.
+            exit_at: As `run`'s.
+            thresholds: As `run`'s.
+            progress: Is told after every batch how many rows have been answered.
+
+        Raises:
+            InputError: An input that the bundle does not take, when it is reached; an exit or threshold, or no `rows`.
+            RunError: As `run`'s.
+        """
+        if rows < 1:
+            raise InputError(f"rows is {rows}, expected 1 or more")
+        done = 0
+        for batch in gather(self._plan, inputs, rows if self._rows_go_together else 1):
+            if self._rows_go_together:
+                answers = self.run_batch(batch, exit_at=exit_at, thresholds=thresholds)
+            else:
+                answers = [self.run(batch, exit_at=exit_at, thresholds=thresholds)]
+            done += len(answers)
+            if progress is not None:
+                progress(done)
+            yield from answers
 
     def run_all_exits(self, inputs: Inputs) -> list[Answer]:
         """Returns the answers of all exits that one row meets on its way to the end, in order, none of them firing.
@@ -234,6 +284,8 @@ class Runner:
         if inputs is not None:
             rows = split_rows(self._plan, prepare(self._plan, inputs, one_row=False))
         else:
+            from eetoolkit_runtime.golden import read_golden
+
             rows = [prepare(self._plan, sample.inputs, one_row=True) for sample in read_golden(self.bundle)]
         if not rows:
             raise InputError("warmup: the bundle has no golden samples; pass inputs")
@@ -244,7 +296,7 @@ class Runner:
     @property
     def opened(self) -> tuple[str, ...]:
         """The segments that have been loaded so far, in the order of loading."""
-        return self._sessions.opened
+        return tuple(dict.fromkeys((*self._sessions.opened, *self._sessions_of_rows.opened)))
 
     def close(self) -> None:
         """Lets go of all sessions and buffers; a later run is a `RunError`."""
@@ -252,6 +304,7 @@ class Runner:
             self._closed = True
             self._lanes.clear()
         self._sessions.close()
+        self._sessions_of_rows.close()
 
     def __enter__(self) -> Self:
         return self
@@ -261,96 +314,11 @@ class Runner:
     ) -> None:
         self.close()
 
-    def _run_watched(
-        self,
-        watch: Watch,
-        inputs: Inputs,
-        exit_at: str | None,
-        thresholds: Thresholds | None,
-        interrupt: Interrupt | None,
-    ) -> Answer:
-        arrays, lane = self._admit(inputs)
-        limits = self._limits(thresholds or {})
-        with watch:
-            if interrupt is None:
-                return self._run_observed(lane, arrays, limits, exit_at, watch)
-            return apart(lambda: self._run_observed(lane, arrays, limits, exit_at, watch), watch.interrupt)
-
-    def _run_observed(
-        self,
-        lane: Lane,
-        arrays: tuple[Array, ...],
-        limits: list[float],
-        exit_at: str | None,
-        watch: Watch | None = None,
-    ) -> Answer:
-        """Runs with every exit looked at: to answer at one of them, or with the best where none fired in time."""
+    def _rule(self, exit_at: str | None = None, thresholds: Thresholds | None = None) -> Rule:
         if exit_at is not None:
-            self._exit(exit_at)
-        best: Answer | None = None
-        last: Answer | None = None
-        order = self._layout.exits
-        with lane.lend(watch) as workspace, closing(visit_exits(workspace, arrays, lane.took)) as answers:
-            for answer in answers:
-                last = answer
-                fires = answer.confidence >= limits[order[answer.exit]] if exit_at is None else answer.exit == exit_at
-                if fires:
-                    return answer
-                if exit_at is not None or self._better(answer, best):
-                    best = answer
-            gates = workspace.gates
-        if watch is not None and watch.cut:
-            if best is None:
-                raise watch.error()
-            return msgspec.structs.replace(best, path=watch.path, gates=gates, stopped_by=watch.stopped_by)
-        if best is None or last is None:
-            raise RunError("the plan ended without an exit")
-        return stand_in(best, last)
-
-    def _refine(
-        self, watch: Watch, lane: Lane, arrays: tuple[Array, ...], interrupt: Interrupt | None
-    ) -> Generator[Answer, None, None]:
-        best: Answer | None = None
-        with (
-            watch,
-            lane.lend(watch) as workspace,
-            closing(visit_exits(workspace, arrays, lane.took)) as answers,
-        ):
-            following = partial(next, answers, None)
-            while (answer := following() if interrupt is None else apart(following, watch.interrupt)) is not None:
-                if self._better(answer, best):
-                    best = answer
-                    yield answer
-        if best is None:
-            raise watch.error()
-
-    def _better(self, answer: Answer, best: Answer | None) -> bool:
-        """Whether an answer may stand in for an exit that fired, and does so better than the best before it."""
-        if not self._plan.exits[answer.exit].enabled:
-            return False
-        return self._fallback == "last" or best is None or rank(answer) >= rank(best)
-
-    def _limits(self, thresholds: Thresholds) -> list[float]:
-        """Returns what each exit's confidence must reach, in the order of the layout's exits."""
-        exits = self._plan.exits
-        for name, value in thresholds.items():
-            if self._exit(name).threshold is None:
-                raise InputError(f"thresholds: {name!r} ends the plan and accepts everything; it has no threshold")
-            if value is not None and (not isinstance(value, Real) or math.isnan(value)):
-                raise InputError(f"thresholds: {name!r} is {value!r}, expected a number; None keeps it from firing")
-        limits = []
-        for name, exit_ in exits.items():
-            own = exit_.threshold if exit_.enabled else None
-            limit = thresholds.get(name, own)
-            limits.append(math.nan if limit is None else float(limit))  # nothing is >= NaN
-        limits.append(math.nan)  # for steps without an exit
-        return limits
-
-    def _exit(self, name: str) -> Exit:
-        exits = self._plan.exits
-        if name not in exits:
-            raise InputError(f"no exit {name!r}; the exits are {', '.join(exits)}")
-        return exits[name]
+            known_exit(self._plan, exit_at)
+        limits = self._limits if thresholds is None else limits_of(self._plan, thresholds)
+        return Rule(self._plan, limits, exit_at, self._fallback == "most_confident")
 
     def _admit(self, inputs: Inputs) -> tuple[tuple[Array, ...], Lane]:
         """Returns one row of inputs as arrays that fit, and the lane of their shapes.
@@ -371,7 +339,7 @@ class Runner:
             self._check_open()
             lane = self._lanes.pop(key, None)
             if lane is None:
-                lane = Lane(self._layout, tuple(array.shape for array in arrays))
+                lane = Lane(self._layout, tuple(array.shape for array in arrays), self._kept)
                 if len(self._lanes) >= _SHAPES_KEPT:
                     del self._lanes[next(iter(self._lanes))]
             self._lanes[key] = lane
@@ -386,3 +354,14 @@ class Runner:
             self._sessions.open_all()
         except (BundleError, RunError):
             return  # the run that reaches this segment opens it again and raises to its caller
+
+
+def _kept(plan: Manifest, keep: int | None, load: Load) -> frozenset[str] | None:
+    """Returns the segments that stay open after a call; None: all."""
+    if keep is None:
+        return None
+    if isinstance(keep, bool) or not isinstance(keep, int) or keep < 0:
+        raise RunError(f"keep is {keep!r}, expected a number of segments, or None for all")
+    if load != "lazy":
+        raise RunError(f"keep={keep} closes what load={load!r} opens; use load='lazy'")
+    return frozenset([name for name, segment in plan.segments.items() if segment.model is not None][:keep])

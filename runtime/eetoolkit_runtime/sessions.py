@@ -8,14 +8,16 @@ two ways out.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
 import onnxruntime as ort
 
 from eetoolkit_runtime.bundle import Bundle
 from eetoolkit_runtime.errors import IntegrityError, RunError
+from eetoolkit_runtime.inputs import BATCH
 from eetoolkit_runtime.plan import Segment
 
 Spin = Literal["always", "brief", "never"]
@@ -30,8 +32,7 @@ _shared_pool_lock = threading.Lock()
 _shared_pool_threads: int | None = None
 
 
-@dataclass(frozen=True)
-class SessionSettings:
+class SessionSettings(msgspec.Struct, frozen=True):
     """How sessions are made.
 
     Attributes:
@@ -40,12 +41,19 @@ class SessionSettings:
         pool: `own`: a pool per session. `shared`: one pool per process, the fastest; but onnxruntime then refuses every
             session in the process that is made with default options, so it is never the default.
         providers: Passed to onnxruntime as they are, never replaced silently.
+        arena: Whether each session keeps the memory of its intermediate tensors for the next run.
+        prepack: Whether weights are copied into the layout that is fastest to multiply with, else read as they are.
+        one_row: Whether the dimension `batch` is 1 in every run: onnxruntime then works out while loading what would
+            else be computed of it again and again.
     """
 
     threads: int | None = None
     spin: Spin = "brief"
     pool: Pool = "own"
     providers: tuple[Provider, ...] = ("CPUExecutionProvider",)
+    arena: bool = True
+    prepack: bool = True
+    one_row: bool = False
 
     def __post_init__(self) -> None:
         """Refuse settings that onnxruntime would misread."""
@@ -64,6 +72,11 @@ class SessionSettings:
         """Returns fresh session options."""
         options = ort.SessionOptions()
         options.log_severity_level = 3
+        options.enable_cpu_mem_arena = self.arena
+        if not self.prepack:
+            options.add_session_config_entry("session.disable_prepacking", "1")
+        if self.one_row:
+            options.add_free_dimension_override_by_name(BATCH, 1)
         if self.pool == "shared":
             _make_shared_pool(self.threads)
             options.use_per_session_threads = False
@@ -84,8 +97,16 @@ class SessionSettings:
                 options.add_session_config_entry("session.force_spinning_stop", "1")
         return options
 
-    def open(self, path: str, what: str) -> ort.InferenceSession:
-        """Returns a session over the graph at `path`; `what` names it in errors.
+    def open(
+        self, model: str | bytes, what: str, *, folder: Path | None = None, options: ort.SessionOptions | None = None
+    ) -> ort.InferenceSession:
+        """Returns a session over a graph; `what` names it in errors.
+
+        Args:
+            model: Its path, or the graph itself.
+            what: Names it in errors.
+            folder: Where the weights of a graph that is given itself are.
+            options: Made by `options`, for who wants more.
 
         Raises:
             IntegrityError: onnxruntime cannot load it, or would run it on other providers than asked for.
@@ -94,10 +115,13 @@ class SessionSettings:
         providers: list[Any] = [
             provider if isinstance(provider, str) else tuple(provider) for provider in self.providers
         ]
-        options = self.options()
+        options = options or self.options()
+        if folder is not None:
+            options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
         try:
-            session = ort.InferenceSession(path, options, providers=providers, enable_fallback=0)
+            session = ort.InferenceSession(model, options, providers=providers, enable_fallback=0)
         except Exception as error:
+            path = "it" if isinstance(model, bytes) else model
             raise IntegrityError(
                 f"{what}: onnxruntime {ort.__version__} cannot load {path}: {_first_line(error)}"
             ) from error
@@ -141,6 +165,11 @@ class Sessions:
             if segment.model is not None:
                 _ = self[name]
 
+    def keep(self, names: Collection[str]) -> None:
+        """Lets go of the sessions of all segments but these; one that is needed again is opened again."""
+        with self._lock:
+            self._sessions = {name: session for name, session in self._sessions.items() if name in names}
+
     def close(self) -> None:
         """Lets go of all sessions, for good, and of one that is just being opened as soon as it is; does not wait."""
         self._closed = True
@@ -168,6 +197,16 @@ def fast_run(session: ort.InferenceSession, binding: ort.IOBinding) -> tuple[Cal
     if inner is None or argument is None:
         return session.run_with_iobinding, binding
     return inner, argument
+
+
+def shared_pool_threads() -> int | None:
+    """Returns how many threads this process's shared pool has, 0 for all; None where it has none."""
+    return _shared_pool_threads
+
+
+def brief_spin_is_known() -> bool:
+    """Whether this onnxruntime can let idle workers spin for a while and then sleep."""
+    return _VERSION >= _SPIN_DURATION_SINCE
 
 
 def _make_shared_pool(threads: int | None) -> None:

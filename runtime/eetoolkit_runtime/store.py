@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import glob
-import hashlib
 import os
 import shutil
 import tempfile
@@ -16,21 +15,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from eetoolkit_runtime.errors import BundleError
-from eetoolkit_runtime.plan import File, Manifest, encode
+from eetoolkit_runtime.integrity import digest
+from eetoolkit_runtime.plan import MANIFEST, File, Manifest, encode
 
-MANIFEST = "manifest.json"
-_CHUNK_BYTES = 1 << 20
 _STALE_S = 24 * 3600  # a staging folder of this age belongs to a writer that was killed
-
-
-def digest(path: Path) -> File:
-    """Returns SHA-256 and size in bytes of the file at `path`, read in pieces."""
-    sha, size = hashlib.sha256(), 0
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            sha.update(chunk)
-            size += len(chunk)
-    return File(sha256=sha.hexdigest(), size=size)
 
 
 def named_by_content(path: Path, stem: str) -> tuple[str, File]:

@@ -10,7 +10,7 @@ blocks, and loops (whose segments so get a spare one) by the same rule.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -216,7 +216,7 @@ class Workspace:
         step = self._steps.get(key)
         if step is None:
             if len(self._steps) >= _MAX_STEPS:
-                self._forget()
+                self.forget()
             segment = layout.plan.segments[name]
             if self.watch is not None and segment.model is not None:
                 self.watch.require(name)  # before its session is opened
@@ -230,11 +230,12 @@ class Workspace:
             self._steps[key] = step
         return step
 
-    def _forget(self) -> None:
-        """Lets go of all steps but the first and the one that runs now."""
-        self._steps.clear()
-        self._bindings.clear()
-        self._start = None
+    def forget(self, kept: Collection[str] = ()) -> None:
+        """Lets go of all steps (of a call that runs, but for the one that runs now) unless all are of `kept`."""
+        if not {step.name for step in self._steps.values()} <= set(kept):
+            self._steps.clear()
+            self._bindings.clear()
+            self._start = None
 
     def _point(self, step: Step, outputs: dict[str, Cell]) -> None:
         """Does the segment's writes, all at once, and looks up what its exit needs."""

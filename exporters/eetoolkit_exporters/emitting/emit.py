@@ -101,6 +101,7 @@ def emit(
         mapped: tuple[str, ...] = ()
         if segment.nodes:
             model = segment_model(segment, names, outputs)
+            _forget_sizes(model, segment, fixed)
             simplify(model)
             keep_blocked(model)
             mapped = weights.externalize(model, title)
@@ -269,6 +270,13 @@ def slot_names(network: Network, segments: Sequence[CutSegment]) -> dict[ir.Valu
             if source.is_initializer():
                 add(source, f"{source.name}_constant")
     return names
+
+
+def _forget_sizes(model: ir.Model, segment: CutSegment, fixed: Fixed) -> None:
+    """Takes the names off dimensions that data decides: a runner may fix the size of what is called `batch`."""
+    for value, copy in zip(segment.reads, model.graph.inputs, strict=True):
+        if value not in fixed.shapes and copy.shape is not None:
+            copy.shape = ir.Shape([dim if isinstance(dim, int) else None for dim in _slot(value, fixed).shape])
 
 
 def _slot(value: ir.Value, fixed: Fixed) -> Slot:

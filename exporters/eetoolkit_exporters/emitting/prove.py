@@ -17,9 +17,8 @@ from eetoolkit_runtime.bundle import Bundle
 from eetoolkit_runtime.errors import ExportError, RunError
 from eetoolkit_runtime.golden import Sample
 from eetoolkit_runtime.inputs import row_inputs
-from eetoolkit_runtime.plan import Manifest, encode
+from eetoolkit_runtime.plan import MANIFEST, Manifest, encode
 from eetoolkit_runtime.runner import Runner
-from eetoolkit_runtime.store import MANIFEST
 from eetoolkit_runtime.verify import DEFAULT_TOLERANCE, difference, verify
 
 

@@ -1,0 +1,58 @@
+"""`eetoolkit doctor`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
+
+import click
+
+import eetoolkit as ee
+from eetoolkit.cli import EXTRAS, terminal
+from eetoolkit.cli.options import json_option
+
+_COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
+
+
+@click.command(short_help="Say what is wrong here, and what would make a bundle faster.")
+@click.argument("bundle", required=False)
+@click.option(
+    "--seconds", type=click.FloatRange(min=0), default=2.0, show_default=True, help="How long to measure, about."
+)
+@json_option
+@click.pass_context
+def doctor(ctx: click.Context, bundle: str | None, seconds: float, as_json: bool) -> None:
+    """Examine this machine, and with BUNDLE what it does here: each finding is read or measured.
+
+    The exit status is 1 where there is a problem, not where there are warnings.
+    """
+    with terminal.progress() as tell:
+        findings = ee.examine(bundle, seconds=seconds, progress=tell)
+    findings += _extras()
+    if as_json:
+        terminal.print_json(findings)
+    else:
+        _print(findings)
+    ctx.exit(1 if any(finding.state == "problem" for finding in findings) else 0)
+
+
+def _extras() -> Iterator[ee.Finding]:
+    """Yields which extras of eetoolkit are there; a device needs none."""
+    packages: dict[str, list[str]] = {}
+    for package, extra in EXTRAS.items():
+        packages.setdefault(extra, []).append(package)
+    for extra, names in packages.items():
+        missing = [name for name in names if find_spec(name) is None]
+        what = "installed" if not missing else f"not installed: {', '.join(missing)}"
+        fix = f"if you need it: pip install 'eetoolkit[{extra}]'" if missing else None
+        yield ee.Finding(name=f"extra {extra}", what=what, fix=fix)
+
+
+def _print(findings: Sequence[ee.Finding]) -> None:
+    from rich.text import Text
+
+    table = terminal.new_table("", "", "", fold=("",), headings=False)
+    for finding in findings:
+        lines = finding.what if finding.fix is None else f"{finding.what}\n-> {finding.fix}"
+        table.add_row(Text(finding.state, style=_COLOURS[finding.state]), finding.name, lines)
+    terminal.print_table(table)

@@ -1,0 +1,197 @@
+"""A profile, and two beside each other, as tables and a chart on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from eetoolkit.cli import terminal
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from eetoolkit_runtime.profiling.comparison import Comparison, Pair
+    from eetoolkit_runtime.profiling.latency import Latency
+    from eetoolkit_runtime.profiling.profile import Added, OperatorCost, Profile
+
+_CHART_COLUMNS = 48
+_DIFFERENT = 1e-3  # the whole network's outputs, relative: beyond rounding
+_OPERATORS_SHOWN = 4
+
+
+def print_profile(found: Profile) -> None:
+    """Prints a profile: where and how it was measured, segments, exits, operators if traced, and the chart."""
+    terminal.print_pairs(_header(found))
+    click.echo()
+    _print_segments(found)
+    click.echo()
+    _print_exits(found)
+    if any(cost.operators for cost in found.segments.values()):
+        click.echo()
+        _print_operators(found)
+    click.echo()
+    _print_chart(found)
+
+
+def print_comparison(comparison: Comparison) -> None:
+    """Prints what differs between two profiles, and the ratios of their latencies."""
+    if comparison.changes:
+        table = terminal.new_table("what differs", "a", "b", fold=("a", "b"))
+        for change in comparison.changes:
+            table.add_row(change.what, change.a, change.b)
+        terminal.print_table(table)
+    else:
+        click.echo("the same bundle, machine and settings")
+    click.echo()
+    table = terminal.new_table("latency", "a", "b", "b / a", "", right=("a", "b", "b / a"))
+    _add_pair(table, "a call, mean", comparison.expected)
+    _add_pair(table, "full path", comparison.full_path)
+    for kind, pairs in (("exit", comparison.exits), ("segment", comparison.segments)):
+        for name, pair in pairs.items():
+            _add_pair(table, f"{kind} {name}", pair)
+    terminal.print_table(table)
+    for which, names in (("a", comparison.only_a), ("b", comparison.only_b)):
+        if names:
+            click.echo(f"only in {which}: {', '.join(names)}")
+
+
+def _add_pair(table: Table, what: str, pair: Pair) -> None:
+    ratio = "-" if pair.ratio is None else f"{pair.ratio:.2f}"
+    table.add_row(what, _ms(pair.a_ms), _ms(pair.b_ms), ratio, "within the spread" if pair.within_spread else "")
+
+
+def _header(found: Profile) -> Iterator[tuple[str, str]]:
+    from eetoolkit.summary import spell_size
+
+    machine = found.machine
+    yield "machine", f"{machine.processor}, {machine.cores} cores, {machine.system}"
+    state = [f"{found.before.clock_mhz:,.0f} MHz"] if found.before.clock_mhz is not None else []
+    state += [f"governor {found.before.governor}"] if found.before.governor else []
+    if found.after.temperature_c is not None and found.before.temperature_c is not None:
+        state.append(f"{found.before.temperature_c:.0f} to {found.after.temperature_c:.0f} degrees Celsius")
+    state += [f"paused {found.cooled_s:.0f} s to cool down"] if found.cooled_s else []
+    if state:
+        yield "clock", ", ".join(state)
+    if found.after.throttled:
+        yield "throttled", "yes: heat or a weak power supply has lowered the clock"
+    threads = "one per core" if found.threads is None else str(found.threads)
+    yield "settings", f"threads {threads}, spin {found.spin}, pool {found.pool}"
+    yield "runtime", f"onnxruntime {machine.onnxruntime}, numpy {machine.numpy}"
+    steady = "" if found.steady else ", never steady"
+    merged = f", merged from {found.merged}" if found.merged > 1 else ""
+    timed = f", {found.timed} of them timed" if found.timed < found.rows else ""
+    rounds = f"{found.rows} inputs{timed}, {found.rounds} rounds after {found.warmup_rounds} of warm-up"
+    yield "measured", f"{found.measured}, {rounds}{steady}{merged}"
+    yield "a call", f"mean {_ms(found.expected.mean_ms)}, {_spread(found.expected)}"
+    yield "full path", f"mean {_ms(found.full_path.mean_ms)}, {_spread(found.full_path)}"
+    if found.whole is not None:
+        yield "whole", f"{found.whole.file}: mean {_ms(found.whole.latency.mean_ms)}, {_spread(found.whole.latency)}"
+        full = found.whole.full_path_ratio
+        yield "speed-up", f"{1 / found.whole.ratio:.2f} times in the mean, full path / whole {full:.2f}"
+        if found.whole.difference is None or not found.whole.difference <= _DIFFERENT:
+            by = "no output of its shape" if found.whole.difference is None else f"{found.whole.difference:.2g}"
+            yield "differs", f"the whole network's outputs from the last exit's: {by}; is it the same network?"
+    yield "overhead", f"{found.overhead_us:.1f} us a segment"
+    if found.accuracy is not None:
+        yield "accuracy", f"{found.accuracy:.1%}"
+    if found.memory.opened is not None and found.memory.before is not None:
+        yield "memory", f"{spell_size(max(0, found.memory.opened - found.memory.before))} more with all segments open"
+    if found.energy is not None:
+        energy = found.energy
+        yield (
+            "energy",
+            (
+                f"{energy.call_mj:.3g} mJ a call, {energy.full_path_mj:.3g} mJ a full path; {energy.idle_w:.3g} W idle "
+                f"({energy.meter}, all that runs on the machine)"
+            ),
+        )
+
+
+def _print_segments(found: Profile) -> None:
+    names = ("parameters", "multiply-adds", "bytes", "load", "p50", "p90", "p99", "spread", "outliers", "visits")
+    table = terminal.new_table("segment", *names, right=names)
+    for name, cost in found.segments.items():
+        latency = cost.latency
+        adds = "-" if cost.multiply_adds is None else f"{cost.multiply_adds:,}"
+        table.add_row(
+            name, f"{cost.parameters:,}", adds, f"{cost.size_bytes:,}", _ms(cost.load_ms), *_percentiles(latency),
+            "-" if latency is None else _ms(latency.spread_ms),
+            "-" if latency is None else f"{latency.outliers} of {latency.runs}", f"{cost.visits:.2f}",
+        )  # fmt: skip
+    terminal.print_table(table)
+
+
+def _print_exits(found: Profile) -> None:
+    names = ("share", "right", "if always here", "p50", "p90", "p99", "of mean call", "decision", "passing")
+    table = terminal.new_table("exit", *names, right=names)
+    for name, cost in found.exits.items():
+        table.add_row(
+            name, f"{cost.share:.1%}", _percent(cost.accuracy), _percent(cost.accuracy_if_always),
+            *_percentiles(cost.latency), _ms(cost.expected_ms), _added(cost.decision), _added(cost.passing),
+        )  # fmt: skip
+    terminal.print_table(table)
+
+
+def _print_operators(found: Profile) -> None:
+    table = terminal.new_table("segment", "traced", "operators, by what they take", "costliest node", right=("traced",))
+    for name, cost in found.segments.items():
+        if cost.operators:
+            node = cost.operators[0]
+            costliest = f"{node.node} ({node.operator}) {node.p50_us:.0f} us"
+            table.add_row(name, _ms(cost.traced_ms), _by_type(cost.operators), costliest)
+    terminal.print_table(table)
+
+
+def _by_type(operators: Sequence[OperatorCost]) -> str:
+    shares: dict[str, list[float]] = {}
+    for cost in operators:
+        shares.setdefault(cost.operator, []).append(cost.share)
+    ranked = sorted(shares.items(), key=lambda item: -sum(item[1]))
+    shown = [f"{len(each)} {operator} {sum(each):.0%}" for operator, each in ranked[:_OPERATORS_SHOWN]]
+    return ", ".join(shown) + (f", {len(ranked) - len(shown)} more" if len(ranked) > len(shown) else "")
+
+
+def _print_chart(found: Profile) -> None:
+    from eetoolkit.profile_picture import bars, spell_exit
+
+    all_ = bars(found)
+    if not all_:
+        return
+    end_ms = all_[-1].start_ms + all_[-1].full_ms
+    table = terminal.new_table("full path", f"0 to {_ms(end_ms)}", "adds", "answers there", right=("adds",))
+    for bar in all_:
+        before, run, saved = (round(_CHART_COLUMNS * ms / end_ms) for ms in (
+            bar.start_ms, bar.start_ms + bar.call_ms, bar.start_ms + bar.full_ms
+        ))  # fmt: skip
+        drawn = " " * before + "█" * (run - before) + "░" * (saved - run)
+        table.add_row(bar.segment, (drawn if drawn.strip() else " " * before + "▏").ljust(_CHART_COLUMNS),
+                      _ms(bar.full_ms), spell_exit(bar))  # fmt: skip
+    terminal.print_table(table)
+    click.echo("█ in the mean call, ░ only in a full path; medians")
+
+
+def _percentiles(latency: Latency | None) -> tuple[str, str, str]:
+    if latency is None:
+        return "-", "-", "-"
+    return _ms(latency.p50_ms), _ms(latency.p90_ms), _ms(latency.p99_ms)
+
+
+def _spread(latency: Latency) -> str:
+    p50, p90, p99 = _percentiles(latency)
+    return f"p50 {p50}, p90 {p90}, p99 {p99}"
+
+
+def _ms(value: float | None) -> str:
+    from eetoolkit.profile_picture import spell_ms
+
+    return "-" if value is None else spell_ms(value)
+
+
+def _added(added: Added | None) -> str:
+    return "-" if added is None else f"{added.added_us:.1f} ± {added.error_us:.1f} us"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1%}"

@@ -1,0 +1,191 @@
+"""What a bundle does on this machine, what is wrong with it, and what would make it faster: measured, not guessed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from eetoolkit_runtime.bundle import Bundle, load
+from eetoolkit_runtime.doctor.finding import Finding
+from eetoolkit_runtime.errors import BundleError, EEToolkitError, InputError, RunError
+from eetoolkit_runtime.golden import read_golden
+from eetoolkit_runtime.inputs import prepare
+from eetoolkit_runtime.profiling.machine import memory_bytes, resident_bytes, this_machine
+from eetoolkit_runtime.profiling.profile import Profile, digests
+from eetoolkit_runtime.profiling.profiles import saved_profile
+from eetoolkit_runtime.profiling.rounds import Row
+from eetoolkit_runtime.runner import Runner
+from eetoolkit_runtime.sessions import Spin
+from eetoolkit_runtime.verify import verify
+
+_ROWS = 8
+_TURNS = 3
+_WORTH = 1.1  # how many times as fast other settings must be to be worth a word
+_MOST_MEMORY = 0.5  # of what is available
+
+
+@dataclass(frozen=True)
+class _Settings:
+    threads: int | None
+    spin: Spin
+    told: str
+    price: str = ""
+
+
+_DEFAULT = _Settings(None, "brief", "the defaults")
+_OTHERS = (
+    _Settings(1, "brief", "threads=1 (--threads 1)"),
+    _Settings(None, "always", "spin='always' (--spin always)", ", which keeps cores busy between calls"),
+    _Settings(None, "never", "spin='never' (--spin never)"),
+)
+
+
+def examine_bundle(
+    bundle: str | Path | Bundle, *, seconds: float = 2.0, progress: Callable[[str, int, int], object] | None = None
+) -> Iterator[Finding]:
+    """Yields what a bundle does on this machine; ends where it cannot be opened.
+
+    Args:
+        bundle: A `Bundle`, or the path of one.
+        seconds: How long to measure settings, about.
+        progress: Is told (what, done, total).
+    """
+    tell = progress or (lambda _what, _done, _total: None)
+    tell("opening", 0, 0)
+    try:
+        opened = load(bundle.path if isinstance(bundle, Bundle) else bundle, check="full")
+    except (BundleError, OSError) as error:
+        yield Finding(name="bundle", state="problem", what=str(error), fix="copy or export it again")
+        return
+    plan = opened.manifest
+    made = ", ".join(f"{key} {value}" for key, value in plan.created_with.items() if key != "source")
+    yield Finding(name="bundle", what=f"{opened}; made with {made}; every file has its hash")
+    try:
+        rows = [prepare(plan, sample.inputs, one_row=True) for sample in read_golden(opened)][:_ROWS]
+        yield from _memory(opened, rows)
+        tell("verifying", 0, 0)
+        yield _verified(opened)
+        if rows:
+            yield from _faster(opened, rows, seconds, tell)
+        found = saved_profile(opened)
+    except EEToolkitError as error:
+        yield Finding(name="running", state="problem", what=str(error), fix="run `eetoolkit verify` for more")
+        return
+    yield _profiled(opened, found)
+    if found is not None and found.files == digests(plan):
+        yield from _exits(found)
+
+
+def _memory(bundle: Bundle, rows: Sequence[Row]) -> Iterator[Finding]:
+    """Opens every segment and runs each row to the end: what that adds to this process is what the bundle needs."""
+    before, free = resident_bytes(), memory_bytes("MemAvailable")
+    if free is not None and bundle.size_bytes > free:
+        yield Finding(
+            name="fits", state="problem", what=f"{bundle.size_bytes / 1e6:.0f} MB, {free / 1e6:.0f} MB are available",
+            fix="end other programs, or cut it off at an earlier exit: eetoolkit truncate",
+        )  # fmt: skip
+    with Runner(bundle, threads=1, load="eager") as runner:
+        for row in rows:
+            runner.run_all_exits(row)
+        after = resident_bytes()
+    if before is None or after is None or free is None:
+        return
+    added = max(0, after - before)
+    tight = added > _MOST_MEMORY * free
+    fix = "cut it off at an earlier exit (eetoolkit truncate), or end other programs" if tight else None
+    what = f"{added / 1e6:.0f} MB with every segment open, {free / 1e6:.0f} MB were available"
+    yield Finding(name="memory needed", state="warning" if tight else "ok", what=what, fix=fix)
+
+
+def _verified(bundle: Bundle) -> Finding:
+    try:
+        report = verify(bundle)
+    except InputError:
+        fix = "export it with golden_inputs="
+        return Finding(name="verify", state="warning", what="no golden samples to check this machine by", fix=fix)
+    if report.passed:
+        return Finding(name="verify", what=f"{report.samples} golden samples give what the source network gave")
+    fix = "run `eetoolkit verify` for all of them; do not trust its answers here"
+    return Finding(name="verify", state="problem", what=f"{len(report.failures)} failed: {report.failures[0]}", fix=fix)
+
+
+def _faster(
+    bundle: Bundle, rows: Sequence[Row], seconds: float, tell: Callable[[str, int, int], object]
+) -> Iterator[Finding]:
+    """Measures other settings beside the defaults, turn after turn, each alone: their workers would fight."""
+    all_ = (_DEFAULT, *_OTHERS)
+    taken: dict[_Settings, list[float]] = {settings: [] for settings in all_}
+    try:
+        for turn in range(_TURNS):
+            for number, settings in enumerate(all_):
+                tell("measuring settings", turn * len(all_) + number, _TURNS * len(all_))
+                taken[settings].append(_median_ms(bundle, rows, settings, seconds / _TURNS / len(all_)))
+    except RunError as error:  # a shared pool, beside which no other can be had
+        yield Finding(name="settings", state="warning", what=f"not measured: {error}")
+        return
+    best = {settings: min(medians) for settings, medians in taken.items()}
+    fastest = min(all_, key=lambda settings: best[settings])
+    ratio = best[_DEFAULT] / best[fastest]
+    told = ", ".join(f"{settings.told.split(' (')[0]} {best[settings]:.3f} ms" for settings in all_)
+    what = f"a full path: {told}"
+    if ratio < _WORTH:
+        yield Finding(name="settings", what=what)
+        return
+    fix = f"{fastest.told}: {ratio:.2f} times as fast here{fastest.price}"
+    yield Finding(name="settings", state="warning", what=what, fix=fix)
+
+
+def _median_ms(bundle: Bundle, rows: Sequence[Row], settings: _Settings, seconds: float) -> float:
+    with Runner(bundle, threads=settings.threads, spin=settings.spin, load="eager") as runner:
+        for row in rows:
+            runner.run_all_exits(row)
+        found: list[npt.NDArray[np.float64]] = []
+        until = time.perf_counter() + seconds
+        while not found or time.perf_counter() < until:
+            taken = np.empty(len(rows))
+            for place, row in enumerate(rows):
+                started = time.perf_counter_ns()
+                runner.run_all_exits(row)
+                taken[place] = (time.perf_counter_ns() - started) / 1e6
+            found.append(taken)
+    return float(np.median(found, axis=0).mean())
+
+
+def _profiled(bundle: Bundle, found: Profile | None) -> Finding:
+    fix = f"eetoolkit profile {bundle.path} --save"
+    if found is None:
+        what = "none is saved, so deadlines go by what segments have taken since the start"
+        return Finding(name="profile", state="warning", what=what, fix=fix)
+    if found.files != digests(bundle.manifest):
+        return Finding(name="profile", state="warning", what="the one that is saved is of other graphs", fix=fix)
+    here = this_machine()
+    other = [
+        f"{what} {getattr(found.machine, what)}, here {getattr(here, what)}"
+        for what in ("processor", "cores", "system", "onnxruntime")
+        if getattr(found.machine, what) != getattr(here, what)
+    ]
+    if other:
+        return Finding(name="profile", state="warning", what=f"of another machine: {'; '.join(other)}", fix=fix)
+    return Finding(name="profile", what=f"of this machine, measured {found.measured}")
+
+
+def _exits(found: Profile) -> Iterator[Finding]:
+    """Weighs what an exit costs those that go on against the most that it can save those that leave."""
+    for name, cost in found.exits.items():
+        visits = sum(segment.visits for segment in found.segments.values() if segment.exit == name)
+        if cost.passing is None or cost.latency is None:
+            continue
+        costs_us = (visits - cost.share) * max(0.0, cost.passing.added_us - cost.passing.error_us)
+        left_us = 1e3 * (found.full_path.p50_ms - (cost.call or cost.latency).p50_ms)
+        saves_us = cost.share * max(0.0, left_us)
+        what = f"costs the mean input {costs_us:.1f} us, saves it at most {saves_us:.1f} us ({cost.share:.1%} leave)"
+        if costs_us <= saves_us:
+            yield Finding(name=f"exit {name}", what=what)
+            continue
+        fix = "lower its threshold, or export without it"
+        yield Finding(name=f"exit {name}", state="warning", what=what, fix=fix)

@@ -1,0 +1,33 @@
+"""Examining a machine, and a bundle on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from eetoolkit_runtime.bundle import Bundle
+from eetoolkit_runtime.doctor.bundle_findings import examine_bundle
+from eetoolkit_runtime.doctor.finding import Finding
+from eetoolkit_runtime.doctor.machine_findings import examine_machine
+
+
+def examine(
+    bundle: str | Path | Bundle | None = None,
+    *,
+    seconds: float = 2.0,
+    progress: Callable[[str, int, int], object] | None = None,
+) -> list[Finding]:
+    """Returns what this machine has for running bundles and what holds it back, and the same of a bundle on it.
+
+    Each finding is read or measured. The bundle is opened with every hash checked, verified, and run with several
+    settings; nothing is raised for what is wrong with it: that is a finding.
+
+    Args:
+        bundle: A `Bundle`, the path of one, or None for the machine alone.
+        seconds: How long to measure the bundle's settings, about.
+        progress: Is told (what, done, total) from time to time.
+    """
+    findings = examine_machine()
+    if bundle is not None:
+        findings += examine_bundle(bundle, seconds=seconds, progress=progress)
+    return findings

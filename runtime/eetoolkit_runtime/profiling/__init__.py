@@ -1,0 +1,1 @@
+"""What a bundle costs on a machine: measured, kept, merged and compared."""

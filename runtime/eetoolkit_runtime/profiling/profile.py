@@ -1,0 +1,239 @@
+"""What each segment and each exit of a bundle costs on one machine: a value that can be kept, shown and compared."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from eetoolkit_runtime.errors import BundleError
+from eetoolkit_runtime.plan import Manifest
+from eetoolkit_runtime.profiling.latency import Latency
+from eetoolkit_runtime.profiling.machine import Condition, Machine
+
+VERSION = 1
+
+
+class _Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What all parts of a profile share."""
+
+
+class OperatorCost(_Struct, frozen=True, kw_only=True):
+    """What one node of a segment costs by onnxruntime's own trace.
+
+    Attributes:
+        node: As onnxruntime calls it after it has optimised the graph.
+        operator: Its type, such as `Conv`.
+        runs: How often it was seen.
+        p50_us: What it takes itself, without the nodes of its branches or its body, the median; tracing adds some
+            microseconds to each node.
+        share: Of what all nodes of the segment take, by their medians.
+    """
+
+    node: str
+    operator: str
+    runs: int
+    p50_us: float
+    share: float
+
+
+class SegmentCost(_Struct, frozen=True, kw_only=True):
+    """What one segment costs.
+
+    Attributes:
+        nodes: Of its graph.
+        parameters: Its weights, in numbers.
+        multiply_adds: For one row; None where unknown.
+        size_bytes: Its graph and weights on disk.
+        load_ms: Opening it, its files in the page cache.
+        latency: Running it once; None where no input came there.
+        visits: How often an input runs it, in the mean, with the bundle's thresholds.
+        exit: The exit in it; None where it has none.
+        operators: The costliest first; None where nobody asked or no input came there.
+        traced_ms: Running it once while it is traced, the median, to be compared with `latency`; None like `operators`.
+    """
+
+    nodes: int
+    parameters: int
+    multiply_adds: int | None
+    size_bytes: int
+    load_ms: float
+    latency: Latency | None
+    visits: float
+    exit: str | None = None
+    operators: tuple[OperatorCost, ...] | None = None
+    traced_ms: float | None = None
+
+
+class Added(_Struct, frozen=True, kw_only=True):
+    """What some nodes add to a segment: the median of its runs with them less those without them, in turns.
+
+    Attributes:
+        added_us: In microseconds; below 0 where it is less than what the machine's noise hides.
+        error_us: Half the width of the median's 95 % interval.
+    """
+
+    added_us: float
+    error_us: float
+
+
+class ExitCost(_Struct, frozen=True, kw_only=True):
+    """What an answer at one exit costs.
+
+    Attributes:
+        latency: From the call to the exit, no exit before it firing; None where no input came there.
+        call: The calls that it answered; None where it answered none.
+        expected_ms: What it adds to the mean call: the sum over all exits is `Profile.expected.mean_ms`.
+        decision: What the nodes add that only its criterion needs; None where they cannot be taken out.
+        passing: What all nodes add that only this exit needs, its head and its criterion: its price for an input that
+            goes on. None where they cannot be taken out, and where nothing goes on.
+        share: Of the inputs that answered there.
+        accuracy: Of these the share that was right; None without labels, or where none answered there.
+        accuracy_if_always: The share of right answers among all inputs that came there; None without labels.
+    """
+
+    latency: Latency | None
+    call: Latency | None
+    expected_ms: float
+    decision: Added | None = None
+    passing: Added | None = None
+    share: float
+    accuracy: float | None = None
+    accuracy_if_always: float | None = None
+
+
+class WholeCost(_Struct, frozen=True, kw_only=True):
+    """The network as one session, run in turns with the calls.
+
+    Attributes:
+        file: Its name.
+        latency: Of the session's `run`.
+        ratio: The mean call of the bundle to its mean: under 1 where exiting early pays.
+        full_path_ratio: The median full path of the bundle to its median.
+        difference: The largest difference of its outputs from those of the bundle's last exit, over their largest
+            magnitude where that is over 1; None where no output has the shape of one of these.
+    """
+
+    file: str
+    latency: Latency
+    ratio: float
+    full_path_ratio: float
+    difference: float | None
+
+
+class Energy(_Struct, frozen=True, kw_only=True):
+    """What the machine's own meter says; it measures all that runs there, the idle draw included.
+
+    Attributes:
+        meter: Which one, such as `intel-rapl package-0` or `ina226`.
+        idle_w: The draw before anything ran, in watts.
+        call_mj: A call, in millijoules.
+        full_path_mj: A full path, in millijoules.
+    """
+
+    meter: str
+    idle_w: float
+    call_mj: float
+    full_path_mj: float
+
+
+class Memory(_Struct, frozen=True, kw_only=True):
+    """Resident memory of the process, in bytes; None where the kernel does not tell.
+
+    Attributes:
+        before: Before the bundle was opened.
+        opened: With all segments open.
+        peak: The most so far, the whole network included if it was run beside the bundle.
+    """
+
+    before: int | None
+    opened: int | None
+    peak: int | None
+
+
+class Profile(_Struct, frozen=True, kw_only=True):
+    """What a bundle costs on one machine.
+
+    Attributes:
+        version: Of this format.
+        bundle: The bundle's name.
+        files: Digests of its graphs, which say whether another profile is of the same bundle.
+        measured: When it began, ISO 8601, UTC.
+        machine: Where.
+        before: The machine's state when it began.
+        after: And when it ended.
+        threads: Workers for each operator; None: one per physical core.
+        spin: What idle workers did.
+        pool: Whose workers they were.
+        rows: How many different inputs were run: shares, visits and accuracies are theirs.
+        timed: How many of them, in the same shares, were run again and again: latencies are theirs.
+        rounds: How often each of these.
+        merged: Of how many profiles this is made; the mean of a merged latency is exact, its percentiles are
+            interpolated between the quantiles of each.
+        thresholds: Of each exit; None where it accepts everything or never fires.
+        warmup_rounds: How often each before that, until the latency was steady.
+        steady: Whether it was.
+        cooled_s: How long it paused between rounds, so that the machine could cool down.
+        segments: By name, in the plan's order.
+        exits: By name, in the plan's order.
+        expected: A call, over these inputs with these thresholds.
+        full_path: A call of which no exit fires, by the same inputs.
+        overhead_us: What a full path takes beside its segments' runs, answers and clock readings included, by segment.
+        accuracy: Of all inputs; None without labels.
+        memory: Of this process.
+        whole: The network as one session; None where no file of it was given.
+        energy: None where the machine has no meter that this process may read.
+    """
+
+    version: int = VERSION
+    bundle: str
+    files: dict[str, str]
+    measured: str
+    machine: Machine
+    before: Condition
+    after: Condition
+    threads: int | None
+    spin: str
+    pool: str
+    rows: int
+    timed: int
+    rounds: int
+    warmup_rounds: int
+    steady: bool
+    merged: int = 1
+    thresholds: dict[str, float | None]
+    cooled_s: float = 0
+    segments: dict[str, SegmentCost]
+    exits: dict[str, ExitCost]
+    expected: Latency
+    full_path: Latency
+    overhead_us: float
+    accuracy: float | None = None
+    memory: Memory
+    whole: WholeCost | None = None
+    energy: Energy | None = None
+
+
+def digests(plan: Manifest) -> dict[str, str]:
+    """Returns the digest of every graph, by which two profiles of one bundle know each other."""
+    return {name: file.sha256 for name, file in plan.files.items() if name.endswith(".onnx")}
+
+
+def encode(profile: Profile) -> bytes:
+    """Returns a profile as indented UTF-8 JSON."""
+    return msgspec.json.format(msgspec.json.encode(profile), indent=1) + b"\n"
+
+
+def decode(text: bytes, what: str) -> Profile:
+    """Returns the profile in `text`; `what` names it in errors.
+
+    Raises:
+        BundleError: Not a profile, or of another version.
+    """
+    try:
+        head: Any = msgspec.json.decode(text)
+        if isinstance(head, dict) and head.get("version") != VERSION:
+            raise BundleError(f"{what}: profile version {head.get('version')!r}, this eetoolkit reads {VERSION}")
+        return msgspec.json.decode(text, type=Profile)
+    except msgspec.MsgspecError as error:
+        raise BundleError(f"{what} is not a profile: {error}") from error

@@ -1,0 +1,270 @@
+"""Measuring what each segment and each exit of a bundle costs on this machine."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from eetoolkit_runtime.answer import Answer
+from eetoolkit_runtime.bundle import Bundle
+from eetoolkit_runtime.errors import InputError
+from eetoolkit_runtime.inputs import Inputs
+from eetoolkit_runtime.plan import Manifest, Work
+from eetoolkit_runtime.profiling.energy import Meter, find_meter
+from eetoolkit_runtime.profiling.exit_costs import exits_own
+from eetoolkit_runtime.profiling.latency import Latency, summarise
+from eetoolkit_runtime.profiling.machine import condition, peak_bytes, resident_bytes, this_machine
+from eetoolkit_runtime.profiling.operators import TRACED_ROWS, trace_operators
+from eetoolkit_runtime.profiling.profile import Energy, ExitCost, Memory, Profile, SegmentCost, WholeCost, digests
+from eetoolkit_runtime.profiling.rounds import LEAST_ROUNDS, Cooler, Found, Row, Tell, measure, rows_of, warm_up
+from eetoolkit_runtime.profiling.whole import Whole, open_whole
+from eetoolkit_runtime.runner import Runner
+from eetoolkit_runtime.sessions import Pool, SessionSettings, Spin
+
+_COMPARED_ROWS = 16  # with the whole network's outputs
+_WALKED_ROWS = 64  # to come to every exit
+_TIMED_ROWS = 8  # at least, however slow the network
+_IDLE_S = 0.5
+_OWN_PART = 0.5  # of the seconds: for what exits add to their segments; as much again for tracing
+
+
+def profile(  # noqa: PLR0913 - what a measurement depends on
+    bundle: str | Path | Bundle,
+    inputs: Inputs | None = None,
+    labels: npt.ArrayLike | None = None,
+    *,
+    threads: int | None = None,
+    spin: Spin = "brief",
+    pool: Pool = "own",
+    seconds: float = 5.0,
+    max_rows: int = 256,
+    whole: str | os.PathLike[str] | None = None,
+    operators: bool = False,
+    cool_down_s: float = 60.0,
+    progress: Callable[[str, int, int], object] | None = None,
+) -> Profile:
+    """Runs a bundle on this machine and returns what its segments and exits cost.
+
+    Rounds over all inputs alternate between full paths whose segments are timed one by one, full paths that are timed
+    as one, and calls as they are made in use, which stop at the first confident exit. All rounds count after the
+    warm-up, outliers too. What exits add to their segments, and operators, are measured afterwards in sessions of their
+    own.
+
+    Args:
+        bundle: A `Bundle`, or the path of one.
+        inputs: Any number of rows, best real ones: shares and expected latency are theirs. None: the golden samples.
+        labels: The right class of every row, for accuracies.
+        threads: As the `Runner`'s, like `spin` and `pool`.
+        spin: See `threads`.
+        pool: See `threads`.
+        seconds: How long to measure after the warm-up, about.
+        max_rows: How many rows are timed again and again, in the shares of all; fewer where a network is so slow that
+            five rounds over them would take longer than `seconds`. All are answered once, for shares and accuracies.
+        whole: An ONNX file of the same network, which is run in turns with the bundle.
+        operators: Whether to trace which operators cost most.
+        cool_down_s: How long to pause at most, in all, after rounds that left the machine 10 degrees hotter than it
+            was or its clock lowered; 0: never.
+        progress: Is told (what, done, total) from time to time.
+
+    Raises:
+        BundleError: The bundle cannot be opened.
+        InputError: Inputs that it does not take, or none at all; labels of another number; a file that is not there
+            or takes other inputs.
+        RunError: onnxruntime failed.
+    """
+    before, began, resident = condition(), datetime.now(UTC), resident_bytes()
+    tell: Tell = progress or (lambda _what, _done, _total: None)
+    settings = SessionSettings(threads, spin, pool, one_row=True)
+    meter = find_meter()
+    idle_w = 0.0 if meter is None else _idle_w(meter)
+    with Runner(bundle, threads=threads, spin=spin, pool=pool) as runner:
+        plan = runner.bundle.manifest
+        rows = rows_of(runner.bundle, inputs)
+        right = _labels(labels, len(rows))
+        load_ms = _open_all(runner)
+        opened = resident_bytes()
+        answers = [runner.run(row) for row in rows]
+        one = None if whole is None else open_whole(whole, plan, settings)
+        timed = [rows[place] for place in _spread(answers, min(max_rows, _fitting(runner, rows, seconds)))]
+        warmup, steady = warm_up(runner, one, timed, tell)
+        cooler = Cooler(before, cool_down_s)
+        found = measure(runner, one, timed, seconds, cooler, meter, tell)
+        memory = Memory(before=resident, opened=opened, peak=peak_bytes())
+        after = condition()
+        segments = _segments(plan, found, answers, load_ms)
+        exits = _exits(runner, found, rows, answers, right)
+        difference = None if one is None else _difference(runner, one, rows[:_COMPARED_ROWS])
+        opened_bundle = runner.bundle
+    tell("exits", 0, 0)
+    own = exits_own(opened_bundle, rows[:_WALKED_ROWS], settings, seconds * _OWN_PART)
+    exits = {
+        name: msgspec.structs.replace(cost, decision=own[name].decision, passing=own[name].passing)
+        if name in own
+        else cost
+        for name, cost in exits.items()
+    }
+    if operators:
+        tell("operators", 0, 0)
+        traced = trace_operators(opened_bundle, rows[:TRACED_ROWS], settings, seconds * _OWN_PART)
+        costs, traced_ms = traced.operators(), traced.segment_ms()
+        segments = {
+            name: msgspec.structs.replace(cost, operators=costs.get(name), traced_ms=traced_ms.get(name))
+            for name, cost in segments.items()
+        }
+    expected, full_path = summarise(found.all_calls), summarise(found.full)
+    return Profile(
+        bundle=plan.name,
+        files=digests(plan),
+        measured=began.isoformat(timespec="seconds"),
+        machine=this_machine(),
+        before=before,
+        after=after,
+        threads=threads,
+        spin=spin,
+        pool=pool,
+        rows=len(rows),
+        timed=len(timed),
+        rounds=found.rounds,
+        warmup_rounds=warmup,
+        steady=steady,
+        thresholds={name: exit_.threshold if exit_.enabled else None for name, exit_ in plan.exits.items()},
+        cooled_s=cooler.paused_s,
+        segments=segments,
+        exits=exits,
+        expected=expected,
+        full_path=full_path,
+        overhead_us=1e3 * float(np.median(found.overheads)),
+        accuracy=None if right is None else _accuracy(answers, right),
+        memory=memory,
+        whole=None if one is None else _whole_cost(one, found, expected, full_path, difference),
+        energy=None if meter is None else _energy(meter, idle_w, found, len(timed)),
+    )
+
+
+def _segments(
+    plan: Manifest, found: Found, answers: Sequence[Answer], load_ms: dict[str, float]
+) -> dict[str, SegmentCost]:
+    return {
+        name: SegmentCost(
+            **msgspec.structs.asdict(segment.work or Work(nodes=0, parameters=0)),
+            size_bytes=sum(plan.files[file].size for file in (segment.model, *segment.weights) if file is not None),
+            load_ms=load_ms[name],
+            latency=_summary(found.segments.get(name)),
+            visits=sum(answer.path.count(name) for answer in answers) / len(answers),
+            exit=None if segment.exit is None else segment.exit.name,
+        )
+        for name, segment in plan.segments.items()
+        if segment.model is not None
+    }
+
+
+def _exits(
+    runner: Runner, found: Found, rows: Sequence[Row], answers: Sequence[Answer], right: npt.NDArray[Any] | None
+) -> dict[str, ExitCost]:
+    exits, calls = {}, len(found.all_calls)
+    for name in runner.bundle.exits:
+        here = [place for place, answer in enumerate(answers) if answer.exit == name]
+        exits[name] = ExitCost(
+            latency=_summary(found.exits.get(name)),
+            call=_summary(found.calls.get(name)),
+            expected_ms=sum(found.calls.get(name, [])) / calls,
+            share=len(here) / len(answers),
+            accuracy=None if right is None or not here else _accuracy([answers[i] for i in here], right[here]),
+            accuracy_if_always=None if right is None else _always(runner, rows, right, name),
+        )
+    return exits
+
+
+def _fitting(runner: Runner, rows: Sequence[Row], seconds: float) -> int:
+    """Returns how many rows fit into the time, where each is run up to four times a round."""
+    tried = rows[:_TIMED_ROWS]
+    started = time.perf_counter()
+    for row in tried:
+        runner.run_all_exits(row)
+    row_s = (time.perf_counter() - started) / len(tried)
+    return max(_TIMED_ROWS, int(seconds / (4 * LEAST_ROUNDS * row_s)))
+
+
+def _spread(answers: Sequence[Answer], most: int) -> list[int]:
+    """Returns the places of at most so many answers, each exit's in its share and spread over all that it gave."""
+    by_exit = sorted(range(len(answers)), key=lambda place: answers[place].exit)
+    if len(by_exit) <= most:
+        return list(range(len(answers)))
+    return sorted(by_exit[int((place + 0.5) * len(by_exit) / most)] for place in range(most))
+
+
+def _whole_cost(
+    whole: Whole, found: Found, expected: Latency, full_path: Latency, difference: float | None
+) -> WholeCost:
+    latency = summarise(found.whole)
+    return WholeCost(
+        file=whole.file,
+        latency=latency,
+        ratio=expected.mean_ms / latency.mean_ms,
+        full_path_ratio=full_path.p50_ms / latency.p50_ms,
+        difference=difference,
+    )
+
+
+def _difference(runner: Runner, whole: Whole, rows: Sequence[Row]) -> float | None:
+    last = list(runner.bundle.exits)[-1]
+    answers = [runner.run(row, exit_at=last) for row in rows]
+    known = [whole.difference(row, answer.outputs) for row, answer in zip(rows, answers, strict=True)]
+    return max((difference for difference in known if difference is not None), default=None)
+
+
+def _idle_w(meter: Meter) -> float:
+    first = meter.read()
+    time.sleep(_IDLE_S)
+    last = meter.read()
+    return meter.joules([first, last]) / (last.seconds - first.seconds)
+
+
+def _energy(meter: Meter, idle_w: float, found: Found, rows: int) -> Energy:
+    each = {
+        what: 1e3 * sum(meter.joules(readings) for readings in rounds) / (found.rounds * rows)
+        for what, rounds in found.energy.items()
+    }
+    return Energy(meter=meter.name, idle_w=idle_w, call_mj=each["call"], full_path_mj=each["full path"])
+
+
+def _accuracy(answers: Sequence[Answer], right: npt.NDArray[Any]) -> float:
+    return float(np.mean([answer.prediction == label for answer, label in zip(answers, right, strict=True)]))
+
+
+def _open_all(runner: Runner) -> dict[str, float]:
+    """Opens every segment; returns how long each took, in milliseconds."""
+    found = {}
+    for name, segment in runner.bundle.manifest.segments.items():
+        if segment.model is not None:
+            started = time.perf_counter()
+            runner.open(name)
+            found[name] = (time.perf_counter() - started) * 1e3
+    return found
+
+
+def _always(runner: Runner, rows: Sequence[Row], right: npt.NDArray[Any], exit_: str) -> float | None:
+    answers = [runner.run(row, exit_at=exit_) for row in rows]
+    came = [answer.prediction == label for answer, label in zip(answers, right, strict=True) if answer.exit == exit_]
+    return float(np.mean(came)) if came else None
+
+
+def _labels(labels: npt.ArrayLike | None, rows: int) -> npt.NDArray[Any] | None:
+    if labels is None:
+        return None
+    found = np.asarray(labels)
+    if found.shape != (rows,) or found.dtype.kind not in "iu":
+        raise InputError(f"labels are {found.dtype}{list(found.shape)}, expected integers, one for each of {rows} rows")
+    return found
+
+
+def _summary(latencies_ms: Sequence[float] | None) -> Latency | None:
+    return summarise(latencies_ms) if latencies_ms else None

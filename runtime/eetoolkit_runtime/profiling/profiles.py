@@ -1,0 +1,96 @@
+"""Profiles kept: in files and in bundles."""
+
+from __future__ import annotations
+
+import os
+import re
+import zipfile
+from pathlib import Path
+
+import msgspec
+
+from eetoolkit_runtime.bundle import Bundle, load
+from eetoolkit_runtime.errors import BundleError, EEToolkitError
+from eetoolkit_runtime.profiling.profile import Profile, decode, digests, encode
+from eetoolkit_runtime.store import commit, named_by_content, staging
+
+_STEM = "profile"
+_NAME = re.compile(rf"{_STEM}-[0-9a-f]{{8}}\.json")
+
+
+def check_file(target: str | os.PathLike[str], *, overwrite: bool) -> Path:
+    """Returns the path of a file that may be written.
+
+    Raises:
+        EEToolkitError: Something is there and `overwrite` is not set, or it is a folder.
+    """
+    path = Path(target)
+    if path.is_dir() or (path.exists() and not overwrite):
+        fix = "choose another name" if path.is_dir() else "pass overwrite=True (--overwrite) to replace it"
+        raise EEToolkitError(f"{path} exists; {fix}")
+    return path
+
+
+def write_profile(found: Profile, target: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+    """Writes a profile as JSON to `target` and returns its path.
+
+    Raises:
+        EEToolkitError: Something is there and `overwrite` is not set.
+    """
+    path = check_file(target, overwrite=overwrite)
+    path.write_bytes(encode(found))
+    return path
+
+
+def read_profile(source: str | os.PathLike[str] | Bundle) -> Profile:
+    """Returns the profile in a JSON file, or the one that was saved in a bundle.
+
+    Raises:
+        BundleError: Nothing is there, it is not a profile, or no profile was saved in the bundle.
+    """
+    if isinstance(source, Bundle):
+        return _saved(source)
+    path = Path(source)
+    if path.is_dir() or zipfile.is_zipfile(path):
+        return _saved(load(path))
+    if not path.exists():
+        raise BundleError(f"{path} does not exist")
+    return decode(path.read_bytes(), str(path))
+
+
+def saved_profile(bundle: Bundle) -> Profile | None:
+    """Returns the profile that was saved in a bundle; None where there is none.
+
+    Raises:
+        BundleError: Its file is not a profile.
+    """
+    names = [name for name in bundle.manifest.files if _NAME.fullmatch(name)]
+    return decode((bundle.path / names[0]).read_bytes(), str(bundle.path / names[0])) if names else None
+
+
+def save_profile(bundle: Bundle, found: Profile) -> None:
+    """Saves a profile in a bundle in one step, in the place of the one before.
+
+    The whole profile becomes a file of the bundle, and what the segments take (p90) goes into its manifest, so that
+    deadlines go by it.
+
+    Raises:
+        BundleError: The profile is of another bundle, or the bundle cannot be written.
+    """
+    plan = bundle.manifest
+    if found.files != digests(plan):
+        raise BundleError(f"this profile is of another bundle, {found.bundle!r}, or of another build of {plan.name!r}")
+    taken = {name: cost.latency.p90_ms for name, cost in found.segments.items() if cost.latency is not None}
+    with staging(bundle.path) as folder:
+        path = folder / f"{_STEM}.json"
+        path.write_bytes(encode(found))
+        name, file = named_by_content(path, _STEM)
+        files = {other: entry for other, entry in plan.files.items() if not _NAME.fullmatch(other)} | {name: file}
+        commit(folder, msgspec.structs.replace(plan, profile=taken, files=files), bundle.path)
+
+
+def _saved(bundle: Bundle) -> Profile:
+    found = saved_profile(bundle)
+    if found is None:
+        raise BundleError(f"no profile was saved in {bundle.path}; run `eetoolkit profile {bundle.path} --save`")
+    return found

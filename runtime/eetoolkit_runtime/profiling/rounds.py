@@ -1,0 +1,211 @@
+"""Rounds over the same inputs, timed until the time is up: warm-up, cool-down, and what was found."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from eetoolkit_runtime.bundle import Bundle
+from eetoolkit_runtime.errors import InputError
+from eetoolkit_runtime.golden import read_golden
+from eetoolkit_runtime.inputs import Array, Inputs, prepare, split_rows
+from eetoolkit_runtime.profiling.energy import Meter, Reading
+from eetoolkit_runtime.profiling.machine import Condition, condition
+from eetoolkit_runtime.profiling.whole import Whole
+from eetoolkit_runtime.rule import Thresholds
+from eetoolkit_runtime.runner import Runner
+
+Row = tuple[Array, ...]
+Tell = Callable[[str, int, int], object]
+"""Takes what goes on, how much of it is done, and of how much."""
+
+LEAST_ROUNDS = 5  # however long they take
+_WARMUP_ROUNDS = 3, 30  # at least, at most
+_STEADY = 0.05  # a round is steady that takes at most so much longer or shorter than the one before
+_HOT_C, _COOL_C = 10.0, 5.0  # above the beginning's temperature: when to pause, and until when
+_LOOK_EVERY_S = 0.5
+
+
+@dataclass
+class Found:
+    """Latencies in milliseconds, as they come.
+
+    Attributes:
+        segments: By segment, on full paths that are watched segment by segment.
+        exits: From the call to each exit met, on these.
+        full: Of full paths that nobody watches.
+        calls: By the exit that answered.
+        whole: Of the whole network as one session.
+        overheads: What a full path takes beside its segments' runs, for each of these.
+        energy: What the meter said around the full paths and around the calls, round by round.
+    """
+
+    segments: dict[str, list[float]] = field(default_factory=dict)
+    exits: dict[str, list[float]] = field(default_factory=dict)
+    full: list[float] = field(default_factory=list)
+    calls: dict[str, list[float]] = field(default_factory=dict)
+    whole: list[float] = field(default_factory=list)
+    overheads: list[float] = field(default_factory=list)
+    energy: dict[str, list[list[Reading]]] = field(default_factory=dict)
+    rounds: int = 0
+
+    @property
+    def all_calls(self) -> list[float]:
+        """Of all calls, in no order."""
+        return [latency for latencies in self.calls.values() for latency in latencies]
+
+    def watched_path(self, runner: Runner, row: Row) -> tuple[int, float]:
+        """Runs one input to the end of the plan; returns how many segments ran, and what they took together."""
+        taken: list[tuple[str, float]] = []
+        met = runner.trace(row, lambda segment, milliseconds: taken.append((segment, milliseconds)))
+        for name, milliseconds in taken:
+            self.segments.setdefault(name, []).append(milliseconds)
+        for name, after_ms in met:
+            self.exits.setdefault(name, []).append(after_ms)
+        return len(taken), sum(milliseconds for _, milliseconds in taken)
+
+    def full_path(self, runner: Runner, row: Row, never: Thresholds, segments: int, segments_ms: float) -> None:
+        """Runs one input to the end of the plan as a user would, of whose exits none fires."""
+        started = time.perf_counter_ns()
+        runner.run(row, thresholds=never)
+        taken = (time.perf_counter_ns() - started) / 1e6
+        self.full.append(taken)
+        self.overheads.append((taken - segments_ms) / max(1, segments))
+
+    def call(self, runner: Runner, row: Row) -> None:
+        """Runs one input as a user does."""
+        started = time.perf_counter_ns()
+        answer = runner.run(row)
+        taken = (time.perf_counter_ns() - started) / 1e6
+        self.calls.setdefault(answer.exit, []).append(taken)
+
+    def whole_call(self, whole: Whole, feeds: dict[str, Array]) -> None:
+        """Runs one input through the whole network."""
+        started = time.perf_counter_ns()
+        whole.session.run(None, feeds)
+        self.whole.append((time.perf_counter_ns() - started) / 1e6)
+
+
+@dataclass
+class Cooler:
+    """Pauses between rounds where the machine has become hot, or lowers its clock.
+
+    Attributes:
+        before: The machine's state when it began.
+        most_s: How long to pause at most, in all.
+        look: Returns the state now.
+        sleep: Waits so many seconds.
+        paused_s: How long it has paused.
+    """
+
+    before: Condition
+    most_s: float
+    look: Callable[[], Condition] = condition
+    sleep: Callable[[float], object] = time.sleep
+    paused_s: float = 0
+
+    def cool_down(self, tell: Tell) -> bool:
+        """Waits where it is 10 degrees hotter than at the beginning until it is only 5; returns whether it has waited.
+
+        And where the clock is lowered just now that was not at the beginning, until it is not.
+        """
+        began_s = self.paused_s
+        if self.most_s > 0 and self._too_hot(_HOT_C):
+            while self.paused_s < self.most_s and self._too_hot(_COOL_C):
+                tell("cooling down", int(self.paused_s), int(self.most_s))
+                self.sleep(_LOOK_EVERY_S)
+                self.paused_s += _LOOK_EVERY_S
+        return self.paused_s > began_s
+
+    def _too_hot(self, by_c: float) -> bool:
+        now = self.look()
+        if now.throttling and not self.before.throttling:
+            return True
+        known = now.temperature_c is not None and self.before.temperature_c is not None
+        return known and (now.temperature_c or 0) >= (self.before.temperature_c or 0) + by_c
+
+
+def rows_of(bundle: Bundle, inputs: Inputs | None) -> list[Row]:
+    """Returns inputs row by row; those of the golden samples for None.
+
+    Raises:
+        InputError: Inputs that the bundle does not take, or none at all.
+    """
+    plan = bundle.manifest
+    if inputs is not None:
+        return split_rows(plan, prepare(plan, inputs, one_row=False))
+    rows = [prepare(plan, sample.inputs, one_row=True) for sample in read_golden(bundle)]
+    if not rows:
+        raise InputError("profile: the bundle has no golden samples; pass inputs")
+    return rows
+
+
+def warm_up(runner: Runner, whole: Whole | None, rows: Sequence[Row], tell: Tell) -> tuple[int, bool]:
+    """Runs rounds until one takes as long as the one before; returns how many, and whether it came to that."""
+    last, least, most = np.inf, *_WARMUP_ROUNDS
+    for done in range(1, most + 1):
+        started = time.perf_counter()
+        for row in rows:
+            runner.run_all_exits(row)
+            runner.run(row)
+            if whole is not None:
+                whole.session.run(None, whole.feeds(row))
+        took = time.perf_counter() - started
+        tell("warming up", done, most)
+        if done >= least and abs(took - last) <= _STEADY * last:
+            return done, True
+        last = took
+    return most, False
+
+
+def measure(
+    runner: Runner,
+    whole: Whole | None,
+    rows: Sequence[Row],
+    seconds: float,
+    cooler: Cooler,
+    meter: Meter | None,
+    tell: Tell,
+) -> Found:
+    """Runs rounds of full paths, of calls and of the whole network, in turns, until the time is up.
+
+    After a pause the caches and the clock are cold: the round that follows it is run once without being timed.
+    """
+    found = Found()
+    never = {name: None for name, exit_ in runner.bundle.exits.items() if exit_.threshold is not None}
+    feeds = [] if whole is None else [whole.feeds(row) for row in rows]
+
+    def look(what: str) -> None:
+        if meter is not None:
+            found.energy.setdefault(what, [[]])[-1].append(meter.read())
+
+    def new_round() -> None:
+        for readings in found.energy.values():
+            readings.append([])
+
+    until = time.perf_counter() + seconds
+    while found.rounds < LEAST_ROUNDS or time.perf_counter() < until:
+        watched = [found.watched_path(runner, row) for row in rows]
+        look("full path")
+        for row, (segments, segments_ms) in zip(rows, watched, strict=True):
+            found.full_path(runner, row, never, segments, segments_ms)
+        look("full path")
+        look("call")
+        for row in rows:
+            found.call(runner, row)
+        look("call")
+        if whole is not None:
+            for feed in feeds:
+                found.whole_call(whole, feed)
+        found.rounds += 1
+        new_round()
+        paused_s = cooler.paused_s
+        if cooler.cool_down(tell):
+            until += cooler.paused_s - paused_s
+            for row in rows:
+                runner.run_all_exits(row)
+        tell("measuring", int(1e3 * max(0.0, seconds - max(0.0, until - time.perf_counter()))), int(1e3 * seconds))
+    return found

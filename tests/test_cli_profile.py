@@ -1,0 +1,139 @@
+"""`eetoolkit profile`: what is measured is kept, shown, merged, compared and drawn; what does not fit is refused."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from plans import chain
+
+import eetoolkit as ee
+from eetoolkit.cli import main
+
+QUICK = ("--threads", "1", "--pool", "own", "--seconds", "0")
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, ["profile", *map(str, arguments)])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `chain.ee`, inputs `x.npy`, and what two runs of the command wrote: `a.json` and `b.json`."""
+    folder = tmp_path_factory.mktemp("profile")
+    chain(0.5, 0.5).save(folder / "chain.ee")
+    np.save(folder / "x.npy", np.random.default_rng(0).uniform(0, 1, (4, 4)).astype(np.float32))
+    for name in ("a.json", "b.json"):
+        done = run(folder / "chain.ee", "--inputs", folder / "x.npy", *QUICK, "-o", folder / name)
+        assert done.exit_code == 0, done.output
+    return folder
+
+
+def test_what_was_written_is_shown_as_it_was_when_it_was_measured(folder: Path, tmp_path: Path) -> None:
+    target = tmp_path / "p.json"
+    measured = run(folder / "chain.ee", "--inputs", folder / "x.npy", *QUICK, "--operators", "-o", target)
+    assert measured.exit_code == 0, measured.output
+    shown = run("--show", target)
+    assert shown.stdout == measured.stdout
+    for part in ("operators, by what they take", "1 Gather", "decision", "answers there", "█"):
+        assert part in shown.stdout
+    assert json.loads(run("--show", target, "--json").stdout) == json.loads(target.read_bytes())
+
+
+def test_a_profile_saved_in_a_bundle_is_shown_by_its_name(tmp_path: Path, folder: Path) -> None:
+    bundle = chain(0.5, 0.5).save(tmp_path / "chain.ee")
+    done = run(bundle, "--inputs", folder / "x.npy", *QUICK, "--save", "--json")
+    assert json.loads(run("--show", bundle, "--json").stdout) == json.loads(done.stdout)
+
+
+def test_profiles_are_merged_and_compared(folder: Path, tmp_path: Path) -> None:
+    a, b, both = folder / "a.json", folder / "b.json", tmp_path / "both.json"
+    merged = run("--merge", a, b, "-o", both)
+    assert merged.exit_code == 0, merged.output
+    assert "merged from 2" in merged.stdout
+    assert ee.read_profile(both).rounds == 2 * ee.read_profile(a).rounds
+    compared = run("--compare", a, both)
+    assert "inputs        4  8" in compared.stdout
+    assert "segment segment2" in compared.stdout
+    assert json.loads(run("--compare", a, a, "--json").stdout)["expected"]["ratio"] == 1
+    assert "the same bundle, machine and settings" in run("--compare", a, a).stdout
+
+
+def test_it_is_drawn_and_traced_into_files(folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    targets = {name: tmp_path / name for name in ("svg", "png", "trace")}
+    options = [part for name, path in targets.items() for part in (f"--{name}", path)]
+    done = run(folder / "chain.ee", "--inputs", folder / "x.npy", *QUICK, *options)
+    assert done.exit_code == 0, done.output
+    assert "</svg>" in targets["svg"].read_text()
+    assert targets["png"].read_bytes().startswith(b"\x89PNG")
+    rows = [event for event in json.loads(targets["trace"].read_bytes())["traceEvents"] if event.get("cat") == "row"]
+    assert len(rows) == 4
+
+
+@pytest.mark.parametrize("option", ["--output", "--trace", "--svg", "--png"])
+def test_nothing_is_overwritten_unasked_and_nothing_is_measured_before_that_is_said(
+    folder: Path, tmp_path: Path, option: str
+) -> None:
+    target = tmp_path / "there"
+    target.write_text("mine")
+    done = run("no such bundle", option, target)
+    assert done.exit_code == 1
+    assert done.stderr == f"error: {target} exists; pass overwrite=True (--overwrite) to replace it\n"
+    assert target.read_text() == "mine"
+    if option == "--output":
+        assert run("--show", folder / "a.json", option, target, "--overwrite").exit_code == 0
+        assert ee.read_profile(target) == ee.read_profile(folder / "a.json")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["a", "b"], "got 2 arguments, expected one BUNDLE"),
+        (["--show", "a", "b"], "--show: got 2 arguments, expected one PROFILE"),
+        (["--merge", "a"], "--merge: got 1 arguments, expected two PROFILEs or more"),
+        (["--compare", "a"], "--compare: got 1 arguments, expected two PROFILEs"),
+        (["--show", "a", "--save"], "--save does not go with --show"),
+        (["--show", "a", "--operators"], "--operators does not go with --show"),
+        (["--merge", "a", "b", "--whole", "w"], "--whole does not go with --merge"),
+        (["--compare", "a", "b", "--png", "p"], "--png does not go with --compare"),
+        ([], "Missing argument"),
+    ],
+)
+def test_what_does_not_go_together_is_wrong_usage(arguments: list[str], said: str) -> None:
+    done = run(*arguments)
+    assert done.exit_code == 2
+    assert said in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--show", "none.json"], "none.json does not exist"),
+        (["--show", "chain.ee"], "no profile was saved in chain.ee; run `eetoolkit profile chain.ee --save`"),
+        (["--show", "x.npy"], "x.npy is not a profile: "),
+        (["a.json"], "a.json is not a bundle; --show shows a profile"),
+        (["chain.ee", "--inputs", "x.npy", "--whole", "w.onnx"], "whole: w.onnx does not exist"),
+    ],
+)
+def test_a_mistake_is_one_line(folder: Path, arguments: list[str], said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    done = run(*arguments, *(["--pool", "own"] if "chain.ee" in arguments else []))
+    assert done.exit_code == 1
+    assert done.stderr.startswith(f"error: {said}")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_picture_without_matplotlib_names_the_extra_before_it_measures() -> None:
+    script = (
+        "import sys; sys.modules['matplotlib'] = None; import eetoolkit.cli as cli; "
+        "cli.main(['profile', 'no such bundle', '--svg', 'never.svg'])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "error: this needs matplotlib: pip install 'eetoolkit[report]'\n"

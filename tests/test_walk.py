@@ -1,0 +1,51 @@
+"""The plan followed in numpy goes where the runner goes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+from plans import NETWORKS, looped, switched
+
+from eetoolkit_runtime.bundle import load
+from eetoolkit_runtime.errors import RunError
+from eetoolkit_runtime.profiling.walk import walk
+from eetoolkit_runtime.runner import Runner
+
+
+@pytest.mark.parametrize("kind", sorted(NETWORKS))
+def test_the_path_and_what_segments_give_are_the_runners(kind: str, tmp_path: Path) -> None:
+    bundle = load(NETWORKS[kind]().save(tmp_path / kind))
+    plan = bundle.manifest
+    with Runner(bundle, threads=1) as runner:
+        for seed in range(8):
+            x = np.random.default_rng(seed).uniform(0, 2.9, (1, 4)).astype(np.float32)
+            given: dict[str, np.ndarray] = {}
+
+            def run(name: str, feeds: dict[str, np.ndarray], given: dict[str, np.ndarray] = given) -> dict:  # type: ignore[type-arg]
+                segment = plan.segments[name]
+                session = ort.InferenceSession(bundle.path / (segment.model or ""), providers=["CPUExecutionProvider"])
+                outputs = [value.name for value in session.get_outputs()]
+                found = dict(zip(outputs, session.run(None, feeds), strict=True))
+                given |= {slot: found[s.output] for slot, s in segment.writes.items() if s.output is not None}
+                return found
+
+            last = runner.run_all_exits(x)[-1]
+            assert tuple(walk(plan, (x,), run)) == last.path
+            end = plan.segments[last.path[-1]]
+            assert end.exit is not None
+            own = {name: slot for name, slot in end.exit.outputs.items() if slot in end.writes}
+            assert own
+            for name, slot in own.items():
+                np.testing.assert_array_equal(last.outputs[name], given[slot])
+
+
+def test_a_switch_without_such_a_case_and_an_endless_loop_are_errors() -> None:
+    x = np.array([[9, 0, 0, 0]], np.float32)
+    with pytest.raises(RunError, match="the switch 'expert' is 9, expected 0 to 2"):
+        walk(switched().plan(), (x,), lambda name, feeds: {"expert": np.array([9])})
+    with pytest.raises(RunError, match="segment 'step': more than max_visits 3 visits"):
+        step = {"z": x, "j": np.array([1]), "more": np.array([True]), "progress": np.array([0])}
+        walk(looped(max_visits=3).plan(), (x,), lambda name, feeds: step)
