@@ -173,6 +173,27 @@ def test_applying_writes_in_one_step_and_undo_puts_back(bundle: ee.Bundle) -> No
         ee.undo_tuning(bundle)
 
 
+def test_a_packed_bundle_is_tuned_and_not_written(bundle: ee.Bundle, tmp_path: Path) -> None:
+    packed = bundle.pack(tmp_path / "it.zip")
+    text = packed.read_bytes()
+    x, labels = data()
+    report = ee.tune(packed, x, labels, calibrate=False, threads=1)
+    with pytest.raises(ee.TuneError, match="is packed; tuning is written to a bundle's folder"):
+        report.apply()
+    with pytest.raises(ee.TuneError, match="is packed"):
+        ee.undo_tuning(packed)
+    assert packed.read_bytes() == text
+
+
+def test_a_report_of_another_bundle_is_not_written(bundle: ee.Bundle) -> None:
+    x, labels = data()
+    report = ee.tune(bundle, x, labels, calibrate=False, threads=1)
+    other = msgspec.structs.replace(report, files={"segment0.onnx": "0" * 64})
+    with pytest.raises(ee.TuneError, match="holds another bundle by now; tune it again"):
+        other.apply()
+    assert ee.load(bundle.path).manifest == bundle.manifest
+
+
 def test_an_exit_that_tuning_disabled_may_come_back_but_not_one_that_its_user_did(bundle: ee.Bundle) -> None:
     x, labels = data()
     report = ee.tune(bundle, x, labels, calibrate=False, threads=1)
@@ -263,6 +284,14 @@ def test_a_profile_gives_milliseconds_and_must_be_of_this_bundle(bundle: ee.Bund
     )
     each = max(0.0, beside / sum(cost.visits for cost in profile.segments.values()))
     assert report.whole.cost.value == pytest.approx(sum(latencies) + 3 * each)
+    heads = {e: c.passing.added_us for e, c in profile.exits.items() if c.passing is not None}
+    assert set(heads) == {"exit0", "exit1"}
+    for verdict in report.verdict.exits:
+        assert verdict.overhead == pytest.approx(each + max(0.0, heads[verdict.exit]) / 1e3)
+        assert verdict.pays == (verdict.saved.value > verdict.reached * verdict.overhead)
+        assert verdict.break_even == pytest.approx(min(1.0, verdict.overhead / verdict.behind))
+    ee.save_profile(bundle, profile)
+    assert ee.tune(bundle.path, record=record).whole.cost == report.whole.cost
     with pytest.raises(ee.TuneError, match="budget_ms 1e-09 cannot be met: the cheapest thresholds cost"):
         ee.tune(bundle, record=record, profile=profile, budget_ms=1e-9)
     other = msgspec.structs.replace(profile, files={"other.onnx": "0" * 64}, bundle="other")

@@ -36,10 +36,10 @@ def apply(
         note: Makes what the manifest keeps, from what it says of before.
 
     Raises:
-        TuneError: It is another bundle by now.
+        TuneError: It is another bundle by now, or packed.
         BundleError: The manifest cannot be written.
     """
-    bundle = load(path)
+    bundle = _opened(path)
     plan = bundle.manifest
     if digests(plan) != files:
         raise TuneError(f"{path} holds another bundle by now; tune it again")
@@ -61,10 +61,10 @@ def undo(bundle: str | os.PathLike[str] | Bundle) -> Bundle:
     """Puts back the thresholds and constants that a bundle had before it was first tuned; returns it as it is now.
 
     Raises:
-        TuneError: It was not tuned.
+        TuneError: It was not tuned, or is packed.
         BundleError: The manifest cannot be written.
     """
-    found = load(bundle.path if isinstance(bundle, Bundle) else bundle)
+    found = _opened(bundle.path if isinstance(bundle, Bundle) else bundle)
     tuning = found.manifest.tuning
     if tuning is None:
         raise TuneError(f"{found.path} was not tuned: there is nothing to undo")
@@ -104,6 +104,12 @@ def may_fire(plan: Manifest) -> list[bool]:
         exit_.threshold is not None and (before[name].enabled if name in before else exit_.enabled)
         for name, exit_ in plan.exits.items()
     ]
+
+
+def _opened(path: str | os.PathLike[str]) -> Bundle:
+    if Path(path).is_file():  # it would be written to where it was unpacked
+        raise TuneError(f"{path} is packed; tuning is written to a bundle's folder: unpack it, and pack it again")
+    return load(path)
 
 
 def _write(bundle: Bundle, plan: Manifest) -> Bundle:

@@ -21,7 +21,7 @@ class TuningReport(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         bundle: The bundle's name.
-        path: Its folder.
+        path: Where it is.
         files: Digests of its graphs.
         goal: What was asked for.
         metric: What counted as good: `accuracy`, or the metric's name.
@@ -85,7 +85,7 @@ class TuningReport(msgspec.Struct, frozen=True, kw_only=True):
             The bundle as it is now.
 
         Raises:
-            TuneError: The bundle is another one by now.
+            TuneError: The bundle is another one by now, or packed.
             BundleError: The manifest cannot be written.
         """
         return apply(self.path, self.files, self.thresholds, self.constants, self._note)

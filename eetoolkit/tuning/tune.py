@@ -79,7 +79,8 @@ def tune(  # noqa: PLR0913 - what a choice depends on
             multiply-adds.
         force: Takes a profile of another bundle.
         calibrate: Whether to fit a temperature for each exit first; None: where that is possible.
-        record: A `Record`, or its file: with `inputs` where to save it, and where to go on after an interrupt.
+        record: A `Record`, or its file: with `inputs` where to save it, and where to go on after an interrupt; what
+            the fitted temperatures give is then kept beside it, in `.calibrated.npz`.
         seed: Of the split.
         threads: As the `Runner`'s.
         progress: Is told (what, done, total).
@@ -132,7 +133,7 @@ def tune(  # noqa: PLR0913 - what a choice depends on
     verdicts = judge_exits(test, limits, objective.exits, overheads)
     return TuningReport(
         bundle=plan.name,
-        path=str(opened.path),
+        path=str(opened.path if isinstance(bundle, Bundle) else bundle),
         files=dict(found.record.files),
         goal=str(wish),
         metric="accuracy" if metric is None else getattr(metric, "__name__", "metric"),
