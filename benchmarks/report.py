@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import RESULTS
+from benchmarks.real_report import sections
 
 Row = dict[str, Any]
 Column = tuple[str, Callable[[Row], str]]
@@ -162,6 +163,7 @@ def main() -> None:
         stored = json.loads((RESULTS / f"{name}.json").read_text())
         machine = ", ".join(f"{key} {value}" for key, value in stored["machine"].items())
         parts += [f"## {title}", method, _table(stored["rows"], columns), f"Machine: {machine}."]
+    parts += sections()
     parts.append(NOTES.read_text().strip())
     (Path(__file__).parent / "README.md").write_text("\n\n".join(parts) + "\n")
 

@@ -1,4 +1,4 @@
-"""What the benchmarks fetch: packages of pinned versions by their ordinary clients, kept outside git, checked by hash."""
+"""What the benchmarks fetch: packages of pinned versions, by their ordinary clients, outside git, checked by hash."""
 
 from __future__ import annotations
 

@@ -62,6 +62,7 @@ def trained(
     Args:
         name: Of the case; names the file.
         build: Makes the untrained network; torch's seed decides its random weights.
+        recipe: How it is trained.
         batches: One epoch's, their order and augmentation drawn from the generator.
         steps: Batches in an epoch.
     """

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from benchmarks.cases.archives import ENCODER, REVIEWS, fetch
+from benchmarks.cases.case import Link
 from benchmarks.cases.fit import Batch, Recipe, trained
 from benchmarks.cases.snippets import read, tokenize
 from benchmarks.cases.splits import Splits, split
@@ -70,6 +71,28 @@ class ReviewBert(nn.Module):
         states = self.bert(input_ids, attention_mask=attention_mask, output_hidden_states=True).hidden_states
         seen = attention_mask.unsqueeze(-1).to(states[0].dtype)
         return tuple(head(state, seen) for head, state in zip(self.heads, states[1:], strict=True))
+
+
+class Layer(nn.Module):
+    """One layer, the first with the embeddings before it: what runs between two exits on one row, which has no mask."""
+
+    def __init__(self, layer: nn.Module, embeddings: nn.Module | None) -> None:
+        super().__init__()
+        self.embeddings = embeddings
+        self.layer = layer
+
+    def forward(self, given: Tensor) -> Tensor:
+        """Returns states (1, tokens, width) of the last layer's, or of tokens (1, tokens) of any dtype."""
+        states = given if self.embeddings is None else self.embeddings(given.long())
+        found = self.layer(states)
+        return cast("Tensor", found[0] if isinstance(found, tuple) else found)  # a tuple before transformers 5
+
+
+def links(network: ReviewBert) -> tuple[Link, ...]:
+    """Returns the network as a chain over one row of tokens."""
+    bert = cast("Any", network.bert)
+    layers = [Layer(layer, bert.embeddings if place == 0 else None) for place, layer in enumerate(bert.encoder.layer)]
+    return tuple(Link(layer.eval(), head) for layer, head in zip(layers, network.heads, strict=True))
 
 
 def open_encoder(path: Path) -> nn.Module:
