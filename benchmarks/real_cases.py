@@ -42,8 +42,8 @@ Array = NDArray[Any]
 MAX_DROP = 0.005
 VALIDATION_DROP = 0.0
 PROCESSES = 3
-SECONDS = 25.0
-TIMED_ROWS = {"reviews": 400}
+SECONDS = 20.0
+TIMED_ROWS = {"reviews": 250}
 """Of the test rows; elsewhere all of them."""
 _TIE = 1e-5  # rows with a confidence this close to a threshold may stop elsewhere in another framework
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import peers, real_process, turns
+from benchmarks import peers, real_cases, real_process, real_report, turns
 from benchmarks.cases import archives, fit, mnist, reviews
 from benchmarks.cases.case import Case, Link, Part, logits
 from benchmarks.cases.splits import split
@@ -107,10 +107,11 @@ def test_the_policy_keeps_the_accuracy_and_saves(seed: int) -> None:
     assert np.array(costs)[taken].mean() < 10
 
 
-@pytest.mark.parametrize("exits", [(0, 2, 3), (3,)])
 def test_every_peer_that_needs_nothing_fetched_answers_as_the_network(
-    exits: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    exits = (0, 2, 3)
+
     def refuse(*_: object) -> None:
         raise ValueError("not fetched in tests")
 
@@ -176,3 +177,40 @@ def test_the_ratio_is_of_the_means_and_its_interval_paired() -> None:
     times, low, high = turns.ratio(noisy, below)
     assert low < times < high
     assert times == pytest.approx(noisy.mean() / below.mean())
+
+
+def test_a_static_network_has_the_benefit_of_the_doubt() -> None:
+    def rights(*shares: float) -> np.ndarray:
+        return np.array([[place < share * 1000 for place in range(1000)] for share in shares])
+
+    last = np.full(1000, 2)
+    assert real_cases._fixed(rights(0.9, 0.994, 1.0), rights(0.9, 0.99, 1.0), last) == 2
+    assert real_cases._fixed(rights(0.9, 0.995, 1.0), rights(0.9, 0.99, 1.0), last) == 1  # on validation data
+    assert real_cases._fixed(rights(0.9, 0.99, 1.0), rights(0.995, 0.99, 1.0), last) == 0  # on test data
+    assert real_cases._fixed(rights(0.9, 0.99, 1.0), rights(0.9, 0.97, 1.0), np.full(1000, 1)) == 1  # as the bundle
+
+
+def test_missed_targets_are_told_with_their_figures() -> None:
+    def peer(times: float, low: float) -> dict[str, float]:
+        return {"times_bundle": times, "low": low, "high": times + 0.1, "mean_ms": 1.0}
+
+    row = {
+        "case": "MNIST", "name": "mnist", "threads": 1, "drop_points": 0.2, "over_limit_high": 1.02,
+        "peers": {"bundle": peer(1, 1), "whole": peer(3.0, 2.9), "fixed": peer(1.5, 1.4)},
+    }  # fmt: skip
+    assert real_report._targets([row]) == "No target was missed."
+    worse = {**row, "drop_points": 0.6, "over_limit_high": 1.05, "peers": {**row["peers"], "fixed": peer(1.35, 1.25)}}
+    told = real_report._targets([worse])
+    assert "0.60 points lost" in told
+    assert "1.35 (1.25 to 1.45) times the best fixed exit's speed" in told
+    assert "1.050 of the limit" in told
+
+
+def test_a_later_exit_costs_more_and_a_convolution_what_its_formula_says() -> None:
+    network = mnist.ResNet().eval()
+    chain = tuple(Link(trunk, head) for trunk, head in zip(network.stages, network.heads, strict=True))
+    part = Part([(np.zeros((1, 1, 28, 28), np.float32),)], np.zeros(1, np.int64))
+    costs = real_cases._costs(Case("mnist", "untrained", network, chain, (), part, part))
+    stem, block, shortcut, head = 196 * 25 * 12, 196 * 9 * (12 * 16 + 16 * 16), 196 * 12 * 16, 160
+    assert costs[0] == stem + block + shortcut + head
+    assert costs == sorted(costs)
