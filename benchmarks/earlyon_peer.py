@@ -21,7 +21,8 @@ Run = Callable[[Tensor], Any]
 
 def eager(links: Sequence[Link], thresholds: Sequence[float], example: Tensor, classes: int) -> Run:
     """Returns its wrapper, which leaves the backbone by an exception from a hook."""
-    return wrapper(links, thresholds, example, classes)
+    found: Run = wrapper(links, thresholds, example, classes)
+    return found
 
 
 def staged(links: Sequence[Link], thresholds: Sequence[float], example: Tensor, classes: int) -> Run:

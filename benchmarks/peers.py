@@ -97,7 +97,7 @@ def open_peers(
         folder: Where `write` wrote.
         threads: Workers of every session and of torch; None: one per core.
     """
-    settings = SessionSettings(threads)
+    settings = SessionSettings(threads, one_row=True)  # the batch fixed at 1, as the runner has it
 
     def session(name: str) -> ort.InferenceSession:
         return settings.open(str(folder / name), name)

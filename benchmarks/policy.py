@@ -73,7 +73,8 @@ def stops(confidences: Array, thresholds: Array) -> NDArray[np.intp]:
     """Returns at which exit each row stops, int (rows,), with `thresholds` of all exits but the last."""
     fires = np.ones(confidences.shape, bool)  # the last exit takes all that is left
     fires[:-1] = confidences[:-1] >= np.asarray(thresholds)[:, np.newaxis]
-    return fires.argmax(axis=0)
+    first: NDArray[np.intp] = fires.argmax(axis=0)
+    return first
 
 
 def _levels(confidences: Array) -> list[float]:
