@@ -47,7 +47,7 @@ def sections() -> list[str]:
         "How many times as long the others take:",
         _table(["case", "threads", *(title for _, title in _PEERS)], map(_others, rows)),
         _targets(rows),
-        "Each exit on test data, and what is left of the network's work there:",
+        "Each exit on test data:",
         _table(
             ["case", "exit", "right if all stop here", "threshold", "stop here", "of these right"], map(_exit, exits)
         ),
