@@ -20,11 +20,11 @@ from benchmarks import (
     zoo,
 )
 from benchmarks.measure import RESULTS
+from benchmarks.real_report import sections
 from benchmarks.section import Row, Section
 
-SECTIONS = (
-    chain.SECTION, own_time.SECTION, threads.SECTION, rows.SECTION, memory.SECTION, cold_start.SECTION,
-    start_up.SECTION, control_flow.SECTION, floor.SECTION, zoo.SECTION, layout.SECTION, scale.SECTION,
+BENCHMARKS = (
+    chain, own_time, threads, rows, memory, cold_start, start_up, control_flow, floor, zoo, layout, scale,
 )  # fmt: skip
 NOTES = Path(__file__).parent / "notes.md"
 
@@ -38,7 +38,8 @@ def main() -> None:
             "absolute times are of one noisy machine."
         ),
     ]
-    for section in SECTIONS:
+    parts += sections()
+    for section in (benchmark.SECTION for benchmark in BENCHMARKS):
         if not (RESULTS / f"{section.name}.json").exists():
             continue  # not measured yet
         stored = json.loads((RESULTS / f"{section.name}.json").read_text())

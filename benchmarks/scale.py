@@ -164,6 +164,8 @@ def draw(rows: list[Row]) -> None:
         axis.loglog(sizes, [row["whole_ms"] for row in some], "x--", label="one session, ms")
         axis.loglog(sizes, [total[-1] * size / sizes[-1] for size in sizes], ":", color="gray", label="linear")
         axis.set_xlabel({"exits": "exits", "nodes": "nodes", "MB": "megabytes of weights"}[what])
+        axis.minorticks_off()
+        axis.set_xticks(sizes, [f"{size:,}" for size in sizes], rotation=45, fontsize=8)
         axis.grid(alpha=0.3)
     axes[0].legend(fontsize=8)
     figure.savefig(PICTURE, dpi=110)

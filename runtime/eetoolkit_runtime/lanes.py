@@ -27,6 +27,11 @@ class Lane:
         self.fastest_ms: dict[str, float] = {}
         self.give_back: Callable[[Workspace], None] = self._free.append if kept is None else self._unload
 
+    @property
+    def size_bytes(self) -> int:
+        """What the buffers of the workspaces that wait take."""
+        return sum(workspace.size_bytes for workspace in tuple(self._free))
+
     def take(self) -> Workspace:
         """Returns a workspace that no other call has."""
         try:

@@ -31,7 +31,9 @@ from eetoolkit_runtime.workspace import Layout
 
 Load = Literal["lazy", "background", "eager"]
 
-_SHAPES_KEPT = 16  # input shapes whose buffers are kept; the one met longest ago goes first
+# Input shapes whose buffers are kept, so many and of so many bytes; the one that was first met goes first. A new shape
+# costs about half a millisecond, so sentences of a hundred lengths should all find theirs.
+_SHAPES_KEPT, _SHAPES_KEPT_BYTES = 128, 64 << 20
 
 
 class Runner:
@@ -91,6 +93,7 @@ class Runner:
         self._layout = Layout(plan, self._sessions)
         self._rows = Rows(Layout(plan, self._sessions_of_rows))
         self._limits = limits_of(plan)
+        self._names = dict.fromkeys(spec.name for spec in plan.inputs).keys()
         self._rows_go_together = rows_go_together(plan)
         self._lanes: dict[tuple[tuple[tuple[int, ...], np.dtype[Any]], ...], Lane] = {}
         self._lock = threading.Lock()
@@ -329,10 +332,14 @@ class Runner:
             lane = self._lanes.get(((inputs.shape, inputs.dtype),))
             if lane is not None:
                 return (inputs,), lane
-        elif type(inputs) is tuple and all(type(array) is np.ndarray for array in inputs):
-            lane = self._lanes.get(tuple([(array.shape, array.dtype) for array in inputs]))
-            if lane is not None:
-                return inputs, lane
+        else:
+            arrays = inputs
+            if type(inputs) is dict and inputs.keys() == self._names:
+                arrays = tuple([inputs[name] for name in self._names])
+            if type(arrays) is tuple and all(type(array) is np.ndarray for array in arrays):
+                lane = self._lanes.get(tuple([(array.shape, array.dtype) for array in arrays]))
+                if lane is not None:
+                    return arrays, lane
         arrays = prepare(self._plan, inputs, one_row=True)
         key = tuple([(array.shape, array.dtype) for array in arrays])
         with self._lock:
@@ -340,10 +347,14 @@ class Runner:
             lane = self._lanes.pop(key, None)
             if lane is None:
                 lane = Lane(self._layout, tuple(array.shape for array in arrays), self._kept)
-                if len(self._lanes) >= _SHAPES_KEPT:
+                while self._lanes and not self._room_for_a_shape():
                     del self._lanes[next(iter(self._lanes))]
             self._lanes[key] = lane
         return arrays, lane
+
+    def _room_for_a_shape(self) -> bool:
+        held = sum(lane.size_bytes for lane in self._lanes.values())
+        return len(self._lanes) < _SHAPES_KEPT and held < _SHAPES_KEPT_BYTES
 
     def _check_open(self) -> None:
         if self._closed:

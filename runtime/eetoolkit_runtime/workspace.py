@@ -166,6 +166,12 @@ class Workspace:
         return Answer(outputs, name, float(step.confidence[0]), path, self._layout.models, gates, step.stopped_by)
 
     @property
+    def size_bytes(self) -> int:
+        """What its buffers take."""
+        cells = [*self._inputs.values(), *(cell for pool in self._pool.values() for cell in pool)]
+        return sum(cell.array.nbytes for cell in cells)
+
+    @property
     def gates(self) -> tuple[tuple[str, int], ...]:
         """The decisions of this call so far, as an answer has them."""
         return tuple(self._gates)

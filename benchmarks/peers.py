@@ -1,0 +1,222 @@
+"""What a bundle is measured against: the same trained network, the same exits and thresholds, run in other ways.
+
+`write` makes the files once; `open_peers` opens them in the process that measures.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+import onnxruntime as ort
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from benchmarks import earlyon_peer
+from benchmarks.cases.case import Case, Link
+from benchmarks.policy import Policy
+from eetoolkit_exporters.capturing.capture import Network, capture
+from eetoolkit_exporters.capturing.source import choose_exits, open_source
+from eetoolkit_exporters.emitting.graphs import whole_model
+from eetoolkit_exporters.export import export
+from eetoolkit_exporters.judging.judge import choose_criteria, judge
+from eetoolkit_exporters.single_file.single_file import EXITS, write_single_file
+from eetoolkit_runtime.bundle import Bundle
+from eetoolkit_runtime.errors import ExportError
+from eetoolkit_runtime.runner import Runner
+from eetoolkit_runtime.sessions import SessionSettings
+
+Array = NDArray[Any]
+Rows = list[tuple[Array, ...]]
+BUNDLE = "network.ee"
+SINGLE = "single.onnx"
+WHOLE = "whole.onnx"
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One way to run the network.
+
+    Attributes:
+        given: What `run` takes, for each row.
+        run: What is timed.
+        answer: From what `run` returned and the number of the row to its logits (1, classes), and the exit, counted as
+            the network counts; -1: this way has no choice.
+        torch: Whether torch's own workers run it.
+        twice: Whether each row is run once untimed before.
+    """
+
+    given: Sequence[Any]
+    run: Callable[[Any], Any]
+    answer: Callable[[Any], tuple[Array, int]]
+    torch: bool = False
+    twice: bool = False
+
+
+def export_bundle(case: Case, policy: Policy, path: Path) -> Bundle:
+    """Returns the network as a bundle with the exits that the policy keeps."""
+    names = [exit_name(number) for number in policy.exits]
+    thresholds = dict(zip(names, policy.thresholds, strict=False))
+    return export(case.network, case.example, path, exits=names, threshold=thresholds, name=case.name, **case.options)
+
+
+def write(case: Case, policy: Policy, fixed: int, folder: Path) -> str | None:
+    """Writes the bundle and all peers' ONNX files into `folder`; returns why there is no single file, if so."""
+    bundle = export_bundle(case, policy, folder / BUNDLE)
+    refusal = None
+    try:
+        write_single_file(bundle, folder / SINGLE)
+    except ExportError as error:
+        refusal = str(error)
+    network = _judged(case)
+    kept = [exit_name(number) for number in policy.exits]
+    _save(network, kept[-1:], folder / WHOLE, confidences=False)
+    _save(network, [exit_name(fixed)], folder / _fixed(fixed), confidences=False)
+    for place, number in enumerate(policy.exits):
+        _save(network, kept[: place + 1], folder / _limit(number), confidences=True)
+        _save(network, [kept[place]], folder / _bare(number), confidences=True)
+    return refusal
+
+
+def open_peers(
+    case: Case, policy: Policy, fixed: int, stopped: Sequence[int], rows: Rows, folder: Path, threads: int | None
+) -> tuple[dict[str, Peer], dict[str, str]]:
+    """Returns all peers, and for those that cannot run this network the reason.
+
+    Args:
+        case: The network.
+        policy: What all but `whole` and `fixed` stop by.
+        fixed: The exit at which the best static network ends.
+        stopped: The exit of each row, which `limit` has to be told.
+        rows: The inputs.
+        folder: Where `write` wrote.
+        threads: Workers of every session and of torch; None: one per core.
+    """
+    settings = SessionSettings(threads, one_row=True)  # the batch fixed at 1, as the runner has it
+
+    def session(name: str) -> ort.InferenceSession:
+        return settings.open(str(folder / name), name)
+
+    runner = Runner(folder / BUNDLE, threads=threads, load="eager")
+    names = [spec.name for spec in runner.bundle.manifest.inputs]
+    feeds = [dict(zip(names, row, strict=True)) for row in rows]
+    given = [row[0] if len(row) == 1 else row for row in rows]
+    kept = {exit_name(number): number for number in policy.exits}
+
+    def answered(found: Any) -> tuple[Array, int]:
+        return found.outputs["logits"], kept[found.exit]
+
+    peers = {"bundle": Peer(given, runner.run, answered)}
+    if case.options:
+        peers["bundle, length met"] = Peer(given, runner.run, answered, twice=True)
+    peers["whole"] = _sessions([session(WHOLE)], [policy.exits[-1]], [0] * len(rows), feeds)
+    peers["fixed"] = _sessions([session(_fixed(fixed))], [fixed], [0] * len(rows), feeds)
+    places = [policy.exits.index(stop) for stop in stopped]
+    for name, file in (("limit", _limit), ("limit, no earlier heads", _bare)):
+        peers[name] = _sessions([session(file(number)) for number in policy.exits], policy.exits, places, feeds)
+    refused = {}
+    if (folder / SINGLE).exists():
+        peers["single file"] = _single(session(SINGLE), kept, feeds)
+    else:
+        refused["single file"] = "not exported"
+    first = [torch.from_numpy(row[0]) for row in rows]
+    links = kept_links(case.chain, policy)
+    exits = policy.exits
+    peers["eager"] = Peer(first, eager(links, policy), lambda found: (found[0].numpy(), exits[found[1]]), torch=True)
+    for name, build in (("earlyon eager", earlyon_peer.eager), ("earlyon staged", earlyon_peer.staged)):
+        try:
+            run = build(links, policy.thresholds, first[0], case.network(*case.example)[-1].shape[1])
+        except ValueError as error:
+            refused[name] = str(error)
+            continue
+        peers[name] = Peer(first, run, lambda found: (found.prediction.numpy(), exits[found.exit_taken]), torch=True)
+    return peers, refused
+
+
+def eager(links: Sequence[Link], policy: Policy) -> Callable[[Tensor], tuple[Tensor, int]]:
+    """Returns what runs the network in PyTorch up to the exit that fires: logits, and the exit's place among them."""
+    early = [(link.trunk, link.head, limit) for link, limit in zip(links, policy.thresholds, strict=False)]
+    last = links[-1]
+
+    @torch.inference_mode()
+    def run(features: Tensor) -> tuple[Tensor, int]:
+        for place, (trunk, head, threshold) in enumerate(early):
+            features = trunk(features)
+            logits = head(features)
+            if logits.softmax(dim=1).max().item() >= threshold:
+                return logits, place
+        return last.head(last.trunk(features)), len(early)
+
+    return run
+
+
+def kept_links(chain: Sequence[Link], policy: Policy) -> list[Link]:
+    """Returns the chain with only the policy's exits: what lies between two of them is one trunk."""
+    links, start = [], 0
+    for number in policy.exits:
+        trunks = [link.trunk for link in chain[start : number + 1]]
+        links.append(Link(trunks[0] if len(trunks) == 1 else torch.nn.Sequential(*trunks), chain[number].head))
+        start = number + 1
+    return links
+
+
+def exit_name(number: int) -> str:
+    """Returns what an exporter calls the exit of a network that returns a tuple."""
+    return f"exit{number}"
+
+
+def _judged(case: Case) -> Network:
+    source = open_source(case.network, case.example)
+    network = capture(source, choose_exits(source, None), **case.options)
+    judge(network, choose_criteria(network.exits, "max_prob"))
+    return network
+
+
+def _save(network: Network, exits: list[str], path: Path, *, confidences: bool) -> None:
+    ir.save(whole_model(network, exits, confidences=confidences), path)
+
+
+def _sessions(
+    sessions: Sequence[ort.InferenceSession], exits: Sequence[int], places: Sequence[int], feeds: list[dict[str, Array]]
+) -> Peer:
+    """Returns a peer that runs each row in the session of its place, as users run one: `session.run(None, feeds)`."""
+    needed = [{value.name for value in session.get_inputs()} for session in sessions]
+    output = [
+        [value.name for value in session.get_outputs()].index(f"{exit_name(exits[place])}_logits")
+        for place, session in enumerate(sessions)
+    ]
+    given = [
+        (sessions[place].run, {name: array for name, array in feed.items() if name in needed[place]}, place)
+        for place, feed in zip(places, feeds, strict=True)
+    ]
+
+    def run(row: Any) -> Any:
+        return row[0](None, row[1]), row[2]
+
+    return Peer(given, run, lambda found: (found[0][output[found[1]]], exits[found[1]]))
+
+
+def _single(session: ort.InferenceSession, kept: dict[str, int], feeds: list[dict[str, Array]]) -> Peer:
+    exits = json.loads(session.get_modelmeta().custom_metadata_map[EXITS])
+    names = [value.name for value in session.get_outputs()]
+    logits, exit_ = names.index("logits"), names.index("exit")
+    return Peer(
+        feeds, lambda feed: session.run(None, feed), lambda found: (found[logits], kept[exits[int(found[exit_])]])
+    )
+
+
+def _limit(number: int) -> str:
+    return f"limit{number}.onnx"
+
+
+def _bare(number: int) -> str:
+    return f"bare{number}.onnx"
+
+
+def _fixed(number: int) -> str:
+    return f"fixed{number}.onnx"

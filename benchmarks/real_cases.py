@@ -1,0 +1,234 @@
+"""Three trained networks on held-out data: the bundle beside every other way to run the same exits.
+
+Thresholds are chosen on validation data so that nothing is lost there against the last exit; what is lost on test data
+is told, and all latencies are of test data. All peers run the same rows in turns in one process, one row at a time;
+every case is measured in several processes, with one thread and with all. `--quick` only tries that everything works.
+
+Peers: `whole` is the network to its last exit as one onnxruntime session; `single file` the plan as one file with
+nested `If`; `eager` PyTorch with real early exit; `earlyon eager` and `earlyon staged` that library's two ways; `limit`
+one session over the network cut off after the exit that the row takes, with the exits before it and their criteria in
+it, and beside it the same without the earlier heads; `fixed` one session that always ends at the cheapest exit within
+half a point of the last on validation or on test data, or as accurate as the bundle.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.cases.archives import EARLYON
+from benchmarks.cases.case import NAMES, Case, load_case, logits
+from benchmarks.measure import store
+from benchmarks.peers import exit_name, write
+from benchmarks.policy import Policy, choose, stops
+from benchmarks.real_process import Setup
+from benchmarks.turns import ratio
+
+Array = NDArray[Any]
+MAX_DROP = 0.005
+VALIDATION_DROP = 0.0
+PROCESSES = 3
+SECONDS = 20.0
+TIMED_ROWS = {"reviews": 250}
+"""Of the test rows; elsewhere all of them."""
+_TIE = 1e-5  # rows with a confidence this close to a threshold may stop elsewhere in another framework
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measures the cases, prints two tables and stores them; a quick run is not stored."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("names", nargs="*", help=f"cases, of {', '.join(NAMES)}; none: all, which is stored")
+    parser.add_argument("--quick", action="store_true", help="few rows, one process: tries that everything works")
+    chosen = parser.parse_args([] if arguments is None else arguments)
+    torch.set_num_threads(1)
+    rows, exits = [], []
+    for name in chosen.names or NAMES:
+        found, reached = measure(load_case(name), quick=chosen.quick)
+        rows += found
+        exits += reached
+    _print(rows, exits)
+    if not chosen.quick and not chosen.names:
+        store("real_cases", rows)
+        store("real_exits", exits)
+
+
+def measure(case: Case, *, quick: bool) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Returns the latencies of a case, a row for each number of threads, and the accuracy of each of its exits."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        validated, tested = logits(case.network, case.validation.rows), logits(case.network, case.test.rows)
+        confidences, right = _judged(validated, case.validation.labels)
+        policy = choose(confidences, right, _costs(case), VALIDATION_DROP)
+        taken, exits = _outcome(case, policy, tested)
+        fixed = _fixed(right, _judged(tested, case.test.labels)[1], taken)
+        setup = _setup(case, policy, fixed, tested, taken, quick=quick)
+        (folder / "setup.json").write_bytes(msgspec.json.encode(setup))
+        np.save(folder / "logits.npy", tested[:, list(setup.rows)])
+        refusal = write(case, policy, fixed, folder)
+        figures = _figures(case, policy, fixed, tested, taken)
+        rows = [{**figures, **_latencies(setup, folder, threads, refusal, quick=quick)} for threads in (1, None)]
+    return rows, exits
+
+
+def _costs(case: Case) -> list[int]:
+    """Returns the multiply-adds of a row that stops at each exit, all heads before it run, for the first test row."""
+    features, done, costs = torch.from_numpy(case.test.rows[0][0]), 0, []
+    with torch.inference_mode():
+        for link in case.chain:
+            with FlopCounterMode(display=False) as counter:
+                features = link.trunk(features)
+                link.head(features)
+            done += counter.get_total_flops() // 2
+            costs.append(done)
+    return costs
+
+
+def _fixed(validated: Array, tested: Array, taken: Array) -> int:
+    """Returns the cheapest exit that a network could always end at and be as good, the benefit of the doubt its own.
+
+    Args:
+        validated: bool (exits, rows), whether each exit is right on validation data.
+        tested: The same on test data.
+        taken: The exit at which the bundle stops on each test row.
+    """
+    own = tested[taken, np.arange(len(taken))].mean()
+    good = tested.mean(axis=1) >= min(own, tested[-1].mean() - MAX_DROP)
+    good |= validated.mean(axis=1) >= validated[-1].mean() - MAX_DROP
+    return int(np.argmax(good))
+
+
+def _judged(found: Array, labels: Array) -> tuple[Array, Array]:
+    """Returns confidences and whether the answers are right, both (exits, rows), of logits (exits, rows, classes)."""
+    confidences = torch.from_numpy(found).softmax(dim=2).amax(dim=2).numpy()
+    return confidences, found.argmax(axis=2) == labels
+
+
+def _outcome(case: Case, policy: Policy, tested: Array) -> tuple[Array, list[dict[str, Any]]]:
+    """Returns the exit of each test row, and what is to say of every exit."""
+    confidences, right = _judged(tested, case.test.labels)
+    taken = np.array(policy.exits)[stops(confidences[list(policy.exits)], np.array(policy.thresholds))]
+    exits = []
+    for number in range(len(tested)):
+        here = taken == number
+        last = number == len(tested) - 1
+        place = policy.exits.index(number) if number in policy.exits else None
+        exits.append(
+            {
+                "case": case.title,
+                "exit": exit_name(number),
+                "accuracy": float(right[number].mean()),
+                "kept": place is not None,
+                "threshold": None if place is None or last else policy.thresholds[place],
+                "share": float(here.mean()),
+                "accuracy_here": float(right[number, here].mean()) if here.any() else None,
+            }
+        )
+    return taken, exits
+
+
+def _setup(case: Case, policy: Policy, fixed: int, tested: Array, taken: Array, *, quick: bool) -> Setup:
+    confidences, _ = _judged(tested, case.test.labels)
+    early = confidences[list(policy.exits[:-1])]
+    margins = np.abs(early - np.array(policy.thresholds)[:, np.newaxis])
+    clear = np.flatnonzero((margins > _TIE).all(axis=0)) if len(early) else np.arange(len(taken))
+    count = 50 if quick else TIMED_ROWS.get(case.name, len(clear))
+    rows = np.sort(np.random.default_rng(0).permutation(clear)[:count])
+    return Setup(case.name, policy.exits, policy.thresholds, fixed, tuple(rows.tolist()), tuple(taken[rows].tolist()))
+
+
+def _figures(case: Case, policy: Policy, fixed: int, tested: Array, taken: Array) -> dict[str, Any]:
+    _, right = _judged(tested, case.test.labels)
+    accuracy = float(right[taken, np.arange(len(taken))].mean())
+    return {
+        "case": case.title,
+        "name": case.name,
+        "test_rows": len(taken),
+        "accuracy": accuracy,
+        "whole_accuracy": float(right[-1].mean()),
+        "fixed_exit": exit_name(fixed),
+        "fixed_accuracy": float(right[fixed].mean()),
+        "drop_points": 100 * (float(right[-1].mean()) - accuracy),
+        "exits_kept": [exit_name(number) for number in policy.exits],
+    }
+
+
+def _latencies(setup: Setup, folder: Path, threads: int | None, refusal: str | None, *, quick: bool) -> dict[str, Any]:
+    """Returns what the processes measured: of each peer its latencies and how often the bundle's they are."""
+    found = [_child(folder, threads, process, quick=quick) for process in range(1 if quick else PROCESSES)]
+    names = list(found[0]["peers"])
+    times = [np.load(one["times"]) for one in found]
+    rows = {name: np.stack([np.median(one[:, place], axis=0) for one in times]) for place, name in enumerate(names)}
+    calls = {name: np.concatenate([one[:, place].ravel() for one in times]) for place, name in enumerate(names)}
+    peers: dict[str, Any] = {}
+    for name in names:
+        often, low, high = ratio(rows[name], rows["bundle"])
+        p50, p95, p99 = np.quantile(rows[name].mean(axis=0), (0.5, 0.95, 0.99))
+        peers[name] = {
+            "mean_ms": float(rows[name].mean()), "p50_ms": float(p50), "p95_ms": float(p95), "p99_ms": float(p99),
+            "p99_of_calls_ms": float(np.quantile(calls[name], 0.99)),
+            "times_bundle": often, "low": low, "high": high,
+        }  # fmt: skip
+    refused = {**found[0]["refused"], **({"single file": refusal} if refusal is not None else {})}
+    over, low, high = ratio(rows["bundle"], rows["limit"])
+    return {
+        "threads": threads or "all",
+        "rows": len(setup.rows),
+        "rounds": [len(one) for one in times],
+        "processes": len(found),
+        "over_limit": over, "over_limit_low": low, "over_limit_high": high,
+        "peers": {**peers, **dict.fromkeys(refused)},
+        "refused": refused,
+        "versions": {"torch": torch.__version__, "transformers": version("transformers"), "earlyon": EARLYON.version},
+    }  # fmt: skip
+
+
+def _child(folder: Path, threads: int | None, process: int, *, quick: bool) -> dict[str, Any]:
+    seconds = 0.0 if quick else SECONDS
+    given = [str(folder), str(threads or 0), str(process), str(seconds)]
+    command = [sys.executable, "-m", "benchmarks.real_process", *given]
+    found: dict[str, Any] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    return found
+
+
+def _print(rows: list[dict[str, Any]], exits: list[dict[str, Any]]) -> None:
+    table = Table(title="Accuracy of every exit on test data", box=None)
+    for column in ("case", "exit", "if all stop here", "threshold", "stop here", "of these right"):
+        table.add_column(column, justify="left" if column in ("case", "exit") else "right", no_wrap=True)
+    for row in exits:
+        limit = "-" if row["threshold"] is None else f"{row['threshold']:.4f}"
+        right = "-" if row["accuracy_here"] is None else f"{row['accuracy_here']:.2%}"
+        table.add_row(row["case"], row["exit"], f"{row['accuracy']:.2%}", limit, f"{row['share']:.1%}", right)
+    Console().print(table)
+    for row in rows:
+        accuracy = f"accuracy {row['accuracy']:.2%}, of the last exit {row['whole_accuracy']:.2%}"
+        title = f"{row['case']}, threads: {row['threads']}, {accuracy}"
+        table = Table(title=title, box=None)
+        for column in ("", "mean, ms", "p50", "p95", "p99", "/ bundle", "interval"):
+            table.add_column(column, justify="left" if not column else "right", no_wrap=True)
+        for name, peer in row["peers"].items():
+            if peer is None:
+                table.add_row(name, row["refused"][name])
+                continue
+            table.add_row(
+                name, *(f"{peer[key]:.3f}" for key in ("mean_ms", "p50_ms", "p95_ms", "p99_ms")),
+                f"{peer['times_bundle']:.2f}", f"{peer['low']:.2f} to {peer['high']:.2f}",
+            )  # fmt: skip
+        Console().print(table)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
