@@ -220,7 +220,7 @@ def full() -> dict[str, Any]:
             "figures": {"worth": [0.5, 0.25, 0.75]},
             "guarantee": {
                 "method": "ltt", "loss": "wrong", "risk": 0.01, "delta": 0.05, "rows": 500, "found": 0.0,
-                "passed": True, "assumptions": ["drawn independently"],
+                "bound": 0.006, "passed": True, "assumptions": ["drawn independently"],
             },
             "exits_before": {"first": {"threshold": 0.5, "enabled": True}}, "constants_before": {"t": [1.0]},
         },

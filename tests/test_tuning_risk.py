@@ -6,15 +6,21 @@ import math
 
 import numpy as np
 import pytest
+from test_tuning_search import made, plan_of
 
+from eetoolkit.tuning.measure import Part
+from eetoolkit.tuning.objective import worth_of
+from eetoolkit.tuning.promises import risk_path
+from eetoolkit.tuning.replay import stops
 from eetoolkit.tuning.risk import (
     Method,
-    betting_bound,
+    bound,
     conformal,
     hoeffding_bentkus,
     last_passing,
     least_rows,
     log_wealth,
+    losses,
     promise,
 )
 
@@ -48,11 +54,23 @@ def test_the_wealth_is_that_of_a_plain_loop() -> None:
 
 def test_the_betting_bound_is_where_the_wealth_reaches_one_over_delta() -> None:
     loss = (np.random.default_rng(1).uniform(size=500) < 0.03).astype(float)
-    bound = betting_bound(loss, DELTA)
-    assert loss.mean() < bound < loss.mean() + 0.03
-    assert log_wealth(loss[:, None], bound + 1e-4, DELTA)[0] > math.log(1 / DELTA)
-    assert log_wealth(loss[:, None], bound - 1e-4, DELTA)[0] < math.log(1 / DELTA)
-    assert betting_bound(np.ones(10), DELTA) == 1.0
+    found = bound("ucb", loss, DELTA)
+    assert loss.mean() < found < loss.mean() + 0.03
+    assert log_wealth(loss[:, None], found + 1e-4, DELTA)[0] > math.log(1 / DELTA)
+    assert log_wealth(loss[:, None], found - 1e-4, DELTA)[0] < math.log(1 / DELTA)
+    assert bound("ucb", np.ones(10), DELTA) == 1.0
+
+
+def test_a_bound_is_the_least_risk_that_passes() -> None:
+    loss = (np.random.default_rng(2).uniform(size=400) < 0.02).astype(float)
+    methods: tuple[Method, ...] = ("ltt", "ucb", "crc")
+    for method in methods:
+        found = bound(method, loss, DELTA)
+        assert last_passing(method, loss[:, None], found + 1e-6, DELTA) == 1
+        assert last_passing(method, loss[:, None], found - 1e-6, DELTA) == 0
+        assert promise(method, loss[:, None], 1, 0.05, DELTA).bound == found
+    # None lost of n: the binomial bound of Bentkus, e (1 - r)^n = delta, or Hoeffding's (1 - r)^n = delta, the less.
+    assert bound("ltt", np.zeros(400), DELTA) == pytest.approx(1 - DELTA ** (1 / 400))
 
 
 def test_the_last_passing_setting_is_taken_and_nothing_after_a_failure() -> None:
@@ -103,6 +121,26 @@ def test_the_risk_is_broken_in_at_most_delta_of_a_thousand_draws(method: Method)
     broken = np.mean(np.array(risks) > RISK)
     assert broken <= DELTA + 3 * math.sqrt(DELTA * (1 - DELTA) / DRAWS)
     assert np.mean(risks) > 0.5 * RISK  # a rule that never dares anything would hold as well
+
+
+@pytest.mark.parametrize("method", ["ltt", "ucb"])
+def test_it_holds_for_a_path_that_the_search_has_built(method: Method) -> None:
+    everyone = made(7, rows=20_000, exits=4)
+    cost = np.broadcast_to([0.25, 0.5, 0.75, 1.0], everyone.exit.shape)
+    whole = Part(everyone, worth_of(everyone, None), cost, None, "last", 0)
+    path, never = risk_path(whole.take(np.arange(1500)), plan_of(4), RISK)
+    assert np.isnan(never).all()
+    assert len(path) > 10
+    others = whole.take(np.arange(1500, 20_000))
+    loss = losses(others, stops(others.record, path))
+    risks = loss.mean(axis=0)
+    assert risks[0] < RISK < risks[-1]
+    draw, found = np.random.default_rng(3), []
+    for _ in range(DRAWS):
+        passing = last_passing(method, loss[draw.integers(0, len(loss), ROWS)], RISK, DELTA)
+        found.append(risks[passing - 1] if passing else 0.0)
+    assert np.mean(np.array(found) > RISK) <= DELTA + 3 * math.sqrt(DELTA * (1 - DELTA) / DRAWS)
+    assert np.mean(found) > 0.4 * RISK
 
 
 def test_conformal_risk_control_bounds_the_mean_over_draws() -> None:

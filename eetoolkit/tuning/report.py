@@ -133,7 +133,8 @@ def spell_guarantee(given: Guarantee) -> str:
     if not given.passed:
         return f"no early exit passed a risk of {given.risk:g} on {given.rows} rows: the whole network answers"
     sure = "in the mean over draws" if given.delta is None else f"with probability {1 - given.delta:g}"
-    return f"{given.loss}: at most {given.risk:.2%} {sure} ({given.method}, {given.rows} rows, found {given.found:.2%})"
+    shown = f"{given.rows} rows, found {given.found:.2%}, bound {given.bound:.2%}"
+    return f"{given.loss}: at most {given.risk:.2%} {sure} ({given.method}, {shown})"
 
 
 def _percent(figure: Interval) -> str:

@@ -15,7 +15,6 @@ from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
-from scipy.optimize import brentq
 from scipy.stats import binom
 
 from eetoolkit.tuning.measure import Part
@@ -31,6 +30,7 @@ METHODS: Mapping[Method, str] = MappingProxyType(
         "crc": "conformal risk control: the expected loss",
     }
 )
+_HALVINGS = 30
 LOSS = "early answer wrong and the whole network's right"
 _ASSUMPTIONS = (
     "the rows of the guarantee and the inputs to come are drawn independently from one distribution",
@@ -108,13 +108,26 @@ def log_wealth(loss: Array, risk: float, delta: float) -> Array:
     return np.asarray(wealth.max(axis=0))
 
 
-def betting_bound(loss: Array, delta: float) -> float:
-    """Returns the upper confidence bound of the mean of losses (n,) in [0, 1], by the bets of `log_wealth`."""
+def bound(method: Method, loss: Array, delta: float) -> float:
+    """Returns the least risk that losses (n,) would show by a method's test, between their mean and 1.
 
-    def excess(risk: float) -> float:
-        return float(log_wealth(loss[:, None], risk, delta)[0]) - math.log(1 / delta)
+    For `ucb` it is the upper confidence bound of Waudby-Smith and Ramdas, for `ltt` that of Hoeffding and Bentkus, for
+    `crc` what it holds to the risk.
+    """
+    mean = loss.mean()
+    if method == "crc":
+        return float(conformal(loss[:, None])[0])
 
-    return 1.0 if excess(1.0) < 0 else float(brentq(lambda risk: max(excess(risk), -1e3), 0.0, 1.0, xtol=1e-6))
+    def passes(risk: float) -> bool:
+        if method == "ucb":
+            return bool(log_wealth(loss[:, None], risk, delta)[0] >= math.log(1 / delta))
+        return bool(hoeffding_bentkus(np.array([mean]), len(loss), risk)[0] <= delta)
+
+    low, high = float(mean), 1.0
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        low, high = (low, middle) if passes(middle) else (middle, high)
+    return high
 
 
 def conformal(loss: Array) -> Array:
@@ -123,8 +136,7 @@ def conformal(loss: Array) -> Array:
     (n m + 1) / (n + 1) (Angelopoulos et al. 2022, arXiv 2208.02814, theorem 1). It takes losses that never fall along
     the path: each row's is replaced by its largest so far, which is no less.
     """
-    rising = np.maximum.accumulate(loss, axis=1)
-    return np.asarray((rising.sum(axis=0) + 1) / (len(loss) + 1))
+    return np.asarray((np.maximum.accumulate(loss, axis=1).sum(axis=0) + 1) / (len(loss) + 1))
 
 
 def least_rows(method: Method, risk: float, delta: float) -> int:
@@ -141,6 +153,7 @@ def least_rows(method: Method, risk: float, delta: float) -> int:
 
 def promise(method: Method, loss: Array, passing: int, risk: float, delta: float) -> Guarantee:
     """Returns what is promised of the last passing setting of a path with losses (n, S)."""
+    path = np.maximum.accumulate(loss, axis=1) if method == "crc" else loss
     extra = ("losses are made monotone along the path, row by row",) if method == "crc" else ()
     return Guarantee(
         method=METHODS[method],
@@ -149,6 +162,7 @@ def promise(method: Method, loss: Array, passing: int, risk: float, delta: float
         delta=None if method == "crc" else delta,
         rows=len(loss),
         found=float(loss[:, passing - 1].mean()) if passing else 0.0,
+        bound=bound(method, path[:, passing - 1], delta) if passing else 0.0,
         passed=passing > 0,
         assumptions=(*_ASSUMPTIONS, *extra),
     )

@@ -237,6 +237,7 @@ class Guarantee(_Struct, frozen=True, kw_only=True):
         delta: Except with this probability over the draw of the rows; None: in the mean over draws.
         rows: How many rows were drawn.
         found: The mean loss of these rows.
+        bound: The least risk that could have been promised of this choice by the same rows.
         passed: Whether any early exit did; else the whole network answers.
         assumptions: Under which it holds.
     """
@@ -247,6 +248,7 @@ class Guarantee(_Struct, frozen=True, kw_only=True):
     delta: float | None = None
     rows: Count
     found: float
+    bound: float
     passed: bool
     assumptions: tuple[str, ...]
 
