@@ -57,6 +57,14 @@ def test_calibrating_helps_where_a_network_is_too_sure() -> None:
     assert after.brier < before.brier
 
 
+def test_few_rows_that_are_all_right_do_not_make_an_exit_certain() -> None:
+    z = np.eye(5)[np.arange(50) % 5] * 3.0
+    found = fit_temperature(z, np.arange(50) % 5)
+    assert found > 0.3
+    sure = reliability(z, np.arange(50) % 5, found)
+    assert sure.bins[-1].confidence == pytest.approx(51 / 52, abs=1e-3)
+
+
 class Sure(torch.nn.Module):
     """Three exits that are far too sure of themselves."""
 

@@ -19,6 +19,7 @@ import eetoolkit as ee
 from eetoolkit.cli import main
 from eetoolkit.tuning.baselines import baselines
 from eetoolkit.tuning.collect import collect
+from eetoolkit.tuning.figures import Interval
 from eetoolkit.tuning.manifest import may_fire, replaced
 from eetoolkit.tuning.measure import Part
 from eetoolkit.tuning.objective import worth_of
@@ -183,6 +184,15 @@ def test_a_packed_bundle_is_tuned_and_not_written(bundle: ee.Bundle, tmp_path: P
     with pytest.raises(ee.TuneError, match="is packed"):
         ee.undo_tuning(packed)
     assert packed.read_bytes() == text
+
+
+def test_figures_that_json_cannot_hold_are_not_written(bundle: ee.Bundle) -> None:
+    x, labels = data()
+    report = ee.tune(bundle, x, labels, calibrate=False, threads=1)
+    chosen = msgspec.structs.replace(report.chosen, share=Interval(float("nan"), 0.0, 1.0))
+    with pytest.raises(ee.ManifestError, match="figures"):
+        msgspec.structs.replace(report, chosen=chosen).apply()
+    assert ee.load(bundle.path).manifest == bundle.manifest
 
 
 def test_a_report_of_another_bundle_is_not_written(bundle: ee.Bundle) -> None:

@@ -12,7 +12,7 @@ import msgspec
 from eetoolkit_runtime.bundle import Bundle, load
 from eetoolkit_runtime.errors import TuneError
 from eetoolkit_runtime.golden import Sample, Visit, read_golden, write_golden
-from eetoolkit_runtime.plan import Constant, ExitBefore, Golden, Manifest, Tuning
+from eetoolkit_runtime.plan import Constant, ExitBefore, Golden, Manifest, Tuning, decode, encode
 from eetoolkit_runtime.profiling.profile import digests
 from eetoolkit_runtime.runner import Runner
 from eetoolkit_runtime.store import commit, named_by_content, staging
@@ -118,6 +118,7 @@ def _write(bundle: Bundle, plan: Manifest) -> Bundle:
     with staging(bundle.path) as folder:
         if plan.golden is not None and plan.constants != bundle.manifest.constants:
             plan = _judged_again(bundle, plan, plan.golden, folder)
+        decode(encode(plan))  # refuses figures that JSON cannot hold, which would leave a bundle that nobody can open
         commit(folder, plan, bundle.path)
     return load(bundle.path)
 
