@@ -85,7 +85,7 @@ def _child(name: str, threads: int | None) -> dict[str, Any]:
     return found
 
 
-def measure(name: str, threads: int | None) -> dict[str, Any]:
+def measure(name: str, threads: int | None, rounds: int = ROUNDS) -> dict[str, Any]:
     """Returns the figures of one case in this process."""
     (case,) = cases(name)
     settings = SessionSettings(threads=threads, pool="own" if threads == 1 else "shared")
@@ -101,7 +101,7 @@ def measure(name: str, threads: int | None) -> dict[str, Any]:
         (array,) = feeds.values()
         with Runner(bundle, threads=threads, pool=settings.pool) as runner:
             latencies = interleaved_ms(
-                {"chain": lambda: runner.run(array), "whole": lambda: session.run(None, feeds)}, ROUNDS
+                {"chain": lambda: runner.run(array), "whole": lambda: session.run(None, feeds)}, rounds
             )
         segments = len(bundle.manifest.segments)
     ratio, low, high = paired_ratio(latencies["chain"], latencies["whole"])

@@ -48,14 +48,12 @@ class Peer:
         answer: From what `run` returned and the number of the row to its logits (1, classes), and the exit, counted as
             the network counts; -1: this way has no choice.
         torch: Whether torch's own workers run it.
-        twice: Whether each row is run once untimed before.
     """
 
     given: Sequence[Any]
     run: Callable[[Any], Any]
     answer: Callable[[Any], tuple[Array, int]]
     torch: bool = False
-    twice: bool = False
 
 
 def export_bundle(case: Case, policy: Policy, path: Path) -> Bundle:
@@ -97,12 +95,13 @@ def open_peers(
         folder: Where `write` wrote.
         threads: Workers of every session and of torch; None: one per core.
     """
-    settings = SessionSettings(threads, one_row=True)  # the batch fixed at 1, as the runner has it
+    # The batch fixed at 1, as the runner has it; of several workers one pool for all, as chains want it.
+    settings = SessionSettings(threads, pool="own" if threads == 1 else "shared", one_row=True)
 
     def session(name: str) -> ort.InferenceSession:
         return settings.open(str(folder / name), name)
 
-    runner = Runner(folder / BUNDLE, threads=threads, load="eager")
+    runner = Runner(folder / BUNDLE, threads=threads, pool=settings.pool, load="eager")
     names = [spec.name for spec in runner.bundle.manifest.inputs]
     feeds = [dict(zip(names, row, strict=True)) for row in rows]
     given = [row[0] if len(row) == 1 else row for row in rows]
@@ -112,8 +111,6 @@ def open_peers(
         return found.outputs["logits"], kept[found.exit]
 
     peers = {"bundle": Peer(given, runner.run, answered)}
-    if case.options:
-        peers["bundle, length met"] = Peer(given, runner.run, answered, twice=True)
     peers["whole"] = _sessions([session(WHOLE)], [policy.exits[-1]], [0] * len(rows), feeds)
     peers["fixed"] = _sessions([session(_fixed(fixed))], [fixed], [0] * len(rows), feeds)
     places = [policy.exits.index(stop) for stop in stopped]

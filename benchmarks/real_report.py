@@ -14,11 +14,11 @@ SPEED_UP, OVER_FIXED, OVER_LIMIT, DROP_POINTS = 2.5, 1.3, 1.03, 0.5
 
 _METHOD = (
     "Thresholds chosen on validation data so that nothing is lost there; all figures are of test data, one row at "
-    "a time, the rows in turns in one process: of each row the median over the rounds, of these the mean, and their "
-    "percentiles. In brackets 95 % bootstrap intervals over rows and processes, paired. Limit: one session over the "
-    "network cut off after the exit that the row takes, with the exits before it and their criteria in it. Best fixed "
-    "exit: one session, with no other head, that ends at the cheapest exit within half a point of the last on "
-    "validation or test data, or as accurate as the bundle."
+    "a time, the rows in turns in one process (all threads: one shared pool for all its sessions): of each row the "
+    "median over the rounds, of these the mean, and their percentiles. In brackets 95 % bootstrap intervals over rows "
+    "and processes, paired. Limit: one session over the network cut off after the exit that the row takes, with the "
+    "exits before it and their criteria in it. Best fixed exit: one session, with no other head, that ends at the "
+    "cheapest exit within half a point of the last on validation or test data, or as accurate as the bundle."
 )
 _PEERS = (
     ("whole", "whole network, one session"),

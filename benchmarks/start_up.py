@@ -100,7 +100,7 @@ def main() -> None:
     publish(SECTION, [measure(case) for case in [*cases("residual cnn 32, 3 exits"), *large_cases()]])
 
 
-def measure(case: Case) -> Row:
+def measure(case: Case, processes: int = PROCESSES) -> Row:
     """Returns the figures of one network."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -111,7 +111,7 @@ def measure(case: Case) -> Row:
         bytecode = {**os.environ, "PYTHONPYCACHEPREFIX": str(folder / "bytecode")}  # as an installed package has it
         bytecode.pop("PYTHONDONTWRITEBYTECODE", None)
         runs: dict[str, list[dict[str, Any]]] = {"plain": [], "offline": []}
-        for _ in range(PROCESSES):
+        for _ in range(processes):
             for kind, found in runs.items():
                 command = [sys.executable, "-c", _START, str(folder), kind]
                 found.append(
