@@ -49,6 +49,7 @@ SECTION = Section(
         ("whole, ms", lambda row: f"{row['whole_ms']:.3f}"),
         ("chain / whole", lambda row: f"{row['ratio']:.3f}"),
         ("over processes", lambda row: f"{row['ratio_low']:.3f} to {row['ratio_high']:.3f}"),
+        ("p95 / p95", lambda row: f"{row['p95_ratio']:.3f}"),
         ("us a segment", lambda row: f"{row['us_per_segment']:.2f}"),
         ("target", lambda row: str(row["target"])),
         ("met", lambda row: "yes" if row["met"] else "**no**"),
@@ -69,6 +70,7 @@ def main() -> None:
                 "ratio": median([f["ratio"] for f in found]),
                 "ratio_low": min(f["ratio"] for f in found),
                 "ratio_high": max(f["ratio"] for f in found),
+                "p95_ratio": median([f["chain"]["p95_ms"] / f["whole"]["p95_ms"] for f in found]),
                 "us_per_segment": median([f["us_per_segment"] for f in found]),
                 "segments": found[0]["segments"],
             }

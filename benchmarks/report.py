@@ -17,6 +17,7 @@ from benchmarks import (
     scale,
     start_up,
     threads,
+    tuning,
     zoo,
 )
 from benchmarks.measure import RESULTS
@@ -24,7 +25,7 @@ from benchmarks.real_report import sections
 from benchmarks.section import Row, Section
 
 BENCHMARKS = (
-    chain, own_time, threads, rows, memory, cold_start, start_up, control_flow, floor, zoo, layout, scale,
+    chain, own_time, threads, rows, memory, cold_start, start_up, control_flow, floor, zoo, layout, scale, tuning,
 )  # fmt: skip
 NOTES = Path(__file__).parent / "notes.md"
 

@@ -1,7 +1,4 @@
-"""Replay and search at the size of a large validation set: 50,000 rows, 12 exits, 1,000 settings.
-
-`python -m benchmarks.tuning`; the target is 10 s and 2 GiB for the replay.
-"""
+"""Replay and search at the size of a large validation set: 50,000 rows, 12 exits, 1,000 settings."""
 
 from __future__ import annotations
 
@@ -10,16 +7,35 @@ import time
 
 import numpy as np
 
-from benchmarks.measure import store
+from benchmarks.section import Row, Section, publish
 from eetoolkit.tuning.objective import Candidates, Objective
 from eetoolkit.tuning.record import Record
 from eetoolkit.tuning.replay import means, stops
 from eetoolkit.tuning.search import Goal, Search
 
 ROWS, EXITS, SETTINGS = 50_000, 12, 1_000
+MAX_S, MAX_GIB = 10.0, 2.0
+SECTION = Section(
+    "tuning",
+    "Tuning: replay and search",
+    (
+        f"Made records of {EXITS} exits. Replay: {SETTINGS:,} settings of thresholds, the exits and answers of a sample "
+        f"checked against plain comparisons (target: {MAX_S:.0f} s, {MAX_GIB:.0f} GiB for the process). Search: least cost "
+        "at one point below the whole network, beside greedy coordinate descent on the same rows."
+    ),
+    (
+        ("what", lambda row: str(row["what"])),
+        ("rows", lambda row: f"{row['rows']:,}"),
+        ("s", lambda row: f"{row['s']:.1f}"),
+        ("GiB", lambda row: f"{row['peak_gib']:.2f}" if "peak_gib" in row else "-"),
+        ("cost of the whole", lambda row: f"{row['cost_share']:.3f}" if "cost_share" in row else "-"),
+        ("greedy", lambda row: f"{row['greedy_cost_share']:.3f}" if "greedy_cost_share" in row else "-"),
+    ),
+)
 
 
 def main() -> None:
+    """Measures replay and search."""
     record, worth, cost = made(ROWS)
     draw = np.random.default_rng(1)
     limits = draw.uniform(0.3, 1.0, (SETTINGS, EXITS))
@@ -31,7 +47,7 @@ def main() -> None:
     assert np.array_equal(stops(record.take(some), limits[:50]), expected)
     assert len(found[0]) == SETTINGS
     peak_gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    rows = [
+    rows: list[Row] = [
         {"what": "replay", "rows": ROWS, "exits": EXITS, "settings": SETTINGS, "s": replayed_s, "peak_gib": peak_gib}
     ]
     for count in (2_000, 20_000):
@@ -46,13 +62,7 @@ def main() -> None:
             {"what": "search", "rows": count, "exits": EXITS, "s": time.perf_counter() - started, "cost_share": best[1],
              "greedy_cost_share": it.at(Search(it).greedy(goal))[1]}
         )  # fmt: skip
-    for row in rows:
-        print(
-            ", ".join(
-                f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in row.items()
-            )
-        )
-    store("tuning", rows)
+    publish(SECTION, rows)
 
 
 def made(rows: int) -> tuple[Record, np.ndarray, np.ndarray]:
