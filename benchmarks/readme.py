@@ -23,12 +23,13 @@ def number() -> str:
     """Returns the README's one number, with its conditions."""
     stored = json.loads((RESULTS / "real_cases.json").read_text())
     (row,) = (row for row in stored["rows"] if row["name"] == "mnist" and row["threads"] == 1)
-    others, processor = row["peers"], stored["machine"]["processor"]
+    whole, fixed = (row["peers"][name]["times_bundle"] for name in ("whole", "fixed"))
+    processor = stored["machine"]["processor"]
     return (
-        f"**{others['whole']['times_bundle']:.0f} times faster** than the whole network as one onnxruntime session, and "
-        f"{others['fixed']['times_bundle']:.1f} times faster than the best network\nthat always leaves at one exit: mean "
+        f"**{whole:.0f} times faster** than the whole network as one onnxruntime session, and "
+        f"{fixed:.1f} times faster than the best network\nthat always leaves at one exit: mean "
         f"over {row['rows']:,} held-out MNIST digits, {row['accuracy']:.2%} right (whole: "
-        f"{row['whole_accuracy']:.2%}), one thread of\nan {processor}, all in one interleaved loop. Thresholds come "
+        f"{row['whole_accuracy']:.2%}), one thread of\nan {processor}, all in one interleaved loop.\nThresholds come "
         "from other digits. `make demo` shows it on your machine.\n"
     )
 
