@@ -168,8 +168,8 @@ class Workspace:
     @property
     def size_bytes(self) -> int:
         """What its buffers take."""
-        cells = [*self._inputs.values(), *(cell for pool in self._pool.values() for cell in pool)]
-        return sum(cell.array.nbytes for cell in cells)
+        pools = [tuple(pool) for pool in tuple(self._pool.values())]  # copies: a call may be adding to them
+        return sum(cell.array.nbytes for pool in (tuple(self._inputs.values()), *pools) for cell in pool)
 
     @property
     def gates(self) -> tuple[tuple[str, int], ...]:
