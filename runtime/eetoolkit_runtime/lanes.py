@@ -72,6 +72,6 @@ class Lane:
 
     def _unload(self, workspace: Workspace) -> None:
         """Takes a workspace back without what it holds of segments that are not kept, and closes these."""
-        workspace.forget(self._kept or ())
+        workspace.release(self._kept or ())
         self._free.append(workspace)
         self.give_up()
