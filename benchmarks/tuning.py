@@ -19,9 +19,9 @@ SECTION = Section(
     "tuning",
     "Tuning: replay and search",
     (
-        f"Made records of {EXITS} exits. Replay: {SETTINGS:,} settings of thresholds, the exits and answers of a sample "
-        f"checked against plain comparisons (target: {MAX_S:.0f} s, {MAX_GIB:.0f} GiB for the process). Search: least cost "
-        "at one point below the whole network, beside greedy coordinate descent on the same rows."
+        f"Made records of {EXITS} exits. Replay: {SETTINGS:,} settings of thresholds, the exits and answers of a "
+        f"sample checked against plain comparisons (target: {MAX_S:.0f} s, {MAX_GIB:.0f} GiB for the process). Search: "
+        "least cost at one point below the whole network, beside greedy coordinate descent on the same rows."
     ),
     (
         ("what", lambda row: str(row["what"])),

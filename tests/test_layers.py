@@ -172,7 +172,9 @@ def test_every_public_name_can_be_imported(package: object) -> None:
 def test_type_checkers_see_every_name_that_is_exported_and_no_other(package: object) -> None:
     tree = ast.parse(Path(str(package.__file__)).read_text(encoding="utf-8"))  # type: ignore[attr-defined]
     (shown,) = (node for node in tree.body if isinstance(node, ast.If))  # if TYPE_CHECKING
-    names = [alias.name for node in shown.body if isinstance(node, ast.ImportFrom) for alias in node.names]
+    names = [
+        alias.asname or alias.name for node in shown.body if isinstance(node, ast.ImportFrom) for alias in node.names
+    ]
     assert sorted(names) == sorted(package.__all__)  # type: ignore[attr-defined]
 
 

@@ -130,7 +130,8 @@ def test_a_profile_is_like_itself(found: ee.Profile) -> None:
     same = ee.compare_profiles(found, found)
     assert same.changes == ()
     assert same.expected.ratio == 1
-    assert same.expected.within_spread
+    assert same.expected.within_spread is None
+    assert same.full_path.within_spread
     assert (same.only_a, same.only_b) == ((), ())
     assert list(same.segments) == list(found.segments)
 

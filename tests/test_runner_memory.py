@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import onnxruntime as ort
 import pytest
-from plans import Open, chain, gated, looped, opening, row
+from plans import Open, chain, gated, looped, opening, row, switched
 
 from eetoolkit_runtime.bundle import load
 from eetoolkit_runtime.errors import RunError
@@ -110,3 +112,38 @@ def test_a_run_of_one_row_fixes_the_batch_and_a_batch_does_not(tmp_path: Path) -
     free = SessionSettings().open(path, "segment0")
     assert fixed.get_inputs()[0].shape[0] == 1
     assert free.get_inputs()[0].shape[0] == "batch"
+
+
+def test_after_an_error_no_more_stay_open_than_are_kept(opened: Open) -> None:
+    runner = opened(switched(), keep=0)
+    wrong = row(9.0, 9.0, 9.0, 9.0)
+    with pytest.raises(RunError, match=r"the switch .* is 9"):
+        runner.run(wrong)
+    assert runner.opened == ()
+    with pytest.raises(RunError, match=r"the switch .* is 9"):
+        runner.run(wrong, exit_at=list(runner.bundle.exits)[-1])
+    assert runner.opened == ()
+
+
+def test_closing_is_for_good_even_where_a_call_ends_after_it(opened: Open) -> None:
+    runner = opened(chain(), keep=1)
+    runner.run(row(0.1))
+    runner.close()
+    runner._sessions.keep({"segment0"})
+    assert runner.opened == ()
+
+
+def test_what_is_closed_is_let_go_of_at_once_without_a_garbage_collection(opened: Open) -> None:
+    runner = opened(chain(), keep=1)
+    gc.collect()
+    gc.disable()
+    try:
+        held = []
+        original = runner._sessions._open
+        runner._sessions._open = lambda name, segment: held.append(s := original(name, segment)) or s  # type: ignore[method-assign]
+        runner.run(row(0.1))
+        watched = [weakref.ref(session) for session in held]
+        held.clear()
+        assert [reference() is None for reference in watched] == [False, True, True]
+    finally:
+        gc.enable()

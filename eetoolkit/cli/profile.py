@@ -175,13 +175,15 @@ def _open(bundle: str, *, save: bool) -> ee.Bundle:
 def _read_inputs(bundle: ee.Bundle, inputs: tuple[str, ...], pictures: ImageOptions) -> Any:
     if not inputs:
         return None
-    import numpy as np
-
     from eetoolkit.inputfiles import find_files, read_files
+    from eetoolkit_runtime.stream import gather
 
     files = read_files(bundle.manifest, find_files(inputs), pictures, sys.stdin.buffer)
     rows = [row for file in files for row in file.rows]
-    return tuple(np.concatenate(parts) for parts in zip(*rows, strict=True))
+    first, *others = gather(bundle.manifest, rows, len(rows))
+    if others:
+        raise ee.InputError("the inputs differ in shape; a profile is of inputs of one shape")
+    return first
 
 
 def _read_labels(path: str) -> Any:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _CHART_COLUMNS = 48
 _DIFFERENT = 1e-3  # the whole network's outputs, relative: beyond rounding
 _OPERATORS_SHOWN = 4
+_RUNS_FOR_P99 = 100  # with fewer, the slowest run is all that it could say
 
 
 def print_profile(found: Profile) -> None:
@@ -175,7 +176,8 @@ def _print_chart(found: Profile) -> None:
 def _percentiles(latency: Latency | None) -> tuple[str, str, str]:
     if latency is None:
         return "-", "-", "-"
-    return _ms(latency.p50_ms), _ms(latency.p90_ms), _ms(latency.p99_ms)
+    p99 = _ms(latency.p99_ms) if latency.runs >= _RUNS_FOR_P99 else "-"
+    return _ms(latency.p50_ms), _ms(latency.p90_ms), p99
 
 
 def _spread(latency: Latency) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 from eetoolkit_runtime.errors import IntegrityError
@@ -13,6 +12,8 @@ _CHUNK_BYTES = 1 << 20
 
 def digest(path: Path) -> File:
     """Returns SHA-256 and size in bytes of the file at `path`, read in pieces."""
+    import hashlib  # it costs as much as this whole package to import
+
     sha, size = hashlib.sha256(), 0
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK_BYTES):

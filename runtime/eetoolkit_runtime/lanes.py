@@ -56,13 +56,22 @@ class Lane:
             workspace.watch = None
             self.give_back(workspace)
             raise
+        except BaseException:
+            self.give_up()
+            raise
         workspace.watch = None
         if watch is None or not watch.broken:
             self.give_back(workspace)
+        else:
+            self.give_up()
+
+    def give_up(self) -> None:
+        """Closes what is not kept after a call whose workspace is not given back."""
+        if self._kept is not None:
+            self._layout.sessions.keep(self._kept)
 
     def _unload(self, workspace: Workspace) -> None:
         """Takes a workspace back without what it holds of segments that are not kept, and closes these."""
-        kept = self._kept or frozenset()
-        workspace.forget(kept)
+        workspace.release(self._kept or ())
         self._free.append(workspace)
-        self._layout.sessions.keep(kept)
+        self.give_up()

@@ -46,7 +46,8 @@ class Runner:
         pool: `own`: a pool of workers per segment; `shared`: one per process, the fastest, after which onnxruntime
             refuses sessions with default options elsewhere in this process.
         load: When segments are opened: when first reached (`lazy`), the first now and the rest on a thread
-            (`background`), or all now (`eager`).
+            (`background`), or all now (`eager`). `run_batch` has sessions of its own, which it opens when it reaches
+            them.
         check: How the bundle's files are checked when `bundle` is a path: `quick` or `full`.
         providers: onnxruntime's execution providers, passed on and never silently replaced; None: CPU.
         fallback: Which exit answers when none fired: `last` or `most_confident` (SDN); None: as the bundle says.
@@ -148,7 +149,11 @@ class Runner:
             return answer_by(lane, arrays, self._rule(exit_at, thresholds))
         limits = self._limits if thresholds is None else limits_of(self._plan, thresholds)
         workspace = lane.take()
-        answer = workspace.run(arrays, limits)
+        try:
+            answer = workspace.run(arrays, limits)
+        except BaseException:
+            lane.give_up()
+            raise
         lane.give_back(workspace)
         return answer
 
@@ -198,10 +203,11 @@ class Runner:
             rows = split_rows(self._plan, arrays)
             return [self.run(row, exit_at=exit_at, thresholds=thresholds) for row in rows]
         self._check_open()
-        answers = self._rows.run(arrays, self._rule(exit_at, thresholds))
-        if self._kept is not None:
-            self._sessions_of_rows.keep(self._kept)
-        return answers
+        try:
+            return self._rows.run(arrays, self._rule(exit_at, thresholds))
+        finally:
+            if self._kept is not None:
+                self._sessions_of_rows.keep(self._kept)
 
     def stream(
         self,

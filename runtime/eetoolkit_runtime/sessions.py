@@ -169,6 +169,8 @@ class Sessions:
         """Lets go of the sessions of all segments but these; one that is needed again is opened again."""
         with self._lock:
             self._sessions = {name: session for name, session in self._sessions.items() if name in names}
+            if self._closed:  # meanwhile; `close` does not wait for this lock
+                self._sessions = {}
 
     def close(self) -> None:
         """Lets go of all sessions, for good, and of one that is just being opened as soon as it is; does not wait."""

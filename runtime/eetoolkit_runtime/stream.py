@@ -21,12 +21,20 @@ def gather(plan: Manifest, inputs: Iterable[Inputs], at_most: int) -> Iterator[R
         at_most: Rows of a batch.
 
     Raises:
-        InputError: A row that the plan does not take, when it is reached.
+        InputError: A row that the plan does not take, after the rows before it.
     """
     one_each = row_inputs(plan)
     waiting: list[Row] = []
-    for item in inputs:
-        row = tuple(array.copy() for array in prepare(plan, item, one_row=True))  # a camera may reuse its buffer
+    given = iter(inputs)
+    while True:
+        try:
+            row = tuple(array.copy() for array in prepare(plan, next(given), one_row=True))  # a camera reuses its own
+        except StopIteration:
+            break
+        except Exception:
+            if waiting:
+                yield _stacked(waiting, one_each)
+            raise
         if waiting and not _alike(waiting[-1], row, one_each):
             yield _stacked(waiting, one_each)
             waiting = []

@@ -168,8 +168,8 @@ class Workspace:
     @property
     def size_bytes(self) -> int:
         """What its buffers take."""
-        cells = [*self._inputs.values(), *(cell for pool in self._pool.values() for cell in pool)]
-        return sum(cell.array.nbytes for cell in cells)
+        pools = [tuple(pool) for pool in tuple(self._pool.values())]  # copies: a call may be adding to them
+        return sum(cell.array.nbytes for pool in (tuple(self._inputs.values()), *pools) for cell in pool)
 
     @property
     def gates(self) -> tuple[tuple[str, int], ...]:
@@ -236,12 +236,19 @@ class Workspace:
             self._steps[key] = step
         return step
 
-    def forget(self, kept: Collection[str] = ()) -> None:
-        """Lets go of all steps (of a call that runs, but for the one that runs now) unless all are of `kept`."""
-        if not {step.name for step in self._steps.values()} <= set(kept):
-            self._steps.clear()
-            self._bindings.clear()
-            self._start = None
+    def forget(self) -> None:
+        """Lets go of all steps, of a call that runs but for the one that runs now."""
+        self._steps.clear()
+        self._bindings.clear()
+        self._start = None
+
+    def release(self, kept: Collection[str]) -> None:
+        """Lets go of the sessions of all segments but these, between two calls."""
+        if {step.name for step in self._steps.values()} <= set(kept):
+            return
+        for step in self._steps.values():  # they point at each other, and would hold their sessions until a gc
+            step.chain, step.following = [], {}
+        self.forget()
 
     def _point(self, step: Step, outputs: dict[str, Cell]) -> None:
         """Does the segment's writes, all at once, and looks up what its exit needs."""

@@ -28,7 +28,8 @@ class Pair(_Struct, frozen=True, kw_only=True):
     Attributes:
         a_ms: In the first; None where it has none.
         b_ms: In the second.
-        ratio: The second to the first: under 1 where the second is faster; None where either has none.
+        ratio: The second to the first: under 1 where the second is faster; None where either has none, and
+            for means.
         within_spread: Whether they differ by no more than both spreads together; None where either has none.
     """
 
@@ -81,7 +82,8 @@ def _pair(a: Latency | None, b: Latency | None, *, mean: bool = False) -> Pair:
     one, other = (None if x is None else x.mean_ms if mean else x.p50_ms for x in (a, b))
     if a is None or b is None or one is None or other is None:
         return Pair(a_ms=one, b_ms=other, ratio=None, within_spread=None)
-    near = abs(other - one) <= a.spread_ms + b.spread_ms
+    # A mean call is of several exits: the spread of single calls says nothing about it.
+    near = None if mean else abs(other - one) <= a.spread_ms + b.spread_ms
     return Pair(a_ms=one, b_ms=other, ratio=other / one, within_spread=near)
 
 
