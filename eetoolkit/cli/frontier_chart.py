@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 _HEIGHT = 8
 _WIDTH = 60
 _NARROW = 20
-_MARKS = {"frontier": "•", "always exit there": "○", "whole network": "■", "before": "×", "chosen": "◆"}
+_MARKS = {"frontier": "•", "always exit there": "○", "whole network": "■", "before": "◇", "chosen": "◆"}
 
 
 def frontier_chart(report: ee.TuningReport, columns: int | None) -> Iterator[str]:

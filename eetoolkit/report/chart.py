@@ -8,8 +8,10 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
+
+from eetoolkit.report.wording import printable
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -23,7 +25,7 @@ _THEME = {INK: "var(--ink)", FAINT: "var(--faint)", GRID: "var(--grid)", PAPER: 
 _SETTINGS = {
     "text.parse_math": False,  # names are not mathematics
     "svg.hashsalt": "eetoolkit",  # the same report gives the same page
-    "font.size": 9.5,
+    "font.size": 9,
     "text.color": INK,
     "axes.labelcolor": FAINT,
     "xtick.color": GRID,
@@ -39,8 +41,8 @@ _SETTINGS = {
     "hatch.linewidth": 0.6,
 }
 _POINTS_TO_PIXELS = 4 / 3
-_LARGEST = 1.2  # how far a wide screen enlarges it
-_REFERENCE = re.compile(r"#([\w.:-]+)")
+_LARGEST = 1.35  # how far a wide screen enlarges it
+_REFERENCE = re.compile(r"url\(#([^)]+)\)")
 
 Draw = Callable[["Figure"], None]
 
@@ -70,7 +72,8 @@ def inline(name: str, title: str, text: str, inches: tuple[float, float], draw: 
     with styled("none"):
         figure = _drawn(inches, draw)
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
-    return Chart(title, text, Markup(_inlined(file.getvalue(), name, title, text, inches)))  # noqa: S704 - matplotlib has escaped its texts, ElementTree ours
+    svg = _inlined(file.getvalue(), name, printable(title), printable(text), inches)
+    return Chart(title, text, Markup(svg))  # noqa: S704 - matplotlib has escaped its texts, ElementTree ours
 
 
 @contextmanager
@@ -78,7 +81,8 @@ def styled(fonts: str) -> Iterator[None]:
     """Sets the house's style for what is drawn inside; `fonts` is `none` (text) or `path` (shapes) in SVGs."""
     from matplotlib import rc_context
 
-    with rc_context(_SETTINGS | {"svg.fonttype": fonts}), warnings.catch_warnings():
+    settings: Any = _SETTINGS | {"svg.fonttype": fonts}  # matplotlib types the keys by their names
+    with rc_context(settings), warnings.catch_warnings():
         # The browser has fonts for what matplotlib's own lacks.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         yield
@@ -86,9 +90,12 @@ def styled(fonts: str) -> Iterator[None]:
 
 def _drawn(inches: tuple[float, float], draw: Draw) -> Figure:
     from matplotlib.figure import Figure
+    from matplotlib.text import Text
 
     figure = Figure(figsize=inches, layout="constrained", facecolor="none")
     draw(figure)
+    for text in figure.findobj(Text):
+        text.set_text(printable(text.get_text()))
     return figure
 
 
@@ -109,40 +116,42 @@ def colours(count: int) -> list[str]:
     return [to_hex(scale(place / (count - 1))) for place in range(count)]
 
 
-def _inlined(svg: bytes, name: str, title: str, text: str, inches: tuple[float, float]) -> str:
+def _inlined(svg: bytes, name: str, title: str, told: str, inches: tuple[float, float]) -> str:
     """Returns matplotlib's SVG without what a page has no use for: namespaces, metadata, a style for all elements."""
     root = ElementTree.fromstring(svg)  # noqa: S314 - our own
     for parent in root.iter():
         for child in list(parent):
             if child.tag.rpartition("}")[2] in ("metadata", "style"):
                 parent.remove(child)
-    used = {
-        found for element in root.iter() for value in element.attrib.values() for found in _REFERENCE.findall(value)
-    }
+    given = [(key.rpartition("}")[2], value) for element in root.iter() for key, value in element.attrib.items()]
+    used = {found for _, value in given for found in _REFERENCE.findall(value)}
+    used |= {value.removeprefix("#") for key, value in given if key == "href"}
     for element in root.iter():
         element.tag = element.tag.rpartition("}")[2]
         attributes = {key.rpartition("}")[2]: value for key, value in element.attrib.items()}
-        given = attributes.pop("id", None)
-        if given in used:
-            attributes["id"] = f"{name}-{given}"
+        own = attributes.pop("id", None)
         element.attrib.clear()
-        element.attrib.update({key: _themed(value, name, used) for key, value in attributes.items()})
+        element.attrib.update({key: _themed(value, name) for key, value in attributes.items()})
+        if own in used:
+            element.attrib["id"] = f"{name}-{own}"
+        if "href" in attributes:
+            element.attrib["href"] = f"#{name}-{attributes['href'].removeprefix('#')}"
     width = inches[0] * 72 * _POINTS_TO_PIXELS * _LARGEST
     box = root.attrib["viewBox"]
     root.attrib.clear()
     root.attrib.update({
         "viewBox": box, "style": f"max-width: {width:.0f}px", "role": "img",
-        "aria-labelledby": f"{name}-title {name}-text",
+        "aria-labelledby": f"{name}-title {name}-desc",
     })  # fmt: skip
-    for place, (tag, words) in enumerate((("title", title), ("desc", text))):
-        told = ElementTree.Element(tag, id=f"{name}-{'text' if tag == 'desc' else tag}")
-        told.text = words
-        root.insert(place, told)
+    for place, (tag, words) in enumerate((("title", title), ("desc", told))):
+        child = ElementTree.Element(tag, id=f"{name}-{tag}")
+        child.text = words
+        root.insert(place, child)
     return ElementTree.tostring(root, encoding="unicode")
 
 
-def _themed(value: str, name: str, used: set[str]) -> str:
+def _themed(value: str, name: str) -> str:
     """Returns an attribute with the page's colours, and with references to the chart's own ids."""
     for colour, variable in _THEME.items():
         value = value.replace(colour, variable)
-    return _REFERENCE.sub(lambda found: f"#{name}-{found[1]}" if found[1] in used else found[0], value)
+    return _REFERENCE.sub(rf"url(#{name}-\1)", value)

@@ -90,8 +90,8 @@ def _rows_of(plan: Manifest, inputs: Any, rows: Sequence[int]) -> Mapping[int, A
 
 def _pixels(array: Array, layout: str, own: Preprocess | None) -> Array:
     """Returns (height, width, channels) of (1, ...), as pixels were before `own` where it is known."""
-    image = array[0].transpose(1, 2, 0) if layout == "NCHW" else array[0]
-    image = image.astype(np.float64)
+    shaped = array[0].transpose(1, 2, 0) if layout == "NCHW" else array[0]
+    image: Array = shaped.astype(np.float64)
     if own is None or array.dtype == np.uint8:
         return image
     return np.asarray((image * np.array(own.std) + np.array(own.mean)) / own.scale)

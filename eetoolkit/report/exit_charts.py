@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 from eetoolkit.report.chart import BAD, FAINT, GOOD, INK, Chart, colours, inline, plain
@@ -48,10 +49,10 @@ def shares(report: TuningReport, say: Wording) -> Chart:
         axes.set_yticks(range(len(rows)), [name for name, _ in rows], color=INK)
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
-        figure.legend(loc="outside lower left", ncols=_LEGEND_COLUMNS, fontsize=8.5, handlelength=1, columnspacing=1)
+        figure.legend(loc="outside lower left", ncols=_LEGEND_COLUMNS, fontsize=8, handlelength=1, columnspacing=1)
 
     lines = -(-len(report.chosen.exits) // _LEGEND_COLUMNS)
-    return inline("shares", "Where rows are answered", text, (4.4, 1.1 + 0.2 * lines), draw)
+    return inline("shares", "Where rows are answered", text, (3.6, 1.0 + 0.2 * lines), draw)
 
 
 def reliabilities(report: TuningReport) -> Iterator[Chart]:
@@ -64,9 +65,8 @@ def reliabilities(report: TuningReport) -> Iterator[Chart]:
             "more is right than the confidence says; below: less."
         )
         yield inline(
-            f"reliability{number}", printable(found.exit), text, _SMALL,
-            lambda figure, found=found: _draw_reliability(figure, found),
-        )  # fmt: skip
+            f"reliability{number}", printable(found.exit), text, _SMALL, partial(_draw_reliability, found=found)
+        )
 
 
 def changed(found: Calibration) -> bool:
@@ -83,7 +83,7 @@ def confidences(report: TuningReport) -> Iterator[Chart]:
         text = f"{right} right, {wrong} wrong; each group's bars add up to 100%.{passed}"
         yield inline(
             f"confidences{number}", printable(found.exit), text, _SMALL,
-            lambda figure, found=found, limit=limit: _draw_confidences(figure, found, limit),
+            partial(_draw_confidences, found=found, limit=limit),
         )  # fmt: skip
 
 
@@ -112,7 +112,7 @@ def _draw_reliability(figure: Figure, found: Calibration) -> None:
     axes.set_ylim(-0.03, 1.05)
     axes.set_xlabel("confidence")
     axes.set_ylabel("share that is right")
-    figure.legend(loc="outside lower left", fontsize=8.5, handlelength=1.6)
+    figure.legend(loc="outside lower left", fontsize=8, handlelength=1.6)
 
 
 def _lowest(*stages: Reliability) -> float:
@@ -138,7 +138,8 @@ def _draw_confidences(figure: Figure, found: Histogram, limit: float | None) -> 
     if limit is not None:
         axes.axvline(limit, color=INK, linewidth=1.2, linestyle="--", label=f"threshold {limit:.4g}")
     axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{abs(share):.0%}"))
-    axes.set_xlim(found.edges[0], max(found.edges[-1], limit or 0))
+    axes.set_xlim(found.edges[0] - 0.02, max(found.edges[-1], limit or 0) + 0.02)
+    axes.set_ylim(bottom=-max(0.06, *(1.1 * count / max(sum(found.wrong), 1) for count in found.wrong)))
     axes.set_xlabel("confidence")
     axes.set_ylabel("share of each group")
-    figure.legend(loc="outside lower left", ncols=2, fontsize=8.5, handlelength=1.4, columnspacing=1)
+    figure.legend(loc="outside lower left", ncols=2, fontsize=8, handlelength=1.4, columnspacing=1)

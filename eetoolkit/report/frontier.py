@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from eetoolkit.report.chart import BAD, FAINT, GOOD, INK, MIDDLE, PAPER, Chart, inline, plain, styled
 from eetoolkit.report.wording import Wording, short
 from eetoolkit.tuning.choice import Figures
+from eetoolkit.tuning.figures import Interval
 from eetoolkit.tuning.report import TuningReport
 from eetoolkit_runtime.profiling.profiles import check_file
 
@@ -17,9 +18,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_INCHES = (4.4, 3.9)
+_INCHES = (3.6, 3.7)
 _FILE_INCHES = (7.6, 4.2)
 _LEGEND_COLUMNS = 2
+_WIDE = 6.0  # from this ratio of costs on a logarithm shows more
+_DECADES = 60.0  # and from this one it has room for the decades alone
 
 
 def chart(report: TuningReport, say: Wording) -> Chart:
@@ -57,7 +60,8 @@ def static_choices(report: TuningReport) -> tuple[Figures, ...]:
 
 
 def _draw(figure: Figure, report: TuningReport, say: Wording) -> None:
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
+    from matplotlib.container import ErrorbarContainer
+    from matplotlib.ticker import FuncFormatter
 
     axes = figure.add_subplot()
     plain(axes)
@@ -68,7 +72,7 @@ def _draw(figure: Figure, report: TuningReport, say: Wording) -> None:
     )  # fmt: skip
     axes.plot(
         [point.tune_cost for point in points], [point.tune_worth for point in points], color=FAINT, linewidth=1,
-        linestyle=":", label="the same, on the rows that chose", zorder=2,
+        linestyle=":", label="on the rows that chose", zorder=2,
     )  # fmt: skip
     always = static_choices(report)
     _mark(axes, always, "D", MIDDLE, 5, "always exit there")
@@ -76,30 +80,51 @@ def _draw(figure: Figure, report: TuningReport, say: Wording) -> None:
     _mark(axes, [report.before], "x", INK, 6.5, "thresholds before")
     _mark(axes, [report.chosen], "*", GOOD, 14, "chosen")
     _name(axes, always)
-    axes.set_xlim(left=0)
-    axes.xaxis.set_major_locator(MaxNLocator(5))
+    _scale(axes, report)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda cost, _: say.amount(cost) if cost else "0"))
     if report.metric == "accuracy":
         axes.yaxis.set_major_formatter(FuncFormatter(lambda worth, _: f"{worth:.4%}".rstrip("0%").rstrip(".") + "%"))
     axes.set_ylabel(report.metric)
     axes.set_xlabel(f"{report.unit} a run, in the mean")
-    figure.legend(loc="outside lower left", ncols=_LEGEND_COLUMNS, fontsize=8.5, handletextpad=0.4, columnspacing=1)
+    handles, labels = axes.get_legend_handles_labels()
+    marks = [handle[0] if isinstance(handle, ErrorbarContainer) else handle for handle in handles]
+    figure.legend(
+        marks, labels, loc="outside lower left", ncols=_LEGEND_COLUMNS, fontsize=8, handletextpad=0.4, columnspacing=1
+    )
+
+
+def _scale(axes: Axes, report: TuningReport) -> None:
+    """Makes the axis of costs logarithmic where the cheapest cost a small part of the dearest."""
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+
+    costs = [report.chosen.cost.low, report.whole.cost.high, *(each.cost.value for each in report.always)]
+    costs += [point.cost for point in report.frontier]
+    if min(costs) > 0 and max(costs) > _WIDE * min(costs):
+        axes.set_xscale("log")
+        decades = max(costs) / min(costs) > _DECADES
+        axes.xaxis.set_major_locator(LogLocator(subs=(1,) if decades else (1, 2, 5)))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_xlim(min(costs) / 1.25, max(costs) * 1.25)
+    else:
+        axes.set_xlim(left=0)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
 
 
 def _mark(axes: Axes, choices: Sequence[Figures], marker: str, colour: str, size: float, label: str) -> None:
     """Marks choices with the intervals of their figures."""
     if not choices:
         return
-    values, widths = [], []
-    for read in (lambda each: each.cost, lambda each: each.worth):
-        found = [read(each) for each in choices]
-        values.append([each.value for each in found])
-        widths.append([[each.value - each.low for each in found], [each.high - each.value for each in found]])
+    costs, worths = [each.cost for each in choices], [each.worth for each in choices]
     axes.errorbar(
-        values[0], values[1], xerr=widths[0], yerr=widths[1], fmt=marker, color=colour, markersize=size,
-        markeredgecolor=INK if marker == "*" else colour, markeredgewidth=1.5 if marker == "x" else 0.6,
-        elinewidth=0.9, capsize=2, label=label, zorder=5 if marker == "*" else 4,
+        [each.value for each in costs], [each.value for each in worths], xerr=_ends(costs), yerr=_ends(worths),
+        fmt=marker, color=colour, markersize=size, markeredgecolor=INK if marker == "*" else colour,
+        markeredgewidth=1.5 if marker == "x" else 0.6, elinewidth=0.9, capsize=2, label=label, zorder=5 if marker == "*" else 4,
     )  # fmt: skip
+
+
+def _ends(found: Sequence[Interval]) -> list[list[float]]:
+    """Returns how far intervals reach below their values and above."""
+    return [[each.value - each.low for each in found], [each.high - each.value for each in found]]
 
 
 def _name(axes: Axes, always: Sequence[Figures]) -> None:
@@ -108,7 +133,7 @@ def _name(axes: Axes, always: Sequence[Figures]) -> None:
         below = place % 2 == 0
         axes.annotate(
             short(each.name.removeprefix("always ")), _place(each), (6, -5 if below else 5),
-            textcoords="offset points", fontsize=8.5, color=MIDDLE, va="top" if below else "bottom",
+            textcoords="offset points", fontsize=8, color=MIDDLE, va="top" if below else "bottom",
             bbox={"facecolor": PAPER, "edgecolor": "none", "alpha": 0.7, "pad": 0.5}, zorder=6,
         )  # fmt: skip
 

@@ -40,10 +40,10 @@ def classes(report: TuningReport, say: Wording) -> Chart | None:
         left, right = figure.subplots(1, 2, sharey=True, width_ratios=(1.25, 1))
         _draw_worths(left, shown, report, say)
         _draw_shares(right, shown)
-        figure.legend(loc="outside lower left", ncols=3, fontsize=8.5, handlelength=1, columnspacing=1)
+        figure.legend(loc="outside lower left", ncols=3, fontsize=8, handlelength=1, columnspacing=1)
 
     lines = -(-(2 + len(shown[0].exits)) // 3)
-    return inline("classes", "Every class", text, (4.4, 0.8 + 0.25 * len(shown) + 0.2 * lines), draw)
+    return inline("classes", "Every class", text, (3.6, 0.9 + 0.24 * len(shown) + 0.2 * lines), draw)
 
 
 def _draw_worths(axes: Axes, shown: Sequence[ClassFigures], report: TuningReport, say: Wording) -> None:
@@ -64,8 +64,6 @@ def _draw_worths(axes: Axes, shown: Sequence[ClassFigures], report: TuningReport
 
 
 def _draw_shares(axes: Axes, shown: Sequence[ClassFigures]) -> None:
-    from matplotlib.ticker import PercentFormatter
-
     names = list(shown[0].exits)
     left = [0.0] * len(shown)
     for name, colour in zip(names, colours(len(names)), strict=True):
@@ -73,8 +71,7 @@ def _draw_shares(axes: Axes, shown: Sequence[ClassFigures]) -> None:
         axes.barh(range(len(shown)), widths, left=left, color=colour, height=0.62, label=short(name))
         left = [start + width for start, width in zip(left, widths, strict=True)]
     axes.set_xlim(0, 1)
-    axes.set_xticks([0, 0.5, 1])
-    axes.xaxis.set_major_formatter(PercentFormatter(1))
+    axes.set_xticks([0.5, 1], ["50%", "100%"])
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     axes.set_xlabel("answered at")
@@ -116,6 +113,6 @@ def costs(report: TuningReport, say: Wording) -> Chart:
         axes.yaxis.set_major_formatter(PercentFormatter(1))
         axes.set_xlabel(f"{report.unit} a run")
         axes.set_ylabel("share of the runs")
-        figure.legend(loc="outside lower left", fontsize=8.5)
+        figure.legend(loc="outside lower left", fontsize=8)
 
-    return inline("costs", "What runs cost", text, (4.4, 3.9), draw)
+    return inline("costs", "What runs cost", text, (3.6, 3.7), draw)

@@ -38,6 +38,11 @@ class Wording:
             return f"{figure:+.4g}"
         return f"{0.0 if abs(figure) < 5e-5 else 100 * figure:+.2f}".replace("+0.00", "0.00") + " points"
 
+    @property
+    def drop_unit(self) -> str:
+        """Returns what the unit of differences is, for headings."""
+        return ", points" if self.metric == "accuracy" else ""
+
     def share(self, figure: float | Interval) -> str:
         """Returns a share in percent."""
         if isinstance(figure, Interval):
