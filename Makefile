@@ -29,7 +29,7 @@ bench-quick: $(STAMP)
 
 # A Chromium for tests/test_report_browser.py, which is skipped without one; on Debian and its kin, as root.
 browser:
-	@command -v chromium chromium-browser google-chrome >/dev/null || { \
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || { \
 		apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium fonts-dejavu-core; }
 
 format: $(STAMP)

@@ -17,7 +17,7 @@ pytest.importorskip("jinja2")
 PROGRAM = find_chromium()
 pytestmark = pytest.mark.skipif(
     PROGRAM is None and not os.environ.get("CI"),  # there `make browser` must have found one
-    reason="no Chromium to look at the report with: `make browser`, or set EETOOLKIT_CHROMIUM"
+    reason="no Chromium to look at the report with: `make browser`, or set EETOOLKIT_CHROMIUM",
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -21,22 +22,29 @@ def frontier_chart(report: ee.TuningReport, columns: int | None) -> Iterator[str
         report: What `tune` returned.
         columns: Of the terminal; None: as many as it takes.
     """
+    from eetoolkit.report.frontier import ends, lies_far_apart
+    from eetoolkit.report.wording import Wording
+
     marks = list(_marks(report))
-    costs, worths = [cost for _, cost, _ in marks], [worth for _, _, worth in marks]
-    low, high, end = min(worths), max(worths), max(costs)
+    low, high = min(worth for *_, worth in marks), max(worth for *_, worth in marks)
+    start, end = ends(report)
+    far = lies_far_apart(report)
+    say = Wording(report.metric, report.unit)
     names = [f"{worth:.1%}" if report.metric == "accuracy" else f"{worth:.4g}" for worth in (high, low)]
     wide = max(map(len, names))
     width = _WIDTH if columns is None else max(_NARROW, min(_WIDTH, columns - wide - 2))
     canvas = [[" "] * width for _ in range(_HEIGHT)]
     for mark, cost, worth in marks:
         row = round((high - worth) / (high - low) * (_HEIGHT - 1)) if high > low else 0
-        canvas[row][round(cost / end * (width - 1)) if end > 0 else 0] = mark
+        along = math.log(cost / start) / math.log(end / start) if far else cost / end if end > 0 else 0.0
+        canvas[row][round(along * (width - 1))] = mark
     for row, characters in enumerate(canvas):
         named = {0: names[0], _HEIGHT - 1: names[1]}.get(row)
         yield f"{named or '':>{wide}} {'┤' if named else '│'}{''.join(characters)}".rstrip()
-    axis = f"{end:.4g} {report.unit} a run, in the mean"
+    first = say.amount(start) if far else "0"
+    axis = f"{say.cost(end)} a run, in the mean" + (", logarithmic" if far else "")
     yield f"{'':>{wide}} └{'─' * width}"
-    yield f"{'':>{wide}}  0{axis:>{width - 1}}"
+    yield f"{'':>{wide}}  {first}{axis:>{width - len(first)}}"
     yield f"{'':>{wide}}  {report.metric}: " + ", ".join(f"{mark} {name}" for name, mark in _MARKS.items())
 
 

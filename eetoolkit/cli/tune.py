@@ -100,22 +100,25 @@ def tune(  # noqa: PLR0913 - one for each option
             profile=profile, force=force, seed=seed, record=record,
             threads=threads, progress=tell,
         )  # fmt: skip
-    if page is not None:
-        ee.write_report(report, page, inputs=inputs, overwrite=overwrite)
     if apply_:
         report.apply()
     if as_json:
         terminal.print_json(report)
-        return
-    terminal.print_pairs(_header(report, applied=apply_))
+    else:
+        _print(report, applied=apply_)
+    if page is not None:  # last: were the disk full, all that was found is told by now
+        ee.write_report(report, page, inputs=inputs, overwrite=overwrite)
+        if not as_json:
+            click.echo(f"\nreport in {page}")
+
+
+def _print(report: ee.TuningReport, *, applied: bool) -> None:
+    terminal.print_pairs(_header(report, applied=applied))
     click.echo()
     _print_choices(report)
     click.echo()
     for line in frontier_chart(report, terminal.columns()):
         click.echo(line)
-    if page is not None:
-        click.echo()
-        click.echo(f"report in {page}")
 
 
 def _header(report: ee.TuningReport, *, applied: bool) -> Iterator[tuple[str, str]]:

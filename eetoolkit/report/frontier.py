@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _INCHES = (3.6, 3.7)
 _FILE_INCHES = (7.6, 4.2)
 _LEGEND_COLUMNS = 2
-_WIDE = 6.0  # from this ratio of costs on a logarithm shows more
+_WIDE = 6.0  # the ratio of costs from which on a logarithm shows more
 _DECADES = 60.0  # and from this one it has room for the decades alone
 
 
@@ -57,6 +57,19 @@ def static_choices(report: TuningReport) -> tuple[Figures, ...]:
     """Returns every exit always, without what is no other than the whole network."""
     whole = report.whole
     return tuple(each for each in report.always if (each.cost.value, each.worth.value) != _place(whole))
+
+
+def ends(report: TuningReport) -> tuple[float, float]:
+    """Returns the least and the most that anything on the frontier's picture costs."""
+    costs = [each.cost.value for each in (report.chosen, report.before, report.whole, *report.always)]
+    costs += [point.cost for point in report.frontier]
+    return min(costs), max(costs)
+
+
+def lies_far_apart(report: TuningReport) -> bool:
+    """Whether costs differ so much that only their logarithms can be told apart."""
+    low, high = ends(report)
+    return low > 0 and high > _WIDE * low
 
 
 def _draw(figure: Figure, report: TuningReport, say: Wording) -> None:
@@ -97,14 +110,12 @@ def _scale(axes: Axes, report: TuningReport) -> None:
     """Makes the axis of costs logarithmic where the cheapest cost a small part of the dearest."""
     from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-    costs = [report.chosen.cost.low, report.whole.cost.high, *(each.cost.value for each in report.always)]
-    costs += [point.cost for point in report.frontier]
-    if min(costs) > 0 and max(costs) > _WIDE * min(costs):
+    if lies_far_apart(report):
+        low, high = ends(report)
         axes.set_xscale("log")
-        decades = max(costs) / min(costs) > _DECADES
-        axes.xaxis.set_major_locator(LogLocator(subs=(1,) if decades else (1, 2, 5)))
+        axes.xaxis.set_major_locator(LogLocator(subs=(1,) if high / low > _DECADES else (1, 2, 5)))
         axes.xaxis.set_minor_locator(NullLocator())
-        axes.set_xlim(min(costs) / 1.25, max(costs) * 1.25)
+        axes.set_xlim(low / 1.25, high * 1.25)
     else:
         axes.set_xlim(left=0)
         axes.xaxis.set_major_locator(MaxNLocator(5))
@@ -118,7 +129,8 @@ def _mark(axes: Axes, choices: Sequence[Figures], marker: str, colour: str, size
     axes.errorbar(
         [each.value for each in costs], [each.value for each in worths], xerr=_ends(costs), yerr=_ends(worths),
         fmt=marker, color=colour, markersize=size, markeredgecolor=INK if marker == "*" else colour,
-        markeredgewidth=1.5 if marker == "x" else 0.6, elinewidth=0.9, capsize=2, label=label, zorder=5 if marker == "*" else 4,
+        markeredgewidth=1.5 if marker == "x" else 0.6, elinewidth=0.9, capsize=2, label=label,
+        zorder=5 if marker == "*" else 4,
     )  # fmt: skip
 
 
