@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check bench bench-quick format
+.PHONY: demo test check bench bench-quick browser format
 
 demo: $(STAMP)
 	@$(RUN)eetoolkit demo
@@ -26,6 +26,11 @@ bench: $(STAMP)
 # Under three minutes; fails when a ratio is worse than its bound.
 bench-quick: $(STAMP)
 	@$(RUN)python -m benchmarks.quick
+
+# A Chromium for tests/test_report_browser.py, which is skipped without one; on Debian and its kin, as root.
+browser:
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || { \
+		apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium fonts-dejavu-core; }
 
 format: $(STAMP)
 	@$(RUN)ruff check --fix .

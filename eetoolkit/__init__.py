@@ -10,6 +10,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from eetoolkit.report.page import write_report
     from eetoolkit.tuning.manifest import undo as undo_tuning
     from eetoolkit.tuning.report import TuningReport
     from eetoolkit.tuning.tune import tune
@@ -82,6 +83,7 @@ _PLACES = {
     "undo_tuning": "eetoolkit.tuning.manifest",
     "verify": "eetoolkit.verification",
     "write_profile": "eetoolkit_runtime.profiling.profiles",
+    "write_report": "eetoolkit.report.page",
 }
 _RENAMED = {"undo_tuning": "undo"}
 _HOST = {"torch", "onnx", "onnx_ir", "onnxscript"}
@@ -91,7 +93,7 @@ __all__ = [
     "Finding", "InputError", "IntegrityError", "Interrupt", "ManifestError", "Profile", "RunError", "Runner",
     "TuneError", "TuningReport", "VerifyReport", "attach_exits", "compare_profiles", "examine", "exit", "export",
     "fit_exits", "load", "merge_profiles", "profile", "read_profile", "save_profile", "trace", "truncate", "tune",
-    "undo_tuning", "verify", "write_profile",
+    "undo_tuning", "verify", "write_profile", "write_report",
 ]  # fmt: skip
 
 

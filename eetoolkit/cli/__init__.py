@@ -19,7 +19,7 @@ _VERBS = ("demo", "export", "inspect", "verify", "run", "profile", "doctor", "tu
 _INTERRUPTED = 130  # 128 + SIGINT, as shells count
 EXTRAS: Mapping[str, str] = MappingProxyType(
     dict.fromkeys(("torch", "onnx", "onnx_ir", "onnxscript", "safetensors"), "export")
-    | {"PIL": "images", "sklearn": "demo", "matplotlib": "report", "scipy": "tune"}
+    | {"PIL": "images", "sklearn": "demo", "matplotlib": "report", "jinja2": "report", "scipy": "tune"}
 )
 
 

@@ -10,7 +10,8 @@ import click
 
 import eetoolkit as ee
 from eetoolkit.cli import terminal
-from eetoolkit.cli.options import json_option, picture_options, threads_option
+from eetoolkit.cli.frontier_chart import frontier_chart
+from eetoolkit.cli.options import json_option, overwrite_option, picture_options, threads_option
 
 if TYPE_CHECKING:
     from eetoolkit.images import ImageOptions
@@ -41,6 +42,10 @@ if TYPE_CHECKING:
 @click.option("--force", is_flag=True, help="Take a profile of another bundle.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the split of the data.")
 @click.option("--record", metavar="FILE", help="Keep what was collected; without --data, tune by it alone.")
+@click.option(
+    "--report", "page", metavar="FILE", type=click.Path(path_type=Path), help="Write it all as a page, with pictures."
+)
+@overwrite_option
 @click.option("--apply", "apply_", is_flag=True, help="Write the choice into BUNDLE.")
 @click.option("--undo", is_flag=True, help="Put back what BUNDLE had before it was tuned.")
 @threads_option
@@ -62,6 +67,8 @@ def tune(  # noqa: PLR0913 - one for each option
     force: bool,
     seed: int,
     record: str | None,
+    page: Path | None,
+    overwrite: bool,
     apply_: bool,
     undo: bool,
     threads: int | None,
@@ -71,7 +78,7 @@ def tune(  # noqa: PLR0913 - one for each option
     """Choose the thresholds of BUNDLE for a goal, and say how good they are on data that chose nothing."""
     from eetoolkit.labelled import read_labelled
 
-    if undo and (apply_ or data is not None):
+    if undo and (apply_ or data is not None or page is not None):
         raise click.UsageError("--undo goes alone")
     if not undo and data is None and record is None:
         raise click.UsageError("pass --data, or a --record")
@@ -80,6 +87,10 @@ def tune(  # noqa: PLR0913 - one for each option
     if undo:
         terminal.print_bundle(ee.undo_tuning(bundle), as_json=as_json)
         return
+    if page is not None:
+        from eetoolkit.report.page import check_target
+
+        check_target(page, overwrite=overwrite)
     opened = ee.load(bundle)
     inputs, labels = (None, None) if data is None else read_labelled(opened.manifest, data, pictures)
     with terminal.progress() as tell:
@@ -93,10 +104,21 @@ def tune(  # noqa: PLR0913 - one for each option
         report.apply()
     if as_json:
         terminal.print_json(report)
-        return
-    terminal.print_pairs(_header(report, applied=apply_))
+    else:
+        _print(report, applied=apply_)
+    if page is not None:  # last: were the disk full, all that was found is told by now
+        ee.write_report(report, page, inputs=inputs, overwrite=overwrite)
+        if not as_json:
+            click.echo(f"\nreport in {page}")
+
+
+def _print(report: ee.TuningReport, *, applied: bool) -> None:
+    terminal.print_pairs(_header(report, applied=applied))
     click.echo()
     _print_choices(report)
+    click.echo()
+    for line in frontier_chart(report, terminal.columns()):
+        click.echo(line)
 
 
 def _header(report: ee.TuningReport, *, applied: bool) -> Iterator[tuple[str, str]]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import msgspec
 import numpy as np
 
+from eetoolkit.tuning.figures import Interval, difference_of
 from eetoolkit.tuning.measure import Part
 from eetoolkit.tuning.record import Array
 
@@ -23,6 +24,7 @@ class ClassFigures(msgspec.Struct, frozen=True, kw_only=True):
         rows: How many.
         worth: What their answers are worth in the mean.
         whole: What the whole network's are.
+        drop: What early exit takes from them, row by row.
         share: What they cost, as a share of the whole network's.
         exits: Which share of them answers where.
     """
@@ -31,6 +33,7 @@ class ClassFigures(msgspec.Struct, frozen=True, kw_only=True):
     rows: int
     worth: float
     whole: float
+    drop: Interval
     share: float
     exits: dict[str, float]
 
@@ -77,6 +80,7 @@ def by_class(part: Part, thresholds: Array) -> Iterator[ClassFigures]:
     if part.worth is None or record.label.ndim != 1 or record.label.dtype.kind not in "iu":
         return
     answered, ended = part.ends(thresholds)
+    drops = part.worth[rows, record.last] - part.worth[rows, answered]
     for label in np.unique(record.label).tolist():
         here = rows[record.label == label]
         met = record.exit[here, answered[here]]
@@ -85,6 +89,7 @@ def by_class(part: Part, thresholds: Array) -> Iterator[ClassFigures]:
             rows=len(here),
             worth=float(part.worth[here, answered[here]].mean()),
             whole=float(part.worth[here, record.last[here]].mean()),
+            drop=difference_of(drops[here], part.seed),
             share=float(part.cost[here, ended[here]].mean() / part.cost[here, record.last[here]].mean()),
             exits={name: float((met == e).mean()) for e, name in enumerate(record.exits)},
         )

@@ -42,6 +42,7 @@ class TuningReport(msgspec.Struct, frozen=True, kw_only=True):
         classes: Each class.
         mistakes: Rows that left early and wrong.
         spread: What runs cost.
+        labels: The classes' names, where the bundle has them.
         constants: The constants that change: temperatures.
         guarantee: What is promised of the choice.
         notes: What the reader must know: too little data, choices that were made.
@@ -69,6 +70,7 @@ class TuningReport(msgspec.Struct, frozen=True, kw_only=True):
     classes: tuple[ClassFigures, ...]
     mistakes: tuple[Mistake, ...]
     spread: CostSpread
+    labels: tuple[str, ...] | None = None
     constants: dict[str, tuple[float, ...]] = {}
     guarantee: Guarantee | None = None
     notes: tuple[str, ...] = ()

@@ -154,6 +154,7 @@ def tune(  # noqa: PLR0913 - what a choice depends on
         classes=tuple(details.by_class(test, limits)),
         mistakes=details.mistakes(test, limits),
         spread=details.spread(test, limits),
+        labels=plan.labels,
         constants=found.constants,
         guarantee=promised[method].guarantee if promised else None,
         notes=(*found.notes, *notes(wish, test, chosen, limits, sum(found.rows.values()), promised.get(method))),

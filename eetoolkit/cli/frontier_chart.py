@@ -1,0 +1,58 @@
+"""The frontier of a tuned bundle as a chart of characters."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import eetoolkit as ee
+
+_HEIGHT = 8
+_WIDTH = 60
+_NARROW = 20
+_MARKS = {"frontier": "•", "always exit there": "○", "whole network": "■", "before": "◇", "chosen": "◆"}
+
+
+def frontier_chart(report: ee.TuningReport, columns: int | None) -> Iterator[str]:
+    """Yields the lines of a chart: upwards what answers are worth, to the right what a run costs.
+
+    Args:
+        report: What `tune` returned.
+        columns: Of the terminal; None: as many as it takes.
+    """
+    from eetoolkit.report.frontier import ends, lies_far_apart
+    from eetoolkit.report.wording import Wording
+
+    marks = list(_marks(report))
+    low, high = min(worth for *_, worth in marks), max(worth for *_, worth in marks)
+    start, end = ends(report)
+    far = lies_far_apart(report)
+    say = Wording(report.metric, report.unit)
+    names = [f"{worth:.1%}" if report.metric == "accuracy" else f"{worth:.4g}" for worth in (high, low)]
+    wide = max(map(len, names))
+    width = _WIDTH if columns is None else max(_NARROW, min(_WIDTH, columns - wide - 2))
+    canvas = [[" "] * width for _ in range(_HEIGHT)]
+    for mark, cost, worth in marks:
+        row = round((high - worth) / (high - low) * (_HEIGHT - 1)) if high > low else 0
+        along = math.log(cost / start) / math.log(end / start) if far else cost / end if end > 0 else 0.0
+        canvas[row][round(along * (width - 1))] = mark
+    for row, characters in enumerate(canvas):
+        named = {0: names[0], _HEIGHT - 1: names[1]}.get(row)
+        yield f"{named or '':>{wide}} {'┤' if named else '│'}{''.join(characters)}".rstrip()
+    first = say.amount(start) if far else "0"
+    axis = f"{say.cost(end)} a run, in the mean" + (", logarithmic" if far else "")
+    yield f"{'':>{wide}} └{'─' * width}"
+    yield f"{'':>{wide}}  {first}{axis:>{width - len(first)}}"
+    yield f"{'':>{wide}}  {report.metric}: " + ", ".join(f"{mark} {name}" for name, mark in _MARKS.items())
+
+
+def _marks(report: ee.TuningReport) -> Iterator[tuple[str, float, float]]:
+    """Yields the mark, the cost and the worth of everything to be drawn, the most important last."""
+    points = [("frontier", point.cost, point.worth) for point in report.frontier]
+    points += [("always exit there", each.cost.value, each.worth.value) for each in report.always]
+    for name, each in (("whole network", report.whole), ("before", report.before), ("chosen", report.chosen)):
+        points.append((name, each.cost.value, each.worth.value))
+    for name, cost, worth in points:
+        yield _MARKS[name], cost, worth

@@ -1,0 +1,1 @@
+"""A choice of thresholds as one page that needs no network: figures, charts, mistakes, the verdict."""

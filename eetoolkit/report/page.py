@@ -1,0 +1,120 @@
+"""The report: one HTML file that fetches nothing."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from eetoolkit.report import exit_charts, frontier, row_charts
+from eetoolkit.report.examples import pictures
+from eetoolkit.report.wording import Wording, printable
+from eetoolkit.tuning.report import TuningReport, spell_guarantee
+from eetoolkit_runtime.bundle import load
+from eetoolkit_runtime.errors import EEToolkitError
+from eetoolkit_runtime.profiling.profiles import check_file
+
+PARTS = {
+    "calibrate": "fitted the temperatures",
+    "tune": "chose the thresholds",
+    "guarantee": "drew the guarantee",
+    "test": "give every figure on this page",
+}
+"""What the rows of each part did."""
+
+
+def check_target(target: str | os.PathLike[str], *, overwrite: bool) -> Path:
+    """Returns the path of a page that may be written, before any work is done for it.
+
+    Raises:
+        EEToolkitError: Something is there and `overwrite` is not set, or its folder is missing or closed.
+        ModuleNotFoundError: The extra `report` is not installed.
+    """
+    for package in ("jinja2", "matplotlib"):
+        importlib.import_module(package)
+    path = check_file(target, overwrite=overwrite)
+    folder = path.parent
+    if not folder.is_dir():
+        raise EEToolkitError(f"{path}: the folder {folder} does not exist")
+    if not os.access(folder, os.W_OK):
+        raise EEToolkitError(f"{path}: the folder {folder} cannot be written to")
+    return path
+
+
+def write_report(
+    report: TuningReport, target: str | os.PathLike[str], *, inputs: Any = None, overwrite: bool = False
+) -> Path:
+    """Writes a report as a page and returns its path.
+
+    Args:
+        report: What `tune` returned.
+        target: An `.html` file.
+        inputs: What was tuned by, so that the page can show rows that left early and wrong, where they are pictures.
+        overwrite: Whether to replace what is there.
+
+    Raises:
+        EEToolkitError: The file may not or cannot be written.
+        BundleError: With `inputs`, the bundle is not where it was.
+        InputError: Inputs that the bundle does not take, or that have other rows.
+    """
+    path = check_target(target, overwrite=overwrite)
+    shown: dict[int, str] = {}
+    if inputs is not None and report.mistakes:
+        shown = pictures(load(report.path).manifest, inputs, [mistake.row for mistake in report.mistakes])
+    text = render(report, shown)
+    try:
+        handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.partial-")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(text)
+            Path(partial).chmod(0o666 & ~_umask())
+            check_file(path, overwrite=overwrite)
+            Path(partial).replace(path)
+        finally:
+            Path(partial).unlink(missing_ok=True)
+    except OSError as error:
+        raise EEToolkitError(f"cannot write the report {path}: {error.strerror or error}") from error
+    return path
+
+
+def render(report: TuningReport, shown: dict[int, str] | None = None) -> str:
+    """Returns the page's text.
+
+    Args:
+        report: What `tune` returned.
+        shown: Pictures of rows, as data URIs.
+    """
+    import jinja2
+
+    # Names of bundles, classes, exits and files are their users': every one is escaped.
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("eetoolkit", "report"), autoescape=True, undefined=jinja2.StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True, finalize=lambda value: printable(value) if type(value) is str else value,
+    )  # fmt: skip
+    say = Wording(report.metric, report.unit, report.labels)
+    return environment.get_template("page.html").render(
+        report=report,
+        say=say,
+        parts=PARTS,
+        guarantee=None if report.guarantee is None else spell_guarantee(report.guarantee),
+        choices=(report.chosen, report.before, report.whole, *frontier.static_choices(report), *report.baselines),
+        pictures=shown or {},
+        classes=row_charts.most_hurt(report),
+        hurt=[each for each in report.classes if each.drop.low > 0],
+        charts={
+            "frontier": frontier.chart(report, say),
+            "shares": exit_charts.shares(report, say),
+            "reliabilities": list(exit_charts.reliabilities(report)),
+            "confidences": list(exit_charts.confidences(report)),
+            "classes": row_charts.classes(report, say),
+            "costs": row_charts.costs(report, say),
+        },
+    )
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,107 @@
+"""The report in a real browser: every chart is drawn, nothing is fetched, nothing sticks out, light and dark."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from browser import Page, chromium, find_chromium
+from test_report import made
+
+from eetoolkit.report.page import render
+
+pytest.importorskip("matplotlib")
+pytest.importorskip("jinja2")
+PROGRAM = find_chromium()
+pytestmark = pytest.mark.skipif(
+    PROGRAM is None and not os.environ.get("CI"),  # there `make browser` must have found one
+    reason="no Chromium to look at the report with: `make browser`, or set EETOOLKIT_CHROMIUM",
+)
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    assert PROGRAM is not None
+    with chromium(PROGRAM, tmp_path_factory.mktemp("chromium")) as tab:
+        yield tab
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp("page") / "report.html"
+    found, shown = made(tmp_path_factory.mktemp("bundle"))
+    target.write_text(render(found, shown), encoding="utf-8")
+    return target
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1200])
+def test_every_chart_is_drawn_and_nothing_is_fetched(page: Page, report: Path, width: int, dark: bool) -> None:
+    page.open(report, width=width, dark=dark)
+    boxes = page.evaluate("[...document.querySelectorAll('svg')].map(s => [s.getBBox(), s.getBoundingClientRect()])"
+                          ".map(([b, r]) => [b.width, b.height, r.width, r.height, r.left, r.right])")  # fmt: skip
+    assert len(boxes) == 4 + 2 * 3
+    for *sizes, left, right in boxes:
+        assert min(sizes) > 50
+        assert left >= 0
+        assert right <= width
+    texts = page.evaluate("[...document.querySelectorAll('svg text')].map(t => t.getBoundingClientRect().width)")
+    assert len(texts) > 50
+    assert min(texts) > 0
+    images = page.evaluate("[...document.images].map(i => [i.complete, i.naturalWidth])")
+    assert images
+    assert all(complete and wide == 5 for complete, wide in images)
+    assert [url for url in page.requests if not url.startswith("data:")] == [report.resolve().as_uri()]
+    assert page.complaints == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_texts_of_a_chart_do_not_stick_out_of_its_card(page: Page, report: Path) -> None:
+    page.open(report, width=360)
+    out = page.evaluate(
+        "[...document.querySelectorAll('figure')].flatMap(f => { const card = f.getBoundingClientRect();"
+        " return [...f.querySelectorAll('text')].filter(t => { const b = t.getBoundingClientRect();"
+        " return b.left < card.left || b.right > card.right || b.top < card.top || b.bottom > card.bottom; })"
+        ".map(t => t.textContent); })"
+    )
+    assert out == []
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_words_stand_out_from_their_ground(page: Page, report: Path, dark: bool) -> None:
+    """At least 4.5 to 1 for text (WCAG 2.2, 1.4.3), and 3 to 1 for what charts draw (1.4.11)."""
+    page.open(report, width=1200, dark=dark)
+    pairs = page.evaluate(
+        "(() => { const of = (s, p) => getComputedStyle(document.querySelector(s))[p]; return ["
+        "[of('p', 'color'), of('body', 'backgroundColor')], [of('.faint', 'color'), of('body', 'backgroundColor')],"
+        "[of('.bad', 'color'), of('body', 'backgroundColor')], [of('a', 'color'), of('body', 'backgroundColor')],"
+        "[of('figure p', 'color'), of('figure', 'backgroundColor')],"
+        "[of('svg text', 'fill'), of('figure', 'backgroundColor')]]; })()"
+    )
+    for text, ground in pairs:
+        assert contrast(text, ground) >= 4.5, (text, ground)
+    ground = pairs[-1][1]
+    for mark in ("rgb(31, 138, 125)", "rgb(183, 121, 31)", "rgb(194, 55, 77)"):
+        assert contrast(mark, ground) >= 3, (mark, ground)
+
+
+def contrast(one: str, other: str) -> float:
+    """Returns the contrast ratio of two `rgb(...)` (WCAG 2.2)."""
+
+    def luminance(colour: str) -> float:
+        channels = [int(part) / 255 for part in colour.removeprefix("rgb(").removesuffix(")").split(",")]
+        r, g, b = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels)
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b
+
+    high, low = sorted((luminance(one), luminance(other)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_that_check_would_notice_a_fetch_and_an_empty_chart(page: Page, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.html"
+    bad.write_text('<!doctype html><img src="file:///none.png"><svg width="0" height="0"></svg>')
+    page.open(bad, width=360)
+    assert "file:///none.png" in page.requests
+    assert page.evaluate("document.querySelector('svg').getBBox().width") == 0
