@@ -42,7 +42,7 @@ class TuningReport(msgspec.Struct, frozen=True, kw_only=True):
         classes: Each class.
         mistakes: Rows that left early and wrong.
         spread: What runs cost.
-        constants: The constants that change: temperatures.
+        constants: What criteria's constants hold with it, temperatures above all; `apply` writes them too.
         guarantee: What is promised of the choice.
         notes: What the reader must know: too little data, choices that were made.
     """
