@@ -14,7 +14,7 @@ from eetoolkit.tuning.calibrate import fit_temperatures, temperatures_of
 from eetoolkit.tuning.checks import check_record
 from eetoolkit.tuning.collect import Data, Progress, collect
 from eetoolkit.tuning.manifest import with_constants
-from eetoolkit.tuning.record import Array, Record, check_bundle, judging_values, read_record, values_of
+from eetoolkit.tuning.record import Array, Record, Values, check_bundle, judging_values, read_record, values_of
 from eetoolkit.tuning.splits import split
 from eetoolkit_runtime.bundle import Bundle
 from eetoolkit_runtime.errors import TuneError
@@ -96,7 +96,7 @@ def gather(  # noqa: PLR0913 - what evidence depends on
         notes.append("the record holds other temperatures than the bundle: `before` is measured with the record's")
     if fits:
         fitted = fit_temperatures(found.take(parts.calibrate), plan)
-        changed = {constant: (float(np.float32(t)),) for constant, t in fitted.values()}
+        changed: Values = {constant: (float(np.float32(t)),) for constant, t in fitted.values()}
         missing = [name for name, exit_ in plan.exits.items() if exit_.threshold is not None and name not in fitted]
         if missing:
             notes.append(f"no temperature for {', '.join(missing)}: none is used there, or the logits are not given")
@@ -135,7 +135,7 @@ def _check_same_rows(first: Record, again: Record) -> None:
 
 
 def _calibrated_file(
-    record: Record | str | os.PathLike[str] | None, constants: dict[str, tuple[float, ...]]
+    record: Record | str | os.PathLike[str] | None, constants: Values
 ) -> Path | None:
     """Returns where the rows with new temperatures are kept, beside the others; a file of other ones is removed."""
     if record is None or isinstance(record, Record):

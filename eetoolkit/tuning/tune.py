@@ -173,7 +173,7 @@ def _best(objective: Objective, search: Search, goal: Goal) -> tuple[Array, tupl
     return objective.choices.spell(setting), reached[1]
 
 
-def _before(  # noqa: PLR0913 - what a sheet depends on
+def _before(
     found: Evidence, plan: Manifest, costs: Costs, metric: Metric | None, objective: Objective, seed: int
 ) -> Figures:
     """Returns the figures of the bundle's own thresholds, with the temperatures that they had."""
