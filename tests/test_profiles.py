@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 import pytest
 from plans import chain, gated
+from plans import edit as tune
 
 import eetoolkit as ee
 from eetoolkit_runtime.profiling.latency import QUANTILES, pool, summarise
@@ -180,6 +181,27 @@ def test_a_saved_profile_is_a_file_of_the_bundle_and_replaces_the_one_before(tmp
     cut = ee.truncate(saved, "exit0", tmp_path / "cut.ee")
     with pytest.raises(ee.BundleError, match="no profile was saved in"):
         ee.read_profile(cut)
+
+
+def test_a_profile_is_saved_in_the_bundle_as_it_is_by_now(tmp_path: Path, found: ee.Profile) -> None:
+    bundle = ee.load(chain(0.5, 0.5).save(tmp_path / "chain.ee"))
+    tune(bundle.path, name="tuned since")
+    ee.save_profile(bundle, found)
+    assert ee.load(bundle.path).manifest.name == "tuned since"
+    assert ee.read_profile(bundle.path) == found
+    chain(0.5, weights=True).save(bundle.path)
+    with pytest.raises(ee.BundleError, match="this profile is of another bundle"):
+        ee.save_profile(bundle, found)
+
+
+def test_a_profile_is_not_saved_where_a_zip_was_unpacked(
+    tmp_path: Path, found: ee.Profile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EETOOLKIT_CACHE", str(tmp_path / "cache"))
+    packed = ee.load(chain(0.5, 0.5).save(tmp_path / "chain.ee")).pack(tmp_path / "chain.zip")
+    with pytest.raises(ee.BundleError, match=r"chain\.zip is packed; a profile is saved in a bundle's folder"):
+        ee.save_profile(ee.load(packed), found)
+    assert not ee.load(packed).manifest.profile
 
 
 def test_a_profile_in_a_file_is_not_overwritten_unasked(tmp_path: Path, found: ee.Profile) -> None:

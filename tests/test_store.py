@@ -98,6 +98,33 @@ def test_folders_inside_a_bundle_are_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / "target.ee" / "mine").is_dir()
 
 
+def test_files_that_are_not_the_bundles_stay(tmp_path: Path) -> None:
+    old, new = sources(tmp_path)
+    target = tmp_path / "target.ee"
+    write(old, target)
+    mine = {"README.md": b"mine", "record.json": b"{}", "photo-deadbeef.png": b"not its digest", "segment0.onnx": b""}
+    for name, text in mine.items():
+        (target / name).write_bytes(text)
+    (target / "raw.bin").write_bytes(b"left by a writer that was killed")
+    left, _ = named_by_content(target / "raw.bin", "segment0")
+    write(new, target)
+    assert {path.name for path in target.iterdir()} == {"manifest.json", *manifest_of(target).files, *mine}
+    with staging(target) as folder:
+        commit(folder, msgspec.structs.replace(load(target).manifest, name="tuned"), target)
+    assert {name: (target / name).read_bytes() for name in mine} == mine
+    assert not (target / left).exists()
+
+
+def test_a_broken_manifest_can_be_replaced(tmp_path: Path) -> None:
+    old, new = sources(tmp_path)
+    write(old, tmp_path / "target.ee")
+    (tmp_path / "target.ee" / "manifest.json").write_text("{")
+    write(new, tmp_path / "target.ee")
+    assert {path.name for path in (tmp_path / "target.ee").iterdir()} == {
+        "manifest.json", *manifest_of(tmp_path / "target.ee").files
+    }  # fmt: skip
+
+
 def test_every_file_and_the_names_are_on_disk_before_the_manifest_is_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

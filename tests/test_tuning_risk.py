@@ -54,23 +54,34 @@ def test_the_wealth_is_that_of_a_plain_loop() -> None:
 
 def test_the_betting_bound_is_where_the_wealth_reaches_one_over_delta() -> None:
     loss = (np.random.default_rng(1).uniform(size=500) < 0.03).astype(float)
-    found = bound("ucb", loss, DELTA)
+    found = bound("ucb", loss[:, None], DELTA)
     assert loss.mean() < found < loss.mean() + 0.03
     assert log_wealth(loss[:, None], found + 1e-4, DELTA)[0] > math.log(1 / DELTA)
     assert log_wealth(loss[:, None], found - 1e-4, DELTA)[0] < math.log(1 / DELTA)
-    assert bound("ucb", np.ones(10), DELTA) == 1.0
+    assert bound("ucb", np.ones((10, 1)), DELTA) == 1.0
 
 
 def test_a_bound_is_the_least_risk_that_passes() -> None:
     loss = (np.random.default_rng(2).uniform(size=400) < 0.02).astype(float)
     methods: tuple[Method, ...] = ("ltt", "ucb", "crc")
     for method in methods:
-        found = bound(method, loss, DELTA)
+        found = bound(method, loss[:, None], DELTA)
         assert last_passing(method, loss[:, None], found + 1e-6, DELTA) == 1
         assert last_passing(method, loss[:, None], found - 1e-6, DELTA) == 0
         assert promise(method, loss[:, None], 1, 0.05, DELTA).bound == found
     # None lost of n: the binomial bound of Bentkus, e (1 - r)^n = delta, or Hoeffding's (1 - r)^n = delta, the less.
-    assert bound("ltt", np.zeros(400), DELTA) == pytest.approx(1 - DELTA ** (1 / 400))
+    assert bound("ltt", np.zeros((400, 1)), DELTA) == pytest.approx(1 - DELTA ** (1 / 400))
+
+
+def test_a_bound_is_of_the_whole_path_that_was_passed() -> None:
+    lost = [8, 0, 4]  # of 400 rows: at a risk that only the last shows, the test would stop at the first
+    loss = np.array([[row < count for count in lost] for row in range(400)], float)
+    methods: tuple[Method, ...] = ("ltt", "ucb", "crc")
+    for method in methods:
+        found = promise(method, loss, 3, 0.05, DELTA).bound
+        assert last_passing(method, loss, found + 1e-6, DELTA) == 3
+        assert last_passing(method, loss, found - 1e-6, DELTA) < 3
+        assert found == pytest.approx(promise(method, loss[:, :1], 1, 0.05, DELTA).bound)
 
 
 def test_the_last_passing_setting_is_taken_and_nothing_after_a_failure() -> None:
@@ -128,8 +139,7 @@ def test_it_holds_for_a_path_that_the_search_has_built(method: Method) -> None:
     everyone = made(7, rows=20_000, exits=4)
     cost = np.broadcast_to([0.25, 0.5, 0.75, 1.0], everyone.exit.shape)
     whole = Part(everyone, worth_of(everyone, None), cost, None, "last", 0)
-    path, never = risk_path(whole.take(np.arange(1500)), plan_of(4), RISK)
-    assert np.isnan(never).all()
+    path = risk_path(whole.take(np.arange(1500)), plan_of(4), RISK)
     assert len(path) > 10
     others = whole.take(np.arange(1500, 20_000))
     loss = losses(others, stops(others.record, path))

@@ -174,7 +174,96 @@ def test_applying_writes_in_one_step_and_undo_puts_back(bundle: ee.Bundle) -> No
         ee.undo_tuning(bundle)
 
 
-def test_a_packed_bundle_is_tuned_and_not_written(bundle: ee.Bundle, tmp_path: Path) -> None:
+def test_thresholds_are_written_with_the_temperatures_that_they_were_found_with(bundle: ee.Bundle) -> None:
+    x, labels = data()
+    before = bundle.manifest.constants
+    warm = ee.tune(bundle, x, labels, threads=1)
+    plain = ee.tune(bundle, x, labels, calibrate=False, threads=1)
+    assert warm.apply().manifest.constants != before
+    tuned = plain.apply()
+    assert tuned.manifest.constants == before
+    assert ee.verify(tuned).passed
+    warmed = warm.apply()
+    again = ee.tune(warmed, x, labels, calibrate=False, threads=1)
+    assert ee.undo_tuning(warmed).manifest.constants == before
+    assert again.apply().manifest.constants == warmed.manifest.constants
+    assert ee.undo_tuning(bundle).manifest.constants == before
+
+
+def test_what_was_before_is_measured_with_the_temperatures_of_before(bundle: ee.Bundle) -> None:
+    x, labels = data()
+    own = {name: ExitBefore(threshold=0.95, enabled=True) for name in ("exit0", "exit1")}
+    (bundle.path / "manifest.json").write_bytes(encode(replaced(bundle.manifest, own, {}, None)))
+    report = ee.tune(bundle.path, x, labels, threads=1)
+    test = split(labels, calibrate=True, guarantee=False, seed=0).test
+    with ee.Runner(bundle.path, threads=1) as runner:
+        found = [runner.run(x[n : n + 1]) for n in test]
+    right = np.array([answer.prediction for answer in found]) == labels[test]
+    assert report.before.worth.value == pytest.approx(right.mean())
+    for name, share in report.before.exits.items():
+        assert share == pytest.approx(np.mean([answer.exit == name for answer in found]))
+
+
+def test_data_that_gives_other_rows_when_run_again_is_refused(bundle: ee.Bundle) -> None:
+    x, labels = data()
+
+    class Shuffled:
+        def __init__(self) -> None:
+            self.draw = np.random.default_rng(0)
+
+        def __iter__(self):  # type: ignore[no-untyped-def]
+            return iter([(x[n : n + 1], labels[n]) for n in self.draw.permutation(len(x))])
+
+    with pytest.raises(ee.TuneError, match=r"row \d+ was another one when the rows were run again"):
+        ee.tune(bundle, Shuffled(), threads=1)
+    assert ee.tune(bundle, Shuffled(), calibrate=False, threads=1).rows == {"tune": 350, "test": 250}
+
+    class Shrinking(Shuffled):
+        def __iter__(self):  # type: ignore[no-untyped-def]
+            count = int(self.draw.integers(100, 500))
+            return iter([(x[n : n + 1], labels[n]) for n in range(count)])
+
+    shrinking = Shrinking()
+    shrinking.draw = mock.Mock(integers=mock.Mock(side_effect=[500, 300]))
+    with pytest.raises(ee.TuneError, match="of them when run again"):
+        ee.tune(bundle, shrinking, threads=1)
+
+
+@pytest.fixture
+def boaster(bundle: ee.Bundle) -> ee.Bundle:
+    """One whose first exit is always the surest, and whose surest exit answers where none fires."""
+    temperature = bundle.exits["exit0"].criterion.temperature
+    assert isinstance(temperature, str)
+    plan = replaced(bundle.manifest, {}, {temperature: (1e-3,)}, None)
+    plan = msgspec.structs.replace(plan, fallback="most_confident")
+    (bundle.path / "manifest.json").write_bytes(encode(plan))
+    return ee.load(bundle.path)
+
+
+def test_the_whole_network_answers_where_no_setting_passes_though_another_exit_is_surer(boaster: ee.Bundle) -> None:
+    x, labels = data(200)
+    report = ee.tune(boaster, x, labels, risk=0.01, calibrate=False, threads=1)
+    assert report.guarantee is not None
+    assert not report.guarantee.passed
+    assert list(report.thresholds.values()) == [None, None]
+    assert (report.chosen.worth, report.chosen.cost) == (report.whole.worth, report.whole.cost)
+    with ee.Runner(report.apply(), threads=1) as runner:
+        assert {runner.run(x[n : n + 1]).exit for n in range(20)} == {"exit2"}
+
+
+def test_the_whole_network_meets_a_goal_that_no_surest_exit_does(boaster: ee.Bundle) -> None:
+    x, labels = data()
+    report = ee.tune(boaster, x, labels, max_accuracy_drop=0, calibrate=False, threads=1)
+    assert list(report.thresholds.values()) == [None, None]
+    assert report.chosen.tune_worth == report.whole.tune_worth
+    with ee.Runner(report.apply(), threads=1) as runner:
+        assert {runner.run(x[n : n + 1]).exit for n in range(20)} == {"exit2"}
+
+
+def test_a_packed_bundle_is_tuned_and_not_written(
+    bundle: ee.Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EETOOLKIT_CACHE", str(tmp_path / "cache"))
     packed = bundle.pack(tmp_path / "it.zip")
     text = packed.read_bytes()
     x, labels = data()
@@ -183,7 +272,13 @@ def test_a_packed_bundle_is_tuned_and_not_written(bundle: ee.Bundle, tmp_path: P
         report.apply()
     with pytest.raises(ee.TuneError, match="is packed"):
         ee.undo_tuning(packed)
+    opened = ee.load(packed)
+    with pytest.raises(ee.TuneError, match="is packed"):
+        ee.tune(opened, x, labels, calibrate=False, threads=1).apply()
+    with pytest.raises(ee.TuneError, match="is packed"):
+        ee.undo_tuning(opened)
     assert packed.read_bytes() == text
+    assert ee.load(packed).manifest == bundle.manifest
 
 
 def test_figures_that_json_cannot_hold_are_not_written(bundle: ee.Bundle) -> None:
@@ -280,6 +375,18 @@ def test_a_metric_takes_the_place_of_accuracy(bundle: ee.Bundle) -> None:
     found = ee.tune(bundle, x, labels, metric=whole_only, threads=1)
     assert found.whole.worth.value == pytest.approx(report.whole.worth.value)
     assert found.chosen.tune_worth >= found.whole.tune_worth - 0.01 - 1e-12
+
+
+def test_a_profile_that_is_saved_after_tuning_keeps_the_tuning(bundle: ee.Bundle) -> None:
+    x, labels = data(300)
+    profile = ee.profile(bundle, x[:8], threads=1, seconds=0)
+    tuned = ee.tune(bundle, x, labels, threads=1).apply()
+    ee.save_profile(bundle, profile)
+    found = ee.load(bundle.path, check="full")
+    assert found.manifest.tuning == tuned.manifest.tuning
+    assert found.manifest.constants == tuned.manifest.constants
+    assert ee.verify(found).passed
+    assert ee.read_profile(found) == profile
 
 
 def test_a_profile_gives_milliseconds_and_must_be_of_this_bundle(bundle: ee.Bundle, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from eetoolkit.tuning.calibrate import fit_temperatures, temperatures_of
 from eetoolkit.tuning.checks import check_record
 from eetoolkit.tuning.collect import Data, Progress, collect
 from eetoolkit.tuning.manifest import with_constants
-from eetoolkit.tuning.record import Array, Record, check_bundle, read_record, values_of
+from eetoolkit.tuning.record import Array, Record, Values, check_bundle, judging_values, read_record, values_of
 from eetoolkit.tuning.splits import split
 from eetoolkit_runtime.bundle import Bundle
 from eetoolkit_runtime.errors import TuneError
@@ -26,22 +26,22 @@ class Evidence:
 
     Attributes:
         record: The rows, without those that temperatures were fitted on.
+        first: The same rows as they were collected first, before temperatures were fitted.
         tune: Places in it, for choosing.
         guarantee: For a guarantee; empty where none is asked for.
         test: For the figures.
         rows: How many rows each part has, the calibration part too.
         by_label: Whether every part has each label's share.
-        constants: New values of the manifest's constants.
         notes: What the reader must know.
     """
 
     record: Record
+    first: Record
     tune: Array
     guarantee: Array
     test: Array
     rows: dict[str, int]
     by_label: bool
-    constants: dict[str, tuple[float, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
@@ -81,7 +81,6 @@ def gather(  # noqa: PLR0913 - what evidence depends on
     plan = bundle.manifest
     found = _collected(bundle, inputs, labels, record, threads=threads, progress=progress)
     check_record(found, classes=classes)
-    changed = {name: value for name, value in found.constants.items() if value != values_of(plan)[name]}
     again = inputs is not None and not isinstance(inputs, Iterator)
     if calibrate and not (again and classes):
         why = "labels that are classes" if again else "inputs that can be run again, no record or iterator"
@@ -92,35 +91,50 @@ def gather(  # noqa: PLR0913 - what evidence depends on
     rows = {name: getattr(parts, name) for name in ("calibrate", "tune", "guarantee", "test")}
     counts = {name: len(places) for name, places in rows.items() if len(places)}
     notes: list[str] = []
+    first = found
+    if judging_values(plan, found.constants) != judging_values(plan, values_of(plan)):
+        notes.append("the record holds other temperatures than the bundle: `before` is measured with the record's")
     if fits:
         fitted = fit_temperatures(found.take(parts.calibrate), plan)
-        changed = {constant: (float(np.float32(t)),) for constant, t in fitted.values()}
+        changed: Values = {constant: (float(np.float32(t)),) for constant, t in fitted.values()}
         missing = [name for name, exit_ in plan.exits.items() if exit_.threshold is not None and name not in fitted]
         if missing:
             notes.append(f"no temperature for {', '.join(missing)}: none is used there, or the logits are not given")
         if changed and inputs is not None:
             others = np.sort(np.concatenate([rows[name] for name in ("tune", "guarantee", "test")]))
+            first = found.take(others)
             found = collect(
-                with_constants(bundle, changed), inputs, labels, rows=found.row[others],
+                with_constants(bundle, changed), inputs, labels, rows=first.row,
                 file=_calibrated_file(record, changed), threads=threads, progress=progress,
             )  # fmt: skip
+            _check_same_rows(first, found)
             check_record(found, classes=classes)
             rows = {name: np.searchsorted(others, places) for name, places in rows.items()}
     return Evidence(
         record=found,
+        first=first,
         tune=rows["tune"],
         guarantee=rows["guarantee"],
         test=rows["test"],
         rows=counts,
         by_label=parts.by_label,
-        constants=changed,
         notes=tuple(notes),
     )
 
 
-def _calibrated_file(
-    record: Record | str | os.PathLike[str] | None, constants: dict[str, tuple[float, ...]]
-) -> Path | None:
+def _check_same_rows(first: Record, again: Record) -> None:
+    """Refuses data that gave other rows when they were run again: rows would be of two parts."""
+    if not np.array_equal(first.row, again.row):
+        raise TuneError(f"the data gave {len(first)} rows, and {len(again)} of them when run again")
+    differ = np.flatnonzero(first.digest != again.digest)
+    if len(differ):
+        raise TuneError(
+            f"row {first.row[differ[0]]} was another one when the rows were run again, with temperatures: pass data "
+            "that is neither shuffled nor augmented anew, or calibrate=False (--no-calibrate)"
+        )
+
+
+def _calibrated_file(record: Record | str | os.PathLike[str] | None, constants: Values) -> Path | None:
     """Returns where the rows with new temperatures are kept, beside the others; a file of other ones is removed."""
     if record is None or isinstance(record, Record):
         return None

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from eetoolkit.tuning.record import values_of
 from eetoolkit_runtime.bundle import Bundle, load
 from eetoolkit_runtime.errors import TuneError
 from eetoolkit_runtime.golden import Sample, Visit, read_golden, write_golden
@@ -32,7 +33,7 @@ def apply(
         path: The bundle's folder.
         files: Digests of the graphs that they are for.
         thresholds: By exit; None disables it.
-        constants: New values by name.
+        constants: Values by name that the thresholds were found with, whatever the bundle holds by now.
         note: Makes what the manifest keeps, from what it says of before.
 
     Raises:
@@ -41,11 +42,13 @@ def apply(
     """
     bundle = _opened(path)
     plan = bundle.manifest
-    if digests(plan) != files:
+    held = values_of(plan)
+    if digests(plan) != files or not constants.keys() <= held.keys():
         raise TuneError(f"{path} holds another bundle by now; tune it again")
     old = plan.tuning
     exits_before = {name: ExitBefore(threshold=e.threshold, enabled=e.enabled) for name, e in plan.exits.items()}
-    constants_before = {name: tuple(map(float, plan.constants[name].data)) for name in constants}
+    new = {name: values for name, values in constants.items() if values != held[name]}
+    constants_before = {name: held[name] for name in new}
     before = {
         "exits_before": {name: exits_before[name] for name in thresholds} if old is None else old.exits_before,
         "constants_before": constants_before | ({} if old is None else old.constants_before),
@@ -54,7 +57,7 @@ def apply(
         name: ExitBefore(threshold=plan.exits[name].threshold if limit is None else limit, enabled=limit is not None)
         for name, limit in thresholds.items()
     }
-    return _write(bundle, replaced(plan, changed, constants, note(before)))
+    return _write(bundle, replaced(plan, changed, new, note(before)))
 
 
 def undo(bundle: str | os.PathLike[str] | Bundle) -> Bundle:
@@ -64,7 +67,7 @@ def undo(bundle: str | os.PathLike[str] | Bundle) -> Bundle:
         TuneError: It was not tuned, or is packed.
         BundleError: The manifest cannot be written.
     """
-    found = _opened(bundle.path if isinstance(bundle, Bundle) else bundle)
+    found = _opened((bundle.archive or bundle.path) if isinstance(bundle, Bundle) else bundle)
     tuning = found.manifest.tuning
     if tuning is None:
         raise TuneError(f"{found.path} was not tuned: there is nothing to undo")
@@ -94,7 +97,8 @@ def replaced(
 
 def with_constants(bundle: Bundle, constants: Mapping[str, tuple[float, ...]]) -> Bundle:
     """Returns the bundle with other values of some constants, in memory alone, for a runner to run."""
-    return Bundle(bundle.path, replaced(bundle.manifest, {}, constants, bundle.manifest.tuning))
+    plan = replaced(bundle.manifest, {}, constants, bundle.manifest.tuning)
+    return msgspec.structs.replace(bundle, manifest=plan)
 
 
 def may_fire(plan: Manifest) -> list[bool]:

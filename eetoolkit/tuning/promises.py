@@ -30,8 +30,8 @@ class Promise:
 def follow_path(whole: Part, found: Evidence, plan: Manifest, risk: float, delta: float) -> dict[Method, Promise]:
     """Returns what each method guarantees, by method.
 
-    The path is the frontier of risk against cost on the tune part, from safe to fast; where no setting passes, no exit
-    may fire, and the whole network answers.
+    The path is the frontier of risk against cost on the tune part, from safe to fast; where no setting passes, all
+    exits are disabled, and the whole network answers.
 
     Args:
         whole: All rows.
@@ -43,7 +43,7 @@ def follow_path(whole: Part, found: Evidence, plan: Manifest, risk: float, delta
     Raises:
         TuneError: A metric that has no loss from 0 to 1.
     """
-    path, never = risk_path(whole.take(found.tune), plan, risk)
+    path = risk_path(whole.take(found.tune), plan, risk)
     # In random order, which the bets rely on, whatever the order of the data.
     drawn = whole.take(np.random.default_rng(whole.seed).permutation(found.guarantee))
     ended = stops(drawn.record, path) if len(path) else np.zeros((len(drawn.record), 0), np.int16)
@@ -52,13 +52,14 @@ def follow_path(whole: Part, found: Evidence, plan: Manifest, risk: float, delta
     for method in METHODS:
         passing = last_passing(method, loss, risk, delta) if len(path) else 0
         guarantee = promise(method, loss, passing, risk, delta)
-        thresholds = path[passing - 1] if passing else never
+        # Disabled, since with the fallback `most_confident` an exit that only never fires may still answer.
+        thresholds = path[passing - 1] if passing else np.full(len(plan.exits), np.nan)
         promised[method] = Promise(guarantee, thresholds, least_rows(method, risk, delta))
     return promised
 
 
-def risk_path(part: Part, plan: Manifest, risk: float) -> tuple[Array, Array]:
-    """Returns thresholds (S, E) from safe to fast, and those (E,) with which no exit fires.
+def risk_path(part: Part, plan: Manifest, risk: float) -> Array:
+    """Returns thresholds (S, E) from safe to fast.
 
     Args:
         part: The rows to build it on.
@@ -77,4 +78,4 @@ def risk_path(part: Part, plan: Manifest, risk: float) -> tuple[Array, Array]:
         if len(near)
         else near
     )
-    return objective.choices.spell(points.settings[kept[::-1]]), objective.choices.spell(objective.choices.never)
+    return objective.choices.spell(points.settings[kept[::-1]])

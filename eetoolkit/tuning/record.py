@@ -196,6 +196,12 @@ def values_of(plan: Manifest) -> dict[str, tuple[float, ...]]:
     return {name: tuple(map(float, constant.data)) for name, constant in plan.constants.items()}
 
 
+def judging_values(plan: Manifest, values: Values) -> dict[str, tuple[float, ...]]:
+    """Returns those of the constants' values that criteria read: temperatures, weights, members' thresholds."""
+    named = [name for exit_ in plan.exits.values() for _, name in exit_.criterion.named_constants()]
+    return {name: values[name] for name in named}
+
+
 def check_bundle(record: Record, plan: Manifest) -> None:
     """Refuses a record of another bundle.
 

@@ -43,7 +43,7 @@ class TuningReport(msgspec.Struct, frozen=True, kw_only=True):
         mistakes: Rows that left early and wrong.
         spread: What runs cost.
         labels: The classes' names, where the bundle has them.
-        constants: The constants that change: temperatures.
+        constants: What criteria's constants hold with it, temperatures above all; `apply` writes them too.
         guarantee: What is promised of the choice.
         notes: What the reader must know: too little data, choices that were made.
     """

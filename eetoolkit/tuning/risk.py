@@ -109,24 +109,18 @@ def log_wealth(loss: Array, risk: float, delta: float) -> Array:
 
 
 def bound(method: Method, loss: Array, delta: float) -> float:
-    """Returns the least risk that losses (n,) would show by a method's test, between their mean and 1.
+    """Returns the least risk at which a path with losses (n, S) is passed to its end, between their means and 1.
 
-    For `ucb` it is the upper confidence bound of Waudby-Smith and Ramdas, for `ltt` that of Hoeffding and Bentkus, for
-    `crc` what it holds to the risk.
+    At less the test would stop at a setting before. Of one setting, for `ucb` it is the upper confidence bound of
+    Waudby-Smith and Ramdas, for `ltt` that of Hoeffding and Bentkus, for `crc` what it holds to the risk.
     """
-    mean = loss.mean()
     if method == "crc":
-        return float(conformal(loss[:, None])[0])
-
-    def passes(risk: float) -> bool:
-        if method == "ucb":
-            return bool(log_wealth(loss[:, None], risk, delta)[0] >= math.log(1 / delta))
-        return bool(hoeffding_bentkus(np.array([mean]), len(loss), risk)[0] <= delta)
-
-    low, high = float(mean), 1.0
+        return float(conformal(loss)[-1])
+    low, high = float(loss.mean(axis=0).max()), 1.0
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
-        low, high = (low, middle) if passes(middle) else (middle, high)
+        passes = last_passing(method, loss, middle, delta) == loss.shape[1]
+        low, high = (low, middle) if passes else (middle, high)
     return high
 
 
@@ -153,7 +147,6 @@ def least_rows(method: Method, risk: float, delta: float) -> int:
 
 def promise(method: Method, loss: Array, passing: int, risk: float, delta: float) -> Guarantee:
     """Returns what is promised of the last passing setting of a path with losses (n, S)."""
-    path = np.maximum.accumulate(loss, axis=1) if method == "crc" else loss
     extra = ("losses are made monotone along the path, row by row",) if method == "crc" else ()
     return Guarantee(
         method=METHODS[method],
@@ -162,7 +155,7 @@ def promise(method: Method, loss: Array, passing: int, risk: float, delta: float
         delta=None if method == "crc" else delta,
         rows=len(loss),
         found=float(loss[:, passing - 1].mean()) if passing else 0.0,
-        bound=bound(method, path[:, passing - 1], delta) if passing else 0.0,
+        bound=bound(method, loss[:, :passing], delta) if passing else 0.0,
         passed=passing > 0,
         assumptions=(*_ASSUMPTIONS, *extra),
     )

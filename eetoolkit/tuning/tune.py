@@ -11,19 +11,20 @@ import numpy.typing as npt
 from eetoolkit.tuning import details
 from eetoolkit.tuning.baselines import baselines
 from eetoolkit.tuning.calibrate import Calibration, calibrations, temperatures_of
+from eetoolkit.tuning.choice import Figures
 from eetoolkit.tuning.collect import Data, Progress
-from eetoolkit.tuning.costs import choose_costs
+from eetoolkit.tuning.costs import Costs, choose_costs
 from eetoolkit.tuning.evidence import Evidence, gather
 from eetoolkit.tuning.manifest import may_fire
 from eetoolkit.tuning.measure import Part, Sheet, objective_of
 from eetoolkit.tuning.notes import notes
-from eetoolkit.tuning.objective import Metric, worth_of
+from eetoolkit.tuning.objective import Metric, Objective, worth_of
 from eetoolkit.tuning.promises import Promise, follow_path
-from eetoolkit.tuning.record import Record, values_of
+from eetoolkit.tuning.record import Array, Record, judging_values, values_of
 from eetoolkit.tuning.replay import own_thresholds
 from eetoolkit.tuning.report import TuningReport
 from eetoolkit.tuning.risk import METHODS, Method
-from eetoolkit.tuning.search import Search
+from eetoolkit.tuning.search import Goal, Search
 from eetoolkit.tuning.verdict import judge, judge_exits
 from eetoolkit.tuning.wish import choose_wish
 from eetoolkit_runtime.bundle import Bundle, load
@@ -120,9 +121,8 @@ def tune(  # noqa: PLR0913 - what a choice depends on
         promised = follow_path(whole, found, plan, wish.value, delta)
         limits = promised[method].thresholds
     else:
-        setting = search.best(goal)
-        wish.check_met(goal, objective.at(setting), scale[1], costs)
-        limits = objective.choices.spell(setting)
+        limits, reached = _best(objective, search, goal)
+        wish.check_met(goal, reached, scale[1], costs)
     chosen = sheet.choice("tuned", limits)
     always = tuple(sheet.always(f"always {name}", e) for e, name in enumerate(found.record.exits))
     whole_network = sheet.always("whole network", None)
@@ -133,7 +133,7 @@ def tune(  # noqa: PLR0913 - what a choice depends on
     verdicts = judge_exits(test, limits, objective.exits, overheads)
     return TuningReport(
         bundle=plan.name,
-        path=str(opened.path if isinstance(bundle, Bundle) else bundle),
+        path=str(opened.archive or opened.path),
         files=dict(found.record.files),
         goal=str(wish),
         metric="accuracy" if metric is None else getattr(metric, "__name__", "metric"),
@@ -143,7 +143,7 @@ def tune(  # noqa: PLR0913 - what a choice depends on
         rows=found.rows,
         by_label=found.by_label,
         chosen=chosen,
-        before=sheet.choice("before", own_thresholds(plan)),
+        before=_before(found, plan, costs, metric, objective, seed),
         whole=whole_network,
         always=always,
         baselines=tuple(sheet.choice(name, thresholds) for name, thresholds in rivals),
@@ -155,10 +155,33 @@ def tune(  # noqa: PLR0913 - what a choice depends on
         mistakes=details.mistakes(test, limits),
         spread=details.spread(test, limits),
         labels=plan.labels,
-        constants=found.constants,
+        constants=judging_values(plan, found.record.constants),
         guarantee=promised[method].guarantee if promised else None,
         notes=(*found.notes, *notes(wish, test, chosen, limits, sum(found.rows.values()), promised.get(method))),
     )
+
+
+def _best(objective: Objective, search: Search, goal: Goal) -> tuple[Array, tuple[float, float]]:
+    """Returns the best thresholds (E,) for a goal, with their worth and cost on the tune part.
+
+    The whole network, all exits disabled, is none of the search's settings where the fallback is `most_confident`:
+    there exits that never fire may still answer.
+    """
+    setting = search.best(goal)
+    reached = objective.full, objective.at(setting)
+    if goal.best(*np.array(reached).T) == 0:
+        return np.full(len(setting), np.nan), reached[0]
+    return objective.choices.spell(setting), reached[1]
+
+
+def _before(
+    found: Evidence, plan: Manifest, costs: Costs, metric: Metric | None, objective: Objective, seed: int
+) -> Figures:
+    """Returns the figures of the bundle's own thresholds, with the temperatures that they had."""
+    record = found.first
+    whole = Part(record, worth_of(record, metric), costs.of_visits(record), metric, plan.fallback, seed)
+    sheet = Sheet(whole.take(found.test), whole.take(found.tune), objective.choices, plan)
+    return sheet.choice("before", own_thresholds(plan))
 
 
 def _calibration(found: Evidence, plan: Manifest, *, classes: bool) -> tuple[Calibration, ...]:

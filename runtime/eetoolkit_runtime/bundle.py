@@ -17,10 +17,14 @@ Check = Literal["quick", "full"]
 
 
 class Bundle(msgspec.Struct, frozen=True):
-    """A bundle that was opened: `path` is its folder, `manifest` its validated plan."""
+    """A bundle that was opened: `path` is its folder, `manifest` its validated plan.
+
+    `archive` is the .zip that it was unpacked from: then `path` is in a cache, and edits there would not be the .zip's.
+    """
 
     path: Path
     manifest: Manifest
+    archive: Path | None = None
 
     @property
     def exits(self) -> dict[str, Exit]:
@@ -65,11 +69,11 @@ def load(
         return bundle
     if check not in ("quick", "full"):
         raise BundleError(f"check is {check!r}, expected 'quick' or 'full'")
-    path = Path(bundle)
+    path, archive = Path(bundle), None
     if path.is_file():
         from eetoolkit_runtime.archive import unpack
 
-        path = unpack(path, None if cache is None else Path(cache))
+        archive, path = path, unpack(path, None if cache is None else Path(cache))
     try:
         text = (path / MANIFEST).read_bytes()
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -80,4 +84,4 @@ def load(
     manifest = decode(text)
     validate(manifest)
     (check_full if check == "full" else check_quick)(path, manifest)
-    return Bundle(path, manifest)
+    return Bundle(path, manifest, archive)

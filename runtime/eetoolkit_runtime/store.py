@@ -8,17 +8,19 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
+import re
 import shutil
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from eetoolkit_runtime.errors import BundleError
+from eetoolkit_runtime.errors import BundleError, ManifestError
 from eetoolkit_runtime.integrity import digest
-from eetoolkit_runtime.plan import MANIFEST, File, Manifest, encode
+from eetoolkit_runtime.plan import MANIFEST, File, Manifest, decode, encode
 
 _STALE_S = 24 * 3600  # a staging folder of this age belongs to a writer that was killed
+_NAMED_BY_CONTENT = re.compile(r".+-(?P<digits>[0-9a-f]{8})(\.[^.]+)?")
 
 
 def named_by_content(path: Path, stem: str) -> tuple[str, File]:
@@ -72,8 +74,8 @@ def check_target(target: Path, *, overwrite: bool) -> None:
 def commit(folder: Path, manifest: Manifest, target: Path) -> None:
     """Makes the staged `folder` and `manifest` the bundle at `target`.
 
-    Order: every file is on disk before the manifest names it; the manifest is replaced in one step; files that nothing
-    names any more are removed last.
+    Order: every file is on disk before the manifest names it; the manifest is replaced in one step; files of the bundle
+    that nothing names any more are removed last. Other people's files stay.
     """
     for path in folder.iterdir():
         sync(path)
@@ -88,11 +90,28 @@ def commit(folder: Path, manifest: Manifest, target: Path) -> None:
         if path.name != MANIFEST:
             path.replace(target / path.name)
     sync(target)
+    before = _names(target)
     (folder / MANIFEST).replace(target / MANIFEST)
     sync(target)
     for path in target.iterdir():
-        if path.is_file() and path.name != MANIFEST and path.name not in manifest.files:
+        if not path.is_file() or path.name == MANIFEST or path.name in manifest.files:
+            continue
+        if path.name in before or _is_named_by_content(path):
             path.unlink()
+
+
+def _names(folder: Path) -> frozenset[str]:
+    """Returns the files that the manifest in `folder` names; none where it cannot be read."""
+    try:
+        return frozenset(decode((folder / MANIFEST).read_bytes()).files)
+    except (OSError, ManifestError):
+        return frozenset()
+
+
+def _is_named_by_content(path: Path) -> bool:
+    """Whether a file has the name that `named_by_content` gives it: then a writer that was killed has left it."""
+    match = _NAMED_BY_CONTENT.fullmatch(path.name)
+    return match is not None and digest(path).sha256.startswith(match["digits"])
 
 
 def sync(path: Path) -> None:

@@ -72,12 +72,16 @@ def save_profile(bundle: Bundle, found: Profile) -> None:
     """Saves a profile in a bundle in one step, in the place of the one before.
 
     The whole profile becomes a file of the bundle, and what the segments take (p90) goes into its manifest, so that
-    deadlines go by it.
+    deadlines go by it. What is changed is the manifest on disk, which may have been tuned since `bundle` was opened.
 
     Raises:
-        BundleError: The profile is of another bundle, or the bundle cannot be written.
+        BundleError: The profile is of another bundle, or the bundle is packed or cannot be written.
     """
-    plan = bundle.manifest
+    if bundle.archive is not None:  # it would be written to where it was unpacked
+        raise BundleError(
+            f"{bundle.archive} is packed; a profile is saved in a bundle's folder: unpack it, and pack it again"
+        )
+    plan = load(bundle.path).manifest
     if found.files != digests(plan):
         raise BundleError(f"this profile is of another bundle, {found.bundle!r}, or of another build of {plan.name!r}")
     taken = {name: cost.latency.p90_ms for name, cost in found.segments.items() if cost.latency is not None}
