@@ -134,9 +134,7 @@ def _check_same_rows(first: Record, again: Record) -> None:
         )
 
 
-def _calibrated_file(
-    record: Record | str | os.PathLike[str] | None, constants: Values
-) -> Path | None:
+def _calibrated_file(record: Record | str | os.PathLike[str] | None, constants: Values) -> Path | None:
     """Returns where the rows with new temperatures are kept, beside the others; a file of other ones is removed."""
     if record is None or isinstance(record, Record):
         return None
