@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -84,7 +83,9 @@ def _judge(bundle: ee.Bundle, scores: dict[str, Array], temperature: float = 1.0
         for name, constant in bundle.manifest.constants.items()
     }
     found: dict[str, list[float]] = {name: [] for name in EXITS}
-    with ee.Runner(replace(bundle, manifest=msgspec.structs.replace(bundle.manifest, constants=hot))) as runner:
+    with ee.Runner(
+        msgspec.structs.replace(bundle, manifest=msgspec.structs.replace(bundle.manifest, constants=hot))
+    ) as runner:
         for row in range(len(scores["logits"])):
             for answer in runner.run_all_exits({name: value[row : row + 1] for name, value in scores.items()}):
                 found[answer.exit].append(answer.confidence)

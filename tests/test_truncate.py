@@ -241,3 +241,10 @@ def test_random_plans_truncated_at_each_exit_answer_as_exit_at_does(tmp_path: Pa
                     assert (found.exit, found.path) == (expected.exit, expected.path), f"seed {seed} at {at}"
                     for name, array in expected.outputs.items():
                         assert found.outputs[name].tobytes() == array.tobytes(), f"seed {seed} at {at}: {name}"
+
+
+def test_a_bundle_from_a_zip_is_cut_beside_the_zip_and_not_in_the_cache(tmp_path: Path) -> None:
+    packed = load(chain().save(tmp_path / "b.ee")).pack(tmp_path / "sent" / "b.zip")
+    opened = load(packed, cache=tmp_path / "cache")
+    assert truncate(opened, "exit0").path == tmp_path / "sent" / "b-exit0.ee"
+    assert sorted(path.name for path in (tmp_path / "cache").iterdir()) == [opened.path.name]

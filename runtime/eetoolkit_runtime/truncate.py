@@ -42,7 +42,7 @@ def truncate(
     source = load(bundle)
     if at not in source.exits:
         raise InputError(f"no exit {at!r}; the exits are {', '.join(source.exits)}")
-    beside = source.path if isinstance(bundle, Bundle) else Path(bundle)
+    beside = source.archive or source.path
     target = Path(output) if output is not None else beside.resolve().with_name(f"{beside.resolve().stem}-{at}.ee")
     check_target(target, overwrite=overwrite)
     check_full(source.path, source.manifest)
