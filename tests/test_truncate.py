@@ -244,6 +244,7 @@ def test_random_plans_truncated_at_each_exit_answer_as_exit_at_does(tmp_path: Pa
 
 
 def test_a_bundle_from_a_zip_is_cut_beside_the_zip_and_not_in_the_cache(tmp_path: Path) -> None:
+    (tmp_path / "sent").mkdir()
     packed = load(chain().save(tmp_path / "b.ee")).pack(tmp_path / "sent" / "b.zip")
     opened = load(packed, cache=tmp_path / "cache")
     assert truncate(opened, "exit0").path == tmp_path / "sent" / "b-exit0.ee"

@@ -7,6 +7,7 @@ two ways out.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -168,9 +169,13 @@ class Sessions:
     def keep(self, names: Collection[str]) -> None:
         """Lets go of the sessions of all segments but these; one that is needed again is opened again."""
         with self._lock:
+            before = len(self._sessions)
             self._sessions = {name: session for name, session in self._sessions.items() if name in names}
+            closed = len(self._sessions) < before
             if self._closed:  # meanwhile; `close` does not wait for this lock
                 self._sessions = {}
+        if closed:
+            _give_memory_back()
 
     def close(self) -> None:
         """Lets go of all sessions, for good, and of one that is just being opened as soon as it is; does not wait."""
@@ -209,6 +214,16 @@ def shared_pool_threads() -> int | None:
 def brief_spin_is_known() -> bool:
     """Whether this onnxruntime can let idle workers spin for a while and then sleep."""
     return _VERSION >= _SPIN_DURATION_SINCE
+
+
+def _give_memory_back() -> None:
+    """Has the C library return what was freed to the system: glibc would keep it, and closing would save nothing."""
+    if sys.platform == "linux":
+        import ctypes
+
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # not in musl
+        if trim is not None:
+            trim(0)
 
 
 def _make_shared_pool(threads: int | None) -> None:
