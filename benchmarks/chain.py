@@ -21,7 +21,7 @@ import onnxruntime as ort
 
 from benchmarks.measure import interleaved_ms, median, paired_ratio, summary
 from benchmarks.networks import cases
-from benchmarks.section import Section, publish
+from benchmarks.section import Section, met, publish
 from eetoolkit_exporters.capturing.capture import capture
 from eetoolkit_exporters.capturing.source import choose_exits, open_source
 from eetoolkit_exporters.emitting.graphs import whole_model
@@ -52,7 +52,7 @@ SECTION = Section(
         ("p95 / p95", lambda row: f"{row['p95_ratio']:.3f}"),
         ("us a segment", lambda row: f"{row['us_per_segment']:.2f}"),
         ("target", lambda row: str(row["target"])),
-        ("met", lambda row: "yes" if row["met"] else "**no**"),
+        ("met", met),
     ),
 )
 

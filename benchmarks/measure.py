@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import gc
 import json
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -13,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
+
+from eetoolkit_runtime.profiling.machine import this_machine
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -57,18 +56,8 @@ def paired_ratio(a: Any, b: Any, draws: int = 1000) -> tuple[float, float, float
 
 def machine() -> dict[str, Any]:
     """Returns what a figure needs to be read: processor, cores, versions."""
-    model = platform.processor()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        lines = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
-        model = lines[0] if lines else model
-    return {
-        "processor": model,
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "onnxruntime": ort.__version__,
-        "numpy": np.__version__,
-    }
+    found = this_machine()
+    return {key: getattr(found, key) for key in ("processor", "cores", "python", "onnxruntime", "numpy")}
 
 
 def store(name: str, rows: list[dict[str, Any]]) -> None:

@@ -56,7 +56,7 @@ def measure(name: str, rounds: int = ROUNDS) -> Row:
                 runner.run(image)
             (lane,) = runner._lanes.values()
             workspace = lane.take()  # the next call makes another, so that both can be had
-            workspace.run((image,), limits_of(bundle.manifest))
+            workspace.run((image,), limits_of(bundle.exits))
             head = workspace.begin((image,))
             head.chain = [(_nothing, *link[1:]) for link in head.chain]
             hollow = Runner(bundle, threads=1)

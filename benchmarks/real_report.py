@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 from benchmarks.measure import RESULTS
-
-Row = dict[str, Any]
+from benchmarks.section import Row, markdown
 
 SPEED_UP, OVER_FIXED, OVER_LIMIT, DROP_POINTS = 2.5, 1.3, 1.03, 0.5
 """The targets: against the whole network on MNIST, against the best static network, against the limit, and the loss."""
@@ -41,18 +39,18 @@ def sections() -> list[str]:
     return [
         "## Three trained networks beside every other way to run them",
         _METHOD,
-        _table(
+        markdown(
             ["case", "threads", "accuracy (last exit)", "mean, ms", "/ limit", "p99, ms (whole)"], map(_bundle, rows)
         ),
         "How many times as long the others take:",
-        _table(["case", "threads", *(title for _, title in _PEERS)], map(_others, rows)),
+        markdown(["case", "threads", *(title for _, title in _PEERS)], map(_others, rows)),
         _targets(rows),
         "Each exit on test data:",
-        _table(
+        markdown(
             ["case", "exit", "right if all stop here", "threshold", "stop here", "of these right"], map(_exit, exits)
         ),
         "All latencies, in ms:",
-        _table(["case", "threads", "run as", "mean", "p50", "p95", "p99", "p99 of all calls"], _latencies(rows)),
+        markdown(["case", "threads", "run as", "mean", "p50", "p95", "p99", "p99 of all calls"], _latencies(rows)),
         *(
             f"Not measured: {name} on {row['case']}, since {why}."
             for row in rows
@@ -112,8 +110,3 @@ def _targets(rows: list[Row]) -> str:
                 f"{where}: {row['over_limit_high']:.3f} of the limit at the interval's end, {OVER_LIMIT} at most"
             )
     return "Targets missed:\n\n" + "\n".join(f"- {line}" for line in missed) if missed else "No target was missed."
-
-
-def _table(titles: list[str], rows: Any) -> str:
-    lines = ["| " + " | ".join(titles) + " |", "|" + " --- |" * len(titles)]
-    return "\n".join([*lines, *("| " + " | ".join(cells) + " |" for cells in rows)])

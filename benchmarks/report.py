@@ -22,7 +22,7 @@ from benchmarks import (
 )
 from benchmarks.measure import RESULTS
 from benchmarks.real_report import sections
-from benchmarks.section import Row, Section
+from benchmarks.section import markdown
 
 BENCHMARKS = (
     chain, own_time, threads, rows, memory, cold_start, start_up, control_flow, floor, zoo, layout, scale, tuning,
@@ -45,18 +45,14 @@ def main() -> None:
             continue  # not measured yet
         stored = json.loads((RESULTS / f"{section.name}.json").read_text())
         machine = ", ".join(f"{key} {value}" for key, value in stored["machine"].items())
-        parts += [f"## {section.title}", section.method, _table(section, stored["rows"])]
+        titles = [title for title, _ in section.columns]
+        table = markdown(titles, ([spell(row) for _, spell in section.columns] for row in stored["rows"]))
+        parts += [f"## {section.title}", section.method, table]
         if section.picture is not None:
             parts.append(f"![{section.title}](../docs/images/{section.picture})")
         parts.append(f"Machine: {machine}.")
     parts.append(NOTES.read_text().strip())
     (Path(__file__).parent / "README.md").write_text("\n\n".join(parts) + "\n")
-
-
-def _table(section: Section, rows: list[Row]) -> str:
-    lines = ["| " + " | ".join(title for title, _ in section.columns) + " |", "|" + " --- |" * len(section.columns)]
-    lines += ["| " + " | ".join(spell(row) for _, spell in section.columns) + " |" for row in rows]
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

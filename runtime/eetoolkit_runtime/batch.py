@@ -13,12 +13,13 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from eetoolkit_runtime.answer import Answer, rank, stand_in
+from eetoolkit_runtime.answer import Answer, stand_in
 from eetoolkit_runtime.errors import EEToolkitError, RunError, failure, no_such_case, too_many_visits
 from eetoolkit_runtime.inputs import BATCH, Array, row_inputs
+from eetoolkit_runtime.layout import Layout
 from eetoolkit_runtime.plan import Dim, Exit, Manifest, Segment, Source, Stop
 from eetoolkit_runtime.rule import Rule
-from eetoolkit_runtime.workspace import Layout, decider, targets
+from eetoolkit_runtime.workspace import decider, targets
 
 ROWS_AT_ONCE = 64
 """How many rows start together: more gain next to nothing, and hold memory."""
@@ -76,7 +77,6 @@ class Rows:
         self.axes = _axes(plan)
         self.one_each = row_inputs(plan)
         self.order = {name: number for number, name in enumerate(plan.segments)}
-        self.exits = plan.exits
         self.outputs = {
             name: list({source.output for source in segment.writes.values() if source.output is not None})
             for name, segment in plan.segments.items()
@@ -237,7 +237,7 @@ class _Batch:
             answer = self._answer(exit_, group, place, float(confidences[place]), ends=ends)
             if compared and not fires[place]:
                 best = self._best[row]
-                self._best[row] = best = answer if best is None or rank(answer) >= rank(best) else best
+                self._best[row] = best = answer if best is None or rule.better(answer, best) else best
                 if ends:
                     self._answers[row] = stand_in(best, answer)
             else:

@@ -12,7 +12,7 @@ import numpy as np
 
 from eetoolkit_runtime.bundle import Bundle
 from eetoolkit_runtime.errors import IntegrityError
-from eetoolkit_runtime.inputs import Array
+from eetoolkit_runtime.inputs import Array, prepare
 
 _DAMAGED = (OSError, EOFError, ValueError, TypeError, AttributeError, KeyError, zipfile.BadZipFile, zlib.error)
 
@@ -47,6 +47,11 @@ def write_golden(path: Path, samples: Sequence[Sample]) -> None:
             arrays.update({f"{i}/{n}/output/{visit.exit}/{name}": array for name, array in visit.outputs.items()})
             arrays[f"{i}/{n}/confidence/{visit.exit}"] = np.float32(visit.confidence).reshape(1)
     np.savez(path, **arrays)  # type: ignore[arg-type] # numpy types every keyword as `allow_pickle`
+
+
+def golden_rows(bundle: Bundle) -> list[tuple[Array, ...]]:
+    """Returns the inputs of a bundle's golden samples, each as a runner takes them; none where it has no samples."""
+    return [prepare(bundle.manifest, sample.inputs, one_row=True) for sample in read_golden(bundle)]
 
 
 def read_golden(bundle: Bundle) -> list[Sample]:

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from eetoolkit_runtime.deadline import Watch
-from eetoolkit_runtime.workspace import Layout, Workspace
+from eetoolkit_runtime.layout import Layout
+from eetoolkit_runtime.workspace import Workspace
 
 
 class Lane:

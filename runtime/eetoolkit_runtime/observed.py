@@ -27,14 +27,11 @@ def answer_by(lane: Lane, arrays: tuple[Array, ...], rule: Rule, watch: Watch | 
     """
     best: Answer | None = None
     last: Answer | None = None
-    order = {name: place for place, name in enumerate(rule.plan.exits)}
+    limits = dict(zip(rule.exits, rule.limits, strict=False))
     with lane.lend(watch) as workspace, closing(visit_exits(workspace, arrays, lane.took)) as answers:
         for answer in answers:
             last = answer
-            if rule.exit_at is None:
-                fires = answer.confidence >= rule.limits[order[answer.exit]]
-            else:
-                fires = answer.exit == rule.exit_at
+            fires = answer.confidence >= limits[answer.exit] if rule.exit_at is None else answer.exit == rule.exit_at
             if fires:
                 return answer
             if rule.exit_at is not None or rule.better(answer, best):

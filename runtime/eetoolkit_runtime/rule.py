@@ -10,7 +10,7 @@ import msgspec
 
 from eetoolkit_runtime.answer import Answer, rank
 from eetoolkit_runtime.errors import InputError
-from eetoolkit_runtime.plan import Exit, Manifest
+from eetoolkit_runtime.plan import Exit
 
 Thresholds = Mapping[str, float | None]
 
@@ -19,51 +19,51 @@ class Rule(msgspec.Struct, frozen=True):
     """When a row answers.
 
     Attributes:
-        plan: Whose exits they are.
-        limits: What each exit's confidence must reach, in the order of `plan.exits`; NaN: it does not fire. Then one
-            more NaN, for segments without an exit.
+        exits: The plan's.
+        limits: What each exit's confidence must reach, in the order of `exits`; NaN: it does not fire. Then one more
+            NaN, for segments without an exit.
         exit_at: The exit that always answers instead.
         most_confident: Whether the most confident exit answers where none fired, else the last.
     """
 
-    plan: Manifest
+    exits: Mapping[str, Exit]
     limits: list[float]
     exit_at: str | None = None
     most_confident: bool = False
 
     def better(self, answer: Answer, best: Answer | None) -> bool:
         """Whether an answer may stand in for an exit that fired, and does so better than the best before it."""
-        if not self.plan.exits[answer.exit].enabled:
+        if not self.exits[answer.exit].enabled:
             return False
         return not self.most_confident or best is None or rank(answer) >= rank(best)
 
 
-def limits_of(plan: Manifest, thresholds: Thresholds | None = None) -> list[float]:
-    """Returns `Rule.limits` of the plan's thresholds, with others in place of some.
+def limits_of(exits: Mapping[str, Exit], thresholds: Thresholds | None = None) -> list[float]:
+    """Returns `Rule.limits` of a plan's exits, with other thresholds in place of some.
 
     Raises:
         InputError: An exit or a threshold that the plan does not take.
     """
     given = thresholds or {}
     for name, value in given.items():
-        if known_exit(plan, name).threshold is None:
+        if known_exit(exits, name).threshold is None:
             raise InputError(f"thresholds: {name!r} ends the plan and accepts everything; it has no threshold")
         if value is not None and (not isinstance(value, Real) or math.isnan(value)):
             raise InputError(f"thresholds: {name!r} is {value!r}, expected a number; None keeps it from firing")
     limits = []
-    for name, exit_ in plan.exits.items():
+    for name, exit_ in exits.items():
         own = exit_.threshold if exit_.enabled else None
         limit = given.get(name, own)
         limits.append(math.nan if limit is None else float(limit))  # nothing is >= NaN
     return [*limits, math.nan]
 
 
-def known_exit(plan: Manifest, name: str) -> Exit:
+def known_exit(exits: Mapping[str, Exit], name: str) -> Exit:
     """Returns the exit called `name`.
 
     Raises:
         InputError: There is none.
     """
-    if name not in plan.exits:
-        raise InputError(f"no exit {name!r}; the exits are {', '.join(plan.exits)}")
-    return plan.exits[name]
+    if name not in exits:
+        raise InputError(f"no exit {name!r}; the exits are {', '.join(exits)}")
+    return exits[name]

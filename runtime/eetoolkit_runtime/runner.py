@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
+from functools import cached_property
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -21,13 +22,13 @@ from eetoolkit_runtime.errors import BundleError, InputError, RunError
 from eetoolkit_runtime.inputs import Array, Inputs, prepare, split_rows
 from eetoolkit_runtime.interrupt import Interrupt, apart
 from eetoolkit_runtime.lanes import Lane
+from eetoolkit_runtime.layout import Layout
 from eetoolkit_runtime.observed import answer_by, better_and_better
 from eetoolkit_runtime.plan import Fallback, Manifest
 from eetoolkit_runtime.rule import Rule, Thresholds, known_exit, limits_of
 from eetoolkit_runtime.sessions import Pool, Provider, Sessions, SessionSettings, Spin
 from eetoolkit_runtime.stream import gather
 from eetoolkit_runtime.visits import visit_exits
-from eetoolkit_runtime.workspace import Layout
 
 Load = Literal["lazy", "background", "eager"]
 
@@ -92,10 +93,9 @@ class Runner:
         self._sessions = Sessions(self.bundle, msgspec.structs.replace(settings, one_row=True))
         self._sessions_of_rows = Sessions(self.bundle, settings)
         self._layout = Layout(plan, self._sessions)
-        self._rows = Rows(Layout(plan, self._sessions_of_rows))
-        self._limits = limits_of(plan)
+        self._exits = plan.exits
+        self._limits = limits_of(self._exits)
         self._names = dict.fromkeys(spec.name for spec in plan.inputs).keys()
-        self._rows_go_together = rows_go_together(plan)
         self._lanes: dict[tuple[tuple[tuple[int, ...], np.dtype[Any]], ...], Lane] = {}
         self._lock = threading.Lock()
         self._closed = False
@@ -147,7 +147,7 @@ class Runner:
         arrays, lane = self._admit(inputs)
         if exit_at is not None or self._fallback != "last":
             return answer_by(lane, arrays, self._rule(exit_at, thresholds))
-        limits = self._limits if thresholds is None else limits_of(self._plan, thresholds)
+        limits = self._limits if thresholds is None else limits_of(self._exits, thresholds)
         workspace = lane.take()
         try:
             answer = workspace.run(arrays, limits)
@@ -199,12 +199,13 @@ class Runner:
             RunError: As `run`'s.
         """
         arrays = prepare(self._plan, inputs, one_row=False)
-        if not self._rows_go_together or self._rows.count(arrays) == 1:
+        together = self._rows
+        if together is None or together.count(arrays) == 1:
             rows = split_rows(self._plan, arrays)
             return [self.run(row, exit_at=exit_at, thresholds=thresholds) for row in rows]
         self._check_open()
         try:
-            return self._rows.run(arrays, self._rule(exit_at, thresholds))
+            return together.run(arrays, self._rule(exit_at, thresholds))
         finally:
             if self._kept is not None:
                 self._sessions_of_rows.keep(self._kept)
@@ -233,9 +234,9 @@ class Runner:
         """
         if rows < 1:
             raise InputError(f"rows is {rows}, expected 1 or more")
-        done = 0
-        for batch in gather(self._plan, inputs, rows if self._rows_go_together else 1):
-            if self._rows_go_together:
+        done, together = 0, self._rows is not None
+        for batch in gather(self._plan, inputs, rows if together else 1):
+            if together:
                 answers = self.run_batch(batch, exit_at=exit_at, thresholds=thresholds)
             else:
                 answers = [self.run(batch, exit_at=exit_at, thresholds=thresholds)]
@@ -293,9 +294,9 @@ class Runner:
         if inputs is not None:
             rows = split_rows(self._plan, prepare(self._plan, inputs, one_row=False))
         else:
-            from eetoolkit_runtime.golden import read_golden
+            from eetoolkit_runtime.golden import golden_rows
 
-            rows = [prepare(self._plan, sample.inputs, one_row=True) for sample in read_golden(self.bundle)]
+            rows = golden_rows(self.bundle)
         if not rows:
             raise InputError("warmup: the bundle has no golden samples; pass inputs")
         for _ in range(runs):
@@ -323,11 +324,18 @@ class Runner:
     ) -> None:
         self.close()
 
+    @cached_property
+    def _rows(self) -> Rows | None:
+        """What batches share, worked out when the first one comes; None where rows run one by one."""
+        if not rows_go_together(self._plan):
+            return None
+        return Rows(Layout(self._plan, self._sessions_of_rows))
+
     def _rule(self, exit_at: str | None = None, thresholds: Thresholds | None = None) -> Rule:
         if exit_at is not None:
-            known_exit(self._plan, exit_at)
-        limits = self._limits if thresholds is None else limits_of(self._plan, thresholds)
-        return Rule(self._plan, limits, exit_at, self._fallback == "most_confident")
+            known_exit(self._exits, exit_at)
+        limits = self._limits if thresholds is None else limits_of(self._exits, thresholds)
+        return Rule(self._exits, limits, exit_at, self._fallback == "most_confident")
 
     def _admit(self, inputs: Inputs) -> tuple[tuple[Array, ...], Lane]:
         """Returns one row of inputs as arrays that fit, and the lane of their shapes.

@@ -14,53 +14,18 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnxruntime as ort
 
 from eetoolkit_runtime.answer import Answer, StoppedBy
 from eetoolkit_runtime.deadline import Watch
 from eetoolkit_runtime.errors import EEToolkitError, RunError, failure, no_such_case, too_many_visits
-from eetoolkit_runtime.liveness import live_after, live_before
-from eetoolkit_runtime.plan import Exit, Gate, Manifest, Segment, Slot, Stop, Switch
-from eetoolkit_runtime.sessions import Sessions, fast_run
+from eetoolkit_runtime.layout import Array, Cell, Layout
+from eetoolkit_runtime.liveness import live_after
+from eetoolkit_runtime.plan import Exit, Gate, Segment, Slot, Stop, Switch
+from eetoolkit_runtime.sessions import fast_run
 from eetoolkit_runtime.validate import successors
 
-Array = npt.NDArray[Any]
-
 _MAX_STEPS = 4096  # states of a plan with many gates; beyond it the steps are made anew
-
-
-class Cell:
-    """A place for a tensor; `fixed` ones keep their buffer, others hold what onnxruntime allocated last."""
-
-    __slots__ = ("array", "fixed", "value")
-
-    def __init__(self, value: ort.OrtValue | None, *, fixed: bool) -> None:
-        self.fixed = fixed
-        self.set(value)
-
-    def set(self, value: ort.OrtValue | None) -> None:
-        """Points at another tensor."""
-        self.value = value
-        self.array: Array = np.empty(0) if value is None else value.numpy()
-
-
-class Layout:
-    """What all workspaces of a runner share: the plan, its sessions, its liveness, and the constants' tensors."""
-
-    def __init__(self, plan: Manifest, sessions: Sessions) -> None:
-        self.plan = plan
-        self.sessions = sessions
-        self.live = live_before(plan)
-        self.exits = {name: index for index, name in enumerate(plan.exits)}
-        self.models = sum(segment.model is not None for segment in plan.segments.values())
-        self.constants: dict[str, Cell] = {}
-        for name, constant in plan.constants.items():
-            cell = Cell(
-                ort.OrtValue.ortvalue_from_shape_and_type(list(constant.shape), np.dtype(constant.dtype)), fixed=True
-            )
-            cell.array[...] = np.array(constant.data, constant.dtype).reshape(constant.shape)
-            self.constants[name] = cell
 
 
 class Step:

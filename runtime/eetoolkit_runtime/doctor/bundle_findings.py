@@ -13,8 +13,7 @@ import numpy.typing as npt
 from eetoolkit_runtime.bundle import Bundle, load
 from eetoolkit_runtime.doctor.finding import Finding
 from eetoolkit_runtime.errors import BundleError, EEToolkitError, InputError, RunError
-from eetoolkit_runtime.golden import read_golden
-from eetoolkit_runtime.inputs import prepare
+from eetoolkit_runtime.golden import golden_rows
 from eetoolkit_runtime.profiling.machine import memory_bytes, resident_bytes, this_machine
 from eetoolkit_runtime.profiling.profile import Profile, digests
 from eetoolkit_runtime.profiling.profiles import saved_profile
@@ -66,7 +65,7 @@ def examine_bundle(
     made = ", ".join(f"{key} {value}" for key, value in plan.created_with.items() if key != "source")
     yield Finding(name="bundle", what=f"{opened}; made with {made}; every file has its hash")
     try:
-        rows = [prepare(plan, sample.inputs, one_row=True) for sample in read_golden(opened)][:_ROWS]
+        rows = golden_rows(opened)[:_ROWS]
         yield from _memory(opened, rows)
         tell("verifying", 0, 0)
         yield _verified(opened)

@@ -18,7 +18,7 @@ from eetoolkit_runtime.errors import IntegrityError
 from eetoolkit_runtime.inputs import Array
 from eetoolkit_runtime.liveness import live_before
 from eetoolkit_runtime.plan import Segment, Stop
-from eetoolkit_runtime.profiling.profile import Added
+from eetoolkit_runtime.profiling.profile import Added, mean_added
 from eetoolkit_runtime.profiling.walk import walk
 from eetoolkit_runtime.profiling.wire import without_outputs
 from eetoolkit_runtime.sessions import SessionSettings, fast_run
@@ -106,7 +106,7 @@ def exits_own(
             ExitsOwn(added.get("decision"), added.get("passing"))
         )
     return {
-        exit_: ExitsOwn(_mean([one.decision for one in all_]), _mean([one.passing for one in all_]))
+        exit_: ExitsOwn(mean_added([one.decision for one in all_]), mean_added([one.passing for one in all_]))
         for exit_, all_ in found.items()
     }
 
@@ -160,13 +160,3 @@ def _difference(whole: _Variant, less: _Variant) -> Added:
     pairs = np.array(whole.taken_us[_WARMUP:]) - np.array(less.taken_us[_WARMUP:])
     p25, p50, p75 = (float(q) for q in np.quantile(pairs, (0.25, 0.5, 0.75)))
     return Added(added_us=p50, error_us=1.57 * (p75 - p25) / len(pairs) ** 0.5)
-
-
-def _mean(values: Sequence[Added | None]) -> Added | None:
-    known = [value for value in values if value is not None]
-    if not known:
-        return None
-    return Added(
-        added_us=sum(one.added_us for one in known) / len(known),
-        error_us=sum(one.error_us**2 for one in known) ** 0.5 / len(known),
-    )

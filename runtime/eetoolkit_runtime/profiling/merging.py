@@ -8,7 +8,15 @@ import msgspec
 
 from eetoolkit_runtime.errors import BundleError
 from eetoolkit_runtime.profiling.latency import Latency, pool
-from eetoolkit_runtime.profiling.profile import Added, Energy, ExitCost, OperatorCost, Profile, SegmentCost, WholeCost
+from eetoolkit_runtime.profiling.profile import (
+    Energy,
+    ExitCost,
+    OperatorCost,
+    Profile,
+    SegmentCost,
+    WholeCost,
+    mean_added,
+)
 
 
 def merge_profiles(profiles: Sequence[Profile]) -> Profile:
@@ -94,21 +102,11 @@ def _merge_exit(costs: Sequence[ExitCost], profiles: Sequence[Profile]) -> ExitC
         latency=_pool([cost.latency for cost in costs]),
         call=_pool([cost.call for cost in costs]),
         expected_ms=_mean([cost.expected_ms for cost in costs], [profile.expected.runs for profile in profiles]),
-        decision=_merge_added([cost.decision for cost in costs]),
-        passing=_merge_added([cost.passing for cost in costs]),
+        decision=mean_added([cost.decision for cost in costs]),
+        passing=mean_added([cost.passing for cost in costs]),
         share=_mean([cost.share for cost in costs], rows),
         accuracy=_mean_of_known([cost.accuracy for cost in costs], answered),
         accuracy_if_always=_mean_of_known([cost.accuracy_if_always for cost in costs], rows),
-    )
-
-
-def _merge_added(each: Sequence[Added | None]) -> Added | None:
-    known = [added for added in each if added is not None]
-    if not known:
-        return None
-    return Added(
-        added_us=sum(added.added_us for added in known) / len(known),
-        error_us=sum(added.error_us**2 for added in known) ** 0.5 / len(known),
     )
 
 

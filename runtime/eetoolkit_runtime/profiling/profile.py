@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -75,6 +76,17 @@ class Added(_Struct, frozen=True, kw_only=True):
 
     added_us: float
     error_us: float
+
+
+def mean_added(each: Sequence[Added | None]) -> Added | None:
+    """Returns the mean of those that are known, with its error; None where none is."""
+    known = [added for added in each if added is not None]
+    if not known:
+        return None
+    return Added(
+        added_us=sum(added.added_us for added in known) / len(known),
+        error_us=sum(added.error_us**2 for added in known) ** 0.5 / len(known),
+    )
 
 
 class ExitCost(_Struct, frozen=True, kw_only=True):

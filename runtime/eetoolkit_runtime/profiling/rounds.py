@@ -10,7 +10,7 @@ import numpy as np
 
 from eetoolkit_runtime.bundle import Bundle
 from eetoolkit_runtime.errors import InputError
-from eetoolkit_runtime.golden import read_golden
+from eetoolkit_runtime.golden import golden_rows
 from eetoolkit_runtime.inputs import Array, Inputs, prepare, split_rows
 from eetoolkit_runtime.profiling.energy import Meter, Reading
 from eetoolkit_runtime.profiling.machine import Condition, condition
@@ -134,10 +134,9 @@ def rows_of(bundle: Bundle, inputs: Inputs | None) -> list[Row]:
     Raises:
         InputError: Inputs that the bundle does not take, or none at all.
     """
-    plan = bundle.manifest
     if inputs is not None:
-        return split_rows(plan, prepare(plan, inputs, one_row=False))
-    rows = [prepare(plan, sample.inputs, one_row=True) for sample in read_golden(bundle)]
+        return split_rows(bundle.manifest, prepare(bundle.manifest, inputs, one_row=False))
+    rows = golden_rows(bundle)
     if not rows:
         raise InputError("profile: the bundle has no golden samples; pass inputs")
     return rows
