@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from eetoolkit_exporters.capturing.attach import attach_exits, fit_exits
     from eetoolkit_exporters.capturing.marker import exit  # noqa: A004 - `ee.exit`
     from eetoolkit_exporters.export import export
+    from eetoolkit_exporters.pruning.prune import prune
     from eetoolkit_runtime.answer import Answer
     from eetoolkit_runtime.bundle import Bundle, load
     from eetoolkit_runtime.doctor.examine import examine
@@ -75,6 +76,7 @@ _PLACES = {
     "load": "eetoolkit_runtime.bundle",
     "merge_profiles": "eetoolkit_runtime.profiling.merging",
     "profile": "eetoolkit_runtime.profiling.profiler",
+    "prune": "eetoolkit_exporters.pruning.prune",
     "read_profile": "eetoolkit_runtime.profiling.profiles",
     "save_profile": "eetoolkit_runtime.profiling.profiles",
     "trace": "eetoolkit_runtime.profiling.tracing",
@@ -92,8 +94,8 @@ __all__ = [
     "Answer", "Bundle", "BundleError", "Comparison", "Criterion", "DeadlineError", "EEToolkitError", "ExportError",
     "Finding", "InputError", "IntegrityError", "Interrupt", "ManifestError", "Profile", "RunError", "Runner",
     "TuneError", "TuningReport", "VerifyReport", "attach_exits", "compare_profiles", "examine", "exit", "export",
-    "fit_exits", "load", "merge_profiles", "profile", "read_profile", "save_profile", "trace", "truncate", "tune",
-    "undo_tuning", "verify", "write_profile", "write_report",
+    "fit_exits", "load", "merge_profiles", "profile", "prune", "read_profile", "save_profile", "trace", "truncate",
+    "tune", "undo_tuning", "verify", "write_profile", "write_report",
 ]  # fmt: skip
 
 

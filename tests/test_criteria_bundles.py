@@ -14,6 +14,7 @@ import pytest
 import torch
 from networks import formulas
 from networks.case import Array, digits
+from test_prune import assert_same, disabled
 from torch import nn
 
 import eetoolkit as ee
@@ -339,3 +340,20 @@ def test_criteria_may_differ_from_exit_to_exit(four: Four, tmp_path: Path) -> No
             np.testing.assert_allclose(
                 answers[3].outputs["logits"][0], formulas.mean_of_p(log_p_of(scores)), rtol=1e-5, atol=2e-5
             )
+
+
+def test_a_pruned_bundle_keeps_what_later_criteria_take_from_a_head(
+    exported: tuple[Kind, ee.Bundle],
+    tmp_path: Path,
+) -> None:
+    whole, gone = exported[1], ("exit1", "exit2")
+    short = ee.prune(whole, gone, tmp_path / "short.ee")
+    assert [s.exit.name for s in short.manifest.segments.values() if s.exit] == ["exit0", "exit3"]
+    images = digits(40)
+    with ee.Runner(disabled(whole, gone), threads=1) as runner, ee.Runner(short, threads=1) as shorter:
+        for k in range(len(images)):
+            assert_same(runner, shorter, images[k : k + 1])
+        alone = [shorter.run(images[k : k + 1]).exit for k in range(len(images))]
+        assert [answer.exit for answer in shorter.run_batch(images)] == alone
+    nodes = [sum(s.work.nodes for s in b.manifest.segments.values() if s.work) for b in (whole, short)]
+    assert nodes[1] < nodes[0]

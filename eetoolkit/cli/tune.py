@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from eetoolkit.images import ImageOptions
     from eetoolkit.tuning.choice import Figures
     from eetoolkit.tuning.figures import Interval
+    from eetoolkit.tuning.pruning import Pruning
+
+_COMPARED = 200
+"""Rows that a pruned bundle is measured by, about."""
 
 
 @click.command(short_help="Choose thresholds for a stated goal.")
@@ -47,6 +52,7 @@ if TYPE_CHECKING:
 )
 @overwrite_option
 @click.option("--apply", "apply_", is_flag=True, help="Write the choice into BUNDLE.")
+@click.option("--prune", metavar="OUT", help="Write a bundle tuned so, without the exits that do not pay.")
 @click.option("--undo", is_flag=True, help="Put back what BUNDLE had before it was tuned.")
 @threads_option
 @picture_options
@@ -70,15 +76,19 @@ def tune(  # noqa: PLR0913 - one for each option
     page: Path | None,
     overwrite: bool,
     apply_: bool,
+    prune: str | None,
     undo: bool,
     threads: int | None,
     as_json: bool,
     pictures: ImageOptions,
 ) -> None:
     """Choose the thresholds of BUNDLE for a goal, and say how good they are on data that chose nothing."""
-    from eetoolkit.labelled import read_labelled
+    import msgspec
 
-    if undo and (apply_ or data is not None or page is not None):
+    from eetoolkit.labelled import read_labelled
+    from eetoolkit.tuning.report import NOTHING_TO_PRUNE
+
+    if undo and (apply_ or data is not None or page is not None or prune is not None):
         raise click.UsageError("--undo goes alone")
     if not undo and data is None and record is None:
         raise click.UsageError("pass --data, or a --record")
@@ -87,10 +97,7 @@ def tune(  # noqa: PLR0913 - one for each option
     if undo:
         terminal.print_bundle(ee.undo_tuning(bundle), as_json=as_json)
         return
-    if page is not None:
-        from eetoolkit.report.page import check_target
-
-        check_target(page, overwrite=overwrite)
+    _check_targets(page, prune, overwrite=overwrite)
     opened = ee.load(bundle)
     inputs, labels = (None, None) if data is None else read_labelled(opened.manifest, data, pictures)
     with terminal.progress() as tell:
@@ -100,20 +107,51 @@ def tune(  # noqa: PLR0913 - one for each option
             profile=profile, force=force, seed=seed, record=record,
             threads=threads, progress=tell,
         )  # fmt: skip
+    pruning = None
+    if prune is not None and report.pruned is not None:
+        pruning = report.prune(prune, _rows(opened, inputs), overwrite=overwrite)
     if apply_:
         report.apply()
     if as_json:
-        terminal.print_json(report)
+        terminal.print_json(report if pruning is None else msgspec.to_builtins(report) | {"pruning": pruning})
     else:
-        _print(report, applied=apply_)
+        _print(report, pruning, applied=apply_)
     if page is not None:  # last: were the disk full, all that was found is told by now
         ee.write_report(report, page, inputs=inputs, overwrite=overwrite)
         if not as_json:
             click.echo(f"\nreport in {page}")
+    if prune is not None and pruning is None:
+        raise ee.TuneError(f"{prune} is not written: {NOTHING_TO_PRUNE}")
 
 
-def _print(report: ee.TuningReport, *, applied: bool) -> None:
-    terminal.print_pairs(_header(report, applied=applied))
+def _check_targets(page: Path | None, prune: str | None, *, overwrite: bool) -> None:
+    """Refuses to write over what is there, before any work is done."""
+    if page is not None:
+        from eetoolkit.report.page import check_target as check_page
+
+        check_page(page, overwrite=overwrite)
+    if prune is not None:
+        from eetoolkit_runtime.store import check_target as check_bundle
+
+        check_bundle(Path(prune), overwrite=overwrite)
+
+
+def _rows(bundle: ee.Bundle, inputs: Any) -> list[Any] | None:
+    """Returns some of the inputs, evenly from all of them, each as a runner takes it; None where there are none."""
+    from eetoolkit.labelled import ClassFolders
+    from eetoolkit_runtime.inputs import prepare, split_rows
+
+    if inputs is None:
+        return None
+    if isinstance(inputs, ClassFolders):
+        some = replace(inputs, pictures=inputs.pictures[:: max(1, len(inputs) // _COMPARED)])
+        return [row for row, _ in some]
+    rows = split_rows(bundle.manifest, prepare(bundle.manifest, inputs, one_row=False))
+    return rows[:: max(1, len(rows) // _COMPARED)]
+
+
+def _print(report: ee.TuningReport, pruning: Pruning | None, *, applied: bool) -> None:
+    terminal.print_pairs(_header(report, pruning, applied=applied))
     click.echo()
     _print_choices(report)
     click.echo()
@@ -121,7 +159,7 @@ def _print(report: ee.TuningReport, *, applied: bool) -> None:
         click.echo(line)
 
 
-def _header(report: ee.TuningReport, *, applied: bool) -> Iterator[tuple[str, str]]:
+def _header(report: ee.TuningReport, pruning: Pruning | None, *, applied: bool) -> Iterator[tuple[str, str]]:
     from eetoolkit.tuning.report import spell_guarantee
 
     yield "goal", report.goal
@@ -140,11 +178,19 @@ def _header(report: ee.TuningReport, *, applied: bool) -> Iterator[tuple[str, st
     yield "verdict", str(report.verdict)
     for note in report.notes:
         yield "note", note
+    if pruning is not None:
+        yield "pruned", f"{pruning.path}, without {', '.join(pruning.exits)}"
+        alike = "all rows" if pruning.equal == pruning.rows else f"{pruning.equal} of {pruning.rows} rows"
+        yield "measured", f"{_percent(pruning.latency)} of the tuned bundle's latency, {alike} answered as without them"
+    elif report.pruned is not None:
+        gone = [name for name, limit in report.pruned.thresholds.items() if limit is None]
+        yield "prune", f"{', '.join(gone)} would pay better gone: --prune OUT writes a bundle without"
     yield "bundle", "thresholds written; --undo puts the old ones back" if applied else "left as it is; --apply writes"
 
 
 def _print_choices(report: ee.TuningReport) -> None:
-    shown: list[Figures] = [report.chosen, report.before, *report.always, report.whole, *report.baselines]
+    pruned = () if report.pruned is None else (report.pruned,)
+    shown: list[Figures] = [report.chosen, *pruned, report.before, *report.always, report.whole, *report.baselines]
     columns = (report.metric, "drop", f"cost, {report.unit}", "of whole", *report.whole.exits)
     table = terminal.new_table("on the test part", *columns, right=columns)
     for figures in shown:

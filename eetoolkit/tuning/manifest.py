@@ -12,39 +12,48 @@ import msgspec
 from eetoolkit.tuning.record import values_of
 from eetoolkit_runtime.bundle import Bundle, load
 from eetoolkit_runtime.errors import TuneError
-from eetoolkit_runtime.golden import Sample, Visit, read_golden, write_golden
-from eetoolkit_runtime.plan import Constant, ExitBefore, Golden, Manifest, Tuning, decode, encode
+from eetoolkit_runtime.golden import Sample, Visit, read_golden, store_golden
+from eetoolkit_runtime.plan import Constant, ExitBefore, Manifest, Tuning, decode, encode
 from eetoolkit_runtime.profiling.profile import digests
 from eetoolkit_runtime.runner import Runner
-from eetoolkit_runtime.store import commit, named_by_content, staging
+from eetoolkit_runtime.store import commit, staging
 from eetoolkit_runtime.validate import validate
 
 
-def apply(
-    path: str | os.PathLike[str],
+def apply(bundle: Bundle, tuned: Manifest) -> Bundle:
+    """Writes the manifest that `tuned_plan` returned into the bundle, in one step; returns the bundle.
+
+    Raises:
+        TuneError: It is packed.
+        BundleError: The manifest cannot be written.
+    """
+    _check_folder(bundle.archive or bundle.path)
+    return _write(bundle, tuned)
+
+
+def tuned_plan(
+    bundle: Bundle,
     files: Mapping[str, str],
     thresholds: Mapping[str, float | None],
     constants: Mapping[str, tuple[float, ...]],
     note: Callable[[Mapping[str, Any]], Tuning],
-) -> Bundle:
-    """Writes thresholds and constants into the bundle at `path`, and what they were before; returns it.
+) -> Manifest:
+    """Returns the bundle's manifest with thresholds and constants, and what they were before.
 
     Args:
-        path: The bundle's folder.
+        bundle: As it is now.
         files: Digests of the graphs that they are for.
         thresholds: By exit; None disables it.
         constants: Values by name that the thresholds were found with, whatever the bundle holds by now.
         note: Makes what the manifest keeps, from what it says of before.
 
     Raises:
-        TuneError: It is another bundle by now, or packed.
-        BundleError: The manifest cannot be written.
+        TuneError: It is another bundle by now.
     """
-    bundle = _opened(path)
     plan = bundle.manifest
     held = values_of(plan)
     if digests(plan) != files or not constants.keys() <= held.keys():
-        raise TuneError(f"{path} holds another bundle by now; tune it again")
+        raise TuneError(f"{bundle.archive or bundle.path} holds another bundle by now; tune it again")
     old = plan.tuning
     exits_before = {name: ExitBefore(threshold=e.threshold, enabled=e.enabled) for name, e in plan.exits.items()}
     new = {name: values for name, values in constants.items() if values != held[name]}
@@ -57,7 +66,7 @@ def apply(
         name: ExitBefore(threshold=plan.exits[name].threshold if limit is None else limit, enabled=limit is not None)
         for name, limit in thresholds.items()
     }
-    return _write(bundle, replaced(plan, changed, new, note(before)))
+    return replaced(plan, changed, new, note(before))
 
 
 def undo(bundle: str | os.PathLike[str] | Bundle) -> Bundle:
@@ -67,7 +76,9 @@ def undo(bundle: str | os.PathLike[str] | Bundle) -> Bundle:
         TuneError: It was not tuned, or is packed.
         BundleError: The manifest cannot be written.
     """
-    found = _opened((bundle.archive or bundle.path) if isinstance(bundle, Bundle) else bundle)
+    path = (bundle.archive or bundle.path) if isinstance(bundle, Bundle) else bundle
+    _check_folder(path)
+    found = load(path)
     tuning = found.manifest.tuning
     if tuning is None:
         raise TuneError(f"{found.path} was not tuned: there is nothing to undo")
@@ -110,10 +121,9 @@ def may_fire(plan: Manifest) -> list[bool]:
     ]
 
 
-def _opened(path: str | os.PathLike[str]) -> Bundle:
+def _check_folder(path: str | os.PathLike[str]) -> None:
     if Path(path).is_file():  # it would be written to where it was unpacked
         raise TuneError(f"{path} is packed; tuning is written to a bundle's folder: unpack it, and pack it again")
-    return load(path)
 
 
 def _write(bundle: Bundle, plan: Manifest) -> Bundle:
@@ -121,14 +131,16 @@ def _write(bundle: Bundle, plan: Manifest) -> Bundle:
     validate(plan)
     with staging(bundle.path) as folder:
         if plan.golden is not None and plan.constants != bundle.manifest.constants:
-            plan = _judged_again(bundle, plan, plan.golden, folder)
+            golden, stored = store_golden(folder, judged_again(bundle, plan), plan.golden.tolerance)
+            files = {name: file for name, file in plan.files.items() if name != plan.golden.file}
+            plan = msgspec.structs.replace(plan, files=files | stored, golden=golden)
         decode(encode(plan))  # refuses figures that JSON cannot hold, which would leave a bundle that nobody can open
         commit(folder, plan, bundle.path)
     return load(bundle.path)
 
 
-def _judged_again(bundle: Bundle, plan: Manifest, golden: Golden, folder: Path) -> Manifest:
-    """Writes golden samples with the confidences of the new constants, and the answers where ensembles change them."""
+def judged_again(bundle: Bundle, plan: Manifest) -> list[Sample]:
+    """Returns golden samples with the confidences of the plan's constants, and answers where ensembles change them."""
     samples = []
     with Runner(Bundle(bundle.path, plan)) as runner:
         for sample in read_golden(bundle):
@@ -138,10 +150,7 @@ def _judged_again(bundle: Bundle, plan: Manifest, golden: Golden, folder: Path) 
                 for visit, answer in zip(sample.visits, found, strict=True)
             ]
             samples.append(Sample(sample.inputs, tuple(visits)))
-    write_golden(folder / "golden.npz", samples)
-    name, file = named_by_content(folder / "golden.npz", "golden")
-    files = {other: entry for other, entry in plan.files.items() if other != golden.file}
-    return msgspec.structs.replace(plan, files=files | {name: file}, golden=msgspec.structs.replace(golden, file=name))
+    return samples
 
 
 def _ensemble(plan: Manifest, exit_: str) -> bool:

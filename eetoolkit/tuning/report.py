@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 import msgspec
 
@@ -10,10 +12,15 @@ from eetoolkit.tuning.calibrate import Calibration
 from eetoolkit.tuning.choice import Figures, Point, Thresholds
 from eetoolkit.tuning.details import ClassFigures, CostSpread, Histogram, Mistake
 from eetoolkit.tuning.figures import Interval
-from eetoolkit.tuning.manifest import apply, undo
+from eetoolkit.tuning.manifest import apply, tuned_plan, undo
+from eetoolkit.tuning.pruning import Pruning, write_pruned
 from eetoolkit.tuning.verdict import Verdict
-from eetoolkit_runtime.bundle import Bundle
+from eetoolkit_runtime.bundle import Bundle, load
+from eetoolkit_runtime.errors import TuneError
+from eetoolkit_runtime.inputs import Inputs
 from eetoolkit_runtime.plan import Guarantee, Tuning
+
+NOTHING_TO_PRUNE = "every exit pays"
 
 
 class TuningReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,6 +51,7 @@ class TuningReport(msgspec.Struct, frozen=True, kw_only=True):
         spread: What runs cost.
         labels: The classes' names, where the bundle has them.
         constants: What criteria's constants hold with it, temperatures above all; `apply` writes them too.
+        pruned: The choice without the exits that do not pay and without their heads; None where all pay.
         guarantee: What is promised of the choice.
         notes: What the reader must know: too little data, choices that were made.
     """
@@ -72,6 +80,7 @@ class TuningReport(msgspec.Struct, frozen=True, kw_only=True):
     spread: CostSpread
     labels: tuple[str, ...] | None = None
     constants: dict[str, tuple[float, ...]] = {}
+    pruned: Figures | None = None
     guarantee: Guarantee | None = None
     notes: tuple[str, ...] = ()
 
@@ -90,7 +99,29 @@ class TuningReport(msgspec.Struct, frozen=True, kw_only=True):
             TuneError: The bundle is another one by now, or packed.
             BundleError: The manifest cannot be written.
         """
-        return apply(self.path, self.files, self.thresholds, self.constants, self._note)
+        bundle = load(self.path)
+        return apply(bundle, self._plan(bundle, self.chosen).manifest)
+
+    def prune(
+        self, output: str | os.PathLike[str], rows: Sequence[Inputs] | None = None, *, overwrite: bool = False
+    ) -> Pruning:
+        """Writes a bundle tuned so, without the exits that do not pay and with one graph where they stood.
+
+        Args:
+            output: Where to write.
+            rows: Inputs to compare both bundles by, each as `Runner.run` takes it; None: the golden samples.
+            overwrite: Whether a bundle at `output` may be replaced.
+
+        Raises:
+            TuneError: Every exit pays, or the bundle is another one by now.
+            ExportError: The extra `export` is not installed, or the bundle cannot be pruned; it says why.
+            BundleError: `output` is in the way.
+        """
+        if self.pruned is None:
+            raise TuneError(NOTHING_TO_PRUNE)
+        bundle = load(self.path)
+        chosen, silent = (self._plan(bundle, figures) for figures in (self.chosen, self.pruned))
+        return write_pruned(chosen, silent, output, rows, self.seed, overwrite=overwrite)
 
     def undo(self) -> Bundle:
         """Puts back what the manifest held before `apply`; returns the bundle as it is now.
@@ -100,9 +131,14 @@ class TuningReport(msgspec.Struct, frozen=True, kw_only=True):
         """
         return undo(self.path)
 
-    def _note(self, tuning: Mapping[str, object]) -> Tuning:
-        """Returns what the manifest keeps of this report, with what was `before`."""
-        figures = {name: getattr(self.chosen, name) for name in ("worth", "drop", "share")}
+    def _plan(self, bundle: Bundle, choice: Figures) -> Bundle:
+        """Returns the bundle with a choice of thresholds, in memory."""
+        plan = tuned_plan(bundle, self.files, choice.thresholds, self.constants, partial(self._note, choice))
+        return msgspec.structs.replace(bundle, manifest=plan)
+
+    def _note(self, choice: Figures, tuning: Mapping[str, object]) -> Tuning:
+        """Returns what the manifest keeps of a choice, with what was before."""
+        figures = {name: getattr(choice, name) for name in ("worth", "drop", "share")}
         return Tuning(
             goal=self.goal,
             metric=self.metric,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from eetoolkit.tuning.measure import Part, Sheet, objective_of
 from eetoolkit.tuning.notes import notes
 from eetoolkit.tuning.objective import Metric, Objective, worth_of
 from eetoolkit.tuning.promises import Promise, follow_path
+from eetoolkit.tuning.pruning import choose_gone, without_overheads
 from eetoolkit.tuning.record import Array, Record, judging_values, values_of
 from eetoolkit.tuning.replay import own_thresholds
 from eetoolkit.tuning.report import TuningReport
@@ -129,8 +131,8 @@ def tune(  # noqa: PLR0913 - what a choice depends on
     rivals = [*baselines(tuned, plan, np.array(may_fire(plan)), goal)]
     rivals += [("greedy coordinate descent", objective.choices.spell(Search(objective).greedy(goal)))]
     rivals += [(f"guaranteed by {name}", each.thresholds) for name, each in promised.items()]
-    overheads = [costs.each + costs.heads.get(found.record.exits[e], 0.0) for e in objective.exits]
-    verdicts = judge_exits(test, limits, objective.exits, overheads)
+    overheads = np.array([costs.each + costs.heads.get(name, 0.0) for name in found.record.exits])
+    verdicts = judge_exits(test, tuned, limits, objective.exits, overheads)
     return TuningReport(
         bundle=plan.name,
         path=str(opened.archive or opened.path),
@@ -157,6 +159,7 @@ def tune(  # noqa: PLR0913 - what a choice depends on
         labels=plan.labels,
         constants=judging_values(plan, found.record.constants),
         guarantee=promised[method].guarantee if promised else None,
+        pruned=_pruned(sheet, limits, overheads, goal, firing=wish.kind != "risk"),
         notes=(*found.notes, *notes(wish, test, chosen, limits, sum(found.rows.values()), promised.get(method))),
     )
 
@@ -172,6 +175,20 @@ def _best(objective: Objective, search: Search, goal: Goal) -> tuple[Array, tupl
     if goal.best(*np.array(reached).T) == 0:
         return np.full(len(setting), np.nan), reached[0]
     return objective.choices.spell(setting), reached[1]
+
+
+def _pruned(sheet: Sheet, limits: Array, overheads: Array, goal: Goal, *, firing: bool) -> Figures | None:
+    """Returns the figures of the choice without the exits that do not pay; None where there are none.
+
+    A guarantee was shown of the choice as it is: with one, only exits that never fire go (`firing` is False).
+    """
+    exits = np.array([exit_.threshold is not None for exit_ in sheet.plan.exits.values()])
+    gone = choose_gone(sheet.tune, limits, exits, overheads, goal.least_worth, firing=firing)
+    if not gone.any():
+        return None
+    saved = np.where(gone, overheads, 0.0)
+    fewer = replace(sheet, test=without_overheads(sheet.test, saved), tune=without_overheads(sheet.tune, saved))
+    return fewer.choice("pruned", np.where(gone, np.nan, limits))
 
 
 def _before(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import msgspec
 import numpy as np
@@ -30,7 +31,7 @@ class ExitVerdict(msgspec.Struct, frozen=True, kw_only=True):
         overhead: What a visit of it costs: the cut, and the head where that is known.
         break_even: The rate at which it saves what it costs; None where nothing lies behind it.
         affordable: What a visit may cost before the exit stops to pay.
-        pays: Whether it saves more than it costs, beyond doubt or at least by this data.
+        pays: Whether it saves more than it costs, on the tune part: what decides is not what tells.
     """
 
     exit: str
@@ -67,43 +68,85 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
         return f"early exit does not pay here: {self.best_static} is as good and costs as little"
 
 
+@dataclass(frozen=True, eq=False)
+class Effect:
+    """What an exit does under some thresholds, against the same without it.
+
+    Attributes:
+        reached: Which rows come to it, bool (N,).
+        left: Which leave there, bool (N,).
+        saved: What each row's run costs less by it, (N,).
+        behind: What a row costs from there on without it, (N,); means nothing where it is not reached.
+        worth: Of all answers.
+        worth_without: The same without it.
+    """
+
+    reached: Array
+    left: Array
+    saved: Array
+    behind: Array
+    worth: float
+    worth_without: float
+
+    @property
+    def share(self) -> float:
+        """Which share of the rows comes to it."""
+        return float(self.reached.mean())
+
+    def gain(self, overhead: float) -> float:
+        """Returns what a run costs less by it in the mean, if a visit of it costs `overhead`."""
+        return float(self.saved.mean()) - self.share * overhead
+
+
+def effect_of(part: Part, thresholds: Array, exit_: int) -> Effect:
+    """Returns what one exit does under thresholds (E,)."""
+    record, rows = part.record, np.arange(len(part.record))
+    answered, ended = part.ends(thresholds)
+    without = thresholds.copy()
+    without[exit_] = np.nan
+    other, longer = part.ends(without)
+    here = record.exit == exit_
+    first = np.where(here.any(axis=1), here.argmax(axis=1), record.exit.shape[1])
+    reached = first <= ended
+    return Effect(
+        reached=reached,
+        left=reached & (record.exit[rows, ended] == exit_) & (ended != record.last),
+        saved=part.cost[rows, longer] - part.cost[rows, ended],
+        behind=part.cost[rows, longer] - part.cost[rows, np.minimum(first, record.last)],
+        worth=_worth(part, answered),
+        worth_without=_worth(part, other),
+    )
+
+
 def judge_exits(
-    part: Part, thresholds: Array, exits: Sequence[int], overheads: Sequence[float]
+    test: Part, tuned: Part, thresholds: Array, exits: Sequence[int], overheads: Array
 ) -> tuple[ExitVerdict, ...]:
     """Returns the verdict on each of `exits` under thresholds (E,), each against the same without it.
 
     Args:
-        part: The test part.
+        test: The test part, of which the figures are.
+        tuned: The tune part, which decides whether an exit pays.
         thresholds: The choice.
         exits: Which exits.
-        overheads: What a visit of each costs.
+        overheads: What a visit of each exit costs, (E,).
     """
-    record, rows = part.record, np.arange(len(part.record))
-    answered, ended = part.ends(thresholds)
     found = []
-    for e, overhead in zip(exits, overheads, strict=True):
-        without = thresholds.copy()
-        without[e] = np.nan
-        other, longer = part.ends(without)
-        here = record.exit == e
-        first = np.where(here.any(axis=1), here.argmax(axis=1), record.exit.shape[1])
-        reached = first <= ended
-        left = reached & (record.exit[rows, ended] == e) & (ended != record.last)
-        stayed = part.cost[rows, longer] - part.cost[rows, np.minimum(first, record.last)]
-        saved = difference_of(part.cost[rows, longer] - part.cost[rows, ended], part.seed)
-        share, behind = float(reached.mean()), float(stayed[reached].mean()) if reached.any() else 0.0
+    for e in exits:
+        overhead, effect = float(overheads[e]), effect_of(test, thresholds, e)
+        saved, reached = difference_of(effect.saved, test.seed), effect.reached
+        behind = float(effect.behind[reached].mean()) if reached.any() else 0.0
         found.append(
             ExitVerdict(
-                exit=record.exits[e],
-                reached=share,
-                rate=float(left.sum() / reached.sum()) if reached.any() else 0.0,
+                exit=test.record.exits[e],
+                reached=effect.share,
+                rate=float(effect.left.sum() / reached.sum()) if reached.any() else 0.0,
                 saved=saved,
-                worth=_worth(part, other) - _worth(part, answered),
+                worth=effect.worth_without - effect.worth,
                 behind=behind,
                 overhead=overhead,
                 break_even=min(1.0, overhead / behind) if behind > 0 else None,
-                affordable=saved.value / share if share else 0.0,
-                pays=saved.value > share * overhead,
+                affordable=saved.value / effect.share if effect.share else 0.0,
+                pays=effect_of(tuned, thresholds, e).gain(overhead) > 0,
             )
         )
     return tuple(found)

@@ -13,6 +13,8 @@ import numpy as np
 from eetoolkit_runtime.bundle import Bundle
 from eetoolkit_runtime.errors import IntegrityError
 from eetoolkit_runtime.inputs import Array, prepare
+from eetoolkit_runtime.plan import File, Golden
+from eetoolkit_runtime.store import named_by_content
 
 _DAMAGED = (OSError, EOFError, ValueError, TypeError, AttributeError, KeyError, zipfile.BadZipFile, zlib.error)
 
@@ -47,6 +49,13 @@ def write_golden(path: Path, samples: Sequence[Sample]) -> None:
             arrays.update({f"{i}/{n}/output/{visit.exit}/{name}": array for name, array in visit.outputs.items()})
             arrays[f"{i}/{n}/confidence/{visit.exit}"] = np.float32(visit.confidence).reshape(1)
     np.savez(path, **arrays)  # type: ignore[arg-type] # numpy types every keyword as `allow_pickle`
+
+
+def store_golden(folder: Path, samples: Sequence[Sample], tolerance: float) -> tuple[Golden, dict[str, File]]:
+    """Writes samples to a bundle's folder, and returns what its manifest says of them and of the file."""
+    write_golden(folder / "golden.npz", samples)
+    name, entry = named_by_content(folder / "golden.npz", "golden")
+    return Golden(file=name, tolerance=tolerance), {name: entry}
 
 
 def golden_rows(bundle: Bundle) -> list[tuple[Array, ...]]:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 
 from eetoolkit_runtime.bundle import Bundle, load
 from eetoolkit_runtime.errors import InputError
-from eetoolkit_runtime.golden import Sample, read_golden, write_golden
+from eetoolkit_runtime.golden import Sample, read_golden, store_golden
 from eetoolkit_runtime.integrity import check_full
-from eetoolkit_runtime.plan import Golden, Manifest, Segment, Stop
-from eetoolkit_runtime.store import check_target, commit, named_by_content, staging
+from eetoolkit_runtime.plan import Manifest, Segment, Stop
+from eetoolkit_runtime.store import check_target, commit, staging
 from eetoolkit_runtime.validate import successors, validate
 
 
@@ -57,9 +58,9 @@ def truncate(
             shutil.copyfile(source.path / name, folder / name)
         golden = None
         if source.manifest.golden is not None:
-            write_golden(folder / "golden.npz", [_shorten(sample, at) for sample in read_golden(source)])
-            name, files[name] = named_by_content(folder / "golden.npz", "golden")
-            golden = Golden(file=name, tolerance=source.manifest.golden.tolerance)
+            samples = [_shorten(sample, at) for sample in read_golden(source)]
+            golden, stored = store_golden(folder, samples, source.manifest.golden.tolerance)
+            files |= stored
         plan = msgspec.structs.replace(plan, files=files, golden=golden)
         validate(plan)
         commit(folder, plan, target)
@@ -82,22 +83,26 @@ def _cut(plan: Manifest, at: str) -> Manifest:
         segments[name] = segment
         waiting.extend(successors(segment))
     kept = {name: segments[name] for name in plan.segments if name in segments}
-    kept = {name: _without_unread(segment, kept) for name, segment in kept.items()}
+    return restricted(plan, {name: _without_unread(segment, kept) for name, segment in kept.items()})
+
+
+def restricted(plan: Manifest, segments: Mapping[str, Segment]) -> Manifest:
+    """Returns the plan with these segments alone: without slots and constants that they do not name, and untuned."""
     used = {
         name
-        for segment in kept.values()
+        for segment in segments.values()
         for name in (
             *segment.reads.values(), *segment.writes,
             *(source.constant for source in segment.writes.values()),
-            *((segment.exit.criterion.temperature,) if segment.exit is not None else ()),
+            *(name for _, name in (segment.exit.criterion.named_constants() if segment.exit is not None else ())),
         )
     }  # fmt: skip
     return msgspec.structs.replace(
         plan,
-        segments=kept,
+        segments=dict(segments),
         slots={name: slot for name, slot in plan.slots.items() if name in used},
         constants={name: constant for name, constant in plan.constants.items() if name in used},
-        profile={name: latency_ms for name, latency_ms in plan.profile.items() if name in kept},
+        profile={name: latency_ms for name, latency_ms in plan.profile.items() if name in segments},
         tuning=None,
     )
 

@@ -16,12 +16,12 @@ from eetoolkit_exporters.cutting.blocks import exit_values, opset_of
 from eetoolkit_exporters.cutting.fixed_shapes import Fixed, fixed_shapes
 from eetoolkit_exporters.cutting.segments import CutSegment
 from eetoolkit_exporters.cutting.work import count_work
+from eetoolkit_exporters.emitting.files import SegmentFiles
 from eetoolkit_exporters.emitting.graphs import segment_model
 from eetoolkit_exporters.emitting.layout import keep_blocked
 from eetoolkit_exporters.emitting.peephole import simplify
-from eetoolkit_exporters.emitting.weights import WeightFiles
 from eetoolkit_runtime.errors import ExportError
-from eetoolkit_runtime.golden import Sample, write_golden
+from eetoolkit_runtime.golden import Sample, store_golden
 from eetoolkit_runtime.inputs import BATCH
 from eetoolkit_runtime.plan import (
     FORMAT,
@@ -32,9 +32,7 @@ from eetoolkit_runtime.plan import (
     DType,
     Exit,
     Fallback,
-    File,
     Gate,
-    Golden,
     Goto,
     Manifest,
     Next,
@@ -46,7 +44,6 @@ from eetoolkit_runtime.plan import (
     Switch,
     TensorSpec,
 )
-from eetoolkit_runtime.store import named_by_content
 
 _DTYPES: dict[ir.DataType, DType] = {
     ir.DataType.FLOAT: "float32", ir.DataType.DOUBLE: "float64", ir.DataType.FLOAT16: "float16",
@@ -90,8 +87,7 @@ def emit(
     segments = [_part_twins(segment, fixed) for segment in segments]
     names = slot_names(network, segments)
     symbols = dimensions(network, example)
-    weights = WeightFiles(folder)
-    files: dict[str, File] = {}
+    written = SegmentFiles(folder)
     planned: dict[str, Segment] = {}
     slots: dict[str, Slot] = {}
     for segment in segments:
@@ -104,10 +100,7 @@ def emit(
             _forget_sizes(model, segment, fixed)
             simplify(model)
             keep_blocked(model)
-            mapped = weights.externalize(model, title)
-            (folder / f"{title}.onnx").write_bytes(ir.to_proto(model).SerializeToString(deterministic=True))
-            file, entry = named_by_content(folder / f"{title}.onnx", title)
-            files[file] = entry
+            file, mapped = written.write(model, title)
         slots.update({names[value]: _slot(value, fixed) for value in segment.writes})
         planned[title] = Segment(
             model=file,
@@ -119,8 +112,7 @@ def emit(
             max_visits=segment.max_visits,
             work=count_work(segment.nodes, segment.initializers, symbols) if segment.nodes else None,
         )
-    write_golden(folder / "golden.npz", samples)
-    golden, files[golden] = named_by_content(folder / "golden.npz", "golden")
+    golden, stored = store_golden(folder, samples, details.tolerance)
     inputs = tuple(_spec(str(value.name), value) for value in _inputs(network))
     last = next(segment.exit for segment in segments if not segment.to and segment.exit is not None)
     return Manifest(
@@ -138,8 +130,8 @@ def emit(
         start=segments[0].name,
         fallback=details.fallback,
         segments=planned,
-        files={**files, **weights.files},
-        golden=Golden(file=golden, tolerance=details.tolerance),
+        files={**written.files, **stored},
+        golden=golden,
         notes=tuple(details.notes),
     )
 

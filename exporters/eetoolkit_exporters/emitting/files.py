@@ -1,4 +1,4 @@
-"""Weights as external data beside each graph, so that onnxruntime maps them from disk; one copy of what is tied."""
+"""Graphs, and beside them their weights as external data that onnxruntime maps from disk; one copy of what is tied."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class _Place:
 
 
 @dataclass
-class WeightFiles:
-    """The weight files of one bundle: a tensor that an earlier segment has is read from that segment's file.
+class SegmentFiles:
+    """The files of one bundle's segments: a weight that an earlier segment has is read from that segment's file.
 
     Attributes:
         folder: Where the files are written.
@@ -34,6 +34,14 @@ class WeightFiles:
     folder: Path
     files: dict[str, File] = field(default_factory=dict)
     _places: dict[bytes, _Place] = field(default_factory=dict)
+
+    def write(self, model: ir.Model, stem: str) -> tuple[str, tuple[str, ...]]:
+        """Writes a segment's graph and weights; returns the names of its own file and of those that it maps."""
+        mapped = self.externalize(model, stem)
+        path = self.folder / f"{stem}.onnx"
+        path.write_bytes(ir.to_proto(model).SerializeToString(deterministic=True))
+        name, self.files[name] = named_by_content(path, stem)
+        return name, mapped
 
     def externalize(self, model: ir.Model, stem: str) -> tuple[str, ...]:
         """Moves the model's weights to files and returns the names of those that it maps."""

@@ -1,0 +1,134 @@
+"""Exits that do not pay: which ones, what runs cost without them, and the bundle without them."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+import msgspec
+import numpy as np
+
+from eetoolkit.tuning.figures import Interval, ratio_of
+from eetoolkit.tuning.manifest import judged_again
+from eetoolkit.tuning.measure import Part
+from eetoolkit.tuning.record import Array
+from eetoolkit.tuning.verdict import effect_of
+from eetoolkit_runtime.answer import Answer
+from eetoolkit_runtime.bundle import Bundle
+from eetoolkit_runtime.golden import golden_rows
+from eetoolkit_runtime.inputs import Inputs
+from eetoolkit_runtime.runner import Runner
+from eetoolkit_runtime.verify import DEFAULT_TOLERANCE, difference
+
+_ROUNDS = 8
+
+
+def without_overheads(part: Part, overheads: Array) -> Part:
+    """Returns the rows with what runs cost if visits of the exits cost so much less, (E,)."""
+    padded = np.append(overheads, 0.0)  # the last for `NO_EXIT`, -1
+    return replace(part, cost=part.cost - padded[part.record.exit].cumsum(axis=1))
+
+
+def choose_gone(
+    tuned: Part, thresholds: Array, exits: Array, overheads: Array, least_worth: float | None, *, firing: bool
+) -> Array:
+    """Returns which exits to prune, bool (E,): one after the other that costs more than it saves, the dearest first.
+
+    Args:
+        tuned: The tune part.
+        thresholds: The choice, (E,); what is NaN never fires.
+        exits: Which exits do not end the plan, bool (E,).
+        overheads: What a visit of each costs, (E,).
+        least_worth: What answers must be worth without them; None: what they are worth with them.
+        firing: Whether exits that fire may go too, which changes answers.
+    """
+    limits, gone = thresholds.copy(), exits & np.isnan(thresholds)
+    least = tuned.means(tuned.ends(thresholds))[0] if least_worth is None else least_worth
+    while True:
+        part, useless = without_overheads(tuned, np.where(gone, overheads, 0.0)), {}
+        for e in np.flatnonzero(exits & ~gone).tolist():
+            effect = effect_of(part, limits, e)
+            # As the most confident one an exit may answer that never fires.
+            idle, gain = not effect.left.any() and tuned.fallback == "last", effect.gain(overheads[e])
+            if idle or (firing and gain < 0 and effect.worth_without >= least):
+                useless[e] = gain
+        if not useless:
+            return gone
+        worst = min(useless, key=useless.__getitem__)
+        limits[worst], gone[worst] = np.nan, True
+
+
+class Pruning(msgspec.Struct, frozen=True, kw_only=True):
+    """A bundle without exits, beside the one with them; measured in turns, row by row.
+
+    Attributes:
+        path: Where it is.
+        exits: Which ones are gone.
+        rows: How many rows were run.
+        equal: How many of them it answers as the bundle with these exits disabled: there, and equal to 1e-4.
+        latency: Its mean over that of the tuned bundle with these exits.
+    """
+
+    path: str
+    exits: tuple[str, ...]
+    rows: int
+    equal: int
+    latency: Interval
+
+
+def write_pruned(
+    chosen: Bundle,
+    silent: Bundle,
+    output: str | os.PathLike[str],
+    rows: Sequence[Inputs] | None,
+    seed: int,
+    *,
+    overwrite: bool,
+) -> Pruning:
+    """Writes a bundle without the exits that do not pay and returns how it compares.
+
+    Args:
+        chosen: The bundle as it was tuned.
+        silent: The same with the exits disabled that go.
+        output: Where to write.
+        rows: Inputs to compare by, each as a runner takes it; None: the golden samples.
+        seed: Of the interval.
+        overwrite: Whether a bundle at `output` may be replaced.
+
+    Raises:
+        ExportError: The host's extra is missing, or see `eetoolkit_exporters.pruning.prune.prune`.
+        BundleError: `output` is in the way.
+    """
+    import eetoolkit as ee
+
+    exits = tuple(name for name, exit_ in silent.exits.items() if not exit_.enabled)
+    pruned = ee.prune(silent, exits, output, samples=judged_again(silent, silent.manifest), overwrite=overwrite)
+    given = golden_rows(pruned) if rows is None else rows
+    with Runner(silent, threads=1) as one, Runner(pruned, threads=1) as other:
+        equal = sum(_alike(one.run(row), other.run(row)) for row in given)
+        with Runner(chosen, threads=1) as whole:
+            before, after = _latencies((whole, other), given)
+    return Pruning(
+        path=str(pruned.path), exits=exits, rows=len(given), equal=equal, latency=ratio_of(after, before, seed)
+    )
+
+
+def _alike(one: Answer, other: Answer) -> bool:
+    return one.exit == other.exit and all(
+        difference(other.outputs[name], array) <= DEFAULT_TOLERANCE for name, array in one.outputs.items()
+    )
+
+
+def _latencies(runners: Sequence[Runner], rows: Sequence[Inputs]) -> Array:
+    """Returns each runner's median time of each row in seconds, measured in turns, (runners, rows)."""
+    times = np.zeros((_ROUNDS, len(runners), len(rows)))
+    for turn in range(_ROUNDS):
+        for n, row in enumerate(rows):
+            for k in range(len(runners)):
+                place = (k + turn + n) % len(runners)
+                started = time.perf_counter()
+                runners[place].run(row)
+                times[turn, place, n] = time.perf_counter() - started
+    return np.asarray(np.median(times[1:], axis=0))  # the first round warms up

@@ -1,0 +1,1 @@
+"""A bundle without exits that do not pay."""

@@ -1,0 +1,152 @@
+"""A bundle without some of its exits, what lay between two of the others one graph again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from eetoolkit_exporters.cutting.work import count_work
+from eetoolkit_exporters.emitting.files import SegmentFiles
+from eetoolkit_exporters.emitting.layout import keep_blocked
+from eetoolkit_exporters.pruning.chains import chains, without_exits
+from eetoolkit_exporters.pruning.join import Part, join, trim
+from eetoolkit_runtime.bundle import Bundle, load
+from eetoolkit_runtime.errors import ExportError, InputError
+from eetoolkit_runtime.golden import Sample, read_golden, store_golden
+from eetoolkit_runtime.inputs import BATCH
+from eetoolkit_runtime.integrity import check_full
+from eetoolkit_runtime.liveness import live_after, live_before
+from eetoolkit_runtime.plan import MANIFEST, Manifest, Segment, Tuning, encode
+from eetoolkit_runtime.store import check_target, commit, staging
+from eetoolkit_runtime.truncate import restricted
+from eetoolkit_runtime.validate import validate
+from eetoolkit_runtime.verify import verify
+
+
+def prune(
+    bundle: str | os.PathLike[str] | Bundle,
+    exits: Collection[str],
+    output: str | os.PathLike[str],
+    *,
+    samples: Sequence[Sample] | None = None,
+    overwrite: bool = False,
+) -> Bundle:
+    """Returns a new bundle without some exits: their heads are gone, and segments between two others are one graph.
+
+    It answers as the bundle does with these exits disabled. What a later exit's criterion takes from a head stays. The
+    new bundle is run on the golden samples before it is put in place; nothing is written where it does not give them.
+
+    Args:
+        bundle: A `Bundle` or its path.
+        exits: Names; not of an exit that ends the plan.
+        output: Where to write.
+        samples: What every exit gives; None: the bundle's golden samples.
+        overwrite: Whether a bundle at `output` may be replaced.
+
+    Raises:
+        InputError: No such exit, or one that ends the plan.
+        ExportError: A bundle without samples, or whose graphs cannot be one.
+        BundleError: The bundle cannot be opened, or `output` is in the way.
+    """
+    source, target = load(bundle), Path(output)
+    plan = source.manifest
+    _check_exits(plan, exits)
+    check_target(target, overwrite=overwrite)
+    check_full(source.path, plan)
+    shortened = [_without(sample, exits) for sample in (read_golden(source) if samples is None else samples)]
+    if not shortened or plan.golden is None:
+        raise ExportError(f"{source.path} has no golden samples to verify a pruned bundle by; export it with some")
+    tolerance = plan.golden.tolerance
+    parts = _trimmed(plan, _joined(source, without_exits(plan, exits)))
+    plan = restricted(plan, {name: part.segment for name, part in parts.items()})
+    with staging(target) as folder:
+        golden, stored = store_golden(folder, shortened, tolerance)
+        written = SegmentFiles(folder)
+        segments = {name: _write(name, part, written, _symbols(plan, shortened[0])) for name, part in parts.items()}
+        plan = msgspec.structs.replace(
+            plan,
+            segments=segments,
+            files={**written.files, **stored},
+            golden=golden,
+            notes=(*plan.notes, f"pruned: {', '.join(exits)}"),
+            profile={},
+            tuning=_tuning(source.manifest, plan),
+        )
+        validate(plan)
+        _verify(folder, plan)
+        commit(folder, plan, target)
+    return load(target)
+
+
+def _check_exits(plan: Manifest, exits: Collection[str]) -> None:
+    if not exits:
+        raise InputError(f"no exit to prune; the exits are {', '.join(plan.exits)}")
+    for name in exits:
+        if name not in plan.exits:
+            raise InputError(f"no exit {name!r}; the exits are {', '.join(plan.exits)}")
+    for segment in plan.segments.values():
+        if segment.exit is not None and segment.exit.name in exits and segment.exit.threshold is None:
+            raise InputError(f"exit {segment.exit.name!r} ends the plan and cannot be pruned; `truncate` moves the end")
+
+
+def _joined(source: Bundle, plan: Manifest) -> dict[str, Part]:
+    return {chain[0]: join(source, plan, chain) for chain in chains(plan)}
+
+
+def _trimmed(plan: Manifest, parts: Mapping[str, Part]) -> dict[str, Part]:
+    """Returns the parts without what no part looks at, to a fixed point: a head that is gone reads nothing either."""
+    found = dict(parts)
+    while True:
+        segments = {name: part.segment for name, part in found.items()}
+        live = live_before(msgspec.structs.replace(plan, segments=segments))
+        found = {name: trim(part, live_after(part.segment, live)) for name, part in found.items()}
+        if segments == {name: part.segment for name, part in found.items()}:
+            return found
+
+
+def _write(name: str, part: Part, written: SegmentFiles, symbols: Mapping[str, int]) -> Segment:
+    if part.model is None:
+        return msgspec.structs.replace(part.segment, model=None, weights=(), work=None)
+    graph = part.model.graph
+    work = count_work(graph, graph.initializers.values(), symbols)
+    keep_blocked(part.model)
+    model, weights = written.write(part.model, name)
+    return msgspec.structs.replace(part.segment, model=model, weights=weights, work=work)
+
+
+def _symbols(plan: Manifest, sample: Sample) -> dict[str, int]:
+    """Returns the sizes of the dynamic dimensions in a sample, one row."""
+    sizes = {
+        dim: size
+        for spec in plan.inputs
+        for dim, size in zip(spec.shape, sample.inputs[spec.name].shape, strict=True)
+        if isinstance(dim, str)
+    }
+    return sizes | ({BATCH: 1} if BATCH in sizes else {})
+
+
+def _without(sample: Sample, exits: Collection[str]) -> Sample:
+    return Sample(sample.inputs, tuple(visit for visit in sample.visits if visit.exit not in exits))
+
+
+def _tuning(plan: Manifest, pruned: Manifest) -> Tuning | None:
+    """Returns what the plan says of its tuning, as far as the pruned one has its exits and constants."""
+    if plan.tuning is None:
+        return None
+    return msgspec.structs.replace(
+        plan.tuning,
+        exits_before={name: before for name, before in plan.tuning.exits_before.items() if name in pruned.exits},
+        constants_before={
+            name: values for name, values in plan.tuning.constants_before.items() if name in pruned.constants
+        },
+    )
+
+
+def _verify(folder: Path, plan: Manifest) -> None:
+    (folder / MANIFEST).write_bytes(encode(plan))
+    report = verify(Bundle(folder, plan))
+    if not report.passed:
+        raise ExportError(f"the pruned bundle answers otherwise: {report.failures[0]}; nothing was written")

@@ -1,0 +1,169 @@
+"""Which exits are pruned, what runs cost without them, and the bundle that is written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from test_tuning_search import made
+from test_tuning_tune import bundle, data, exported  # noqa: F401 - fixtures
+
+import eetoolkit as ee
+from eetoolkit.cli import main
+from eetoolkit.tuning.measure import Part
+from eetoolkit.tuning.objective import worth_of
+from eetoolkit.tuning.pruning import choose_gone, without_overheads
+from eetoolkit.tuning.record import NO_EXIT
+from eetoolkit.tuning.splits import split
+from eetoolkit_runtime.plan import Fallback
+
+EXITS = np.array([True, True, True, False])
+
+
+def part_of(seed: int, *, visits: int | None = None, fallback: Fallback = "last") -> Part:
+    record = made(seed, visits=visits)
+    cost = np.broadcast_to(np.arange(1.0, record.exit.shape[1] + 1), record.exit.shape)
+    return Part(record, worth_of(record, None), cost, None, fallback, 0)
+
+
+@pytest.mark.parametrize("visits", [None, 6])
+def test_a_run_without_an_exit_costs_so_much_less_each_time_that_it_came_to_it(visits: int | None) -> None:
+    part, overheads = part_of(0, visits=visits), np.array([0.3, 0.0, 0.1, 0.0])
+    found = without_overheads(part, overheads).cost
+    for n in range(0, 200, 7):
+        left = 0.0
+        for visit, exit_ in enumerate(part.record.exit[n]):
+            left += overheads[exit_] if exit_ != NO_EXIT else 0.0
+            assert found[n, visit] == pytest.approx(part.cost[n, visit] - left)
+
+
+@pytest.mark.parametrize("fallback", ["last", "most_confident"])
+@pytest.mark.parametrize("seed", range(8))
+def test_what_stays_saves_more_than_it_costs_or_is_needed_and_what_goes_does_not(seed: int, fallback: Fallback) -> None:
+    draw = np.random.default_rng(seed)
+    part = part_of(seed, fallback=fallback)
+    limits = np.append(draw.uniform(0.5, 1.05, 3), np.nan)
+    overheads = np.append(draw.uniform(0, 1.5, 3), 0.0)
+    least = part.means(part.ends(limits))[0] - 0.02
+    gone = choose_gone(part, limits, EXITS, overheads, least, firing=True)
+    fewer = np.where(gone, np.nan, limits)
+    after = without_overheads(part, np.where(gone, overheads, 0.0))
+    worth, cost = after.means(after.ends(fewer))
+    assert worth >= least
+    assert cost <= part.means(part.ends(limits))[1] + 1e-12
+    assert not gone[3]
+    for e in np.flatnonzero(EXITS & ~gone):
+        without = fewer.copy()
+        without[e] = np.nan
+        lesser = without_overheads(after, np.where(np.arange(4) == e, overheads, 0.0))
+        other_worth, other_cost = lesser.means(lesser.ends(without))
+        assert other_cost >= cost - 1e-12 or other_worth < least
+    silent = choose_gone(part, limits, EXITS, overheads, least, firing=False)
+    kept = part.ends(np.where(silent, np.nan, limits))
+    assert np.array_equal(kept[0], part.ends(limits)[0])  # no answer is another one
+
+
+def test_an_exit_that_never_fires_goes_whatever_it_costs() -> None:
+    part = part_of(1)
+    limits = np.array([2.0, 0.7, np.nan, np.nan])
+    assert choose_gone(part, limits, EXITS, np.zeros(4), None, firing=True).tolist() == [True, False, True, False]
+    surest = part_of(1, fallback="most_confident")  # there the first may answer after all
+    assert choose_gone(surest, limits, EXITS, np.zeros(4), None, firing=True).tolist() == [False, False, True, False]
+
+
+def dear(bundle: ee.Bundle, exit_: str) -> ee.Profile:  # noqa: F811 - a fixture
+    """Returns a profile: segments cost 1, 2 and 7 ms, to pass one exit costs 5, to pass the other nothing."""
+    found = ee.profile(bundle, data(8)[0], threads=1, seconds=0)
+    costs = dict(zip(found.segments, (1.0, 2.0, 7.0), strict=True))
+    segments = {
+        name: msgspec.structs.replace(cost, latency=msgspec.structs.replace(cost.latency, mean_ms=costs[name]))
+        for name, cost in found.segments.items()
+        if cost.latency is not None
+    }
+    exits = {
+        name: cost
+        if cost.passing is None
+        else msgspec.structs.replace(
+            cost, passing=msgspec.structs.replace(cost.passing, added_us=5000.0 if name == exit_ else 0.0)
+        )
+        for name, cost in found.exits.items()
+    }
+    expected = msgspec.structs.replace(found.expected, mean_ms=0.0)
+    return msgspec.structs.replace(found, segments=segments, exits=exits, expected=expected)
+
+
+def test_the_pruned_bundle_has_the_figures_that_the_report_gives_it(
+    bundle: ee.Bundle,  # noqa: F811 - a fixture
+    tmp_path: Path,
+) -> None:
+    x, labels = data()
+    report = ee.tune(
+        bundle, x, labels, max_accuracy_drop=0.02, profile=dear(bundle, "exit0"), calibrate=False, threads=1
+    )
+    assert report.thresholds["exit0"] is not None
+    assert [verdict.pays for verdict in report.verdict.exits] == [False, True]
+    assert report.pruned is not None
+    assert report.pruned.thresholds == {"exit0": None, "exit1": report.thresholds["exit1"]}
+    assert report.pruned.tune_worth >= report.whole.tune_worth - 0.02
+    rows = [x[n : n + 1] for n in range(50)]
+    before = (bundle.path / "manifest.json").read_bytes()
+    pruning = report.prune(tmp_path / "short.ee", rows)
+    assert (bundle.path / "manifest.json").read_bytes() == before
+    assert (pruning.exits, pruning.rows, pruning.equal) == (("exit0",), 50, 50)
+    short = ee.load(tmp_path / "short.ee")
+    assert list(short.exits) == ["exit1", "exit2"]
+    assert len(short.manifest.segments) == 2
+    assert short.manifest.tuning is not None
+    assert short.manifest.tuning.figures["worth"][0] == pytest.approx(report.pruned.worth.value)
+    test = split(labels, calibrate=False, guarantee=False, seed=0).test
+    with ee.Runner(short, threads=1) as runner:
+        found = [runner.run(x[n : n + 1]) for n in test]
+    right = np.mean([answer.prediction for answer in found] == labels[test])
+    assert report.pruned.worth.value == pytest.approx(right)
+    # 1 + 2 ms up to exit1, 7 more behind it; exit0's 5 are gone from the 3.
+    cost = np.mean([-2 if answer.exit == "exit1" else 5 for answer in found])
+    assert report.pruned.cost.value == pytest.approx(cost)
+
+
+def test_no_exit_that_fires_goes_where_a_guarantee_was_shown_with_it(
+    bundle: ee.Bundle,  # noqa: F811 - a fixture
+) -> None:
+    x, labels = data(1500)
+    report = ee.tune(bundle, x, labels, risk=0.05, profile=dear(bundle, "exit0"), calibrate=False, threads=1)
+    assert report.guarantee is not None
+    assert report.guarantee.passed
+    assert report.chosen.exits["exit0"] > 0
+    assert report.pruned is None or report.pruned.thresholds["exit0"] == report.thresholds["exit0"]
+
+
+def test_the_command_writes_a_pruned_bundle_or_says_that_every_exit_pays(
+    bundle: ee.Bundle,  # noqa: F811 - a fixture
+    tmp_path: Path,
+) -> None:
+    x, labels = data()
+    np.savez(tmp_path / "val.npz", x=x, labels=labels)
+    ee.write_profile(dear(bundle, "exit0"), tmp_path / "dear.json")
+    command = ["tune", str(bundle.path), "--data", str(tmp_path / "val.npz"), "--threads", "1", "--no-calibrate"]
+    command += ["--max-accuracy-drop", "0.02", "--prune"]
+    told = CliRunner().invoke(main, [*command, str(tmp_path / "short.ee"), "--profile", str(tmp_path / "dear.json")])
+    assert told.exit_code == 0, told.output
+    assert "without exit0" in told.stdout
+    assert "of the tuned bundle's latency, all rows answered as without them" in told.stdout
+    assert list(ee.load(tmp_path / "short.ee").exits) == ["exit1", "exit2"]
+    again = [*command, str(tmp_path / "short.ee"), "--profile", str(tmp_path / "dear.json"), "--json"]
+    refused = CliRunner().invoke(main, again)
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert "short.ee exists; pass overwrite=True (--overwrite) to replace it" in refused.stderr
+    machine = json.loads(CliRunner().invoke(main, [*again, "--overwrite"]).stdout)
+    assert machine["pruning"]["exits"] == ["exit0"]
+    assert machine["pruned"]["thresholds"]["exit0"] is None
+    # By multiply-adds nobody knows what a head costs.
+    kept = CliRunner().invoke(main, [*command, str(tmp_path / "none.ee")])
+    assert kept.exit_code == 1
+    assert "verdict" in kept.stdout
+    assert f"{tmp_path / 'none.ee'} is not written: every exit pays" in kept.stderr
+    assert not (tmp_path / "none.ee").exists()
