@@ -10,6 +10,7 @@ from benchmarks import (
     cold_start,
     control_flow,
     floor,
+    frontiers,
     layout,
     memory,
     own_time,
@@ -26,6 +27,7 @@ from benchmarks.section import markdown
 
 BENCHMARKS = (
     chain, own_time, threads, rows, memory, cold_start, start_up, control_flow, floor, zoo, layout, scale, tuning,
+    frontiers,
 )  # fmt: skip
 NOTES = Path(__file__).parent / "notes.md"
 

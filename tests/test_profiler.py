@@ -41,6 +41,21 @@ def test_a_summary_leaves_no_run_out() -> None:
     assert found.p99_ms == pytest.approx(np.quantile(values, 0.99))
 
 
+def test_rows_of_different_shapes_come_from_an_iterator(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+
+    class Mean(torch.nn.Module):  # type: ignore[misc, name-defined] # torch is Any here
+        def forward(self, x):  # type: ignore[no-untyped-def]
+            return x.mean(dim=1), x.mean(dim=1) * 2
+
+    ragged = ee.export(Mean().eval(), torch.rand(2, 5, 3), tmp_path / "m.ee", dynamic_shapes={"x": {1: "length"}})
+    rows = [np.random.default_rng(0).random((1, length, 3), np.float32) for length in (2, 7, 4)]
+    found = profile(ragged, iter(rows), threads=1, seconds=0.01)
+    assert found.rows == found.timed == 3
+    with pytest.raises(ee.InputError, match="the iterator gave no rows"):
+        profile(ragged, iter(()), threads=1)
+
+
 def test_every_segment_and_exit_is_measured_and_adds_up(bundle: ee.Bundle) -> None:
     x = inputs(bundle)
     found = profile(bundle, x, threads=1, seconds=0.05)

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from plans import chain
 
-from eetoolkit.tuning.objective import Candidates, Objective, candidates, worth_of
+from eetoolkit.tuning.baselines import baselines
+from eetoolkit.tuning.measure import Part, objective_of
+from eetoolkit.tuning.objective import Candidates, Objective, candidates, settings_of, worth_of
 from eetoolkit.tuning.record import NO_CLASS, NO_EXIT, Record
 from eetoolkit.tuning.replay import answers, stops
 from eetoolkit.tuning.search import Goal, Search
@@ -134,6 +136,32 @@ def test_the_search_is_never_below_greedy_and_always_the_same(visits: int | None
     assert better  # else this compares greedy with itself
 
 
+@pytest.mark.parametrize("exhaustive", [True, False])
+def test_the_search_is_never_below_the_rules_it_is_compared_with(
+    exhaustive: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not exhaustive:
+        monkeypatch.setattr("eetoolkit.tuning.search._ALL_CELLS", 0)
+    plan, missed = plan_of(4), 0
+    for seed in range(6):
+        record = made(seed, rows=300)
+        part = Part(record, worth_of(record, None), np.tile([1.0, 2.0, 3.0, 4.0], (300, 1)), None, "last", 0)
+        monkeypatch.setattr("eetoolkit.tuning.measure._CANDIDATES", 6)
+        alone = objective_of(plan, part)
+        for goal in (Goal(least_worth=alone.full[0] - 0.03), Goal(most_cost=0.5)):
+            limits = np.array([one for _, one in baselines(part, plan, np.array([True] * 3 + [False]), goal)])
+            it = objective_of(plan, part, limits)
+            starts = settings_of(record, it.choices, limits)
+            found, without = it.at(Search(it).best(goal, starts)), alone.at(Search(alone).best(goal))
+            for limit, start in zip(limits, starts, strict=True):
+                point = part.means(part.ends(limit))
+                assert it.at(start) == pytest.approx((point[0], point[1] / 4))  # the same rows leave
+                ranks = [tuple(np.round(goal.rank(*map(np.array, one)), 10)) for one in (found, it.at(start), without)]
+                assert ranks[0] <= ranks[1]
+                missed += ranks[2] > ranks[1]
+    assert missed  # else few candidates would do
+
+
 def test_greedy_takes_the_best_single_move_until_none_helps() -> None:
     it = objective(made(3), most=8)
     goal = Goal(least_worth=it.full[0] - 0.05)
@@ -177,6 +205,13 @@ def test_candidates_lie_between_confidences_and_counts_on_them() -> None:
         fires = (seen[:, None] >= found.thresholds[e]).sum(axis=0)
         assert (np.diff(fires) < 0).all()
     assert candidates(record, plan_of(3), np.array([True, False, True])).thresholds[1].size == 0
+    also = [[0.3, np.nan, np.nan], [float(record.confidence[5, 0]), 2.0, 0.5]]
+    few = candidates(record, plan_of(3), np.array([True] * 3), 4, also)
+    assert [len(own) for own in few.thresholds] == [6, 4, 0]
+    assert not np.isin(few.thresholds[0][1:], record.confidence[:, 0].astype(float)).any()
+    settings = settings_of(record, few, also)
+    np.testing.assert_array_equal(stops(record, few.spell(settings)), stops(record, also))
+    assert settings[0, 1] == settings[1, 1] == few.never[1]
     counted = chain(0.5, 0.5)
     plan = counted.plan()
     first = plan.segments["segment0"]

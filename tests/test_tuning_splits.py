@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from plans import Draft, chain
 
+import eetoolkit as ee
 from eetoolkit.images import ImageOptions
 from eetoolkit.labelled import read_labelled
 from eetoolkit.tuning.collect import collect
@@ -97,6 +98,24 @@ def test_costs_are_the_manifests_latencies_else_multiply_adds_else_segments(tmp_
     assert of(segments=worked, profile={"segment0": 0.5, "segment1": 2.0}) == ("ms", [0.5, 2.5])
     with pytest.raises(TuneError, match="has no latency for segment1, which rows of the data come through"):
         of(profile={"segment0": 0.5})
+
+
+def test_a_profiles_latencies_are_brought_to_what_its_calls_take(tmp_path: Path) -> None:
+    bundle = load(chain(0.5, 0.5).save(tmp_path / "it.ee"))
+    x = np.random.default_rng(0).uniform(0, 1, (8, 4)).astype(np.float32)
+    record = collect(bundle, x, np.arange(8) % 2, threads=1)
+    profile = ee.profile(bundle, x, threads=1, seconds=0.01)
+    visits = np.array([cost.visits for cost in profile.segments.values()])
+    means = np.array([cost.latency.mean_ms for cost in profile.segments.values() if cost.latency is not None])
+
+    def of(calls_ms: float) -> list[float]:
+        expected = msgspec.structs.replace(profile.expected, mean_ms=calls_ms)
+        found = choose_costs(bundle.manifest, record, msgspec.structs.replace(profile, expected=expected))
+        return [*found.of.tolist(), found.each]
+
+    assert of(means @ visits) == pytest.approx([*means, 0])
+    assert of(means @ visits + 0.3) == pytest.approx([*means, 0.3 / visits.sum()])  # beside segments
+    assert of(0.8 * means @ visits) == pytest.approx([*(0.8 * means), 0])  # warmer than on full paths
 
 
 def test_labelled_data_is_read_from_arrays_and_class_folders(tmp_path: Path) -> None:

@@ -396,11 +396,12 @@ def test_a_profile_gives_milliseconds_and_must_be_of_this_bundle(bundle: ee.Bund
     report = ee.tune(bundle, record=record, profile=profile, budget_ms=1e6)
     assert report.unit == "ms"
     latencies = [cost.latency.mean_ms for cost in profile.segments.values() if cost.latency is not None]
-    beside = profile.expected.mean_ms - sum(
+    segments_ms = sum(
         cost.latency.mean_ms * cost.visits for cost in profile.segments.values() if cost.latency is not None
     )
-    each = max(0.0, beside / sum(cost.visits for cost in profile.segments.values()))
-    assert report.whole.cost.value == pytest.approx(sum(latencies) + 3 * each)
+    calls_ms, runs = profile.expected.mean_ms, sum(cost.visits for cost in profile.segments.values())
+    each = max(0.0, (calls_ms - segments_ms) / runs)
+    assert report.whole.cost.value == pytest.approx(min(1.0, calls_ms / segments_ms) * sum(latencies) + 3 * each)
     heads = {e: c.passing.added_us for e, c in profile.exits.items() if c.passing is not None}
     assert set(heads) == {"exit0", "exit1"}
     for verdict in report.verdict.exits:

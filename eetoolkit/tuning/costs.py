@@ -88,12 +88,19 @@ def choose_costs(plan: Manifest, record: Record, profile: Profile | None, *, for
 
 
 def _of_profile(profile: Profile, names: tuple[str, ...]) -> Costs:
-    """Returns mean latencies; beside its segments, a call takes what the profile's own calls took beside them."""
+    """Returns what brings the segments' mean latencies to what the profile's own calls took in the mean.
+
+    Segments are timed on full paths. A call takes more beside them, and every segment's run is charged its part of
+    that; or it takes less, since the caches are warmer where later segments seldom run: then all latencies are scaled.
+    """
     found = {name: cost.latency.mean_ms for name, cost in profile.segments.items() if cost.latency is not None}
     visits = {name: cost.visits for name, cost in profile.segments.items() if name in found}
-    beside = profile.expected.mean_ms - sum(found[name] * times for name, times in visits.items())
-    each = max(0.0, beside / sum(visits.values())) if sum(visits.values()) else 0.0
+    segments_ms = sum(found[name] * times for name, times in visits.items())
+    runs, calls_ms = sum(visits.values()), profile.expected.mean_ms
+    each = max(0.0, (calls_ms - segments_ms) / runs) if runs else 0.0
+    scale = min(1.0, calls_ms / segments_ms) if segments_ms else 1.0
     where = f"{profile.machine.processor}, {profile.measured}"
     known = {name: cost.passing.added_us for name, cost in profile.exits.items() if cost.passing is not None}
     heads = {name: max(0.0, added_us) / 1e3 for name, added_us in known.items()}
-    return Costs(np.array([found.get(name, np.nan) for name in names]), each, "ms", f"a profile of {where}", heads)
+    of = scale * np.array([found.get(name, np.nan) for name in names])
+    return Costs(of, each, "ms", f"a profile of {where}", heads)

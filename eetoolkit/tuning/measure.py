@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from eetoolkit.tuning.choice import Figures, Point, Thresholds
 from eetoolkit.tuning.figures import Interval, difference_of, mean_of, percentile, ratio_of
@@ -162,14 +163,20 @@ class Sheet:
         }
 
 
-def objective_of(plan: Manifest, part: Part) -> Objective:
-    """Returns the search's objective on a part of the rows, with costs as shares of the whole network's."""
+def objective_of(plan: Manifest, part: Part, also: npt.ArrayLike = ()) -> Objective:
+    """Returns the search's objective on a part of the rows, with costs as shares of the whole network's.
+
+    Args:
+        plan: The bundle's.
+        part: The rows.
+        also: Thresholds (S, E) that must be among what is searched, whatever quantiles are.
+    """
     rows = np.arange(len(part.record))
     scale = part.cost[rows, part.record.last].mean()
     allowed = np.array(may_fire(plan))
     ends = np.array([exit_.threshold is None for exit_ in plan.exits.values()])
     most = _CANDIDATES if part.worth is not None else _FEW_CANDIDATES
     return Objective(
-        part.record, candidates(part.record, plan, allowed, most), part.worth, part.cost / scale, part.fallback,
+        part.record, candidates(part.record, plan, allowed, most, also), part.worth, part.cost / scale, part.fallback,
         allowed | ends, part.metric,
     )  # fmt: skip

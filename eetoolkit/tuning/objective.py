@@ -78,7 +78,7 @@ class Candidates:
         return np.asarray(table[np.arange(len(self.thresholds)), chosen])
 
 
-def candidates(record: Record, plan: Manifest, allowed: Array, most: int = 100) -> Candidates:
+def candidates(record: Record, plan: Manifest, allowed: Array, most: int = 100, also: npt.ArrayLike = ()) -> Candidates:
     """Returns each exit's candidates: quantiles of the confidences that it gives, midway between two that occur.
 
     So no row of the record lies on a threshold, where another machine's rounding would decide. A count or a share is
@@ -88,8 +88,10 @@ def candidates(record: Record, plan: Manifest, allowed: Array, most: int = 100) 
         record: Whose confidences count.
         plan: Says which exits have a threshold, and what confidences are counts.
         allowed: Which exits may fire, bool (E,).
-        most: How many candidates an exit gets at most.
+        most: How many candidates an exit gets at most, beside those of `also`.
+        also: Thresholds (S, E) whose equals on this record are candidates too: those at which the same rows leave.
     """
+    wanted = np.asarray(also, np.float64).reshape(-1, len(plan.exits))
     found = []
     for e, exit_ in enumerate(plan.exits.values()):
         seen = record.confidence[record.exit == e].astype(np.float64)
@@ -103,12 +105,31 @@ def candidates(record: Record, plan: Manifest, allowed: Array, most: int = 100) 
         if len(values) > most:
             # Even steps through the rows, not through the values: a step changes the exit for equally many.
             ranks = np.searchsorted(values, np.quantile(seen, np.linspace(0, 1, most)))
-            values = values[np.unique(np.minimum([0, *ranks[1:]], len(values) - 1))]
+            kept = np.minimum([0, *ranks[1:]], len(values) - 1)
+            same = _ranks(seen, values).searchsorted(_ranks(seen, wanted[:, e]))
+            values = values[np.unique([*kept, *same[same < len(values)]])]
         found.append(values)
     # A disabled exit is none of the most confident: there one that never fires stays enabled, behind a number that no
     # confidence reaches and JSON can hold.
     beyond = np.nan if plan.fallback == "last" else float(np.finfo(np.float32).max)
     return Candidates(tuple(found), beyond)
+
+
+def settings_of(record: Record, choices: Candidates, thresholds: npt.ArrayLike) -> Array:
+    """Returns the settings (S, E) at which the same rows of `record` leave as at thresholds (S, E), else fewer."""
+    wanted = np.atleast_2d(np.asarray(thresholds, np.float64))
+    found = np.tile(choices.never, (len(wanted), 1))
+    for e, own in enumerate(choices.thresholds):
+        seen = record.confidence[record.exit == e].astype(np.float64)
+        seen = np.sort(seen[np.isfinite(seen)])
+        found[:, e] = _ranks(seen, own).searchsorted(_ranks(seen, wanted[:, e]))
+    return found
+
+
+def _ranks(seen: Array, thresholds: Array) -> Array:
+    """Returns how many of the ascending confidences lie below each threshold; one more than all for none (NaN)."""
+    found = np.where(np.isnan(thresholds), len(seen), seen.searchsorted(thresholds))
+    return np.asarray(np.where(found == len(seen), len(seen) + 1, found))
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,14 +2,15 @@
 
 Worth and cost of a plan are not separable over its exits, since which rows reach an exit depends on those before it. So
 the search descends along one exit at a time, each step exact over all its candidates (`Objective.line`): from the
-greedy answer, and from the answers to many prices of worth (Lagrangians); then along pairs of exits around the best.
+greedy answer, from what simpler rules choose, and from the answers to many prices of worth (Lagrangians); then along
+pairs of exits around the best.
 Where few exits have few candidates, it tries all of them.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -110,12 +111,20 @@ class Search:
             setting = self._descend(setting, _priced(price))
         return self.points.frontier()
 
-    def best(self, goal: Goal) -> Array:
-        """Returns the best setting for a goal, (E,), no worse than `greedy`'s; if none meets it, the nearest to it."""
+    def best(self, goal: Goal, starts: Iterable[Array] = ()) -> Array:
+        """Returns the best setting for a goal, (E,); if none meets it, the nearest to it.
+
+        Args:
+            goal: The goal.
+            starts: Settings (E,) that others have found: like greedy descent's, what is returned is no worse than they.
+        """
         if self._all_are_few():
             self._try_all()
         else:
             self.greedy(goal)
+            for start in starts:
+                for exit_ in self._objective.exits:
+                    self._line(start, exit_)
             self.frontier()
             self._pairs(goal)
         points = self.points

@@ -19,7 +19,7 @@ from eetoolkit.tuning.evidence import Evidence, gather
 from eetoolkit.tuning.manifest import may_fire
 from eetoolkit.tuning.measure import Part, Sheet, objective_of
 from eetoolkit.tuning.notes import notes
-from eetoolkit.tuning.objective import Metric, Objective, worth_of
+from eetoolkit.tuning.objective import Metric, Objective, settings_of, worth_of
 from eetoolkit.tuning.promises import Promise, follow_path
 from eetoolkit.tuning.pruning import choose_gone, without_overheads
 from eetoolkit.tuning.record import Array, Record, judging_values, values_of
@@ -113,9 +113,11 @@ def tune(  # noqa: PLR0913 - what a choice depends on
     whole = Part(found.record, worth, costs.of_visits(found.record), metric, plan.fallback, seed)
     tuned, test = whole.take(found.tune), whole.take(found.test)
     tell("searching", 0, 0)
-    objective = objective_of(plan, tuned)
     scale = tuned.means((tuned.record.last, tuned.record.last))
     goal = wish.goal(scale, costs)
+    rivals = [*baselines(tuned, plan, np.array(may_fire(plan)), goal)]
+    others = np.array([thresholds for _, thresholds in rivals])
+    objective = objective_of(plan, tuned, others)
     sheet = Sheet(test, tuned, objective.choices, plan)
     search = Search(objective)
     promised: dict[Method, Promise] = {}
@@ -123,12 +125,11 @@ def tune(  # noqa: PLR0913 - what a choice depends on
         promised = follow_path(whole, found, plan, wish.value, delta)
         limits = promised[method].thresholds
     else:
-        limits, reached = _best(objective, search, goal)
+        limits, reached = _best(objective, search, goal, others)
         wish.check_met(goal, reached, scale[1], costs)
     chosen = sheet.choice("tuned", limits)
     always = tuple(sheet.always(f"always {name}", e) for e, name in enumerate(found.record.exits))
     whole_network = sheet.always("whole network", None)
-    rivals = [*baselines(tuned, plan, np.array(may_fire(plan)), goal)]
     rivals += [("greedy coordinate descent", objective.choices.spell(Search(objective).greedy(goal)))]
     rivals += [(f"guaranteed by {name}", each.thresholds) for name, each in promised.items()]
     overheads = np.array([costs.each + costs.heads.get(name, 0.0) for name in found.record.exits])
@@ -164,13 +165,15 @@ def tune(  # noqa: PLR0913 - what a choice depends on
     )
 
 
-def _best(objective: Objective, search: Search, goal: Goal) -> tuple[Array, tuple[float, float]]:
+def _best(objective: Objective, search: Search, goal: Goal, others: Array) -> tuple[Array, tuple[float, float]]:
     """Returns the best thresholds (E,) for a goal, with their worth and cost on the tune part.
+
+    Thresholds of `others` (S, E) are searched from too.
 
     The whole network, all exits disabled, is none of the search's settings where the fallback is `most_confident`:
     there exits that never fire may still answer.
     """
-    setting = search.best(goal)
+    setting = search.best(goal, settings_of(objective.record, objective.choices, others))
     reached = objective.full, objective.at(setting)
     if goal.best(*np.array(reached).T) == 0:
         return np.full(len(setting), np.nan), reached[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ _OWN_PART = 0.5  # of the seconds: for what exits add to their segments; as much
 
 def profile(  # noqa: PLR0913 - what a measurement depends on
     bundle: str | Path | Bundle,
-    inputs: Inputs | None = None,
+    inputs: Inputs | Iterator[Inputs] | None = None,
     labels: npt.ArrayLike | None = None,
     *,
     threads: int | None = None,
@@ -60,7 +60,8 @@ def profile(  # noqa: PLR0913 - what a measurement depends on
 
     Args:
         bundle: A `Bundle`, or the path of one.
-        inputs: Any number of rows, best real ones: shares and expected latency are theirs. None: the golden samples.
+        inputs: Any number of rows, best real ones: shares and expected latency are theirs. An iterator gives them one
+            by one, which may then differ in shape, as texts do. None: the golden samples.
         labels: The right class of every row, for accuracies.
         threads: As the `Runner`'s, like `spin` and `pool`.
         spin: See `threads`.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -128,12 +128,17 @@ class Cooler:
         return known and (now.temperature_c or 0) >= (self.before.temperature_c or 0) + by_c
 
 
-def rows_of(bundle: Bundle, inputs: Inputs | None) -> list[Row]:
-    """Returns inputs row by row; those of the golden samples for None.
+def rows_of(bundle: Bundle, inputs: Inputs | Iterator[Inputs] | None) -> list[Row]:
+    """Returns inputs row by row; an iterator gives single rows, which may differ in shape, None the golden samples.
 
     Raises:
         InputError: Inputs that the bundle does not take, or none at all.
     """
+    if isinstance(inputs, Iterator):
+        rows = [prepare(bundle.manifest, row, one_row=True) for row in inputs]
+        if not rows:
+            raise InputError("profile: the iterator gave no rows")
+        return rows
     if inputs is not None:
         return split_rows(bundle.manifest, prepare(bundle.manifest, inputs, one_row=False))
     rows = golden_rows(bundle)
