@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from benchmarks.cases.case import load_case
+from benchmarks.cases.catalogue import load_case
 from benchmarks.measure import median
 from benchmarks.section import Row, Section, publish
 from eetoolkit_exporters.capturing.capture import capture

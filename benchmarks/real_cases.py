@@ -31,7 +31,8 @@ from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.cases.archives import EARLYON
-from benchmarks.cases.case import NAMES, Case, load_case, logits
+from benchmarks.cases.case import Case, logits
+from benchmarks.cases.catalogue import NAMES, load_case
 from benchmarks.measure import store
 from benchmarks.peers import exit_name, write
 from benchmarks.policy import Policy, choose, stops

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.cases.case import load_case
+from benchmarks.cases.catalogue import load_case
 from benchmarks.peers import Peer, open_peers
 from benchmarks.policy import Policy
 from benchmarks.turns import timed
