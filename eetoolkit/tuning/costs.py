@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from eetoolkit.tuning.record import Array, Record
 from eetoolkit_runtime.errors import TuneError
 from eetoolkit_runtime.plan import Manifest
+from eetoolkit_runtime.profiling.latency import QUANTILES
 from eetoolkit_runtime.profiling.profile import Profile, digests
 
 Unit = Literal["ms", "multiply-adds", "segments"]
@@ -23,6 +24,9 @@ class Costs:
     Attributes:
         of: By segment, float64 (S,), in the record's order; NaN where it is not known.
         each: What every segment's run costs beside that.
+        scale: By exit, in the record's order, what a run that ends there takes over what its segments would, (E,): on
+            full paths, where they are timed, they find other caches.
+        jitter: By exit, what quantiles of a run's latency are over its mean, (E, Q) at `QUANTILES`; None: not known.
         heads: By exit, what its head and its criterion cost a row that goes on; without those that are not known.
         unit: Of both.
         source: Where they come from, for people.
@@ -33,6 +37,8 @@ class Costs:
     unit: Unit
     source: str
     heads: Mapping[str, float] = field(default_factory=dict)
+    scale: Array | None = None
+    jitter: Array | None = None
 
     def of_visits(self, record: Record) -> Array:
         """Returns what a run that ends at each visit costs, (N, V).
@@ -50,7 +56,8 @@ class Costs:
                 "with inputs that reach it"
             )
         ways = record.ways @ np.nan_to_num(self.of) + self.each * record.ways.sum(axis=1)
-        return np.asarray(ways[record.way])
+        scale = np.ones(len(record.exits)) if self.scale is None else self.scale
+        return np.asarray(ways[record.way] * np.append(scale, 1.0)[record.exit])  # the last for `NO_EXIT`, -1
 
 
 def choose_costs(plan: Manifest, record: Record, profile: Profile | None, *, force: bool = False) -> Costs:
@@ -76,7 +83,7 @@ def choose_costs(plan: Manifest, record: Record, profile: Profile | None, *, for
                 f"this profile is of another bundle, {profile.bundle!r}, or of another build of {plan.name!r}; profile "
                 "again, or pass force=True (--force)"
             )
-        return _of_profile(profile, names)
+        return _of_profile(profile, record)
     if plan.profile:
         of = np.array([plan.profile.get(name, np.nan) for name in names])
         return Costs(of, 0.0, "ms", "the latencies (p90) in the bundle's manifest")
@@ -87,20 +94,28 @@ def choose_costs(plan: Manifest, record: Record, profile: Profile | None, *, for
     return Costs(np.ones(len(names)), 0.0, "segments", "the number of segments run: multiply-adds are not known")
 
 
-def _of_profile(profile: Profile, names: tuple[str, ...]) -> Costs:
-    """Returns what brings the segments' mean latencies to what the profile's own calls took in the mean.
+def _of_profile(profile: Profile, record: Record) -> Costs:
+    """Returns mean latencies: of segments on full paths, scaled for each exit to runs that always leave there.
 
-    Segments are timed on full paths. A call takes more beside them, and every segment's run is charged its part of
-    that; or it takes less, since the caches are warmer where later segments seldom run: then all latencies are scaled.
+    And all of them to the profile's own calls, which leave here and there and find colder caches for it.
     """
     found = {name: cost.latency.mean_ms for name, cost in profile.segments.items() if cost.latency is not None}
-    visits = {name: cost.visits for name, cost in profile.segments.items() if name in found}
-    segments_ms = sum(found[name] * times for name, times in visits.items())
-    runs, calls_ms = sum(visits.values()), profile.expected.mean_ms
-    each = max(0.0, (calls_ms - segments_ms) / runs) if runs else 0.0
-    scale = min(1.0, calls_ms / segments_ms) if segments_ms else 1.0
+    of, each = np.array([found.get(name, np.nan) for name in record.segments]), max(0.0, profile.overhead_us) / 1e3
     where = f"{profile.machine.processor}, {profile.measured}"
-    known = {name: cost.passing.added_us for name, cost in profile.exits.items() if cost.passing is not None}
-    heads = {name: max(0.0, added_us) / 1e3 for name, added_us in known.items()}
-    of = scale * np.array([found.get(name, np.nan) for name in names])
-    return Costs(of, each, "ms", f"a profile of {where}", heads)
+    passing = {name: cost.passing.added_us for name, cost in profile.exits.items() if cost.passing is not None}
+    heads = {name: max(0.0, added_us) / 1e3 for name, added_us in passing.items()}
+    plain = Costs(of, each, "ms", f"a profile of {where}", heads)
+    always = {name: cost.latency for name, cost in profile.exits.items() if cost.latency is not None}
+    left = sum(cost.share * always[name].mean_ms for name, cost in profile.exits.items() if name in always)
+    mixed = profile.expected.mean_ms / left if left else 1.0
+    modelled = plain.of_visits(record)
+    scale, jitter = np.full(len(record.exits), mixed), np.ones((len(record.exits), len(QUANTILES)))
+    for e, name in enumerate(record.exits):
+        here = record.exit == e
+        rows = here.any(axis=1)
+        if name not in always or not rows.any():
+            continue
+        first = modelled[np.flatnonzero(rows), here[rows].argmax(axis=1)]
+        scale[e] *= always[name].mean_ms / first.mean()
+        jitter[e] = np.array(always[name].quantiles_ms) / always[name].mean_ms
+    return replace(plain, scale=scale, jitter=jitter)

@@ -93,7 +93,7 @@ class ExitCost(_Struct, frozen=True, kw_only=True):
     """What an answer at one exit costs.
 
     Attributes:
-        latency: From the call to the exit, no exit before it firing; None where no input came there.
+        latency: Of calls that always leave there; None where no input came there.
         call: The calls that it answered; None where it answered none.
         expected_ms: What it adds to the mean call: the sum over all exits is `Profile.expected.mean_ms`.
         decision: What the nodes add that only its criterion needs; None where they cannot be taken out.

@@ -185,13 +185,14 @@ def _exits(
 
 
 def _fitting(runner: Runner, rows: Sequence[Row], seconds: float) -> int:
-    """Returns how many rows fit into the time, where each is run up to four times a round."""
+    """Returns how many rows fit into the time, where each is run up to four times a round, and to each exit."""
     tried = rows[:_TIMED_ROWS]
     started = time.perf_counter()
     for row in tried:
         runner.run_all_exits(row)
     row_s = (time.perf_counter() - started) / len(tried)
-    return max(_TIMED_ROWS, int(seconds / (4 * LEAST_ROUNDS * row_s)))
+    times = 4 + len(runner.bundle.exits) / 2
+    return max(_TIMED_ROWS, int(seconds / (times * LEAST_ROUNDS * row_s)))
 
 
 def _spread(answers: Sequence[Answer], most: int) -> list[int]:

@@ -35,7 +35,8 @@ class Found:
 
     Attributes:
         segments: By segment, on full paths that are watched segment by segment.
-        exits: From the call to each exit met, on these.
+        exits: Of calls that always leave at this exit, one after the other: they find other caches than those between
+            full paths, which a first exit of a deep network can take for half as long again.
         full: Of full paths that nobody watches.
         calls: By the exit that answered.
         whole: Of the whole network as one session.
@@ -57,23 +58,29 @@ class Found:
         """Of all calls, in no order."""
         return [latency for latencies in self.calls.values() for latency in latencies]
 
-    def watched_path(self, runner: Runner, row: Row) -> tuple[int, float]:
-        """Runs one input to the end of the plan; returns how many segments ran, and what they took together."""
+    def watched_path(self, runner: Runner, row: Row) -> tuple[int, float, tuple[str, ...]]:
+        """Runs one input to the end of the plan; returns how many segments ran, what they took, and exits met."""
         taken: list[tuple[str, float]] = []
         met = runner.trace(row, lambda segment, milliseconds: taken.append((segment, milliseconds)))
         for name, milliseconds in taken:
             self.segments.setdefault(name, []).append(milliseconds)
-        for name, after_ms in met:
-            self.exits.setdefault(name, []).append(after_ms)
-        return len(taken), sum(milliseconds for _, milliseconds in taken)
+        return len(taken), sum(milliseconds for _, milliseconds in taken), met
 
     def full_path(self, runner: Runner, row: Row, never: Thresholds, segments: int, segments_ms: float) -> None:
         """Runs one input to the end of the plan as a user would, of whose exits none fires."""
         started = time.perf_counter_ns()
-        runner.run(row, thresholds=never)
+        answer = runner.run(row, thresholds=never)
         taken = (time.perf_counter_ns() - started) / 1e6
         self.full.append(taken)
         self.overheads.append((taken - segments_ms) / max(1, segments))
+        if answer.stopped_by == "end":
+            self.exits.setdefault(answer.exit, []).append(taken)
+
+    def leave(self, runner: Runner, row: Row, exit_: str) -> None:
+        """Runs one input to an exit that it meets."""
+        started = time.perf_counter_ns()
+        runner.run(row, exit_at=exit_)
+        self.exits.setdefault(exit_, []).append((time.perf_counter_ns() - started) / 1e6)
 
     def call(self, runner: Runner, row: Row) -> None:
         """Runs one input as a user does."""
@@ -174,7 +181,7 @@ def measure(
     meter: Meter | None,
     tell: Tell,
 ) -> Found:
-    """Runs rounds of full paths, of calls and of the whole network, in turns, until the time is up.
+    """Runs rounds of full paths, to each exit, of calls and of the whole network, in turns, until the time is up.
 
     After a pause the caches and the clock are cold: the round that follows it is run once without being timed.
     """
@@ -194,9 +201,13 @@ def measure(
     while found.rounds < LEAST_ROUNDS or time.perf_counter() < until:
         watched = [found.watched_path(runner, row) for row in rows]
         look("full path")
-        for row, (segments, segments_ms) in zip(rows, watched, strict=True):
+        for row, (segments, segments_ms, _) in zip(rows, watched, strict=True):
             found.full_path(runner, row, never, segments, segments_ms)
         look("full path")
+        for exit_ in never:
+            for row, (*_, met) in zip(rows, watched, strict=True):
+                if exit_ in met:
+                    found.leave(runner, row, exit_)
         look("call")
         for row in rows:
             found.call(runner, row)
