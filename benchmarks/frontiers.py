@@ -5,7 +5,7 @@ by `eetoolkit.tuning.splits`; on the tune part of each split every rule chooses 
 and one search is asked for the same. All of it is then replayed on the split's test part, with the same costs.
 
 What was tried on the validation rows alone against choosing too closely, read as here at equal cost (points, at the
-mean of 14 costs): thresholds averaged over searches on 16 resamples lost 0.3 to 0.5, their median 0.1 to 0.2; worth
+mean of 14 costs): thresholds averaged over searches on 16 resamples lost 0.3 to 0.8, their median 0.1 to 0.2; worth
 smoothed by a regression on all confidences gave -0.02 to +0.04, standard errors 0.04 to 0.11; 12 candidates an exit
 lost 0.08 to 0.17, 50 lost 0.05, 25 or 200 gave -0.07 to +0.07 and not one sign for all cases. None was kept. Starting
 the search from the rules' own choices gave 0.01 to 0.05 on all three cases, against each of four rules, and was kept.

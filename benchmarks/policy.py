@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from eetoolkit.tuning.objective import Candidates, Objective
+from eetoolkit.tuning.record import Record
+from eetoolkit.tuning.search import Goal, Search
+
 Array = NDArray[Any]
 
-_LEVELS = 64  # thresholds that are tried at each exit: quantiles of what its confidence was
+_LEVELS = 100  # thresholds that an exit may get: quantiles of what its confidence was
 
 
 @dataclass(frozen=True)
@@ -24,11 +27,9 @@ class Policy:
 
 
 def choose(confidences: Array, right: Array, costs: Sequence[float], max_drop: float) -> Policy:
-    """Returns the cheapest policy found whose accuracy is at most `max_drop` below the last exit's.
+    """Returns the cheapest policy that tuning finds whose accuracy is at most `max_drop` below the last exit's.
 
-    Greedy, from no threshold and from the best one that all exits share: of all exits and levels the move that saves
-    most is taken, again and again, until none is left that keeps the accuracy. An exit at which nothing would stop is
-    left out.
+    An exit at which nothing would stop is left out.
 
     Args:
         confidences: (exits, rows).
@@ -36,51 +37,41 @@ def choose(confidences: Array, right: Array, costs: Sequence[float], max_drop: f
         costs: Of a row that stops at each exit, in any unit.
         max_drop: As a share: 0.005 is half a point.
     """
-    last = len(confidences) - 1
-    weights = np.asarray(costs, float)
-    least = float(right[-1].mean()) - max_drop
-
-    def cost(thresholds: Array) -> float:
-        """Returns the mean cost, infinite where too many answers are wrong."""
-        taken = stops(confidences, thresholds)
-        accurate = right[taken, np.arange(len(taken))].mean() >= least
-        return float(weights[taken].mean()) if accurate else math.inf
-
-    levels = [_levels(row) for row in confidences[:-1]]
-    shared = min((np.full(last, level) for level in _levels(confidences[:-1].ravel())), key=cost)
-    found = min((_greedy(start, levels, cost) for start in (np.full(last, math.inf), shared)), key=cost)
+    last, rows = len(confidences) - 1, confidences.shape[1]
+    levels = Candidates((*(_levels(row) for row in confidences[:-1]), np.zeros(0)))
+    cost = np.tile(np.asarray(costs, float) / costs[-1], (rows, 1))
+    record = chain_record(confidences.T, right.T)
+    objective = Objective(record, levels, right.T.astype(float), cost, "last", np.ones(last + 1, bool))
+    found = levels.spell(Search(objective).best(Goal(least_worth=objective.full[0] - max_drop)))[:last]
     taken = stops(confidences, found)
     kept = [exit_ for exit_ in range(last) if (taken == exit_).any()]
     return Policy((*kept, last), tuple(float(found[exit_]) for exit_ in kept))
 
 
-def _greedy(start: Array, levels: list[list[float]], cost: Callable[[Array], float]) -> Array:
-    best, thresholds = cost(start), start
-    while True:
-        trials = []
-        for exit_, tried in enumerate(levels):
-            for level in tried:
-                trial = thresholds.copy()
-                trial[exit_] = level
-                trials.append(trial)
-        trial = min(trials, key=cost)
-        if not cost(trial) < best:
-            return thresholds
-        best, thresholds = cost(trial), trial
+def chain_record(confidences: Array, right: Array) -> Record:
+    """Returns the record of a chain of exits, of confidences (rows, exits) and whether answers are right."""
+    rows, count = confidences.shape
+    exits = np.tile(np.arange(count, dtype=np.int16), (rows, 1))
+    names = tuple(f"exit{e}" for e in range(count))
+    return Record(
+        "chain", {}, {}, names, names, np.arange(rows), np.arange(rows).astype(np.uint64), np.zeros(rows, np.int64),
+        exits, confidences.astype(np.float32), np.where(right, 0, 1), exits.astype(np.int32),
+        np.tril(np.ones((count, count), np.int32)), {},
+    )  # fmt: skip
 
 
 def stops(confidences: Array, thresholds: Array) -> NDArray[np.intp]:
-    """Returns at which exit each row stops, int (rows,), with `thresholds` of all exits but the last."""
+    """Returns at which exit each row stops, int (rows,), with `thresholds` of all exits but the last; NaN: none."""
     fires = np.ones(confidences.shape, bool)  # the last exit takes all that is left
     fires[:-1] = confidences[:-1] >= np.asarray(thresholds)[:, np.newaxis]
     first: NDArray[np.intp] = fires.argmax(axis=0)
     return first
 
 
-def _levels(confidences: Array) -> list[float]:
+def _levels(confidences: Array) -> Array:
     """Returns thresholds half-way between confidences that occurred, so that rounding moves no row across."""
-    seen = np.unique(confidences.astype(float))
+    seen = np.unique(confidences.astype(np.float32).astype(float))
     between = np.concatenate([[0.0], (seen[1:] + seen[:-1]) / 2])  # at 0 all of them stop
     if len(between) <= _LEVELS:
-        return [float(level) for level in between]
-    return [float(level) for level in np.quantile(between, np.linspace(0, 1, _LEVELS), method="nearest")]
+        return between
+    return np.unique(np.quantile(between, np.linspace(0, 1, _LEVELS), method="nearest"))

@@ -14,6 +14,7 @@ from benchmarks import (
     layout,
     memory,
     own_time,
+    predicted,
     rows,
     scale,
     start_up,
@@ -27,7 +28,7 @@ from benchmarks.section import markdown
 
 BENCHMARKS = (
     chain, own_time, threads, rows, memory, cold_start, start_up, control_flow, floor, zoo, layout, scale, tuning,
-    frontiers,
+    frontiers, predicted,
 )  # fmt: skip
 NOTES = Path(__file__).parent / "notes.md"
 

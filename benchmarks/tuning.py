@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 
+from benchmarks.policy import chain_record
 from benchmarks.section import Row, Section, publish
 from eetoolkit.tuning.objective import Candidates, Objective
 from eetoolkit.tuning.record import Record
@@ -70,15 +71,8 @@ def made(rows: int) -> tuple[Record, np.ndarray, np.ndarray]:
     draw = np.random.default_rng(0)
     hard = draw.uniform(size=(rows, 1))
     right = draw.uniform(size=(rows, EXITS)) < np.clip(1.5 * np.linspace(0.4, 1, EXITS) - hard, 0.05, 0.99)
-    confidence = np.clip(0.5 * right + draw.uniform(0, 0.5, right.shape), 0, 1).astype(np.float32)
-    exits = np.tile(np.arange(EXITS, dtype=np.int16), (rows, 1))
-    names = tuple(f"exit{e}" for e in range(EXITS))
-    label = np.zeros(rows, np.int64)
-    record = Record(
-        "made", {}, {}, names, names, np.arange(rows), np.arange(rows).astype(np.uint64), label, exits, confidence,
-        np.where(right, 0, 1), exits.astype(np.int32), np.tril(np.ones((EXITS, EXITS), np.int32)), {},
-    )  # fmt: skip
-    return record, right.astype(np.float64), np.tile(np.arange(1.0, EXITS + 1), (rows, 1))
+    confidence = np.clip(0.5 * right + draw.uniform(0, 0.5, right.shape), 0, 1)
+    return chain_record(confidence, right), right.astype(np.float64), np.tile(np.arange(1.0, EXITS + 1), (rows, 1))
 
 
 def plain(record: Record, row: int, setting: np.ndarray) -> int:

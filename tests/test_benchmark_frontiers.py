@@ -1,0 +1,89 @@
+"""The benchmarks of tuning: frontiers told from rows that chose nothing, latencies predicted and measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from plans import chain
+from test_tuning_search import made, plan_of
+
+import eetoolkit as ee
+from benchmarks import frontiers, predicted
+from eetoolkit.tuning.collect import collect
+from eetoolkit.tuning.measure import Part
+from eetoolkit.tuning.objective import worth_of
+
+
+def part(rows: int, seed: int = 0) -> Part:
+    record = made(seed, rows=rows)
+    return Part(record, worth_of(record, None), np.tile([1.0, 2.0, 3.0, 4.0], (rows, 1)), None, "last", 0)
+
+
+def test_a_frontier_is_on_or_above_every_rule_where_it_was_chosen() -> None:
+    tune = part(300)
+    found = frontiers.measure(plan_of(4), tune, tune)
+    assert "greedy coordinate descent" in found.points
+    assert len(found.points) == 5
+    for rule, points in found.points.items():
+        assert len(points) == len(frontiers.DROPS) + len(frontiers.BUDGETS)
+        assert (found.tune_points[rule] >= -1e-9).all()
+        assert (points >= found.tune_points[rule] - 1e-9).all(), "a line between points is no lower than the step"
+        assert (found.points_there[rule] >= -1e-9).all()
+        assert (np.exp(found.log_ratio[rule]) <= 1 + 1e-9).all()
+        assert not found.lost[rule].any()
+    assert max(points.max() for points in found.points.values()) > 0.1  # else nothing is compared
+
+
+def test_a_rule_that_beats_the_search_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    tune = part(300)
+    monkeypatch.setattr(frontiers, "settings_of", lambda *_: [])
+    monkeypatch.setattr(frontiers.Search, "best", lambda self, *_: self._objective.choices.never)
+    monkeypatch.setattr(frontiers.Search, "points", property(lambda self: self._none()))
+    with pytest.raises(RuntimeError, match="beats the search on the rows that both chose on"):
+        frontiers.measure(plan_of(4), tune, tune)
+
+
+def test_a_frontier_is_read_along_lines_and_flat_beyond() -> None:
+    points = np.array([[1.0, -3.0, 0.0], [0.9, 0.1, 0.5]])
+    np.testing.assert_allclose(frontiers.interpolated(points, np.array([0.05, 0.3, 0.7, 1.0])), [-3, -1.5, 0.5, 1])
+
+
+def test_the_interval_allows_for_splits_that_overlap() -> None:
+    values = np.array([1.0, 2.0, 3.0, 4.0])
+    mean, low, high = frontiers.resampled(values, 0.0)
+    half = 3.182446 * values.std(ddof=1) / 2
+    assert (mean, low, high) == pytest.approx((2.5, 2.5 - half, 2.5 + half))
+    assert frontiers.resampled(values, 0.75)[2] - mean == pytest.approx(2 * half)  # 1 / 4 + 3 / 4 = 4 / 4
+
+
+def test_expected_latency_follows_the_applied_thresholds(tmp_path: Path) -> None:
+    bundle = ee.load(chain(0.5, 0.5).save(tmp_path / "it.ee"))
+    x = np.random.default_rng(0).uniform(0, 1, (12, 4)).astype(np.float32)
+    record = collect(bundle, x, np.arange(12) % 2, threads=1)
+    profile = ee.profile(bundle, x, threads=1, seconds=0.02)
+    latencies = [cost.latency for cost in profile.segments.values()]
+    means = [one.mean_ms for one in latencies if one is not None]
+    paid = sum(mean * cost.visits for mean, cost in zip(means, profile.segments.values(), strict=True))
+    quick = msgspec.structs.replace(profile, expected=msgspec.structs.replace(profile.expected, mean_ms=paid / 2))
+    names = list(bundle.exits)[:-1]
+    at_once, never = dict.fromkeys(names, 0.0), dict.fromkeys(names)
+    assert predicted.expected_ms(bundle.manifest, record, quick, at_once) == pytest.approx(means[0] / 2)
+    assert predicted.expected_ms(bundle.manifest, record, quick, never) == pytest.approx(sum(means) / 2)
+    unscaled = predicted.expected_ms(bundle.manifest, record, quick, never, scaled=False)
+    assert unscaled == pytest.approx(sum(means))
+
+
+def test_a_case_has_the_ratio_of_its_processes() -> None:
+    found = [
+        {"goal": "g", "predicted_ms": 1.1, "measured_ms": 1.0, "unscaled_ms": 1.2, "tuned_ms": 1.0},
+        {"goal": "g", "predicted_ms": 2.0, "measured_ms": 2.0, "unscaled_ms": 2.4, "tuned_ms": 2.0},
+    ]
+    row = predicted.summary("it", found)
+    assert row["ratio"] == pytest.approx(1.1**0.5)
+    assert row["ratio_low"] < 1 < row["ratio_high"] - 0.1
+    assert row["unscaled"] == pytest.approx(1.2)
+    assert row["met"]
+    assert not predicted.summary("it", [{**one, "predicted_ms": 1.06 * one["measured_ms"]} for one in found])["met"]
