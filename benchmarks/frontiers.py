@@ -29,7 +29,8 @@ from numpy.typing import NDArray
 from scipy.stats import t as student
 
 import eetoolkit as ee
-from benchmarks.cases.case import NAMES, Case, load_case
+from benchmarks.cases.case import Case
+from benchmarks.cases.catalogue import NAMES, load_case
 from benchmarks.section import Row, Section, publish
 from eetoolkit.tuning.baselines import baselines
 from eetoolkit.tuning.collect import collect

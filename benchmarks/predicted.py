@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from scipy.stats import t as student
 
 import eetoolkit as ee
-from benchmarks.cases.case import NAMES, Case, load_case
+from benchmarks.cases.case import Case
+from benchmarks.cases.catalogue import NAMES, load_case
 from benchmarks.section import Row, Section, met, publish
 from eetoolkit.tuning.choice import Thresholds
 from eetoolkit.tuning.collect import collect
@@ -51,10 +52,9 @@ SECTION = Section(
         f"rows of the tune part every time) and measurements take {TURNS} turns, since this machine's speed drifts by "
         "a tenth within seconds, and the prediction is of the profiles merged. *Predicted*: what these very rows cost "
         "by the profile. *Ratio*: predicted over measured, geometric mean over the processes with its 95 % interval "
-        "(t); "
-        f"target {LOW} to {HIGH} for the mean. *By full paths*: the same without the scaling of segments' latencies to "
-        "those of the profile's own calls, as it was before. *By the tune part*: what the choice costs there, over "
-        "what the test part measures: other rows leave elsewhere, which no model of costs knows."
+        f"(t); target {LOW} to {HIGH} for the mean. *By full paths*: the same by segments' latencies on full paths "
+        "alone, without scaling them to runs that leave at each exit. *By the tune part*: what the choice costs there, "
+        "over what the test part measures: other rows leave elsewhere, which no model of costs knows."
     ),
     (
         ("case", lambda row: str(row["case"])),
@@ -172,12 +172,11 @@ def expected_ms(
         record: The rows.
         profile: What segments cost.
         thresholds: By exit.
-        scaled: Whether to scale segments' latencies to calls, as tuning does; else as full paths have them.
+        scaled: Whether to scale segments' latencies to runs that leave at each exit, as tuning does.
     """
     costs = choose_costs(plan, record, profile)
     if not scaled:
-        latencies = [profile.segments[name].latency for name in record.segments]
-        costs = replace(costs, of=np.array([np.nan if one is None else one.mean_ms for one in latencies]))
+        costs = replace(costs, scale=None)
     limits = own_thresholds(plan)
     for place, name in enumerate(record.exits):
         if name in thresholds:

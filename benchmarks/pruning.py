@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 import eetoolkit as ee
-from benchmarks.cases.case import NAMES, Case, load_case
+from benchmarks.cases.case import Case
+from benchmarks.cases.catalogue import NAMES, load_case
 from benchmarks.peers import Peer
 from benchmarks.section import Row, Section, publish
 from benchmarks.turns import ratio, timed

@@ -15,6 +15,7 @@ from benchmarks import (
     memory,
     own_time,
     predicted,
+    pruning,
     rows,
     scale,
     start_up,
@@ -28,7 +29,7 @@ from benchmarks.section import markdown
 
 BENCHMARKS = (
     chain, own_time, threads, rows, memory, cold_start, start_up, control_flow, floor, zoo, layout, scale, tuning,
-    frontiers, predicted,
+    frontiers, predicted, pruning,
 )  # fmt: skip
 NOTES = Path(__file__).parent / "notes.md"
 

@@ -155,7 +155,7 @@ def test_without_a_profile_the_least_time_seen_decides(opened: Open, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr(visits, "time", clock)
         runner.run_all_exits(row())
-        runner.run(row(0.9), exit_at="exit0")
+        runner.run(row(0.9), exit_at="exit0", deadline_ms=AGES_MS)  # calls that may be stopped look at every segment
     # segment0 now 1 s, segment1 5 s, segment2 20 s
     for seconds, exit_ in [(3, "exit0"), (15, "exit1"), (3600, "exit2")]:
         assert runner.run(row(), deadline_ms=1e3 * seconds).exit == exit_

@@ -20,6 +20,7 @@ from eetoolkit.tuning.pruning import choose_gone, without_overheads
 from eetoolkit.tuning.record import NO_EXIT
 from eetoolkit.tuning.splits import split
 from eetoolkit_runtime.plan import Fallback
+from eetoolkit_runtime.profiling.profile import Added
 
 EXITS = np.array([True, True, True, False])
 
@@ -79,21 +80,24 @@ def dear(bundle: ee.Bundle, exit_: str) -> ee.Profile:  # noqa: F811 - a fixture
     """Returns a profile: segments cost 1, 2 and 7 ms, to pass one exit costs 5, to pass the other nothing."""
     found = ee.profile(bundle, data(8)[0], threads=1, seconds=0)
     costs = dict(zip(found.segments, (1.0, 2.0, 7.0), strict=True))
+    paths = dict(zip(found.exits, (1.0, 3.0, 10.0), strict=True))
     segments = {
         name: msgspec.structs.replace(cost, latency=msgspec.structs.replace(cost.latency, mean_ms=costs[name]))
         for name, cost in found.segments.items()
         if cost.latency is not None
     }
     exits = {
-        name: cost
-        if cost.passing is None
-        else msgspec.structs.replace(
-            cost, passing=msgspec.structs.replace(cost.passing, added_us=5000.0 if name == exit_ else 0.0)
+        name: msgspec.structs.replace(
+            cost,
+            latency=msgspec.structs.replace(cost.latency, mean_ms=paths[name]),
+            passing=None if cost.passing is None else Added(added_us=5000.0 if name == exit_ else 0.0, error_us=0.0),
         )
         for name, cost in found.exits.items()
+        if cost.latency is not None
     }
-    expected = msgspec.structs.replace(found.expected, mean_ms=0.0)
-    return msgspec.structs.replace(found, segments=segments, exits=exits, expected=expected)
+    calls_ms = sum(cost.share * paths[name] for name, cost in exits.items())
+    expected = msgspec.structs.replace(found.expected, mean_ms=calls_ms)
+    return msgspec.structs.replace(found, segments=segments, exits=exits, expected=expected, overhead_us=0.0)
 
 
 def test_the_pruned_bundle_has_the_figures_that_the_report_gives_it(

@@ -100,22 +100,24 @@ def test_costs_are_the_manifests_latencies_else_multiply_adds_else_segments(tmp_
         of(profile={"segment0": 0.5})
 
 
-def test_a_profiles_latencies_are_brought_to_what_its_calls_take(tmp_path: Path) -> None:
+def test_what_a_run_costs_is_what_runs_to_its_exit_took_in_a_profile_brought_to_the_profiles_calls(
+    tmp_path: Path,
+) -> None:
     bundle = load(chain(0.5, 0.5).save(tmp_path / "it.ee"))
     x = np.random.default_rng(0).uniform(0, 1, (8, 4)).astype(np.float32)
     record = collect(bundle, x, np.arange(8) % 2, threads=1)
     profile = ee.profile(bundle, x, threads=1, seconds=0.01)
-    visits = np.array([cost.visits for cost in profile.segments.values()])
-    means = np.array([cost.latency.mean_ms for cost in profile.segments.values() if cost.latency is not None])
+    always = [cost.latency.mean_ms for cost in profile.exits.values() if cost.latency is not None]
+    shares = [cost.share for cost in profile.exits.values()]
 
     def of(calls_ms: float) -> list[float]:
         expected = msgspec.structs.replace(profile.expected, mean_ms=calls_ms)
         found = choose_costs(bundle.manifest, record, msgspec.structs.replace(profile, expected=expected))
-        return [*found.of.tolist(), found.each]
+        return [float(mean) for mean in found.of_visits(record).mean(axis=0)]
 
-    assert of(means @ visits) == pytest.approx([*means, 0])
-    assert of(means @ visits + 0.3) == pytest.approx([*means, 0.3 / visits.sum()])  # beside segments
-    assert of(0.8 * means @ visits) == pytest.approx([*(0.8 * means), 0])  # warmer than on full paths
+    alone = float(np.dot(shares, always))
+    assert of(alone) == pytest.approx(always)
+    assert of(1.1 * alone) == pytest.approx(1.1 * np.array(always))  # in turns they find colder caches
 
 
 def test_labelled_data_is_read_from_arrays_and_class_folders(tmp_path: Path) -> None:

@@ -395,13 +395,11 @@ def test_a_profile_gives_milliseconds_and_must_be_of_this_bundle(bundle: ee.Bund
     profile = ee.profile(bundle, x[:8], threads=1, seconds=0)
     report = ee.tune(bundle, record=record, profile=profile, budget_ms=1e6)
     assert report.unit == "ms"
-    latencies = [cost.latency.mean_ms for cost in profile.segments.values() if cost.latency is not None]
-    segments_ms = sum(
-        cost.latency.mean_ms * cost.visits for cost in profile.segments.values() if cost.latency is not None
-    )
-    calls_ms, runs = profile.expected.mean_ms, sum(cost.visits for cost in profile.segments.values())
-    each = max(0.0, (calls_ms - segments_ms) / runs)
-    assert report.whole.cost.value == pytest.approx(min(1.0, calls_ms / segments_ms) * sum(latencies) + 3 * each)
+    always = {name: cost.latency.mean_ms for name, cost in profile.exits.items() if cost.latency is not None}
+    mixed = profile.expected.mean_ms / sum(cost.share * always[name] for name, cost in profile.exits.items())
+    assert report.whole.cost.value == pytest.approx(mixed * always["exit2"])
+    assert [each.cost.value for each in report.always] == pytest.approx([mixed * each for each in always.values()])
+    each = max(0.0, profile.overhead_us) / 1e3
     heads = {e: c.passing.added_us for e, c in profile.exits.items() if c.passing is not None}
     assert set(heads) == {"exit0", "exit1"}
     for verdict in report.verdict.exits:

@@ -58,6 +58,26 @@ def limits_of(exits: Mapping[str, Exit], thresholds: Thresholds | None = None) -
     return [*limits, math.nan]
 
 
+class _Reached(float):
+    """A limit that every confidence reaches, NaN too: of two floats Python asks the subclass first."""
+
+    __slots__ = ()
+    __array_ufunc__ = None  # numpy's scalars then leave the comparison to it
+
+    def __le__(self, other: float) -> bool:
+        return True
+
+
+def limits_at(exits: Mapping[str, Exit], exit_at: str) -> list[float]:
+    """Returns `Rule.limits` by which one exit always answers.
+
+    Raises:
+        InputError: There is none.
+    """
+    known_exit(exits, exit_at)
+    return [*(_Reached("-inf") if name == exit_at else math.nan for name in exits), math.nan]
+
+
 def known_exit(exits: Mapping[str, Exit], name: str) -> Exit:
     """Returns the exit called `name`.
 

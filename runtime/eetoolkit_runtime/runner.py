@@ -24,7 +24,7 @@ from eetoolkit_runtime.lanes import Lane
 from eetoolkit_runtime.layout import Layout
 from eetoolkit_runtime.observed import answer_by, better_and_better
 from eetoolkit_runtime.plan import Fallback, Manifest
-from eetoolkit_runtime.rule import Rule, Thresholds, known_exit, limits_of
+from eetoolkit_runtime.rule import Rule, Thresholds, known_exit, limits_at, limits_of
 from eetoolkit_runtime.sessions import Pool, Provider, Sessions, SessionSettings, Spin
 from eetoolkit_runtime.stream import gather
 from eetoolkit_runtime.visits import visit_exits
@@ -94,6 +94,7 @@ class Runner:
         self._layout = Layout(plan, self._sessions)
         self._exits = plan.exits
         self._limits = limits_of(self._exits)
+        self._limits_at: dict[str, list[float]] = {}
         self._names = dict.fromkeys(spec.name for spec in plan.inputs).keys()
         self._lanes: dict[tuple[tuple[tuple[int, ...], np.dtype[Any]], ...], Lane] = {}
         self._lock = threading.Lock()
@@ -144,9 +145,14 @@ class Runner:
                     return answer_by(lane, arrays, rule, watch)
                 return apart(lambda: answer_by(lane, arrays, rule, watch), watch.interrupt)
         arrays, lane = self._admit(inputs)
-        if exit_at is not None or self._fallback != "last":
+        if exit_at is not None and thresholds is None:
+            limits = self._limits_at.get(exit_at) or self._limits_at.setdefault(
+                exit_at, limits_at(self._exits, exit_at)
+            )
+        elif exit_at is not None or self._fallback != "last":
             return answer_by(lane, arrays, self._rule(exit_at, thresholds))
-        limits = self._limits if thresholds is None else limits_of(self._exits, thresholds)
+        else:
+            limits = self._limits if thresholds is None else limits_of(self._exits, thresholds)
         workspace = lane.take()
         try:
             answer = workspace.run(arrays, limits)

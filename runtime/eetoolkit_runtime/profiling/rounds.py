@@ -15,7 +15,6 @@ from eetoolkit_runtime.inputs import Array, Inputs, prepare, split_rows
 from eetoolkit_runtime.profiling.energy import Meter, Reading
 from eetoolkit_runtime.profiling.machine import Condition, condition
 from eetoolkit_runtime.profiling.whole import Whole
-from eetoolkit_runtime.rule import Thresholds
 from eetoolkit_runtime.runner import Runner
 
 Row = tuple[Array, ...]
@@ -66,15 +65,14 @@ class Found:
             self.segments.setdefault(name, []).append(milliseconds)
         return len(taken), sum(milliseconds for _, milliseconds in taken), met
 
-    def full_path(self, runner: Runner, row: Row, never: Thresholds, segments: int, segments_ms: float) -> None:
-        """Runs one input to the end of the plan as a user would, of whose exits none fires."""
+    def full_path(self, runner: Runner, row: Row, end: str, segments: int, segments_ms: float) -> None:
+        """Runs one input to the end of the plan as a user would; `end` is an exit that ends it."""
         started = time.perf_counter_ns()
-        answer = runner.run(row, thresholds=never)
+        answer = runner.run(row, exit_at=end)
         taken = (time.perf_counter_ns() - started) / 1e6
         self.full.append(taken)
         self.overheads.append((taken - segments_ms) / max(1, segments))
-        if answer.stopped_by == "end":
-            self.exits.setdefault(answer.exit, []).append(taken)
+        self.exits.setdefault(answer.exit, []).append(taken)
 
     def leave(self, runner: Runner, row: Row, exit_: str) -> None:
         """Runs one input to an exit that it meets."""
@@ -186,7 +184,8 @@ def measure(
     After a pause the caches and the clock are cold: the round that follows it is run once without being timed.
     """
     found = Found()
-    never = {name: None for name, exit_ in runner.bundle.exits.items() if exit_.threshold is not None}
+    ends = [name for name, exit_ in runner.bundle.exits.items() if exit_.threshold is None]
+    early = [name for name in runner.bundle.exits if name not in ends]
     feeds = [] if whole is None else [whole.feeds(row) for row in rows]
 
     def look(what: str) -> None:
@@ -202,9 +201,9 @@ def measure(
         watched = [found.watched_path(runner, row) for row in rows]
         look("full path")
         for row, (segments, segments_ms, _) in zip(rows, watched, strict=True):
-            found.full_path(runner, row, never, segments, segments_ms)
+            found.full_path(runner, row, ends[0], segments, segments_ms)
         look("full path")
-        for exit_ in never:
+        for exit_ in early:
             for row, (*_, met) in zip(rows, watched, strict=True):
                 if exit_ in met:
                     found.leave(runner, row, exit_)
