@@ -64,16 +64,16 @@ def test_expected_latency_follows_the_applied_thresholds(tmp_path: Path) -> None
     x = np.random.default_rng(0).uniform(0, 1, (12, 4)).astype(np.float32)
     record = collect(bundle, x, np.arange(12) % 2, threads=1)
     profile = ee.profile(bundle, x, threads=1, seconds=0.02)
-    latencies = [cost.latency for cost in profile.segments.values()]
-    means = [one.mean_ms for one in latencies if one is not None]
-    paid = sum(mean * cost.visits for mean, cost in zip(means, profile.segments.values(), strict=True))
-    quick = msgspec.structs.replace(profile, expected=msgspec.structs.replace(profile.expected, mean_ms=paid / 2))
+    always = [cost.latency.mean_ms for cost in profile.exits.values() if cost.latency is not None]
+    segments = [cost.latency.mean_ms for cost in profile.segments.values() if cost.latency is not None]
+    alone = sum(cost.share * mean for cost, mean in zip(profile.exits.values(), always, strict=True))
+    slower = msgspec.structs.replace(profile, expected=msgspec.structs.replace(profile.expected, mean_ms=1.1 * alone))
     names = list(bundle.exits)[:-1]
     at_once, never = dict.fromkeys(names, 0.0), dict.fromkeys(names)
-    assert predicted.expected_ms(bundle.manifest, record, quick, at_once) == pytest.approx(means[0] / 2)
-    assert predicted.expected_ms(bundle.manifest, record, quick, never) == pytest.approx(sum(means) / 2)
-    unscaled = predicted.expected_ms(bundle.manifest, record, quick, never, scaled=False)
-    assert unscaled == pytest.approx(sum(means))
+    assert predicted.expected_ms(bundle.manifest, record, slower, at_once) == pytest.approx(1.1 * always[0])
+    assert predicted.expected_ms(bundle.manifest, record, slower, never) == pytest.approx(1.1 * always[-1])
+    unscaled = predicted.expected_ms(bundle.manifest, record, slower, never, scaled=False)
+    assert unscaled == pytest.approx(sum(segments) + 3 * max(0.0, profile.overhead_us) / 1e3)
 
 
 def test_a_case_has_the_ratio_of_its_processes() -> None:

@@ -19,6 +19,7 @@ import eetoolkit as ee
 from eetoolkit.cli import main
 from eetoolkit.tuning.baselines import baselines
 from eetoolkit.tuning.collect import collect
+from eetoolkit.tuning.details import spread
 from eetoolkit.tuning.figures import Interval
 from eetoolkit.tuning.manifest import may_fire, replaced
 from eetoolkit.tuning.measure import Part
@@ -26,6 +27,7 @@ from eetoolkit.tuning.objective import worth_of
 from eetoolkit.tuning.search import Goal
 from eetoolkit.tuning.splits import split
 from eetoolkit_runtime.plan import ExitBefore, Work, encode
+from eetoolkit_runtime.profiling.latency import QUANTILES
 
 ROWS = 600
 
@@ -99,6 +101,26 @@ def test_the_choice_keeps_the_drop_on_its_part_and_its_figures_are_the_runners(b
         answer = next(a for n, a in zip(parts.test, found, strict=True) if n == mistake.row)
         assert (answer.exit, answer.prediction) == (mistake.exit, mistake.prediction)
         assert mistake.prediction != mistake.label == labels[mistake.row]
+
+
+def test_latencies_spread_over_rows_and_over_the_runs_of_each() -> None:
+    record = made(0, rows=400)
+    cost = np.tile([1.0, 2.0, 3.0, 4.0], (400, 1))
+    part = Part(record, worth_of(record, None), cost, None, "last", 0)
+    limits = np.array([0.5, np.nan, np.nan, np.nan])
+    early = (record.confidence[:, 0] >= 0.5).mean()
+    still = spread(part, limits, None)
+    assert (still.jitter, still.steps) == (False, ((1.0, pytest.approx(early)), (4.0, pytest.approx(1 - early))))
+    # Runs to the first exit take 0.5 to 1.5 of their mean, evenly; to the last they all take the same.
+    even = np.ones((4, len(QUANTILES)))
+    even[0] = 0.5 + np.array(QUANTILES)
+    moving = spread(part, limits, even)
+    left = round(early * 100_000)
+    drawn = np.concatenate([np.linspace(0.5, 1.5, left), np.full(100_000 - left, 4.0)])
+    assert moving.jitter
+    assert [moving.p50, moving.p95, moving.p99] == pytest.approx(np.quantile(drawn, (0.5, 0.95, 0.99)), abs=0.01)
+    assert sum(share for _, share in moving.steps) == pytest.approx(1)
+    assert np.mean([step for step, _ in moving.steps]) == pytest.approx(early + 4 * (1 - early), rel=0.01)
 
 
 def test_no_figure_comes_from_rows_that_chose(bundle: ee.Bundle) -> None:

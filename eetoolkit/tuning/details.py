@@ -10,9 +10,11 @@ import numpy as np
 from eetoolkit.tuning.figures import Interval, difference_of
 from eetoolkit.tuning.measure import Part
 from eetoolkit.tuning.record import Array
+from eetoolkit_runtime.profiling.latency import QUANTILES
 
 _BINS = 20
 _MISTAKES = 48
+_RUNS = 200  # of each row, and of what is kept of all of them
 _QUANTILES = (0.5, 0.95, 0.99)
 
 
@@ -66,12 +68,21 @@ class Mistake(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CostSpread(msgspec.Struct, frozen=True, kw_only=True):
-    """What runs on the test part cost: quantiles, and every cost with the share of rows that has it."""
+    """What runs on the test part cost.
+
+    Attributes:
+        p50: The median.
+        p95: What one run in twenty exceeds.
+        p99: What one in a hundred does.
+        steps: Costs, ascending, each with the share of runs that has it.
+        jitter: Whether one row's runs differ as the profile's did; else a row's runs all cost the same.
+    """
 
     p50: float
     p95: float
     p99: float
     steps: tuple[tuple[float, float], ...]
+    jitter: bool
 
 
 def by_class(part: Part, thresholds: Array) -> Iterator[ClassFigures]:
@@ -130,10 +141,25 @@ def mistakes(part: Part, thresholds: Array) -> tuple[Mistake, ...]:
     )
 
 
-def spread(part: Part, thresholds: Array) -> CostSpread:
-    """Returns what runs cost, row by row."""
-    costs = part.cost[np.arange(len(part.record)), part.ends(thresholds)[1]]
-    values, counts = np.unique(costs, return_counts=True)
-    p50, p95, p99 = np.quantile(costs, _QUANTILES).tolist()
-    steps = zip(values.tolist(), (counts / len(costs)).tolist(), strict=True)
-    return CostSpread(p50=p50, p95=p95, p99=p99, steps=tuple(steps))
+def spread(part: Part, thresholds: Array, jitter: Array | None) -> CostSpread:
+    """Returns what runs cost.
+
+    Args:
+        part: The test part.
+        thresholds: The choice, (E,).
+        jitter: By exit, what quantiles of a run's latency are over its mean, (E, Q) at `QUANTILES`; None: not known.
+    """
+    rows, ended = np.arange(len(part.record)), part.ends(thresholds)[1]
+    costs = part.cost[rows, ended]
+    if jitter is None:
+        values, counts = np.unique(costs, return_counts=True)
+        p50, p95, p99 = np.quantile(costs, _QUANTILES).tolist()
+        steps = zip(values.tolist(), (counts / len(costs)).tolist(), strict=True)
+        return CostSpread(p50=p50, p95=p95, p99=p99, steps=tuple(steps), jitter=False)
+    # Every row's runs at the same levels of their own distribution, which is linear between its quantiles.
+    levels = (np.arange(_RUNS) + 0.5) / _RUNS
+    shapes = np.array([np.interp(levels, QUANTILES, one) for one in jitter])
+    runs = costs[:, None] * shapes[part.record.exit[rows, ended]]
+    p50, p95, p99 = np.quantile(runs, _QUANTILES).tolist()
+    drawn = tuple((float(cost), 1 / _RUNS) for cost in np.quantile(runs, levels))
+    return CostSpread(p50=p50, p95=p95, p99=p99, steps=drawn, jitter=True)

@@ -156,7 +156,7 @@ def tune(  # noqa: PLR0913 - what a choice depends on
         histograms=tuple(details.histograms(test)),
         classes=tuple(details.by_class(test, limits)),
         mistakes=details.mistakes(test, limits),
-        spread=details.spread(test, limits),
+        spread=details.spread(test, limits, costs.jitter),
         labels=plan.labels,
         constants=judging_values(plan, found.record.constants),
         guarantee=promised[method].guarantee if promised else None,
