@@ -20,7 +20,7 @@ from eetoolkit.tuning.record import Array
 _PRICES = np.geomspace(0.03, 3000, 26)  # of one unit of worth; costs are in shares of the whole network's
 _CYCLES = 12
 _STARTS = 2  # of moves of pairs, on each side of the goal, where that is quick
-_START_CELLS = 1e8  # row visits to look at for which it is
+_START_CELLS = 6e7  # row visits to look at for which it is
 _ALL_CELLS = 6e7  # the same for trying all settings
 _SWEEP_CELLS = 4e4  # what a sweep itself takes as long as
 _POINT_CELLS = 40  # the same for each of its points
