@@ -113,6 +113,7 @@ def test_merged_operators_are_weighted_by_their_runs(found: ee.Profile) -> None:
     ("change", "said"),
     [
         ({"threads": 7}, "differ in threads"),
+        ({"providers": ("CUDAExecutionProvider", "CPUExecutionProvider")}, "differ in providers"),
         ({"files": {}}, "differ in files"),
         ({"thresholds": {"exit0": 0.1}}, "differ in thresholds"),
     ],
@@ -149,6 +150,7 @@ def test_a_comparison_names_what_changed_and_gives_ratios(found: ee.Profile) -> 
     other = edit(
         found, threads=2, segments=segments, machine=edit(found.machine, processor="another"),
         thresholds=found.thresholds | {"exit0": 0.25}, files={"x.onnx": "0"},
+        providers=("Other", "CPUExecutionProvider"),
     )  # fmt: skip
     seen = ee.compare_profiles(found, other)
     changes = {change.what: (change.a, change.b) for change in seen.changes}
@@ -156,7 +158,8 @@ def test_a_comparison_names_what_changed_and_gives_ratios(found: ee.Profile) -> 
     assert changes["processor"] == (found.machine.processor, "another")
     assert changes["threshold of exit0"] == ("0.5", "0.25")
     assert changes["graphs"] == ("3 of 3 are its own", "1 of 1 are its own")
-    assert changes.keys() == {"threads", "processor", "threshold of exit0", "graphs"}
+    assert changes["providers"] == ("CPUExecutionProvider", "Other, CPUExecutionProvider")
+    assert changes.keys() == {"threads", "providers", "processor", "threshold of exit0", "graphs"}
     assert (seen.only_a, seen.only_b) == (("segment2",), ("new",))
     pair = seen.segments["segment0"]
     assert pair.ratio == pytest.approx(slower.p50_ms / slow.p50_ms)

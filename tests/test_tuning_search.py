@@ -79,11 +79,25 @@ def test_a_line_is_what_the_replay_gives_for_each_of_its_settings(visits: int | 
     for exit_ in it.exits:
         for _ in range(5):
             setting = draw.integers(0, it.choices.never + 1)
-            worth, cost = it.line(setting, exit_)
+            worth, cost = it.sweep(setting, exit_)
             along = np.array([np.where(np.arange(4) == exit_, j, setting) for j in range(len(worth))])
             assert len(worth) == it.choices.never[exit_] + 1
             np.testing.assert_allclose((worth, cost), replayed(it, along), atol=1e-12)
             np.testing.assert_allclose(it.at(along[0]), (worth[0], cost[0]), atol=1e-12)
+
+
+@pytest.mark.parametrize("fallback", ["last", "most_confident"])
+@pytest.mark.parametrize("visits", [None, 6])
+def test_a_sweep_along_two_exits_is_what_the_replay_gives_for_each_pair(visits: int | None, fallback: str) -> None:
+    it = objective(made(0, visits=visits), fallback)
+    draw = np.random.default_rng(1)
+    for first, second in itertools.permutations(it.exits, 2):
+        setting = draw.integers(0, it.choices.never + 1)
+        worth, cost = it.sweep(setting, first, second)
+        assert worth.shape == cost.shape == (it.choices.never[first] + 1, it.choices.never[second] + 1)
+        grid = np.tile(setting, (worth.size, 1))
+        grid[:, [first, second]] = list(np.ndindex(worth.shape))
+        np.testing.assert_allclose((worth.ravel(), cost.ravel()), replayed(it, grid), atol=1e-12)
 
 
 def brute_force(it: Objective, goal: Goal) -> tuple[float, float]:
@@ -247,7 +261,7 @@ def test_a_metric_of_one_number_per_row_is_a_mean_and_one_of_all_is_asked_each_t
     it = objective(record, most=6)
     asked = Objective(record, it.choices, None, it.cost, "last", it.enabled, whole)
     for exit_ in it.exits:
-        np.testing.assert_allclose(asked.line(it.choices.never, exit_), it.line(it.choices.never, exit_), atol=1e-12)
+        np.testing.assert_allclose(asked.sweep(it.choices.never, exit_), it.sweep(it.choices.never, exit_), atol=1e-12)
     goal = Goal(least_worth=it.full[0] - 0.05)
     assert asked.at(Search(asked).best(goal))[1] <= it.at(Search(it).greedy(goal))[1] + 1e-12
     with pytest.raises(TuneError, match=r"the metric gave shape \[2\], expected one number, or one for each row"):

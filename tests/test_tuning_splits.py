@@ -86,7 +86,7 @@ def test_costs_are_the_manifests_latencies_else_multiply_adds_else_segments(tmp_
     plan = bundle.manifest
 
     def of(**changes: object) -> tuple[str, list[float]]:
-        found = choose_costs(msgspec.structs.replace(plan, **changes), record, None)
+        found = choose_costs(msgspec.structs.replace(plan, **changes), record, None, ("CPUExecutionProvider",))
         return found.unit, found.of_visits(record)[0].tolist()
 
     worked = {

@@ -435,6 +435,8 @@ def test_a_profile_gives_milliseconds_and_must_be_of_this_bundle(bundle: ee.Bund
     with pytest.raises(ee.TuneError, match="this profile is of another bundle, 'other'"):
         ee.tune(bundle, record=record, profile=other)
     assert ee.tune(bundle, record=record, profile=other, force=True).unit == "ms"
+    assert "costs are those of a runner with threads=1, as the profile was measured" in " ".join(report.notes)
+    assert not any("threads=" in note for note in ee.tune(bundle, record=record, profile=profile, threads=1).notes)
     blind = msgspec.structs.replace(
         profile,
         segments=profile.segments | {"segment2": msgspec.structs.replace(profile.segments["segment2"], latency=None)},
@@ -443,6 +445,26 @@ def test_a_profile_gives_milliseconds_and_must_be_of_this_bundle(bundle: ee.Bund
         ee.tune(bundle, record=record, profile=blind)
     with pytest.raises(ee.TuneError, match="cannot read the profile"):
         ee.tune(bundle, record=record, profile=tmp_path / "none.json")
+
+
+def test_a_profile_of_another_backend_is_refused_unless_forced(tmp_path: Path, bundle: ee.Bundle) -> None:
+    # The one provider beside the CPU that every wheel of onnxruntime has; it leaves all nodes to the CPU.
+    backend = ["AzureExecutionProvider"]
+    x, labels = data()
+    record = tmp_path / "rows.npz"
+    on_cpu = ee.profile(bundle, x[:8], threads=1, seconds=0)
+    elsewhere = ee.profile(bundle, x[:8], threads=1, seconds=0, providers=backend)
+    assert on_cpu.providers == ("CPUExecutionProvider",)
+    assert elsewhere.providers == ("AzureExecutionProvider", "CPUExecutionProvider")
+    report = ee.tune(bundle, x, labels, profile=elsewhere, providers=backend, calibrate=False, threads=1, record=record)
+    assert report.unit == "ms"
+    for profile, providers in ((elsewhere, None), (on_cpu, backend), (on_cpu, backend[0])):
+        with pytest.raises(ee.TuneError, match=r"this profile is of a run on .*, expected .*force=True") as caught:
+            ee.tune(bundle, record=record, profile=profile, providers=providers)
+        assert "\n" not in str(caught.value)
+        assert ee.tune(bundle, record=record, profile=profile, providers=providers, force=True).unit == "ms"
+    with pytest.raises(ee.RunError, match=r"providers \['NoSuchExecutionProvider'\] are not in this onnxruntime"):
+        ee.tune(bundle, x, labels, providers="NoSuchExecutionProvider", threads=1)
 
 
 BAD = {

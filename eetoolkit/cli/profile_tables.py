@@ -79,7 +79,7 @@ def _header(found: Profile) -> Iterator[tuple[str, str]]:
         yield "throttled", "yes: heat or a weak power supply has lowered the clock"
     threads = "one per core" if found.threads is None else str(found.threads)
     yield "settings", f"threads {threads}, spin {found.spin}, pool {found.pool}"
-    yield "runtime", f"onnxruntime {machine.onnxruntime}, numpy {machine.numpy}"
+    yield "runtime", f"onnxruntime {machine.onnxruntime} on {', '.join(found.providers)}, numpy {machine.numpy}"
     steady = "" if found.steady else ", never steady"
     merged = f", merged from {found.merged}" if found.merged > 1 else ""
     timed = f", {found.timed} of them timed" if found.timed < found.rows else ""

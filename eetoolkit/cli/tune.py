@@ -44,7 +44,7 @@ _COMPARED = 200
     "--calibrate/--no-calibrate", default=None, help="Fit a temperature for each exit first; default: where possible."
 )
 @click.option("--profile", metavar="FILE", help="What segments cost: the JSON of `profile`, of any machine.")
-@click.option("--force", is_flag=True, help="Take a profile of another bundle.")
+@click.option("--force", is_flag=True, help="Take a profile of another bundle or backend.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the split of the data.")
 @click.option("--record", metavar="FILE", help="Keep what was collected; without --data, tune by it alone.")
 @click.option(

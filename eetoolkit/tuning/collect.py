@@ -21,6 +21,7 @@ from eetoolkit_runtime.inputs import Inputs, prepare, split_rows
 from eetoolkit_runtime.plan import Manifest
 from eetoolkit_runtime.profiling.profile import digests
 from eetoolkit_runtime.runner import Runner
+from eetoolkit_runtime.sessions import Provider, choose_providers
 
 Progress = Callable[[str, int, int], object]
 Data = Inputs | Iterable[tuple[Inputs, Any]]
@@ -30,7 +31,7 @@ _BLOCK = 1024  # rows that are kept as answers before they are packed
 _SAVE_EVERY_S = 60.0
 
 
-def collect(
+def collect(  # noqa: PLR0913 - what a collection depends on
     bundle: Bundle,
     data: Data,
     labels: npt.ArrayLike | None = None,
@@ -39,6 +40,7 @@ def collect(
     shard: tuple[int, int] = (0, 1),
     file: str | os.PathLike[str] | None = None,
     threads: int | None = None,
+    providers: Sequence[Provider] | None = None,
     progress: Progress | None = None,
 ) -> Record:
     """Runs rows through all their exits and returns what these gave.
@@ -51,6 +53,7 @@ def collect(
         shard: (k, n): of these every nth row from the kth on, so that n processes share the work and `merge` joins it.
         file: Where the record is saved, now and then too: a later call with the same file goes on where it was.
         threads: As the `Runner`'s.
+        providers: As the `Runner`'s.
         progress: Is told (what, done, total) for every row; total is 0 where it is not known.
 
     Raises:
@@ -70,7 +73,7 @@ def collect(
     waiting: list[tuple[int, int, Any, list[Answer]]] = []
     saved, seen = time.monotonic(), []
     try:
-        with Runner(bundle, threads=threads) as runner:
+        with Runner(bundle, threads=threads, providers=choose_providers(providers)) as runner:
             for place, (inputs, label) in enumerate(samples):
                 if (wanted is not None and place not in wanted) or place % count != number:
                     continue

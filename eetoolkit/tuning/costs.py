@@ -60,7 +60,9 @@ class Costs:
         return np.asarray(ways[record.way] * np.append(scale, 1.0)[record.exit])  # the last for `NO_EXIT`, -1
 
 
-def choose_costs(plan: Manifest, record: Record, profile: Profile | None, *, force: bool = False) -> Costs:
+def choose_costs(
+    plan: Manifest, record: Record, profile: Profile | None, providers: tuple[str, ...], *, force: bool = False
+) -> Costs:
     """Returns the costs by a profile, else by the latencies in the manifest, else by multiply-adds.
 
     What each costs is the mean, since an expected latency is one; the manifest holds p90 alone.
@@ -71,10 +73,12 @@ def choose_costs(plan: Manifest, record: Record, profile: Profile | None, *, for
         plan: The bundle's.
         record: Names the segments.
         profile: Of any machine.
-        force: Whether a profile of another bundle is taken, as far as its segments have the same names.
+        providers: The execution providers that the bundle is to run on.
+        force: Whether a profile of another bundle or of other providers is taken, as far as its segments have the same
+            names.
 
     Raises:
-        TuneError: The profile is of another bundle.
+        TuneError: The profile is of another bundle, or of other providers.
     """
     names = record.segments
     if profile is not None:
@@ -82,6 +86,11 @@ def choose_costs(plan: Manifest, record: Record, profile: Profile | None, *, for
             raise TuneError(
                 f"this profile is of another bundle, {profile.bundle!r}, or of another build of {plan.name!r}; profile "
                 "again, or pass force=True (--force)"
+            )
+        if profile.providers != providers and not force:
+            raise TuneError(
+                f"this profile is of a run on {', '.join(profile.providers)}, expected {', '.join(providers)}; profile "
+                "again, name the providers that the bundle is to run on, or pass force=True (--force)"
             )
         return _of_profile(profile, record)
     if plan.profile:

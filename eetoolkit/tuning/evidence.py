@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from eetoolkit.tuning.record import Array, Record, Values, check_bundle, judging
 from eetoolkit.tuning.splits import split
 from eetoolkit_runtime.bundle import Bundle
 from eetoolkit_runtime.errors import TuneError
+from eetoolkit_runtime.sessions import Provider
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +57,7 @@ def gather(  # noqa: PLR0913 - what evidence depends on
     guarantee: bool,
     seed: int,
     threads: int | None,
+    providers: Sequence[Provider],
     progress: Progress,
 ) -> Evidence:
     """Returns the evidence from inputs, or from a record of them.
@@ -73,13 +75,14 @@ def gather(  # noqa: PLR0913 - what evidence depends on
         guarantee: Whether a guarantee needs a part.
         seed: Of the split.
         threads: See `collect`.
+        providers: See `collect`.
         progress: See `collect`.
 
     Raises:
         TuneError: See `tune`.
     """
     plan = bundle.manifest
-    found = _collected(bundle, inputs, labels, record, threads=threads, progress=progress)
+    found = _collected(bundle, inputs, labels, record, threads=threads, providers=providers, progress=progress)
     check_record(found, classes=classes)
     again = inputs is not None and not isinstance(inputs, Iterator)
     if calibrate and not (again and classes):
@@ -105,7 +108,7 @@ def gather(  # noqa: PLR0913 - what evidence depends on
             first = found.take(others)
             found = collect(
                 with_constants(bundle, changed), inputs, labels, rows=first.row,
-                file=_calibrated_file(record, changed), threads=threads, progress=progress,
+                file=_calibrated_file(record, changed), threads=threads, providers=providers, progress=progress,
             )  # fmt: skip
             _check_same_rows(first, found)
             check_record(found, classes=classes)
@@ -151,6 +154,7 @@ def _collected(
     record: Record | str | os.PathLike[str] | None,
     *,
     threads: int | None,
+    providers: Sequence[Provider],
     progress: Progress,
 ) -> Record:
     if inputs is None:
@@ -161,4 +165,4 @@ def _collected(
         return found
     if isinstance(record, Record):
         raise TuneError("pass inputs or a record; with both, `record` is the file to save to")
-    return collect(bundle, inputs, labels, file=record, threads=threads, progress=progress)
+    return collect(bundle, inputs, labels, file=record, threads=threads, providers=providers, progress=progress)

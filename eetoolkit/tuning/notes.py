@@ -11,6 +11,7 @@ from eetoolkit.tuning.measure import Part
 from eetoolkit.tuning.promises import Promise
 from eetoolkit.tuning.record import Array
 from eetoolkit.tuning.wish import Wish
+from eetoolkit_runtime.profiling.profile import Profile
 
 _TOLD = 0.01  # how closely a drop should be known where none was asked for
 
@@ -46,4 +47,13 @@ def notes(
         yield (
             f"{promised.guarantee.rows} rows for the guarantee can show nothing: it takes {promised.needed} at least, "
             f"{math.ceil(rows * share)} rows in all"
+        )
+
+
+def threads_differ(profile: Profile | None, threads: int | None) -> Iterator[str]:
+    """Yields that a profile was measured with other threads than tuning was told, if it was."""
+    if profile is not None and profile.threads != threads:
+        yield (
+            f"costs are those of a runner with threads={profile.threads}, as the profile was measured; tuning was told "
+            f"threads={threads}"
         )

@@ -1,12 +1,13 @@
 """What settings of thresholds are worth and cost on one part of the data, many at once.
 
-A setting is one candidate per exit. Along one exit, all others fixed, every row's run ends at one of a few visits, each
-for a range of that exit's candidates; so one pass over the rows gives worth and cost for all its candidates (`line`).
+A setting is one candidate per exit. Along one or two exits, all others fixed, every row's run ends at one of a few
+visits, each for a range of these exits' candidates; so one pass over the rows gives worth and cost for all of them
+(`sweep`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -154,7 +155,8 @@ class Objective:
     enabled: Array
     metric: Metric | None = None
     _reached: tuple[Array, ...] = field(init=False)
-    _met: tuple[Array, ...] = field(init=False)
+    _met: tuple[Array | int, ...] = field(init=False)
+    _visits: tuple[tuple[int, ...], ...] = field(init=False)
     _last: Array = field(init=False)
     _end: Array = field(init=False)
     _values: tuple[Array, Array] = field(init=False)
@@ -169,13 +171,15 @@ class Objective:
         reached[np.arange(len(record)), record.last] = 0
         end = record.last if self.fallback == "last" else most_confident(record, self.enabled)
         # By visit, since a plan without gates meets one exit at each: then its column compares with one number.
-        met = [np.unique(column) if len(column) else column for column in record.exit.T]
+        met = [np.unique(column).tolist() for column in record.exit.T]
         columns = [own[0] if len(own) == 1 else column for own, column in zip(met, record.exit.T, strict=True)]
+        visits = tuple(tuple(v for v, own in enumerate(met) if e in own) for e in range(len(record.exits)))
         object.__setattr__(self, "_reached", tuple(np.ascontiguousarray(reached.T)))
-        object.__setattr__(self, "_met", tuple(np.ascontiguousarray(column) for column in columns))
-        object.__setattr__(self, "_last", record.last.astype(np.int16))
-        object.__setattr__(self, "_end", end.astype(np.int16))
-        # Worth and cost visit after visit, since a line reads them by visit.
+        object.__setattr__(self, "_met", tuple(columns))
+        object.__setattr__(self, "_visits", visits)
+        object.__setattr__(self, "_last", record.last)
+        object.__setattr__(self, "_end", end)
+        # Worth and cost visit after visit, since a sweep reads them by visit.
         worth = np.zeros(record.exit.shape) if self.worth is None else self.worth
         pair = tuple(np.ascontiguousarray(values.T, np.float64).ravel() for values in (worth, self.cost))
         object.__setattr__(self, "_values", pair)
@@ -194,49 +198,73 @@ class Objective:
     def at(self, setting: Array) -> tuple[float, float]:
         """Returns worth and cost of one setting, (E,)."""
         ended = self._ends(setting)
-        chosen = np.where(ended == self._last, self._end, ended)
-        return self._worth_at(chosen), float(self.cost[np.arange(len(self.record)), ended].mean())
+        return self._worth_at(self._answers(ended)), float(self.cost[np.arange(len(ended)), ended].mean())
 
-    def line(self, setting: Array, exit_: int) -> tuple[Array, Array]:
-        """Returns worth and cost, (J + 1,) each, of a setting with each candidate of one exit, and without it."""
-        record, bound = self.record, int(self.choices.never[exit_])
+    def sweep(self, setting: Array, *exits: int) -> tuple[Array, Array]:
+        """Returns worth and cost of a setting with every candidate of one or two exits, and without these exits.
+
+        Both have an axis for each of these exits, of one more than its candidates.
+        """
+        bounds = self.choices.never[list(exits)]
         if self.worth is None:
-            settings = [np.where(np.arange(len(setting)) == exit_, j, setting) for j in range(bound + 1)]
-            found = np.array([self.at(other) for other in settings])
-            return found[:, 0], found[:, 1]
-        ended = self._ends(np.where(np.arange(len(setting)) == exit_, bound, setting))
-        count = len(record)
-        reach = np.zeros(count, np.int16)
-        totals = np.zeros((2, bound + 2))
-        for visit, reached in enumerate(self._reached):
-            here = (self._met[visit] == exit_) & (reached > reach)
-            if not here.any():
-                continue
-            more = np.flatnonzero(here & (ended > visit))
-            if len(more):  # from the candidate before which the row has ended already up to the one that it reaches
-                low, high = reach[more], reached[more]
-                for total, values in zip(totals, self._values, strict=True):
-                    column = values[visit * count + more]
-                    total += np.bincount(low, column, bound + 2) - np.bincount(high, column, bound + 2)  # noqa: PLW2901 - in place
-                reach[more] = high
-        rows = np.arange(count)
-        chosen = np.where(ended == self._last, self._end, ended)
-        for total, values, visits in zip(totals, self._values, (chosen, ended), strict=True):
-            total += np.bincount(reach, values[visits.astype(np.intp) * count + rows], bound + 2)  # noqa: PLW2901 - in place
-        worth, cost = np.cumsum(totals, axis=1)[:, :-1] / count
+            found = [self.at(moved(setting, exits, others)) for others in np.ndindex(*(bounds + 1))]
+            worth, cost = np.array(found).T.reshape(2, *(bounds + 1))
+            return worth, cost
+        ended = self._ends(moved(setting, exits, bounds))
+        count, sides = len(ended), bounds + 2
+        totals = np.zeros((2, int(np.prod(sides))))
+        ends = [
+            values[visits * np.intp(count) + np.arange(count)]
+            for values, visits in zip(self._values, (self._answers(ended), ended), strict=True)
+        ]
+        totals[:, 0] = [end.sum() for end in ends]
+        # Each row's run goes on for all candidates from a corner on. A visit that fires moves the corner, and ends what
+        # lies between: what that gains is added at the old corner and taken away at the new one. Sums along the axes
+        # then give each candidate's total.
+        corner = np.zeros(count, np.intp)
+        reach = np.zeros((len(exits), count), np.int16)
+        strides = (int(sides[-1]), 1)[-len(exits) :]
+        for visit, axis in sorted((visit, axis) for axis, e in enumerate(exits) for visit in self._visits[e]):
+            reached = self._reached[visit]
+            rows = np.flatnonzero((reached > reach[axis]) & (ended > visit) & (self._met[visit] == exits[axis]))
+            old, far = corner[rows], reached[rows]
+            new = old + (far - reach[axis][rows]) * strides[axis]
+            corner[rows], reach[axis][rows] = new, far
+            for total, values, end in zip(totals, self._values, ends, strict=True):
+                gain = values[visit * count + rows] - end[rows]
+                total += np.bincount(old, gain, len(total)) - np.bincount(new, gain, len(total))  # noqa: PLW2901 - in place
+        grid = totals.reshape(2, *sides)
+        for axis in range(1, grid.ndim):
+            grid = grid.cumsum(axis)
+        worth, cost = grid[(slice(None), *[slice(-1)] * len(exits))] / count
         return worth, cost
 
     def _ends(self, setting: Array) -> Array:
-        """Returns the visit with which each row's run ends, int16 (N,)."""
+        """Returns the visit with which each row's run ends, (N,)."""
         level = np.append(setting, 0).astype(np.int16)  # padded visits, of NO_EXIT, look at the last
-        ended = self._last.copy()
-        for visit in range(len(self._reached) - 1, -1, -1):
-            fires = self._reached[visit] > level[self._met[visit]]
-            ended -= (ended - np.int16(visit)) * fires  # arithmetic: a masked copy takes ten times as long
-        return ended
+        most = len(self._reached)
+        small = np.min_scalar_type(most)
+        left = (most - self._last).astype(small)  # visits behind the end: the most of all that fire
+        for visit, (reached, met) in enumerate(zip(self._reached, self._met, strict=True)):
+            fires = (reached > level[met]).astype(small)
+            np.maximum(left, fires * small.type(most - visit), out=left)  # a masked copy takes ten times as long
+        return most - left.astype(np.intp)
+
+    def _answers(self, ended: Array) -> Array:
+        """Returns the visit whose answer counts, (N,), of runs that end at these visits."""
+        if self.fallback == "last":
+            return ended
+        return np.where(ended == self._last, self._end, ended)
 
     def _worth_at(self, visit: Array) -> float:
         return worth_at(self.record, self.worth, self.metric, visit)
+
+
+def moved(setting: Array, exits: int | Sequence[int], to: npt.ArrayLike) -> Array:
+    """Returns a setting with other candidates of some exits."""
+    found = setting.copy()
+    found[np.asarray(exits)] = to
+    return found
 
 
 def worth_at(record: Record, worth: Array | None, metric: Metric | None, visit: Array) -> float:

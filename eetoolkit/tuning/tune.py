@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from eetoolkit.tuning.costs import Costs, choose_costs
 from eetoolkit.tuning.evidence import Evidence, gather
 from eetoolkit.tuning.manifest import may_fire
 from eetoolkit.tuning.measure import Part, Sheet, objective_of
-from eetoolkit.tuning.notes import notes
+from eetoolkit.tuning.notes import notes, threads_differ
 from eetoolkit.tuning.objective import Metric, Objective, settings_of, worth_of
 from eetoolkit.tuning.promises import Promise, follow_path
 from eetoolkit.tuning.pruning import choose_gone, without_overheads
@@ -34,6 +35,7 @@ from eetoolkit_runtime.errors import TuneError
 from eetoolkit_runtime.plan import Manifest
 from eetoolkit_runtime.profiling.profile import Profile, decode
 from eetoolkit_runtime.profiling.profiles import saved_profile
+from eetoolkit_runtime.sessions import Provider, choose_providers, expected_providers
 
 
 def tune(  # noqa: PLR0913 - what a choice depends on
@@ -55,6 +57,7 @@ def tune(  # noqa: PLR0913 - what a choice depends on
     record: Record | str | os.PathLike[str] | None = None,
     seed: int = 0,
     threads: int | None = None,
+    providers: Sequence[Provider] | None = None,
     progress: Progress | None = None,
 ) -> TuningReport:
     """Returns the thresholds that reach a goal at the least cost, or the best within a budget, and how good they are.
@@ -80,19 +83,20 @@ def tune(  # noqa: PLR0913 - what a choice depends on
             better, or to one number for each row, which is much faster to search.
         profile: What segments cost, a `Profile` or its file; None: the one that is saved in the bundle, else
             multiply-adds.
-        force: Takes a profile of another bundle.
+        force: Takes a profile of another bundle, or of other providers.
         calibrate: Whether to fit a temperature for each exit first; None: where that is possible.
         record: A `Record`, or its file: with `inputs` where to save it, and where to go on after an interrupt; what
             the fitted temperatures give is then kept beside it, in `.calibrated.npz`.
         seed: Of the split.
         threads: As the `Runner`'s.
+        providers: What the bundle is to run on, as the `Runner`'s: here too, and in the profile.
         progress: Is told (what, done, total).
 
     Raises:
         BundleError: The bundle cannot be opened.
         InputError: Inputs that it does not take, or another number of labels.
-        TuneError: Labels or confidences that cannot be used, too few rows, a profile of another bundle, a goal that
-            cannot be met; it says the best that can.
+        TuneError: Labels or confidences that cannot be used, too few rows, a profile of another bundle or of other
+            providers, a goal that cannot be met; it says the best that can.
     """
     wish = choose_wish(
         max_accuracy_drop=max_accuracy_drop, min_accuracy=min_accuracy, budget_ms=budget_ms, budget_share=budget_share,
@@ -102,13 +106,14 @@ def tune(  # noqa: PLR0913 - what a choice depends on
         raise TuneError(f"risk {risk} and delta {delta} must lie between 0 and 1, method in {', '.join(METHODS)}")
     opened = load(bundle)
     plan = opened.manifest
+    chosen_providers = choose_providers(providers)
     taken = _read_profile(profile) or saved_profile(opened)
     tell = progress or (lambda _what, _done, _total: None)
     found = gather(
         opened, inputs, labels, record, classes=metric is None, calibrate=calibrate, guarantee=risk is not None,
-        seed=seed, threads=threads, progress=tell,
+        seed=seed, threads=threads, providers=chosen_providers, progress=tell,
     )  # fmt: skip
-    costs = choose_costs(plan, found.record, taken, force=force)
+    costs = choose_costs(plan, found.record, taken, expected_providers(chosen_providers), force=force)
     worth = worth_of(found.record, metric)
     whole = Part(found.record, worth, costs.of_visits(found.record), metric, plan.fallback, seed)
     tuned, test = whole.take(found.tune), whole.take(found.test)
@@ -161,7 +166,11 @@ def tune(  # noqa: PLR0913 - what a choice depends on
         constants=judging_values(plan, found.record.constants),
         guarantee=promised[method].guarantee if promised else None,
         pruned=_pruned(sheet, limits, overheads, goal, firing=wish.kind != "risk"),
-        notes=(*found.notes, *notes(wish, test, chosen, limits, sum(found.rows.values()), promised.get(method))),
+        notes=(
+            *found.notes,
+            *threads_differ(taken, threads),
+            *notes(wish, test, chosen, limits, sum(found.rows.values()), promised.get(method)),
+        ),
     )
 
 

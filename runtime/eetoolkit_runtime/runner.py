@@ -25,7 +25,7 @@ from eetoolkit_runtime.layout import Layout
 from eetoolkit_runtime.observed import answer_by, better_and_better
 from eetoolkit_runtime.plan import Fallback, Manifest
 from eetoolkit_runtime.rule import Rule, Thresholds, known_exit, limits_at, limits_of
-from eetoolkit_runtime.sessions import Pool, Provider, Sessions, SessionSettings, Spin
+from eetoolkit_runtime.sessions import Pool, Provider, Sessions, SessionSettings, Spin, choose_providers
 from eetoolkit_runtime.stream import gather
 from eetoolkit_runtime.visits import visit_exits
 
@@ -85,9 +85,7 @@ class Runner:
             raise RunError(f"fallback is {fallback!r}, expected 'last' or 'most_confident'")
         self._plan = plan
         self._fallback: Fallback = plan.fallback if fallback is None else fallback
-        given = (providers,) if isinstance(providers, str) else providers
-        chosen = ("CPUExecutionProvider",) if given is None else tuple(given)
-        settings = SessionSettings(threads, spin, pool, chosen, arena, prepack)
+        settings = SessionSettings(threads, spin, pool, choose_providers(providers), arena, prepack)
         self._kept = _kept(plan, keep, load)
         self._sessions = Sessions(self.bundle, msgspec.structs.replace(settings, one_row=True))
         self._sessions_of_rows = Sessions(self.bundle, settings)
@@ -310,6 +308,11 @@ class Runner:
     def opened(self) -> tuple[str, ...]:
         """The segments that have been loaded so far, in the order of loading."""
         return tuple(dict.fromkeys((*self._sessions.opened, *self._sessions_of_rows.opened)))
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """The execution providers that the loaded segments run on, in onnxruntime's order; () where none is loaded."""
+        return self._sessions.providers or self._sessions_of_rows.providers
 
     def close(self) -> None:
         """Lets go of all sessions and buffers; a later run is a `RunError`."""

@@ -25,6 +25,7 @@ Spin = Literal["always", "brief", "never"]
 Pool = Literal["own", "shared"]
 Provider = str | tuple[str, Mapping[str, object]]
 
+_CPU = "CPUExecutionProvider"
 _BRIEF_SPIN_US = 20
 _SPIN_DURATION_SINCE = (1, 26)  # the first release that reads session.intra_op.spin_duration_us
 _VERSION = tuple(int(part) for part in ort.__version__.split(".")[:2])
@@ -51,7 +52,7 @@ class SessionSettings(msgspec.Struct, frozen=True):
     threads: int | None = None
     spin: Spin = "brief"
     pool: Pool = "own"
-    providers: tuple[Provider, ...] = ("CPUExecutionProvider",)
+    providers: tuple[Provider, ...] = (_CPU,)
     arena: bool = True
     prepack: bool = True
     one_row: bool = False
@@ -166,6 +167,11 @@ class Sessions:
             if segment.model is not None:
                 _ = self[name]
 
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """The execution providers of the open sessions, in onnxruntime's order; all have the same."""
+        return next((tuple(session.get_providers()) for session in self._sessions.values()), ())
+
     def keep(self, names: Collection[str]) -> None:
         """Lets go of the sessions of all segments but these; one that is needed again is opened again."""
         with self._lock:
@@ -191,6 +197,19 @@ class Sessions:
         outputs = [source.output for source in segment.writes.values() if source.output is not None]
         _check_names(what, "outputs", [value.name for value in session.get_outputs()], outputs, exact=False)
         return session
+
+
+def choose_providers(given: str | Sequence[Provider] | None) -> tuple[Provider, ...]:
+    """Returns the execution providers that a caller asks for; None: the CPU."""
+    if given is None:
+        return (_CPU,)
+    return (given,) if isinstance(given, str) else tuple(given)
+
+
+def expected_providers(asked: Sequence[Provider]) -> tuple[str, ...]:
+    """Returns what sessions say that they run on where these providers are asked for: the CPU is always behind them."""
+    names = tuple(map(_name, asked))
+    return names if _CPU in names else (*names, _CPU)
 
 
 def fast_run(session: ort.InferenceSession, binding: ort.IOBinding) -> tuple[Callable[[Any, Any], None], Any]:

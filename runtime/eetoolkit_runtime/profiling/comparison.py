@@ -94,6 +94,7 @@ def _changes(a: Profile, b: Profile) -> Iterator[Change]:
         yield from _differ(what, getattr(a.machine, what), getattr(b.machine, what))
     for what in ("threads", "spin", "pool"):
         yield from _differ(what, getattr(a, what), getattr(b, what))
+    yield from _differ("providers", ", ".join(a.providers), ", ".join(b.providers))
     yield from _differ("governor", a.before.governor, b.before.governor)
     yield from _differ("throttled", a.after.throttled, b.after.throttled)
     for name in dict.fromkeys((*a.thresholds, *b.thresholds)):

@@ -58,7 +58,7 @@ def merge_profiles(profiles: Sequence[Profile]) -> Profile:
 
 
 def _check_alike(a: Profile, b: Profile) -> None:
-    for what in ("files", "machine", "threads", "spin", "pool", "thresholds"):
+    for what in ("files", "machine", "threads", "spin", "pool", "providers", "thresholds"):
         if getattr(a, what) != getattr(b, what):
             raise BundleError(
                 f"profiles of {a.bundle!r} from {a.measured} and {b.measured} differ in {what}, so they are not "

@@ -12,7 +12,7 @@ from eetoolkit_runtime.plan import Manifest
 from eetoolkit_runtime.profiling.latency import Latency
 from eetoolkit_runtime.profiling.machine import Condition, Machine
 
-VERSION = 1
+VERSION = 2
 
 
 class _Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -177,6 +177,7 @@ class Profile(_Struct, frozen=True, kw_only=True):
         threads: Workers for each operator; None: one per physical core.
         spin: What idle workers did.
         pool: Whose workers they were.
+        providers: The execution providers of its sessions, in onnxruntime's order, without their options.
         rows: How many different inputs were run: shares, visits and accuracies are theirs.
         timed: How many of them, in the same shares, were run again and again: latencies are theirs.
         rounds: How often each of these.
@@ -207,6 +208,7 @@ class Profile(_Struct, frozen=True, kw_only=True):
     threads: int | None
     spin: str
     pool: str
+    providers: tuple[str, ...]
     rows: int
     timed: int
     rounds: int

@@ -27,7 +27,7 @@ from eetoolkit_runtime.profiling.profile import Energy, ExitCost, Memory, Profil
 from eetoolkit_runtime.profiling.rounds import LEAST_ROUNDS, Cooler, Found, Row, Tell, measure, rows_of, warm_up
 from eetoolkit_runtime.profiling.whole import Whole, open_whole
 from eetoolkit_runtime.runner import Runner
-from eetoolkit_runtime.sessions import Pool, SessionSettings, Spin
+from eetoolkit_runtime.sessions import Pool, Provider, SessionSettings, Spin, choose_providers
 
 _COMPARED_ROWS = 16  # with the whole network's outputs
 _WALKED_ROWS = 64  # to come to every exit
@@ -44,6 +44,7 @@ def profile(  # noqa: PLR0913 - what a measurement depends on
     threads: int | None = None,
     spin: Spin = "brief",
     pool: Pool = "own",
+    providers: Sequence[Provider] | None = None,
     seconds: float = 5.0,
     max_rows: int = 256,
     whole: str | os.PathLike[str] | None = None,
@@ -63,9 +64,10 @@ def profile(  # noqa: PLR0913 - what a measurement depends on
         inputs: Any number of rows, best real ones: shares and expected latency are theirs. An iterator gives them one
             by one, which may then differ in shape, as texts do. None: the golden samples.
         labels: The right class of every row, for accuracies.
-        threads: As the `Runner`'s, like `spin` and `pool`.
+        threads: As the `Runner`'s, like `spin`, `pool` and `providers`.
         spin: See `threads`.
         pool: See `threads`.
+        providers: See `threads`.
         seconds: How long to measure after the warm-up, about.
         max_rows: How many rows are timed again and again, in the shares of all; fewer where a network is so slow that
             five rounds over them would take longer than `seconds`. All are answered once, for shares and accuracies.
@@ -79,19 +81,21 @@ def profile(  # noqa: PLR0913 - what a measurement depends on
         BundleError: The bundle cannot be opened.
         InputError: Inputs that it does not take, or none at all; labels of another number; a file that is not there
             or takes other inputs.
-        RunError: onnxruntime failed.
+        RunError: onnxruntime failed, or it has no such providers.
     """
     before, began, resident = condition(), datetime.now(UTC), resident_bytes()
     tell: Tell = progress or (lambda _what, _done, _total: None)
-    settings = SessionSettings(threads, spin, pool, one_row=True)
+    chosen = choose_providers(providers)
+    settings = SessionSettings(threads, spin, pool, chosen, one_row=True)
     meter = find_meter()
     idle_w = 0.0 if meter is None else _idle_w(meter)
-    with Runner(bundle, threads=threads, spin=spin, pool=pool) as runner:
+    with Runner(bundle, threads=threads, spin=spin, pool=pool, providers=chosen) as runner:
         plan = runner.bundle.manifest
         rows = rows_of(runner.bundle, inputs)
         right = _labels(labels, len(rows))
         load_ms = _open_all(runner)
         opened = resident_bytes()
+        running_on = runner.providers
         answers = [runner.run(row) for row in rows]
         one = None if whole is None else open_whole(whole, plan, settings)
         timed = [rows[place] for place in _spread(answers, min(max_rows, _fitting(runner, rows, seconds)))]
@@ -131,6 +135,7 @@ def profile(  # noqa: PLR0913 - what a measurement depends on
         threads=threads,
         spin=spin,
         pool=pool,
+        providers=running_on,
         rows=len(rows),
         timed=len(timed),
         rounds=found.rounds,
