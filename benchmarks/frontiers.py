@@ -131,7 +131,7 @@ def recorded(case: Case) -> tuple[Manifest, Part, str]:
         rows = [*case.validation.rows, *case.test.rows]
         record = collect(bundle, list(zip(rows, labels, strict=True)), threads=1)
     plan = bundle.manifest
-    costs = choose_costs(plan, record, None)
+    costs = choose_costs(plan, record, None, ())
     return plan, Part(record, worth_of(record, None), costs.of_visits(record), None, plan.fallback, 0), costs.unit
 
 

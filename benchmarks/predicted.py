@@ -174,7 +174,7 @@ def expected_ms(
         thresholds: By exit.
         scaled: Whether to scale segments' latencies to runs that leave at each exit, as tuning does.
     """
-    costs = choose_costs(plan, record, profile)
+    costs = choose_costs(plan, record, profile, profile.providers)
     if not scaled:
         costs = replace(costs, scale=None)
     limits = own_thresholds(plan)

@@ -14,7 +14,8 @@ import eetoolkit as ee
 from benchmarks import frontiers, predicted
 from eetoolkit.tuning.collect import collect
 from eetoolkit.tuning.measure import Part
-from eetoolkit.tuning.objective import worth_of
+from eetoolkit.tuning.objective import Objective, worth_of
+from eetoolkit.tuning.search import Points
 
 
 def part(rows: int, seed: int = 0) -> Part:
@@ -37,11 +38,17 @@ def test_a_frontier_is_on_or_above_every_rule_where_it_was_chosen() -> None:
     assert max(points.max() for points in found.points.values()) > 0.1  # else nothing is compared
 
 
+def never(objective: Objective) -> Points:
+    """Returns the one setting at which no exit fires."""
+    worth, cost = objective.at(objective.choices.never)
+    return Points(objective.choices.never[None], np.array([worth]), np.array([cost]))
+
+
 def test_a_rule_that_beats_the_search_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     tune = part(300)
     monkeypatch.setattr(frontiers, "settings_of", lambda *_: [])
     monkeypatch.setattr(frontiers.Search, "best", lambda self, *_: self._objective.choices.never)
-    monkeypatch.setattr(frontiers.Search, "points", property(lambda self: self._none()))
+    monkeypatch.setattr(frontiers.Search, "points", property(lambda self: never(self._objective)))
     with pytest.raises(RuntimeError, match="beats the search on the rows that both chose on"):
         frontiers.measure(plan_of(4), tune, tune)
 

@@ -112,7 +112,9 @@ def test_what_a_run_costs_is_what_runs_to_its_exit_took_in_a_profile_brought_to_
 
     def of(calls_ms: float) -> list[float]:
         expected = msgspec.structs.replace(profile.expected, mean_ms=calls_ms)
-        found = choose_costs(bundle.manifest, record, msgspec.structs.replace(profile, expected=expected))
+        found = choose_costs(
+            bundle.manifest, record, msgspec.structs.replace(profile, expected=expected), profile.providers
+        )
         return [float(mean) for mean in found.of_visits(record).mean(axis=0)]
 
     alone = float(np.dot(shares, always))
