@@ -103,6 +103,17 @@ def test_the_choice_keeps_the_drop_on_its_part_and_its_figures_are_the_runners(b
         assert mistake.prediction != mistake.label == labels[mistake.row]
 
 
+def test_what_no_row_comes_to_is_said(bundle: ee.Bundle) -> None:
+    x, labels = data()
+    report = ee.tune(bundle, x, labels, budget_share=0.1, calibrate=False, threads=1)
+    said = [note for note in report.notes if "goes beyond" in note]
+    assert said == ["no test row goes beyond exit0: `eetoolkit truncate BUNDLE --at exit0` leaves out what lies behind"]
+    assert report.chosen.exits["exit0"] == 1
+    deep = ee.tune(bundle, x, labels, max_accuracy_drop=0.0, calibrate=False, threads=1)
+    assert deep.chosen.exits["exit2"] > 0
+    assert not [note for note in deep.notes if "goes beyond" in note]
+
+
 def test_latencies_spread_over_rows_and_over_the_runs_of_each() -> None:
     record = made(0, rows=400)
     cost = np.tile([1.0, 2.0, 3.0, 4.0], (400, 1))

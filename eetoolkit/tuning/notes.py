@@ -30,7 +30,8 @@ def notes(
         promised: The guarantee, if one was asked for.
     """
     within = wish.value if wish.kind in ("max_accuracy_drop", "risk") and wish.value > 0 else _TOLD
-    drops = test.drops(test.ends(thresholds)[0])
+    answered, ended = test.ends(thresholds)
+    drops = test.drops(answered)
     half = (chosen.drop.high - chosen.drop.low) / 2
     if drops is not None and half > within:
         needed = rows_needed(drops, within)
@@ -42,6 +43,10 @@ def notes(
         yield f"on the test part the drop is {chosen.drop.value:.4g}, more than {wish.value:g}: see its interval"
     if wish.kind == "min_accuracy" and chosen.worth.value < wish.value:
         yield f"on the test part it is {chosen.worth.value:.4g}, less than {wish.value:g}: see its interval"
+    deepest = int(ended.max())
+    if deepest < test.record.last.min() and (test.record.exit == test.record.exit[0]).all():
+        name = test.record.exits[test.record.exit[0, deepest]]
+        yield f"no test row goes beyond {name}: `eetoolkit truncate BUNDLE --at {name}` leaves out what lies behind"
     if promised is not None and promised.guarantee.rows < promised.needed:
         share = promised.needed / promised.guarantee.rows
         yield (
