@@ -18,9 +18,9 @@ from test_runner_plans import Generator, inputs_of
 from torch import Tensor, nn
 
 import eetoolkit as ee
-from eetoolkit_exporters.pruning.chains import chains, without_exits
 from eetoolkit_exporters.pruning.prune import prune
 from eetoolkit_runtime.bundle import Bundle, load
+from eetoolkit_runtime.chains import chains, without_exits
 from eetoolkit_runtime.errors import BundleError, ExportError, InputError, RunError
 from eetoolkit_runtime.golden import Sample, Visit
 from eetoolkit_runtime.runner import Runner
@@ -205,6 +205,12 @@ def test_a_tuned_bundle_keeps_what_is_said_of_its_tuning(tmp_path: Path) -> None
     assert short.manifest.tuning is not None
     assert set(tuned.manifest.tuning.exits_before) == {"exit0", "exit1"}
     assert set(short.manifest.tuning.exits_before) == {"exit0"}
+    # exit1 could fire: what was measured was measured with it.
+    assert (short.manifest.tuning.figures, short.manifest.tuning.guarantee) == ({}, None)
+    assert tuned.manifest.tuning.figures
+    silent = ee.prune(disabled(tuned, ("exit1",)), ["exit1"], tmp_path / "silent.ee")
+    assert silent.manifest.tuning is not None
+    assert silent.manifest.tuning.figures == tuned.manifest.tuning.figures
     back = ee.undo_tuning(short)
     assert back.exits["exit0"].threshold == whole.exits["exit0"].threshold
     assert verify(back).passed

@@ -90,14 +90,13 @@ def dear(bundle: ee.Bundle, exit_: str) -> ee.Profile:  # noqa: F811 - a fixture
         name: msgspec.structs.replace(
             cost,
             latency=msgspec.structs.replace(cost.latency, mean_ms=paths[name]),
+            segments_ms=paths[name],
             passing=None if cost.passing is None else Added(added_us=5000.0 if name == exit_ else 0.0, error_us=0.0),
         )
         for name, cost in found.exits.items()
         if cost.latency is not None
     }
-    calls_ms = sum(cost.share * paths[name] for name, cost in exits.items())
-    expected = msgspec.structs.replace(found.expected, mean_ms=calls_ms)
-    return msgspec.structs.replace(found, segments=segments, exits=exits, expected=expected, overhead_us=0.0)
+    return msgspec.structs.replace(found, segments=segments, exits=exits, in_turns=1.0, overhead_us=0.0)
 
 
 def test_the_pruned_bundle_has_the_figures_that_the_report_gives_it(
@@ -166,8 +165,51 @@ def test_the_command_writes_a_pruned_bundle_or_says_that_every_exit_pays(
     assert machine["pruning"]["exits"] == ["exit0"]
     assert machine["pruned"]["thresholds"]["exit0"] is None
     # By multiply-adds nobody knows what a head costs.
-    kept = CliRunner().invoke(main, [*command, str(tmp_path / "none.ee")])
+    kept = CliRunner().invoke(main, [*command, str(tmp_path / "none.ee"), "--apply"])
     assert kept.exit_code == 1
     assert "verdict" in kept.stdout
-    assert f"{tmp_path / 'none.ee'} is not written: every exit pays" in kept.stderr
+    said = "none.ee is not written: every exit pays; what heads cost is not known without a profile"
+    assert said in kept.stderr.replace("\n", " ")
     assert not (tmp_path / "none.ee").exists()
+    assert ee.load(bundle.path).manifest.tuning is not None  # what was found is not lost
+
+
+def test_a_bundle_is_not_pruned_onto_itself_and_rows_are_looked_at_first(
+    bundle: ee.Bundle,  # noqa: F811 - a fixture
+    tmp_path: Path,
+) -> None:
+    x, labels = data()
+    report = ee.tune(
+        bundle, x, labels, max_accuracy_drop=0.02, profile=dear(bundle, "exit0"), calibrate=False, threads=1
+    )
+    before = sorted(bundle.path.iterdir()), (bundle.path / "manifest.json").read_bytes()
+    with pytest.raises(ee.BundleError, match="is the bundle that is tuned; choose another name for the pruned one"):
+        report.prune(bundle.path, overwrite=True)
+    for rows, said in (([], "no rows to compare the pruned bundle by"), ([x[:1, :3]], "got shape")):
+        with pytest.raises(ee.InputError, match=said):
+            report.prune(tmp_path / "short.ee", rows)
+    assert not (tmp_path / "short.ee").exists()
+    assert (sorted(bundle.path.iterdir()), (bundle.path / "manifest.json").read_bytes()) == before
+    np.savez(tmp_path / "val.npz", x=x, labels=labels)
+    command = [
+        "tune",
+        str(bundle.path),
+        "--data",
+        str(tmp_path / "val.npz"),
+        "--prune",
+        str(bundle.path),
+        "--overwrite",
+    ]
+    refused = CliRunner().invoke(main, command)
+    assert (refused.exit_code, refused.stdout) == (1, "")
+
+
+def test_shares_of_the_pruned_choice_are_of_the_same_whole_network(
+    bundle: ee.Bundle,  # noqa: F811 - a fixture
+) -> None:
+    x, labels = data()
+    report = ee.tune(
+        bundle, x, labels, max_accuracy_drop=0.02, profile=dear(bundle, "exit0"), calibrate=False, threads=1
+    )
+    assert report.pruned is not None
+    assert report.pruned.share.value == pytest.approx(report.pruned.cost.value / report.whole.cost.value)

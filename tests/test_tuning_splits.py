@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 from PIL import Image
-from plans import Draft, chain
+from plans import Draft, chain, gated
 
 import eetoolkit as ee
 from eetoolkit.images import ImageOptions
@@ -108,18 +108,34 @@ def test_what_a_run_costs_is_what_runs_to_its_exit_took_in_a_profile_brought_to_
     record = collect(bundle, x, np.arange(8) % 2, threads=1)
     profile = ee.profile(bundle, x, threads=1, seconds=0.01)
     always = [cost.latency.mean_ms for cost in profile.exits.values() if cost.latency is not None]
-    shares = [cost.share for cost in profile.exits.values()]
+    found = choose_costs(
+        bundle.manifest, record, msgspec.structs.replace(profile, in_turns=1.1), profile.providers
+    ).of_visits(record)
+    assert found.mean(axis=0) == pytest.approx(1.1 * np.array(always))
+    # With its own, the mean of the calls that were timed is what they took.
+    calls = choose_costs(bundle.manifest, record, profile, profile.providers).of_visits(record)
+    with ee.Runner(bundle, threads=1) as runner:
+        ended = [list(bundle.exits).index(runner.run(row[None]).exit) for row in x]
+    assert profile.timed == len(x)
+    assert calls[np.arange(8), ended].mean() == pytest.approx(profile.expected.mean_ms)
 
-    def of(calls_ms: float) -> list[float]:
-        expected = msgspec.structs.replace(profile.expected, mean_ms=calls_ms)
-        found = choose_costs(
-            bundle.manifest, record, msgspec.structs.replace(profile, expected=expected), profile.providers
-        )
-        return [float(mean) for mean in found.of_visits(record).mean(axis=0)]
 
-    alone = float(np.dot(shares, always))
-    assert of(alone) == pytest.approx(always)
-    assert of(1.1 * alone) == pytest.approx(1.1 * np.array(always))  # in turns they find colder caches
+@pytest.mark.parametrize("fallback", ["last", "most_confident"])
+def test_a_profile_of_other_rows_keeps_what_a_gated_path_costs(tmp_path: Path, fallback: str) -> None:
+    draft = gated()
+    draft.options["fallback"] = fallback
+    bundle = load(draft.save(tmp_path / "it.ee"))
+    way = np.array([0.9, 0, 0, 0], np.float32), np.zeros(4, np.float32)
+    rows = [np.stack([way[k] for k in order]) for order in ([0, 1, 1, 1], [0, 0, 0, 1])]
+    profile = ee.profile(bundle, rows[0], threads=1, seconds=0.01)
+    record = collect(bundle, rows[1], np.arange(4) % 2, threads=1)
+    found = choose_costs(bundle.manifest, record, profile, profile.providers)
+    paths = found.of_visits(record)[np.arange(4), record.last]
+    means = {name: cost.latency.mean_ms for name, cost in profile.segments.items() if cost.latency is not None}
+    with ee.Runner(bundle, threads=1) as runner:
+        plain = [sum(means[name] for name in runner.run(row[None]).path) for row in rows[1]]
+    assert len(set(plain)) == 2
+    assert paths / paths[0] == pytest.approx(np.array(plain) / plain[0])
 
 
 def test_labelled_data_is_read_from_arrays_and_class_folders(tmp_path: Path) -> None:

@@ -86,7 +86,6 @@ def tune(  # noqa: PLR0913 - one for each option
     import msgspec
 
     from eetoolkit.labelled import read_labelled
-    from eetoolkit.tuning.report import NOTHING_TO_PRUNE
 
     if undo and (apply_ or data is not None or page is not None or prune is not None):
         raise click.UsageError("--undo goes alone")
@@ -97,8 +96,8 @@ def tune(  # noqa: PLR0913 - one for each option
     if undo:
         terminal.print_bundle(ee.undo_tuning(bundle), as_json=as_json)
         return
-    _check_targets(page, prune, overwrite=overwrite)
     opened = ee.load(bundle)
+    _check_targets(opened, page, prune, overwrite=overwrite)
     inputs, labels = (None, None) if data is None else read_labelled(opened.manifest, data, pictures)
     with terminal.progress() as tell:
         report = ee.tune(
@@ -107,11 +106,14 @@ def tune(  # noqa: PLR0913 - one for each option
             profile=profile, force=force, seed=seed, record=record,
             threads=threads, progress=tell,
         )  # fmt: skip
-    pruning = None
-    if prune is not None and report.pruned is not None:
-        pruning = report.prune(prune, _rows(opened, inputs), overwrite=overwrite)
     if apply_:
         report.apply()
+    pruning, refusal = None, None
+    if prune is not None:
+        try:
+            pruning = report.prune(prune, _rows(opened, inputs), threads=threads, overwrite=overwrite)
+        except ee.EEToolkitError as error:  # what was found is told first
+            refusal = error
     if as_json:
         terminal.print_json(report if pruning is None else msgspec.to_builtins(report) | {"pruning": pruning})
     else:
@@ -120,20 +122,25 @@ def tune(  # noqa: PLR0913 - one for each option
         ee.write_report(report, page, inputs=inputs, overwrite=overwrite)
         if not as_json:
             click.echo(f"\nreport in {page}")
-    if prune is not None and pruning is None:
-        raise ee.TuneError(f"{prune} is not written: {NOTHING_TO_PRUNE}")
+    if refusal is not None:
+        raise refusal
 
 
-def _check_targets(page: Path | None, prune: str | None, *, overwrite: bool) -> None:
+def _check_targets(bundle: ee.Bundle, page: Path | None, prune: str | None, *, overwrite: bool) -> None:
     """Refuses to write over what is there, before any work is done."""
     if page is not None:
         from eetoolkit.report.page import check_target as check_page
 
         check_page(page, overwrite=overwrite)
     if prune is not None:
+        from eetoolkit.tuning.pruning import check_elsewhere
         from eetoolkit_runtime.store import check_target as check_bundle
 
+        check_elsewhere(bundle, prune)
         check_bundle(Path(prune), overwrite=overwrite)
+        if bundle.manifest.golden is None:
+            raise ee.ExportError(f"--prune: {bundle.path} has no golden samples to verify a pruned bundle by")
+        _ = ee.prune  # says what is missing
 
 
 def _rows(bundle: ee.Bundle, inputs: Any) -> list[Any] | None:

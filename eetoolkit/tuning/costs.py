@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 
 from eetoolkit.tuning.record import Array, Record
+from eetoolkit_runtime.chains import chains, without_exits
 from eetoolkit_runtime.errors import TuneError
 from eetoolkit_runtime.plan import Manifest
 from eetoolkit_runtime.profiling.latency import QUANTILES
@@ -23,7 +24,7 @@ class Costs:
 
     Attributes:
         of: By segment, float64 (S,), in the record's order; NaN where it is not known.
-        each: What every segment's run costs beside that.
+        each: What a cut costs: what a segment's run takes beside its graph, in a chain.
         scale: By exit, in the record's order, what a run that ends there takes over what its segments would, (E,): on
             full paths, where they are timed, they find other caches.
         jitter: By exit, what quantiles of a run's latency are over its mean, (E, Q) at `QUANTILES`; None: not known.
@@ -55,7 +56,7 @@ class Costs:
                 f"{self.source} has no latency for {', '.join(unknown)}, which rows of the data come through; profile "
                 "with inputs that reach it"
             )
-        ways = record.ways @ np.nan_to_num(self.of) + self.each * record.ways.sum(axis=1)
+        ways = record.ways @ np.nan_to_num(self.of)
         scale = np.ones(len(record.exits)) if self.scale is None else self.scale
         return np.asarray(ways[record.way] * np.append(scale, 1.0)[record.exit])  # the last for `NO_EXIT`, -1
 
@@ -103,28 +104,36 @@ def choose_costs(
     return Costs(np.ones(len(names)), 0.0, "segments", "the number of segments run: multiply-adds are not known")
 
 
+def overheads_of(plan: Manifest, costs: Costs, exits: Sequence[str]) -> Array:
+    """Returns what a visit of each exit costs, (E,): its head, and the cut where two segments were one without it."""
+    count = len(chains(plan))
+    cuts = [costs.each if len(chains(without_exits(plan, [name]))) < count else 0.0 for name in exits]
+    return np.array([cut + costs.heads.get(name, 0.0) for cut, name in zip(cuts, exits, strict=True)])
+
+
 def _of_profile(profile: Profile, record: Record) -> Costs:
     """Returns mean latencies: of segments on full paths, scaled for each exit to runs that always leave there.
 
     And all of them to the profile's own calls, which leave here and there and find colder caches for it.
     """
     found = {name: cost.latency.mean_ms for name, cost in profile.segments.items() if cost.latency is not None}
-    of, each = np.array([found.get(name, np.nan) for name in record.segments]), max(0.0, profile.overhead_us) / 1e3
-    where = f"{profile.machine.processor}, {profile.measured}"
     passing = {name: cost.passing.added_us for name, cost in profile.exits.items() if cost.passing is not None}
-    heads = {name: max(0.0, added_us) / 1e3 for name, added_us in passing.items()}
-    plain = Costs(of, each, "ms", f"a profile of {where}", heads)
-    always = {name: cost.latency for name, cost in profile.exits.items() if cost.latency is not None}
-    left = sum(cost.share * always[name].mean_ms for name, cost in profile.exits.items() if name in always)
-    mixed = profile.expected.mean_ms / left if left else 1.0
+    plain = Costs(
+        of=np.array([found.get(name, np.nan) for name in record.segments]),
+        each=max(0.0, profile.overhead_us) / 1e3,
+        unit="ms",
+        source=f"a profile of {profile.machine.processor}, {profile.measured}",
+        heads={name: max(0.0, added_us) / 1e3 for name, added_us in passing.items()},
+    )
     modelled = plain.of_visits(record)
-    scale, jitter = np.full(len(record.exits), mixed), np.ones((len(record.exits), len(QUANTILES)))
+    scale = np.full(len(record.exits), profile.in_turns)
+    jitter = np.ones((len(record.exits), len(QUANTILES)))
     for e, name in enumerate(record.exits):
-        here = record.exit == e
-        rows = here.any(axis=1)
-        if name not in always or not rows.any():
+        cost = profile.exits.get(name)
+        if cost is None or cost.latency is None or not cost.segments_ms:
             continue
-        first = modelled[np.flatnonzero(rows), here[rows].argmax(axis=1)]
-        scale[e] *= always[name].mean_ms / first.mean()
-        jitter[e] = np.array(always[name].quantiles_ms) / always[name].mean_ms
+        scale[e] *= cost.latency.mean_ms / cost.segments_ms
+        here = modelled[record.exit == e]
+        if len(here) and np.ptp(here) <= 1e-9 * here.max():  # else rows differ already, and would twice
+            jitter[e] = np.array(cost.latency.quantiles_ms) / cost.latency.mean_ms
     return replace(plain, scale=scale, jitter=jitter)

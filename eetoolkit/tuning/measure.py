@@ -95,12 +95,15 @@ class Sheet:
         tune: Rows that chose.
         choices: The candidates.
         plan: The bundle's.
+        whole: What each test row costs in the whole network, (N,), where that is not its last visit's cost: shares are
+            of it.
     """
 
     test: Part
     tune: Part
     choices: Candidates
     plan: Manifest
+    whole: Array | None = None
 
     def choice(self, name: str, thresholds: Array) -> Figures:
         """Returns the figures of thresholds (E,)."""
@@ -139,7 +142,8 @@ class Sheet:
         test, (answered, ended) = self.test, ends
         rows = np.arange(len(test.record))
         worth, drop = test.worth_and_drop(answered)
-        costs, full = test.cost[rows, ended], test.cost[rows, test.record.last]
+        costs = test.cost[rows, ended]
+        full = test.cost[rows, test.record.last] if self.whole is None else self.whole
         tune_worth, tune_cost = self.tune.means(tuned)
         met = test.record.exit[rows, answered]
         return Figures(

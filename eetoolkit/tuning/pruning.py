@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -17,8 +18,9 @@ from eetoolkit.tuning.record import Array
 from eetoolkit.tuning.verdict import effect_of
 from eetoolkit_runtime.answer import Answer
 from eetoolkit_runtime.bundle import Bundle
+from eetoolkit_runtime.errors import BundleError, InputError
 from eetoolkit_runtime.golden import golden_rows
-from eetoolkit_runtime.inputs import Inputs
+from eetoolkit_runtime.inputs import Inputs, prepare
 from eetoolkit_runtime.runner import Runner
 from eetoolkit_runtime.verify import DEFAULT_TOLERANCE, difference
 
@@ -42,7 +44,7 @@ def choose_gone(
         exits: Which exits do not end the plan, bool (E,).
         overheads: What a visit of each costs, (E,).
         least_worth: What answers must be worth without them; None: what they are worth with them.
-        firing: Whether exits that fire may go too, which changes answers.
+        firing: Whether exits may go too that are not disabled, which can change answers.
     """
     limits, gone = thresholds.copy(), exits & np.isnan(thresholds)
     least = tuned.means(tuned.ends(thresholds))[0] if least_worth is None else least_worth
@@ -52,7 +54,7 @@ def choose_gone(
             effect = effect_of(part, limits, e)
             # As the most confident one an exit may answer that never fires.
             idle, gain = not effect.left.any() and tuned.fallback == "last", effect.gain(overheads[e])
-            if idle or (firing and gain < 0 and effect.worth_without >= least):
+            if firing and (idle or (gain < 0 and effect.worth_without >= least)):
                 useless[e] = gain
         if not useless:
             return gone
@@ -85,6 +87,7 @@ def write_pruned(
     rows: Sequence[Inputs] | None,
     seed: int,
     *,
+    threads: int | None,
     overwrite: bool,
 ) -> Pruning:
     """Writes a bundle without the exits that do not pay and returns how it compares.
@@ -95,24 +98,40 @@ def write_pruned(
         output: Where to write.
         rows: Inputs to compare by, each as a runner takes it; None: the golden samples.
         seed: Of the interval.
+        threads: As the `Runner`'s, of both.
         overwrite: Whether a bundle at `output` may be replaced.
 
     Raises:
+        InputError: Rows that the bundle does not take, or none.
         ExportError: The host's extra is missing, or see `eetoolkit_exporters.pruning.prune.prune`.
-        BundleError: `output` is in the way.
+        BundleError: `output` is in the way, or the bundle itself.
     """
     import eetoolkit as ee
 
+    check_elsewhere(chosen, output)
+    prepared = None if rows is None else [prepare(chosen.manifest, row, one_row=True) for row in rows]
+    if prepared == []:
+        raise InputError("no rows to compare the pruned bundle by; pass some, or None for the golden samples")
     exits = tuple(name for name, exit_ in silent.exits.items() if not exit_.enabled)
     pruned = ee.prune(silent, exits, output, samples=judged_again(silent, silent.manifest), overwrite=overwrite)
-    given = golden_rows(pruned) if rows is None else rows
-    with Runner(silent, threads=1) as one, Runner(pruned, threads=1) as other:
+    given = golden_rows(pruned) if prepared is None else prepared
+    with Runner(silent, threads=threads) as one, Runner(pruned, threads=threads) as other:
         equal = sum(_alike(one.run(row), other.run(row)) for row in given)
-        with Runner(chosen, threads=1) as whole:
+        with Runner(chosen, threads=threads) as whole:
             before, after = _latencies((whole, other), given)
     return Pruning(
         path=str(pruned.path), exits=exits, rows=len(given), equal=equal, latency=ratio_of(after, before, seed)
     )
+
+
+def check_elsewhere(bundle: Bundle, output: str | os.PathLike[str]) -> None:
+    """Refuses to prune a bundle onto itself: what it is compared with would be gone.
+
+    Raises:
+        BundleError: Says so.
+    """
+    if Path(output).resolve() in {place.resolve() for place in (bundle.path, bundle.archive) if place is not None}:
+        raise BundleError(f"{output} is the bundle that is tuned; choose another name for the pruned one")
 
 
 def _alike(one: Answer, other: Answer) -> bool:

@@ -20,8 +20,6 @@ from eetoolkit_runtime.errors import TuneError
 from eetoolkit_runtime.inputs import Inputs
 from eetoolkit_runtime.plan import Guarantee, Tuning
 
-NOTHING_TO_PRUNE = "every exit pays"
-
 
 class TuningReport(msgspec.Struct, frozen=True, kw_only=True):
     """What `tune` found. `apply` writes it into the bundle, `undo` takes it back.
@@ -103,25 +101,40 @@ class TuningReport(msgspec.Struct, frozen=True, kw_only=True):
         return apply(bundle, self._plan(bundle, self.chosen).manifest)
 
     def prune(
-        self, output: str | os.PathLike[str], rows: Sequence[Inputs] | None = None, *, overwrite: bool = False
+        self,
+        output: str | os.PathLike[str],
+        rows: Sequence[Inputs] | None = None,
+        *,
+        threads: int | None = None,
+        overwrite: bool = False,
     ) -> Pruning:
         """Writes a bundle tuned so, without the exits that do not pay and with one graph where they stood.
 
         Args:
             output: Where to write.
             rows: Inputs to compare both bundles by, each as `Runner.run` takes it; None: the golden samples.
+            threads: As the `Runner`'s.
             overwrite: Whether a bundle at `output` may be replaced.
 
         Raises:
-            TuneError: Every exit pays, or the bundle is another one by now.
+            TuneError: No exit can go, it says why; or the bundle is another one by now.
+            InputError: Rows that the bundle does not take, or none.
             ExportError: The extra `export` is not installed, or the bundle cannot be pruned; it says why.
-            BundleError: `output` is in the way.
+            BundleError: `output` is in the way, or the bundle itself.
         """
         if self.pruned is None:
-            raise TuneError(NOTHING_TO_PRUNE)
+            raise TuneError(f"{output} is not written: {self._why_none_goes()}")
         bundle = load(self.path)
         chosen, silent = (self._plan(bundle, figures) for figures in (self.chosen, self.pruned))
-        return write_pruned(chosen, silent, output, rows, self.seed, overwrite=overwrite)
+        return write_pruned(chosen, silent, output, rows, self.seed, threads=threads, overwrite=overwrite)
+
+    def _why_none_goes(self) -> str:
+        unsure = "" if self.unit == "ms" else "; what heads cost is not known without a profile"
+        if all(verdict.pays for verdict in self.verdict.exits):
+            return f"every exit pays{unsure}"
+        if self.guarantee is not None:
+            return "the guarantee was shown with the exits that do not pay"
+        return f"the exits that do not pay are needed for the goal{unsure}"
 
     def undo(self) -> Bundle:
         """Puts back what the manifest held before `apply`; returns the bundle as it is now.

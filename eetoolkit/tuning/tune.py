@@ -15,7 +15,7 @@ from eetoolkit.tuning.baselines import baselines
 from eetoolkit.tuning.calibrate import Calibration, calibrations, temperatures_of
 from eetoolkit.tuning.choice import Figures
 from eetoolkit.tuning.collect import Data, Progress
-from eetoolkit.tuning.costs import Costs, choose_costs
+from eetoolkit.tuning.costs import Costs, choose_costs, overheads_of
 from eetoolkit.tuning.evidence import Evidence, gather
 from eetoolkit.tuning.manifest import may_fire
 from eetoolkit.tuning.measure import Part, Sheet, objective_of
@@ -137,7 +137,7 @@ def tune(  # noqa: PLR0913 - what a choice depends on
     whole_network = sheet.always("whole network", None)
     rivals += [("greedy coordinate descent", objective.choices.spell(Search(objective).greedy(goal)))]
     rivals += [(f"guaranteed by {name}", each.thresholds) for name, each in promised.items()]
-    overheads = np.array([costs.each + costs.heads.get(name, 0.0) for name in found.record.exits])
+    overheads = overheads_of(plan, costs, found.record.exits)
     verdicts = judge_exits(test, tuned, limits, objective.exits, overheads)
     return TuningReport(
         bundle=plan.name,
@@ -199,7 +199,13 @@ def _pruned(sheet: Sheet, limits: Array, overheads: Array, goal: Goal, *, firing
     if not gone.any():
         return None
     saved = np.where(gone, overheads, 0.0)
-    fewer = replace(sheet, test=without_overheads(sheet.test, saved), tune=without_overheads(sheet.tune, saved))
+    test, rows = sheet.test, np.arange(len(sheet.test.record))
+    fewer = replace(
+        sheet,
+        test=without_overheads(test, saved),
+        tune=without_overheads(sheet.tune, saved),
+        whole=test.cost[rows, test.record.last],
+    )
     return fewer.choice("pruned", np.where(gone, np.nan, limits))
 
 

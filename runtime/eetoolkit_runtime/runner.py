@@ -259,8 +259,8 @@ class Runner:
         with lane.lend() as workspace:
             return list(visit_exits(workspace, arrays, lane.took))
 
-    def trace(self, inputs: Inputs, took: Callable[[str, float], object]) -> tuple[str, ...]:
-        """Runs one row to the end of the plan; returns the exits met.
+    def trace(self, inputs: Inputs, took: Callable[[str, float], object]) -> list[tuple[str, int]]:
+        """Runs one row to the end of the plan; returns each exit met, and how many segments had run by then.
 
         Args:
             inputs: As `run`'s.
@@ -272,7 +272,7 @@ class Runner:
         """
         arrays, lane = self._admit(inputs)
         with lane.lend() as workspace:
-            return tuple(answer.exit for answer in visit_exits(workspace, arrays, took))
+            return [(answer.exit, len(answer.path)) for answer in visit_exits(workspace, arrays, took)]
 
     def open(self, segment: str) -> None:
         """Opens a segment now.

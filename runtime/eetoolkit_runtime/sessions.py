@@ -196,6 +196,9 @@ class Sessions:
         _check_names(what, "inputs", [value.name for value in session.get_inputs()], segment.reads, exact=True)
         outputs = [source.output for source in segment.writes.values() if source.output is not None]
         _check_names(what, "outputs", [value.name for value in session.get_outputs()], outputs, exact=False)
+        if passed := sorted(set(outputs) & set(segment.reads)):
+            # onnxruntime leaves a bound output as it was there, and says nothing.
+            raise IntegrityError(f"{what}: the output {passed[0]!r} of its graph is an input; write it as a move")
         return session
 
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from eetoolkit_exporters.cutting.work import count_work
 from eetoolkit_exporters.emitting.files import SegmentFiles
 from eetoolkit_exporters.emitting.layout import keep_blocked
-from eetoolkit_exporters.pruning.chains import chains, without_exits
 from eetoolkit_exporters.pruning.join import Part, join, trim
 from eetoolkit_runtime.bundle import Bundle, load
+from eetoolkit_runtime.chains import chains, without_exits
 from eetoolkit_runtime.errors import ExportError, InputError
 from eetoolkit_runtime.golden import Sample, read_golden, store_golden
 from eetoolkit_runtime.inputs import BATCH
@@ -36,7 +37,8 @@ def prune(
 ) -> Bundle:
     """Returns a new bundle without some exits: their heads are gone, and segments between two others are one graph.
 
-    It answers as the bundle does with these exits disabled. What a later exit's criterion takes from a head stays. The
+    It answers as the bundle does with these exits disabled (what its manifest says of a tuning is dropped where one of
+    them could fire: it was measured with it). What a later exit's criterion takes from a head stays. The
     new bundle is run on the golden samples before it is put in place; nothing is written where it does not give them.
 
     Args:
@@ -136,8 +138,12 @@ def _tuning(plan: Manifest, pruned: Manifest) -> Tuning | None:
     """Returns what the plan says of its tuning, as far as the pruned one has its exits and constants."""
     if plan.tuning is None:
         return None
+    gone = [exit_ for name, exit_ in plan.exits.items() if name not in pruned.exits]
+    # Where an exit is gone that could fire, its rows answer elsewhere: what was measured and promised was with it.
+    told: dict[str, Any] = {"figures": {}, "guarantee": None} if any(exit_.enabled for exit_ in gone) else {}
     return msgspec.structs.replace(
         plan.tuning,
+        **told,
         exits_before={name: before for name, before in plan.tuning.exits_before.items() if name in pruned.exits},
         constants_before={
             name: values for name, values in plan.tuning.constants_before.items() if name in pruned.constants

@@ -71,9 +71,13 @@ def examine_bundle(
         yield _verified(opened)
         if rows:
             yield from _faster(opened, rows, seconds, tell)
-        found = saved_profile(opened)
     except EEToolkitError as error:
         yield Finding(name="running", state="problem", what=str(error), fix="run `eetoolkit verify` for more")
+        return
+    try:
+        found = saved_profile(opened)
+    except BundleError as error:
+        yield Finding(name="profile", state="warning", what=str(error), fix="eetoolkit profile BUNDLE --save")
         return
     yield _profiled(opened, found)
     if found is not None and found.files == digests(plan):

@@ -100,6 +100,9 @@ def _merge_exit(costs: Sequence[ExitCost], profiles: Sequence[Profile]) -> ExitC
     answered = [cost.share * count for cost, count in zip(costs, rows, strict=True)]
     return ExitCost(
         latency=_pool([cost.latency for cost in costs]),
+        segments_ms=_mean_of_known(
+            [cost.segments_ms for cost in costs], [0 if cost.latency is None else cost.latency.runs for cost in costs]
+        ),
         call=_pool([cost.call for cost in costs]),
         expected_ms=_mean([cost.expected_ms for cost in costs], [profile.expected.runs for profile in profiles]),
         decision=mean_added([cost.decision for cost in costs]),

@@ -94,6 +94,7 @@ class ExitCost(_Struct, frozen=True, kw_only=True):
 
     Attributes:
         latency: Of calls that always leave there; None where no input came there.
+        segments_ms: What the segments of such calls take on full paths, where they find other caches, in the mean.
         call: The calls that it answered; None where it answered none.
         expected_ms: What it adds to the mean call: the sum over all exits is `Profile.expected.mean_ms`.
         decision: What the nodes add that only its criterion needs; None where they cannot be taken out.
@@ -105,6 +106,7 @@ class ExitCost(_Struct, frozen=True, kw_only=True):
     """
 
     latency: Latency | None
+    segments_ms: float | None
     call: Latency | None
     expected_ms: float
     decision: Added | None = None
@@ -190,6 +192,8 @@ class Profile(_Struct, frozen=True, kw_only=True):
         segments: By name, in the plan's order.
         exits: By name, in the plan's order.
         expected: A call, over these inputs with these thresholds.
+        in_turns: What a call takes in the mean over what its segments take, each scaled from full paths to calls that
+            always leave at its exit: calls that leave here and there find colder caches.
         full_path: A call of which no exit fires, by the same inputs.
         overhead_us: What a full path takes beside its segments' runs, answers and clock readings included, by segment.
         accuracy: Of all inputs; None without labels.
@@ -220,6 +224,7 @@ class Profile(_Struct, frozen=True, kw_only=True):
     segments: dict[str, SegmentCost]
     exits: dict[str, ExitCost]
     expected: Latency
+    in_turns: float
     full_path: Latency
     overhead_us: float
     accuracy: float | None = None
@@ -247,7 +252,10 @@ def decode(text: bytes, what: str) -> Profile:
     try:
         head: Any = msgspec.json.decode(text)
         if isinstance(head, dict) and head.get("version") != VERSION:
-            raise BundleError(f"{what}: profile version {head.get('version')!r}, this eetoolkit reads {VERSION}")
+            raise BundleError(
+                f"{what}: profile version {head.get('version')!r}, this eetoolkit reads {VERSION}; profile again, "
+                "`eetoolkit profile BUNDLE --save` or `--output FILE`"
+            )
         return msgspec.json.decode(text, type=Profile)
     except msgspec.MsgspecError as error:
         raise BundleError(f"{what} is not a profile: {error}") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -98,7 +98,8 @@ def profile(  # noqa: PLR0913 - what a measurement depends on
         running_on = runner.providers
         answers = [runner.run(row) for row in rows]
         one = None if whole is None else open_whole(whole, plan, settings)
-        timed = [rows[place] for place in _spread(answers, min(max_rows, _fitting(runner, rows, seconds)))]
+        places = _spread(answers, min(max_rows, _fitting(runner, rows, seconds)))
+        timed, timed_answers = [rows[place] for place in places], [answers[place] for place in places]
         warmup, steady = warm_up(runner, one, timed, tell)
         cooler = Cooler(before, cool_down_s)
         found = measure(runner, one, timed, seconds, cooler, meter, tell)
@@ -146,6 +147,7 @@ def profile(  # noqa: PLR0913 - what a measurement depends on
         segments=segments,
         exits=exits,
         expected=expected,
+        in_turns=_in_turns(expected.mean_ms, segments, exits, timed_answers),
         full_path=full_path,
         overhead_us=1e3 * float(np.median(found.overheads)),
         accuracy=None if right is None else _accuracy(answers, right),
@@ -180,6 +182,7 @@ def _exits(
         here = [place for place, answer in enumerate(answers) if answer.exit == name]
         exits[name] = ExitCost(
             latency=_summary(found.exits.get(name)),
+            segments_ms=float(np.mean(found.reached[name])) if name in found.reached else None,
             call=_summary(found.calls.get(name)),
             expected_ms=sum(found.calls.get(name, [])) / calls,
             share=len(here) / len(answers),
@@ -187,6 +190,20 @@ def _exits(
             accuracy_if_always=None if right is None else _always(runner, rows, right, name),
         )
     return exits
+
+
+def _in_turns(
+    call_ms: float, segments: Mapping[str, SegmentCost], exits: Mapping[str, ExitCost], answers: Sequence[Answer]
+) -> float:
+    """Returns `Profile.in_turns`, by the answers of the calls that were timed."""
+    means = {name: cost.latency.mean_ms for name, cost in segments.items() if cost.latency is not None}
+    added = 0.0
+    for answer in answers:
+        # Where the run ended; as the most confident one an exit may answer that it has passed.
+        cost = exits[(segments[answer.path[-1]].exit if answer.path else None) or answer.exit]
+        scale = cost.latency.mean_ms / cost.segments_ms if cost.latency is not None and cost.segments_ms else 1.0
+        added += scale * sum(means.get(name, 0.0) for name in answer.path)
+    return call_ms * len(answers) / added if added else 1.0
 
 
 def _fitting(runner: Runner, rows: Sequence[Row], seconds: float) -> int:
@@ -222,7 +239,7 @@ def _whole_cost(
 
 
 def _difference(runner: Runner, whole: Whole, rows: Sequence[Row]) -> float | None:
-    last = list(runner.bundle.exits)[-1]
+    last = next(name for name, exit_ in runner.bundle.exits.items() if exit_.threshold is None)
     answers = [runner.run(row, exit_at=last) for row in rows]
     known = [whole.difference(row, answer.outputs) for row, answer in zip(rows, answers, strict=True)]
     return max((difference for difference in known if difference is not None), default=None)

@@ -34,6 +34,7 @@ class Found:
 
     Attributes:
         segments: By segment, on full paths that are watched segment by segment.
+        reached: What the segments up to each exit's first visit took together, on these.
         exits: Of calls that always leave at this exit, one after the other: they find other caches than those between
             full paths, which a first exit of a deep network can take for half as long again.
         full: Of full paths that nobody watches.
@@ -44,6 +45,7 @@ class Found:
     """
 
     segments: dict[str, list[float]] = field(default_factory=dict)
+    reached: dict[str, list[float]] = field(default_factory=dict)
     exits: dict[str, list[float]] = field(default_factory=dict)
     full: list[float] = field(default_factory=list)
     calls: dict[str, list[float]] = field(default_factory=dict)
@@ -63,7 +65,12 @@ class Found:
         met = runner.trace(row, lambda segment, milliseconds: taken.append((segment, milliseconds)))
         for name, milliseconds in taken:
             self.segments.setdefault(name, []).append(milliseconds)
-        return len(taken), sum(milliseconds for _, milliseconds in taken), met
+        first: dict[str, int] = {}
+        for name, count in met:
+            first.setdefault(name, count)
+        for name, count in first.items():
+            self.reached.setdefault(name, []).append(sum(milliseconds for _, milliseconds in taken[:count]))
+        return len(taken), sum(milliseconds for _, milliseconds in taken), tuple(first)
 
     def full_path(self, runner: Runner, row: Row, end: str, segments: int, segments_ms: float) -> None:
         """Runs one input to the end of the plan as a user would; `end` is an exit that ends it."""

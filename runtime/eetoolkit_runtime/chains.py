@@ -43,4 +43,4 @@ def chains(plan: Manifest) -> list[tuple[str, ...]]:
             chain.append(behind[chain[-1]])
         found.append(tuple(chain))
     order = {name: place for place, name in enumerate(plan.segments)}
-    return sorted(found, key=lambda chain: order[chain[0]])
+    return sorted(found, key=lambda chain: order[chain[-1]])  # where its exit stands
