@@ -87,17 +87,19 @@ def tune(  # noqa: PLR0913 - one for each option
 
     from eetoolkit.labelled import read_labelled
 
-    if undo and (apply_ or data is not None or page is not None or prune is not None):
+    given = any(value is not None for value in (data, record))
+    if undo and (given or apply_ or page is not None or prune is not None):
         raise click.UsageError("--undo goes alone")
-    if not undo and data is None and record is None:
+    if not (undo or given):
         raise click.UsageError("pass --data, or a --record")
     if (apply_ or undo) and Path(bundle).is_file():
         raise ee.BundleError(f"{bundle} is packed; --apply and --undo need the bundle's folder")
     if undo:
         terminal.print_bundle(ee.undo_tuning(bundle), as_json=as_json)
         return
+    _check_page(page, overwrite=overwrite)
     opened = ee.load(bundle)
-    _check_targets(opened, page, prune, overwrite=overwrite)
+    _check_prunable(opened, prune, overwrite=overwrite)
     inputs, labels = (None, None) if data is None else read_labelled(opened.manifest, data, pictures)
     with terminal.progress() as tell:
         report = ee.tune(
@@ -126,21 +128,27 @@ def tune(  # noqa: PLR0913 - one for each option
         raise refusal
 
 
-def _check_targets(bundle: ee.Bundle, page: Path | None, prune: str | None, *, overwrite: bool) -> None:
-    """Refuses to write over what is there, before any work is done."""
-    if page is not None:
-        from eetoolkit.report.page import check_target as check_page
+def _check_page(page: Path | None, *, overwrite: bool) -> None:
+    """Refuses a page that cannot be written, before any work is done."""
+    if page is None:
+        return
+    from eetoolkit.report.page import check_target
 
-        check_page(page, overwrite=overwrite)
-    if prune is not None:
-        from eetoolkit.tuning.pruning import check_elsewhere
-        from eetoolkit_runtime.store import check_target as check_bundle
+    check_target(page, overwrite=overwrite)
 
-        check_elsewhere(bundle, prune)
-        check_bundle(Path(prune), overwrite=overwrite)
-        if bundle.manifest.golden is None:
-            raise ee.ExportError(f"--prune: {bundle.path} has no golden samples to verify a pruned bundle by")
-        _ = ee.prune  # says what is missing
+
+def _check_prunable(bundle: ee.Bundle, target: str | None, *, overwrite: bool) -> None:
+    """Refuses what cannot be pruned or written, before any work is done."""
+    if target is None:
+        return
+    from eetoolkit.tuning.pruning import check_elsewhere
+    from eetoolkit_runtime.store import check_target
+
+    check_elsewhere(bundle, target)
+    check_target(Path(target), overwrite=overwrite)
+    if bundle.manifest.golden is None:
+        raise ee.ExportError(f"--prune: {bundle.path} has no golden samples to verify a pruned bundle by")
+    _ = ee.prune  # says what is missing
 
 
 def _rows(bundle: ee.Bundle, inputs: Any) -> list[Any] | None:
