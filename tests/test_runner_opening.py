@@ -18,6 +18,7 @@ from plans import (
     chain,
     edit,
     gated,
+    leave,
     looped,
     only_moves,
     opening,
@@ -258,3 +259,17 @@ def test_eight_threads_that_all_meet_a_segment_first_open_it_once(
     with ThreadPoolExecutor(8) as pool:
         assert set(pool.map(run, range(8))) == {"exit2"}
     assert sorted(made) == ["segment 'segment0'", "segment 'segment1'", "segment 'segment2'"]
+
+
+def test_a_graph_that_gives_an_input_back_is_refused(opened: Open) -> None:
+    draft = Draft()
+    draft.segment("first", "y = Neg(x)", reads=["x"], writes={"y": "y", "same": "x"}, next="last")
+    draft.slot("sure", shape=("batch",))
+    draft.segment(
+        "last", "z = Add(a, b)  one = Constant<value_int = 1>()  sure = Gather<axis = 1>(z, one)",
+        reads={"a": "y", "b": "same"}, writes=["z", "sure"], exit=leave("last", "z", "sure"),
+    )  # fmt: skip
+    runner = opened(draft)
+    with pytest.raises(IntegrityError) as caught:
+        runner.run(row(1))
+    assert str(caught.value) == "segment 'first': the output 'x' of its graph is an input; write it as a move"
