@@ -43,7 +43,11 @@ _COMPARED = 200
 @click.option(
     "--calibrate/--no-calibrate", default=None, help="Fit a temperature for each exit first; default: where possible."
 )
-@click.option("--profile", metavar="FILE", help="What segments cost: the JSON of `profile`, of any machine.")
+@click.option(
+    "--profile",
+    metavar="FILE",
+    help="What segments cost: the JSON of `profile`, of any machine; default: the one saved in BUNDLE, else paper.",
+)
 @click.option("--force", is_flag=True, help="Take a profile of another bundle or backend.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the split of the data.")
 @click.option("--record", metavar="FILE", help="Keep what was collected; without --data, tune by it alone.")

@@ -100,8 +100,8 @@ def choose_costs(
     work = [plan.segments[name].work for name in names]
     known = [each.multiply_adds for each in work if each is not None and each.multiply_adds is not None]
     if len(known) == len(names) and any(known):
-        return Costs(np.array(known, np.float64), 0.0, "multiply-adds", "multiply-adds; no profile was given")
-    return Costs(np.ones(len(names)), 0.0, "segments", "the number of segments run: multiply-adds are not known")
+        return Costs(np.array(known, np.float64), 0.0, "multiply-adds", "counting on paper; no profile was given")
+    return Costs(np.ones(len(names)), 0.0, "segments", "counting: multiply-adds are not known")
 
 
 def overheads_of(plan: Manifest, costs: Costs, exits: Sequence[str]) -> Array:

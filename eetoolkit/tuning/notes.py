@@ -10,6 +10,7 @@ from eetoolkit.tuning.figures import rows_needed
 from eetoolkit.tuning.measure import Part
 from eetoolkit.tuning.promises import Promise
 from eetoolkit.tuning.record import Array
+from eetoolkit.tuning.search import Goal
 from eetoolkit.tuning.wish import Wish
 from eetoolkit_runtime.profiling.profile import Profile
 
@@ -53,6 +54,17 @@ def notes(
             f"{promised.guarantee.rows} rows for the guarantee can show nothing: it takes {promised.needed} at least, "
             f"{math.ceil(rows * share)} rows in all"
         )
+
+
+def margin_kept(goal: Goal, asked: Goal) -> Iterator[str]:
+    """Yields how much more was asked of the rows that choose than the goal, and why."""
+    if goal.least_worth is None or asked.least_worth in (None, goal.least_worth):
+        return
+    extra = (asked.least_worth or 0.0) - goal.least_worth
+    if extra == math.inf:
+        yield "no thresholds kept the goal on rows that had no part in the search (5 folds): the whole network answers"
+    else:
+        yield f"the rows that choose keep {extra:.2g} more than the goal, which thresholds lose on others (5 folds)"
 
 
 def threads_differ(profile: Profile | None, threads: int | None) -> Iterator[str]:

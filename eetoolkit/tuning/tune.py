@@ -5,21 +5,22 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from eetoolkit.tuning import details
 from eetoolkit.tuning.baselines import baselines
 from eetoolkit.tuning.calibrate import Calibration, calibrations, temperatures_of
+from eetoolkit.tuning.caution import margin
 from eetoolkit.tuning.choice import Figures
 from eetoolkit.tuning.collect import Data, Progress
 from eetoolkit.tuning.costs import Costs, choose_costs, overheads_of
 from eetoolkit.tuning.evidence import Evidence, gather
 from eetoolkit.tuning.manifest import may_fire
 from eetoolkit.tuning.measure import Part, Sheet, objective_of
-from eetoolkit.tuning.notes import notes, threads_differ
+from eetoolkit.tuning.notes import margin_kept, notes, threads_differ
 from eetoolkit.tuning.objective import Metric, Objective, settings_of, worth_of
 from eetoolkit.tuning.promises import Promise, follow_path
 from eetoolkit.tuning.pruning import choose_gone, without_overheads
@@ -29,12 +30,12 @@ from eetoolkit.tuning.report import TuningReport
 from eetoolkit.tuning.risk import METHODS, Method
 from eetoolkit.tuning.search import Goal, Search
 from eetoolkit.tuning.verdict import judge, judge_exits
-from eetoolkit.tuning.wish import choose_wish
+from eetoolkit.tuning.wish import Wish, choose_wish
 from eetoolkit_runtime.bundle import Bundle, load
 from eetoolkit_runtime.errors import TuneError
 from eetoolkit_runtime.plan import Manifest
-from eetoolkit_runtime.profiling.profile import Profile, decode
-from eetoolkit_runtime.profiling.profiles import saved_profile
+from eetoolkit_runtime.profiling.profile import Profile
+from eetoolkit_runtime.profiling.profiles import read_profile, saved_profile
 from eetoolkit_runtime.sessions import Provider, choose_providers, expected_providers
 
 
@@ -81,8 +82,8 @@ def tune(  # noqa: PLR0913 - what a choice depends on
             the expected loss, without delta). All three are reported.
         metric: Instead of accuracy: from the answers' outputs by name (N, ...) and the labels to a number, higher is
             better, or to one number for each row, which is much faster to search.
-        profile: What segments cost, a `Profile` or its file; None: the one that is saved in the bundle, else
-            multiply-adds.
+        profile: What segments cost, a `Profile`, its file, or a bundle that one is saved in; None: the one that is
+            saved in this bundle, else multiply-adds.
         force: Takes a profile of another bundle, or of other providers.
         calibrate: Whether to fit a temperature for each exit first; None: where that is possible.
         record: A `Record`, or its file: with `inputs` where to save it, and where to go on after an interrupt; what
@@ -120,6 +121,7 @@ def tune(  # noqa: PLR0913 - what a choice depends on
     tell("searching", 0, 0)
     scale = tuned.means((tuned.record.last, tuned.record.last))
     goal = wish.goal(scale, costs)
+    asked = _asked(plan, tuned, wish, goal)
     rivals = [*baselines(tuned, plan, np.array(may_fire(plan)), goal)]
     others = np.array([thresholds for _, thresholds in rivals])
     objective = objective_of(plan, tuned, others)
@@ -130,7 +132,7 @@ def tune(  # noqa: PLR0913 - what a choice depends on
         promised = follow_path(whole, found, plan, wish.value, delta)
         limits = promised[method].thresholds
     else:
-        limits, reached = _best(objective, search, goal, others)
+        limits, reached = _best(objective, search, asked, others)
         wish.check_met(goal, reached, scale[1], costs)
     chosen = sheet.choice("tuned", limits)
     always = tuple(sheet.always(f"always {name}", e) for e, name in enumerate(found.record.exits))
@@ -138,6 +140,7 @@ def tune(  # noqa: PLR0913 - what a choice depends on
     rivals += [("greedy coordinate descent", objective.choices.spell(Search(objective).greedy(goal)))]
     rivals += [(f"guaranteed by {name}", each.thresholds) for name, each in promised.items()]
     overheads = overheads_of(plan, costs, found.record.exits)
+    allowed = not promised or promised[method].guarantee.passed
     verdicts = judge_exits(test, tuned, limits, objective.exits, overheads)
     return TuningReport(
         bundle=plan.name,
@@ -156,7 +159,10 @@ def tune(  # noqa: PLR0913 - what a choice depends on
         always=always,
         baselines=tuple(sheet.choice(name, thresholds) for name, thresholds in rivals),
         frontier=sheet.frontier(search.frontier(), scale[1]),
-        verdict=judge(verdicts, chosen, (*always, whole_network), goal, scale[1]),
+        verdict=msgspec.structs.replace(
+            judge(verdicts, chosen, (*always, whole_network), goal, scale[1]),
+            undecided=None if allowed else "no early exit passed the guarantee, so there is none to judge",
+        ),
         calibration=_calibration(found, plan, classes=metric is None),
         histograms=tuple(details.histograms(test)),
         classes=tuple(details.by_class(test, limits)),
@@ -165,13 +171,21 @@ def tune(  # noqa: PLR0913 - what a choice depends on
         labels=plan.labels,
         constants=judging_values(plan, found.record.constants),
         guarantee=promised[method].guarantee if promised else None,
-        pruned=_pruned(sheet, limits, overheads, goal, firing=wish.kind != "risk"),
+        pruned=_pruned(sheet, limits, overheads, goal, firing=wish.kind != "risk") if allowed else None,
         notes=(
             *found.notes,
+            *margin_kept(goal, asked),
             *threads_differ(taken, threads),
             *notes(wish, test, chosen, limits, sum(found.rows.values()), promised.get(method)),
         ),
     )
+
+
+def _asked(plan: Manifest, tuned: Part, wish: Wish, goal: Goal) -> Goal:
+    """Returns the goal for the rows that choose, so that others meet what was wished."""
+    if goal.least_worth is None or tuned.worth is None or wish.kind == "risk":
+        return goal
+    return Goal(goal.least_worth + margin(plan, tuned, wish.value, drop=wish.kind == "max_accuracy_drop"))
 
 
 def _best(objective: Objective, search: Search, goal: Goal, others: Array) -> tuple[Array, tuple[float, float]]:
@@ -182,6 +196,8 @@ def _best(objective: Objective, search: Search, goal: Goal, others: Array) -> tu
     The whole network, all exits disabled, is none of the search's settings where the fallback is `most_confident`:
     there exits that never fire may still answer.
     """
+    if goal.least_worth == np.inf:
+        return np.full(len(objective.choices.never), np.nan), objective.full
     setting = search.best(goal, settings_of(objective.record, objective.choices, others))
     reached = objective.full, objective.at(setting)
     if goal.best(*np.array(reached).T) == 0:
@@ -229,7 +245,4 @@ def _calibration(found: Evidence, plan: Manifest, *, classes: bool) -> tuple[Cal
 def _read_profile(profile: Profile | str | os.PathLike[str] | None) -> Profile | None:
     if profile is None or isinstance(profile, Profile):
         return profile
-    try:
-        return decode(Path(profile).read_bytes(), str(profile))
-    except OSError as error:
-        raise TuneError(f"cannot read the profile {profile}: {error.strerror or error}") from error
+    return read_profile(profile)

@@ -54,18 +54,22 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
         best_static: The cheapest of always exiting at one exit, and the whole network, that is as good as was asked.
         static_cost: What that costs on the test part.
         pays: Whether the choice is cheaper than that.
+        undecided: Why nothing can be said, if so.
     """
 
     exits: tuple[ExitVerdict, ...]
     best_static: str
     static_cost: float
     pays: bool
+    undecided: str | None = None
 
     def __str__(self) -> str:
+        if self.undecided is not None:
+            return f"no verdict: {self.undecided}"
         if self.pays:
             lost = [verdict.exit for verdict in self.exits if not verdict.pays]
             return "early exit pays here" + (f"; {', '.join(lost)} does not pay for itself" if lost else "")
-        return f"early exit does not pay here: {self.best_static} is as good and costs as little"
+        return f"early exit does not pay here: {self.best_static} meets the goal and costs no more"
 
 
 @dataclass(frozen=True, eq=False)
