@@ -17,6 +17,8 @@ from eetoolkit.tuning.search import Search
 from eetoolkit_runtime.plan import Manifest
 
 FOLDS = 5
+_REPEATS = 4  # divisions into folds, as one alone is a matter of luck
+_MANY_CELLS = 50_000  # visits from which one is enough
 _STEPS = 32
 _LEAST_ROWS = 50
 
@@ -41,8 +43,8 @@ class _Fold:
 def margin(plan: Manifest, tuned: Part, worth: float, *, drop: bool) -> float:
     """Returns how far above the goal thresholds must be where they are searched, for other rows to meet it too.
 
-    The least that keeps the goal in the mean over the folds, with all that is larger; infinity where only the whole
-    network does, and 0 where rows are too few to tell.
+    The least that keeps the goal in the mean over the folds of several divisions; infinity where only the whole network
+    does, and 0 where rows are too few to tell.
 
     Args:
         plan: The bundle's.
@@ -52,17 +54,17 @@ def margin(plan: Manifest, tuned: Part, worth: float, *, drop: bool) -> float:
     """
     if len(tuned.record) < _LEAST_ROWS:
         return 0.0
-    order = np.random.default_rng(tuned.seed).permutation(len(tuned.record))
-    folds = [_fold(plan, tuned, np.sort(left), worth, drop=drop) for left in np.array_split(order, FOLDS)]
+    repeats = _REPEATS if tuned.record.exit.size <= _MANY_CELLS else 1
+    draw = np.random.default_rng(tuned.seed)
+    lefts = [left for _ in range(repeats) for left in np.array_split(draw.permutation(len(tuned.record)), FOLDS)]
+    folds = [_fold(plan, tuned, np.sort(left), worth, drop=drop) for left in lefts]
     most = max(float(fold.found.max(initial=0.0)) for fold in folds)
     if sum(fold.rows * fold.whole for fold in folds) < 0:  # not even the whole network meets it: no margin helps
         return 0.0
-    least = np.inf
-    for asked in np.linspace(most, 0.0, _STEPS + 1).tolist():
-        if sum(fold.rows * _tried(fold, asked) for fold in folds) < 0:
-            break
-        least = asked
-    return least
+    for asked in np.linspace(0.0, most, _STEPS + 1).tolist():
+        if sum(fold.rows * _tried(fold, asked) for fold in folds) >= 0:
+            return asked
+    return np.inf
 
 
 def _fold(plan: Manifest, tuned: Part, left: Array, worth: float, *, drop: bool) -> _Fold:
