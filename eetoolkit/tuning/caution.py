@@ -63,7 +63,7 @@ def margin(plan: Manifest, tuned: Part, worth: float, *, drop: bool) -> float:
         return 0.0
     for asked in np.linspace(0.0, most, _STEPS + 1).tolist():
         if sum(fold.rows * _tried(fold, asked) for fold in folds) >= 0:
-            return asked
+            return float(asked)
     return np.inf
 
 
