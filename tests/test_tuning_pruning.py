@@ -99,14 +99,18 @@ def dear(bundle: ee.Bundle, exit_: str) -> ee.Profile:  # noqa: F811 - a fixture
     return msgspec.structs.replace(found, segments=segments, exits=exits, in_turns=1.0, overhead_us=0.0)
 
 
+def tuned(bundle: ee.Bundle, x: np.ndarray, labels: np.ndarray) -> ee.TuningReport:  # noqa: F811 - a fixture
+    """Returns a choice in which the first exit costs more than it saves."""
+    profile = dear(bundle, "exit0")
+    return ee.tune(bundle, x, labels, max_accuracy_drop=0.02, profile=profile, calibrate=False, threads=1)
+
+
 def test_the_pruned_bundle_has_the_figures_that_the_report_gives_it(
     bundle: ee.Bundle,  # noqa: F811 - a fixture
     tmp_path: Path,
 ) -> None:
     x, labels = data()
-    report = ee.tune(
-        bundle, x, labels, max_accuracy_drop=0.02, profile=dear(bundle, "exit0"), calibrate=False, threads=1
-    )
+    report = tuned(bundle, x, labels)
     assert report.thresholds["exit0"] is not None
     assert [verdict.pays for verdict in report.verdict.exits] == [False, True]
     assert report.pruned is not None
@@ -179,9 +183,7 @@ def test_a_bundle_is_not_pruned_onto_itself_and_rows_are_looked_at_first(
     tmp_path: Path,
 ) -> None:
     x, labels = data()
-    report = ee.tune(
-        bundle, x, labels, max_accuracy_drop=0.02, profile=dear(bundle, "exit0"), calibrate=False, threads=1
-    )
+    report = tuned(bundle, x, labels)
     before = sorted(bundle.path.iterdir()), (bundle.path / "manifest.json").read_bytes()
     with pytest.raises(ee.BundleError, match="is the bundle that is tuned; choose another name for the pruned one"):
         report.prune(bundle.path, overwrite=True)
@@ -208,8 +210,6 @@ def test_shares_of_the_pruned_choice_are_of_the_same_whole_network(
     bundle: ee.Bundle,  # noqa: F811 - a fixture
 ) -> None:
     x, labels = data()
-    report = ee.tune(
-        bundle, x, labels, max_accuracy_drop=0.02, profile=dear(bundle, "exit0"), calibrate=False, threads=1
-    )
+    report = tuned(bundle, x, labels)
     assert report.pruned is not None
     assert report.pruned.share.value == pytest.approx(report.pruned.cost.value / report.whole.cost.value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from eetoolkit.tuning.caution import FOLDS
 from eetoolkit.tuning.choice import Figures
 from eetoolkit.tuning.figures import rows_needed
 from eetoolkit.tuning.measure import Part
@@ -62,9 +63,10 @@ def margin_kept(goal: Goal, asked: Goal) -> Iterator[str]:
         return
     extra = (asked.least_worth or 0.0) - goal.least_worth
     if extra == math.inf:
-        yield "no thresholds kept the goal on rows that had no part in the search (5 folds): the whole network answers"
+        yield f"no thresholds kept the goal on rows left out of the search ({FOLDS} folds): the whole network answers"
     else:
-        yield f"the rows that choose keep {extra:.2g} more than the goal, which thresholds lose on others (5 folds)"
+        lost = f"which thresholds lose on others ({FOLDS} folds)"
+        yield f"the rows that choose keep {extra:.2g} more than the goal, {lost}"
 
 
 def threads_differ(profile: Profile | None, threads: int | None) -> Iterator[str]:
