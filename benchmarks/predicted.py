@@ -36,11 +36,12 @@ GOALS: Mapping[str, Mapping[str, float]] = {
     "0.4 of the whole cost": {"budget_share": 0.4},
 }
 PROCESSES = 6
-TURNS = 6
-SECONDS = {"digits": 0.8, "mnist": 0.8, "reviews": 2.5}
-"""Of each profile."""
-MEASURED_S = 0.7  # by turn and goal, at least
+TURNS = {"digits": 24, "mnist": 24, "reviews": 8}
+SECONDS = {"digits": 0.1, "mnist": 0.1, "reviews": 1.5}
+"""Of each profile, about: a turn must be short beside the time in which the machine's speed changes."""
+MEASURED_S = 0.2  # by turn and goal, at least
 MEASURED_ROWS = 400  # of the test part, at most
+_WARM_ROWS = 40
 LOW, HIGH = 0.95, 1.05
 SECTION = Section(
     "predicted",
@@ -48,9 +49,9 @@ SECTION = Section(
     (
         "All rows that the network has not learned from, split by `ee.tune` itself. The bundle is profiled with rows "
         "of the tune part, one thread; `ee.tune` chooses by that profile, the choice is applied, and `Runner.run` is "
-        f"timed on rows of the test part, up to {MEASURED_ROWS}. {PROCESSES} processes; in each, profiles (of other "
-        f"rows of the tune part every time) and measurements take {TURNS} turns, since this machine's speed drifts by "
-        "a tenth within seconds, and the prediction is of the profiles merged. *Predicted*: what these very rows cost "
+        f"timed on rows of the test part, up to {MEASURED_ROWS}. {PROCESSES} processes; in each, short profiles (of "
+        f"other rows of the tune part every time) and measurements take {' or '.join(map(str, sorted({*TURNS.values()})))} "
+        "turns, since this machine's speed drifts by a tenth within seconds; the prediction is of the profiles merged. *Predicted*: what these very rows cost "
         "by the profile. *Ratio*: predicted over measured, geometric mean over the processes with its 95 % interval "
         f"(t); target {LOW} to {HIGH} for the mean. *By full paths*: the same by segments' latencies on full paths "
         "alone, without scaling them to runs that leave at each exit. *By the tune part*: what the choice costs there, "
@@ -115,7 +116,7 @@ def measure(case: Case, folder: Path, seed: int) -> Iterator[Row]:
     inputs, _ = held_out(case)
     record = read_record(folder / _RECORD)
     parts = split(record.label, calibrate=False, guarantee=False, seed=0)
-    shown = np.array_split(draw.permutation(parts.tune), TURNS + 1)
+    shown = np.array_split(draw.permutation(parts.tune), TURNS[case.name] + 1)
     timed = draw.permutation(parts.test)[:MEASURED_ROWS]
 
     def profiled(turn: int) -> ee.Profile:
@@ -128,7 +129,7 @@ def measure(case: Case, folder: Path, seed: int) -> Iterator[Row]:
         for goal, asked in GOALS.items()
     }
     took: dict[str, list[Array]] = {goal: [] for goal in GOALS}
-    for turn in range(1, TURNS + 1):
+    for turn in range(1, TURNS[case.name] + 1):
         for goal, report in reports.items():
             report.apply()
             with ee.Runner(folder / _BUNDLE, threads=1) as runner:
@@ -148,8 +149,8 @@ def measure(case: Case, folder: Path, seed: int) -> Iterator[Row]:
 
 
 def timings(runner: ee.Runner, rows: Sequence[tuple[Array, ...]], draw: np.random.Generator) -> Array:
-    """Returns the latencies of as many passes over the rows as fit, each in a new order, the first untimed."""
-    for row in rows:
+    """Returns the latencies of as many passes over the rows as fit, each in a new order, after some untimed runs."""
+    for row in rows[:_WARM_ROWS]:
         runner.run(row)
     found: list[float] = []
     ends = time.perf_counter() + MEASURED_S

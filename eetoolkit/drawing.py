@@ -12,6 +12,7 @@ from typing import Literal
 from eetoolkit.summary import spell_shape
 from eetoolkit_runtime.errors import EEToolkitError
 from eetoolkit_runtime.liveness import live_before
+from eetoolkit_runtime.outfile import check_file, writing
 from eetoolkit_runtime.plan import Gate, Goto, Manifest, Segment, Slot, Stop, Switch
 
 _TENSORS_SHOWN = 5  # on one arrow; a long list would hide the plan
@@ -75,10 +76,10 @@ def write_svg(plan: Manifest, target: Path, *, overwrite: bool = False) -> Path:
     """Writes the plan as an SVG picture to `target` and returns it.
 
     Raises:
-        EEToolkitError: Graphviz's `dot` is not installed or fails, or `target` exists and `overwrite` is not set.
+        EEToolkitError: Graphviz's `dot` is not installed or fails, or `target` exists and `overwrite` is not set,
+            or cannot be written.
     """
-    if target.exists() and not overwrite:
-        raise EEToolkitError(f"{target} exists; pass overwrite=True (--overwrite) to replace it")
+    check_file(target, overwrite=overwrite)
     program = shutil.which("dot")
     if program is None:
         raise EEToolkitError(
@@ -89,7 +90,8 @@ def write_svg(plan: Manifest, target: Path, *, overwrite: bool = False) -> Path:
     done = subprocess.run(command, input=dot(plan).encode(), capture_output=True, timeout=_DOT_TIMEOUT_S, check=False)  # noqa: S603 - Graphviz, and nothing of the plan on its command line
     if done.returncode != 0:
         raise EEToolkitError(f"{program} failed: {done.stderr.decode(errors='replace').strip()}")
-    target.write_bytes(done.stdout)
+    with writing(target, overwrite=overwrite) as file:
+        file.write(done.stdout)
     return target
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -19,6 +19,9 @@ from eetoolkit_runtime.plan import Manifest
 
 Row = tuple[npt.NDArray[Any], ...]
 
+LABELS = "labels"
+"""The array of a `.npz` that holds them."""
+
 _NPY, _NPZ, _PNG, _JPEG = b"\x93NUMPY", b"PK\x03\x04", b"\x89PNG", b"\xff\xd8\xff"
 _MAGIC_BYTES = len(_NPY)  # the longest of these
 _SUFFIXES = {".png", ".jpg", ".jpeg"}
@@ -27,10 +30,11 @@ _STDIN = "-"
 
 @dataclass(frozen=True)
 class InputFile:
-    """The rows of one file, each with its name."""
+    """The rows of one file, each with its name; and the labels that a `.npz` holds beside them, None where none."""
 
     names: tuple[str, ...]
     rows: tuple[Row, ...]
+    labels: npt.NDArray[Any] | None = None
 
 
 def find_files(paths: Sequence[str]) -> list[str]:
@@ -59,7 +63,7 @@ def find_files(paths: Sequence[str]) -> list[str]:
 def read_files(plan: Manifest, paths: Sequence[str], options: ImageOptions, stdin: BinaryIO) -> Iterator[InputFile]:
     """Yields the rows of one file after the other, checked and ready for `Runner.run`.
 
-    What a file is, its first bytes say: a `.npy` array, a `.npz` of arrays by input name, a PNG or a JPEG. On `stdin`
+    What a file is, its first bytes say: a `.npy` array, a `.npz` as `part_labels` takes it, a PNG or a JPEG. On `stdin`
     (the path `-`) `.npy` arrays may follow each other; each is yielded when it has come.
 
     Raises:
@@ -71,6 +75,26 @@ def read_files(plan: Manifest, paths: Sequence[str], options: ImageOptions, stdi
                 yield from _read(plan, path, file, options)
         else:
             yield from _read(plan, "stdin", stdin, options)
+
+
+def part_labels(
+    plan: Manifest, arrays: Mapping[str, npt.NDArray[Any]]
+) -> tuple[dict[str, npt.NDArray[Any]], npt.NDArray[Any] | None]:
+    """Returns the inputs in a `.npz` by name, and its array `labels`; None where it has none, or that is an input.
+
+    The other array may have any name where the network has one input.
+    """
+    names = [spec.name for spec in plan.inputs]
+    labels = None if LABELS in names else arrays.get(LABELS)
+    inputs = {name: array for name, array in arrays.items() if labels is None or name != LABELS}
+    if len(inputs) == 1 and len(names) == 1:
+        inputs = {names[0]: next(iter(inputs.values()))}
+    return inputs, labels
+
+
+def holds_nan(row: Row) -> bool:
+    """Whether any number in a row's inputs is NaN."""
+    return any(bool(np.isnan(array).any()) for array in row if array.dtype.kind == "f")
 
 
 def read_arrays(path: Path) -> npt.NDArray[Any] | dict[str, npt.NDArray[Any]]:
@@ -101,7 +125,8 @@ def _read(plan: Manifest, name: str, file: BinaryIO, options: ImageOptions) -> I
             raise InputError(f"{name}: what follows array {number} is not a .npy array: it starts with {start!r}")
     elif start.startswith(_NPZ):
         _refuse_options(name, options)
-        yield _split(plan, name, _read_npz(name, start + file.read()))
+        inputs, labels = part_labels(plan, _read_npz(name, start + file.read()))
+        yield replace(_split(plan, name, inputs), labels=labels)
     elif start.startswith((_PNG, _JPEG)):
         yield _split(plan, name, _read_picture(plan, name, start + file.read(), options))
     else:

@@ -11,12 +11,9 @@ from typing import Any
 import numpy.typing as npt
 
 from eetoolkit.images import ImageOptions
-from eetoolkit.inputfiles import Row, find_files, read_arrays, read_files
+from eetoolkit.inputfiles import LABELS, Row, find_files, part_labels, read_arrays, read_files
 from eetoolkit_runtime.errors import InputError
 from eetoolkit_runtime.plan import Manifest
-
-LABELS = "labels"
-"""The array of a `.npz` that holds them."""
 
 
 @dataclass(frozen=True)
@@ -55,13 +52,11 @@ def read_labelled(plan: Manifest, path: str, options: ImageOptions) -> tuple[Any
             f"{path}: arrays are taken as they are; --size, --scale, --mean, --std, --layout are for pictures"
         )
     arrays = read_arrays(place)
-    if not isinstance(arrays, dict) or LABELS not in arrays or len(arrays) < 2:
+    inputs, labels = part_labels(plan, arrays) if isinstance(arrays, dict) else ({}, None)
+    if labels is None or not inputs:
         names = ", ".join(spec.name for spec in plan.inputs)
         raise InputError(f"{path}: expected a .npz with the arrays {names} and {LABELS}")
-    inputs: dict[str, Any] = {name: array for name, array in arrays.items() if name != LABELS}
-    if len(inputs) == 1 and len(plan.inputs) == 1:
-        inputs = {plan.inputs[0].name: next(iter(inputs.values()))}
-    return inputs, arrays[LABELS]
+    return inputs, labels
 
 
 def _read_folders(plan: Manifest, place: Path, options: ImageOptions) -> ClassFolders:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from eetoolkit_runtime.errors import EEToolkitError
+from eetoolkit_runtime.outfile import check_file, writing
 from eetoolkit_runtime.profiling.profile import Profile
-from eetoolkit_runtime.profiling.profiles import check_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -92,7 +92,8 @@ def draw(found: Profile, target: str | os.PathLike[str], kind: Kind, *, overwrit
         _draw_columns(axes, all_)
         _draw_title(axes, found)
         metadata = {"Date": None} if kind == "svg" else {}
-        figure.savefig(path, format=kind, bbox_inches="tight", pad_inches=0.2, metadata=metadata)
+        with writing(path, overwrite=overwrite) as file:
+            figure.savefig(file, format=kind, bbox_inches="tight", pad_inches=0.2, metadata=metadata)
     return path
 
 

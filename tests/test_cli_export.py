@@ -109,9 +109,7 @@ def test_what_the_network_prints_is_kept_from_stdout(bundle: tuple[Path, Result]
 
 
 def test_export_does_not_overwrite_silently(bundle: tuple[Path, Result], here: Path) -> None:
-    assert refusal("export", "net.onnx", "-o", "net.ee") == (
-        "net.ee exists; pass overwrite=True (--overwrite) to replace it"
-    )
+    assert refusal("export", "net.onnx", "-o", "net.ee") == ("net.ee exists; pass --overwrite to replace it")
     assert refusal("export", "net.onnx", "-o", "cli_net.py") == (
         "cli_net.py exists and is not a bundle; it is left as it is: choose another name"
     )

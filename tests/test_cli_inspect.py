@@ -115,7 +115,7 @@ def test_svg_is_drawn_and_not_overwritten_silently(bundle: Path, tmp_path: Path)
     assert "segment1" in target.read_text()
     again = CliRunner().invoke(main, ["inspect", str(bundle), "--svg", str(target)])
     assert again.exit_code == 1
-    assert again.stderr == f"error: {target} exists; pass overwrite=True (--overwrite) to replace it\n"
+    assert again.stderr == f"error: {target} exists; pass --overwrite to replace it\n"
     inspect(bundle, "--svg", target, "--overwrite")
 
 

@@ -34,7 +34,7 @@ def test_pack_writes_a_zip_beside_the_bundle_that_runs_as_well(here: Path) -> No
 
 
 def test_pack_takes_a_name_a_trailing_slash_and_the_current_folder(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert call("pack", "chain.ee/", "out.zip").exit_code == 0
+    assert call("pack", "chain.ee/", "-o", "out.zip").exit_code == 0
     assert (here / "out.zip").is_file()
     monkeypatch.chdir(here / "chain.ee")
     assert call("pack", ".").exit_code == 0
@@ -43,9 +43,7 @@ def test_pack_takes_a_name_a_trailing_slash_and_the_current_folder(here: Path, m
 
 def test_pack_does_not_overwrite_silently(here: Path) -> None:
     call("pack", "chain.ee")
-    assert call("pack", "chain.ee").stderr == (
-        "error: chain.ee.zip exists; pass overwrite=True (--overwrite) to replace it\n"
-    )
+    assert call("pack", "chain.ee").stderr == ("error: chain.ee.zip exists; pass --overwrite to replace it\n")
     found = json.loads(call("pack", "chain.ee", "--overwrite", "--json").stdout)
     assert found == {"path": "chain.ee.zip", "size_bytes": (here / "chain.ee.zip").stat().st_size}
 
@@ -61,13 +59,13 @@ def test_pack_single_file_writes_one_onnx_beside_the_bundle(here: Path) -> None:
 
 def test_pack_single_file_takes_a_zip_and_a_name_and_does_not_overwrite_silently(here: Path) -> None:
     call("pack", "chain.ee")
-    found = json.loads(call("pack", "chain.ee.zip", "out.onnx", "--single-file", "--json").stdout)
+    found = json.loads(call("pack", "chain.ee.zip", "-o", "out.onnx", "--single-file", "--json").stdout)
     assert found == {"path": "out.onnx", "size_bytes": (here / "out.onnx").stat().st_size}
-    again = call("pack", "chain.ee", "out.onnx", "--single-file")
+    again = call("pack", "chain.ee", "--output", "out.onnx", "--single-file")
     assert (again.exit_code, again.stderr) == (
-        1, "error: out.onnx exists; pass overwrite=True (--overwrite) to replace it\n"
+        1, "error: out.onnx exists; pass --overwrite to replace it\n"
     )  # fmt: skip
-    assert call("pack", "chain.ee", "out.onnx", "--single-file", "--overwrite").exit_code == 0
+    assert call("pack", "chain.ee", "--output", "out.onnx", "--single-file", "--overwrite").exit_code == 0
 
 
 def test_pack_single_file_says_in_one_line_what_is_wrong(here: Path) -> None:
@@ -98,7 +96,7 @@ def test_truncate_does_not_overwrite_silently_and_knows_the_exits(here: Path) ->
     call("truncate", "chain.ee", "--at", "exit0", "-o", "short.ee")
     again = call("truncate", "chain.ee", "--at", "exit0", "-o", "short.ee")
     assert (again.exit_code, again.stderr) == (
-        1, "error: short.ee exists; pass overwrite=True (--overwrite) to replace it\n"
+        1, "error: short.ee exists; pass --overwrite to replace it\n"
     )  # fmt: skip
     assert call("truncate", "chain.ee", "--at", "exit0", "-o", "short.ee", "--overwrite").exit_code == 0
     assert (

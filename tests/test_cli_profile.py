@@ -84,7 +84,7 @@ def test_nothing_is_overwritten_unasked_and_nothing_is_measured_before_that_is_s
     target.write_text("mine")
     done = run("no such bundle", option, target)
     assert done.exit_code == 1
-    assert done.stderr == f"error: {target} exists; pass overwrite=True (--overwrite) to replace it\n"
+    assert done.stderr == f"error: {target} exists; pass --overwrite to replace it\n"
     assert target.read_text() == "mine"
     if option == "--output":
         assert run("--show", folder / "a.json", option, target, "--overwrite").exit_code == 0
@@ -137,3 +137,26 @@ def test_a_picture_without_matplotlib_names_the_extra_before_it_measures() -> No
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr == "error: this needs matplotlib: pip install 'eetoolkit[report]'\n"
+
+
+def test_labels_in_the_inputs_give_accuracies_and_rows_may_differ_in_number_of_files(
+    folder: Path, tmp_path: Path
+) -> None:
+    x = np.load(folder / "x.npy")
+    classes = [int(np.argmax(row)) for row in x]
+    np.savez(tmp_path / "a.npz", x=x[:1], labels=classes[:1])
+    np.savez(tmp_path / "b.npz", image=x[1:], labels=classes[1:])
+    np.save(tmp_path / "labels.npy", classes)
+    files = ("--inputs", tmp_path / "a.npz", "--inputs", tmp_path / "b.npz")
+    held = json.loads(run(folder / "chain.ee", *files, *QUICK, "--json").stdout)
+    options = ("--inputs", folder / "x.npy", "--labels", tmp_path / "labels.npy")
+    apart = json.loads(run(folder / "chain.ee", *options, *QUICK, "--json").stdout)
+    assert held["accuracy"] == apart["accuracy"] is not None
+    mixed = run(folder / "chain.ee", *files, "--inputs", folder / "x.npy", *QUICK, "--json")
+    assert json.loads(mixed.stdout)["accuracy"] is None  # not all of them have labels
+    bad = np.where(np.arange(4)[:, None] == 2, np.nan, x).astype(np.float32)
+    np.save(tmp_path / "bad.npy", bad)
+    warned = run(folder / "chain.ee", "--inputs", tmp_path / "bad.npy", *QUICK)
+    assert warned.exit_code == 0
+    told = f"warning: NaN in 1 of the inputs, first {tmp_path / 'bad.npy'}[2]: where they leave means nothing\n"
+    assert warned.stderr == told

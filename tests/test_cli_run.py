@@ -176,9 +176,22 @@ def test_the_ponder_cost_is_told_where_an_exit_gives_one(here: Path) -> None:
     assert json.loads(answers("costly.ee", "row.npy", "--json")[0])["ponder_cost"] == 1.5
 
 
-def test_confidence_that_is_no_number_is_null_in_json(bundle: Path, here: Path) -> None:
-    np.save("row.npy", row(0, 0, np.nan))
-    assert json.loads(answers(bundle, "row.npy", "--json")[0])["confidence"] is None
+def test_confidence_that_is_no_number_is_null_in_json_and_input_that_is_none_is_warned_of(
+    bundle: Path, here: Path
+) -> None:
+    np.save("row.npy", np.concatenate([row(0, 0, np.nan), EARLY]))
+    told = run(bundle, "row.npy", "--json")
+    assert told.exit_code == 0
+    assert json.loads(told.stdout.splitlines()[0])["confidence"] is None
+    assert told.stderr == "warning: row.npy[0] holds NaN: what is answered to it means nothing\n"
+
+
+def test_labels_beside_the_inputs_are_left_alone(bundle: Path, here: Path) -> None:
+    rows = np.concatenate([EARLY, LATE])
+    np.savez("x.npz", x=rows)
+    np.savez("val.npz", image=rows, labels=[0, 2])
+    plain = [line.replace("x.npz", "val.npz") for line in answers(bundle, "x.npz")]
+    assert answers(bundle, "val.npz") == plain
 
 
 def test_options_reach_the_runner(bundle: Path, here: Path) -> None:
@@ -258,13 +271,13 @@ def test_files_that_are_nothing_we_read_are_named(bundle: Path, here: Path) -> N
     (here / "cut.npy").write_bytes(npy(EARLY)[:-3])
     (here / "cut.npz").write_bytes(b"PK\x03\x04 and no more")
     np.save("objects.npy", np.array([{}], dtype=object), allow_pickle=True)
-    np.savez("other.npz", y=EARLY)
+    np.savez("other.npz", y=EARLY, z=EARLY)
     assert refusal(bundle, "notes.txt") == "notes.txt: not a .npy, .npz, PNG or JPEG file: it starts with b'hello '"
     assert refusal(bundle, "empty.npy") == "empty.npy: not a .npy, .npz, PNG or JPEG file: it is empty"
     assert refusal(bundle, "cut.npy").startswith("cut.npy: not a readable .npy array (EOF: ")
     assert refusal(bundle, "cut.npz") == "cut.npz: not a readable .npz file (File is not a zip file)"
     assert refusal(bundle, "objects.npy").startswith("objects.npy: not a readable .npy array (Object arrays")
-    assert refusal(bundle, "other.npz") == "other.npz: got inputs ['y'], expected ['x']"
+    assert refusal(bundle, "other.npz") == "other.npz: got inputs ['y', 'z'], expected ['x']"
     assert refusal(bundle, "missing.npy") == "missing.npy does not exist"
 
 

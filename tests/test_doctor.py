@@ -229,6 +229,15 @@ def test_faster_settings_are_recommended_only_where_they_are_worth_it(
     assert of_bundle(bundle)["settings"].state == "ok"
 
 
+def test_settings_that_tie_are_not_told_apart_by_chance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = {(None, "brief"): 3.0, (1, "brief"): 2.0, (None, "never"): 1.95}
+    monkeypatch.setattr(bundle_findings, "_median_ms", lambda _b, _r, its, _s: taken[its.threads, its.spin])
+    bundle = sampled(tmp_path)
+    assert of_bundle(bundle)["settings"].fix == "threads=1 (--threads 1): 1.50 times as fast here"
+    taken[None, "never"] = 1.5
+    assert of_bundle(bundle)["settings"].fix == "spin='never' (--spin never): 2.00 times as fast here"
+
+
 # The command
 
 

@@ -214,7 +214,7 @@ def test_a_profile_in_a_file_is_not_overwritten_unasked(tmp_path: Path, found: e
         ee.write_profile(found, target)
     ee.write_profile(edit(found, rows=9), target, overwrite=True)
     assert ee.read_profile(target).rows == 9
-    with pytest.raises(ee.EEToolkitError, match="exists; choose another name"):
+    with pytest.raises(ee.EEToolkitError, match="is a folder; name a file"):
         ee.write_profile(found, tmp_path, overwrite=True)
 
 

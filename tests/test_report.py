@@ -246,8 +246,8 @@ def test_one_command_gives_a_report_and_a_chart_on_the_terminal(found: ee.Tuning
 @pytest.mark.parametrize(
     ("target", "said"),
     [
-        ("there.html", "there.html exists; pass overwrite=True (--overwrite) to replace it"),
-        ("folder", "folder exists; choose another name"),
+        ("there.html", "there.html exists; pass --overwrite to replace it"),
+        ("folder", "folder is a folder; name a file, such as folder/NAME"),
         ("none/r.html", "none/r.html: the folder none does not exist"),
     ],
 )

@@ -531,14 +531,14 @@ def test_what_protobuf_cannot_hold_is_refused(tmp_path: Path, monkeypatch: pytes
 def test_what_is_there_is_not_overwritten_silently(tmp_path: Path) -> None:
     bundle = chain().save(tmp_path / "b.ee")
     path = write_single_file(bundle, tmp_path / "n.onnx")
-    with pytest.raises(ee.BundleError, match="exists; pass overwrite=True"):
+    with pytest.raises(ee.EEToolkitError, match="exists; pass overwrite=True"):
         write_single_file(bundle, path)
-    with pytest.raises(ee.BundleError, match=r"is a folder; name a file, such as .*network\.onnx"):
+    with pytest.raises(ee.EEToolkitError, match=r"is a folder; name a file, such as .*NAME"):
         write_single_file(bundle, tmp_path, overwrite=True)
-    with pytest.raises(ee.BundleError, match="cannot write"):
+    with pytest.raises(ee.EEToolkitError, match=r"the folder .*nowhere does not exist"):
         write_single_file(bundle, tmp_path / "nowhere" / "n.onnx")
     assert write_single_file(ee.load(bundle), path, overwrite=True) == path
-    assert not list(tmp_path.glob("*.partial"))
+    assert not list(tmp_path.glob("*.partial*"))
 
 
 def test_a_changed_file_of_the_bundle_is_noticed(tmp_path: Path) -> None:

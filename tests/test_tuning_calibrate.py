@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.stats import norm
 
 import eetoolkit as ee
 from eetoolkit.tuning.calibrate import BINS, fit_temperature, fit_temperatures, raw_scores, reliability
@@ -57,12 +58,20 @@ def test_calibrating_helps_where_a_network_is_too_sure() -> None:
     assert after.brier < before.brier
 
 
-def test_few_rows_that_are_all_right_do_not_make_an_exit_certain() -> None:
-    z = np.eye(5)[np.arange(50) % 5] * 3.0
-    found = fit_temperature(z, np.arange(50) % 5)
-    assert found > 0.3
-    sure = reliability(z, np.arange(50) % 5, found)
-    assert sure.bins[-1].confidence == pytest.approx(51 / 52, abs=1e-3)
+@pytest.mark.parametrize("rows", [10, 100, 1000])
+def test_the_temperature_is_the_likeliest_beforehand_and_by_the_rows_together(rows: int) -> None:
+    z, labels = drawn(2.0, rows=rows)
+    grid = np.linspace(0.5, 4, 3501)
+    by_rows = [-rows * reliability(z, labels, t).log_loss for t in grid.tolist()]
+    likeliest = grid[np.argmax(norm.logpdf(np.log(grid), 0, 0.5) + by_rows)]
+    assert fit_temperature(z, labels) == pytest.approx(likeliest, abs=2e-3)
+
+
+@pytest.mark.parametrize("margin", [3.0, 8.0, 20.0])
+def test_few_rows_that_are_all_right_make_an_exit_neither_certain_nor_less_sure(margin: float) -> None:
+    labels = np.arange(50) % 5
+    found = fit_temperature(np.eye(5)[labels] * margin, labels)
+    assert 0.4 < found <= 1
 
 
 class Sure(torch.nn.Module):

@@ -7,12 +7,13 @@ line, no traceback), 2 for wrong usage, 130 after Ctrl-C.
 from __future__ import annotations
 
 import importlib
-import os
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import IO, Any
 
 import click
+
+from eetoolkit.cli.terminal import colour, for_shell
 
 # From first look to device.
 _VERBS = ("demo", "export", "inspect", "verify", "run", "profile", "doctor", "tune", "truncate", "pack", "zoo")
@@ -28,7 +29,7 @@ class _Failure(click.ClickException):
 
     def show(self, file: IO[Any] | None = None) -> None:
         line = f"{click.style('error:', fg='red', bold=True)} {self.message}"
-        click.echo(line, file=file, err=file is None, color=False if "NO_COLOR" in os.environ else None)
+        click.echo(line, file=file, err=file is None, color=colour())
 
 
 class _Verbs(click.Group):
@@ -52,7 +53,7 @@ class _Verbs(click.Group):
             line = _explain(error)
             if line is None:
                 raise
-            raise _Failure(" ".join(line.split())) from error
+            raise _Failure(for_shell(" ".join(line.split()))) from error
 
 
 def _explain(error: Exception) -> str | None:

@@ -53,6 +53,6 @@ def _print(findings: Sequence[ee.Finding]) -> None:
 
     table = terminal.new_table("", "", "", fold=("",), headings=False)
     for finding in findings:
-        lines = finding.what if finding.fix is None else f"{finding.what}\n-> {finding.fix}"
+        lines = finding.what if finding.fix is None else f"{finding.what}\n-> {terminal.for_shell(finding.fix)}"
         table.add_row(Text(finding.state, style=_COLOURS[finding.state]), finding.name, lines)
     terminal.print_table(table)

@@ -37,7 +37,7 @@ def pool_option(command: Command) -> Command:
         type=click.Choice(["shared", "own"]),
         default="shared",
         show_default=True,
-        help="One pool of workers for all segments, or one for each.",
+        help="One pool of workers for all segments, or one for each, as in Python by default.",
     )(command)
 
 

@@ -13,14 +13,16 @@ from eetoolkit.cli.options import beside, json_option, overwrite_option
 
 @click.command(short_help="Pack a bundle into one .zip, or its plan into one .onnx.")
 @click.argument("bundle")
-@click.argument("output", required=False, metavar="[OUT]", type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--output", metavar="OUT", type=click.Path(path_type=Path), help="Default: beside BUNDLE, NAME.ee.zip."
+)
 @click.option("--single-file", is_flag=True, help="Write one ONNX file with nested If and Loop instead.")
 @overwrite_option
 @json_option
 def pack(bundle: str, output: Path | None, single_file: bool, overwrite: bool, as_json: bool) -> None:
     """Pack BUNDLE into one .zip for transport, every file's hash checked.
 
-    Without OUT it is written beside the bundle. Every verb takes a packed bundle as well.
+    Every verb takes a packed bundle as well.
 
     With --single-file the whole plan becomes one ONNX file, for places that can load only one: any ONNX runtime answers
     with it as our runner does, one row a call. Its outputs are those of the exits, `exit` (their index) and

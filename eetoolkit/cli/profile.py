@@ -27,7 +27,9 @@ _MEASURING = ("inputs", "labels", "whole", "trace")
 @click.option(
     "--inputs", multiple=True, metavar="DATA", help="What to run, as `run` takes it; default: golden samples."
 )
-@click.option("--labels", metavar="FILE", help="A .npy of the right classes, for accuracies.")
+@click.option(
+    "--labels", metavar="FILE", help="A .npy of the right classes, for accuracies; default: `labels` in .npz inputs."
+)
 @threads_option
 @click.option(
     "--spin",
@@ -101,14 +103,16 @@ def profile(  # noqa: PLR0913 - one for each option
         found = ee.merge_profiles([ee.read_profile(one) for one in what])
     else:
         opened = _open(what[0], save=save)
-        arrays = _read_inputs(opened, inputs, pictures)
+        rows, right = _read_inputs(opened, inputs, pictures)
+        right = right if labels is None else _read_labels(labels)
         with terminal.progress() as tell:
             found = ee.profile(
-                opened, arrays, None if labels is None else _read_labels(labels), threads=threads, spin=spin,
-                pool=pool, seconds=seconds, whole=whole, operators=operators, cool_down_s=cool_down, progress=tell,
+                opened, None if rows is None else iter(rows), right, threads=threads, spin=spin, pool=pool,
+                seconds=seconds, whole=whole, operators=operators, cool_down_s=cool_down, progress=tell,
             )  # fmt: skip
         if trace is not None:
-            ee.trace(opened, trace, arrays, threads=threads, spin=spin, pool=pool, overwrite=overwrite)
+            traced = None if rows is None else iter(rows)
+            ee.trace(opened, trace, traced, threads=threads, spin=spin, pool=pool, overwrite=overwrite)
         if save:
             ee.save_profile(opened, found)
     if output is not None:
@@ -137,7 +141,7 @@ def _compare(what: Sequence[str], *, as_json: bool) -> None:
 
 def _check_targets(targets: Iterable[Path | None], *, pictured: bool, overwrite: bool) -> None:
     """Refuses what cannot be written before anything is measured, not after."""
-    from eetoolkit_runtime.profiling.profiles import check_file
+    from eetoolkit_runtime.outfile import check_file
 
     for target in targets:
         if target is not None:
@@ -172,18 +176,21 @@ def _open(bundle: str, *, save: bool) -> ee.Bundle:
     return ee.load(bundle)
 
 
-def _read_inputs(bundle: ee.Bundle, inputs: tuple[str, ...], pictures: ImageOptions) -> Any:
+def _read_inputs(bundle: ee.Bundle, inputs: tuple[str, ...], pictures: ImageOptions) -> tuple[Any, Any]:
+    """Returns the rows, None without inputs, and their labels, None where a file has none."""
     if not inputs:
-        return None
-    from eetoolkit.inputfiles import find_files, read_files
-    from eetoolkit_runtime.stream import gather
+        return None, None
+    import numpy as np
 
-    files = read_files(bundle.manifest, find_files(inputs), pictures, sys.stdin.buffer)
+    from eetoolkit.inputfiles import find_files, holds_nan, read_files
+
+    files = list(read_files(bundle.manifest, find_files(inputs), pictures, sys.stdin.buffer))
+    bad = [name for file in files for name, row in zip(file.names, file.rows, strict=True) if holds_nan(row)]
+    if bad:
+        terminal.warn(f"NaN in {len(bad)} of the inputs, first {bad[0]}: where they leave means nothing")
+    labels = [file.labels for file in files if file.labels is not None]
     rows = [row for file in files for row in file.rows]
-    first, *others = gather(bundle.manifest, rows, len(rows))
-    if others:
-        raise ee.InputError("the inputs differ in shape; a profile is of inputs of one shape")
-    return first
+    return rows, np.concatenate([np.ravel(each) for each in labels]) if len(labels) == len(files) else None
 
 
 def _read_labels(path: str) -> Any:

@@ -61,12 +61,12 @@ def run(  # noqa: PLR0913 - one for each option
 ) -> None:
     """Answer each row of INPUT..., one line an answer.
 
-    INPUT is a .npy array, a .npz of arrays by input name, a PNG or JPEG, a folder of these pictures, or - for stdin: a
-    picture, a .npz, or one .npy array after the other, each answered when it comes.
+    INPUT is a .npy array, a .npz of arrays by input name (its `labels` are left alone), a PNG or JPEG, a folder of
+    these pictures, or - for stdin: a picture, a .npz, or one .npy array after the other, each answered when it comes.
 
     Pictures are prepared as the bundle's `preprocess` says, unless an option says otherwise.
     """
-    from eetoolkit.inputfiles import find_files, read_files
+    from eetoolkit.inputfiles import find_files, holds_nan, read_files
 
     if outputs and not as_json:
         raise click.UsageError("--outputs goes with --json")
@@ -82,6 +82,8 @@ def run(  # noqa: PLR0913 - one for each option
         for file in read_files(plan, files, pictures, sys.stdin.buffer):
             total = max(total + len(file.rows) - 1, done + len(file.rows))
             for name, row in zip(file.names, file.rows, strict=True):
+                if holds_nan(row):
+                    terminal.warn(f"{name} holds NaN: what is answered to it means nothing")
                 try:
                     answer = runner.run(row, exit_at=exit_at, thresholds=limits or None, deadline_ms=deadline_ms)
                 except ee.DeadlineError as error:

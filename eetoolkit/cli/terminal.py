@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
@@ -17,6 +19,22 @@ if TYPE_CHECKING:
     import eetoolkit as ee
 
 _UNLIMITED_COLUMNS = 10_000
+_IN_PYTHON = re.compile(r"\b\w+=(?:'[^']*'|[^\s()]*) \((--[^()]*)\)")
+
+
+def for_shell(text: str) -> str:
+    """Returns a message with the option alone where it names argument and option: `overwrite=True (--overwrite)`."""
+    return _IN_PYTHON.sub(r"\1", text)
+
+
+def warn(text: str) -> None:
+    """Prints on stderr what the user should know and may go on with."""
+    click.echo(f"{click.style('warning:', fg='yellow', bold=True)} {text}", err=True, color=colour())
+
+
+def colour() -> bool | None:
+    """Returns what click is told about colours on stderr: None lets it look whether stderr is a terminal."""
+    return False if "NO_COLOR" in os.environ else None
 
 
 def print_json(value: Any, *, indent: int = 2) -> None:

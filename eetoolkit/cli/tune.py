@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -32,16 +32,16 @@ _COMPARED = 200
 @click.option("--budget-ms", type=float, help="Best answers within so many milliseconds a run.")
 @click.option("--budget-share", type=float, help="Best answers within so much of the whole network's cost.")
 @click.option("--risk", type=float, help="Least cost, guaranteed: at most this share is wrong only by leaving early.")
-@click.option("--delta", type=float, default=0.05, show_default=True, help="How likely the guarantee may fail.")
+@click.option("--delta", type=float, help="With --risk: how likely the guarantee may fail; default: 0.05.")
 @click.option(
     "--method",
     type=click.Choice(["ltt", "ucb", "crc"]),
-    default="ltt",
-    show_default=True,
-    help="Learn then Test, betting bound, or conformal risk control of the expected loss.",
+    help="With --risk: Learn then Test, betting bound, or conformal risk control of the expected loss; default: ltt.",
 )
 @click.option(
-    "--calibrate/--no-calibrate", default=None, help="Fit a temperature for each exit first; default: where possible."
+    "--calibrate/--no-calibrate",
+    default=None,
+    help="Fit a temperature for each exit first; default: where there is --data, and enough of it.",
 )
 @click.option(
     "--profile",
@@ -50,7 +50,12 @@ _COMPARED = 200
 )
 @click.option("--force", is_flag=True, help="Take a profile of another bundle or backend.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the split of the data.")
-@click.option("--record", metavar="FILE", help="Keep what was collected; without --data, tune by it alone.")
+@click.option(
+    "--record",
+    metavar="FILE",
+    help="With --data: keep what was collected in FILE, with fitted temperatures in FILE's .calibrated.npz, and go on "
+    "from there. Without: tune by FILE alone.",
+)
 @click.option(
     "--report", "page", metavar="FILE", type=click.Path(path_type=Path), help="Write it all as a page, with pictures."
 )
@@ -61,7 +66,9 @@ _COMPARED = 200
 @threads_option
 @picture_options
 @json_option
+@click.pass_context
 def tune(  # noqa: PLR0913 - one for each option
+    ctx: click.Context,
     *,
     bundle: str,
     data: str | None,
@@ -70,8 +77,8 @@ def tune(  # noqa: PLR0913 - one for each option
     budget_ms: float | None,
     budget_share: float | None,
     risk: float | None,
-    delta: float,
-    method: Literal["ltt", "ucb", "crc"],
+    delta: float | None,
+    method: Literal["ltt", "ucb", "crc"] | None,
     calibrate: bool | None,
     profile: str | None,
     force: bool,
@@ -91,11 +98,7 @@ def tune(  # noqa: PLR0913 - one for each option
 
     from eetoolkit.labelled import read_labelled
 
-    given = any(value is not None for value in (data, record))
-    if undo and (given or apply_ or page is not None or prune is not None):
-        raise click.UsageError("--undo goes alone")
-    if not (undo or given):
-        raise click.UsageError("pass --data, or a --record")
+    _check_usage(ctx.params)
     if (apply_ or undo) and Path(bundle).is_file():
         raise ee.BundleError(f"{bundle} is packed; --apply and --undo need the bundle's folder")
     if undo:
@@ -108,8 +111,8 @@ def tune(  # noqa: PLR0913 - one for each option
     with terminal.progress() as tell:
         report = ee.tune(
             opened, inputs, labels, max_accuracy_drop=max_accuracy_drop, min_accuracy=min_accuracy,
-            budget_ms=budget_ms, budget_share=budget_share, risk=risk, delta=delta, method=method, calibrate=calibrate,
-            profile=profile, force=force, seed=seed, record=record,
+            budget_ms=budget_ms, budget_share=budget_share, risk=risk, delta=0.05 if delta is None else delta,
+            method=method or "ltt", calibrate=calibrate, profile=profile, force=force, seed=seed, record=record,
             threads=threads, progress=tell,
         )  # fmt: skip
     if apply_:
@@ -117,7 +120,7 @@ def tune(  # noqa: PLR0913 - one for each option
     pruning, refusal = None, None
     if prune is not None:
         try:
-            pruning = report.prune(prune, _rows(opened, inputs), threads=threads, overwrite=overwrite)
+            pruning = report.prune(prune, _some(opened, inputs), threads=threads, overwrite=overwrite)
         except ee.EEToolkitError as error:  # what was found is told first
             refusal = error
     if as_json:
@@ -130,6 +133,17 @@ def tune(  # noqa: PLR0913 - one for each option
             click.echo(f"\nreport in {page}")
     if refusal is not None:
         raise refusal
+
+
+def _check_usage(given: Mapping[str, Any]) -> None:
+    """Refuses options that do not go together."""
+    if given["undo"] and any(given[name] for name in ("data", "record", "page", "prune", "apply_")):
+        raise click.UsageError("--undo goes alone")
+    if not (given["undo"] or given["data"] or given["record"]):
+        raise click.UsageError("pass --data, or a --record")
+    for name in ("delta", "method"):
+        if given[name] is not None and given["risk"] is None:
+            raise click.UsageError(f"--{name} goes with --risk")
 
 
 def _check_page(page: Path | None, *, overwrite: bool) -> None:
@@ -155,7 +169,7 @@ def _check_prunable(bundle: ee.Bundle, target: str | None, *, overwrite: bool) -
     _ = ee.prune  # says what is missing
 
 
-def _rows(bundle: ee.Bundle, inputs: Any) -> list[Any] | None:
+def _some(bundle: ee.Bundle, inputs: Any) -> Iterator[Any] | None:
     """Returns some of the inputs, evenly from all of them, each as a runner takes it; None where there are none."""
     from eetoolkit.labelled import ClassFolders
     from eetoolkit_runtime.inputs import prepare, split_rows
@@ -164,9 +178,9 @@ def _rows(bundle: ee.Bundle, inputs: Any) -> list[Any] | None:
         return None
     if isinstance(inputs, ClassFolders):
         some = replace(inputs, pictures=inputs.pictures[:: max(1, len(inputs) // _COMPARED)])
-        return [row for row, _ in some]
+        return (row for row, _ in some)
     rows = split_rows(bundle.manifest, prepare(bundle.manifest, inputs, one_row=False))
-    return rows[:: max(1, len(rows) // _COMPARED)]
+    return iter(rows[:: max(1, len(rows) // _COMPARED)])
 
 
 def _print(report: ee.TuningReport, pruning: Pruning | None, *, applied: bool) -> None:
@@ -196,11 +210,15 @@ def _header(report: ee.TuningReport, pruning: Pruning | None, *, applied: bool) 
         yield "guarantee", spell_guarantee(report.guarantee)
     yield "verdict", str(report.verdict)
     for note in report.notes:
-        yield "note", note
+        yield "note", terminal.for_shell(note)
     if pruning is not None:
-        yield "pruned", f"{pruning.path}, without {', '.join(pruning.exits)}"
+        without = f"without {', '.join(pruning.exits)}" if pruning.exits else f"with every exit: {pruning.kept}"
+        yield "pruned", f"{pruning.path}, {without}"
         alike = "all rows" if pruning.equal == pruning.rows else f"{pruning.equal} of {pruning.rows} rows"
-        yield "measured", f"{_percent(pruning.latency)} of the tuned bundle's latency, {alike} answered as without them"
+        unsure = "; no difference shown" if pruning.latency.low <= 1 <= pruning.latency.high else ""
+        yield "measured", f"{_percent(pruning.latency)} of the tuned bundle's latency{unsure}"
+        disabled = " with these exits disabled" if pruning.exits else ""
+        yield "answers", f"{alike} answered as by the tuned bundle{disabled}"
     elif report.pruned is not None:
         gone = [name for name, limit in report.pruned.thresholds.items() if limit is None]
         yield "prune", f"{', '.join(gone)} would pay better gone: --prune OUT writes a bundle without"

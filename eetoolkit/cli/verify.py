@@ -13,7 +13,7 @@ from eetoolkit.cli import terminal
 from eetoolkit.cli.options import json_option, split_names
 
 
-@click.command(short_help="Check a bundle against its source network.")
+@click.command(short_help="Check that a bundle answers here as its network did.")
 @click.argument("bundle")
 @click.option(
     "--model",

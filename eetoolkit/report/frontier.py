@@ -12,7 +12,7 @@ from eetoolkit.report.wording import Wording, short
 from eetoolkit.tuning.choice import Figures
 from eetoolkit.tuning.figures import Interval
 from eetoolkit.tuning.report import TuningReport
-from eetoolkit_runtime.profiling.profiles import check_file
+from eetoolkit_runtime.outfile import check_file, writing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,7 +49,8 @@ def save_frontier(
     with styled("path"):
         figure = Figure(figsize=_FILE_INCHES, dpi=150, facecolor="white", layout="constrained")
         _draw(figure, report, Wording(report.metric, report.unit, report.labels))
-        figure.savefig(path, format=kind, metadata={"Date": None} if kind == "svg" else {})
+        with writing(path, overwrite=overwrite) as file:
+            figure.savefig(file, format=kind, metadata={"Date": None} if kind == "svg" else {})
     return path
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,7 @@ from eetoolkit.report.examples import pictures
 from eetoolkit.report.wording import Wording, printable
 from eetoolkit.tuning.report import TuningReport, spell_guarantee
 from eetoolkit_runtime.bundle import load
-from eetoolkit_runtime.errors import EEToolkitError
-from eetoolkit_runtime.profiling.profiles import check_file
+from eetoolkit_runtime.outfile import check_file, writing
 
 PARTS = {
     "calibrate": "fitted the temperatures",
@@ -34,13 +32,7 @@ def check_target(target: str | os.PathLike[str], *, overwrite: bool) -> Path:
     """
     for package in ("jinja2", "matplotlib"):
         importlib.import_module(package)
-    path = check_file(target, overwrite=overwrite)
-    folder = path.parent
-    if not folder.is_dir():
-        raise EEToolkitError(f"{path}: the folder {folder} does not exist")
-    if not os.access(folder, os.W_OK):
-        raise EEToolkitError(f"{path}: the folder {folder} cannot be written to")
-    return path
+    return check_file(target, overwrite=overwrite)
 
 
 def write_report(
@@ -64,18 +56,8 @@ def write_report(
     if inputs is not None and report.mistakes:
         shown = pictures(load(report.path).manifest, inputs, [mistake.row for mistake in report.mistakes])
     text = render(report, shown)
-    try:
-        handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.partial-")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-            Path(partial).chmod(0o666 & ~_umask())
-            check_file(path, overwrite=overwrite)
-            Path(partial).replace(path)
-        finally:
-            Path(partial).unlink(missing_ok=True)
-    except OSError as error:
-        raise EEToolkitError(f"cannot write the report {path}: {error.strerror or error}") from error
+    with writing(path, overwrite=overwrite) as file:
+        file.write(text.encode())
     return path
 
 
@@ -119,9 +101,3 @@ def render(report: TuningReport, shown: dict[int, str] | None = None) -> str:
             "costs": row_charts.costs(report, say),
         },
     )
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -15,6 +15,7 @@ BINS = 15
 """Equal-width bins of the largest probability, as Guo et al. count them."""
 _LOG_RANGE = (-4.0, 4.0)  # T from 0.018 to 55
 _ENSEMBLES = ("mean_ensemble", "geometric_ensemble")
+_SPREAD = 0.5  # of log T beforehand: two thirds of all T from 0.6 to 1.6
 _RULED_OUT = -1e3  # a log p that counts no further: a class of probability 0 must not decide about T
 _LEAST = -1e30  # the least log p, as the graphs have it
 
@@ -78,7 +79,8 @@ def raw_scores(record: Record, plan: Manifest, exit_: str) -> tuple[Array, Array
 def fit_temperatures(record: Record, plan: Manifest) -> dict[str, tuple[str, float]]:
     """Returns the temperature of each exit that has one in the manifest: by exit, (constant, T).
 
-    T minimises the negative log-likelihood of the labels (temperature scaling, Guo et al. 2017, section 4.2).
+    T minimises the negative log-likelihood of the labels (temperature scaling, Guo et al. 2017, section 4.2), see
+    `fit_temperature`.
 
     Args:
         record: The calibration part.
@@ -94,17 +96,16 @@ def fit_temperatures(record: Record, plan: Manifest) -> dict[str, tuple[str, flo
 
 
 def fit_temperature(z: Array, labels: Array) -> float:
-    """Returns the T that makes the labels (n,) likeliest under softmax(z / T), z of (n, C).
+    """Returns the likeliest T where the labels (n,) are drawn from softmax(z / T), z of (n, C).
 
-    As Platt (1999, section 2.2) does, each label counts (n + 1) / (n + 2) and the other classes share the rest: where
-    all of few rows are right, the likeliest T alone would be 0, and all confidences 1.
+    And T itself from a lognormal around 1: where all of few rows are right, the likeliest T by these alone would be 0,
+    and all confidences 1. On many rows that weighs nothing.
     """
-    rest = 1 / (len(z) + 2)
-    targets = np.full(z.shape, rest / (z.shape[1] - 1))
-    targets[np.arange(len(z)), labels] = 1 - rest
+    rows = np.arange(len(z))
 
     def loss(log_t: float) -> float:
-        return float(-(targets * np.maximum(log_p(z, np.exp(log_t)), _RULED_OUT)).sum(axis=1).mean())
+        likely = np.maximum(log_p(z, np.exp(log_t))[rows, labels], _RULED_OUT).sum()
+        return float((log_t / _SPREAD) ** 2 / 2 - likely)
 
     return float(np.exp(minimize_scalar(loss, bounds=_LOG_RANGE, method="bounded", options={"xatol": 1e-6}).x))
 

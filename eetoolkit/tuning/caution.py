@@ -20,7 +20,8 @@ FOLDS = 5
 _REPEATS = 4  # divisions into folds, as one alone is a matter of luck
 _MANY_CELLS = 50_000  # visits from which one is enough
 _STEPS = 32
-_LEAST_ROWS = 50
+LEAST_ROWS = 50
+"""Of the tune part, from which it can be told."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +53,7 @@ def margin(plan: Manifest, tuned: Part, worth: float, *, drop: bool) -> float:
         worth: What the goal asks for: at least this, or with `drop` at most so much below the whole network.
         drop: Which of both.
     """
-    if len(tuned.record) < _LEAST_ROWS:
+    if len(tuned.record) < LEAST_ROWS:
         return 0.0
     repeats = _REPEATS if tuned.record.exit.size <= _MANY_CELLS else 1
     draw = np.random.default_rng(tuned.seed)

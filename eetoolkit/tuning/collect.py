@@ -18,6 +18,7 @@ from eetoolkit_runtime.answer import Answer
 from eetoolkit_runtime.bundle import Bundle
 from eetoolkit_runtime.errors import InputError, TuneError
 from eetoolkit_runtime.inputs import Inputs, prepare, split_rows
+from eetoolkit_runtime.outfile import check_file
 from eetoolkit_runtime.plan import Manifest
 from eetoolkit_runtime.profiling.profile import digests
 from eetoolkit_runtime.runner import Runner
@@ -58,9 +59,12 @@ def collect(  # noqa: PLR0913 - what a collection depends on
 
     Raises:
         InputError: Inputs that the bundle does not take, no rows, or another number of labels.
-        TuneError: The file is a record of something else, or cannot be written.
+        TuneError: The file is a record of something else.
+        EEToolkitError: The file cannot be written.
     """
     plan = bundle.manifest
+    if file is not None:
+        check_file(file, overwrite=True)
     total, samples = _samples(plan, data, labels)
     wanted = None if rows is None else frozenset(np.asarray(rows).tolist())
     if wanted is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,10 +16,12 @@ from eetoolkit.tuning.checks import check_record
 from eetoolkit.tuning.collect import Data, Progress, collect
 from eetoolkit.tuning.manifest import with_constants
 from eetoolkit.tuning.record import Array, Record, Values, check_bundle, judging_values, read_record, values_of
-from eetoolkit.tuning.splits import split
+from eetoolkit.tuning.splits import share_of, split
 from eetoolkit_runtime.bundle import Bundle
 from eetoolkit_runtime.errors import TuneError
 from eetoolkit_runtime.sessions import Provider
+
+_LEAST_ROWS = 30  # by which temperatures are fitted unasked
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +74,7 @@ def gather(  # noqa: PLR0913 - what evidence depends on
         labels: See `collect`.
         record: The record, or with `inputs` the file to keep it in.
         classes: Whether labels are classes.
-        calibrate: Whether to fit temperatures; None: where inputs and temperatures are there.
+        calibrate: Whether to fit temperatures; None: where inputs and temperatures are there, and rows enough.
         guarantee: Whether a guarantee needs a part.
         seed: Of the split.
         threads: See `collect`.
@@ -88,15 +91,24 @@ def gather(  # noqa: PLR0913 - what evidence depends on
     if calibrate and not (again and classes):
         why = "labels that are classes" if again else "inputs that can be run again, no record or iterator"
         raise TuneError(f"temperatures need {why}; pass calibrate=False (--no-calibrate)")
+    notes: list[str] = []
     fits = calibrate is not False and again and classes
     fits = fits and bool(temperatures_of(plan, values_of(plan)))
+    needed = math.ceil(_LEAST_ROWS / share_of("calibrate", guarantee=guarantee))
+    if fits and calibrate is None and len(found) < needed:
+        fits = False
+        notes.append(
+            f"{len(found)} rows are too few to fit temperatures by as well: it takes {needed}, or calibrate=True "
+            "(--calibrate)"
+        )
     parts = split(found.label, calibrate=fits, guarantee=guarantee, seed=seed)
     rows = {name: getattr(parts, name) for name in ("calibrate", "tune", "guarantee", "test")}
     counts = {name: len(places) for name, places in rows.items() if len(places)}
-    notes: list[str] = []
     first = found
     if judging_values(plan, found.constants) != judging_values(plan, values_of(plan)):
         notes.append("the record holds other temperatures than the bundle: `before` is measured with the record's")
+    elif inputs is None and calibrate is None and classes and temperatures_of(plan, found.constants):
+        notes.append("a record alone fits no temperatures: they are as they were; the data beside it would")
     if fits:
         fitted = fit_temperatures(found.take(parts.calibrate), plan)
         changed: Values = {constant: (float(np.float32(t)),) for constant, t in fitted.values()}

@@ -63,6 +63,20 @@ def ratio_of(above: Array, below: Array, seed: int) -> Interval:
     return percentile(float(above.mean() / below.mean()), found[:, 0] / found[:, 1])
 
 
+def ratio_in_turns(above: Array, below: Array, seed: int) -> Interval:
+    """Returns the ratio of two means over rows of medians over turns, (T, N) each.
+
+    Its interval is the percentile bootstrap's over turns and rows, both resampled (Owen 2007, the pigeonhole
+    bootstrap).
+    """
+    draw, (turns, rows) = np.random.default_rng(seed), above.shape
+    places: list[tuple[Array, Array]] = [(np.arange(turns), np.arange(rows))]
+    places += [(draw.integers(0, turns, (turns,)), draw.integers(0, rows, (rows,))) for _ in range(_DRAWS)]
+    means = [[np.median(times[np.ix_(*place)], axis=0).mean() for times in (above, below)] for place in places]
+    value, *draws = np.divide(*np.transpose(means))
+    return percentile(float(value), np.array(draws))
+
+
 def percentile(value: float, draws: Array) -> Interval:
     """Returns a figure with the middle 95 % of its resampled values (Efron and Tibshirani 1993, section 13.3)."""
     low, high = np.quantile(draws, (0.025, 0.975))

@@ -107,14 +107,17 @@ class Sheet:
 
     def choice(self, name: str, thresholds: Array) -> Figures:
         """Returns the figures of thresholds (E,)."""
-        return self._measure(name, self.test.ends(thresholds), self.tune.ends(thresholds), self._by_exit(thresholds))
+        by_exit = self._by_exit(thresholds)
+        silent = self.plan.fallback == "last" and all(limit is None for limit in by_exit.values())
+        return self._measure(name, self.test.ends(thresholds), self.tune.ends(thresholds), by_exit, whole=silent)
 
     def always(self, name: str, exit_: int | None) -> Figures:
         """Returns the figures of always exiting at one exit; None: of the whole network."""
         if exit_ is None:
             last, there = self.test.record.last, self.tune.record.last
-            return self._measure(name, (last, last), (there, there), {})
-        return self._measure(name, self.test.always(exit_), self.tune.always(exit_), {})
+            return self._measure(name, (last, last), (there, there), {}, whole=True)
+        ends = [e for e, each in enumerate(self.plan.exits.values()) if each.threshold is None]
+        return self._measure(name, self.test.always(exit_), self.tune.always(exit_), {}, whole=ends == [exit_])
 
     def frontier(self, found: Points, scale: float) -> tuple[Point, ...]:
         """Returns points evenly along a frontier whose costs are shares of `scale`."""
@@ -136,9 +139,12 @@ class Sheet:
         )
 
     def _measure(
-        self, name: str, ends: tuple[Array, Array], tuned: tuple[Array, Array], thresholds: Thresholds
+        self, name: str, ends: tuple[Array, Array], tuned: tuple[Array, Array], thresholds: Thresholds, *, whole: bool
     ) -> Figures:
-        """Returns the figures of runs whose answers and ends on the two parts are these visits."""
+        """Returns the figures of runs whose answers and ends on the two parts are these visits.
+
+        `whole`: they are the whole network's by definition, which then loses nothing against itself, for sure.
+        """
         test, (answered, ended) = self.test, ends
         rows = np.arange(len(test.record))
         worth, drop = test.worth_and_drop(answered)
@@ -150,7 +156,7 @@ class Sheet:
             name=name,
             thresholds=thresholds,
             worth=worth,
-            drop=drop,
+            drop=Interval(0.0, 0.0, 0.0) if whole else drop,
             cost=mean_of(costs, test.seed),
             share=ratio_of(costs, full, test.seed),
             exits={exit_: float((met == e).mean()) for e, exit_ in enumerate(test.record.exits)},

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from eetoolkit.tuning.caution import FOLDS
+from eetoolkit.tuning.calibrate import Calibration
+from eetoolkit.tuning.caution import FOLDS, LEAST_ROWS
 from eetoolkit.tuning.choice import Figures
 from eetoolkit.tuning.figures import rows_needed
 from eetoolkit.tuning.measure import Part
@@ -16,6 +17,7 @@ from eetoolkit.tuning.wish import Wish
 from eetoolkit_runtime.profiling.profile import Profile
 
 _TOLD = 0.01  # how closely a drop should be known where none was asked for
+_WORSE = 1.02  # how many times the log loss that is remarked on
 
 
 def notes(
@@ -41,10 +43,6 @@ def notes(
             f"{len(drops)} test rows tell the drop to +-{half:.2g} only; +-{within:g} takes about {needed} of them, "
             f"{math.ceil(needed * rows / len(drops))} rows in all"
         )
-    if wish.kind == "max_accuracy_drop" and chosen.drop.value > wish.value:
-        yield f"on the test part the drop is {chosen.drop.value:.4g}, more than {wish.value:g}: see its interval"
-    if wish.kind == "min_accuracy" and chosen.worth.value < wish.value:
-        yield f"on the test part it is {chosen.worth.value:.4g}, less than {wish.value:g}: see its interval"
     deepest = int(ended.max())
     if deepest < test.record.last.min() and (test.record.exit == test.record.exit[0]).all():
         name = test.record.exits[test.record.exit[0, deepest]]
@@ -57,11 +55,23 @@ def notes(
         )
 
 
-def margin_kept(goal: Goal, asked: Goal) -> Iterator[str]:
-    """Yields how much more was asked of the rows that choose than the goal, and why."""
-    if goal.least_worth is None or asked.least_worth in (None, goal.least_worth):
+def missed(wish: Wish, chosen: Figures) -> Iterator[str]:
+    """Yields that the choice misses on the test part what was asked for, if it does."""
+    if wish.kind == "max_accuracy_drop" and chosen.drop.value > wish.value:
+        yield f"on the test part the drop is {chosen.drop.value:.4g}, more than {wish.value:g}: see its interval"
+    if wish.kind == "min_accuracy" and chosen.worth.value < wish.value:
+        yield f"on the test part it is {chosen.worth.value:.4g}, less than {wish.value:g}: see its interval"
+
+
+def margin_kept(goal: Goal, asked: Goal, rows: int) -> Iterator[str]:
+    """Yields how much more was asked of the rows that choose (so many) than the goal, and why."""
+    if goal.least_worth is None or asked.least_worth is None:
         return
-    extra = (asked.least_worth or 0.0) - goal.least_worth
+    if rows < LEAST_ROWS:
+        yield f"{rows} rows choose: it takes {LEAST_ROWS} to tell what thresholds lose on others, and ask for more"
+    if asked.least_worth == goal.least_worth:
+        return
+    extra = asked.least_worth - goal.least_worth
     if extra == math.inf:
         yield f"no thresholds kept the goal on rows left out of the search ({FOLDS} folds): the whole network answers"
     else:
@@ -73,6 +83,22 @@ def threads_differ(profile: Profile | None, threads: int | None) -> Iterator[str
     """Yields that a profile was measured with other threads than tuning was told, if it was."""
     if profile is not None and profile.threads != threads:
         yield (
-            f"costs are those of a runner with threads={profile.threads}, as the profile was measured; tuning was told "
-            f"threads={threads}"
+            f"costs are those of a runner with {_workers(profile.threads)}, as the profile was measured; tuning was "
+            f"told {_workers(threads)}"
         )
+
+
+def less_reliable(calibrations: Sequence[Calibration]) -> Iterator[str]:
+    """Yields which exits' temperatures make their probabilities worse on the test part."""
+    worse = [each for each in calibrations if each.after.log_loss > _WORSE * each.before.log_loss]
+    if worse:
+        told = ", ".join(f"{each.exit} from {each.before.log_loss:.3g} to {each.after.log_loss:.3g}" for each in worse)
+        fix = "calibrate=False (--no-calibrate) fits none"
+        yield f"the temperatures raise the log loss on the test part: {told}; {fix}"
+
+
+def _workers(threads: int | None) -> str:
+    """Returns how many workers a runner has."""
+    if threads is None:
+        return "a worker for each core"
+    return "one thread" if threads == 1 else f"{threads} workers"

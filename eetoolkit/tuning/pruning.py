@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import numpy as np
 
-from eetoolkit.tuning.figures import Interval, ratio_of
+from eetoolkit.tuning.figures import Interval, ratio_in_turns
 from eetoolkit.tuning.manifest import judged_again
 from eetoolkit.tuning.measure import Part
 from eetoolkit.tuning.record import Array
 from eetoolkit.tuning.verdict import effect_of
 from eetoolkit_runtime.answer import Answer
 from eetoolkit_runtime.bundle import Bundle
-from eetoolkit_runtime.errors import BundleError, InputError
-from eetoolkit_runtime.golden import golden_rows
-from eetoolkit_runtime.inputs import Inputs, prepare
+from eetoolkit_runtime.errors import BundleError
+from eetoolkit_runtime.inputs import Inputs
+from eetoolkit_runtime.profiling.rounds import Row, rows_of
 from eetoolkit_runtime.runner import Runner
 from eetoolkit_runtime.verify import DEFAULT_TOLERANCE, difference
 
@@ -70,7 +71,9 @@ class Pruning(msgspec.Struct, frozen=True, kw_only=True):
         exits: Which ones are gone.
         rows: How many rows were run.
         equal: How many of them it answers as the bundle with these exits disabled: there, and equal to 1e-4.
-        latency: Its mean over that of the tuned bundle with these exits.
+        latency: Its mean over that of the tuned bundle with these exits. Its interval is of other rows and of runners
+            opened anew.
+        kept: Why no exit is gone; None where some are.
     """
 
     path: str
@@ -78,13 +81,15 @@ class Pruning(msgspec.Struct, frozen=True, kw_only=True):
     rows: int
     equal: int
     latency: Interval
+    kept: str | None = None
 
 
 def write_pruned(
     chosen: Bundle,
     silent: Bundle,
+    exits: tuple[str, ...],
     output: str | os.PathLike[str],
-    rows: Sequence[Inputs] | None,
+    inputs: Inputs | Iterator[Inputs] | None,
     seed: int,
     *,
     threads: int | None,
@@ -95,8 +100,9 @@ def write_pruned(
     Args:
         chosen: The bundle as it was tuned.
         silent: The same with the exits disabled that go.
+        exits: These.
         output: Where to write.
-        rows: Inputs to compare by, each as a runner takes it; None: the golden samples.
+        inputs: What to compare by, as `profile` takes it; None: the golden samples.
         seed: Of the interval.
         threads: As the `Runner`'s, of both.
         overwrite: Whether a bundle at `output` may be replaced.
@@ -109,18 +115,13 @@ def write_pruned(
     import eetoolkit as ee
 
     check_elsewhere(chosen, output)
-    prepared = None if rows is None else [prepare(chosen.manifest, row, one_row=True) for row in rows]
-    if prepared == []:
-        raise InputError("no rows to compare the pruned bundle by; pass some, or None for the golden samples")
-    exits = tuple(name for name, exit_ in silent.exits.items() if not exit_.enabled)
+    given = rows_of(chosen, inputs)
     pruned = ee.prune(silent, exits, output, samples=judged_again(silent, silent.manifest), overwrite=overwrite)
-    given = golden_rows(pruned) if prepared is None else prepared
     with Runner(silent, threads=threads) as one, Runner(pruned, threads=threads) as other:
         equal = sum(_alike(one.run(row), other.run(row)) for row in given)
-        with Runner(chosen, threads=threads) as whole:
-            before, after = _latencies((whole, other), given)
+    before, after = _latencies((chosen, pruned), given, threads)
     return Pruning(
-        path=str(pruned.path), exits=exits, rows=len(given), equal=equal, latency=ratio_of(after, before, seed)
+        path=str(pruned.path), exits=exits, rows=len(given), equal=equal, latency=ratio_in_turns(after, before, seed)
     )
 
 
@@ -140,14 +141,22 @@ def _alike(one: Answer, other: Answer) -> bool:
     )
 
 
-def _latencies(runners: Sequence[Runner], rows: Sequence[Inputs]) -> Array:
-    """Returns each runner's median time of each row in seconds, measured in turns, (runners, rows)."""
-    times = np.zeros((_ROUNDS, len(runners), len(rows)))
+def _latencies(bundles: Sequence[Bundle], rows: Sequence[Row], threads: int | None) -> Array:
+    """Returns each bundle's time of each row in seconds, measured in turns, (bundles, rounds, rows).
+
+    Runners are opened anew for every round: where their memory lies is luck, which must not pass for a difference.
+    """
+    times = np.zeros((len(bundles), _ROUNDS, len(rows)))
     for turn in range(_ROUNDS):
-        for n, row in enumerate(rows):
-            for k in range(len(runners)):
-                place = (k + turn + n) % len(runners)
-                started = time.perf_counter()
-                runners[place].run(row)
-                times[turn, place, n] = time.perf_counter() - started
-    return np.asarray(np.median(times[1:], axis=0))  # the first round warms up
+        with contextlib.ExitStack() as stack:
+            runners = [stack.enter_context(Runner(bundle, threads=threads)) for bundle in bundles]
+            for runner in runners:  # cold caches
+                for row in rows:
+                    runner.run(row)
+            for n, row in enumerate(rows):
+                for k in range(len(runners)):
+                    place = (k + turn + n) % len(runners)
+                    started = time.perf_counter()
+                    runners[place].run(row)
+                    times[place, turn, n] = time.perf_counter() - started
+    return times

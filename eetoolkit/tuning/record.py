@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -20,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eetoolkit_runtime.errors import TuneError
+from eetoolkit_runtime.outfile import writing
 from eetoolkit_runtime.plan import Manifest
 from eetoolkit_runtime.profiling.profile import digests
 
@@ -95,23 +95,16 @@ class Record:
         return {name: array[rows, visit] for name, array in self.outputs.items()}
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the record as `.npz` in one step: a kill leaves the old file or the new one."""
-        target = Path(path)
+        """Writes the record as `.npz` in one step, in the place of what is there.
+
+        Raises:
+            EEToolkitError: It cannot be written.
+        """
         head = {"version": VERSION, **{name: getattr(self, name) for name in _HEAD}}
         arrays: dict[str, Array] = {name: getattr(self, name) for name in _ARRAYS}
         arrays |= {_OUTPUT + name: array for name, array in self.outputs.items()}
-        try:
-            handle, name = tempfile.mkstemp(dir=target.parent, prefix=f"{target.name}.partial-")
-            try:
-                with os.fdopen(handle, "wb") as file:
-                    np.savez(file, head=np.array(json.dumps(head)), **arrays)  # type: ignore[arg-type] # numpy types every keyword as `allow_pickle`
-                    file.flush()
-                    os.fsync(file.fileno())
-                Path(name).replace(target)
-            finally:
-                Path(name).unlink(missing_ok=True)
-        except OSError as error:
-            raise TuneError(f"cannot write the record {target}: {error.strerror or error}") from error
+        with writing(path, overwrite=True) as file:
+            np.savez(file, head=np.array(json.dumps(head)), **arrays)  # type: ignore[arg-type] # numpy types every keyword as `allow_pickle`
 
 
 _ARRAYS = ("row", "digest", "label", "exit", "confidence", "prediction", "way", "ways")

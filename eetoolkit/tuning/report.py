@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import partial
 
 import msgspec
@@ -16,7 +16,6 @@ from eetoolkit.tuning.manifest import apply, tuned_plan, undo
 from eetoolkit.tuning.pruning import Pruning, write_pruned
 from eetoolkit.tuning.verdict import Verdict
 from eetoolkit_runtime.bundle import Bundle, load
-from eetoolkit_runtime.errors import TuneError
 from eetoolkit_runtime.inputs import Inputs
 from eetoolkit_runtime.plan import Guarantee, Tuning
 
@@ -103,30 +102,34 @@ class TuningReport(msgspec.Struct, frozen=True, kw_only=True):
     def prune(
         self,
         output: str | os.PathLike[str],
-        rows: Sequence[Inputs] | None = None,
+        inputs: Inputs | Iterator[Inputs] | None = None,
         *,
         threads: int | None = None,
         overwrite: bool = False,
     ) -> Pruning:
         """Writes a bundle tuned so, without the exits that do not pay and with one graph where they stood.
 
+        Where no exit can go, it has all of them; `Pruning.kept` says why.
+
         Args:
             output: Where to write.
-            rows: Inputs to compare both bundles by, each as `Runner.run` takes it; None: the golden samples.
+            inputs: What to compare both bundles by, as `profile` takes it: any number of rows, or an iterator of single
+                ones; None: the golden samples.
             threads: As the `Runner`'s.
             overwrite: Whether a bundle at `output` may be replaced.
 
         Raises:
-            TuneError: No exit can go, it says why; or the bundle is another one by now.
-            InputError: Rows that the bundle does not take, or none.
+            TuneError: The bundle is another one by now.
+            InputError: Inputs that the bundle does not take, or none.
             ExportError: The extra `export` is not installed, or the bundle cannot be pruned; it says why.
             BundleError: `output` is in the way, or the bundle itself.
         """
-        if self.pruned is None:
-            raise TuneError(f"{output} is not written: {self._why_none_goes()}")
         bundle = load(self.path)
-        chosen, silent = (self._plan(bundle, figures) for figures in (self.chosen, self.pruned))
-        return write_pruned(chosen, silent, output, rows, self.seed, threads=threads, overwrite=overwrite)
+        chosen, silent = (self._plan(bundle, figures) for figures in (self.chosen, self.pruned or self.chosen))
+        limits = {} if self.pruned is None else self.pruned.thresholds
+        gone = tuple(name for name, limit in limits.items() if limit is None)
+        found = write_pruned(chosen, silent, gone, output, inputs, self.seed, threads=threads, overwrite=overwrite)
+        return found if gone else msgspec.structs.replace(found, kept=self._why_none_goes())
 
     def _why_none_goes(self) -> str:
         unsure = "" if self.unit == "ms" else "; what heads cost is not known without a profile"

@@ -75,6 +75,11 @@ def split(labels: npt.ArrayLike, *, calibrate: bool, guarantee: bool, seed: int)
     return Splits(**found, seed=seed, by_label=by_label)
 
 
+def share_of(part: str, *, guarantee: bool) -> float:
+    """Returns what a part gets of the rows where temperatures are fitted, without or with a guarantee."""
+    return SHARES[part] / (sum(SHARES.values()) - (0 if guarantee else SHARES["guarantee"]))
+
+
 _NONE = np.zeros(0, np.int64)
 _GOLDEN = (np.sqrt(5) - 1) / 2
 

@@ -20,7 +20,7 @@ from eetoolkit.tuning.costs import Costs, choose_costs, overheads_of
 from eetoolkit.tuning.evidence import Evidence, gather
 from eetoolkit.tuning.manifest import may_fire
 from eetoolkit.tuning.measure import Part, Sheet, objective_of
-from eetoolkit.tuning.notes import margin_kept, notes, threads_differ
+from eetoolkit.tuning.notes import less_reliable, margin_kept, missed, notes, threads_differ
 from eetoolkit.tuning.objective import Metric, Objective, settings_of, worth_of
 from eetoolkit.tuning.promises import Promise, follow_path
 from eetoolkit.tuning.pruning import choose_gone, without_overheads
@@ -85,7 +85,7 @@ def tune(  # noqa: PLR0913 - what a choice depends on
         profile: What segments cost, a `Profile`, its file, or a bundle that one is saved in; None: the one that is
             saved in this bundle, else multiply-adds.
         force: Takes a profile of another bundle, or of other providers.
-        calibrate: Whether to fit a temperature for each exit first; None: where that is possible.
+        calibrate: Whether to fit a temperature for each exit first; None: where that is possible, by 30 rows or more.
         record: A `Record`, or its file: with `inputs` where to save it, and where to go on after an interrupt; what
             the fitted temperatures give is then kept beside it, in `.calibrated.npz`.
         seed: Of the split.
@@ -96,17 +96,20 @@ def tune(  # noqa: PLR0913 - what a choice depends on
     Raises:
         BundleError: The bundle cannot be opened.
         InputError: Inputs that it does not take, or another number of labels.
-        TuneError: Labels or confidences that cannot be used, too few rows, a profile of another bundle or of other
-            providers, a goal that cannot be met; it says the best that can.
+        EEToolkitError: `record` cannot be written.
+        TuneError: No exit may fire; labels or confidences that cannot be used, too few rows, a profile of another
+            bundle or of other providers, a goal that cannot be met; it says the best that can.
     """
     wish = choose_wish(
-        max_accuracy_drop=max_accuracy_drop, min_accuracy=min_accuracy, budget_ms=budget_ms, budget_share=budget_share,
-        risk=risk,
+        accuracy=metric is None, max_accuracy_drop=max_accuracy_drop, min_accuracy=min_accuracy, budget_ms=budget_ms,
+        budget_share=budget_share, risk=risk,
     )  # fmt: skip
-    if not 0 < delta < 1 or (risk is not None and not 0 < risk < 1) or method not in METHODS:
+    if not 0 < delta < 1 or risk in (0, 1) or method not in METHODS:
         raise TuneError(f"risk {risk} and delta {delta} must lie between 0 and 1, method in {', '.join(METHODS)}")
     opened = load(bundle)
     plan = opened.manifest
+    if not any(may_fire(plan)):
+        raise TuneError(f"no exit of {plan.name!r} may leave early, so there is nothing to tune")
     chosen_providers = choose_providers(providers)
     taken = _read_profile(profile) or saved_profile(opened)
     tell = progress or (lambda _what, _done, _total: None)
@@ -142,6 +145,7 @@ def tune(  # noqa: PLR0913 - what a choice depends on
     overheads = overheads_of(plan, costs, found.record.exits)
     allowed = not promised or promised[method].guarantee.passed
     verdicts = judge_exits(test, tuned, limits, objective.exits, overheads)
+    calibration = _calibration(found, plan, classes=metric is None)
     return TuningReport(
         bundle=plan.name,
         path=str(opened.archive or opened.path),
@@ -163,7 +167,7 @@ def tune(  # noqa: PLR0913 - what a choice depends on
             judge(verdicts, chosen, (*always, whole_network), goal, scale[1]),
             undecided=None if allowed else "no early exit passed the guarantee, so there is none to judge",
         ),
-        calibration=_calibration(found, plan, classes=metric is None),
+        calibration=calibration,
         histograms=tuple(details.histograms(test)),
         classes=tuple(details.by_class(test, limits)),
         mistakes=details.mistakes(test, limits),
@@ -173,8 +177,10 @@ def tune(  # noqa: PLR0913 - what a choice depends on
         guarantee=promised[method].guarantee if promised else None,
         pruned=_pruned(sheet, limits, overheads, goal, firing=wish.kind != "risk") if allowed else None,
         notes=(
+            *missed(wish, chosen),
+            *margin_kept(goal, asked, len(tuned.record)),
             *found.notes,
-            *margin_kept(goal, asked),
+            *less_reliable(calibration),
             *threads_differ(taken, threads),
             *notes(wish, test, chosen, limits, sum(found.rows.values()), promised.get(method)),
         ),

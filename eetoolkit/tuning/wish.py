@@ -22,6 +22,11 @@ class Wish:
     kind: Literal["max_accuracy_drop", "min_accuracy", "budget_ms", "budget_share", "risk"]
     value: float
 
+    @property
+    def asked(self) -> str:
+        """How it was asked for, in Python and in a shell."""
+        return f"{self.kind}={self.value:g} (--{self.kind.replace('_', '-')} {self.value:g})"
+
     def __str__(self) -> str:
         match self.kind:
             case "max_accuracy_drop":
@@ -44,7 +49,8 @@ class Wish:
         worth, cost = whole
         if self.kind == "budget_ms" and costs.unit != "ms":
             raise TuneError(
-                f"budget_ms needs latencies, and costs are {costs.unit} here; pass a profile, or budget_share"
+                f"{self.asked} needs latencies, and costs are {costs.unit} here; pass profile=FILE (--profile FILE), "
+                "or budget_share=SHARE (--budget-share SHARE)"
             )
         match self.kind:
             case "min_accuracy":
@@ -73,25 +79,33 @@ class Wish:
             return
         if goal.least_worth is not None:
             raise TuneError(
-                f"{self.kind} {self.value:g} cannot be met: of the tune part's rows the best thresholds reach "
+                f"{self.asked} cannot be met: of the tune part's rows the best thresholds reach "
                 f"{worth:.4g}, at {share:.3g} of the whole network's cost"
             )
         raise TuneError(
-            f"{self.kind} {self.value:g} cannot be met: the cheapest thresholds cost {share:.3g} of the whole network, "
+            f"{self.asked} cannot be met: the cheapest thresholds cost {share:.3g} of the whole network, "
             f"{share * full_cost:.4g} {costs.unit}, and reach {worth:.4g}"
         )
 
 
-def choose_wish(**goals: float | None) -> Wish:
+def choose_wish(*, accuracy: bool, **goals: float | None) -> Wish:
     """Returns the one goal that is given; without any, the default.
 
+    Args:
+        accuracy: Whether accuracy is what counts, a share of the rows; else a metric of any range.
+        goals: By name, None where not given.
+
     Raises:
-        TuneError: Several, or no number.
+        TuneError: Several, no number, or one outside its range.
     """
     given = [Wish(name, value) for name, value in goals.items() if value is not None]  # type: ignore[arg-type] # the names are its kinds
     if len(given) > 1:
-        raise TuneError(f"one goal at a time: got {' and '.join(wish.kind for wish in given)}")
+        raise TuneError(f"one goal at a time: got {' and '.join(wish.asked for wish in given)}")
     wish = given[0] if given else Wish("max_accuracy_drop", DEFAULT_DROP)
-    if not np.isfinite(wish.value) or wish.value < 0:
-        raise TuneError(f"{wish.kind} is {wish.value}, expected a number from 0")
+    shares = ("budget_share", "risk", *(("max_accuracy_drop", "min_accuracy") if accuracy else ()))
+    most = 1 if wish.kind in shares else np.inf
+    least = 0 if accuracy or wish.kind != "min_accuracy" else -np.inf
+    if not least <= wish.value <= most or np.isinf(wish.value):
+        expected = "a number from 0" if most == np.inf else "a share from 0 to 1, such as 0.01 for one per cent"
+        raise TuneError(f"{wish.asked}: expected {expected}")
     return wish

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from eetoolkit_runtime.errors import BundleError, IntegrityError
 from eetoolkit_runtime.integrity import check_full, check_quick, digest
+from eetoolkit_runtime.outfile import writing
 from eetoolkit_runtime.plan import MANIFEST, Manifest, decode
 from eetoolkit_runtime.store import commit, staging
 from eetoolkit_runtime.validate import validate
@@ -24,25 +25,16 @@ def pack(folder: Path, manifest: Manifest, target: Path, *, overwrite: bool = Fa
 
     Raises:
         IntegrityError: A file is missing or changed.
-        BundleError: `target` exists and `overwrite` is not set, or cannot be written.
+        EEToolkitError: `target` exists and `overwrite` is not set, or cannot be written.
     """
     check_full(folder, manifest)
-    if target.exists() and not overwrite:
-        raise BundleError(f"{target} exists; pass overwrite=True (--overwrite) to replace it")
-    partial = target.with_name(target.name + ".partial")
-    try:
-        with zipfile.ZipFile(partial, "w") as archive:
-            for name in (MANIFEST, *sorted(manifest.files)):
-                info = zipfile.ZipInfo(name, _EPOCH)
-                info.compress_type = zipfile.ZIP_DEFLATED
-                info.external_attr = 0o644 << 16
-                with (folder / name).open("rb") as source, archive.open(info, "w", force_zip64=True) as entry:
-                    shutil.copyfileobj(source, entry, 1 << 20)
-        partial.replace(target)
-    except OSError as error:
-        raise BundleError(f"cannot write {target}: {error.strerror or error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    with writing(target, overwrite=overwrite) as file, zipfile.ZipFile(file, "w") as archive:
+        for name in (MANIFEST, *sorted(manifest.files)):
+            info = zipfile.ZipInfo(name, _EPOCH)
+            info.compress_type = zipfile.ZIP_DEFLATED
+            info.external_attr = 0o644 << 16
+            with (folder / name).open("rb") as source, archive.open(info, "w", force_zip64=True) as entry:
+                shutil.copyfileobj(source, entry, 1 << 20)
     return target
 
 

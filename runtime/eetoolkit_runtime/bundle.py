@@ -43,9 +43,10 @@ class Bundle(msgspec.Struct, frozen=True):
         return pack(self.path, self.manifest, Path(target), overwrite=overwrite)
 
     def __str__(self) -> str:
-        plan = self.manifest
+        plan, several = self.manifest, len(self.manifest.segments) > 1
         return (
-            f"{plan.name}: {len(plan.segments)} segments, exits {', '.join(self.exits)}, "
+            f"{plan.name}: {len(plan.segments)} segment{'s' if several else ''}, "
+            f"exit{'s' if len(self.exits) > 1 else ''} {', '.join(self.exits)}, "
             f"{self.size_bytes / 1e6:.2f} MB in {self.path}"
         )
 

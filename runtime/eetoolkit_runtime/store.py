@@ -17,6 +17,7 @@ from pathlib import Path
 
 from eetoolkit_runtime.errors import BundleError, ManifestError
 from eetoolkit_runtime.integrity import digest
+from eetoolkit_runtime.outfile import umask
 from eetoolkit_runtime.plan import MANIFEST, File, Manifest, decode, encode
 
 _STALE_S = 24 * 3600  # a staging folder of this age belongs to a writer that was killed
@@ -46,7 +47,7 @@ def staging(target: Path) -> Iterator[Path]:
                 if time.time() - killed.stat().st_mtime > _STALE_S:
                     shutil.rmtree(killed, ignore_errors=True)
         folder = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
-        folder.chmod(0o777 & ~_umask())
+        folder.chmod(0o777 & ~umask())
     except OSError as error:
         raise BundleError(f"cannot write {target}: {error.strerror or error}") from error
     try:
@@ -61,8 +62,11 @@ def check_target(target: Path, *, overwrite: bool) -> None:
     """Refuses to write a bundle where something else is, or, without `overwrite`, where a bundle is.
 
     Raises:
-        BundleError: `target` is a file, a folder that is no bundle, or an existing bundle.
+        BundleError: `target` is a file, a folder that is no bundle, or an existing bundle; or its folder is closed.
     """
+    folder = next(place for place in (target.absolute(), *target.absolute().parents) if place.is_dir())
+    if not os.access(folder, os.W_OK):
+        raise BundleError(f"cannot write {target}: the folder {folder} cannot be written to")
     if not target.exists():
         return
     if not target.is_dir() or (any(target.iterdir()) and not (target / MANIFEST).exists()):
@@ -126,10 +130,3 @@ def sync(path: Path) -> None:
             raise
     finally:
         os.close(handle)
-
-
-def _umask() -> int:
-    """Returns the process's umask, which POSIX can only tell by setting it."""
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask

@@ -43,7 +43,7 @@ def prune(
 
     Args:
         bundle: A `Bundle` or its path.
-        exits: Names; not of an exit that ends the plan.
+        exits: Names; not of an exit that ends the plan. None of them: the new bundle is as the bundle is.
         output: Where to write.
         samples: What every exit gives; None: the bundle's golden samples.
         overwrite: Whether a bundle at `output` may be replaced.
@@ -73,7 +73,7 @@ def prune(
             segments=segments,
             files={**written.files, **stored},
             golden=golden,
-            notes=(*plan.notes, f"pruned: {', '.join(exits)}"),
+            notes=(*plan.notes, f"pruned: {', '.join(exits)}") if exits else plan.notes,
             profile={},
             tuning=_tuning(source.manifest, plan),
         )
@@ -84,8 +84,6 @@ def prune(
 
 
 def _check_exits(plan: Manifest, exits: Collection[str]) -> None:
-    if not exits:
-        raise InputError(f"no exit to prune; the exits are {', '.join(plan.exits)}")
     for name in exits:
         if name not in plan.exits:
             raise InputError(f"no exit {name!r}; the exits are {', '.join(plan.exits)}")

@@ -39,9 +39,10 @@ from eetoolkit_exporters.single_file.steps import (
 )
 from eetoolkit_exporters.single_file.structure import structure
 from eetoolkit_runtime.bundle import Bundle, load
-from eetoolkit_runtime.errors import BundleError, ExportError
+from eetoolkit_runtime.errors import ExportError
 from eetoolkit_runtime.inputs import BATCH
 from eetoolkit_runtime.integrity import check_full
+from eetoolkit_runtime.outfile import check_file, writing
 from eetoolkit_runtime.plan import Dim, Manifest, Slot, TensorSpec
 
 EXITS = "eetoolkit.exits"
@@ -58,13 +59,10 @@ def write_single_file(
 
     Raises:
         ExportError: The exits' outputs differ in name, dtype or dimensions, or the file would be over 2 GiB.
-        BundleError: The bundle cannot be opened, or `target` exists and `overwrite` is not set, or cannot be written.
+        BundleError: The bundle cannot be opened.
+        EEToolkitError: `target` exists and `overwrite` is not set, or cannot be written.
     """
-    target, opened = Path(target), load(bundle)
-    if target.is_dir():
-        raise BundleError(f"{target} is a folder; name a file, such as {target / 'network.onnx'}")
-    if target.exists() and not overwrite:
-        raise BundleError(f"{target} exists; pass overwrite=True (--overwrite) to replace it")
+    target, opened = check_file(target, overwrite=overwrite), load(bundle)
     check_full(opened.path, opened.manifest)
     model = single_model(opened)
     size = sum(t.nbytes for g in model.graphs() for v in g.initializers.values() if (t := v.const_value) is not None)
@@ -73,14 +71,8 @@ def write_single_file(
             f"{target} would hold {size / 1e9:.1f} GB of weights; one ONNX file takes 2 GiB: ship the bundle"
         )
     ir.external_data.load_to_model(model)
-    partial = target.with_name(target.name + ".partial")
-    try:
-        partial.write_bytes(ir.to_proto(model).SerializeToString(deterministic=True))
-        partial.replace(target)
-    except OSError as error:
-        raise BundleError(f"cannot write {target}: {error.strerror or error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    with writing(target, overwrite=overwrite) as file:
+        file.write(ir.to_proto(model).SerializeToString(deterministic=True))
     return target
 
 

@@ -103,7 +103,7 @@ def _quota(root: Path) -> float | None:
 def _settings(environment: Mapping[str, str]) -> Iterator[Finding]:
     given = [f"{name}={environment[name]}" for name in _NOT_READ if name in environment]
     if given:
-        fix = "pass threads= and spin= (--threads, --spin): onnxruntime's own workers heed no variable"
+        fix = "pass threads= (--threads) and spin= (--spin): onnxruntime's own workers heed no variable"
         yield Finding(name="environment", state="warning", what=", ".join(given), fix=fix)
     threads = shared_pool_threads()
     if threads is not None:

@@ -232,6 +232,19 @@ class Profile(_Struct, frozen=True, kw_only=True):
     whole: WholeCost | None = None
     energy: Energy | None = None
 
+    def __str__(self) -> str:
+        call, full = self.expected, self.full_path
+        threads = "a worker for each core" if self.threads is None else f"threads={self.threads}"
+        lines = [
+            f"{self.bundle} on {self.machine.processor}, {threads}: {self.rows} inputs, {self.rounds} rounds",
+            f"a call {call.mean_ms:.4g} ms in the mean, p90 {call.p90_ms:.4g} ms; a full path {full.mean_ms:.4g} ms",
+        ]
+        for name, cost in self.exits.items():
+            right = "" if cost.accuracy is None else f", {cost.accuracy:.1%} of these right"
+            took = "" if cost.latency is None else f", {cost.latency.mean_ms:.4g} ms"
+            lines.append(f"{name}: {cost.share:.1%} leave here{took}{right}")
+        return "\n".join(lines)
+
 
 def digests(plan: Manifest) -> dict[str, str]:
     """Returns the digest of every graph, by which two profiles of one bundle know each other."""

@@ -98,7 +98,7 @@ def profile(  # noqa: PLR0913 - what a measurement depends on
         running_on = runner.providers
         answers = [runner.run(row) for row in rows]
         one = None if whole is None else open_whole(whole, plan, settings)
-        places = _spread(answers, min(max_rows, _fitting(runner, rows, seconds)))
+        places = _spread(answers, rows, min(max_rows, _fitting(runner, rows, seconds)))
         timed, timed_answers = [rows[place] for place in places], [answers[place] for place in places]
         warmup, steady = warm_up(runner, one, timed, tell)
         cooler = Cooler(before, cool_down_s)
@@ -217,9 +217,9 @@ def _fitting(runner: Runner, rows: Sequence[Row], seconds: float) -> int:
     return max(_TIMED_ROWS, int(seconds / (times * LEAST_ROUNDS * row_s)))
 
 
-def _spread(answers: Sequence[Answer], most: int) -> list[int]:
-    """Returns the places of at most so many answers, each exit's in its share and spread over all that it gave."""
-    by_exit = sorted(range(len(answers)), key=lambda place: answers[place].exit)
+def _spread(answers: Sequence[Answer], rows: Sequence[Row], most: int) -> list[int]:
+    """Returns the places of at most so many rows: each exit's in its share, and of these all sizes in theirs."""
+    by_exit = sorted(range(len(rows)), key=lambda n: (answers[n].exit, sum(array.size for array in rows[n])))
     if len(by_exit) <= most:
         return list(range(len(answers)))
     return sorted(by_exit[int((place + 0.5) * len(by_exit) / most)] for place in range(most))

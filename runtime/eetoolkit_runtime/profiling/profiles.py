@@ -10,7 +10,8 @@ from pathlib import Path
 import msgspec
 
 from eetoolkit_runtime.bundle import Bundle, load
-from eetoolkit_runtime.errors import BundleError, EEToolkitError
+from eetoolkit_runtime.errors import BundleError
+from eetoolkit_runtime.outfile import writing
 from eetoolkit_runtime.profiling.profile import Profile, decode, digests, encode
 from eetoolkit_runtime.store import commit, named_by_content, staging
 
@@ -18,28 +19,15 @@ _STEM = "profile"
 _NAME = re.compile(rf"{_STEM}-[0-9a-f]{{8}}\.json")
 
 
-def check_file(target: str | os.PathLike[str], *, overwrite: bool) -> Path:
-    """Returns the path of a file that may be written.
-
-    Raises:
-        EEToolkitError: Something is there and `overwrite` is not set, or it is a folder.
-    """
-    path = Path(target)
-    if path.is_dir() or (path.exists() and not overwrite):
-        fix = "choose another name" if path.is_dir() else "pass overwrite=True (--overwrite) to replace it"
-        raise EEToolkitError(f"{path} exists; {fix}")
-    return path
-
-
 def write_profile(found: Profile, target: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
     """Writes a profile as JSON to `target` and returns its path.
 
     Raises:
-        EEToolkitError: Something is there and `overwrite` is not set.
+        EEToolkitError: Something is there and `overwrite` is not set, or it cannot be written.
     """
-    path = check_file(target, overwrite=overwrite)
-    path.write_bytes(encode(found))
-    return path
+    with writing(target, overwrite=overwrite) as file:
+        file.write(encode(found))
+    return Path(target)
 
 
 def read_profile(source: str | os.PathLike[str] | Bundle) -> Profile:

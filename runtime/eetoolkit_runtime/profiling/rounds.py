@@ -149,13 +149,13 @@ def rows_of(bundle: Bundle, inputs: Inputs | Iterator[Inputs] | None) -> list[Ro
     if isinstance(inputs, Iterator):
         rows = [prepare(bundle.manifest, row, one_row=True) for row in inputs]
         if not rows:
-            raise InputError("profile: the iterator gave no rows")
+            raise InputError("the iterator gave no rows")
         return rows
     if inputs is not None:
         return split_rows(bundle.manifest, prepare(bundle.manifest, inputs, one_row=False))
     rows = golden_rows(bundle)
     if not rows:
-        raise InputError("profile: the bundle has no golden samples; pass inputs")
+        raise InputError("the bundle has no golden samples; pass inputs")
     return rows
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,8 @@ import msgspec
 
 from eetoolkit_runtime.bundle import Bundle, load
 from eetoolkit_runtime.inputs import Inputs
+from eetoolkit_runtime.outfile import check_file, writing
 from eetoolkit_runtime.profiling.operators import TRACED_ROWS, Traced, trace_operators
-from eetoolkit_runtime.profiling.profiles import check_file
 from eetoolkit_runtime.profiling.rounds import rows_of
 from eetoolkit_runtime.sessions import Pool, SessionSettings, Spin
 
@@ -19,7 +20,7 @@ from eetoolkit_runtime.sessions import Pool, SessionSettings, Spin
 def trace(
     bundle: str | Path | Bundle,
     target: str | os.PathLike[str],
-    inputs: Inputs | None = None,
+    inputs: Inputs | Iterator[Inputs] | None = None,
     *,
     threads: int | None = None,
     spin: Spin = "brief",
@@ -40,7 +41,8 @@ def trace(
         overwrite: Whether to replace what is there.
 
     Raises:
-        BundleError: The bundle cannot be opened, or `target` exists.
+        BundleError: The bundle cannot be opened.
+        EEToolkitError: `target` exists and `overwrite` is not set, or cannot be written.
         InputError: Inputs that it does not take, or none at all.
         RunError: onnxruntime failed.
     """
@@ -48,7 +50,8 @@ def trace(
     opened = load(bundle)
     rows = rows_of(opened, inputs)[:TRACED_ROWS]
     traced = trace_operators(opened, rows, SessionSettings(threads, spin, pool, one_row=True), 0)
-    path.write_bytes(chrome_trace(traced, opened.manifest.name))
+    with writing(path, overwrite=overwrite) as file:
+        file.write(chrome_trace(traced, opened.manifest.name))
     return path
 
 

@@ -1,0 +1,88 @@
+"""A file is written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from eetoolkit_runtime.errors import EEToolkitError
+from eetoolkit_runtime.outfile import check_file, writing
+
+
+def write(target: Path, text: bytes, *, overwrite: bool = False) -> None:
+    with writing(target, overwrite=overwrite) as file:
+        file.write(text)
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_a_file_has_the_mode_that_the_user_gives_new_files(tmp_path: Path, mask: int, mode: int) -> None:
+    before = os.umask(mask)
+    try:
+        write(tmp_path / "a", b"new")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a").read_bytes() == b"new"
+    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == mode
+
+
+def test_what_fails_on_the_way_leaves_what_was_there_and_nothing_else(tmp_path: Path) -> None:
+    write(tmp_path / "a", b"old")
+
+    def fail() -> None:
+        with writing(tmp_path / "a", overwrite=True) as file:
+            file.write(b"half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a", b"old")]
+
+
+def test_a_full_disk_is_one_clear_error(tmp_path: Path) -> None:
+    def fill() -> None:
+        with writing(tmp_path / "a", overwrite=False):
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(EEToolkitError, match=r"^cannot write .*a: No space left on device$"):
+        fill()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_came_meanwhile_is_not_replaced(tmp_path: Path) -> None:
+    def race() -> None:
+        with writing(tmp_path / "a", overwrite=False) as file:
+            file.write(b"mine")
+            (tmp_path / "a").write_bytes(b"theirs")
+
+    with pytest.raises(EEToolkitError, match="exists; pass overwrite=True"):
+        race()
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a", b"theirs")]
+
+
+def test_what_a_link_leads_to_is_written_and_the_link_stays(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    write(tmp_path / "there" / "a", b"old")
+    (tmp_path / "link").symlink_to(tmp_path / "there" / "a")
+    write(tmp_path / "link", b"new", overwrite=True)
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "there" / "a").read_bytes() == b"new"
+
+
+def test_what_cannot_be_written_is_said_beforehand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "a", b"")
+    os.mkfifo(tmp_path / "pipe")
+    for place, overwrite, said in (
+        (tmp_path / "a", False, r"a exists; pass overwrite=True \(--overwrite\) to replace it$"),
+        (tmp_path, True, "is a folder; name a file, such as .*NAME$"),
+        (tmp_path / "pipe", True, "pipe is no file; choose another name$"),
+        (tmp_path / "none" / "a", False, "the folder .*none does not exist$"),
+    ):
+        with pytest.raises(EEToolkitError, match=said):
+            check_file(place, overwrite=overwrite)
+    assert check_file(str(tmp_path / "a"), overwrite=True) == tmp_path / "a"
+    monkeypatch.setattr(os, "access", lambda _path, _mode: False)  # root may write everywhere
+    with pytest.raises(EEToolkitError, match=r"the folder .* cannot be written to$"):
+        check_file(tmp_path / "b", overwrite=False)
