@@ -81,6 +81,14 @@ def test_merged_profiles_count_all_inputs_and_runs(found: ee.Profile) -> None:
     assert ee.merge_profiles([merged, a]).merged == 3
 
 
+def test_merged_calls_in_turns_are_all_calls_over_what_their_segments_take(found: ee.Profile) -> None:
+    # 10 calls of 3 ms whose segments take 2 ms, and 40 of 1 ms whose segments take 1.25 ms.
+    a = edit(found, expected=summarise([3.0] * 10), in_turns=3 / 2)
+    b = edit(found, expected=summarise([1.0] * 40), in_turns=1 / 1.25)
+    assert ee.merge_profiles([a, b]).in_turns == pytest.approx((10 * 3 + 40 * 1) / (10 * 2 + 40 * 1.25))
+    assert ee.merge_profiles([a]).in_turns == pytest.approx(3 / 2)
+
+
 def test_what_only_one_profile_has_is_merged_only_where_it_stays_true(found: ee.Profile) -> None:
     latency = found.expected
     whole = WholeCost(file="w.onnx", latency=latency, ratio=1, full_path_ratio=2, difference=1e-6)

@@ -48,6 +48,7 @@ def merge_profiles(profiles: Sequence[Profile]) -> Profile:
         segments={name: _merge_segment([p.segments[name] for p in found], rows) for name in first.segments},
         exits={name: _merge_exit([p.exits[name] for p in found], found) for name in first.exits},
         expected=pool([profile.expected for profile in found]),
+        in_turns=_in_turns(found),
         full_path=pool([profile.full_path for profile in found]),
         overhead_us=_mean([profile.overhead_us for profile in found], rows),
         accuracy=_mean_of_known(accuracies, rows),
@@ -64,6 +65,12 @@ def _check_alike(a: Profile, b: Profile) -> None:
                 f"profiles of {a.bundle!r} from {a.measured} and {b.measured} differ in {what}, so they are not "
                 "merged; compare them"
             )
+
+
+def _in_turns(profiles: Sequence[Profile]) -> float:
+    """Returns what all calls took over what their segments take, as each profile has scaled these."""
+    calls = [profile.expected.runs * profile.expected.mean_ms for profile in profiles]
+    return sum(calls) / sum(took / profile.in_turns for took, profile in zip(calls, profiles, strict=True))
 
 
 def _merge_segment(costs: Sequence[SegmentCost], rows: Sequence[int]) -> SegmentCost:
