@@ -52,10 +52,11 @@ SECTION = Section(
         f"timed on rows of the test part, up to {MEASURED_ROWS}. {PROCESSES} processes; in each, short profiles (of "
         f"other rows of the tune part every time) and measurements take {min(TURNS.values())} to {max(TURNS.values())} "
         "turns, since this machine's speed drifts by a tenth within seconds; the prediction is of the profiles merged. "
-        "*Predicted*: what these very rows cost by the profile. *Ratio*: predicted over measured, geometric mean over the processes with its 95 % interval "
-        f"(t); target {LOW} to {HIGH} for the mean. *By full paths*: the same by segments' latencies on full paths "
-        "alone, without scaling them to runs that leave at each exit. *By the tune part*: what the choice costs there, "
-        "over what the test part measures: other rows leave elsewhere, which no model of costs knows."
+        "*Predicted*: what these very rows cost by the profile. *Ratio*: predicted over measured, geometric mean over "
+        f"the processes with its 95 % interval (t); target {LOW} to {HIGH} for the mean. *By full paths*: the same by "
+        "segments' latencies on full paths alone, without scaling them to runs that leave at each exit. *By the tune "
+        "part*: what the choice costs there, over what the test part measures: other rows leave elsewhere, which no "
+        "model of costs knows."
     ),
     (
         ("case", lambda row: str(row["case"])),

@@ -14,6 +14,7 @@ from plans import chain, gated, row
 
 import eetoolkit as ee
 from eetoolkit.cli import main
+from eetoolkit_runtime.answer import Answer
 from eetoolkit_runtime.profiling import profiler
 from eetoolkit_runtime.profiling.energy import Meter
 from eetoolkit_runtime.profiling.latency import summarise
@@ -143,13 +144,31 @@ def test_what_exits_add_to_the_mean_call_adds_up(bundle: ee.Bundle) -> None:
 def test_more_rows_than_are_timed_keep_the_shares_of_all(bundle: ee.Bundle) -> None:
     x = np.zeros((40, 4), np.float32)
     x[30:, 0] = 1  # a quarter, and all at the end, leaves at the first exit
-    found = profile(bundle, x, threads=1, seconds=0, max_rows=20)
-    assert (found.rows, found.timed) == (40, 8)
+    found = profile(bundle, x, threads=1, seconds=0, max_rows=16)
+    assert (found.rows, found.timed, found.rounds) == (40, 16, 5)
     calls = {name: cost.call.runs for name, cost in found.exits.items() if cost.call is not None}
     assert calls == {"exit0": 2 * found.rounds, "exit2": 6 * found.rounds}
     assert found.exits["exit0"].share == 0.25
     most = profile(bundle, x, threads=1, seconds=0.1, max_rows=4)
     assert (most.timed, most.expected.runs) == (4, 4 * most.rounds)
+
+
+@pytest.mark.parametrize("together", [8, 13, 400])
+def test_rows_that_are_timed_together_have_every_exit_and_every_size_in_its_share(together: int) -> None:
+    draw = np.random.default_rng(0)
+    sizes, exits = draw.lognormal(4, 0.6, 300).astype(int) + 1, draw.choice(["a", "b", "c"], 300, p=(0.5, 0.3, 0.2))
+    rows = [(np.zeros(size),) for size in sizes]
+    answers = [Answer({}, 0.0, exit_, (), 3) for exit_ in exits]
+    groups = profiler._groups(answers, rows, 256, together)
+    assert len({place for group in groups for place in group}) == sum(map(len, groups)) == 256
+    assert all(group == sorted(group) and len(group) >= min(together, 256) for group in groups)
+    for count in (1, 2, 3, len(groups)):
+        some = [place for group in groups[:count] for place in group]
+        within = 3 / len(some)  # of the shares, one row more or less of each exit
+        for exit_ in "abc":
+            assert (exits[some] == exit_).mean() == pytest.approx((exits == exit_).mean(), abs=within)
+        by_chance = sizes.std() / sizes.mean() / len(some) ** 0.5
+        assert sizes[some].mean() == pytest.approx(sizes.mean(), rel=by_chance)
 
 
 def whole_model(scale: float, *names: str) -> onnx.ModelProto:

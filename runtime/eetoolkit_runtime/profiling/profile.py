@@ -181,8 +181,8 @@ class Profile(_Struct, frozen=True, kw_only=True):
         pool: Whose workers they were.
         providers: The execution providers of its sessions, in onnxruntime's order, without their options.
         rows: How many different inputs were run: shares, visits and accuracies are theirs.
-        timed: How many of them, in the same shares, were run again and again: latencies are theirs.
-        rounds: How often each of these.
+        timed: How many of them, in the same shares, were timed: latencies are theirs.
+        rounds: How many there were, each over all of these, or where that takes too long over some of them in turn.
         merged: Of how many profiles this is made; the mean of a merged latency is exact, its percentiles are
             interpolated between the quantiles of each.
         thresholds: Of each exit; None where it accepts everything or never fires.

@@ -32,6 +32,7 @@ from eetoolkit_runtime.sessions import Pool, Provider, SessionSettings, Spin, ch
 _COMPARED_ROWS = 16  # with the whole network's outputs
 _WALKED_ROWS = 64  # to come to every exit
 _TIMED_ROWS = 8  # at least, however slow the network
+_GOLDEN = (5**0.5 - 1) / 2  # whose multiples modulo 1 are spread evenly, however many of them
 _IDLE_S = 0.5
 _OWN_PART = 0.5  # of the seconds: for what exits add to their segments; as much again for tracing
 
@@ -54,10 +55,10 @@ def profile(  # noqa: PLR0913 - what a measurement depends on
 ) -> Profile:
     """Runs a bundle on this machine and returns what its segments and exits cost.
 
-    Rounds over all inputs alternate between full paths whose segments are timed one by one, full paths that are timed
-    as one, and calls as they are made in use, which stop at the first confident exit. All rounds count after the
-    warm-up, outliers too. What exits add to their segments, and operators, are measured afterwards in sessions of their
-    own.
+    Rounds over the inputs, or where that takes too long over some of them in turn, alternate between full paths whose
+    segments are timed one by one, full paths that are timed as one, and calls as they are made in use, which stop at
+    the first confident exit. All rounds count after the warm-up, outliers too. What exits add to their segments, and
+    operators, are measured afterwards in sessions of their own.
 
     Args:
         bundle: A `Bundle`, or the path of one.
@@ -69,8 +70,8 @@ def profile(  # noqa: PLR0913 - what a measurement depends on
         pool: See `threads`.
         providers: See `threads`.
         seconds: How long to measure after the warm-up, about.
-        max_rows: How many rows are timed again and again, in the shares of all; fewer where a network is so slow that
-            five rounds over them would take longer than `seconds`. All are answered once, for shares and accuracies.
+        max_rows: How many rows are timed at most, in the shares of all; fewer where `seconds` do not suffice for them.
+            All are answered once, for shares and accuracies.
         whole: An ONNX file of the same network, which is run in turns with the bundle.
         operators: Whether to trace which operators cost most.
         cool_down_s: How long to pause at most, in all, after rounds that left the machine 10 degrees hotter than it
@@ -98,11 +99,10 @@ def profile(  # noqa: PLR0913 - what a measurement depends on
         running_on = runner.providers
         answers = [runner.run(row) for row in rows]
         one = None if whole is None else open_whole(whole, plan, settings)
-        places = _spread(answers, rows, min(max_rows, _fitting(runner, rows, seconds)))
-        timed, timed_answers = [rows[place] for place in places], [answers[place] for place in places]
-        warmup, steady = warm_up(runner, one, timed, tell)
+        groups = _groups(answers, rows, max_rows, _fitting(runner, rows, seconds))
+        warmup, steady = warm_up(runner, one, [rows[place] for place in groups[0]], tell)
         cooler = Cooler(before, cool_down_s)
-        found = measure(runner, one, timed, seconds, cooler, meter, tell)
+        found = measure(runner, one, rows, groups, seconds, cooler, meter, tell)
         memory = Memory(before=resident, opened=opened, peak=peak_bytes())
         after = condition()
         segments = _segments(plan, found, answers, load_ms)
@@ -138,7 +138,7 @@ def profile(  # noqa: PLR0913 - what a measurement depends on
         pool=pool,
         providers=running_on,
         rows=len(rows),
-        timed=len(timed),
+        timed=len(set(found.places)),
         rounds=found.rounds,
         warmup_rounds=warmup,
         steady=steady,
@@ -147,13 +147,13 @@ def profile(  # noqa: PLR0913 - what a measurement depends on
         segments=segments,
         exits=exits,
         expected=expected,
-        in_turns=_in_turns(expected.mean_ms, segments, exits, timed_answers),
+        in_turns=_in_turns(expected.mean_ms, segments, exits, [answers[place] for place in found.places]),
         full_path=full_path,
         overhead_us=1e3 * float(np.median(found.overheads)),
         accuracy=None if right is None else _accuracy(answers, right),
         memory=memory,
         whole=None if one is None else _whole_cost(one, found, expected, full_path, difference),
-        energy=None if meter is None else _energy(meter, idle_w, found, len(timed)),
+        energy=None if meter is None else _energy(meter, idle_w, found),
     )
 
 
@@ -207,7 +207,7 @@ def _in_turns(
 
 
 def _fitting(runner: Runner, rows: Sequence[Row], seconds: float) -> int:
-    """Returns how many rows fit into the time, where each is run up to four times a round, and to each exit."""
+    """Returns how many rows fit into a round, each run up to four times, and to each exit."""
     tried = rows[:_TIMED_ROWS]
     started = time.perf_counter()
     for row in tried:
@@ -217,12 +217,18 @@ def _fitting(runner: Runner, rows: Sequence[Row], seconds: float) -> int:
     return max(_TIMED_ROWS, int(seconds / (times * LEAST_ROUNDS * row_s)))
 
 
-def _spread(answers: Sequence[Answer], rows: Sequence[Row], most: int) -> list[int]:
-    """Returns the places of at most so many rows: each exit's in its share, and of these all sizes in theirs."""
-    by_exit = sorted(range(len(rows)), key=lambda n: (answers[n].exit, sum(array.size for array in rows[n])))
-    if len(by_exit) <= most:
-        return list(range(len(answers)))
-    return sorted(by_exit[int((place + 0.5) * len(by_exit) / most)] for place in range(most))
+def _groups(answers: Sequence[Answer], rows: Sequence[Row], most: int, together: int) -> list[list[int]]:
+    """Returns the places of at most so many rows, in groups of so many that are run together.
+
+    In each group each exit has its share, and of its rows so have all sizes; as evenly as may be also in the first few
+    groups together, since time may not suffice for all.
+    """
+    alike = sorted(range(len(rows)), key=lambda n: (answers[n].exit, sum(array.size for array in rows[n])))
+    kept = min(most, len(alike))
+    alike = [alike[int((place + 0.5) * len(alike) / kept)] for place in range(kept)]
+    count = max(1, kept // together)
+    order = np.argsort(np.argsort(np.arange(count) * _GOLDEN % 1))
+    return [sorted(alike[first::count]) for first in order.tolist()]
 
 
 def _whole_cost(
@@ -252,9 +258,9 @@ def _idle_w(meter: Meter) -> float:
     return meter.joules([first, last]) / (last.seconds - first.seconds)
 
 
-def _energy(meter: Meter, idle_w: float, found: Found, rows: int) -> Energy:
+def _energy(meter: Meter, idle_w: float, found: Found) -> Energy:
     each = {
-        what: 1e3 * sum(meter.joules(readings) for readings in rounds) / (found.rounds * rows)
+        what: 1e3 * sum(meter.joules(readings) for readings in rounds) / len(found.places)
         for what, rounds in found.energy.items()
     }
     return Energy(meter=meter.name, idle_w=idle_w, call_mj=each["call"], full_path_mj=each["full path"])

@@ -1,4 +1,4 @@
-"""Rounds over the same inputs, timed until the time is up: warm-up, cool-down, and what was found."""
+"""Rounds over inputs, timed until the time is up: warm-up, cool-down, and what was found."""
 
 from __future__ import annotations
 
@@ -42,6 +42,7 @@ class Found:
         whole: Of the whole network as one session.
         overheads: What a full path takes beside its segments' runs, for each of these.
         energy: What the meter said around the full paths and around the calls, round by round.
+        places: Which row each of the calls ran.
     """
 
     segments: dict[str, list[float]] = field(default_factory=dict)
@@ -52,6 +53,7 @@ class Found:
     whole: list[float] = field(default_factory=list)
     overheads: list[float] = field(default_factory=list)
     energy: dict[str, list[list[Reading]]] = field(default_factory=dict)
+    places: list[int] = field(default_factory=list)
     rounds: int = 0
 
     @property
@@ -181,6 +183,7 @@ def measure(
     runner: Runner,
     whole: Whole | None,
     rows: Sequence[Row],
+    groups: Sequence[Sequence[int]],
     seconds: float,
     cooler: Cooler,
     meter: Meter | None,
@@ -188,12 +191,14 @@ def measure(
 ) -> Found:
     """Runs rounds of full paths, to each exit, of calls and of the whole network, in turns, until the time is up.
 
+    Each round runs one group of the rows, one group after the other and from the first again: where rows are slow, many
+    are run seldom rather than few often.
+
     After a pause the caches and the clock are cold: the round that follows it is run once without being timed.
     """
     found = Found()
     ends = [name for name, exit_ in runner.bundle.exits.items() if exit_.threshold is None]
     early = [name for name in runner.bundle.exits if name not in ends]
-    feeds = [] if whole is None else [whole.feeds(row) for row in rows]
 
     def look(what: str) -> None:
         if meter is not None:
@@ -205,28 +210,31 @@ def measure(
 
     until = time.perf_counter() + seconds
     while found.rounds < LEAST_ROUNDS or time.perf_counter() < until:
-        watched = [found.watched_path(runner, row) for row in rows]
+        places = groups[found.rounds % len(groups)]
+        group = [rows[place] for place in places]
+        watched = [found.watched_path(runner, row) for row in group]
         look("full path")
-        for row, (segments, segments_ms, _) in zip(rows, watched, strict=True):
+        for row, (segments, segments_ms, _) in zip(group, watched, strict=True):
             found.full_path(runner, row, ends[0], segments, segments_ms)
         look("full path")
         for exit_ in early:
-            for row, (*_, met) in zip(rows, watched, strict=True):
+            for row, (*_, met) in zip(group, watched, strict=True):
                 if exit_ in met:
                     found.leave(runner, row, exit_)
         look("call")
-        for row in rows:
+        for row in group:
             found.call(runner, row)
         look("call")
+        found.places += places
         if whole is not None:
-            for feed in feeds:
-                found.whole_call(whole, feed)
+            for row in group:
+                found.whole_call(whole, whole.feeds(row))
         found.rounds += 1
         new_round()
         paused_s = cooler.paused_s
         if cooler.cool_down(tell):
             until += cooler.paused_s - paused_s
-            for row in rows:
+            for row in group:
                 runner.run_all_exits(row)
         tell("measuring", int(1e3 * max(0.0, seconds - max(0.0, until - time.perf_counter()))), int(1e3 * seconds))
     return found
