@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import pytest
 from plans import chain
 from test_tuning_search import made, plan_of
+from test_tuning_splits import called
 
 import eetoolkit as ee
 from benchmarks import frontiers, predicted
@@ -73,7 +73,7 @@ def test_expected_latency_follows_the_applied_thresholds(tmp_path: Path) -> None
     profile = ee.profile(bundle, x, threads=1, seconds=0.02)
     always = [cost.latency.mean_ms for cost in profile.exits.values() if cost.latency is not None]
     segments = [cost.latency.mean_ms for cost in profile.segments.values() if cost.latency is not None]
-    slower = msgspec.structs.replace(profile, in_turns=1.1)
+    slower = called(profile, exit0=(10**9, 1.1), exit2=(10**9, 1.1))
     names = list(bundle.exits)[:-1]
     at_once, never = dict.fromkeys(names, 0.0), dict.fromkeys(names)
     assert predicted.expected_ms(bundle.manifest, record, slower, at_once) == pytest.approx(1.1 * always[0])

@@ -158,7 +158,7 @@ def test_rows_that_are_timed_together_have_every_exit_and_every_size_in_its_shar
     draw = np.random.default_rng(0)
     sizes, exits = draw.lognormal(4, 0.6, 300).astype(int) + 1, draw.choice(["a", "b", "c"], 300, p=(0.5, 0.3, 0.2))
     rows = [(np.zeros(size),) for size in sizes]
-    answers = [Answer({}, 0.0, exit_, (), 3) for exit_ in exits]
+    answers = [Answer({}, str(exit_), 0.0, (), 3) for exit_ in exits]
     groups = profiler._groups(answers, rows, 256, together)
     assert len({place for group in groups for place in group}) == sum(map(len, groups)) == 256
     assert all(group == sorted(group) and len(group) >= min(together, 256) for group in groups)

@@ -81,12 +81,16 @@ def test_merged_profiles_count_all_inputs_and_runs(found: ee.Profile) -> None:
     assert ee.merge_profiles([merged, a]).merged == 3
 
 
-def test_merged_calls_in_turns_are_all_calls_over_what_their_segments_take(found: ee.Profile) -> None:
-    # 10 calls of 3 ms whose segments take 2 ms, and 40 of 1 ms whose segments take 1.25 ms.
-    a = edit(found, expected=summarise([3.0] * 10), in_turns=3 / 2)
-    b = edit(found, expected=summarise([1.0] * 40), in_turns=1 / 1.25)
-    assert ee.merge_profiles([a, b]).in_turns == pytest.approx((10 * 3 + 40 * 1) / (10 * 2 + 40 * 1.25))
-    assert ee.merge_profiles([a]).in_turns == pytest.approx(3 / 2)
+def test_merged_calls_are_weighted_by_their_number(found: ee.Profile) -> None:
+    def with_calls(runs: int, took: float, called_ms: float) -> ee.Profile:
+        cost = edit(found.exits["exit0"], call=summarise([took] * runs), called_ms=called_ms)
+        return edit(found, exits=found.exits | {"exit0": cost})
+
+    none = edit(found, exits=found.exits | {"exit0": edit(found.exits["exit0"], call=None, called_ms=None)})
+    merged = ee.merge_profiles([with_calls(10, 3.0, 2.0), with_calls(40, 1.0, 1.25), none]).exits["exit0"]
+    assert merged.call is not None
+    assert merged.call.mean_ms == pytest.approx((10 * 3 + 40 * 1) / 50)
+    assert merged.called_ms == pytest.approx((10 * 2 + 40 * 1.25) / 50)
 
 
 def test_what_only_one_profile_has_is_merged_only_where_it_stays_true(found: ee.Profile) -> None:

@@ -91,12 +91,13 @@ def dear(bundle: ee.Bundle, exit_: str) -> ee.Profile:  # noqa: F811 - a fixture
             cost,
             latency=msgspec.structs.replace(cost.latency, mean_ms=paths[name]),
             segments_ms=paths[name],
+            call=None,
             passing=None if cost.passing is None else Added(added_us=5000.0 if name == exit_ else 0.0, error_us=0.0),
         )
         for name, cost in found.exits.items()
         if cost.latency is not None
     }
-    return msgspec.structs.replace(found, segments=segments, exits=exits, in_turns=1.0, overhead_us=0.0)
+    return msgspec.structs.replace(found, segments=segments, exits=exits, overhead_us=0.0)
 
 
 def tuned(bundle: ee.Bundle, x: np.ndarray, labels: np.ndarray) -> ee.TuningReport:  # noqa: F811 - a fixture

@@ -100,24 +100,53 @@ def test_costs_are_the_manifests_latencies_else_multiply_adds_else_segments(tmp_
         of(profile={"segment0": 0.5})
 
 
-def test_what_a_run_costs_is_what_runs_to_its_exit_took_in_a_profile_brought_to_the_profiles_calls(
-    tmp_path: Path,
-) -> None:
+def called(profile: ee.Profile, **calls: tuple[int, float]) -> ee.Profile:
+    """Returns a profile in which each exit has answered so many calls, so many times as slowly as runs to it alone."""
+    exits = {}
+    for name, cost in profile.exits.items():
+        runs, slower = calls.get(name, (0, 1.0))
+        latency = cost.latency
+        assert latency is not None
+        call = msgspec.structs.replace(latency, runs=runs, mean_ms=latency.mean_ms * slower) if runs else None
+        called_ms = cost.segments_ms if runs else None
+        exits[name] = msgspec.structs.replace(cost, call=call, called_ms=called_ms)
+    return msgspec.structs.replace(profile, exits=exits)
+
+
+def test_what_a_run_costs_is_what_calls_that_its_exit_answered_took_in_a_profile(tmp_path: Path) -> None:
     bundle = load(chain(0.5, 0.5).save(tmp_path / "it.ee"))
     x = np.random.default_rng(0).uniform(0, 1, (8, 4)).astype(np.float32)
     record = collect(bundle, x, np.arange(8) % 2, threads=1)
     profile = ee.profile(bundle, x, threads=1, seconds=0.01)
     always = [cost.latency.mean_ms for cost in profile.exits.values() if cost.latency is not None]
-    found = choose_costs(
-        bundle.manifest, record, msgspec.structs.replace(profile, in_turns=1.1), profile.providers
-    ).of_visits(record)
-    assert found.mean(axis=0) == pytest.approx(1.1 * np.array(always))
-    # With its own, the mean of the calls that were timed is what they took.
+
+    def slower(**calls: tuple[int, float]) -> list[float]:
+        """Returns what a run to each exit costs, over what it takes where all runs leave there."""
+        found = choose_costs(bundle.manifest, record, called(profile, **calls), profile.providers).of_visits(record)
+        return list(found.mean(axis=0) / always)
+
+    assert slower() == pytest.approx([1, 1, 1])
+    # Exits that answered many calls by their own, the others by all of them.
+    many = 10**9
+    all_ = (1.3 * always[0] + 1.1 * always[1]) / (always[0] + always[1])
+    assert slower(exit0=(many, 1.3), exit1=(many, 1.1)) == pytest.approx([1.3, 1.1, all_])
+    # Ten of its own count as much as all.
+    all_ = (90 * 1.3 * always[0] + 10 * 1.1 * always[2]) / (90 * always[0] + 10 * always[2])
+    found = slower(exit0=(90, 1.3), exit2=(10, 1.1))
+    assert found == pytest.approx([0.9 * 1.3 + 0.1 * all_, all_, (1.1 + all_) / 2])
+
+
+def test_with_many_calls_their_mean_is_what_costs_say(tmp_path: Path) -> None:
+    bundle = load(chain(0.5, 0.5).save(tmp_path / "it.ee"))
+    x = np.random.default_rng(0).uniform(0, 1, (8, 4)).astype(np.float32)
+    record = collect(bundle, x, np.arange(8) % 2, threads=1)
+    profile = ee.profile(bundle, x, threads=1, seconds=1)
     calls = choose_costs(bundle.manifest, record, profile, profile.providers).of_visits(record)
     with ee.Runner(bundle, threads=1) as runner:
         ended = [list(bundle.exits).index(runner.run(row[None]).exit) for row in x]
     assert profile.timed == len(x)
-    assert calls[np.arange(8), ended].mean() == pytest.approx(profile.expected.mean_ms)
+    assert min(cost.call.runs for cost in profile.exits.values() if cost.call is not None) > 500
+    assert calls[np.arange(8), ended].mean() == pytest.approx(profile.expected.mean_ms, rel=0.02)
 
 
 @pytest.mark.parametrize("fallback", ["last", "most_confident"])

@@ -13,9 +13,11 @@ from eetoolkit_runtime.chains import chains, without_exits
 from eetoolkit_runtime.errors import TuneError
 from eetoolkit_runtime.plan import Manifest
 from eetoolkit_runtime.profiling.latency import QUANTILES
-from eetoolkit_runtime.profiling.profile import Profile, digests
+from eetoolkit_runtime.profiling.profile import ExitCost, Profile, digests
 
 Unit = Literal["ms", "multiply-adds", "segments"]
+
+_FEW_CALLS = 10  # of an exit, which count as much as those of all others
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,10 +114,7 @@ def overheads_of(plan: Manifest, costs: Costs, exits: Sequence[str]) -> Array:
 
 
 def _of_profile(profile: Profile, record: Record) -> Costs:
-    """Returns mean latencies: of segments on full paths, scaled for each exit to runs that always leave there.
-
-    And all of them to the profile's own calls, which leave here and there and find colder caches for it.
-    """
+    """Returns mean latencies: of segments on full paths, scaled for each exit to calls that leave there."""
     found = {name: cost.latency.mean_ms for name, cost in profile.segments.items() if cost.latency is not None}
     passing = {name: cost.passing.added_us for name, cost in profile.exits.items() if cost.passing is not None}
     plain = Costs(
@@ -125,15 +124,36 @@ def _of_profile(profile: Profile, record: Record) -> Costs:
         source=f"a profile of {profile.machine.processor}, {profile.measured}",
         heads={name: max(0.0, added_us) / 1e3 for name, added_us in passing.items()},
     )
-    modelled = plain.of_visits(record)
-    scale = np.full(len(record.exits), profile.in_turns)
+    modelled, scales = plain.of_visits(record), _scales(profile.exits)
     jitter = np.ones((len(record.exits), len(QUANTILES)))
     for e, name in enumerate(record.exits):
-        cost = profile.exits.get(name)
-        if cost is None or cost.latency is None or not cost.segments_ms:
+        cost, here = profile.exits.get(name), modelled[record.exit == e]
+        if cost is None or cost.latency is None or not len(here):
             continue
-        scale[e] *= cost.latency.mean_ms / cost.segments_ms
-        here = modelled[record.exit == e]
-        if len(here) and np.ptp(here) <= 1e-9 * here.max():  # else rows differ already, and would twice
+        if np.ptp(here) <= 1e-9 * here.max():  # else rows differ already, and would twice
             jitter[e] = np.array(cost.latency.quantiles_ms) / cost.latency.mean_ms
-    return replace(plain, scale=scale, jitter=jitter)
+    return replace(plain, scale=np.array([scales.get(name, 1.0) for name in record.exits]), jitter=jitter)
+
+
+def _scales(exits: Mapping[str, ExitCost]) -> dict[str, float]:
+    """Returns what a call that leaves at each exit takes over what its segments take on full paths.
+
+    Of runs that always leave there it is known for every exit. Calls leave here and there, and find colder caches for
+    it: how much longer they take, an exit's own calls say as far as it has answered some, else those of all exits.
+    """
+    always = {
+        name: cost.latency.mean_ms / cost.segments_ms if cost.latency is not None and cost.segments_ms else 1.0
+        for name, cost in exits.items()
+    }
+    calls = {
+        name: (cost.call.runs, cost.call.mean_ms, always[name] * cost.called_ms)
+        for name, cost in exits.items()
+        if cost.call is not None and cost.called_ms
+    }
+    took, alone = (sum(runs * each[k] for runs, *each in calls.values()) for k in (0, 1))
+    longer = took / alone if alone else 1.0
+    found = {}
+    for name, scale in always.items():
+        runs, own_took, own_alone = calls.get(name, (0, longer, 1.0))
+        found[name] = scale * (runs * own_took / own_alone + _FEW_CALLS * longer) / (runs + _FEW_CALLS)
+    return found

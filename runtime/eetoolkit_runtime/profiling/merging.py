@@ -48,7 +48,6 @@ def merge_profiles(profiles: Sequence[Profile]) -> Profile:
         segments={name: _merge_segment([p.segments[name] for p in found], rows) for name in first.segments},
         exits={name: _merge_exit([p.exits[name] for p in found], found) for name in first.exits},
         expected=pool([profile.expected for profile in found]),
-        in_turns=_in_turns(found),
         full_path=pool([profile.full_path for profile in found]),
         overhead_us=_mean([profile.overhead_us for profile in found], rows),
         accuracy=_mean_of_known(accuracies, rows),
@@ -65,12 +64,6 @@ def _check_alike(a: Profile, b: Profile) -> None:
                 f"profiles of {a.bundle!r} from {a.measured} and {b.measured} differ in {what}, so they are not "
                 "merged; compare them"
             )
-
-
-def _in_turns(profiles: Sequence[Profile]) -> float:
-    """Returns what all calls took over what their segments take, as each profile has scaled these."""
-    calls = [profile.expected.runs * profile.expected.mean_ms for profile in profiles]
-    return sum(calls) / sum(took / profile.in_turns for took, profile in zip(calls, profiles, strict=True))
 
 
 def _merge_segment(costs: Sequence[SegmentCost], rows: Sequence[int]) -> SegmentCost:
@@ -111,6 +104,9 @@ def _merge_exit(costs: Sequence[ExitCost], profiles: Sequence[Profile]) -> ExitC
             [cost.segments_ms for cost in costs], [0 if cost.latency is None else cost.latency.runs for cost in costs]
         ),
         call=_pool([cost.call for cost in costs]),
+        called_ms=_mean_of_known(
+            [cost.called_ms for cost in costs], [0 if cost.call is None else cost.call.runs for cost in costs]
+        ),
         expected_ms=_mean([cost.expected_ms for cost in costs], [profile.expected.runs for profile in profiles]),
         decision=mean_added([cost.decision for cost in costs]),
         passing=mean_added([cost.passing for cost in costs]),

@@ -95,7 +95,8 @@ class ExitCost(_Struct, frozen=True, kw_only=True):
     Attributes:
         latency: Of calls that always leave there; None where no input came there.
         segments_ms: What the segments of such calls take on full paths, where they find other caches, in the mean.
-        call: The calls that it answered; None where it answered none.
+        call: The calls that it answered, between others that left elsewhere; None where it answered none.
+        called_ms: What the segments of these take on full paths, in the mean.
         expected_ms: What it adds to the mean call: the sum over all exits is `Profile.expected.mean_ms`.
         decision: What the nodes add that only its criterion needs; None where they cannot be taken out.
         passing: What all nodes add that only this exit needs, its head and its criterion: its price for an input that
@@ -108,6 +109,7 @@ class ExitCost(_Struct, frozen=True, kw_only=True):
     latency: Latency | None
     segments_ms: float | None
     call: Latency | None
+    called_ms: float | None
     expected_ms: float
     decision: Added | None = None
     passing: Added | None = None
@@ -192,8 +194,6 @@ class Profile(_Struct, frozen=True, kw_only=True):
         segments: By name, in the plan's order.
         exits: By name, in the plan's order.
         expected: A call, over these inputs with these thresholds.
-        in_turns: What a call takes in the mean over what its segments take, each scaled from full paths to calls that
-            always leave at its exit: calls that leave here and there find colder caches.
         full_path: A call of which no exit fires, by the same inputs.
         overhead_us: What a full path takes beside its segments' runs, answers and clock readings included, by segment.
         accuracy: Of all inputs; None without labels.
@@ -224,7 +224,6 @@ class Profile(_Struct, frozen=True, kw_only=True):
     segments: dict[str, SegmentCost]
     exits: dict[str, ExitCost]
     expected: Latency
-    in_turns: float
     full_path: Latency
     overhead_us: float
     accuracy: float | None = None

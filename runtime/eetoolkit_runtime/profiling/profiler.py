@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -147,7 +147,6 @@ def profile(  # noqa: PLR0913 - what a measurement depends on
         segments=segments,
         exits=exits,
         expected=expected,
-        in_turns=_in_turns(expected.mean_ms, segments, exits, [answers[place] for place in found.places]),
         full_path=full_path,
         overhead_us=1e3 * float(np.median(found.overheads)),
         accuracy=None if right is None else _accuracy(answers, right),
@@ -178,32 +177,23 @@ def _exits(
     runner: Runner, found: Found, rows: Sequence[Row], answers: Sequence[Answer], right: npt.NDArray[Any] | None
 ) -> dict[str, ExitCost]:
     exits, calls = {}, len(found.all_calls)
+    means = {name: float(np.mean(latencies)) for name, latencies in found.segments.items()}
+    called: dict[str, list[float]] = {}
+    for place in found.places:
+        called.setdefault(answers[place].exit, []).append(sum(means[name] for name in answers[place].path))
     for name in runner.bundle.exits:
         here = [place for place, answer in enumerate(answers) if answer.exit == name]
         exits[name] = ExitCost(
             latency=_summary(found.exits.get(name)),
             segments_ms=float(np.mean(found.reached[name])) if name in found.reached else None,
             call=_summary(found.calls.get(name)),
+            called_ms=float(np.mean(called[name])) if name in called else None,
             expected_ms=sum(found.calls.get(name, [])) / calls,
             share=len(here) / len(answers),
             accuracy=None if right is None or not here else _accuracy([answers[i] for i in here], right[here]),
             accuracy_if_always=None if right is None else _always(runner, rows, right, name),
         )
     return exits
-
-
-def _in_turns(
-    call_ms: float, segments: Mapping[str, SegmentCost], exits: Mapping[str, ExitCost], answers: Sequence[Answer]
-) -> float:
-    """Returns `Profile.in_turns`, by the answers of the calls that were timed."""
-    means = {name: cost.latency.mean_ms for name, cost in segments.items() if cost.latency is not None}
-    added = 0.0
-    for answer in answers:
-        # Where the run ended; as the most confident one an exit may answer that it has passed.
-        cost = exits[(segments[answer.path[-1]].exit if answer.path else None) or answer.exit]
-        scale = cost.latency.mean_ms / cost.segments_ms if cost.latency is not None and cost.segments_ms else 1.0
-        added += scale * sum(means.get(name, 0.0) for name in answer.path)
-    return call_ms * len(answers) / added if added else 1.0
 
 
 def _fitting(runner: Runner, rows: Sequence[Row], seconds: float) -> int:
