@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,22 +37,19 @@ GOALS: Mapping[str, Mapping[str, float]] = {
     "0.4 of the whole cost": {"budget_share": 0.4},
 }
 PROCESSES = 6
-TURNS = {"digits": 24, "mnist": 24, "reviews": 8}
-SECONDS = {"digits": 0.1, "mnist": 0.1, "reviews": 1.5}
-"""Of each profile, about: a turn must be short beside the time in which the machine's speed changes."""
-MEASURED_S = 0.2  # by turn and goal, at least
-MEASURED_ROWS = 400  # of the test part, at most
-_WARM_ROWS = 40
+SECONDS = {"digits": 15.0, "mnist": 20.0, "reviews": 45.0}
+"""Of the profile."""
+FIRST_S = 2.0  # of the profile that thresholds are chosen by
+WARM, TIMED = 8, {"digits": 200, "mnist": 100, "reviews": 16}  # calls between two rounds of the profile, for each goal
 LOW, HIGH = 0.95, 1.05
 SECTION = Section(
     "predicted",
     "Tuning: predicted and measured latency",
     (
-        "All rows that the network has not learned from, split by `ee.tune` itself. The bundle is profiled with rows "
-        "of the tune part, one thread; `ee.tune` chooses by that profile, the choice is applied, and `Runner.run` is "
-        f"timed on rows of the test part, up to {MEASURED_ROWS}. {PROCESSES} processes; in each, short profiles (of "
-        f"other rows of the tune part every time) and measurements take {min(TURNS.values())} to {max(TURNS.values())} "
-        "turns, since this machine's speed drifts by a tenth within seconds; the prediction is of the profiles merged. "
+        "All rows that the network has not learned from, split by `ee.tune` itself, which chooses by a profile of rows "
+        "of the tune part, one thread. The bundle, its thresholds as they were, is then profiled with all rows of that "
+        "part, and between any two rounds of the profile `Runner.run` with the chosen thresholds is timed on some rows "
+        f"of the test part: this machine's speed changes by half within seconds, for both alike. {PROCESSES} processes. "
         "*Predicted*: what these very rows cost by the profile. *Ratio*: predicted over measured, geometric mean over "
         f"the processes with its 95 % interval (t); target {LOW} to {HIGH} for the mean. *By full paths*: the same by "
         "segments' latencies on full paths alone, without scaling them to runs that leave at each exit. *By the tune "
@@ -117,51 +115,77 @@ def measure(case: Case, folder: Path, seed: int) -> Iterator[Row]:
     inputs, _ = held_out(case)
     record = read_record(folder / _RECORD)
     parts = split(record.label, calibrate=False, guarantee=False, seed=0)
-    shown = np.array_split(draw.permutation(parts.tune), TURNS[case.name] + 1)
-    timed = draw.permutation(parts.test)[:MEASURED_ROWS]
 
-    def profiled(turn: int) -> ee.Profile:
-        rows = (inputs[place] for place in shown[turn])
-        return ee.profile(folder / _BUNDLE, rows, threads=1, seconds=SECONDS[case.name])
+    def profiled(seconds: float, tell: Callable[[str, int, int], object] | None = None) -> ee.Profile:
+        rows = (inputs[place] for place in draw.permutation(parts.tune))
+        return ee.profile(folder / _BUNDLE, rows, threads=1, seconds=seconds, progress=tell)
 
-    profiles = [profiled(0)]
+    first, plan = profiled(FIRST_S), ee.load(folder / _BUNDLE).manifest
     reports = {
-        goal: ee.tune(folder / _BUNDLE, record=record, profile=profiles[0], calibrate=False, seed=0, **asked)  # type: ignore[arg-type] # the goals' own names
+        goal: ee.tune(folder / _BUNDLE, record=record, profile=first, calibrate=False, seed=0, **asked)  # type: ignore[arg-type] # the goals' own names
         for goal, asked in GOALS.items()
     }
-    took: dict[str, list[Array]] = {goal: [] for goal in GOALS}
-    for turn in range(1, TURNS[case.name] + 1):
+    with contextlib.ExitStack() as stack:
+        timers = {}
         for goal, report in reports.items():
             report.apply()
-            with ee.Runner(folder / _BUNDLE, threads=1) as runner:
-                took[goal].append(timings(runner, [inputs[place] for place in timed], draw))
+            runner = stack.enter_context(ee.Runner(folder / _BUNDLE, threads=1))
+            timers[goal] = Timer(runner, inputs, parts.test, TIMED[case.name], draw)
             report.undo()
-        profiles.append(profiled(turn))
-    merged, plan = ee.merge_profiles(profiles), ee.load(folder / _BUNDLE).manifest
+
+        def between(what: str, _done: int, _total: int) -> None:
+            if what == "measuring":
+                for timer in timers.values():
+                    timer.run()
+
+        profile = profiled(SECONDS[case.name], between)
     for goal, report in reports.items():
-        limits = report.chosen.thresholds
+        timed, limits = record.take(np.array(timers[goal].places)), report.chosen.thresholds
         yield {
             "goal": goal,
-            "measured_ms": float(np.mean(np.concatenate(took[goal]))),
-            "predicted_ms": expected_ms(plan, record.take(np.sort(timed)), merged, limits),
-            "unscaled_ms": expected_ms(plan, record.take(np.sort(timed)), merged, limits, scaled=False),
-            "tuned_ms": expected_ms(plan, record.take(parts.tune), merged, limits),
+            "measured_ms": float(np.mean(timers[goal].took_ms)),
+            "predicted_ms": expected_ms(plan, timed, profile, limits),
+            "unscaled_ms": expected_ms(plan, timed, profile, limits, scaled=False),
+            "tuned_ms": expected_ms(plan, record.take(parts.tune), profile, limits),
         }
 
 
-def timings(runner: ee.Runner, rows: Sequence[tuple[Array, ...]], draw: np.random.Generator) -> Array:
-    """Returns the latencies of as many passes over the rows as fit, each in a new order, after some untimed runs."""
-    for row in rows[:_WARM_ROWS]:
-        runner.run(row)
-    found: list[float] = []
-    ends = time.perf_counter() + MEASURED_S
-    while not found or time.perf_counter() < ends:
-        for place in draw.permutation(len(rows)).tolist():
-            row = rows[place]
+@dataclass
+class Timer:
+    """Times a runner on some rows at a time, over all of them in random order, and over and over.
+
+    Attributes:
+        runner: The runner.
+        inputs: All rows.
+        rows: Numbers of those to run.
+        count: How many at a time.
+        draw: Of their order.
+        places: Which ones were timed.
+        took_ms: What each of these took.
+    """
+
+    runner: ee.Runner
+    inputs: Sequence[tuple[Array, ...]]
+    rows: Array
+    count: int
+    draw: np.random.Generator
+    places: list[int] = field(default_factory=list)
+    took_ms: list[float] = field(default_factory=list)
+    _ahead: list[int] = field(default_factory=list)
+
+    def run(self) -> None:
+        """Times the next rows, after some that are not timed."""
+        while len(self._ahead) < WARM + self.count:
+            self._ahead += self.draw.permutation(self.rows).tolist()
+        now, self._ahead = self._ahead[: WARM + self.count], self._ahead[WARM + self.count :]
+        for n, place in enumerate(now):
+            row = self.inputs[place]
             started = time.perf_counter_ns()
-            runner.run(row)
-            found.append((time.perf_counter_ns() - started) / 1e6)
-    return np.array(found)
+            self.runner.run(row)
+            taken = (time.perf_counter_ns() - started) / 1e6
+            if n >= WARM:
+                self.places.append(place)
+                self.took_ms.append(taken)
 
 
 def expected_ms(

@@ -32,6 +32,7 @@ from eetoolkit_runtime.sessions import Pool, Provider, SessionSettings, Spin, ch
 _COMPARED_ROWS = 16  # with the whole network's outputs
 _WALKED_ROWS = 64  # to come to every exit
 _TIMED_ROWS = 8  # at least, however slow the network
+_ROUND_S = 0.25  # a round, about: what a machine's speed changes by meanwhile is taken for a difference
 _GOLDEN = (5**0.5 - 1) / 2  # whose multiples modulo 1 are spread evenly, however many of them
 _IDLE_S = 0.5
 _OWN_PART = 0.5  # of the seconds: for what exits add to their segments; as much again for tracing
@@ -204,7 +205,7 @@ def _fitting(runner: Runner, rows: Sequence[Row], seconds: float) -> int:
         runner.run_all_exits(row)
     row_s = (time.perf_counter() - started) / len(tried)
     times = 4 + len(runner.bundle.exits) / 2
-    return max(_TIMED_ROWS, int(seconds / (times * LEAST_ROUNDS * row_s)))
+    return max(_TIMED_ROWS, int(min(seconds / LEAST_ROUNDS, _ROUND_S) / (times * row_s)))
 
 
 def _groups(answers: Sequence[Answer], rows: Sequence[Row], most: int, together: int) -> list[list[int]]:
