@@ -21,7 +21,8 @@ from benchmarks.measure import median
 from benchmarks.networks import Case, large_cases
 from benchmarks.section import Row, Section, publish
 from eetoolkit_exporters.capturing.capture import capture
-from eetoolkit_exporters.capturing.source import choose_exits, open_source
+from eetoolkit_exporters.capturing.cascade import open_source
+from eetoolkit_exporters.capturing.source import choose_exits
 from eetoolkit_exporters.emitting.graphs import whole_model
 from eetoolkit_exporters.export import export
 from eetoolkit_exporters.judging.judge import choose_criteria, judge

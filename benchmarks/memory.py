@@ -20,7 +20,8 @@ from benchmarks.cases.catalogue import load_case
 from benchmarks.measure import median
 from benchmarks.section import Row, Section, publish
 from eetoolkit_exporters.capturing.capture import capture
-from eetoolkit_exporters.capturing.source import choose_exits, open_source
+from eetoolkit_exporters.capturing.cascade import open_source
+from eetoolkit_exporters.capturing.source import choose_exits
 from eetoolkit_exporters.emitting.graphs import whole_model
 from eetoolkit_exporters.export import export
 

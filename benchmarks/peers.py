@@ -21,7 +21,8 @@ from benchmarks import earlyon_peer
 from benchmarks.cases.case import Case, Link
 from benchmarks.policy import Policy
 from eetoolkit_exporters.capturing.capture import Network, capture
-from eetoolkit_exporters.capturing.source import choose_exits, open_source
+from eetoolkit_exporters.capturing.cascade import open_source
+from eetoolkit_exporters.capturing.source import choose_exits
 from eetoolkit_exporters.emitting.graphs import whole_model
 from eetoolkit_exporters.export import export
 from eetoolkit_exporters.judging.judge import choose_criteria, judge

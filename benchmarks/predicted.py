@@ -47,7 +47,7 @@ SECTION = Section(
     "Tuning: predicted and measured latency",
     (
         "All rows that the network has not learned from, split by `ee.tune` itself, which chooses by a profile of rows "
-        "of the tune part, one thread. The bundle, its thresholds as they were, is then profiled with all rows of that "
+        "of the tune part, one thread. The bundle, its thresholds as they were, is then profiled with rows of that "
         "part, and between any two rounds of the profile `Runner.run` with the chosen thresholds is timed on some rows "
         f"of the test part: this machine's speed changes by half within seconds, for both alike. {PROCESSES} "
         "processes, since sessions differ by a tenth by where their memory lies. "

@@ -12,7 +12,8 @@ import onnxruntime as ort
 import torch
 
 from eetoolkit_exporters.capturing.capture import Network, capture
-from eetoolkit_exporters.capturing.source import choose_exits, open_single
+from eetoolkit_exporters.capturing.cascade import open_single
+from eetoolkit_exporters.capturing.source import choose_exits
 from eetoolkit_exporters.capturing.tidy import tidy
 from eetoolkit_exporters.gating.blend import GATE, find_blends, to_if
 from eetoolkit_exporters.gating.hardness import hard_values

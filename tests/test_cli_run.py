@@ -176,14 +176,12 @@ def test_the_ponder_cost_is_told_where_an_exit_gives_one(here: Path) -> None:
     assert json.loads(answers("costly.ee", "row.npy", "--json")[0])["ponder_cost"] == 1.5
 
 
-def test_confidence_that_is_no_number_is_null_in_json_and_input_that_is_none_is_warned_of(
-    bundle: Path, here: Path
-) -> None:
+def test_confidence_that_is_no_number_is_null_in_json_and_is_warned_of(bundle: Path, here: Path) -> None:
     np.save("row.npy", np.concatenate([row(0, 0, np.nan), EARLY]))
     told = run(bundle, "row.npy", "--json")
     assert told.exit_code == 0
     assert json.loads(told.stdout.splitlines()[0])["confidence"] is None
-    assert told.stderr == "warning: row.npy[0] holds NaN: what is answered to it means nothing\n"
+    assert told.stderr == "warning: row.npy[0]: the confidence is NaN; look at this input\n"
 
 
 def test_labels_beside_the_inputs_are_left_alone(bundle: Path, here: Path) -> None:

@@ -13,7 +13,8 @@ import torch
 
 from eetoolkit_exporters.capturing import torch_errors
 from eetoolkit_exporters.capturing.capture import capture
-from eetoolkit_exporters.capturing.source import TorchSource, choose_exits
+from eetoolkit_exporters.capturing.source import choose_exits
+from eetoolkit_exporters.capturing.torch_source import TorchSource
 
 PAGE = (Path(__file__).parents[1] / "docs" / "control-flow.md").read_text()
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, flags=re.DOTALL | re.MULTILINE)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from networks.judged import network_of
 
-from eetoolkit_exporters.capturing.source import OnnxSource
+from eetoolkit_exporters.capturing.onnx_source import OnnxSource
 from eetoolkit_exporters.emitting.samples import golden_samples
 from eetoolkit_exporters.judging.criteria import verdict
 from eetoolkit_exporters.judging.judge import choose_criteria

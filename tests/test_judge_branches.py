@@ -14,7 +14,7 @@ import torch
 from networks.judged import TOLERANCE, in_numpy
 
 from eetoolkit_exporters.capturing.capture import Network, NetworkExit, capture
-from eetoolkit_exporters.capturing.source import OnnxSource
+from eetoolkit_exporters.capturing.onnx_source import OnnxSource
 from eetoolkit_exporters.emitting.graphs import whole_model
 from eetoolkit_exporters.judging import criteria
 from eetoolkit_exporters.judging.judge import choose_criteria, judge

@@ -17,9 +17,11 @@ from torch import Tensor, cond, nn, while_loop
 import eetoolkit as ee
 from eetoolkit_exporters.capturing import marker
 from eetoolkit_exporters.capturing.capture import Network, capture, check_repeatable
+from eetoolkit_exporters.capturing.cascade import open_source
 from eetoolkit_exporters.capturing.marker import watching
 from eetoolkit_exporters.capturing.scopes import subgraphs as ir_subgraphs
-from eetoolkit_exporters.capturing.source import TorchSource, choose_exits, open_source
+from eetoolkit_exporters.capturing.source import choose_exits
+from eetoolkit_exporters.capturing.torch_source import TorchSource
 
 FAR = 1e6
 

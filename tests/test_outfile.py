@@ -86,3 +86,21 @@ def test_what_cannot_be_written_is_said_beforehand(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(os, "access", lambda _path, _mode: False)  # root may write everywhere
     with pytest.raises(EEToolkitError, match=r"the folder .* cannot be written to$"):
         check_file(tmp_path / "b", overwrite=False)
+
+
+def test_an_old_file_keeps_its_mode_and_what_a_killed_writer_left_goes(tmp_path: Path) -> None:
+    write(tmp_path / "a", b"old")
+    (tmp_path / "a").chmod(0o600)
+    stale, fresh, other = (tmp_path / name for name in ("a.partial-1", "a.partial-2", "ab.partial-1"))
+    for path in (stale, fresh, other):
+        path.write_bytes(b"half")
+    for path in (stale, other):
+        os.utime(path, (0, 0))
+    write(tmp_path / "a", b"new", overwrite=True)
+    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o600
+    assert {path.name for path in tmp_path.iterdir()} == {"a", fresh.name, other.name}
+
+
+def test_a_path_that_no_system_takes_is_one_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(EEToolkitError, match=r"^cannot write .*File name too long$"):
+        check_file(tmp_path / ("a" * 300), overwrite=False)

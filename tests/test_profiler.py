@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import onnx
 import pytest
 from click.testing import CliRunner
 from onnx import parser
-from plans import chain, gated, row
+from plans import chain, edit, gated, row
 
 import eetoolkit as ee
 from eetoolkit.cli import main
@@ -110,8 +111,8 @@ def test_a_profile_survives_being_written(bundle: ee.Bundle) -> None:
     found = profile(bundle, inputs(bundle), threads=1, seconds=0)
     assert decode(encode(found), "it") == found
     with pytest.raises(ee.BundleError, match="it is not a profile"):
-        decode(b'{"version": 2}', "it")
-    with pytest.raises(ee.BundleError, match="profile version 7, this eetoolkit reads 2"):
+        decode(b'{"version": 3}', "it")
+    with pytest.raises(ee.BundleError, match="profile version 7, this eetoolkit reads 3"):
         decode(b'{"version": 7}', "it")
 
 
@@ -319,3 +320,34 @@ def test_this_machine_is_known() -> None:
     assert found.cores >= 1
     resident, peak = resident_bytes(), peak_bytes()
     assert resident is None or peak is None or 0 < resident <= 1.1 * peak
+
+
+def test_a_call_is_counted_where_it_ended_though_an_exit_before_that_answered(tmp_path: Path) -> None:
+    draft = chain(0.5, 0.5)
+    draft.options["fallback"] = "most_confident"
+    bundle = ee.load(draft.save(tmp_path / "it.ee"))
+    x = np.zeros((4, 4), np.float32)
+    x[:2, 0], x[2:, 0] = 0.9, 0.4  # two leave at the first exit, two come back to it from the end
+    x[2:, 1:] = 0.1
+    with ee.Runner(bundle, threads=1) as runner:
+        answers = [runner.run(one[None]) for one in x]
+    assert [(answer.exit, len(answer.path)) for answer in answers] == [("exit0", 1)] * 2 + [("exit0", 3)] * 2
+    found = profile(bundle, x, threads=1, seconds=0)
+    assert {name: cost.share for name, cost in found.exits.items()} == {"exit0": 1, "exit1": 0, "exit2": 0}
+    calls = {name: cost.call.runs for name, cost in found.exits.items() if cost.call is not None}
+    assert calls == {"exit0": 2 * found.rounds, "exit2": 2 * found.rounds}
+    means = [cost.latency.mean_ms for cost in found.segments.values() if cost.latency is not None]
+    assert found.exits["exit0"].called_ms == pytest.approx(means[0])
+    assert found.exits["exit2"].called_ms == pytest.approx(sum(means))
+    assert sum(cost.expected_ms for cost in found.exits.values()) == pytest.approx(found.expected.mean_ms)
+
+
+def test_labels_say_nothing_where_answers_name_no_class(tmp_path: Path) -> None:
+    draft = chain(0.5, 0.5)
+    bundle = ee.load(edit(draft.save(tmp_path / "it.ee"), labels=None))
+    x = np.zeros((3, 4), np.float32)
+    assert profile(bundle, x, np.zeros(3, int), threads=1, seconds=0).accuracy == 1
+    with mock.patch.object(Answer, "prediction", None):
+        unknown = profile(bundle, x, np.zeros(3, int), threads=1, seconds=0)
+    assert unknown.accuracy is None
+    assert all(cost.accuracy is cost.accuracy_if_always is None for cost in unknown.exits.values())

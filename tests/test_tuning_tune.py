@@ -621,6 +621,8 @@ def test_few_rows_fit_no_temperatures_unasked_and_what_they_cannot_tell_is_said(
     said = "47 rows choose: it takes 50 to tell what thresholds lose on others, and ask for more"
     assert said in asked.notes
     assert said not in report.notes
+    guaranteed = ee.tune(bundle, x, labels, risk=0.2, calibrate=False, threads=1)
+    assert not [note for note in guaranteed.notes if "rows choose" in note]  # nothing more would be asked of any number
 
 
 def test_a_record_alone_says_that_it_fits_no_temperatures(bundle: ee.Bundle, tmp_path: Path) -> None:

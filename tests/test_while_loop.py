@@ -18,7 +18,8 @@ from torch._higher_order_ops.scan import scan
 
 import eetoolkit as ee
 from eetoolkit_exporters.capturing.capture import capture
-from eetoolkit_exporters.capturing.source import TorchSource, choose_exits
+from eetoolkit_exporters.capturing.source import choose_exits
+from eetoolkit_exporters.capturing.torch_source import TorchSource
 
 TOLERANCE = 1e-5
 

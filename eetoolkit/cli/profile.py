@@ -187,10 +187,16 @@ def _read_inputs(bundle: ee.Bundle, inputs: tuple[str, ...], pictures: ImageOpti
     files = list(read_files(bundle.manifest, find_files(inputs), pictures, sys.stdin.buffer))
     bad = [name for file in files for name, row in zip(file.names, file.rows, strict=True) if holds_nan(row)]
     if bad:
-        terminal.warn(f"NaN in {len(bad)} of the inputs, first {bad[0]}: where they leave means nothing")
-    labels = [file.labels for file in files if file.labels is not None]
+        missing = "where they leave means nothing, unless the network takes it for a missing value"
+        terminal.warn(f"NaN in {len(bad)} of the inputs, first {bad[0]}: {missing}")
     rows = [row for file in files for row in file.rows]
-    return rows, np.concatenate([np.ravel(each) for each in labels]) if len(labels) == len(files) else None
+    labels = [file.labels for file in files if file.labels is not None]
+    if len(labels) < len(files):
+        return rows, None
+    if any(each.ndim != 1 or each.dtype.kind not in "iu" for each in labels):
+        terminal.warn("the labels in the inputs are not one integer for each row, so there are no accuracies")
+        return rows, None
+    return rows, np.concatenate(labels)
 
 
 def _read_labels(path: str) -> Any:

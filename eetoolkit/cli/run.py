@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -66,7 +67,7 @@ def run(  # noqa: PLR0913 - one for each option
 
     Pictures are prepared as the bundle's `preprocess` says, unless an option says otherwise.
     """
-    from eetoolkit.inputfiles import find_files, holds_nan, read_files
+    from eetoolkit.inputfiles import find_files, read_files
 
     if outputs and not as_json:
         raise click.UsageError("--outputs goes with --json")
@@ -82,14 +83,14 @@ def run(  # noqa: PLR0913 - one for each option
         for file in read_files(plan, files, pictures, sys.stdin.buffer):
             total = max(total + len(file.rows) - 1, done + len(file.rows))
             for name, row in zip(file.names, file.rows, strict=True):
-                if holds_nan(row):
-                    terminal.warn(f"{name} holds NaN: what is answered to it means nothing")
                 try:
                     answer = runner.run(row, exit_at=exit_at, thresholds=limits or None, deadline_ms=deadline_ms)
                 except ee.DeadlineError as error:
                     click.echo(f"{name}: {error}", err=True)
                     late += 1
                     continue
+                if math.isnan(answer.confidence):
+                    terminal.warn(f"{name}: the confidence is NaN; look at this input")
                 if as_json:
                     terminal.print_json(_record(plan, name, answer, outputs=outputs), indent=-1)
                 else:

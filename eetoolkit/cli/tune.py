@@ -120,7 +120,9 @@ def tune(  # noqa: PLR0913 - one for each option
     pruning, refusal = None, None
     if prune is not None:
         try:
-            pruning = report.prune(prune, _some(opened, inputs), threads=threads, overwrite=overwrite)
+            with terminal.progress() as tell:
+                tell("pruning", 0, 0)
+                pruning = report.prune(prune, _some(opened, inputs), threads=threads, overwrite=overwrite)
         except ee.EEToolkitError as error:  # what was found is told first
             refusal = error
     if as_json:
@@ -215,8 +217,9 @@ def _header(report: ee.TuningReport, pruning: Pruning | None, *, applied: bool) 
         without = f"without {', '.join(pruning.exits)}" if pruning.exits else f"with every exit: {pruning.kept}"
         yield "pruned", f"{pruning.path}, {without}"
         alike = "all rows" if pruning.equal == pruning.rows else f"{pruning.equal} of {pruning.rows} rows"
-        unsure = "; no difference shown" if pruning.latency.low <= 1 <= pruning.latency.high else ""
-        yield "measured", f"{_percent(pruning.latency)} of the tuned bundle's latency{unsure}"
+        if pruning.latency is not None:
+            unsure = "; no difference shown" if pruning.latency.low <= 1 <= pruning.latency.high else ""
+            yield "measured", f"{_percent(pruning.latency)} of the tuned bundle's latency{unsure}"
         disabled = " with these exits disabled" if pruning.exits else ""
         yield "answers", f"{alike} answered as by the tuned bundle{disabled}"
     elif report.pruned is not None:

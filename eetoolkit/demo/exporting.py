@@ -84,7 +84,7 @@ def export_system(trained: Trained, path: Path, *, name: str | None = None, over
     """Compiles the system to a bundle at `path` with the options that it states; None: named as the system."""
     from eetoolkit.zoo.digits import LABELS, PREPROCESS
     from eetoolkit.zoo.system import images_alone
-    from eetoolkit_exporters.capturing.source import open_source
+    from eetoolkit_exporters.capturing.cascade import open_source
     from eetoolkit_exporters.export import export
 
     preprocess = None
@@ -112,7 +112,8 @@ def open_whole(trained: Trained, exit_: str, threads: int) -> Whole:
     import onnx_ir as ir
 
     from eetoolkit_exporters.capturing.capture import capture
-    from eetoolkit_exporters.capturing.source import choose_exits, open_source
+    from eetoolkit_exporters.capturing.cascade import open_source
+    from eetoolkit_exporters.capturing.source import choose_exits
     from eetoolkit_exporters.emitting.graphs import whole_model
 
     source = open_source(trained.exported, trained.example)

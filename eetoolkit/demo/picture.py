@@ -11,6 +11,7 @@ import numpy as np
 from eetoolkit_runtime.answer import Answer
 from eetoolkit_runtime.errors import EEToolkitError
 from eetoolkit_runtime.inputs import Array
+from eetoolkit_runtime.outfile import writing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -69,7 +70,8 @@ def draw(path: Path, images: Array, labels: Array, answers: Sequence[Answer], ex
             colour = _COLOURS[min(exits.index(answers[number].exit), len(_COLOURS) - 1)]
             axes = figure.add_subplot(grid[line, column])
             _draw_digit(axes, images[number], int(labels[number]), answers[number], colour)
-    figure.savefig(path, metadata={"Software": _SOFTWARE})
+    with writing(path, overwrite=True) as file:
+        figure.savefig(file, format="png", metadata={"Software": _SOFTWARE})
 
 
 def choose(labels: Array, answers: Sequence[Answer], exits: Sequence[str]) -> tuple[list[int], list[int]]:

@@ -65,13 +65,11 @@ def missed(wish: Wish, chosen: Figures) -> Iterator[str]:
 
 def margin_kept(goal: Goal, asked: Goal, rows: int) -> Iterator[str]:
     """Yields how much more was asked of the rows that choose (so many) than the goal, and why."""
-    if goal.least_worth is None or asked.least_worth is None:
-        return
     if rows < LEAST_ROWS:
         yield f"{rows} rows choose: it takes {LEAST_ROWS} to tell what thresholds lose on others, and ask for more"
-    if asked.least_worth == goal.least_worth:
+    extra = (asked.least_worth or 0.0) - (goal.least_worth or 0.0)
+    if extra == 0:
         return
-    extra = asked.least_worth - goal.least_worth
     if extra == math.inf:
         yield f"no thresholds kept the goal on rows left out of the search ({FOLDS} folds): the whole network answers"
     else:

@@ -71,8 +71,8 @@ class Pruning(msgspec.Struct, frozen=True, kw_only=True):
         exits: Which ones are gone.
         rows: How many rows were run.
         equal: How many of them it answers as the bundle with these exits disabled: there, and equal to 1e-4.
-        latency: Its mean over that of the tuned bundle with these exits. Its interval is of other rows and of runners
-            opened anew.
+        latency: Its mean over that of the tuned bundle with these exits; None without any. Its interval is of other
+            rows and of runners opened anew.
         kept: Why no exit is gone; None where some are.
     """
 
@@ -80,7 +80,7 @@ class Pruning(msgspec.Struct, frozen=True, kw_only=True):
     exits: tuple[str, ...]
     rows: int
     equal: int
-    latency: Interval
+    latency: Interval | None
     kept: str | None = None
 
 
@@ -119,10 +119,11 @@ def write_pruned(
     pruned = ee.prune(silent, exits, output, samples=judged_again(silent, silent.manifest), overwrite=overwrite)
     with Runner(silent, threads=threads) as one, Runner(pruned, threads=threads) as other:
         equal = sum(_alike(one.run(row), other.run(row)) for row in given)
-    before, after = _latencies((chosen, pruned), given, threads)
-    return Pruning(
-        path=str(pruned.path), exits=exits, rows=len(given), equal=equal, latency=ratio_in_turns(after, before, seed)
-    )
+    latency = None
+    if exits:  # else both are the same
+        before, after = _latencies((chosen, pruned), given, threads)
+        latency = ratio_in_turns(after, before, seed)
+    return Pruning(path=str(pruned.path), exits=exits, rows=len(given), equal=equal, latency=latency)
 
 
 def check_elsewhere(bundle: Bundle, output: str | os.PathLike[str]) -> None:
@@ -147,12 +148,13 @@ def _latencies(bundles: Sequence[Bundle], rows: Sequence[Row], threads: int | No
     Runners are opened anew for every round: where their memory lies is luck, which must not pass for a difference.
     """
     times = np.zeros((len(bundles), _ROUNDS, len(rows)))
+    shapes = {tuple(array.shape for array in row): row for row in rows}
     for turn in range(_ROUNDS):
         with contextlib.ExitStack() as stack:
             runners = [stack.enter_context(Runner(bundle, threads=threads)) for bundle in bundles]
-            for runner in runners:  # cold caches
-                for row in rows:
-                    runner.run(row)
+            for row in shapes.values():  # which are new to the sessions
+                for runner in runners:
+                    runner.run_all_exits(row)
             for n, row in enumerate(rows):
                 for k in range(len(runners)):
                     place = (k + turn + n) % len(runners)

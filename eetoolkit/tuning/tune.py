@@ -109,7 +109,9 @@ def tune(  # noqa: PLR0913 - what a choice depends on
     opened = load(bundle)
     plan = opened.manifest
     if not any(may_fire(plan)):
-        raise TuneError(f"no exit of {plan.name!r} may leave early, so there is nothing to tune")
+        disabled = [name for name, exit_ in plan.exits.items() if exit_.threshold is not None]
+        fix = f"; enable {' or '.join(disabled)} in its manifest" if disabled else ""
+        raise TuneError(f"no exit of {plan.name!r} may leave early, so there is nothing to tune{fix}")
     chosen_providers = choose_providers(providers)
     taken = _read_profile(profile) or saved_profile(opened)
     tell = progress or (lambda _what, _done, _total: None)
@@ -124,7 +126,8 @@ def tune(  # noqa: PLR0913 - what a choice depends on
     tell("searching", 0, 0)
     scale = tuned.means((tuned.record.last, tuned.record.last))
     goal = wish.goal(scale, costs)
-    asked = _asked(plan, tuned, wish, goal)
+    careful = goal.least_worth is not None and tuned.worth is not None and wish.kind != "risk"
+    asked = _asked(plan, tuned, wish, goal) if careful else goal
     rivals = [*baselines(tuned, plan, np.array(may_fire(plan)), goal)]
     others = np.array([thresholds for _, thresholds in rivals])
     objective = objective_of(plan, tuned, others)
@@ -178,9 +181,9 @@ def tune(  # noqa: PLR0913 - what a choice depends on
         pruned=_pruned(sheet, limits, overheads, goal, firing=wish.kind != "risk") if allowed else None,
         notes=(
             *missed(wish, chosen),
-            *margin_kept(goal, asked, len(tuned.record)),
+            *(margin_kept(goal, asked, len(tuned.record)) if careful else ()),
             *found.notes,
-            *less_reliable(calibration),
+            *(less_reliable(calibration) if "calibrate" in found.rows else ()),
             *threads_differ(taken, threads),
             *notes(wish, test, chosen, limits, sum(found.rows.values()), promised.get(method)),
         ),
@@ -189,9 +192,7 @@ def tune(  # noqa: PLR0913 - what a choice depends on
 
 def _asked(plan: Manifest, tuned: Part, wish: Wish, goal: Goal) -> Goal:
     """Returns the goal for the rows that choose, so that others meet what was wished."""
-    if goal.least_worth is None or tuned.worth is None or wish.kind == "risk":
-        return goal
-    return Goal(goal.least_worth + margin(plan, tuned, wish.value, drop=wish.kind == "max_accuracy_drop"))
+    return Goal((goal.least_worth or 0.0) + margin(plan, tuned, wish.value, drop=wish.kind == "max_accuracy_drop"))
 
 
 def _best(objective: Objective, search: Search, goal: Goal, others: Array) -> tuple[Array, tuple[float, float]]:

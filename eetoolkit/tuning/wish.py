@@ -106,6 +106,7 @@ def choose_wish(*, accuracy: bool, **goals: float | None) -> Wish:
     most = 1 if wish.kind in shares else np.inf
     least = 0 if accuracy or wish.kind != "min_accuracy" else -np.inf
     if not least <= wish.value <= most or np.isinf(wish.value):
-        expected = "a number from 0" if most == np.inf else "a share from 0 to 1, such as 0.01 for one per cent"
+        finite = "a number from 0" if least == 0 else "a finite number"
+        expected = finite if most == np.inf else "a share from 0 to 1, such as 0.01 for one per cent"
         raise TuneError(f"{wish.asked}: expected {expected}")
     return wish

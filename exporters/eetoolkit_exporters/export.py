@@ -18,18 +18,11 @@ import onnxruntime as ort
 import torch
 
 from eetoolkit_exporters.capturing.capture import DynamicShapes, Network, capture, check_deterministic, check_repeatable
+from eetoolkit_exporters.capturing.cascade import CascadeSource, open_source
+from eetoolkit_exporters.capturing.onnx_source import OnnxSource
 from eetoolkit_exporters.capturing.scopes import subgraphs
-from eetoolkit_exporters.capturing.source import (
-    LOGITS,
-    Array,
-    CascadeSource,
-    ExitSpec,
-    OnnxSource,
-    Source,
-    TorchSource,
-    choose_exits,
-    open_source,
-)
+from eetoolkit_exporters.capturing.source import LOGITS, Array, ExitSpec, Source, choose_exits
+from eetoolkit_exporters.capturing.torch_source import TorchSource
 from eetoolkit_exporters.cutting.control_flow import Lower, Lowering, check_loops_end, choose
 from eetoolkit_exporters.cutting.cut import cut, graph_of, sort_exits
 from eetoolkit_exporters.cutting.fixed_shapes import shape_nodes

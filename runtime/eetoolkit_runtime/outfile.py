@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
+import shutil
+import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from eetoolkit_runtime.errors import EEToolkitError
+
+PARTIAL = ".partial-"
+"""Between a target's name and what makes the name of what is written beside it unlike all others."""
+_STALE_S = 24 * 3600  # what is partial at this age belongs to a writer that was killed
 
 
 def check_file(target: str | os.PathLike[str], *, overwrite: bool) -> Path:
@@ -19,17 +27,23 @@ def check_file(target: str | os.PathLike[str], *, overwrite: bool) -> Path:
         EEToolkitError: Something is there and `overwrite` is not set, or it is no file, or its folder is missing or
             closed.
     """
-    path = Path(target)
+    try:
+        return _checked(Path(target), overwrite=overwrite)
+    except OSError as error:
+        raise EEToolkitError(f"cannot write {target}: {error.strerror or error}") from error
+
+
+def _checked(path: Path, *, overwrite: bool) -> Path:
     if path.exists() and not path.is_file():
         kind = f"a folder; name a file, such as {path / 'NAME'}" if path.is_dir() else "no file; choose another name"
         raise EEToolkitError(f"{path} is {kind}")
     if path.exists() and not overwrite:
         raise EEToolkitError(f"{path} exists; pass overwrite=True (--overwrite) to replace it")
-    folder = path.parent
+    folder = path.resolve().parent  # of what a link leads to
     if not folder.is_dir():
-        raise EEToolkitError(f"{path}: the folder {folder} does not exist")
+        raise EEToolkitError(f"{path}: the folder {path.parent} does not exist")
     if not os.access(folder, os.W_OK):
-        raise EEToolkitError(f"{path}: the folder {folder} cannot be written to")
+        raise EEToolkitError(f"{path}: the folder {path.parent} cannot be written to")
     return path
 
 
@@ -43,20 +57,29 @@ def writing(target: str | os.PathLike[str], *, overwrite: bool) -> Iterator[Bina
     path = check_file(target, overwrite=overwrite)
     place = path.resolve()  # what a link leads to, not the link
     try:
-        handle, name = tempfile.mkstemp(dir=place.parent, prefix=f"{place.name}.partial-")
+        remove_stale(place)
+        handle, name = tempfile.mkstemp(dir=place.parent, prefix=place.name + PARTIAL)
         partial = Path(name)
         try:
             with os.fdopen(handle, "w+b") as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            partial.chmod(0o666 & ~umask())
-            check_file(path, overwrite=overwrite)  # it may have come meanwhile
+            _checked(path, overwrite=overwrite)  # it may have come meanwhile
+            partial.chmod(stat.S_IMODE(place.stat().st_mode) if place.exists() else 0o666 & ~umask())
             partial.replace(place)
         finally:
             partial.unlink(missing_ok=True)
     except OSError as error:
         raise EEToolkitError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def remove_stale(target: Path) -> None:
+    """Removes what writers of `target` have left beside it that were killed a day ago or earlier."""
+    for killed in target.parent.glob(glob.escape(target.name + PARTIAL) + "*"):
+        with contextlib.suppress(OSError):  # another writer's, just finished, or another user's
+            if time.time() - killed.stat().st_mtime > _STALE_S:
+                shutil.rmtree(killed) if killed.is_dir() else killed.unlink()
 
 
 def umask() -> int:

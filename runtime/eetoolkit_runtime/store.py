@@ -6,21 +6,18 @@ Files are named by content and never change, so they can be added beside the old
 from __future__ import annotations
 
 import contextlib
-import glob
 import os
 import re
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from eetoolkit_runtime.errors import BundleError, ManifestError
 from eetoolkit_runtime.integrity import digest
-from eetoolkit_runtime.outfile import umask
+from eetoolkit_runtime.outfile import PARTIAL, remove_stale, umask
 from eetoolkit_runtime.plan import MANIFEST, File, Manifest, decode, encode
 
-_STALE_S = 24 * 3600  # a staging folder of this age belongs to a writer that was killed
 _NAMED_BY_CONTENT = re.compile(r".+-(?P<digits>[0-9a-f]{8})(\.[^.]+)?")
 
 
@@ -39,14 +36,10 @@ def staging(target: Path) -> Iterator[Path]:
     Raises:
         BundleError: The disk is full, or another `OSError` while it is written.
     """
-    prefix = target.name + ".partial-"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        for killed in target.parent.glob(glob.escape(prefix) + "*"):
-            with contextlib.suppress(FileNotFoundError):  # another writer's, just finished
-                if time.time() - killed.stat().st_mtime > _STALE_S:
-                    shutil.rmtree(killed, ignore_errors=True)
-        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
+        remove_stale(target)
+        folder = Path(tempfile.mkdtemp(prefix=target.name + PARTIAL, dir=target.parent))
         folder.chmod(0o777 & ~umask())
     except OSError as error:
         raise BundleError(f"cannot write {target}: {error.strerror or error}") from error
@@ -64,9 +57,17 @@ def check_target(target: Path, *, overwrite: bool) -> None:
     Raises:
         BundleError: `target` is a file, a folder that is no bundle, or an existing bundle; or its folder is closed.
     """
-    folder = next(place for place in (target.absolute(), *target.absolute().parents) if place.is_dir())
-    if not os.access(folder, os.W_OK):
-        raise BundleError(f"cannot write {target}: the folder {folder} cannot be written to")
+    try:
+        _check_target(target, overwrite=overwrite)
+    except OSError as error:
+        raise BundleError(f"cannot write {target}: {error.strerror or error}") from error
+
+
+def _check_target(target: Path, *, overwrite: bool) -> None:
+    parent = next(place for place in target.absolute().parents if place.is_dir())
+    for folder in (parent, *([target] if target.is_dir() else [])):
+        if not os.access(folder, os.W_OK):
+            raise BundleError(f"cannot write {target}: the folder {folder} cannot be written to")
     if not target.exists():
         return
     if not target.is_dir() or (any(target.iterdir()) and not (target / MANIFEST).exists()):

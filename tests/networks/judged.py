@@ -12,7 +12,7 @@ import onnxruntime as ort
 from onnx import TensorProto, helper
 
 from eetoolkit_exporters.capturing.capture import Network, capture
-from eetoolkit_exporters.capturing.source import OnnxSource
+from eetoolkit_exporters.capturing.onnx_source import OnnxSource
 from eetoolkit_exporters.emitting.graphs import whole_model
 from eetoolkit_exporters.judging import criteria
 from eetoolkit_exporters.judging.judge import choose_criteria, judge

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import nn
 
-from eetoolkit_exporters.capturing.source import to_tensor
+from eetoolkit_exporters.capturing.torch_source import to_tensor
 from eetoolkit_runtime.errors import ExportError
 
 FINAL = "final"

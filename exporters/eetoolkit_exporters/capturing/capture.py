@@ -9,11 +9,14 @@ from typing import Any
 import numpy.typing as npt
 import onnx_ir as ir
 
+from eetoolkit_exporters.capturing.cascade import CascadeSource
 from eetoolkit_exporters.capturing.marker import Mark, take_marks
+from eetoolkit_exporters.capturing.onnx_source import OnnxSource
 from eetoolkit_exporters.capturing.shapes import mend_shapes
-from eetoolkit_exporters.capturing.source import LOGITS, CascadeSource, OnnxSource, Source, TorchSource
+from eetoolkit_exporters.capturing.source import LOGITS, Source
 from eetoolkit_exporters.capturing.tidy import level_values, tidy
 from eetoolkit_exporters.capturing.torch_export import DynamicShapes, export_torch
+from eetoolkit_exporters.capturing.torch_source import TorchSource
 from eetoolkit_runtime.errors import ExportError
 from eetoolkit_runtime.inputs import BATCH
 from eetoolkit_runtime.verify import difference

@@ -15,8 +15,8 @@ import torch
 from onnxscript import evaluator, opset20
 
 from eetoolkit_exporters.capturing.marker import marker_to_onnx
-from eetoolkit_exporters.capturing.source import TorchSource, walk_outputs
 from eetoolkit_exporters.capturing.torch_errors import everything, reason
+from eetoolkit_exporters.capturing.torch_source import TorchSource, walk_outputs
 from eetoolkit_runtime.errors import ExportError
 from eetoolkit_runtime.inputs import BATCH
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from eetoolkit_exporters.capturing.source import Array, ExitSpec, Source, choose_exits, open_source, to_array
+from eetoolkit_exporters.capturing.cascade import open_source
+from eetoolkit_exporters.capturing.source import Array, ExitSpec, Source, choose_exits, to_array
 from eetoolkit_exporters.judging.choices import CriterionSpec, bind, functions_of
 from eetoolkit_exporters.judging.criteria import LABEL, verdict
 from eetoolkit_runtime.bundle import Bundle, load

@@ -37,13 +37,14 @@ def prune(
 ) -> Bundle:
     """Returns a new bundle without some exits: their heads are gone, and segments between two others are one graph.
 
-    It answers as the bundle does with these exits disabled (what its manifest says of a tuning is dropped where one of
-    them could fire: it was measured with it). What a later exit's criterion takes from a head stays. The
-    new bundle is run on the golden samples before it is put in place; nothing is written where it does not give them.
+    It answers as the bundle does with these exits disabled. It has no profile, and what its manifest says of a tuning
+    is dropped where one of them could fire: both were measured with them. What a later exit's criterion takes from a
+    head stays. The new bundle is run on the golden samples before it is put in place; nothing is written where it does
+    not give them.
 
     Args:
         bundle: A `Bundle` or its path.
-        exits: Names; not of an exit that ends the plan. None of them: the new bundle is as the bundle is.
+        exits: Names; not of an exit that ends the plan. None of them: the new bundle has them all.
         output: Where to write.
         samples: What every exit gives; None: the bundle's golden samples.
         overwrite: Whether a bundle at `output` may be replaced.

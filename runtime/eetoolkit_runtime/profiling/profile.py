@@ -12,7 +12,7 @@ from eetoolkit_runtime.plan import Manifest
 from eetoolkit_runtime.profiling.latency import Latency
 from eetoolkit_runtime.profiling.machine import Condition, Machine
 
-VERSION = 2
+VERSION = 3
 
 
 class _Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -95,9 +95,9 @@ class ExitCost(_Struct, frozen=True, kw_only=True):
     Attributes:
         latency: Of calls that always leave there; None where no input came there.
         segments_ms: What the segments of such calls take on full paths, where they find other caches, in the mean.
-        call: The calls that it answered, between others that left elsewhere; None where it answered none.
+        call: The calls that ended there, between others that ended elsewhere; None where none did.
         called_ms: What the segments of these take on full paths, in the mean.
-        expected_ms: What it adds to the mean call: the sum over all exits is `Profile.expected.mean_ms`.
+        expected_ms: What these add to the mean call: the sum over all exits is `Profile.expected.mean_ms`.
         decision: What the nodes add that only its criterion needs; None where they cannot be taken out.
         passing: What all nodes add that only this exit needs, its head and its criterion: its price for an input that
             goes on. None where they cannot be taken out, and where nothing goes on.

@@ -65,7 +65,7 @@ def profile(  # noqa: PLR0913 - what a measurement depends on
         bundle: A `Bundle`, or the path of one.
         inputs: Any number of rows, best real ones: shares and expected latency are theirs. An iterator gives them one
             by one, which may then differ in shape, as texts do. None: the golden samples.
-        labels: The right class of every row, for accuracies.
+        labels: The right class of every row, for accuracies; without use where answers name no class.
         threads: As the `Runner`'s, like `spin`, `pool` and `providers`.
         spin: See `threads`.
         pool: See `threads`.
@@ -99,6 +99,8 @@ def profile(  # noqa: PLR0913 - what a measurement depends on
         opened = resident_bytes()
         running_on = runner.providers
         answers = [runner.run(row) for row in rows]
+        if all(answer.prediction is None for answer in answers):
+            right = None
         one = None if whole is None else open_whole(whole, plan, settings)
         groups = _groups(answers, rows, max_rows, _fitting(runner, rows, seconds))
         warmup, steady = warm_up(runner, one, [rows[place] for place in groups[0]], tell)
@@ -126,7 +128,7 @@ def profile(  # noqa: PLR0913 - what a measurement depends on
             name: msgspec.structs.replace(cost, operators=costs.get(name), traced_ms=traced_ms.get(name))
             for name, cost in segments.items()
         }
-    expected, full_path = summarise(found.all_calls), summarise(found.full)
+    expected, full_path = summarise(found.calls), summarise(found.full)
     return Profile(
         bundle=plan.name,
         files=digests(plan),
@@ -177,19 +179,24 @@ def _segments(
 def _exits(
     runner: Runner, found: Found, rows: Sequence[Row], answers: Sequence[Answer], right: npt.NDArray[Any] | None
 ) -> dict[str, ExitCost]:
-    exits, calls = {}, len(found.all_calls)
+    exits: dict[str, ExitCost] = {}
+    segments = runner.bundle.manifest.segments
     means = {name: float(np.mean(latencies)) for name, latencies in found.segments.items()}
-    called: dict[str, list[float]] = {}
-    for place in found.places:
-        called.setdefault(answers[place].exit, []).append(sum(means[name] for name in answers[place].path))
+    calls: dict[str, list[tuple[float, float]]] = {}
+    for place, took in zip(found.places, found.calls, strict=True):
+        answer = answers[place]
+        last = segments[answer.path[-1]].exit if answer.path else None
+        end = answer.exit if last is None else last.name  # the most confident exit may have been passed
+        calls.setdefault(end, []).append((took, sum(means[name] for name in answer.path)))
     for name in runner.bundle.exits:
+        took_ms, segments_ms = zip(*calls[name], strict=True) if name in calls else ((), ())
         here = [place for place, answer in enumerate(answers) if answer.exit == name]
         exits[name] = ExitCost(
             latency=_summary(found.exits.get(name)),
             segments_ms=float(np.mean(found.reached[name])) if name in found.reached else None,
-            call=_summary(found.calls.get(name)),
-            called_ms=float(np.mean(called[name])) if name in called else None,
-            expected_ms=sum(found.calls.get(name, [])) / calls,
+            call=_summary(took_ms),
+            called_ms=float(np.mean(segments_ms)) if segments_ms else None,
+            expected_ms=sum(took_ms) / len(found.calls),
             share=len(here) / len(answers),
             accuracy=None if right is None or not here else _accuracy([answers[i] for i in here], right[here]),
             accuracy_if_always=None if right is None else _always(runner, rows, right, name),
@@ -198,13 +205,13 @@ def _exits(
 
 
 def _fitting(runner: Runner, rows: Sequence[Row], seconds: float) -> int:
-    """Returns how many rows fit into a round, each run up to four times, and to each exit."""
+    """Returns how many rows fit into a round, each run up to five times, and to each exit."""
     tried = rows[:_TIMED_ROWS]
     started = time.perf_counter()
     for row in tried:
         runner.run_all_exits(row)
     row_s = (time.perf_counter() - started) / len(tried)
-    times = 4 + len(runner.bundle.exits) / 2
+    times = 5 + len(runner.bundle.exits) / 2
     return max(_TIMED_ROWS, int(min(seconds / LEAST_ROUNDS, _ROUND_S) / (times * row_s)))
 
 

@@ -38,7 +38,7 @@ class Found:
         exits: Of calls that always leave at this exit, one after the other: they find other caches than those between
             full paths, which a first exit of a deep network can take for half as long again.
         full: Of full paths that nobody watches.
-        calls: By the exit that answered.
+        calls: Of calls as a user makes them.
         whole: Of the whole network as one session.
         overheads: What a full path takes beside its segments' runs, for each of these.
         energy: What the meter said around the full paths and around the calls, round by round.
@@ -49,17 +49,12 @@ class Found:
     reached: dict[str, list[float]] = field(default_factory=dict)
     exits: dict[str, list[float]] = field(default_factory=dict)
     full: list[float] = field(default_factory=list)
-    calls: dict[str, list[float]] = field(default_factory=dict)
+    calls: list[float] = field(default_factory=list)
     whole: list[float] = field(default_factory=list)
     overheads: list[float] = field(default_factory=list)
     energy: dict[str, list[list[Reading]]] = field(default_factory=dict)
     places: list[int] = field(default_factory=list)
     rounds: int = 0
-
-    @property
-    def all_calls(self) -> list[float]:
-        """Of all calls, in no order."""
-        return [latency for latencies in self.calls.values() for latency in latencies]
 
     def watched_path(self, runner: Runner, row: Row) -> tuple[int, float, tuple[str, ...]]:
         """Runs one input to the end of the plan; returns how many segments ran, what they took, and exits met."""
@@ -92,9 +87,8 @@ class Found:
     def call(self, runner: Runner, row: Row) -> None:
         """Runs one input as a user does."""
         started = time.perf_counter_ns()
-        answer = runner.run(row)
-        taken = (time.perf_counter_ns() - started) / 1e6
-        self.calls.setdefault(answer.exit, []).append(taken)
+        runner.run(row)
+        self.calls.append((time.perf_counter_ns() - started) / 1e6)
 
     def whole_call(self, whole: Whole, feeds: dict[str, Array]) -> None:
         """Runs one input through the whole network."""
@@ -194,7 +188,8 @@ def measure(
     Each round runs one group of the rows, one group after the other and from the first again: where rows are slow, many
     are run seldom rather than few often.
 
-    After a pause the caches and the clock are cold: the round that follows it is run once without being timed.
+    A group's first time its shapes are new to the sessions, and after a pause the caches and the clock are cold: then
+    it is run once without being timed.
     """
     found = Found()
     ends = [name for name, exit_ in runner.bundle.exits.items() if exit_.threshold is None]
@@ -208,10 +203,13 @@ def measure(
         for readings in found.energy.values():
             readings.append([])
 
-    until = time.perf_counter() + seconds
+    cold, until = False, time.perf_counter() + seconds
     while found.rounds < LEAST_ROUNDS or time.perf_counter() < until:
         places = groups[found.rounds % len(groups)]
         group = [rows[place] for place in places]
+        if found.rounds < len(groups) or cold:
+            for row in group:
+                runner.run_all_exits(row)
         watched = [found.watched_path(runner, row) for row in group]
         look("full path")
         for row, (segments, segments_ms, _) in zip(group, watched, strict=True):
@@ -232,9 +230,7 @@ def measure(
         found.rounds += 1
         new_round()
         paused_s = cooler.paused_s
-        if cooler.cool_down(tell):
-            until += cooler.paused_s - paused_s
-            for row in group:
-                runner.run_all_exits(row)
+        cold = cooler.cool_down(tell)
+        until += cooler.paused_s - paused_s
         tell("measuring", int(1e3 * max(0.0, seconds - max(0.0, until - time.perf_counter()))), int(1e3 * seconds))
     return found

@@ -1,0 +1,95 @@
+"""An `.onnx` file as a source."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+from eetoolkit_exporters.capturing.source import LOGITS, Array, Visits, returned_visits, to_array
+from eetoolkit_runtime.errors import ExportError
+
+
+class OnnxSource:
+    """An `.onnx` file with one or more outputs, from any framework; it runs in onnxruntime without optimisations.
+
+    Args:
+        path: The file.
+        example_inputs: An array, a tuple in the graph's order, a mapping by name, or None: random ones of its shapes.
+
+    Raises:
+        ExportError: The file cannot be loaded, or the inputs do not fit.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], example_inputs: Any = None) -> None:
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise ExportError(f"{self.path} does not exist or is not a file; expected an .onnx file")
+        options = ort.SessionOptions()
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.log_severity_level = 3
+        try:
+            self._session = ort.InferenceSession(
+                str(self.path), options, providers=["CPUExecutionProvider"], enable_fallback=0
+            )
+        except Exception as error:
+            raise ExportError(f"{self.path}: onnxruntime cannot load it: {_one_line(error)}") from error
+        names = [value.name for value in self._session.get_inputs()]
+        for value in (*self._session.get_inputs(), *self._session.get_outputs()):
+            if not value.type.startswith("tensor("):
+                raise ExportError(
+                    f"{self.path}: {value.name!r} is a {value.type}, expected a tensor; for scikit-learn models "
+                    "convert with options={'zipmap': False}"
+                )
+        if example_inputs is None:
+            values = [_random(value) for value in self._session.get_inputs()]
+        elif isinstance(example_inputs, Mapping):
+            if set(example_inputs) != set(names):
+                raise ExportError(f"example_inputs are {sorted(example_inputs)}, the file's inputs are {names}")
+            values = [to_array(example_inputs[name]) for name in names]
+        else:
+            values = [
+                to_array(v) for v in (example_inputs if isinstance(example_inputs, tuple | list) else (example_inputs,))
+            ]
+        if len(values) != len(names):
+            raise ExportError(f"got {len(values)} example inputs, the file has {len(names)}: {names}")
+        self.inputs = dict(zip(names, values, strict=True))
+        self._outputs = [value.name for value in self._session.get_outputs()]
+        if twice := [name for name in self._outputs if self._outputs.count(name) > 1]:
+            raise ExportError(f"{self.path}: two exits are called {twice[0]!r}; give each its own name")
+        self.exits = {name: {LOGITS: name} for name in self._outputs}
+        self.marked: dict[str, tuple[str, ...]] = {}
+        self.returned = self._outputs
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Returns the outputs by name.
+
+        Raises:
+            ExportError: onnxruntime fails on these inputs.
+        """
+        try:
+            outputs = self._session.run(None, {name: inputs[name] for name in self.inputs})
+        except Exception as error:
+            raise ExportError(f"{self.path}: fails on inputs: {_one_line(error)}") from error
+        return dict(zip(self._outputs, outputs, strict=True))
+
+    def run_visits(self, inputs: Mapping[str, Array]) -> Visits:
+        """Returns the exits in the file's order."""
+        return returned_visits(self, self.run(inputs))
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _random(value: Any) -> Array:
+    shape = [dim if isinstance(dim, int) else 1 for dim in value.shape]
+    rng = np.random.default_rng(0)
+    if value.type in ("tensor(float)", "tensor(double)", "tensor(float16)"):
+        kinds = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16}
+        return rng.standard_normal(shape).astype(kinds[value.type])
+    raise ExportError(f"input {value.name!r} is {value.type}: pass example_inputs, random ones would mean nothing")

@@ -1,0 +1,184 @@
+"""A torch network as a source: it runs eagerly, and what `forward` returns are its exits."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from eetoolkit_exporters.capturing.marker import any_marked, watching
+from eetoolkit_exporters.capturing.source import LOGITS, Array, Visits, returned_visits, to_array
+from eetoolkit_exporters.capturing.torch_errors import from_tracing, known, reason
+from eetoolkit_runtime.errors import ExportError
+
+_DTYPES = {
+    torch.float32, torch.float64, torch.float16, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint64,
+    torch.uint32, torch.uint16, torch.uint8, torch.bool,
+}  # fmt: skip
+
+
+class TorchSource:
+    """A `torch.nn.Module` in evaluation mode.
+
+    Args:
+        module: Its `forward` returns a tensor, or a tuple, list or dict of tensors or of dicts of tensors.
+        example_inputs: A tensor or array, a tuple of them in `forward`'s order, or a mapping by parameter name.
+        input_names: Names of the inputs in the bundle; None: those of `forward`'s parameters.
+
+    Raises:
+        ExportError: Training mode, inputs that `forward` does not take, or outputs that are not tensors.
+    """
+
+    def __init__(self, module: torch.nn.Module, example_inputs: Any, input_names: Sequence[str] | None = None) -> None:
+        _check_evaluation(module)
+        self.module = module
+        self.keywords: tuple[str, ...] | None = None
+        if example_inputs is None:
+            raise ExportError("example_inputs is None: a torch network needs one example of every input")
+        if isinstance(example_inputs, Mapping):
+            self.keywords = tuple(example_inputs)
+            tensors = [to_tensor(value) for value in example_inputs.values()]
+        elif isinstance(example_inputs, tuple | list):
+            tensors = [to_tensor(value) for value in example_inputs]
+        else:
+            tensors = [to_tensor(example_inputs)]
+        names = list(input_names) if input_names is not None else self._parameter_names(len(tensors))
+        if len(names) != len(tensors) or len(set(names)) != len(names):
+            raise ExportError(f"input_names are {names}, expected {len(tensors)} different names")
+        self.inputs = {name: _numpy(tensor, f"input {name!r}") for name, tensor in zip(names, tensors, strict=True)}
+        outputs, self.marked = self._first_call(tensors)
+        found: dict[str, dict[str, str]] = {}
+        self.returned: list[str] = []
+        for exit_, output, tensor in walk_outputs(outputs):
+            _numpy(tensor, f"exit {exit_!r}")
+            flat = f"{exit_}.{output}" if output else exit_
+            if flat in self.returned:
+                raise ExportError(f"two outputs are called {flat!r}; give each its own name")
+            self.returned.append(flat)
+            found.setdefault(exit_, {})[output or LOGITS] = flat
+        self.exits: dict[str, dict[str, str]] = {}
+        for name, marked in self.marked.items():
+            if set(found.get(name, marked)) != set(marked):
+                raise ExportError(
+                    f"exit {name!r} is marked with outputs {', '.join(marked)} and returned with "
+                    f"{', '.join(found[name])}; give both the same outputs, or names of their own"
+                )
+            self.exits[name] = {output: f"marked:{name}.{output}" for output in marked}
+        self.exits.update(found)
+
+    def _first_call(self, tensors: Sequence[torch.Tensor]) -> tuple[Any, dict[str, tuple[str, ...]]]:
+        """Returns what the module returns, and the exits that it marks, in branches not taken too.
+
+        PyTorch traces both branches, but only once: where an exit was ever marked, what it remembers is thrown away.
+        """
+        outputs = self.call(tensors)
+        if not any_marked():
+            return outputs, {}
+        torch.compiler.reset()
+        with watching() as watcher:
+            outputs = self.call(tensors)
+        return outputs, {name: tuple(arrays) for name, arrays in watcher.visits} | watcher.traced
+
+    def call(self, tensors: Sequence[torch.Tensor]) -> Any:
+        """Returns what the module itself returns, without gradients.
+
+        Raises:
+            ExportError: The module fails.
+        """
+        try:
+            with torch.no_grad():
+                if self.keywords is not None:
+                    return self.module(**dict(zip(self.keywords, tensors, strict=True)))
+                return self.module(*tensors)
+        except Exception as error:
+            shapes = ", ".join(f"{tuple(tensor.shape)} {tensor.dtype}".replace("torch.", "") for tensor in tensors)
+            said = reason(error) if from_tracing(error) else known(error) or " ".join(str(error).split())
+            raise ExportError(f"the network fails on inputs of {shapes}: {said}") from error
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Returns the outputs by name, as eager PyTorch computes them.
+
+        PyTorch compiles branches and loops even so, and torch 2.13 fails on some with one row (a KeyError):
+        then they run as they stand, which knows no states in dicts.
+        """
+        tensors = [to_tensor(inputs[name]) for name in self.inputs]
+        try:
+            outputs = self.call(tensors)
+        except ExportError as error:
+            if not from_tracing(error):
+                raise
+            with torch.compiler.set_stance("force_eager"):
+                outputs = self.call(tensors)
+        return {
+            f"{exit_}.{output}" if output else exit_: tensor.detach().cpu().numpy()
+            for exit_, output, tensor in walk_outputs(outputs)
+        }
+
+    def run_visits(self, inputs: Mapping[str, Array]) -> Visits:
+        """Returns every exit met, in order: the marked ones as they were passed, then those that are returned."""
+        with watching() as watcher:
+            return watcher.visits + returned_visits(self, self.run(inputs))
+
+    def _parameter_names(self, count: int) -> list[str]:
+        if self.keywords is not None:
+            return list(self.keywords)
+        kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        parameters = [p.name for p in inspect.signature(self.module.forward).parameters.values() if p.kind in kinds]
+        return [parameters[i] if i < len(parameters) else f"input{i}" for i in range(count)]
+
+
+def walk_outputs(outputs: Any) -> Iterator[tuple[str, str | None, torch.Tensor]]:
+    """Yields (exit, output, tensor) of what `forward` returned; output is None where the exit is one tensor.
+
+    A tuple's or list's exits are `exit0`, `exit1`, ...; a mapping's are its keys; None is passed over.
+
+    Raises:
+        ExportError: Anything that is not a tensor.
+    """
+    if isinstance(outputs, torch.Tensor):
+        outputs = (outputs,)
+    if isinstance(outputs, Mapping):
+        items = [(str(name), value) for name, value in outputs.items()]
+    elif isinstance(outputs, tuple | list):
+        items = [(f"exit{i}", value) for i, value in enumerate(outputs)]
+    else:
+        raise ExportError(f"forward returned {type(outputs).__name__}, expected a tuple, list or dict of tensors")
+    for name, value in items:
+        if isinstance(value, torch.Tensor):
+            yield name, None, value
+        elif isinstance(value, Mapping) and value and all(isinstance(v, torch.Tensor | None) for v in value.values()):
+            for output, tensor in value.items():
+                if tensor is not None:
+                    yield name, str(output), tensor
+        elif value is not None:
+            raise ExportError(
+                f"exit {name!r} is {type(value).__name__}, expected a tensor or a dict of tensors: it is not a "
+                "function of the input that can be exported"
+            )
+
+
+def to_tensor(value: Any) -> torch.Tensor:
+    """Returns a tensor or anything array-like as a tensor in main memory, without gradients."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().cpu()
+    return torch.from_numpy(np.asarray(to_array(value), order="C"))
+
+
+def _check_evaluation(module: torch.nn.Module) -> None:
+    training = [name or type(module).__name__ for name, part in module.named_modules() if part.training]
+    if training:
+        shown = ", ".join(training[:3]) + (", ..." if len(training) > 3 else "")
+        raise ExportError(f"the network is in training mode ({shown}): call model.eval() first")
+    lazy = [name for name, value in module.named_parameters() if torch.nn.parameter.is_lazy(value)]
+    if lazy:
+        raise ExportError(f"the parameters {', '.join(lazy)} have no values yet: train them first (ee.fit_exits)")
+
+
+def _numpy(tensor: torch.Tensor, what: str) -> Array:
+    if tensor.dtype not in _DTYPES:
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        raise ExportError(f"{what} is {dtype}, which numpy and a device cannot hold; convert it to float32")
+    return tensor.detach().cpu().numpy()
