@@ -309,6 +309,7 @@ def test_figures_are_spelled_with_their_units_and_intervals() -> None:
     assert ms.worth(Interval(0.5, 0.4, 0.6)) == "50.0% [40.0%, 60.0%]"
     assert ms.drop(Interval(0.004, 0.0, 0.0125)) == "+0.40 [0.00, +1.25]"
     assert ms.drop(-1e-9) == "0.00 points"
+    assert ms.drop(Interval(0.0, 0.0, 0.0)) == "0.00"  # headings say of what
     assert ms.cost(Interval(0.3123, 0.3, 1.5)) == "0.312 [0.300, 1.5] ms"
     assert ms.cost(12.3456) == "12.35 ms"
     assert work.worth(0.12345) == "0.1235"

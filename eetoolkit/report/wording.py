@@ -73,7 +73,8 @@ class Wording:
 
     @staticmethod
     def _with_ends(figure: Interval, value: str, low: str, high: str) -> str:
-        return value if figure.low == figure.high else f"{value} [{low}, {high}]".replace(" points", "")
+        told = value if figure.low == figure.high else f"{value} [{low}, {high}]"
+        return told.replace(" points", "")  # which headings say
 
 
 def percent(share: float) -> str:
