@@ -14,7 +14,7 @@ from eetoolkit.cli.options import beside, json_option, overwrite_option
 @click.command(short_help="Pack a bundle into one .zip, or its plan into one .onnx.")
 @click.argument("bundle")
 @click.option(
-    "-o", "--output", metavar="OUT", type=click.Path(path_type=Path), help="Default: beside BUNDLE, NAME.ee.zip."
+    "-o", "--output", metavar="OUT", type=click.Path(path_type=Path), help="Where to write; default: beside BUNDLE."
 )
 @click.option("--single-file", is_flag=True, help="Write one ONNX file with nested If and Loop instead.")
 @overwrite_option

@@ -12,7 +12,6 @@ from eetoolkit.tuning.figures import rows_needed
 from eetoolkit.tuning.measure import Part
 from eetoolkit.tuning.promises import Promise
 from eetoolkit.tuning.record import Array
-from eetoolkit.tuning.search import Goal
 from eetoolkit.tuning.wish import Wish
 from eetoolkit_runtime.profiling.profile import Profile
 
@@ -63,11 +62,12 @@ def missed(wish: Wish, chosen: Figures) -> Iterator[str]:
         yield f"on the test part it is {chosen.worth.value:.4g}, less than {wish.value:g}: see its interval"
 
 
-def margin_kept(goal: Goal, asked: Goal, rows: int) -> Iterator[str]:
-    """Yields how much more was asked of the rows that choose (so many) than the goal, and why."""
+def margin_kept(extra: float | None, rows: int) -> Iterator[str]:
+    """Yields how much more than the goal was asked of the rows that choose (so many), and why; None: of no number."""
+    if extra is None:
+        return
     if rows < LEAST_ROWS:
         yield f"{rows} rows choose: it takes {LEAST_ROWS} to tell what thresholds lose on others, and ask for more"
-    extra = (asked.least_worth or 0.0) - (goal.least_worth or 0.0)
     if extra == 0:
         return
     if extra == math.inf:

@@ -51,8 +51,7 @@ def split(labels: npt.ArrayLike, *, calibrate: bool, guarantee: bool, seed: int)
         TuneError: Too few rows for every part to have one.
     """
     right = np.asarray(labels)
-    wanted = {"calibrate": calibrate, "tune": True, "guarantee": guarantee, "test": True}
-    parts = {name: share for name, share in SHARES.items() if wanted[name]}
+    parts = _parts(calibrate=calibrate, guarantee=guarantee)
     if len(right) < len(parts):
         raise TuneError(f"{len(right)} rows leave a part empty; the parts are {', '.join(parts)}: pass more rows")
     edges = np.cumsum([0.0, *parts.values()]) / sum(parts.values())
@@ -77,7 +76,14 @@ def split(labels: npt.ArrayLike, *, calibrate: bool, guarantee: bool, seed: int)
 
 def share_of(part: str, *, guarantee: bool) -> float:
     """Returns what a part gets of the rows where temperatures are fitted, without or with a guarantee."""
-    return SHARES[part] / (sum(SHARES.values()) - (0 if guarantee else SHARES["guarantee"]))
+    parts = _parts(calibrate=True, guarantee=guarantee)
+    return parts[part] / sum(parts.values())
+
+
+def _parts(*, calibrate: bool, guarantee: bool) -> dict[str, float]:
+    """Returns the shares of the parts that are needed, which together may be less than 1."""
+    wanted = {"calibrate": calibrate, "tune": True, "guarantee": guarantee, "test": True}
+    return {name: share for name, share in SHARES.items() if wanted[name]}
 
 
 _NONE = np.zeros(0, np.int64)

@@ -126,8 +126,8 @@ def tune(  # noqa: PLR0913 - what a choice depends on
     tell("searching", 0, 0)
     scale = tuned.means((tuned.record.last, tuned.record.last))
     goal = wish.goal(scale, costs)
-    careful = goal.least_worth is not None and tuned.worth is not None and wish.kind != "risk"
-    asked = _asked(plan, tuned, wish, goal) if careful else goal
+    extra = _extra(plan, tuned, wish, goal)
+    asked = goal if extra is None or goal.least_worth is None else Goal(goal.least_worth + extra)
     rivals = [*baselines(tuned, plan, np.array(may_fire(plan)), goal)]
     others = np.array([thresholds for _, thresholds in rivals])
     objective = objective_of(plan, tuned, others)
@@ -181,7 +181,7 @@ def tune(  # noqa: PLR0913 - what a choice depends on
         pruned=_pruned(sheet, limits, overheads, goal, firing=wish.kind != "risk") if allowed else None,
         notes=(
             *missed(wish, chosen),
-            *(margin_kept(goal, asked, len(tuned.record)) if careful else ()),
+            *margin_kept(extra, len(tuned.record)),
             *found.notes,
             *(less_reliable(calibration) if "calibrate" in found.rows else ()),
             *threads_differ(taken, threads),
@@ -190,9 +190,11 @@ def tune(  # noqa: PLR0913 - what a choice depends on
     )
 
 
-def _asked(plan: Manifest, tuned: Part, wish: Wish, goal: Goal) -> Goal:
-    """Returns the goal for the rows that choose, so that others meet what was wished."""
-    return Goal((goal.least_worth or 0.0) + margin(plan, tuned, wish.value, drop=wish.kind == "max_accuracy_drop"))
+def _extra(plan: Manifest, tuned: Part, wish: Wish, goal: Goal) -> float | None:
+    """Returns how much more than the goal to ask of the rows that choose, so that others meet it; None: not told."""
+    if goal.least_worth is None or tuned.worth is None or wish.kind == "risk":
+        return None
+    return margin(plan, tuned, wish.value, drop=wish.kind == "max_accuracy_drop")
 
 
 def _best(objective: Objective, search: Search, goal: Goal, others: Array) -> tuple[Array, tuple[float, float]]:

@@ -188,8 +188,8 @@ def measure(
     Each round runs one group of the rows, one group after the other and from the first again: where rows are slow, many
     are run seldom rather than few often.
 
-    A group's first time its shapes are new to the sessions, and after a pause the caches and the clock are cold: then
-    it is run once without being timed.
+    The shapes of every group but the first, which warmed up, are new to the sessions, and after a pause the caches and
+    the clock are cold: then a group is run once without being timed.
     """
     found = Found()
     ends = [name for name, exit_ in runner.bundle.exits.items() if exit_.threshold is None]
@@ -207,7 +207,7 @@ def measure(
     while found.rounds < LEAST_ROUNDS or time.perf_counter() < until:
         places = groups[found.rounds % len(groups)]
         group = [rows[place] for place in places]
-        if found.rounds < len(groups) or cold:
+        if cold or 0 < found.rounds < len(groups):
             for row in group:
                 runner.run_all_exits(row)
         watched = [found.watched_path(runner, row) for row in group]
