@@ -87,6 +87,7 @@ def apart(function: Callable[[], Result], stop: Stop) -> Result:
         stop()
         thread.join()
         raise
+    thread.join()  # which is at its end: nothing that it holds outlives this call
     if errors:
-        raise errors[0]
+        raise errors.pop()  # not left in a list of a frame that it points at
     return results[0]
