@@ -11,7 +11,9 @@ from eetoolkit.report import exit_charts, frontier, row_charts
 from eetoolkit.report.examples import pictures
 from eetoolkit.report.wording import Wording, printable
 from eetoolkit.tuning.report import TuningReport, spell_guarantee
+from eetoolkit_runtime.arguments import checked
 from eetoolkit_runtime.bundle import load
+from eetoolkit_runtime.errors import InputError
 from eetoolkit_runtime.outfile import check_file, writing
 
 PARTS = {
@@ -35,6 +37,7 @@ def check_target(target: str | os.PathLike[str], *, overwrite: bool) -> Path:
     return check_file(target, overwrite=overwrite)
 
 
+@checked(InputError)
 def write_report(
     report: TuningReport, target: str | os.PathLike[str], *, inputs: Any = None, overwrite: bool = False
 ) -> Path:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from eetoolkit_runtime.arguments import checked
 from eetoolkit_runtime.errors import BundleError
 from eetoolkit_runtime.integrity import Check, check_full, check_quick, read_graph, read_manifest
 from eetoolkit_runtime.paths import absolute, shown
@@ -62,6 +63,7 @@ class Bundle(msgspec.Struct, frozen=True):
         )
 
 
+@checked(BundleError)
 def load(
     bundle: str | os.PathLike[str] | Bundle, *, check: Check = "quick", cache: str | os.PathLike[str] | None = None
 ) -> Bundle:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from eetoolkit_runtime.arguments import checked
 from eetoolkit_runtime.bundle import Bundle, load
 from eetoolkit_runtime.errors import InputError
 from eetoolkit_runtime.golden import Sample, read_golden, store_golden
@@ -17,6 +18,7 @@ from eetoolkit_runtime.store import check_target, commit, staging
 from eetoolkit_runtime.validate import successors, validate
 
 
+@checked(InputError)
 def truncate(
     bundle: str | os.PathLike[str] | Bundle,
     at: str,

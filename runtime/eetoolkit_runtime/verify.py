@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from eetoolkit_runtime.answer import Answer
+from eetoolkit_runtime.arguments import checked
 from eetoolkit_runtime.bundle import Bundle, load_again
 from eetoolkit_runtime.errors import InputError
 from eetoolkit_runtime.golden import Sample, read_golden
@@ -64,6 +65,7 @@ class VerifyReport:
         return "\n".join([*lines, *shown, f"verify {verdict}, tolerance {self.tolerance:.0e}"])
 
 
+@checked(InputError)
 def verify(
     bundle: str | os.PathLike[str] | Bundle, samples: Sequence[Sample] | None = None, *, tolerance: float | None = None
 ) -> VerifyReport:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import msgspec
 
+from eetoolkit_runtime.arguments import checked
 from eetoolkit_runtime.bundle import Bundle, load
-from eetoolkit_runtime.errors import BundleError
+from eetoolkit_runtime.errors import BundleError, InputError
 from eetoolkit_runtime.integrity import read_regular
 from eetoolkit_runtime.lock import alone
 from eetoolkit_runtime.outfile import writing
@@ -23,6 +24,7 @@ _LIMIT_BYTES = 16 << 20
 _NAME = re.compile(rf"{_STEM}-[0-9a-f]{{8}}\.json")
 
 
+@checked(InputError)
 def write_profile(found: Profile, target: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
     """Writes a profile as JSON to `target` and returns its path.
 
@@ -34,6 +36,7 @@ def write_profile(found: Profile, target: str | os.PathLike[str], *, overwrite: 
     return Path(target)
 
 
+@checked(InputError)
 def read_profile(source: str | os.PathLike[str] | Bundle) -> Profile:
     """Returns the profile in a JSON file, or the one that was saved in a bundle.
 
@@ -61,6 +64,7 @@ def saved_profile(bundle: Bundle) -> Profile | None:
     return _read(bundle.path / names[0]) if names else None
 
 
+@checked(InputError)
 def save_profile(bundle: Bundle, found: Profile) -> None:
     """Saves a profile in a bundle in one step, in the place of the one before.
 
