@@ -16,6 +16,7 @@ from eetoolkit_runtime.golden import Sample, Visit, read_golden, store_golden
 from eetoolkit_runtime.plan import Constant, ExitBefore, Manifest, Tuning, decode, encode
 from eetoolkit_runtime.profiling.profile import digests
 from eetoolkit_runtime.runner import Runner
+from eetoolkit_runtime.scores import ENSEMBLES
 from eetoolkit_runtime.store import commit, staging
 from eetoolkit_runtime.validate import validate
 
@@ -154,4 +155,4 @@ def judged_again(bundle: Bundle, plan: Manifest) -> list[Sample]:
 
 
 def _ensemble(plan: Manifest, exit_: str) -> bool:
-    return plan.exits[exit_].criterion.kind in ("mean_ensemble", "geometric_ensemble")
+    return plan.exits[exit_].criterion.kind in ENSEMBLES

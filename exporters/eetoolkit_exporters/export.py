@@ -34,12 +34,14 @@ from eetoolkit_exporters.emitting.prove import prove
 from eetoolkit_exporters.emitting.samples import golden_samples
 from eetoolkit_exporters.gating.gates import make_gates
 from eetoolkit_exporters.judging.choices import apply_min_exit
-from eetoolkit_exporters.judging.criteria import LABEL, class_output
+from eetoolkit_exporters.judging.confidences import class_count
+from eetoolkit_exporters.judging.criteria import class_output
 from eetoolkit_exporters.judging.judge import CriterionSpec, choose_criteria, default_threshold, judge, stored_threshold
 from eetoolkit_runtime.bundle import Bundle, load
 from eetoolkit_runtime.errors import ExportError
 from eetoolkit_runtime.inputs import BATCH, leads_rows
 from eetoolkit_runtime.plan import Criterion, Fallback, Preprocess
+from eetoolkit_runtime.scores import LABEL
 from eetoolkit_runtime.store import check_target, commit, staging
 from eetoolkit_runtime.validate import preprocess_problem, validate
 from eetoolkit_runtime.verify import DEFAULT_TOLERANCE
@@ -89,7 +91,7 @@ def export(  # noqa: PLR0913 - the choices of one command, each with a default
         dynamic_batch: Whether the leading dimension of every input may vary.
         dynamic_shapes: Further dynamic dimensions: for an input's name, {axis: symbol}.
         input_names: What the inputs are called; None: as `forward` calls them.
-        labels: The classes' names, in order.
+        labels: The classes' names, in order; two for an exit of one score a row.
         preprocess: For an input's name, how an image becomes that input: `layout`, `resize` (height, width), `scale`,
             `mean`, `std`.
         golden_inputs: Real inputs, a few rows, for the golden samples; None: the example.
@@ -270,9 +272,8 @@ def _check_labels(network: Network, criteria: Mapping[str, Criterion], labels: t
         if criterion.kind == "custom" or (criterion.members and LOGITS not in exit_.outputs):
             continue  # nothing says which output holds the classes
         names = [name for name in exit_.outputs if name != LABEL]
-        scores = exit_.outputs[class_output(criterion, names)]
-        classes = scores.shape[criterion.axis] if scores.shape is not None else None
-        if labels is not None and classes != len(labels):
+        classes = class_count(exit_.outputs[class_output(criterion, names)], criterion)
+        if labels is not None and classes not in (None, len(labels)):
             raise ExportError(f"got {len(labels)} labels, but exit {exit_.name!r} has {classes} classes")
 
 

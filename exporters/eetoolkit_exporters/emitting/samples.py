@@ -12,12 +12,13 @@ import numpy as np
 from eetoolkit_exporters.capturing.cascade import open_source
 from eetoolkit_exporters.capturing.source import Array, ExitSpec, Source, choose_exits, to_array
 from eetoolkit_exporters.judging.choices import CriterionSpec, bind, functions_of
-from eetoolkit_exporters.judging.criteria import LABEL, verdict
+from eetoolkit_exporters.judging.criteria import verdict
 from eetoolkit_runtime.bundle import Bundle, load
 from eetoolkit_runtime.errors import ExportError, InputError
 from eetoolkit_runtime.golden import Sample, Visit, read_golden
 from eetoolkit_runtime.inputs import BATCH
 from eetoolkit_runtime.plan import Criterion
+from eetoolkit_runtime.scores import LABEL
 from eetoolkit_runtime.verify import DEFAULT_TOLERANCE
 
 MAX_SAMPLES = 8  # enough to meet every exit in practice, small enough to ship
