@@ -213,3 +213,17 @@ def test_files_that_are_not_what_they_should_be_are_named(here: Path) -> None:
         "missing.onnx does not exist or is not a file; expected an .onnx file"
     )
     assert not (here / "x.ee").exists()
+
+
+def test_the_tolerance_may_be_given_and_a_failed_proof_names_the_option(here: Path, tmp_path: Path) -> None:
+    result = call("export", "net.onnx", "-o", str(tmp_path / "x.ee"), "--tolerance", "0.05")
+    assert result.exit_code == 0, result.stderr
+    golden = ee.load(tmp_path / "x.ee").manifest.golden
+    assert golden is not None
+    assert golden.tolerance == 0.05
+    result = call("export", "net.onnx", "-o", str(tmp_path / "y.ee"), "--tolerance", "1e-12")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "nothing was written; where that is rounding, allow it with --tolerance " in result.stderr
+    result = call("export", "net.onnx", "-o", str(tmp_path / "y.ee"), "--tolerance", "-1")
+    assert result.exit_code == 1
+    assert "tolerance is -1.0, expected a finite number above 0" in result.stderr

@@ -93,6 +93,12 @@ _LOWER: dict[str, Lower] = {"lower": True, "always": "always", "inside": False}
     show_default=True,
     help="Which exit answers where none fired.",
 )
+@click.option(
+    "--tolerance",
+    type=float,
+    metavar="SIZE",
+    help="By how much a device may differ from the network; default: by what the network computes with.",
+)
 @click.option("--name", help="The bundle's name; default: that of OUT.ee.")
 @overwrite_option
 @json_option
@@ -115,6 +121,7 @@ def export(  # noqa: PLR0913 - one for each option
     max_loop_steps: int | None,
     min_exit: str | None,
     fallback: Fallback,
+    tolerance: float | None,
     name: str | None,
     overwrite: bool,
     as_json: bool,
@@ -155,6 +162,7 @@ def export(  # noqa: PLR0913 - one for each option
             max_loop_steps=max_loop_steps,
             min_exit=min_exit,
             fallback=fallback,
+            tolerance=tolerance,
             name=name,
             overwrite=overwrite,
         )

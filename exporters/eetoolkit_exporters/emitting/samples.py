@@ -24,22 +24,30 @@ from eetoolkit_runtime.verify import DEFAULT_TOLERANCE
 MAX_SAMPLES = 8  # enough to meet every exit in practice, small enough to ship
 
 
-def golden_samples(
-    source: Source,
-    batched: Collection[str],
-    exits: Mapping[str, Mapping[str, str]],
-    criteria: Mapping[str, Criterion],
-    inputs: Any,
-    order: Sequence[str],
-) -> list[Sample]:
-    """Returns up to 8 rows of `inputs` (None: the example), each with every exit's values from the source.
+def sample_rows(source: Source, batched: Collection[str], inputs: Any) -> list[dict[str, Array]]:
+    """Returns up to 16 rows of `inputs` (None: the example), of which the golden samples are taken.
 
     Raises:
         ExportError: Inputs that the network does not take.
     """
     arrays = source.inputs if inputs is None else by_name(source, inputs)
-    rows = rows_of(arrays, batched)[: 2 * MAX_SAMPLES]
-    return _clear([_judged(source, row, exits, criteria, order) for row in rows])[:MAX_SAMPLES]
+    return rows_of(arrays, batched)[: 2 * MAX_SAMPLES]
+
+
+def golden_samples(
+    source: Source,
+    rows: Sequence[Mapping[str, Array]],
+    exits: Mapping[str, Mapping[str, str]],
+    criteria: Mapping[str, Criterion],
+    order: Sequence[str],
+    tolerance: float,
+) -> list[Sample]:
+    """Returns up to 8 of the rows, each with every exit's values from the source, none by a decision within rounding.
+
+    Raises:
+        ExportError: Inputs that the network does not take.
+    """
+    return _clear([_judged(source, row, exits, criteria, order) for row in rows], tolerance)[:MAX_SAMPLES]
 
 
 def reference(
@@ -106,12 +114,12 @@ def _met(
             yield name, {output: found[key] for output, key in exits[name].items()}
 
 
-def _clear(samples: Sequence[tuple[Sample, float]]) -> list[Sample]:
+def _clear(samples: Sequence[tuple[Sample, float]], tolerance: float) -> list[Sample]:
     """Returns the samples of which nothing discrete (an argmax, a member's threshold) hangs on rounding; else all.
 
     There either outcome is right, and a device that finds the other one is not to blame.
     """
-    clear = [sample for sample, margin in samples if margin > DEFAULT_TOLERANCE]
+    clear = [sample for sample, margin in samples if margin > tolerance]
     return clear or [sample for sample, _ in samples]
 
 
@@ -132,7 +140,7 @@ def by_name(source: Source, inputs: Any) -> dict[str, Array]:
     found = {}
     for (name, example), value in zip(source.inputs.items(), values, strict=True):
         array = to_array(value)
-        found[name] = array.astype(np.float32) if array.dtype == np.float64 and example.dtype == np.float32 else array
+        found[name] = array.astype(example.dtype) if array.dtype.kind == example.dtype.kind == "f" else array
     return found
 
 
@@ -206,7 +214,8 @@ def source_samples(
         name: bind(exit_.criterion, opened.manifest.constants, functions) for name, exit_ in opened.exits.items()
     }
     order = list(opened.exits)
-    return [*golden, *_clear([_judged(source, row, chosen, criteria, order) for row in rows])]
+    tolerance = DEFAULT_TOLERANCE if opened.manifest.golden is None else opened.manifest.golden.tolerance
+    return [*golden, *_clear([_judged(source, row, chosen, criteria, order) for row in rows], tolerance)]
 
 
 def _reopen(model: Any, example: Mapping[str, Array], names: Sequence[str]) -> Source:
