@@ -136,6 +136,7 @@ def export(  # noqa: PLR0913 - one for each option
     threshold = one_or_per_exit("--threshold", thresholds, float)
     shapes = _dynamic_shapes(dynamic)
     # What the network's own code prints is no result of ours.
+    doubts: list[str] = []
     with terminal.progress() as tell, contextlib.redirect_stdout(sys.stderr):
         tell("exporting", 0, 0)
         from eetoolkit.modelspec import as_arguments, draw_examples, open_model, parse_input
@@ -165,7 +166,10 @@ def export(  # noqa: PLR0913 - one for each option
             tolerance=tolerance,
             name=name,
             overwrite=overwrite,
+            warn=doubts.append,
         )
+    for doubt in doubts:
+        terminal.warn(terminal.for_shell(doubt))
     terminal.print_bundle(bundle, as_json=as_json)
 
 

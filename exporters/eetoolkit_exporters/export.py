@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from numbers import Real
@@ -31,13 +31,14 @@ from eetoolkit_exporters.cutting.rows import against_rows
 from eetoolkit_exporters.cutting.segments import CutSegment, segments_of
 from eetoolkit_exporters.emitting.emit import Details, dimensions, emit
 from eetoolkit_exporters.emitting.prove import prove
-from eetoolkit_exporters.emitting.samples import golden_samples, sample_rows
+from eetoolkit_exporters.emitting.samples import golden_samples, meet, sample_rows
 from eetoolkit_exporters.emitting.tolerance import check_tolerance, measured, rounding
 from eetoolkit_exporters.gating.gates import make_gates
 from eetoolkit_exporters.judging.choices import apply_min_exit
 from eetoolkit_exporters.judging.confidences import class_count
 from eetoolkit_exporters.judging.criteria import class_output
 from eetoolkit_exporters.judging.judge import CriterionSpec, choose_criteria, default_threshold, judge, stored_threshold
+from eetoolkit_exporters.judging.remarks import facts, remarks, single_scores
 from eetoolkit_runtime.bundle import Bundle, load
 from eetoolkit_runtime.errors import ExportError
 from eetoolkit_runtime.inputs import BATCH, leads_rows
@@ -45,6 +46,8 @@ from eetoolkit_runtime.plan import Criterion, Fallback, Preprocess
 from eetoolkit_runtime.scores import LABEL
 from eetoolkit_runtime.store import check_target, commit, staging
 from eetoolkit_runtime.validate import preprocess_problem, validate
+
+_LOOSE = 0.1  # of the largest value: a tolerance by which golden samples show little
 
 ThresholdSpec = float | Mapping[str, float] | None
 
@@ -70,6 +73,7 @@ def export(  # noqa: PLR0913 - the choices of one command, each with a default
     tolerance: float | None = None,
     name: str | None = None,
     overwrite: bool = False,
+    warn: Callable[[str], object] | None = None,
 ) -> Bundle:
     """Compiles a trained network to a bundle at `output` and returns it.
 
@@ -108,6 +112,7 @@ def export(  # noqa: PLR0913 - the choices of one command, each with a default
             onnxruntime's optimisations change on the golden samples.
         name: The bundle's name; None: that of its folder.
         overwrite: Whether a bundle at `output` may be replaced.
+        warn: Is told what is allowed and may be a mistake, a sentence each; all of it is among the bundle's `notes`.
 
     Raises:
         ExportError: A network that cannot become a bundle; nothing was written.
@@ -126,24 +131,28 @@ def export(  # noqa: PLR0913 - the choices of one command, each with a default
     check_repeatable(source, usual)
     separate_exits(network)
     sort_exits(network)
+    order = list(dict.fromkeys(exit_.name for exit_ in network.exits))
     given = choose_criteria(network.exits, criterion)
+    rows = sample_rows(source, _batched(network), golden_inputs)
+    met = [meet(source, row, chosen, order) for row in rows]
+    known = facts(network, given, met)
     criteria = judge(network, given)
     thresholds = _thresholds(criteria, threshold)
-    rows = sample_rows(source, _batched(network), golden_inputs)
     usual = max(usual, measured(network, criteria, rows))
+    disabled = apply_min_exit(order, min_exit)
+    doubts = [*remarks(known, thresholds, disabled), *_without_early_exits(network), *_loose(usual, asked)]
     compiled = compile_plan(network, source.inputs, lower=lower_control_flow, max_loop_steps=max_loop_steps)
-    order = list(dict.fromkeys(exit_.name for exit_ in network.exits))
-    samples = golden_samples(source, rows, chosen, given, order, usual)
+    samples = golden_samples(source, rows, met, given, usual)
     details = Details(
         name=name or target.stem,
         created_with=_provenance(source, network),
         criteria=criteria,
         thresholds=thresholds,
         tolerance=usual if asked is None else asked,
-        disabled=apply_min_exit(order, min_exit),
+        disabled=disabled,
         fallback=fallback,
         rows_together=compiled.rows_together,
-        notes=(*compiled.notes, *_remarks(network, criteria, thresholds)),
+        notes=(*compiled.notes, *single_scores(known), *doubts),
         labels=_labels(labels),
         preprocess=_preprocess(source, network, preprocess),
     )
@@ -153,6 +162,8 @@ def export(  # noqa: PLR0913 - the choices of one command, each with a default
         validate(manifest)
         manifest = prove(folder, manifest, samples, compiled.segments)
         commit(folder, manifest, target)
+    for doubt in doubts if warn is not None else ():
+        warn(doubt)
     return load(target)
 
 
@@ -251,22 +262,20 @@ def _thresholds(criteria: Mapping[str, Criterion], threshold: ThresholdSpec) -> 
     return found
 
 
-_UP_TO_ONE = {"max_prob", "entropy", "margin", "vote", "mean_ensemble", "geometric_ensemble"}
+def _without_early_exits(network: Network) -> Iterator[str]:
+    """Yields that there is nothing in a network that a row could leave out."""
+    dynamic = any(subgraphs(node) for node in network.graph)
+    if len({exit_.name for exit_ in network.exits}) == 1 and not dynamic:
+        yield "the network has one exit, so every row runs all of it; ee.attach_exits gives a torch network more"
 
 
-def _remarks(network: Network, criteria: Mapping[str, Criterion], thresholds: Mapping[str, float]) -> list[str]:
-    """Returns what is allowed and may be a mistake: a threshold that is never reached, exits of other sizes."""
-    found = []
-    *earlier, last = network.exits
-    for exit_ in earlier:
-        kind, threshold = criteria[exit_.name].kind, thresholds[exit_.name]
-        if kind in _UP_TO_ONE and 1 < threshold < math.inf:
-            found.append(f"exit {exit_.name!r} never fires: its threshold is {threshold:g}, and {kind} is at most 1")
-        for name, value in exit_.outputs.items():
-            other = last.outputs.get(name)
-            if other is not None and list(other.shape or ())[1:] != list(value.shape or ())[1:]:
-                found.append(f"{name!r} of exit {exit_.name!r} has the shape {value.shape}, of the last {other.shape}")
-    return list(dict.fromkeys(found))
+def _loose(usual: float, asked: float | None) -> Iterator[str]:
+    """Yields that golden samples show little."""
+    if asked is None and usual > _LOOSE:
+        yield (
+            f"the golden samples come out to {usual:.2g} only: so far onnxruntime's optimisations take the quantised "
+            "network; pass tolerance=SIZE (--tolerance SIZE) for another bound"
+        )
 
 
 def _labels(labels: Sequence[str] | None) -> tuple[str, ...] | None:

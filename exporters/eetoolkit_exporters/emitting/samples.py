@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from eetoolkit_exporters.capturing.cascade import open_source
-from eetoolkit_exporters.capturing.source import Array, ExitSpec, Source, choose_exits, to_array
+from eetoolkit_exporters.capturing.source import Array, ExitSpec, Source, Visits, choose_exits, to_array
 from eetoolkit_exporters.judging.choices import CriterionSpec, bind, functions_of
 from eetoolkit_exporters.judging.criteria import verdict
 from eetoolkit_runtime.bundle import Bundle, load
@@ -37,17 +37,24 @@ def sample_rows(source: Source, batched: Collection[str], inputs: Any) -> list[d
 def golden_samples(
     source: Source,
     rows: Sequence[Mapping[str, Array]],
-    exits: Mapping[str, Mapping[str, str]],
+    met: Sequence[Visits],
     criteria: Mapping[str, Criterion],
-    order: Sequence[str],
     tolerance: float,
 ) -> list[Sample]:
     """Returns up to 8 of the rows, each with every exit's values from the source, none by a decision within rounding.
 
+    Args:
+        source: The network in its own framework.
+        rows: Their inputs.
+        met: What `meet` returned for each of them.
+        criteria: For each exit its criterion, with numbers.
+        tolerance: Within what a decision hangs on rounding.
+
     Raises:
-        ExportError: Inputs that the network does not take.
+        ExportError: Outputs of several rows.
     """
-    return _clear([_judged(source, row, exits, criteria, order) for row in rows], tolerance)[:MAX_SAMPLES]
+    judged = [_judged(source, row, visits, criteria) for row, visits in zip(rows, met, strict=True)]
+    return _clear(judged, tolerance)[:MAX_SAMPLES]
 
 
 def reference(
@@ -69,21 +76,17 @@ def reference(
     Raises:
         ExportError: Outputs of several rows.
     """
-    return _judged(source, row, exits, criteria, order)[0]
+    return _judged(source, row, meet(source, row, exits, order), criteria)[0]
 
 
 def _judged(
-    source: Source,
-    row: Mapping[str, Array],
-    exits: Mapping[str, Mapping[str, str]],
-    criteria: Mapping[str, Criterion],
-    order: Sequence[str],
+    source: Source, row: Mapping[str, Array], met: Visits, criteria: Mapping[str, Criterion]
 ) -> tuple[Sample, float]:
     """Returns a sample, and how far its closest discrete decision is from going the other way."""
     visits: list[Visit] = []
     returned: list[tuple[Mapping[str, Array], Criterion]] = []
     closest = np.inf
-    for name, outputs in _met(source, row, exits, order):
+    for name, outputs in met:
         seen: list[tuple[Mapping[str, Array], Criterion]] = [(outputs, criteria[name])]
         if name not in source.marked:
             returned += seen
@@ -96,10 +99,20 @@ def _judged(
     return Sample(dict(row), tuple(visits)), closest
 
 
+def meet(
+    source: Source, row: Mapping[str, Array], exits: Mapping[str, Mapping[str, str]], order: Sequence[str]
+) -> Visits:
+    """Returns the chosen exits that a row meets, with their outputs: marked ones as they are met, then in `order`.
+
+    Raises:
+        ExportError: Inputs that the network does not take.
+    """
+    return list(_met(source, row, exits, order))
+
+
 def _met(
     source: Source, row: Mapping[str, Array], exits: Mapping[str, Mapping[str, str]], order: Sequence[str]
 ) -> Iterator[tuple[str, dict[str, Array]]]:
-    """Yields the chosen exits that a row meets, with their outputs: marked ones as they are met, then in `order`."""
     found: dict[str, Array] = {}
     for own, arrays in source.run_visits(row):
         flat = {source.exits[own][output]: array for output, array in arrays.items()}
@@ -215,7 +228,8 @@ def source_samples(
     }
     order = list(opened.exits)
     tolerance = DEFAULT_TOLERANCE if opened.manifest.golden is None else opened.manifest.golden.tolerance
-    return [*golden, *_clear([_judged(source, row, chosen, criteria, order) for row in rows], tolerance)]
+    judged = [_judged(source, row, meet(source, row, chosen, order), criteria) for row in rows]
+    return [*golden, *_clear(judged, tolerance)]
 
 
 def _reopen(model: Any, example: Mapping[str, Array], names: Sequence[str]) -> Source:
