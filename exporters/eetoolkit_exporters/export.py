@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from numbers import Real
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -118,8 +117,7 @@ def export(  # noqa: PLR0913 - the choices of one command, each with a default
         ExportError: A network that cannot become a bundle; nothing was written.
         BundleError: `output` is in the way.
     """
-    target = Path(output)
-    check_target(target, overwrite=overwrite)
+    target = check_target(output, overwrite=overwrite)
     _check_options(lower_control_flow, max_loop_steps, fallback)
     asked = check_tolerance(tolerance)
     source = open_source(model, example_inputs, input_names)
@@ -161,9 +159,10 @@ def export(  # noqa: PLR0913 - the choices of one command, each with a default
         manifest = emit(network, compiled.segments, samples, source.inputs, details, folder)
         validate(manifest)
         manifest = prove(folder, manifest, samples, compiled.segments)
-        commit(folder, manifest, target)
-    for doubt in doubts if warn is not None else ():
-        warn(doubt)
+        commit(folder, manifest, target, overwrite=overwrite)
+    if warn is not None:
+        for doubt in doubts:
+            warn(doubt)
     return load(target)
 
 
