@@ -36,8 +36,9 @@ from eetoolkit_exporters.gating.gates import make_gates
 from eetoolkit_exporters.judging.choices import apply_min_exit
 from eetoolkit_exporters.judging.confidences import class_count
 from eetoolkit_exporters.judging.criteria import class_output
+from eetoolkit_exporters.judging.facts import facts
 from eetoolkit_exporters.judging.judge import CriterionSpec, choose_criteria, default_threshold, judge, stored_threshold
-from eetoolkit_exporters.judging.remarks import facts, remarks, single_scores
+from eetoolkit_exporters.judging.remarks import remarks, single_scores
 from eetoolkit_runtime.bundle import Bundle, load
 from eetoolkit_runtime.errors import ExportError
 from eetoolkit_runtime.inputs import BATCH, leads_rows
@@ -133,13 +134,13 @@ def export(  # noqa: PLR0913 - the choices of one command, each with a default
     given = choose_criteria(network.exits, criterion)
     rows = sample_rows(source, _batched(network), golden_inputs)
     met = [meet(source, row, chosen, order) for row in rows]
-    known = facts(network, given, met)
+    known = facts(network, given, met, usual)
     criteria = judge(network, given)
     thresholds = _thresholds(criteria, threshold)
     usual = max(usual, measured(network, criteria, rows))
     disabled = apply_min_exit(order, min_exit)
-    doubts = [*remarks(known, thresholds, disabled), *_without_early_exits(network), *_loose(usual, asked)]
     compiled = compile_plan(network, source.inputs, lower=lower_control_flow, max_loop_steps=max_loop_steps)
+    doubts = [*remarks(known, thresholds, disabled), *_without_a_choice(compiled.segments), *_loose(usual, asked)]
     samples = golden_samples(source, rows, met, given, usual)
     details = Details(
         name=name or target.stem,
@@ -261,10 +262,11 @@ def _thresholds(criteria: Mapping[str, Criterion], threshold: ThresholdSpec) -> 
     return found
 
 
-def _without_early_exits(network: Network) -> Iterator[str]:
+def _without_a_choice(segments: Sequence[CutSegment]) -> Iterator[str]:
     """Yields that there is nothing in a network that a row could leave out."""
-    dynamic = any(subgraphs(node) for node in network.graph)
-    if len({exit_.name for exit_ in network.exits}) == 1 and not dynamic:
+    exits = {segment.exit.name for segment in segments if segment.exit is not None}
+    dynamic = any(segment.on is not None or any(map(subgraphs, segment.nodes)) for segment in segments)
+    if len(exits) == 1 and not dynamic:
         yield "the network has one exit, so every row runs all of it; ee.attach_exits gives a torch network more"
 
 

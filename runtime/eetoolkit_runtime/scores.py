@@ -25,7 +25,8 @@ LABEL = "label"
 COMBINED: frozenset[CriterionKind] = frozenset({"all_of", "any_of", "at_least"})
 ENSEMBLES: frozenset[CriterionKind] = frozenset({"mean_ensemble", "geometric_ensemble"})
 """Kinds whose answer is another one than the exit's own: logits, whatever the exit's scale."""
-_OTHERS = COMBINED | {"learned", "custom"}  # which read no class scores themselves
+READ_NO_SCORES: frozenset[CriterionKind] = COMBINED | {"learned", "custom"}
+"""Kinds that read no class scores themselves, though their members may."""
 
 CUT: dict[Scale, float] = {"logits": 0.0, "log_probs": math.log(0.5), "probs": 0.5}
 """From where on one score means class 1: p is one half there."""
@@ -45,7 +46,7 @@ def reading(criterion: Criterion, kind: CriterionKind | None = None) -> Criterio
     """
     found = list(parts(criterion))
     same = [part for part in found if part.kind == kind]
-    return (same or [part for part in found if part.kind not in _OTHERS] or found)[0]
+    return (same or [part for part in found if part.kind not in READ_NO_SCORES] or found)[0]
 
 
 def class_output(criterion: Criterion | None, names: Collection[str]) -> str | None:

@@ -1,58 +1,23 @@
-"""What an export allows and what may be a mistake: scores of another scale, NaN, exits that can never fire."""
+"""What an export allows and what may be a mistake: scores of another scale, NaN, exits that never or always fire."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
-import onnx_ir as ir
 
-from eetoolkit_exporters.capturing.capture import Network, NetworkExit
-from eetoolkit_exporters.capturing.source import Array, Visits
-from eetoolkit_exporters.gating.hardness import value_ranges
-from eetoolkit_exporters.gating.ranges import UNIT, UNKNOWN, Range
-from eetoolkit_exporters.judging.confidences import Scores, class_scores
-from eetoolkit_exporters.judging.criteria import class_output
-from eetoolkit_runtime.errors import ExportError
-from eetoolkit_runtime.plan import Criterion, CriterionKind
-from eetoolkit_runtime.scores import COMBINED, ENSEMBLES, parts, reading
+from eetoolkit_exporters.capturing.capture import NetworkExit
+from eetoolkit_exporters.capturing.source import Array
+from eetoolkit_exporters.gating.ranges import Range, join
+from eetoolkit_exporters.judging.confidences import Scores
+from eetoolkit_exporters.judging.facts import Facts
+from eetoolkit_exporters.judging.reach import fires_always, fires_never, reach
+from eetoolkit_runtime.plan import CriterionKind, Scale
+from eetoolkit_runtime.scores import ENSEMBLES
 
 _BY_SOFTMAX: frozenset[CriterionKind] = ENSEMBLES | {"max_prob", "entropy", "margin"}
 """Kinds that take probabilities for logits otherwise than for what they are; a vote of several classes is the same."""
-_ROWS = 8  # of one score each, by which numbers from 0 to 1 are taken for probabilities where the graph shows nothing
-_SUM_OFF = {"float16": 1e-2}  # how far rounding takes the sum of a row of probabilities from 1
-_USUAL_SUM_OFF = 1e-4
-_ROUNDING = 1e-6
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What is known of a network before it is judged, which gives exits other outputs.
-
-    Attributes:
-        exits: In the order in which a row meets them.
-        criteria: Each exit's, with numbers.
-        ranges: Between which numbers values lie, whatever the inputs.
-        met: What the exits gave for each of some rows.
-    """
-
-    exits: Sequence[NetworkExit]
-    criteria: Mapping[str, Criterion]
-    ranges: Mapping[ir.Value, Range]
-    met: Sequence[Visits]
-
-    def seen(self, exit_: NetworkExit, value: ir.Value) -> list[Array]:
-        """Returns what an output of an exit was for each row that met it."""
-        output = next(name for name, own in exit_.outputs.items() if own is value)
-        return [np.asarray(outputs[output]) for row in self.met for name, outputs in row if name == exit_.name]
-
-
-def facts(network: Network, criteria: Mapping[str, Criterion], met: Sequence[Visits]) -> Facts:
-    """Returns what is known of a network that is not judged yet."""
-    exits = [NetworkExit(exit_.name, dict(exit_.outputs)) for exit_ in network.exits]
-    return Facts(exits, criteria, value_ranges(network.graph), met)
+_ROWS = 8  # of one score each, by which numbers from 0 to 1 look like probabilities where the graph shows nothing
 
 
 def remarks(known: Facts, thresholds: Mapping[str, float], disabled: Collection[str]) -> list[str]:
@@ -63,16 +28,11 @@ def remarks(known: Facts, thresholds: Mapping[str, float], disabled: Collection[
         thresholds: Each exit's.
         disabled: Exits that may not fire.
     """
-    probable = {
-        scores.value
-        for exit_ in known.exits
-        for _, scores in _read(exit_, known.criteria[exit_.name])
-        if _are_probabilities(known, exit_, scores)
-    }
     found = [
-        *_of_other_scales(known, probable),
+        *_taken_for_logits(known),
+        *_of_other_scales(known),
         *_not_finite(known),
-        *_that_never_fire(known, thresholds, disabled, probable),
+        *_that_cannot_decide(known, thresholds, disabled),
         *_of_other_sizes(known.exits),
     ]
     return list(dict.fromkeys(found))
@@ -83,52 +43,65 @@ def single_scores(known: Facts) -> list[str]:
     names = [
         exit_.name
         for exit_ in known.exits
-        if any(scores.single and part.scale == "logits" for part, scores in _read(exit_, known.criteria[exit_.name]))
+        if any(scores.single and part.scale == "logits" for part, scores in known.read(exit_))
     ]
     text = "one score is taken for the logit of class 1; for a value of regression choose patience with tau"
     return [f"{_spell(names)}: {text}"] if names else []
 
 
-def _read(exit_: NetworkExit, criterion: Criterion) -> Iterator[tuple[Criterion, Scores]]:
-    """Yields the parts of an exit's criterion that read class scores, with these."""
-    for part in parts(criterion):
-        if part.kind in COMBINED | {"learned", "custom"} or part.tau is not None:
-            continue
-        try:
-            value = exit_.outputs[class_output(part, tuple(exit_.outputs))]
-            yield part, class_scores(exit_.name, value, part, part.kind)
-        except ExportError:
-            continue  # `judge` refuses them
-
-
-def _are_probabilities(known: Facts, exit_: NetworkExit, scores: Scores) -> bool:
-    """Whether class scores are probabilities: by their rows, or where one stands alone by the graph or by many rows."""
-    seen = known.seen(exit_, scores.value)
-    if scores.single:
-        inside = len(seen) >= _ROWS and all(((array >= 0) & (array <= 1)).all() for array in seen)
-        return inside or known.ranges.get(scores.value, UNKNOWN).unit
-    return bool(seen) and all(_add_up_to_1(array, scores.axis) for array in seen)
-
-
-def _add_up_to_1(array: Array, axis: int) -> bool:
-    off = _SUM_OFF.get(array.dtype.name, _USUAL_SUM_OFF)
-    return bool((array >= 0).all() and (abs(array.astype(np.float64).sum(axis=axis) - 1) <= off).all())
-
-
-def _of_other_scales(known: Facts, probable: Collection[ir.Value]) -> Iterator[str]:
-    taken: dict[CriterionKind, dict[str, None]] = {}
+def _taken_for_logits(known: Facts) -> Iterator[str]:
+    """Yields which exits give probabilities, or logarithms of one, that are read as logits."""
+    taken: dict[tuple[CriterionKind, bool, Scale, str], dict[str, None]] = {}
     for exit_ in known.exits:
-        for part, scores in _read(exit_, known.criteria[exit_.name]):
-            if part.scale == "logits" and scores.value in probable and (scores.single or part.kind in _BY_SOFTMAX):
-                taken.setdefault(part.kind, {})[exit_.name] = None
-            elif part.scale == "probs" and any(
-                ((array < -_USUAL_SUM_OFF) | (array > 1 + _USUAL_SUM_OFF)).any()
-                for array in known.seen(exit_, scores.value)
-            ):
-                yield f"exit {exit_.name!r}: scale='probs', and its scores go below 0 or above 1; logits have no scale"
-    for kind, names in taken.items():
-        option = f"""--criterion '{{"kind": "{kind}", "scale": "probs"}}'"""
-        yield f"{_spell(names)}: probabilities are taken for logits; say scale='probs' ({option})"
+        for part, scores in known.read(exit_):
+            scale, why = _looks_like(known, exit_, scores)
+            if part.scale == "logits" and scale != "logits" and (scores.single or part.kind in _BY_SOFTMAX):
+                own = part is known.criteria[exit_.name]
+                taken.setdefault((part.kind, own, scale, why), {})[exit_.name] = None
+    for (kind, own, scale, why), names in taken.items():
+        option = f""" (--criterion '{{"kind": "{kind}", "scale": "{scale}"}}')""" if own else f" in the member {kind}"
+        what = "probabilities" if scale == "probs" else "logarithms of probabilities"
+        yield (
+            f"{_spell(names)}: scores that look like {what} are read as logits ({why}); if that is what they are, say "
+            f"scale='{scale}'{option}"
+        )
+
+
+def _looks_like(known: Facts, exit_: NetworkExit, scores: Scores) -> tuple[Scale, str]:
+    """Returns the scale that an exit's class scores seem to have, and by what."""
+    seen = known.seen(exit_, scores.value)
+    if not scores.single:
+        sums = bool(seen) and all(_sum_to_1(array, scores.axis, known.tolerance) for array in seen)
+        return ("probs", "every row sums to 1") if sums else ("logits", "")
+    found = known.range_of(scores.value)
+    if found.unit:
+        return "probs", "no input takes them out of 0 to 1"
+    if found.high <= 0:
+        return "log_probs", "no input takes them above 0"
+    unit = len(seen) >= _ROWS and not any(_outside(array, "probs", 0.0) for array in seen)
+    return ("probs", f"they are from 0 to 1 in {len(seen)} golden rows") if unit else ("logits", "")
+
+
+def _sum_to_1(array: Array, axis: int, tolerance: float) -> bool:
+    return bool((array >= 0).all() and (abs(array.astype(np.float64).sum(axis=axis) - 1) <= tolerance).all())
+
+
+def _of_other_scales(known: Facts) -> Iterator[str]:
+    """Yields which exits give scores that are not on the scale that their criterion names."""
+    for exit_ in known.exits:
+        for part, scores in known.read(exit_):
+            if any(_outside(array, part.scale, known.tolerance) for array in known.seen(exit_, scores.value)):
+                where = "below 0 or above 1" if part.scale == "probs" else "above 0"
+                yield (
+                    f"exit {exit_.name!r}: its scores go {where}, and {part.kind} reads them as {part.scale}; if they "
+                    f"are logits, say scale='logits' (--criterion {part.kind})"
+                )
+
+
+def _outside(array: Array, scale: Scale, tolerance: float) -> bool:
+    """Whether scores are not of a scale."""
+    too_high = {"logits": np.inf, "log_probs": tolerance, "probs": 1 + tolerance}[scale]
+    return bool((array > too_high).any() or (scale == "probs" and (array < -tolerance).any()))
 
 
 def _not_finite(known: Facts) -> Iterator[str]:
@@ -146,72 +119,23 @@ def _not_finite(known: Facts) -> Iterator[str]:
             )
 
 
-def _that_never_fire(
-    known: Facts, thresholds: Mapping[str, float], disabled: Collection[str], probable: Collection[ir.Value]
-) -> Iterator[str]:
-    """Yields which exits cannot reach their threshold, whatever the input; the last one needs none."""
-    most: dict[str, float] = {}
+def _that_cannot_decide(known: Facts, thresholds: Mapping[str, float], disabled: Collection[str]) -> Iterator[str]:
+    """Yields which exits reach their threshold for no input or for all; the last one needs none."""
+    reached: dict[str, Range] = {}
     for place, exit_ in enumerate(known.exits):
-        reached = _most(known, known.criteria[exit_.name], place, probable)
-        most[exit_.name] = max(reached, most.get(exit_.name, -math.inf))
-    for name in most:
-        if name not in {*disabled, known.exits[-1].name} and not _reaches(most[name], thresholds[name]):
-            kind, threshold = known.criteria[name].kind, thresholds[name]
-            yield f"exit {name!r} never fires: its threshold is {threshold:g}, and {kind} is at most {most[name]:.4g}"
-
-
-def _reaches(most: float, threshold: float) -> bool:
-    return most + _ROUNDING >= threshold if most < 1 else most >= threshold
-
-
-def _most(known: Facts, criterion: Criterion, place: int, probable: Collection[ir.Value]) -> float:
-    """Returns the greatest confidence that the exit at a place can have; infinity where nothing is known of it."""
-    exit_ = known.exits[place]
-    match criterion.kind:
-        case "patience":
-            return float(place)
-        case "vote" | "geometric_ensemble":
-            return 1.0
-        case "custom":
-            return math.inf
-        case "learned":
-            found = known.ranges.get(exit_.outputs[str(criterion.output)], UNKNOWN)
-            return 1 - found.low if criterion.invert else found.high
-        case "all_of" | "any_of" | "at_least":
-            fire = [
-                _reaches(_most(known, member, place, probable), float(member.threshold or 0.0))
-                for member in criterion.members
-            ]
-            return float(np.float32(np.mean(fire)))
-        case "mean_ensemble":
-            before = known.exits[: place + 1]
-            read = [(other, reading(known.criteria[other.name], "mean_ensemble")) for other in before]
-            return float(np.mean([_sharpest(known, other, part, "max_prob", probable) for other, part in read]))
-        case kind:
-            return _sharpest(known, exit_, criterion, kind, probable)
-
-
-def _sharpest(
-    known: Facts, exit_: NetworkExit, part: Criterion, kind: CriterionKind, probable: Collection[ir.Value]
-) -> float:
-    """Returns the confidence of the sharpest distribution that scores between their bounds have.
-
-    Its classes have the greatest score or the least, and s = (greatest - least) / T is their distance. With one class
-    of C at the greatest, p is 1 / (1 + (C - 1) e^-s); the least entropy may be with k of them there.
-    """
-    scores = next((scores for own, scores in _read(exit_, part) if own is part), None)
-    if scores is None or part.scale != "logits":
-        return 1.0
-    low, high, _ = UNIT if scores.value in probable else known.ranges.get(scores.value, UNKNOWN)
-    s = (max(abs(low), abs(high)) if scores.single else high - low) / float(part.temperature or 1.0)
-    if not math.isfinite(s):
-        return 1.0
-    count, small = scores.classes, math.exp(-s)
-    if kind == "entropy":
-        k = np.arange(1, count)
-        total = k + (count - k) * small
-        return float(1 - (np.log(total) + (count - k) * s * small / total).min() / math.log(count))
-    return (1 - small if kind == "margin" else 1.0) / (1 + (count - 1) * small)
+        found = reach(known, known.criteria[exit_.name], place)
+        reached[exit_.name] = join(found, reached.get(exit_.name, found))
+    for name, found in reached.items():
+        if name in disabled or name == known.exits[-1].name:
+            continue
+        kind, threshold = known.criteria[name].kind, thresholds[name]
+        if fires_never(found, threshold):
+            yield f"exit {name!r} never fires: its threshold is {threshold:g}, and {kind} is at most {found.high:.6g}"
+        elif fires_always(found, threshold):
+            yield (
+                f"exit {name!r} always fires, and what lies behind it never answers: its threshold is {threshold:g}, "
+                f"and {kind} is at least {found.low:.6g}"
+            )
 
 
 def _of_other_sizes(exits: Sequence[NetworkExit]) -> Iterator[str]:
