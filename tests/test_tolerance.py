@@ -148,19 +148,22 @@ def test_a_quantised_network_exports_and_verifies_on_other_rows(
     assert ee.verify(bundle, quantised[form]).passed
 
 
-def between_two_steps(path: Path) -> Array:
-    """Saves a product whose sums often lie in the middle between two steps, and returns rows that make such sums."""
+def product(path: Path, step: float) -> Array:
+    """Saves a product whose sums, multiples of 0.01, are quantised by `step`, and returns rows of it.
+
+    By 0.02 they often lie in the middle between two steps, by 0.03 never.
+    """
     draw = np.random.default_rng(0)
     weights: dict[str, Any] = {
         "s": np.float32(0.1), "z": np.uint8(128), "w": draw.integers(-3, 4, (8, 4)).astype(np.int8), "zw": np.int8(0),
-        "half": np.float32(0.02),
+        "step": np.float32(step),
     }  # fmt: skip
     nodes = [
         helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
         helper.make_node("DequantizeLinear", ["q", "s", "z"], ["d"]),
         helper.make_node("DequantizeLinear", ["w", "s", "zw"], ["dw"]), helper.make_node("MatMul", ["d", "dw"], ["m"]),
-        helper.make_node("QuantizeLinear", ["m", "half", "z"], ["p"]),
-        helper.make_node("DequantizeLinear", ["p", "half", "z"], ["y"]),
+        helper.make_node("QuantizeLinear", ["m", "step", "z"], ["p"]),
+        helper.make_node("DequantizeLinear", ["p", "step", "z"], ["y"]),
     ]  # fmt: skip
     graph = helper.make_graph(
         nodes, "net", [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 8])],
@@ -175,16 +178,38 @@ def test_the_tolerance_of_a_quantised_network_is_four_times_what_optimisations_c
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "n.onnx"
-    rows = between_two_steps(path)
+    rows = product(path, 0.02)
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     plain, fused = (ort.InferenceSession(path, each) for each in (options, ort.SessionOptions()))
     largest = max(difference(*(session.run(None, {"x": row[None]})[0] for session in (plain, fused))) for row in rows)
-    assert largest > 1e-3
     monkeypatch.setattr(tolerances, "_step", lambda node: 0.0)  # else a step decides
     bundle = ee.export(path, {"x": rows[:1]}, tmp_path / "q.ee", golden_inputs={"x": rows})
     assert bundle.manifest.golden is not None
-    assert bundle.manifest.golden.tolerance == pytest.approx(4 * largest, rel=1e-3)
+    # What kernels for integers make of a sum in the middle is a processor's own matter; it may be what floats give.
+    assert bundle.manifest.golden.tolerance == pytest.approx(max(1e-4, 4 * largest), rel=1e-3)
+
+
+@pytest.mark.parametrize(("change", "expected"), [(0.0, 1e-4), (2e-5, 1e-4), (0.05, 0.2), (0.1, 0.4)])
+def test_the_largest_change_of_any_row_and_output_counts_relative_to_values_above_1(
+    change: float, expected: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def both(model: Any, names: list[str], rows: list[Any]) -> list[list[list[Array]]]:
+        plain = [[np.full((1, 4), 0.5 if name.endswith("confidence") else 20.0) for name in names] for _ in rows]
+        fused = [[array.copy() for array in of_row] for of_row in plain]
+        fused[-1][names.index("y_logits")][0, 2] += 20 * change
+        return [plain, fused]
+
+    path = tmp_path / "n.onnx"
+    rows = product(path, 0.03)
+    monkeypatch.setattr(tolerances, "_step", lambda node: 0.0)
+    monkeypatch.setattr(tolerances, "_both", both)
+    told: list[str] = []
+    bundle = ee.export(path, {"x": rows[:1]}, tmp_path / "q.ee", golden_inputs={"x": rows}, warn=told.append)
+    assert bundle.manifest.golden is not None
+    assert bundle.manifest.golden.tolerance == pytest.approx(expected)
+    loose = [note for note in told if note.startswith("the golden samples come out to")]
+    assert len(loose) == (expected > 0.1)
 
 
 def test_a_tolerance_that_is_asked_for_is_the_bundles(tmp_path: Path) -> None:
