@@ -93,6 +93,12 @@ _LOWER: dict[str, Lower] = {"lower": True, "always": "always", "inside": False}
     show_default=True,
     help="Which exit answers where none fired.",
 )
+@click.option(
+    "--tolerance",
+    type=float,
+    metavar="SIZE",
+    help="By how much a device may differ from the network; default: by what the network computes with.",
+)
 @click.option("--name", help="The bundle's name; default: that of OUT.ee.")
 @overwrite_option
 @json_option
@@ -115,6 +121,7 @@ def export(  # noqa: PLR0913 - one for each option
     max_loop_steps: int | None,
     min_exit: str | None,
     fallback: Fallback,
+    tolerance: float | None,
     name: str | None,
     overwrite: bool,
     as_json: bool,
@@ -129,6 +136,7 @@ def export(  # noqa: PLR0913 - one for each option
     threshold = one_or_per_exit("--threshold", thresholds, float)
     shapes = _dynamic_shapes(dynamic)
     # What the network's own code prints is no result of ours.
+    doubts: list[str] = []
     with terminal.progress() as tell, contextlib.redirect_stdout(sys.stderr):
         tell("exporting", 0, 0)
         from eetoolkit.modelspec import as_arguments, draw_examples, open_model, parse_input
@@ -155,9 +163,13 @@ def export(  # noqa: PLR0913 - one for each option
             max_loop_steps=max_loop_steps,
             min_exit=min_exit,
             fallback=fallback,
+            tolerance=tolerance,
             name=name,
             overwrite=overwrite,
+            warn=doubts.append,
         )
+    for doubt in doubts:
+        terminal.warn(terminal.for_shell(doubt))
     terminal.print_bundle(bundle, as_json=as_json)
 
 

@@ -75,6 +75,8 @@ def _header(summary: BundleSummary) -> Iterator[tuple[str, str]]:
     yield "size", f"{spell_size(summary.size_bytes)} in {summary.files} files, {summary.path}"
     golden = summary.golden
     yield "golden", "none" if golden is None else f"{golden.file}, tolerance {golden.tolerance:g}"
+    if summary.onnxruntime is not None:
+        yield "needs", f"onnxruntime {summary.onnxruntime} or newer"
     yield "created", ", ".join(f"{key} {value}" for key, value in summary.created_with.items() if key != "source")
     if "source" in summary.created_with:
         yield "source", str(summary.created_with["source"])

@@ -86,7 +86,7 @@ def gather(  # noqa: PLR0913 - what evidence depends on
     """
     plan = bundle.manifest
     found = _collected(bundle, inputs, labels, record, threads=threads, providers=providers, progress=progress)
-    check_record(found, classes=classes)
+    check_record(found, plan, classes=classes)
     again = inputs is not None and not isinstance(inputs, Iterator)
     if calibrate and not (again and classes):
         why = "labels that are classes" if again else "inputs that can be run again, no record or iterator"
@@ -123,7 +123,7 @@ def gather(  # noqa: PLR0913 - what evidence depends on
                 file=_calibrated_file(record, changed), threads=threads, providers=providers, progress=progress,
             )  # fmt: skip
             _check_same_rows(first, found)
-            check_record(found, classes=classes)
+            check_record(found, plan, classes=classes)
             rows = {name: np.searchsorted(others, places) for name, places in rows.items()}
     return Evidence(
         record=found,

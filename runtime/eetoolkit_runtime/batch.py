@@ -253,7 +253,7 @@ class _Batch:
             outputs[name] = array[only].copy()
         return Answer(
             outputs, exit_.name, confidence, self._paths[row], self._layout.models, self._gates[row],
-            "end" if ends else "exit",
+            "end" if ends else "exit", exit_.criterion,
         )  # fmt: skip
 
     def _part(self, name: str, segment: Segment, group: _Group) -> None:

@@ -293,6 +293,7 @@ class Manifest(_Struct, frozen=True, kw_only=True):
     version: int
     name: str
     created_with: dict[str, str | int]
+    onnxruntime: Annotated[str, msgspec.Meta(pattern="^[0-9]{1,4}[.][0-9]{1,4}$")] | None = None
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     preprocess: dict[str, Preprocess] = {}

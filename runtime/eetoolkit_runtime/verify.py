@@ -20,7 +20,7 @@ from eetoolkit_runtime.runner import Runner
 DEFAULT_TOLERANCE = 1e-4
 _SHOWN = 5
 _NOISY_RUNS = 8
-_ROUNDING = 1e-5  # of a value: what optimisations and other orders of summation differ by
+_ROUNDING = 0.1  # of the tolerance: what optimisations and other orders of summation change a value by
 
 
 @dataclass(frozen=True)
@@ -91,13 +91,14 @@ def verify(
         raise InputError("verify: the bundle has no golden samples; pass the source model")
     if tolerance is None:
         tolerance = golden.tolerance if golden is not None else DEFAULT_TOLERANCE
+    noise = _ROUNDING * (golden.tolerance if golden is not None else DEFAULT_TOLERANCE)
     tally = _Tally(opened.exits, tolerance)
     with Runner(opened, fallback="last") as runner:
         for number, sample in enumerate(samples):
             answers = runner.run_all_exits(sample.inputs)
             found = tally.checks.copy()
             failures = tally.compare(f"sample {number}", sample, answers, runner.run(sample.inputs))
-            if failures and _hangs_by_rounding(runner, sample.inputs, answers):
+            if failures and _hangs_by_rounding(runner, sample.inputs, answers, noise):
                 tally.checks = found
                 tally.count(answers[-1].exit, tie=1)
             else:
@@ -105,7 +106,7 @@ def verify(
     return VerifyReport(tolerance, len(samples), tuple(tally.checks.values()), tuple(tally.failures))
 
 
-def _hangs_by_rounding(runner: Runner, inputs: Mapping[str, Array], answers: Sequence[Answer]) -> bool:
+def _hangs_by_rounding(runner: Runner, inputs: Mapping[str, Array], answers: Sequence[Answer], noise: float) -> bool:
     """Returns whether noise of the size of a rounding, put on the inputs, sends a gate another way.
 
     Where it does, this machine and the source framework may each be right and go different ways.
@@ -116,7 +117,7 @@ def _hangs_by_rounding(runner: Runner, inputs: Mapping[str, Array], answers: Seq
     rng = np.random.default_rng(0)
     for _ in range(_NOISY_RUNS):
         noisy = {
-            name: (array * (1 + _ROUNDING * rng.standard_normal(array.shape))).astype(array.dtype)
+            name: (array * (1 + noise * rng.standard_normal(array.shape))).astype(array.dtype)
             if array.dtype.kind == "f"
             else array
             for name, array in inputs.items()

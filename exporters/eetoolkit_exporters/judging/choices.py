@@ -10,11 +10,10 @@ import msgspec
 import numpy as np
 
 from eetoolkit_exporters.capturing.capture import NetworkExit
-from eetoolkit_exporters.capturing.source import LOGITS
-from eetoolkit_exporters.judging.criteria import COMBINED, LABEL
 from eetoolkit_exporters.judging.custom import name_of
 from eetoolkit_runtime.errors import ExportError
 from eetoolkit_runtime.plan import COUNTED_KINDS, Constant, Criterion
+from eetoolkit_runtime.scores import COMBINED, LABEL, LOGITS
 
 Spec = str | Criterion | Callable[..., Any]
 CriterionSpec = Spec | Mapping[str, Spec]

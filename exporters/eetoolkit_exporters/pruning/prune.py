@@ -73,6 +73,7 @@ def prune(
             plan,
             segments=segments,
             files={**written.files, **stored},
+            onnxruntime="{}.{}".format(*written.onnxruntime),
             golden=golden,
             notes=(*plan.notes, f"pruned: {', '.join(exits)}") if exits else plan.notes,
             profile={},
