@@ -17,6 +17,11 @@ A message says what, where, got, expected, and the fix. Errors of onnxruntime an
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterable, Iterator
+
+_ALIKE = 0.6  # of 1, as `difflib` counts: what it takes for close itself
+
 
 class EEToolkitError(Exception):
     """Any error that eetoolkit raises on purpose."""
@@ -66,5 +71,30 @@ def too_many_visits(segment: str, limit: int) -> RunError:
 
 def failure(segment: str, error: Exception) -> RunError:
     """Returns what is raised for an error of onnxruntime: the segment and the first line of the message."""
+    return RunError(f"segment {segment!r}: {_first_line(error)}")
+
+
+@contextlib.contextmanager
+def running(what: str) -> Iterator[None]:
+    """Raises a `RunError` that begins with `what` for whatever onnxruntime raises inside."""
+    try:
+        yield
+    except EEToolkitError:
+        raise
+    except Exception as error:  # onnxruntime's own are of many classes, some of them bare
+        raise RunError(f"{what}: {_first_line(error)}") from error
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Returns `; did you mean 'exit1'?` with the known name that is closest; empty where none is, or several are."""
+    from difflib import SequenceMatcher
+
+    alike = sorted((SequenceMatcher(None, name.lower(), each.lower()).ratio(), each) for each in set(known))
+    if not alike or alike[-1][0] < _ALIKE or (len(alike) > 1 and alike[-2][0] == alike[-1][0]):
+        return ""
+    return f"; did you mean {alike[-1][1]!r}?"
+
+
+def _first_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return RunError(f"segment {segment!r}: {lines[0] if lines else type(error).__name__}")
+    return lines[0] if lines else type(error).__name__

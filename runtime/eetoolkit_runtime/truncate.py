@@ -10,10 +10,10 @@ from pathlib import Path
 import msgspec
 
 from eetoolkit_runtime.bundle import Bundle, load
-from eetoolkit_runtime.errors import InputError
 from eetoolkit_runtime.golden import Sample, read_golden, store_golden
 from eetoolkit_runtime.integrity import check_full
 from eetoolkit_runtime.plan import Manifest, Segment, Stop
+from eetoolkit_runtime.rule import known_exit
 from eetoolkit_runtime.store import check_target, commit, staging
 from eetoolkit_runtime.validate import successors, validate
 
@@ -41,8 +41,7 @@ def truncate(
         BundleError: The bundle cannot be opened, or `output` is in the way.
     """
     source = load(bundle)
-    if at not in source.exits:
-        raise InputError(f"no exit {at!r}; the exits are {', '.join(source.exits)}")
+    known_exit(source.exits, at)
     beside = source.archive or source.path
     target = Path(output) if output is not None else beside.resolve().with_name(f"{beside.resolve().stem}-{at}.ee")
     check_target(target, overwrite=overwrite)
