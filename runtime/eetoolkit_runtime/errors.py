@@ -18,7 +18,10 @@ A message says what, where, got, expected, and the fix. Errors of onnxruntime an
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
 
 _ALIKE = 0.6  # of 1, as `difflib` counts: what it takes for close itself
 
