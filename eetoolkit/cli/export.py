@@ -29,7 +29,7 @@ _LOWER: dict[str, Lower] = {"lower": True, "always": "always", "inside": False}
     short_help="Compile a trained network to a bundle.",
     examples=(
         "eetoolkit export --model eetoolkit.zoo.branchynet:load --input image:1x1x8x8 -o digits.ee",
-        "eetoolkit export --model my_network:load --weights best.pt --input ids:1x16:int64 --dynamic ids:1=length -o text.ee",
+        "eetoolkit export --model text:load --weights best.pt --input ids:1x16:int64 --dynamic ids:1=length -o text.ee",
         "eetoolkit export small.onnx big.onnx --criterion entropy --threshold 0.8 -o cascade.ee",
     ),
     groups={

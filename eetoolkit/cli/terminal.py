@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
@@ -57,7 +58,7 @@ def open_streams() -> None:
     os.close(handle)
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - as long as the process lives
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - as long as the process lives
         stream = getattr(sys, name)
         if mode == "w" and isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -159,7 +160,7 @@ def print_bundle(bundle: ee.Bundle, *, as_json: bool) -> None:
     plan = bundle.manifest
     print_json(
         {
-            "path": str(bundle.path),
+            "path": str(bundle.place),
             "name": plan.name,
             "exits": list(bundle.exits),
             "segments": list(plan.segments),

@@ -200,7 +200,7 @@ def _check_page(page: Path | None, *, overwrite: bool) -> None:
 def _check_prunable(bundle: ee.Bundle) -> None:
     """Refuses what cannot be pruned, before any work is done."""
     if bundle.manifest.golden is None:
-        raise ee.ExportError(f"--prune: {bundle.path} has no golden samples to verify a pruned bundle by")
+        raise ee.ExportError(f"--prune: {bundle.place} has no golden samples to verify a pruned bundle by")
     _ = ee.prune  # says what is missing
 
 

@@ -71,7 +71,7 @@ class Verbs(click.Group):
         """Returns the command that is asked for."""
         name, known = args[0], self.list_commands(ctx)
         if name not in known and not name.startswith("-"):
-            ctx.fail(f"no command {name!r}{did_you_mean(name, known) or f'; there are {', '.join(known)}'}")
+            ctx.fail(f"no command {name!r}" + (did_you_mean(name, known) or f"; there are {', '.join(known)}"))
         return super().resolve_command(ctx, args)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature
