@@ -9,6 +9,7 @@ from eetoolkit.cli import terminal
 from eetoolkit.cli.table import Table, print_pairs
 
 if TYPE_CHECKING:
+    from eetoolkit.profile_picture import Bar
     from eetoolkit_runtime.profiling.comparison import Comparison, Pair
     from eetoolkit_runtime.profiling.latency import Latency
     from eetoolkit_runtime.profiling.profile import Added, OperatorCost, Profile
@@ -159,8 +160,7 @@ def _print_chart(found: Profile) -> None:
     if not all_:
         return
     end_ms = all_[-1].start_ms + all_[-1].full_ms
-    room = (terminal.columns() or 10 * _CHART_COLUMNS) - max(len(bar.segment) for bar in all_) - 2
-    wide = min(_CHART_COLUMNS, max(_NARROW_CHART, room))
+    wide = _chart_columns(all_)
     table = Table("full path", f"0 to {_ms(end_ms)}", "adds", "answers there", right=("adds",))
     for bar in all_:
         before, run, saved = (round(wide * ms / end_ms) for ms in (
@@ -170,7 +170,25 @@ def _print_chart(found: Profile) -> None:
         table.add(bar.segment, (drawn if drawn.strip() else " " * before + "▏").ljust(wide),
                       _ms(bar.full_ms), spell_exit(bar))  # fmt: skip
     table.print()
-    terminal.say("█ in the mean call, ░ only in a full path; medians")
+    print_pairs([("", "█ in the mean call, ░ only in a full path; medians")])
+
+
+def _chart_columns(all_: Sequence[Bar]) -> int:
+    """Returns how wide the chart may be: beside all that is told of a bar, or beside its name; little in a record."""
+    from eetoolkit.profile_picture import spell_exit
+
+    columns = terminal.columns()
+    if columns is None:
+        return _CHART_COLUMNS
+    name, adds, answers = (max(map(len, each)) + 2 for each in (
+        ["full path", *(bar.segment for bar in all_)],
+        [_ms(bar.full_ms) for bar in all_],
+        ["answers there", *map(spell_exit, all_)],
+    ))  # fmt: skip
+    room, alone = columns - name - adds - answers, columns - name
+    if room < _NARROW_CHART and name + answers - 2 <= columns:
+        room = alone
+    return min(_CHART_COLUMNS, max(_NARROW_CHART, room))
 
 
 def _percentiles(latency: Latency | None) -> tuple[str, str, str]:

@@ -1,8 +1,9 @@
 """Tables and pairs for a terminal of any width: no number and no name in them is ever cut.
 
 One rule for all. Where a table is too wide, its columns of prose are folded between words. Where that is not enough, it
-is printed in parts of fewer columns, the first one in each. Where not even two columns fit, its rows are printed as
-records. A word that is longer than the line stays whole: the terminal shows it on the next line too.
+is printed in parts of fewer columns, the first one, which names the rows, in each. Where not even two columns fit, or
+rows share a name, the rows are printed as records. A word that is longer than the line stays whole: the terminal shows
+it on the next line too.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import click
 from eetoolkit.cli import terminal
 
 _GAP = 2
-_PROSE = 20  # columns that a column of prose needs, or as many as its longest word
+_PROSE = 20  # columns of a terminal that a column of prose keeps, where it has as many
 
 Cell = str | tuple[str, ...]
 """What stands in a row and a column; of a tuple, each on a line of its own."""
@@ -67,34 +68,40 @@ class Table:
             yield from self._part(part, width)
 
     def _parts(self, width: int | None) -> list[list[int]] | None:
-        """Returns the columns of each part; None where two columns are too wide already."""
+        """Returns the columns of each part; None where rows must be records."""
         first, *others = range(len(self._headings))
+        named = len({row[first] for row in self._rows}) == len(self._rows)
         parts = [[first]]
         for column in others:
             if width is None or self._least([*parts[-1], column]) <= width:
                 parts[-1].append(column)
-            elif len(parts[-1]) == 1 or self._least([first, column]) > width:
+            elif not named or self._least([first, column]) > width:
                 return None
             else:
                 parts.append([first, column])
         return parts
 
     def _least(self, part: Sequence[int]) -> int:
-        least = [min(_PROSE, self._word(column)) if self._prose[column] else self._natural(column) for column in part]
-        return sum(least) + _GAP * (len(part) - 1)
+        return sum(map(self._narrowest, part)) + _GAP * (len(part) - 1)
+
+    def _narrowest(self, column: int) -> int:
+        """Returns the width that a column must have: of prose that of its longest word, and room for some of them."""
+        natural = self._natural(column)
+        return max(self._word(column), min(_PROSE, natural)) if self._prose[column] else natural
 
     def _part(self, part: Sequence[int], width: int | None) -> Iterator[str]:
         widths = {column: self._natural(column) for column in part}
-        prose = {column: min(_PROSE, self._word(column)) for column in part if self._prose[column]}
-        while width is not None and sum(widths.values()) + _GAP * (len(part) - 1) > width:
-            give_way = [column for column in prose if widths[column] > prose[column]]
-            widths[max(give_way, key=widths.__getitem__)] -= 1
+        excess = 0 if width is None else sum(widths.values()) + _GAP * (len(part) - 1) - width
+        for _ in range(excess):
+            give_way = [column for column in part if widths[column] > self._narrowest(column)]
+            if give_way:
+                widths[max(give_way, key=widths.__getitem__)] -= 1
         if self._shown:
             yield self._line({column: self._headings[column] for column in part}, widths)
         for row in self._rows:
             folded = {
                 column: [line for text in row[column] for line in fold(text, widths[column])]
-                if column in prose
+                if self._prose[column]
                 else list(row[column])
                 for column in part
             }
@@ -114,8 +121,9 @@ class Table:
         for number, row in enumerate(self._rows):
             if number:
                 yield ""
-            yield from (self._coloured(0, line) for text in row[0] for line in fold(text, width))
             keys = self._headings if self._shown else [""] * len(row)
+            named = [(f"{keys[0]}: " if keys[0] else "") + text for text in row[0]]
+            yield from (self._coloured(0, line) for text in named for line in fold(text, width))
             pairs = zip(keys[1:], map(" ".join, row[1:]), strict=True)
             yield from _pairs([pair for pair in pairs if pair[1]], width, indent=_GAP)
 
@@ -140,6 +148,8 @@ def print_pairs(pairs: Iterable[tuple[str, str]]) -> None:
 
 def fold(text: str, width: int) -> list[str]:
     """Returns a text in lines of at most so many columns, each broken between words alone."""
+    if _cells(text) <= width:
+        return [text]
     lines = [""]
     for word in text.split(" "):
         longer = f"{lines[-1]} {word}" if lines[-1] else word
