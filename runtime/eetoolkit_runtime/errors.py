@@ -74,7 +74,7 @@ def too_many_visits(segment: str, limit: int) -> RunError:
 
 def failure(segment: str, error: Exception) -> RunError:
     """Returns what is raised for an error of onnxruntime: the segment and the first line of the message."""
-    return RunError(f"segment {segment!r}: {_first_line(error)}")
+    return RunError(f"segment {segment!r}: {first_line(error)}")
 
 
 @contextlib.contextmanager
@@ -85,7 +85,7 @@ def running(what: str) -> Iterator[None]:
     except EEToolkitError:
         raise
     except Exception as error:  # onnxruntime's own are of many classes, some of them bare
-        raise RunError(f"{what}: {_first_line(error)}") from error
+        raise RunError(f"{what}: {first_line(error)}") from error
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -98,6 +98,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {alike[-1][1]!r}?"
 
 
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+def first_line(error: Exception) -> str:
+    """Returns what another library's error says, in one line and at most 300 characters."""
+    line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return line if len(line) <= 300 else f"{line[:299]}…"
