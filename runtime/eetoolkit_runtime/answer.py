@@ -10,6 +10,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from eetoolkit_runtime.printable import printable
+
 StoppedBy = Literal["exit", "end", "deadline", "interrupt"]
 
 
@@ -66,7 +68,7 @@ class Answer(msgspec.Struct, frozen=True, eq=False):
     def __str__(self) -> str:
         stopped = f", stopped by {self.stopped_by}" if self.stopped_by in ("deadline", "interrupt") else ""
         ran = f"{len(set(self.path))} of {self.segments} segments"
-        return f"{self.exit}, confidence {self.confidence:.4g}, {ran}{stopped}"
+        return f"{printable(self.exit)}, confidence {self.confidence:.4g}, {ran}{stopped}"
 
 
 def rank(answer: Answer) -> float:

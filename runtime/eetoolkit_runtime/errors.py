@@ -12,13 +12,16 @@ EEToolkitError
 └── TuneError              thresholds that cannot be found
 ```
 
-A message says what, where, got, expected, and the fix. Errors of onnxruntime and msgspec are re-raised from these.
+A message says what, where, got, expected, and the fix, in one line that a terminal may show: a bundle's names are
+strangers' words. Errors of onnxruntime and msgspec are re-raised from these.
 """
 
 from __future__ import annotations
 
 import contextlib
 from typing import TYPE_CHECKING
+
+from eetoolkit_runtime.printable import flat
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -28,6 +31,9 @@ _ALIKE = 0.6  # of 1, as `difflib` counts: what it takes for close itself
 
 class EEToolkitError(Exception):
     """Any error that eetoolkit raises on purpose."""
+
+    def __str__(self) -> str:
+        return flat(super().__str__())
 
 
 class ExportError(EEToolkitError):

@@ -15,3 +15,8 @@ def printable(text: str) -> str:
         character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
         for character in text
     )
+
+
+def flat(text: str) -> str:
+    """Returns what was said in several lines as one that is printable."""
+    return printable(" ".join(filter(None, map(str.strip, text.split("\n")))))
