@@ -13,6 +13,7 @@ from eetoolkit_runtime.errors import InputError, RunError, did_you_mean, running
         ("exprot", ("export", "inspect"), "; did you mean 'export'?"),
         ("EXIT1", ("exit0", "exit1"), "; did you mean 'exit1'?"),
         ("exit9", ("exit0", "exit1"), ""),
+        ("laod", ("load", "save"), "; did you mean 'load'?"),
         ("zebra", ("exit0", "exit1"), ""),
         ("exit0", (), ""),
     ],

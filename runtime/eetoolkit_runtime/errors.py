@@ -26,7 +26,7 @@ from eetoolkit_runtime.printable import flat
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-_ALIKE = 0.6  # of 1, as `difflib` counts: what it takes for close itself
+_ALIKE = 0.75  # of 1, as `difflib` counts: one letter of four is another, or two have changed places
 
 
 class EEToolkitError(Exception):
