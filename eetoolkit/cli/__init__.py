@@ -17,6 +17,7 @@ import click
 from eetoolkit.cli import terminal
 from eetoolkit.cli.outputs import what_was_written
 from eetoolkit.cli.verb import Verbs
+from eetoolkit_runtime.printable import flat
 
 # From first look to device.
 _VERBS = ("demo", "export", "inspect", "verify", "run", "profile", "doctor", "tune", "truncate", "pack", "zoo")
@@ -56,6 +57,9 @@ class _Main(Verbs):
             if told := what_was_written(ctx):
                 terminal.complain("interrupted:", "yellow", told)
             raise click.exceptions.Exit(_INTERRUPTED) from None
+        except click.ClickException as error:
+            error.message = flat(error.message)
+            raise
         except Exception as error:
             line = _explain(error)
             if line is None:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from eetoolkit_runtime.printable import printable
+from eetoolkit_runtime.printable import flat, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -117,10 +117,8 @@ def lost(error: OSError) -> Failure:
 
 def complain(kind: str, colour: str, text: str) -> None:
     """Prints a line on stderr; where that cannot be written, nobody wants to know."""
-    line = printable(" ".join(text.split()))
     try:
-        shown = click.style(kind, fg=colour, bold=True)
-        click.echo(f"{shown} {line}", err=True, color=False if "NO_COLOR" in os.environ else None)
+        click.echo(f"{click.style(kind, fg=colour, bold=True)} {flat(text)}", err=True, color=False if "NO_COLOR" in os.environ else None)
     except OSError:
         _give_up(sys.stderr)
 
@@ -205,8 +203,8 @@ def _bar() -> Iterator[Tell]:
     # The console holds stderr itself: the exporter redirects `sys.stderr` while torch speaks. Nothing is redirected by
     # rich, which would send results from stdout to stderr.
     bar = Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
+        SpinnerColumn("dots" if _encodes("⠋", sys.stderr.encoding or "ascii") else "line"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=30),
         TextColumn("{task.fields[count]}"),
         console=_console(file=sys.stderr),
