@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from eetoolkit_runtime.errors import EEToolkitError
 from eetoolkit_runtime.outfile import check_file, writing
+from eetoolkit_runtime.printable import printable
 from eetoolkit_runtime.profiling.profile import Profile
 
 if TYPE_CHECKING:
@@ -163,8 +164,8 @@ def _draw_title(axes: Axes, found: Profile) -> None:
     )
     machine = f"{found.machine.processor}, {threads}, onnxruntime {found.machine.onnxruntime}, {found.rows} inputs"
     for points, text, size, weight, colour in (
-        (46, found.bundle, 13, "bold", _INK),
-        (30, machine, 9, "normal", _FAINT),
+        (46, printable(found.bundle), 13, "bold", _INK),
+        (30, printable(machine), 9, "normal", _FAINT),
     ):
         axes.annotate(
             text, (0, 1), (0, points), xycoords="axes fraction", textcoords="offset points", ha="left", va="bottom",
@@ -190,6 +191,6 @@ def _points_below(axes: Axes, points: float) -> Transform:
 
 
 def _short(name: str) -> str:
-    """Returns a name with its middle left out where it is long: both of its ends tell names apart."""
-    half = _LONGEST_NAME // 2
-    return name if len(name) <= _LONGEST_NAME else f"{name[:half]}...{name[-half:]}"
+    """Returns a printable name with its middle left out where it is long: both of its ends tell names apart."""
+    clean, half = printable(name), _LONGEST_NAME // 2
+    return clean if len(clean) <= _LONGEST_NAME else f"{clean[:half]}...{clean[-half:]}"

@@ -550,7 +550,7 @@ def test_an_unknown_criterion_is_refused_with_those_there_are(criterion: Any, re
 
 def test_a_criterion_for_an_unknown_exit_is_refused(refuse: Refuse) -> None:
     assert refuse(module(AsDict), criterion={"last": "entropy"}) == (
-        "criterion names ['last']; the exits are early, middle, late"
+        "criterion names ['last']; the exits are early, middle, late; did you mean 'late'?"
     )
 
 
@@ -619,7 +619,7 @@ def test_a_threshold_that_is_no_finite_number_is_refused(threshold: Any, refuse:
 
 def test_a_threshold_for_an_unknown_exit_is_refused(refuse: Refuse) -> None:
     assert refuse(module(AsDict), threshold={"last": 0.5}) == (
-        "threshold names ['last']; the exits are early, middle, late"
+        "threshold names ['last']; the exits are early, middle, late; did you mean 'late'?"
     )
 
 

@@ -189,7 +189,7 @@ def test_the_first_exit_that_may_answer_is_an_option(here: Path) -> None:
     assert result.exit_code == 0, result.output
     assert [exit_.enabled for exit_ in ee.load("later.ee").exits.values()] == [False, True]
     assert refusal("export", "net.onnx", "-o", "x.ee", "--min-exit", "last") == (
-        "min_exit is 'last'; the exits are early, late"
+        "min_exit is 'last'; the exits are early, late; did you mean 'late'?"
     )
 
 

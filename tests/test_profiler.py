@@ -23,6 +23,8 @@ from eetoolkit_runtime.profiling.machine import Condition, condition, peak_bytes
 from eetoolkit_runtime.profiling.profile import decode, encode
 from eetoolkit_runtime.profiling.profiler import profile
 from eetoolkit_runtime.profiling.rounds import Cooler
+from eetoolkit_runtime.profiling.whole import open_whole
+from eetoolkit_runtime.sessions import SessionSettings
 
 
 @pytest.fixture
@@ -200,6 +202,27 @@ def test_a_whole_network_that_cannot_be_run_is_refused(bundle: ee.Bundle, tmp_pa
     (tmp_path / "broken.onnx").write_bytes(b"no model")
     with pytest.raises(ee.IntegrityError, match=r"the whole network: onnxruntime .* cannot load .*broken.onnx"):
         profile(bundle, inputs(bundle), whole=tmp_path / "broken.onnx")
+
+
+@pytest.mark.parametrize("wrong", ["float[batch,5] x", "double[batch,4] x", "float[batch,2,2] x"])
+def test_a_whole_network_that_fails_on_the_inputs_is_one_error_that_names_it(
+    bundle: ee.Bundle, tmp_path: Path, wrong: str
+) -> None:
+    text = f'<ir_version: 9, opset_import: ["" : 18]> g ({wrong}) => ({wrong.replace(" x", " y")}) {{y = Neg(x)}}'
+    onnx.save(parser.parse_model(text), tmp_path / "wrong.onnx")
+    with pytest.raises(ee.RunError, match=r"^the whole network wrong\.onnx: \[ONNXRuntimeError\]"):
+        profile(bundle, inputs(bundle), threads=1, seconds=0, whole=tmp_path / "wrong.onnx")
+
+
+def test_outputs_of_truth_values_and_unsigned_integers_are_compared_as_numbers(
+    bundle: ee.Bundle, tmp_path: Path
+) -> None:
+    text = """<ir_version: 9, opset_import: ["" : 18]> g (float[batch,4] x) => (bool[batch,4] b, uint8[batch,4] u)
+        { b = Cast<to = 9>(x)  u = Cast<to = 2>(x) }"""
+    onnx.save(parser.parse_model(text), tmp_path / "w.onnx")
+    whole = open_whole(tmp_path / "w.onnx", bundle.manifest, SessionSettings(threads=1))
+    assert whole.difference([row(1, 0, 3)], {"b": np.array([[True, True, True, False]])}) == 1.0
+    assert whole.difference([row(1, 0, 3)], {"u": np.array([[2, 0, 3, 0]], np.uint8)}) == pytest.approx(1 / 3)
 
 
 def test_operators_are_traced_apart(bundle: ee.Bundle) -> None:

@@ -20,6 +20,7 @@ from eetoolkit_runtime.bundle import Bundle, load
 from eetoolkit_runtime.inputs import Inputs
 from eetoolkit_runtime.lock import alone
 from eetoolkit_runtime.plan import Guarantee, Tuning
+from eetoolkit_runtime.printable import printable
 
 
 class TuningReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -184,7 +185,7 @@ class TuningReport(msgspec.Struct, frozen=True, kw_only=True):
         if self.guarantee is not None:
             lines.append(spell_guarantee(self.guarantee))
         lines += [f"note: {note}" for note in self.notes]
-        return "\n".join(lines)
+        return "\n".join(map(printable, lines))
 
 
 def spell_guarantee(given: Guarantee) -> str:

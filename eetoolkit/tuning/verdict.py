@@ -14,6 +14,7 @@ from eetoolkit.tuning.measure import Part
 from eetoolkit.tuning.objective import worth_at
 from eetoolkit.tuning.record import Array
 from eetoolkit.tuning.search import Goal
+from eetoolkit_runtime.printable import printable
 
 _AS_GOOD = 1.01  # a static choice of at most so much of the cost is as good: simpler wins
 
@@ -68,8 +69,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
             return f"no verdict: {self.undecided}"
         if self.pays:
             lost = [verdict.exit for verdict in self.exits if not verdict.pays]
-            return "early exit pays here" + (f"; {', '.join(lost)} does not pay for itself" if lost else "")
-        return f"early exit does not pay here: {self.best_static} meets the goal and costs no more"
+            return "early exit pays here" + (printable(f"; {', '.join(lost)} does not pay for itself") if lost else "")
+        return f"early exit does not pay here: {printable(self.best_static)} meets the goal and costs no more"
 
 
 @dataclass(frozen=True, eq=False)

@@ -40,7 +40,7 @@ from eetoolkit_exporters.judging.facts import facts
 from eetoolkit_exporters.judging.judge import CriterionSpec, choose_criteria, default_threshold, judge, stored_threshold
 from eetoolkit_exporters.judging.remarks import remarks, single_scores
 from eetoolkit_runtime.bundle import Bundle, load
-from eetoolkit_runtime.errors import ExportError
+from eetoolkit_runtime.errors import ExportError, did_you_mean
 from eetoolkit_runtime.inputs import BATCH, leads_rows
 from eetoolkit_runtime.plan import Criterion, Fallback, Preprocess
 from eetoolkit_runtime.scores import LABEL
@@ -252,7 +252,8 @@ def separate_exits(network: Network) -> None:
 def _thresholds(criteria: Mapping[str, Criterion], threshold: ThresholdSpec) -> dict[str, float]:
     given = threshold if isinstance(threshold, Mapping) else dict.fromkeys(criteria, threshold)
     if unknown := set(given) - set(criteria):
-        raise ExportError(f"threshold names {sorted(unknown)}; the exits are {', '.join(criteria)}")
+        meant = did_you_mean(min(unknown), criteria)
+        raise ExportError(f"threshold names {sorted(unknown)}; the exits are {', '.join(criteria)}{meant}")
     found = {}
     for name, criterion in criteria.items():
         value = given.get(name)

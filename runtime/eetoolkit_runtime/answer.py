@@ -10,6 +10,7 @@ import msgspec
 import numpy.typing as npt
 
 from eetoolkit_runtime.plan import Criterion
+from eetoolkit_runtime.printable import printable
 from eetoolkit_runtime.scores import predicted
 
 StoppedBy = Literal["exit", "end", "deadline", "interrupt"]
@@ -62,7 +63,7 @@ class Answer(msgspec.Struct, frozen=True, eq=False):
     def __str__(self) -> str:
         stopped = f", stopped by {self.stopped_by}" if self.stopped_by in ("deadline", "interrupt") else ""
         ran = f"{len(set(self.path))} of {self.segments} segments"
-        return f"{self.exit}, confidence {self.confidence:.4g}, {ran}{stopped}"
+        return f"{printable(self.exit)}, confidence {self.confidence:.4g}, {ran}{stopped}"
 
 
 def rank(answer: Answer) -> float:

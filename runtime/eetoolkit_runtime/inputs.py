@@ -64,7 +64,7 @@ def _in_order(plan: Manifest, inputs: Inputs) -> list[Any]:
             raise InputError(f"got inputs {sorted(map(str, inputs))}, expected {names}")
         return [inputs[name] for name in names]
     values: list[Any] = list(inputs) if isinstance(inputs, tuple | list) else [inputs]
-    if len(names) == 1 and isinstance(inputs, list) and not isinstance(inputs[0] if inputs else None, np.ndarray):
+    if len(names) == 1 and isinstance(inputs, list) and not getattr(inputs[0] if inputs else None, "ndim", 0):
         values = [inputs]  # nested lists are one array
     if len(values) != len(names):
         raise InputError(f"got {len(values)} inputs, expected {len(names)}: {', '.join(map(_spell, plan.inputs))}")
@@ -74,46 +74,98 @@ def _in_order(plan: Manifest, inputs: Inputs) -> list[Any]:
 def _fit(
     spec: TensorSpec, dims: tuple[Dim, ...], value: Any, preprocess: Preprocess | None, sizes: dict[str, int]
 ) -> Array:
-    try:
-        array = np.asarray(value)
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise InputError(f"input {spec.name!r}: not an array ({error}); expected {_spell(spec)}") from error
-    _check_shape(spec, dims, array, sizes)
+    array = _read(spec, value)
+    if array.dtype.kind in "USMm":  # text and dates have no shape that could be right
+        raise _refused(spec, value, array)
+    _check_shape(spec, dims, value, array, sizes)
     if array.dtype == np.uint8 and spec.dtype != "uint8" and preprocess is not None:
         return normalize(array, preprocess).astype(spec.dtype, copy=False)
-    return _cast(spec, array)
+    return _cast(spec, value, array)
 
 
-def _check_shape(spec: TensorSpec, dims: tuple[Dim, ...], array: Array, sizes: dict[str, int]) -> None:
+def _read(spec: TensorSpec, value: Any) -> Array:
+    if masked := sum(map(_masked, value if isinstance(value, list | tuple) else [value])):
+        raise InputError(
+            f"input {spec.name!r}: got a masked array with {masked} masked, behind which a network would see what "
+            f"stands there; expected {_spell(spec)}; fill it as in training: {spec.name}.filled(0)"
+        )
+    try:
+        return np.asarray(value)
+    except (ValueError, TypeError, RuntimeError) as error:
+        from eetoolkit_runtime import remedies
+
+        fix = remedies.read(spec.name, value)
+        what = f"input {spec.name!r}: not an array ({error}); expected {_spell(spec)}"
+        raise InputError(f"{what}; make it one: {fix}" if fix else what) from error
+
+
+def _masked(value: Any) -> int:
+    """Returns how many numbers of a masked array are masked."""
+    if not isinstance(value, np.ndarray) or type(value) is np.ndarray:
+        return 0  # numpy reads `np.ma` when it is first asked for it, in some 20 ms
+    return int(np.sum(value.mask)) if isinstance(value, np.ma.MaskedArray) else 0
+
+
+def _check_shape(spec: TensorSpec, dims: tuple[Dim, ...], value: Any, array: Array, sizes: dict[str, int]) -> None:
+    what = f"input {spec.name!r}: got shape {list(array.shape)}, expected {_spell(spec)}"
+    told = tuple(sizes.get(dim, dim) if isinstance(dim, str) else dim for dim in dims)
     if array.ndim != len(spec.shape):
-        fix = ""
-        if array.ndim == len(spec.shape) - 1 and spec.shape[0] in (BATCH, 1):
-            fix = f"; add the batch dimension: {spec.name}[None]"
-        raise InputError(f"input {spec.name!r}: got shape {list(array.shape)}, expected {_spell(spec)}{fix}")
+        if array.dtype.kind == "O" and array.ndim == 0:
+            raise InputError(f"{what}; a {type(value).__name__} is no array")
+        raise InputError(f"{what}{_reshaped(spec, told, value, array)}")
     for size, dim in zip(array.shape, dims, strict=True):
         known = dim if isinstance(dim, int) else size if dim is None else sizes.setdefault(dim, size)
         if size != known:
             where = "" if isinstance(dim, int) else f" ({dim} is {known} elsewhere)"
-            raise InputError(f"input {spec.name!r}: got shape {list(array.shape)}, expected {_spell(spec)}{where}")
+            raise InputError(f"{what}{where}{_reshaped(spec, told, value, array)}")
     if array.size == 0:
         raise InputError(f"input {spec.name!r}: got the empty shape {list(array.shape)}, expected {_spell(spec)}")
 
 
-def _cast(spec: TensorSpec, array: Array) -> Array:
+def _reshaped(spec: TensorSpec, dims: tuple[Dim, ...], value: Any, array: Array) -> str:
+    """Returns what to write so that the shape fits; empty where nothing does."""
+    from eetoolkit_runtime import remedies
+
+    fix = remedies.reshape(spec.name, value, array.shape, dims, (BATCH, 1))
+    if not fix:
+        return ""
+    only_row = fix.endswith("[None]") and array.ndim == len(spec.shape) - 1 and ".transpose" not in fix
+    return f"; {'add the batch dimension' if only_row else 'give it that shape'}: {fix}"
+
+
+def _cast(spec: TensorSpec, value: Any, array: Array) -> Array:
     """Only what loses no meaning: float64 to float32, and integers to the network's integers where they fit."""
     expected = np.dtype(spec.dtype)
     if array.dtype == expected:
         return array
     if array.dtype == np.float64 and expected == np.float32:
-        return array.astype(np.float32)
+        return _single(spec, array)
     if array.dtype.kind in "iu" and expected.kind in "iu":
         limits = np.iinfo(expected)
         if limits.min <= array.min() and array.max() <= limits.max:
             return array.astype(expected)
-    fix = f"; convert it: {spec.name}.astype({spec.dtype!r})"
-    if array.dtype == np.uint8 and expected.kind == "f":
-        fix = "; scale it as in training, or give the bundle `preprocess` at export"
-    raise InputError(f"input {spec.name!r}: got dtype {array.dtype}, expected {_spell(spec)}{fix}")
+    raise _refused(spec, value, array)
+
+
+def _single(spec: TensorSpec, array: Array) -> Array:
+    with np.errstate(over="ignore"):
+        found = array.astype(np.float32)
+    beyond = np.isinf(found) & np.isfinite(array)
+    if beyond.any():
+        raise InputError(
+            f"input {spec.name!r}: {array[beyond][0]:.6g} is beyond what float32 holds, 3.4e38; expected "
+            f"{_spell(spec)}; scale it as in training"
+        )
+    return found
+
+
+def _refused(spec: TensorSpec, value: Any, array: Array) -> InputError:
+    from eetoolkit_runtime import remedies
+
+    fix = remedies.convert(spec.name, value, array, spec.dtype)
+    if array.dtype == np.uint8 and np.dtype(spec.dtype).kind == "f":
+        fix = "scale it as in training, or give the bundle `preprocess` at export"
+    return InputError(f"input {spec.name!r}: got dtype {array.dtype}, expected {_spell(spec)}; {fix}")
 
 
 def normalize(pixels: Array, preprocess: Preprocess) -> Array:

@@ -73,7 +73,7 @@ class SessionSettings(msgspec.Struct, frozen=True):
     def options(self) -> ort.SessionOptions:
         """Returns fresh session options."""
         options = ort.SessionOptions()
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # errors are raised; its log would print names of strangers as they are
         options.enable_cpu_mem_arena = self.arena
         if not self.prepack:
             options.add_session_config_entry("session.disable_prepacking", "1")

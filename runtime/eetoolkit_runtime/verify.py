@@ -15,6 +15,7 @@ from eetoolkit_runtime.errors import InputError
 from eetoolkit_runtime.golden import Sample, read_golden
 from eetoolkit_runtime.inputs import Array
 from eetoolkit_runtime.plan import COUNTED_KINDS, Exit
+from eetoolkit_runtime.printable import printable
 from eetoolkit_runtime.runner import Runner
 
 DEFAULT_TOLERANCE = 1e-4
@@ -62,7 +63,8 @@ class VerifyReport:
         shown = list(self.failures[:_SHOWN])
         if len(self.failures) > _SHOWN:
             shown.append(f"... and {len(self.failures) - _SHOWN} more")
-        return "\n".join([*lines, *shown, f"verify {verdict}, tolerance {self.tolerance:.0e}"])
+        lines += [*shown, f"verify {verdict}, tolerance {self.tolerance:.0e}"]
+        return "\n".join(map(printable, lines))
 
 
 @checked(InputError)

@@ -8,6 +8,7 @@ import msgspec
 
 from eetoolkit_runtime.errors import BundleError
 from eetoolkit_runtime.plan import Manifest
+from eetoolkit_runtime.printable import printable
 from eetoolkit_runtime.profiling.latency import Latency
 from eetoolkit_runtime.profiling.machine import Condition, Machine
 
@@ -241,7 +242,7 @@ class Profile(_Struct, frozen=True, kw_only=True):
             right = "" if cost.accuracy is None else f", {cost.accuracy:.1%} of these right"
             took = "" if cost.latency is None else f", {cost.latency.mean_ms:.4g} ms"
             lines.append(f"{name}: {cost.share:.1%} leave here{took}{right}")
-        return "\n".join(lines)
+        return "\n".join(map(printable, lines))
 
 
 class _Head(msgspec.Struct):

@@ -164,7 +164,8 @@ def warm_up(runner: Runner, whole: Whole | None, rows: Sequence[Row], tell: Tell
             runner.run_all_exits(row)
             runner.run(row)
             if whole is not None:
-                whole.session.run(None, whole.feeds(row))
+                with whole.running():
+                    whole.session.run(None, whole.feeds(row))
         took = time.perf_counter() - started
         tell("warming up", done, most)
         if done >= least and abs(took - last) <= _STEADY * last:
@@ -225,8 +226,9 @@ def measure(
         look("call")
         found.places += places
         if whole is not None:
-            for row in group:
-                found.whole_call(whole, whole.feeds(row))
+            with whole.running():
+                for row in group:
+                    found.whole_call(whole, whole.feeds(row))
         found.rounds += 1
         new_round()
         paused_s = cooler.paused_s
