@@ -1,7 +1,9 @@
 """How much more to ask of the rows that choose, so that other rows meet the goal.
 
 Whoever searches many thresholds finds some that are good on the rows of the search by luck alone. Cross-validation
-(Stone 1974) tells how much: thresholds found without a fold of the rows are tried on that fold.
+(Stone 1974) tells how much: thresholds found without a fold of the rows are tried on that fold. And what keeps a goal
+in the mean misses it on every other draw of rows. So one standard error more is asked, as in the one-standard-error
+rule (Breiman, Friedman, Olshen and Stone 1984, section 3.4.3), of the rows that choose and those that tell together.
 """
 
 from __future__ import annotations
@@ -74,6 +76,25 @@ def margin(plan: Manifest, tuned: Part, worth: float, *, drop: bool) -> float:
     if (spare >= 0).any():
         return float(asked[(spare >= 0).argmax()])
     return float(asked[np.where(kept >= 0, spare, -np.inf).argmax()]) if (kept >= 0).any() else np.inf
+
+
+def keeps(tuned: Part, answered: Array, worth: float, *, drop: bool) -> bool:
+    """Whether answers at these visits, (N,), which no search has found, keep a goal by a standard error.
+
+    The whole network loses nothing against itself. Where rows are few, no standard error is asked.
+
+    Args:
+        tuned: The tune part, whose rows have a worth of their own.
+        answered: The visits.
+        worth: As for `margin`.
+        drop: As for `margin`.
+    """
+    values, rows = np.asarray(tuned.worth, np.float64), np.arange(len(answered))
+    if drop and np.array_equal(answered, tuned.record.last):
+        return True
+    above = values[rows, answered] - (values[rows, tuned.record.last] - worth if drop else worth)
+    error = _standard_error(above.var(), float(np.ptp(values)), len(rows)) if len(rows) >= LEAST_ROWS else 0.0
+    return bool(above.mean() >= error)
 
 
 def spared(tuned: Part, budget: float) -> float:

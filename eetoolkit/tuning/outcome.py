@@ -1,17 +1,23 @@
 """Whether the goal was met on the rows that chose nothing: yes, no, or too few of them to know.
 
-A goal is missed where the figure of these rows misses it. It is met where their figure keeps it and is known well
-enough, and else they are too few to know. Well enough means: all of the 95 % interval keeps the goal; or half of it is
-no wider than
+One rule for every goal, by a figure of these rows and the end of its 95 % interval that is nearer to a miss:
 
-- for a drop, twice what is allowed, and five points; an allowed drop of 0 counts as one point;
-- for a least accuracy, the same with the errors that it allows in the place of the drop;
-- for a least worth by a metric, a twentieth of the whole network's; for a drop of it, twice what is allowed;
-- for a budget, a quarter of it.
+- the goal is missed where the figure misses it;
+- it is met where the figure keeps it, and the interval leaves out every miss that is larger than a tolerance;
+- else the rows are too few to know. So are fewer than 30, since intervals are those of large samples.
 
-So what is called met is, but for one case in forty, missed by twice the goal's own size at most. An interval counts at
-least as the one of an event that none of so many rows shows (Wilson 1927), since what few rows do not show may still
-be. A guarantee is met where it was shown, and by fewer rows than it takes at all nothing can be known.
+The tolerance is what makes some hundreds of rows enough; for a bound without one there is `--risk`. It is
+
+- for a drop twice what is allowed, but no more than five points; an allowed drop of 0 counts as one point;
+- for a least accuracy the same, with the errors that it allows in the place of the drop;
+- for another metric the same, a point being a hundredth of what the whole network reaches; for a least worth five;
+- for a budget a quarter of it. Costs of segments are taken as exact.
+
+So a choice that misses by more than the tolerance passes for one that meets the goal by one draw of the rows in forty
+at most. A bootstrap takes what rows do not show for impossible. So the interval's end is no nearer to the figure than
+Wilson's (1927), for the share of rows that differ, would be, with values as far apart as they can be. What is the whole
+network by definition loses nothing, whatever rows show. A guarantee is its own proof: it was shown, or it was not, or
+no result on so few rows would have shown it.
 """
 
 from __future__ import annotations
@@ -23,49 +29,72 @@ from dataclasses import dataclass
 import numpy as np
 
 from eetoolkit.tuning.choice import Figures
-from eetoolkit.tuning.figures import Z95, Interval, rows_needed, wilson
+from eetoolkit.tuning.figures import Interval, wilson
 from eetoolkit.tuning.measure import Part
 from eetoolkit.tuning.promises import Promise
 from eetoolkit.tuning.record import Array
 from eetoolkit.tuning.wish import Wish
 
-_TIMES = 2.0  # what a goal allows: half of the interval may be as wide
-_MOST = 0.05  # and no wider, as a share of all rows
-_LEAST = 0.01  # what a goal that allows nothing counts as
+LEAST_ROWS = 30
+"""Held-out rows, without which nothing is called known."""
+_TIMES = 2.0  # what a goal allows: the tolerance
+_POINT = 0.01  # of the scale of worth
+_MOST_POINTS = 5
 _OF_BUDGET = 0.25
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Whether the goal was met on rows that chose nothing, and by which figures; None: these are too few to know."""
+    """Whether a goal was met on rows that chose nothing.
+
+    Attributes:
+        met: None: these rows are too few to know.
+        reason: The figure that tells, what was asked for, and what is missing.
+        rows_needed: About how many rows in all would do; None where more would not tell more.
+    """
 
     met: bool | None
     reason: str
+    rows_needed: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class _Held:
-    """A figure beside what was asked of it.
+    """A figure of held-out rows beside what was asked of it, all turned so that more is worse.
 
     Attributes:
-        name: What it is, with its verb.
-        figure: The figure.
-        bound: What was asked for.
-        least: Whether the figure must be at least that; else at most.
-        within: How wide half of its interval may be.
+        told: The figure with its interval, and what was asked for, for people.
+        over: How far the figure is beyond the goal; at most 0 where it keeps it.
+        towards: From the figure to the end of its interval that is nearer to a miss.
+        away: And to the other.
+        differ: The share of rows that differ; 0 where that says nothing of the spread.
         span: How far apart the values of two rows can lie.
-        values: Each row's, (N,); None where only a whole of rows has one.
-        spell: Writes it.
+        tolerance: The largest miss that the interval may hold.
+        rows: How many there are.
+        spell: Writes a figure.
     """
 
-    name: str
-    figure: Interval
-    bound: float
-    least: bool
-    within: float
+    told: str
+    over: float
+    towards: float
+    away: float
+    differ: float
     span: float
-    values: Array | None
+    tolerance: float
+    rows: int
     spell: Callable[[float], str]
+
+    def reach(self, rows: int) -> float:
+        """Returns how far from the figure the interval's end would lie by so many rows like these."""
+        unseen = wilson(self.differ * rows, rows).high - self.differ
+        return max(self.towards * math.sqrt(self.rows / rows), self.span * unseen)
+
+    def enough(self, room: float) -> int:
+        """Returns about how many rows like these bring the interval's end so near to the figure."""
+        count = LEAST_ROWS
+        while self.reach(count) > room:
+            count = math.ceil(1.02 * count) + 1
+        return count
 
 
 def judge_goal(
@@ -85,93 +114,103 @@ def judge_goal(
     if promised is not None:
         return _of_guarantee(promised, rows)
     answered, ended = test.ends(thresholds)
-    accuracy = test.metric is None
-    held = _cost(wish, test, ended, chosen) if wish.kind.startswith("budget") else None
-    held = held or _worth(wish, test, answered, chosen, abs(whole.worth.value), accuracy=accuracy)
-    count, figure = len(test.record), held.figure
-    sign = -1.0 if held.least else 1.0
-    over = sign * (figure.value - held.bound)
-    asked = f"{'at least' if held.least else 'at most'} {held.spell(held.bound)} was asked for"
-    told = f"{held.name} {_spell(figure, held.spell)} on {count} held-out rows, {asked}"
-    half = max((figure.high - figure.low) / 2, held.span * wilson(0, count).high)
-    if figure.low == figure.high == 0 and not held.least:  # by definition: it is the whole network
-        half = 0.0
-    if half <= held.within or over + half <= 0:
-        return Outcome(met=over <= 1e-9 * abs(held.bound), reason=told)
-    needed = _needed(held, half, count)
-    few = (
-        f"{count} rows tell it to +-{held.spell(half)} only; +-{held.spell(held.within)} takes about {needed} of them, "
-        f"{math.ceil(needed * rows / count)} rows in all"
-    )
-    return Outcome(met=False if over > 1e-9 * abs(held.bound) else None, reason=f"{told}; {few}")
+    if wish.kind in ("budget_ms", "budget_share"):
+        return _judge(_cost(wish, test, ended, chosen), rows)
+    if wish.kind == "max_accuracy_drop" and chosen.drop == Interval(0.0, 0.0, 0.0) and len(test.record) >= LEAST_ROWS:
+        return Outcome(met=True, reason="the whole network always answers, which loses nothing against itself")
+    return _judge(_worth(wish, test, answered, chosen, whole), rows)
+
+
+def _judge(held: _Held, rows: int) -> Outcome:
+    """Returns the outcome by the rule; `rows` is how many there are in all, other parts included."""
+    reach, missed = held.reach(held.rows), held.over > 0
+    if held.rows >= LEAST_ROWS and not missed and held.over + reach <= held.tolerance:
+        return Outcome(met=True, reason=held.told)
+    few = held.rows < LEAST_ROWS or not missed
+    room = held.tolerance - min(0.0, held.over) if few else held.tolerance / _TIMES
+    if room <= 0 or (not few and (held.over > held.away or reach <= room)):
+        return Outcome(met=None if few else False, reason=held.told)
+    needed = held.enough(room)
+    in_all = math.ceil(needed * rows / held.rows)
+    why = "are too few to know" if few else "may show that by chance"
+    told, wanted = (held.spell(float(f"{within:.2g}")) for within in (reach, room))
+    takes = f"+-{wanted} takes about {needed} of them, {in_all} rows in all"
+    reason = f"{held.told}; {held.rows} rows {why}: they tell it to +-{told}, {takes}"
+    return Outcome(met=None if few else False, reason=reason, rows_needed=in_all)
 
 
 def _cost(wish: Wish, test: Part, ended: Array, chosen: Figures) -> _Held:
     rows = np.arange(len(test.record))
     full = test.cost[rows, test.record.last]
-    unit = 1.0 if wish.kind == "budget_ms" else float(full.mean())
+    milliseconds = wish.kind == "budget_ms"
+    figure, spell = (chosen.cost, _milliseconds) if milliseconds else (chosen.share, _percent)
+    dearest = max(float(full.max()), float(test.cost[rows, ended].max()))
+    over = figure.value - wish.value
     return _Held(
-        name="a run costs",
-        figure=chosen.cost if wish.kind == "budget_ms" else chosen.share,
-        bound=wish.value,
-        least=False,
-        within=_OF_BUDGET * wish.value,
-        span=float(full.max() - test.cost[:, 0].min()) / unit,
-        values=test.cost[rows, ended] / unit,
-        spell=_milliseconds if wish.kind == "budget_ms" else _percent,
+        told=f"a run costs {_told(figure, spell, len(rows))}, at most {spell(wish.value)} was asked for",
+        over=0.0 if abs(over) <= 1e-9 * wish.value else over,
+        towards=figure.high - figure.value,
+        away=figure.value - figure.low,
+        differ=0.0,
+        span=(dearest - float(test.cost[:, 0].min())) / (1.0 if milliseconds else float(full.mean())),
+        tolerance=_OF_BUDGET * wish.value,
+        rows=len(rows),
+        spell=spell,
     )
 
 
-def _worth(wish: Wish, test: Part, answered: Array, chosen: Figures, whole: float, *, accuracy: bool) -> _Held:
-    rows, least = np.arange(len(test.record)), wish.kind == "min_accuracy"
-    values = None if test.worth is None else test.worth[rows, answered]
-    allowed = 1 - wish.value if least else wish.value
-    within = _TIMES * (allowed if allowed > 0 else _LEAST)
-    if accuracy:
-        within = min(within, _MOST)
-    elif least:
-        within = _MOST * whole
+def _worth(wish: Wish, test: Part, answered: Array, chosen: Figures, whole: Figures) -> _Held:
+    accuracy, least = test.metric is None, wish.kind == "min_accuracy"
+    figure, spell = chosen.worth if least else chosen.drop, _percent if accuracy else _number
+    scale = 1.0 if accuracy else abs(whole.worth.value)
+    allowed = wish.value if not least else 1 - wish.value if accuracy else math.inf
+    sides = figure.high - figure.value, figure.value - figure.low
+    towards, away = sides[::-1] if least else sides
+    over = (wish.value - figure.value) if least else (figure.value - wish.value)
+    what = ("accuracy is" if accuracy else "the metric is") if least else "the drop is"
+    asked = f"at {'least' if least else 'most'} {spell(wish.value)} was asked for"
+    lost = _lost(test, answered, against_whole=not least)
+    counted = len(lost) > 0 and bool(np.isin(lost, (-1, 0, 1)).all())
     return _Held(
-        name=("accuracy is" if accuracy else "the metric is") if least else "the drop is",
-        figure=chosen.worth if least else chosen.drop,
-        bound=wish.value,
-        least=least,
-        within=within,
-        span=1.0 if accuracy else whole if test.worth is None else float(np.ptp(test.worth)),
-        values=values if least else test.drops(answered),
-        spell=_percent if accuracy else _number,
+        told=f"{what} {_told(figure, spell, len(test.record))}, {asked}",
+        over=0.0 if abs(over) <= 1e-12 else over,
+        towards=0.0 if counted and not (lost < 0).any() else towards,  # then Wilson's interval is all there is
+        away=away,
+        differ=float((lost != 0).mean()) if counted else 0.0,
+        span=scale if test.worth is None else max(scale, float(np.ptp(test.worth))),
+        tolerance=min(_TIMES * (allowed or _POINT * scale), _MOST_POINTS * _POINT * scale),
+        rows=len(test.record),
+        spell=spell,
     )
 
 
-def _needed(held: _Held, half: float, count: int) -> int:
-    """Returns how many test rows would tell a figure well enough."""
-    within = max(held.within, 1e-12)
-    if held.values is None:
-        return math.ceil(count * (half / within) ** 2)
-    unseen = math.ceil(Z95**2 * max(0.0, held.span / within - 1))  # where Wilson's interval of none is so wide
-    return max(unseen, rows_needed(held.values, within) if held.values.any() else 0)
+def _lost(test: Part, answered: Array, *, against_whole: bool) -> Array:
+    """Returns what each answer is worth less than the whole network's, or than 1, (N,); none where rows have no worth."""
+    if test.worth is None:
+        return np.zeros(0)
+    rows = np.arange(len(test.record))
+    best = test.worth[rows, test.record.last] if against_whole else 1.0
+    return np.asarray(best - test.worth[rows, answered].astype(np.float64))
 
 
 def _of_guarantee(promised: Promise, rows: int) -> Outcome:
     given = promised.guarantee
+    told = f"a risk of at most {_percent(given.risk)} was asked for"
     if given.passed:
-        return Outcome(met=True, reason=f"a risk of at most {given.risk:.2%} was shown on {given.rows} rows")
+        return Outcome(met=True, reason=f"{told}, and shown on {given.rows} rows of its own")
     if given.rows >= promised.needed:
-        return Outcome(met=False, reason=f"no early exit was shown to keep the risk to {given.risk:.2%} on {given.rows} rows")
-    share = promised.needed / given.rows
-    return Outcome(
-        met=None,
-        reason=f"{given.rows} rows for the guarantee can show nothing: it takes {promised.needed} at least, "
-        f"{math.ceil(rows * share)} rows in all",
-    )
+        return Outcome(met=False, reason=f"{told}; no early exit was shown to keep it, on {given.rows} rows of its own")
+    in_all = math.ceil(rows * promised.needed / given.rows)
+    few = f"{given.rows} rows can show no guarantee, it takes {promised.needed} at least, {in_all} rows in all"
+    return Outcome(met=None, reason=f"{told}; {few}", rows_needed=in_all)
 
 
-def _spell(figure: Interval, spell: Callable[[float], str]) -> str:
-    return f"{spell(figure.value)} [{spell(figure.low)}, {spell(figure.high)}]"
+def _told(figure: Interval, spell: Callable[[float], str], rows: int) -> str:
+    return f"{spell(figure.value)} [{spell(figure.low)}, {spell(figure.high)}] on {rows} held-out rows"
 
 
 def _percent(share: float) -> str:
-    return f"{share:.2%}"
+    return f"{100 * share:.4g}%"
 
 
 def _milliseconds(value: float) -> str:
