@@ -73,6 +73,8 @@ def _header(found: Profile) -> Iterator[tuple[str, str]]:
     state += [f"paused {found.cooled_s:.0f} s to cool down"] if found.cooled_s else []
     if state:
         yield "clock", ", ".join(state)
+    if found.before.load is not None and found.after.load is not None:
+        yield "load", f"{found.before.load:.1f} before, {found.after.load:.1f} after, in the mean of a minute"
     if found.after.throttled:
         yield "throttled", "yes: heat or a weak power supply has lowered the clock"
     threads = "one per core" if found.threads is None else str(found.threads)
@@ -83,10 +85,10 @@ def _header(found: Profile) -> Iterator[tuple[str, str]]:
     timed = f", {found.timed} of them timed" if found.timed < found.rows else ""
     rounds = f"{found.rows} inputs{timed}, {found.rounds} rounds after {found.warmup_rounds} of warm-up"
     yield "measured", f"{found.measured}, {rounds}{steady}{merged}"
-    yield "a call", f"mean {_ms(found.expected.mean_ms)}, {_spread(found.expected)}"
-    yield "full path", f"mean {_ms(found.full_path.mean_ms)}, {_spread(found.full_path)}"
+    yield "a call", _spread(found.expected)
+    yield "full path", _spread(found.full_path)
     if found.whole is not None:
-        yield "whole", f"{found.whole.file}: mean {_ms(found.whole.latency.mean_ms)}, {_spread(found.whole.latency)}"
+        yield "whole", f"{found.whole.file}: {_spread(found.whole.latency)}"
         full = found.whole.full_path_ratio
         yield "speed-up", f"{1 / found.whole.ratio:.2f} times in the mean, full path / whole {full:.2f}"
         if found.whole.difference is None or not found.whole.difference <= _DIFFERENT:
@@ -106,6 +108,8 @@ def _header(found: Profile) -> Iterator[tuple[str, str]]:
                 f"({energy.meter}, all that runs on the machine)"
             ),
         )
+    if found.noise is not None:
+        yield "note", found.noise
 
 
 def _print_segments(found: Profile) -> None:
@@ -170,7 +174,7 @@ def _print_chart(found: Profile) -> None:
         table.add(bar.segment, (drawn if drawn.strip() else " " * before + "▏").ljust(wide),
                       _ms(bar.full_ms), spell_exit(bar))  # fmt: skip
     table.print()
-    print_pairs([("", "█ in the mean call, ░ only in a full path; medians")])
+    print_pairs([("", "█ in the mean call, ░ only in a full path; robust means")])
 
 
 def _chart_columns(all_: Sequence[Bar]) -> int:
@@ -200,7 +204,7 @@ def _percentiles(latency: Latency | None) -> tuple[str, str, str]:
 
 def _spread(latency: Latency) -> str:
     p50, p90, p99 = _percentiles(latency)
-    return f"p50 {p50}, p90 {p90}, p99 {p99}"
+    return f"mean {_ms(latency.mean_ms)}, robust {_ms(latency.robust_ms)}, p50 {p50}, p90 {p90}, p99 {p99}"
 
 
 def _ms(value: float | None) -> str:

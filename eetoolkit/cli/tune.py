@@ -66,7 +66,12 @@ _COMPARED = 200
     metavar="FILE",
     help="What segments cost: the JSON of `profile`, of any machine; default: the one saved in BUNDLE, else paper.",
 )
-@click.option("--force", is_flag=True, help="Take a profile of another bundle or backend.")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Take a profile of another bundle or backend; --apply and --prune write where the goal was missed, or where "
+    "rows are too few to know.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the split of the data.")
 @click.option(
     "--record",
@@ -111,7 +116,12 @@ def tune(  # noqa: PLR0913 - one for each option
     as_json: bool,
     pictures: ImageOptions,
 ) -> None:
-    """Choose the thresholds of BUNDLE for a goal, and say how good they are on data that chose nothing."""
+    """Choose the thresholds of BUNDLE for a goal, and say how good they are on data that chose nothing.
+
+    The first line says whether these data meet the goal. The exit status is 1 where --apply or --prune declines to
+    write because they do not, or are too few to know; --report, --record and --json are written all the same. Without
+    --apply and --prune it is 0 (`goal_met` in --json tells), but where no thresholds can meet the goal at all.
+    """
     import msgspec
 
     from eetoolkit.labelled import read_labelled
@@ -147,12 +157,13 @@ def tune(  # noqa: PLR0913 - one for each option
     pruning, written, applied = None, None, False
     if apply_:
         with _noted(refusals):
-            report.apply()
+            report.apply(force=force)
             applied = True
     if prune is not None:
         with _noted(refusals), terminal.progress() as tell:
             tell("pruning", 0, 0)
-            pruning = report.prune(prune, _some(opened, inputs), threads=threads, overwrite=overwrite)
+            some = _some(opened, inputs)
+            pruning = report.prune(prune, some, threads=threads, overwrite=overwrite, force=force)
     if page is not None:
         with _noted(refusals):
             written = ee.write_report(report, page, inputs=inputs, overwrite=overwrite)
@@ -228,6 +239,8 @@ def _print(report: ee.TuningReport, pruning: Pruning | None, *, applied: bool) -
 def _header(report: ee.TuningReport, pruning: Pruning | None, *, applied: bool) -> Iterator[tuple[str, str]]:
     from eetoolkit.tuning.report import spell_guarantee
 
+    met, _, reason = report.outcome.partition(": ")
+    yield met, reason
     yield "goal", report.goal
     yield "costs", f"{report.unit}, by {report.costs}"
     parts = ", ".join(f"{count} {name}" for name, count in report.rows.items())
@@ -256,7 +269,8 @@ def _header(report: ee.TuningReport, pruning: Pruning | None, *, applied: bool) 
     elif report.pruned is not None:
         gone = [name for name, limit in report.pruned.thresholds.items() if limit is None]
         yield "prune", f"{', '.join(gone)} would pay better gone: --prune OUT writes a bundle without"
-    yield "bundle", "thresholds written; --undo puts the old ones back" if applied else "left as it is; --apply writes"
+    apply = "--apply" if report.goal_met else "--apply --force"
+    yield "bundle", "thresholds written; --undo puts the old ones back" if applied else f"left as it is; {apply} writes"
 
 
 def _print_choices(report: ee.TuningReport) -> None:
