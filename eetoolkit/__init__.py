@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from eetoolkit_runtime.profiling.profiles import read_profile, save_profile, write_profile
     from eetoolkit_runtime.profiling.tracing import trace
     from eetoolkit_runtime.runner import Runner
+    from eetoolkit_runtime.store import accept_edit
     from eetoolkit_runtime.truncate import truncate
     from eetoolkit_runtime.verify import VerifyReport
 
@@ -67,6 +68,7 @@ _PLACES = {
     "TuneError": _ERRORS,
     "TuningReport": "eetoolkit.tuning.report",
     "VerifyReport": "eetoolkit_runtime.verify",
+    "accept_edit": "eetoolkit_runtime.store",
     "attach_exits": "eetoolkit_exporters.capturing.attach",
     "compare_profiles": "eetoolkit_runtime.profiling.comparison",
     "examine": "eetoolkit_runtime.doctor.examine",
@@ -93,9 +95,9 @@ _HOST = {"torch", "onnx", "onnx_ir", "onnxscript"}
 __all__ = [
     "Answer", "Bundle", "BundleError", "Comparison", "Criterion", "DeadlineError", "EEToolkitError", "ExportError",
     "Finding", "InputError", "IntegrityError", "Interrupt", "ManifestError", "Profile", "RunError", "Runner",
-    "TuneError", "TuningReport", "VerifyReport", "attach_exits", "compare_profiles", "examine", "exit", "export",
-    "fit_exits", "load", "merge_profiles", "profile", "prune", "read_profile", "save_profile", "trace", "truncate",
-    "tune", "undo_tuning", "verify", "write_profile", "write_report",
+    "TuneError", "TuningReport", "VerifyReport", "accept_edit", "attach_exits", "compare_profiles", "examine", "exit",
+    "export", "fit_exits", "load", "merge_profiles", "profile", "prune", "read_profile", "save_profile", "trace",
+    "truncate", "tune", "undo_tuning", "verify", "write_profile", "write_report",
 ]  # fmt: skip
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
@@ -15,6 +14,7 @@ import numpy.typing as npt
 from eetoolkit.images import ImageOptions, choose_preprocess, read_image
 from eetoolkit_runtime.errors import InputError
 from eetoolkit_runtime.inputs import prepare, split_rows
+from eetoolkit_runtime.npy import read_npy, read_npz
 from eetoolkit_runtime.plan import Manifest
 
 Row = tuple[npt.NDArray[Any], ...]
@@ -106,9 +106,9 @@ def read_arrays(path: Path) -> npt.NDArray[Any] | dict[str, npt.NDArray[Any]]:
     with path.open("rb") as file:
         start = file.read(_MAGIC_BYTES)
         if start == _NPY:
-            return _read_npy(str(path), _Resumed(start, file))
+            return read_npy(_Resumed(start, file), str(path), InputError)
         if start.startswith(_NPZ):
-            return _read_npz(str(path), start + file.read())
+            return read_npz(file, str(path), InputError)
     raise InputError(f"{path}: not a .npy or .npz file")
 
 
@@ -119,13 +119,13 @@ def _read(plan: Manifest, name: str, file: BinaryIO, options: ImageOptions) -> I
         number = 0
         while start == _NPY:
             title = name if number == 0 else f"{name}#{number}"
-            yield _split(plan, title, _read_npy(title, _Resumed(start, file)))
+            yield _split(plan, title, read_npy(_Resumed(start, file), title, InputError))
             start, number = file.read(_MAGIC_BYTES), number + 1
         if start:
             raise InputError(f"{name}: what follows array {number} is not a .npy array: it starts with {start!r}")
     elif start.startswith(_NPZ):
         _refuse_options(name, options)
-        inputs, labels = part_labels(plan, _read_npz(name, start + file.read()))
+        inputs, labels = part_labels(plan, read_npz(BytesIO(start + file.read()), name, InputError))
         yield replace(_split(plan, name, inputs), labels=labels)
     elif start.startswith((_PNG, _JPEG)):
         yield _split(plan, name, _read_picture(plan, name, start + file.read(), options))
@@ -148,21 +148,6 @@ class _Resumed:
             return self.read(size) + self._rest.read()
         start, self._start = self._start[:size], self._start[size:]
         return start + self._rest.read(size - len(start))
-
-
-def _read_npy(name: str, stream: _Resumed) -> npt.NDArray[Any]:
-    try:
-        return np.lib.format.read_array(stream, allow_pickle=False)
-    except (ValueError, EOFError, OSError, MemoryError) as error:
-        raise InputError(f"{name}: not a readable .npy array ({error})") from error
-
-
-def _read_npz(name: str, data: bytes) -> dict[str, npt.NDArray[Any]]:
-    try:
-        with np.load(BytesIO(data), allow_pickle=False) as arrays:
-            return {key: arrays[key] for key in arrays.files}
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
-        raise InputError(f"{name}: not a readable .npz file ({error})") from error
 
 
 def _read_picture(plan: Manifest, name: str, data: bytes, options: ImageOptions) -> npt.NDArray[Any]:

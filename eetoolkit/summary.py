@@ -79,7 +79,7 @@ def summarize(bundle: Bundle) -> BundleSummary:
     plan = bundle.manifest
     return BundleSummary(
         name=plan.name,
-        path=str(bundle.path),
+        path=str(bundle.place),
         inputs=plan.inputs,
         outputs=plan.outputs,
         exits=tuple(plan.exits),

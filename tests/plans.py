@@ -35,6 +35,7 @@ from eetoolkit_runtime.plan import (
     Stop,
     Switch,
     TensorSpec,
+    decode,
     encode,
 )
 from eetoolkit_runtime.runner import Runner
@@ -208,7 +209,7 @@ class Draft:
 def edit(folder: Path, **changes: Any) -> Path:
     """Replaces keys of the manifest at `folder` and returns `folder`."""
     path = folder / "manifest.json"
-    manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
+    manifest = decode(path.read_bytes())
     path.write_bytes(encode(msgspec.structs.replace(manifest, **changes)))
     return folder
 

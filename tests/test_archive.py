@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 import zipfile
 from pathlib import Path
 
 import pytest
-from plans import chain, edit, row
+from plans import chain, edit, recorded, row
 
 from eetoolkit_runtime.archive import default_cache, unpack
 from eetoolkit_runtime.bundle import Bundle, load
 from eetoolkit_runtime.errors import BundleError, EEToolkitError, IntegrityError, ManifestError
 from eetoolkit_runtime.runner import Runner
+from eetoolkit_runtime.seal import seal
+from eetoolkit_runtime.verify import verify
 
 
 @pytest.fixture
@@ -162,13 +165,38 @@ def test_a_damaged_cache_is_unpacked_again_since_the_archive_is_whole(packed: Pa
 
 def test_a_damaged_cache_never_answers(packed: Path) -> None:
     weights = next(load(packed).path.glob("*.bin"))
-    weights.write_bytes(b"\0" * weights.stat().st_size)
-    try:
-        found = load(packed, check="full")
-    except IntegrityError:
-        return  # it may be found, or unpacked again
-    assert weights.read_bytes() != b"\0" * weights.stat().st_size
-    assert found.path == weights.parent
+    whole = weights.read_bytes()
+    opened = load(packed)
+    with Runner(opened, threads=1) as runner:
+        samples = [recorded(runner, row(0.1))]
+    for check in (lambda: load(packed, check="full"), lambda: verify(opened, samples), lambda: verify(packed, samples)):
+        weights.write_bytes(b"\0" * len(whole))
+        check()
+        assert weights.read_bytes() == whole
+
+
+def test_what_killed_unpackers_have_left_goes_whether_or_not_there_is_something_to_unpack(
+    packed: Path, cache: Path
+) -> None:
+    folder = load(packed).path
+    others = cache / f"other-{'0' * 16}.partial-abc"
+    own, mine = cache / f"{folder.name}.partial-abc", cache / "mine.partial-abc"
+    for stale in (own, others, mine):
+        stale.mkdir()
+        os.utime(stale, (0, 0))
+    load(packed)
+    assert {path.name for path in cache.iterdir()} == {folder.name, mine.name}
+
+
+def test_a_user_without_a_home_is_told_what_to_set(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("EETOOLKIT_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    with pytest.raises(BundleError, match="set EETOOLKIT_CACHE to a folder"):
+        load(packed)
 
 
 # Archives that are not what they should be
@@ -240,7 +268,7 @@ def test_a_member_that_unpacks_to_gigabytes_is_stopped_at_the_size_in_the_manife
 
 def test_a_manifest_that_unpacks_to_gigabytes_is_refused_unread(packed: Path) -> None:
     contents = members(packed) | {"manifest.json": b" " * ((64 << 20) + 1)}
-    assert refusal(rezip(packed, contents)) == f"{packed}: manifest.json is over 64 MiB"
+    assert refusal(rezip(packed, contents)) == f"{packed}: manifest.json is over 8 MiB"
 
 
 @pytest.mark.parametrize("name", ["../evil.onnx", "/tmp/evil.onnx", "a/../../evil.onnx", "..\\evil.onnx", "C:evil"])  # noqa: S108
@@ -248,7 +276,8 @@ def test_a_manifest_that_names_a_file_outside_the_bundle_is_refused(packed: Path
     contents = members(packed)
     manifest = json.loads(contents["manifest.json"])
     manifest["files"][name] = {"sha256": "0" * 64, "size": 4}
-    rezip(packed, contents | {"manifest.json": json.dumps(manifest).encode(), name: b"evil"})
+    del manifest["digest"]
+    rezip(packed, contents | {"manifest.json": seal(json.dumps(manifest).encode()), name: b"evil"})
     with pytest.raises(ManifestError, match="is not a plain file name inside the bundle"):
         load(packed)
     assert not list(packed.parent.rglob("*evil*"))

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import onnx
 import pytest
 from plans import chain, edit, row
 
 from eetoolkit_runtime.bundle import load
 from eetoolkit_runtime.errors import BundleError, IntegrityError, ManifestError
 from eetoolkit_runtime.golden import Sample, Visit
+from eetoolkit_runtime.integrity import digest
 from eetoolkit_runtime.runner import Runner
 from eetoolkit_runtime.verify import verify
 
@@ -164,8 +170,9 @@ def test_a_path_where_nothing_is_is_no_bundle(tmp_path: Path) -> None:
 def test_a_manifest_that_is_a_folder_is_a_bundle_error(folder: Path) -> None:
     (folder / "manifest.json").unlink()
     (folder / "manifest.json").mkdir()
-    with pytest.raises(BundleError, match=r"^cannot read .*manifest\.json: "):
+    with pytest.raises(IntegrityError) as caught:
         load(folder)
+    assert str(caught.value) == f"{folder / 'manifest.json'} is no regular file"
 
 
 def test_a_truncated_manifest_is_a_manifest_error(folder: Path) -> None:
@@ -192,3 +199,119 @@ def test_a_bundle_says_what_it_is(folder: Path) -> None:
     size = sum(path.stat().st_size for path in folder.iterdir() if path.name != "manifest.json")
     assert bundle.size_bytes == size
     assert str(bundle) == f"drafted: 3 segments, exits exit0, exit1, exit2, {size / 1e6:.2f} MB in {folder}"
+
+
+# What a graph maps, and what it is run from
+
+
+def with_graph(folder: Path, change_graph: Callable[[onnx.ModelProto], object]) -> Path:
+    """Changes a graph of a bundle and enters its new hash into the manifest."""
+    manifest = load(folder).manifest
+    name = str(manifest.segments["segment1"].model)
+    model = onnx.load(folder / name, load_external_data=False)
+    change_graph(model)
+    (folder / name).write_bytes(model.SerializeToString())
+    return edit(folder, files=manifest.files | {name: digest(folder / name)})
+
+
+def map_another(model: onnx.ModelProto) -> None:
+    for entry in model.graph.initializer[0].external_data:
+        if entry.key == "location":
+            entry.value = "other.bin"
+
+
+@pytest.mark.parametrize("check", ["quick", "full"])
+def test_a_graph_that_maps_a_file_which_is_not_listed_is_refused(folder: Path, check: str) -> None:
+    (folder / "other.bin").write_bytes(one(folder, "segment1-*.bin").read_bytes())
+    graph = one(folder, "segment1-*.onnx")
+    with_graph(folder, map_another)
+    with pytest.raises(IntegrityError) as caught:
+        load(folder, check=check)  # type: ignore[arg-type]
+    assert str(caught.value) == (
+        f"{graph} maps 'other.bin', which is not among the segment's weights; export the bundle again"
+    )
+
+
+def test_a_graph_is_run_from_the_bytes_that_were_hashed(folder: Path) -> None:
+    runner = Runner(folder, threads=1)
+    graph = one(folder, "segment1-*.onnx")
+    model = onnx.load(graph, load_external_data=False)
+    model.graph.doc_string = "changed since the bundle was opened"
+    graph.write_bytes(model.SerializeToString())
+    assert runner.run(row(0.9)).exit == "exit0"
+    with pytest.raises(IntegrityError, match=r"^segment 'segment1': .*segment1-.*\.onnx"):
+        runner.run(row(0.1))
+
+
+def test_a_hard_link_is_a_regular_file(folder: Path, tmp_path: Path) -> None:
+    with Runner(folder, threads=1) as runner:
+        expected = runner.run(row(0.1))
+    for path in folder.iterdir():
+        if path.suffix in {".bin", ".onnx", ".npz"}:
+            path.rename(tmp_path / path.name)
+            path.hardlink_to(tmp_path / path.name)
+    assert verify(folder).passed
+    with Runner(folder, threads=1, check="full") as runner:
+        found = runner.run(row(0.1))
+    assert found.exit == expected.exit
+    np.testing.assert_array_equal(found.outputs["logits"], expected.outputs["logits"])
+
+
+# What is no file
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "segment1-*.onnx", "segment1-*.bin", "golden-*.npz"])
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_a_pipe_is_refused_and_not_waited_for(folder: Path, name: str) -> None:
+    path = one(folder, name)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(IntegrityError, match="regular file"):
+        load(folder)
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="no devices here")
+def test_a_device_without_end_is_no_manifest(folder: Path) -> None:
+    (folder / "manifest.json").unlink()
+    (folder / "manifest.json").symlink_to("/dev/zero")
+    with pytest.raises(IntegrityError, match=r"manifest\.json is no regular file"):
+        load(folder)
+
+
+def test_a_manifest_of_gigabytes_is_not_read(folder: Path) -> None:
+    with (folder / "manifest.json").open("wb") as file:
+        file.truncate(8 << 30)
+    with pytest.raises(IntegrityError, match=r"manifest\.json is over 8 MiB, more than such a file has"):
+        load(folder)
+
+
+@pytest.mark.parametrize("path", ["a\0b", "x" * 5000, "", 5, None, b"digits.ee", ["digits.ee"]])
+def test_what_is_no_path_is_a_bundle_error(path: Any) -> None:
+    with pytest.raises(BundleError):
+        load(path)
+    with pytest.raises(BundleError):
+        Runner(path)
+
+
+def test_a_closed_folder_is_a_bundle_error(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(path: object, *arguments: object) -> int:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "open", closed)
+    with pytest.raises(BundleError, match=r"^cannot read .*manifest\.json: Permission denied$"):
+        load(folder)
+
+
+def test_a_bundle_opened_by_a_relative_path_is_found_from_another_folder(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder.parent)
+    bundle = load(folder.name)
+    runner = Runner(folder.name, threads=1)
+    assert str(bundle).endswith(f" in {folder.name}")
+    (folder.parent / "elsewhere").mkdir()
+    monkeypatch.chdir(folder.parent / "elsewhere")
+    assert runner.run(row(0.1)).exit == "exit2"
+    assert verify(bundle).passed
+    assert bundle.pack(folder.parent / "packed.zip").exists()
+    assert str(bundle).endswith(f" in {folder}")

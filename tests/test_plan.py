@@ -30,7 +30,8 @@ STRUCTS = [
 names = st.text(max_size=5)
 counts = st.integers(0, 2**53)
 floats = st.floats(allow_nan=False, allow_infinity=False)
-dims = st.one_of(st.integers(0, 2**40), names, st.none())
+sizes = st.integers(0, 2**31 - 1)
+dims = st.one_of(sizes, names, st.none())
 shapes = st.lists(dims, max_size=3).map(tuple)
 dtypes = st.sampled_from(get_args(types.DType))
 
@@ -48,7 +49,7 @@ slots = st.builds(types.Slot, dtype=dtypes, shape=shapes)
 constants = st.builds(
     types.Constant,
     dtype=dtypes,
-    shape=several(counts),
+    shape=several(sizes),
     data=several(st.one_of(floats, st.integers(-(2**63), 2**64 - 1), st.booleans())),
 )
 sources = st.sampled_from(["output", "slot", "constant"]).flatmap(
@@ -66,7 +67,7 @@ criteria = st.builds(
     weights=st.none() | names | several(floats),
     bias=st.none() | names | several(floats),
     invert=st.booleans(),
-    n=st.none() | st.integers(1, 2**40),
+    n=st.none() | st.integers(1, 2**31 - 1),
     members=several(st.builds(types.Criterion, kind=st.just("max_prob"), threshold=st.none() | names | floats)),
     function=st.none() | names,
 )
@@ -93,7 +94,7 @@ segments = st.builds(
     writes=keyed(sources),
     exit=st.none() | exits,
     next=nexts,
-    max_visits=st.none() | st.integers(1, 2**31),
+    max_visits=st.none() | st.integers(1, 2**20),
     work=st.none() | st.builds(types.Work, nodes=counts, parameters=counts, multiply_adds=st.none() | counts),
 )
 files = st.builds(types.File, sha256=st.text("0123456789abcdef", min_size=64, max_size=64), size=counts)

@@ -54,14 +54,14 @@ def test_gates_and_loops_survive_closed_segments(opened: Open, draft: Any) -> No
 
 def test_a_segment_that_is_kept_is_not_opened_twice(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    original = SessionSettings.open
+    original = SessionSettings.open_segment
     monkeypatch.setattr(
-        SessionSettings, "open", lambda self, path, what: (asked.append(what), original(self, path, what))[1]
+        SessionSettings, "open_segment", lambda self, *where: (asked.append(where[1]), original(self, *where))[1]
     )
     runner = opened(chain(), keep=1)
     for _ in range(3):
         runner.run(row(0.1))
-    assert [asked.count(f"segment 'segment{k}'") for k in range(3)] == [1, 3, 3]
+    assert [asked.count(f"segment{k}") for k in range(3)] == [1, 3, 3]
 
 
 def test_every_way_of_running_closes_what_is_not_kept(opened: Open) -> None:

@@ -25,7 +25,7 @@ from plans import (
     row,
 )
 
-from eetoolkit_runtime.bundle import load
+from eetoolkit_runtime.bundle import Bundle, load
 from eetoolkit_runtime.errors import BundleError, InputError, IntegrityError, RunError
 from eetoolkit_runtime.golden import Sample, Visit
 from eetoolkit_runtime.runner import Runner
@@ -67,14 +67,14 @@ def test_a_background_runner_opens_the_first_segment_now_and_the_rest_on_a_threa
     opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     release = threading.Event()
-    original = SessionSettings.open
+    original = SessionSettings.open_segment
 
-    def slowly(self: SessionSettings, path: str, what: str) -> Any:
-        if what != "segment 'segment0'":
+    def slowly(self: SessionSettings, bundle: Bundle, name: str) -> Any:
+        if name != "segment0":
             assert release.wait(30)
-        return original(self, path, what)
+        return original(self, bundle, name)
 
-    monkeypatch.setattr(SessionSettings, "open", slowly)
+    monkeypatch.setattr(SessionSettings, "open_segment", slowly)
     runner = opened(chain(), load="background")
     threads = loading()
     assert runner.opened == ("segment0",)
@@ -89,9 +89,11 @@ def test_a_background_runner_opens_the_start_first_wherever_it_stands(
     opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first: list[str] = []
-    original = SessionSettings.open
+    original = SessionSettings.open_segment
     monkeypatch.setattr(
-        SessionSettings, "open", lambda self, path, what: (first.append(what), original(self, path, what))[1]
+        SessionSettings,
+        "open_segment",
+        lambda self, bundle, name: (first.append(name), original(self, bundle, name))[1],
     )
     draft = chain()
     draft.segments = dict(reversed(draft.segments.items()))
@@ -99,7 +101,7 @@ def test_a_background_runner_opens_the_start_first_wherever_it_stands(
     opened(draft, load="background")
     for thread in loading():
         thread.join(30)
-    assert first[0] == "segment 'segment0'"
+    assert first[0] == "segment0"
 
 
 def test_a_background_runner_opens_a_plan_without_any_model(opened: Open) -> None:
@@ -121,7 +123,7 @@ def spoiled(draft: Draft, segment: str, folder: Path) -> Path:
     draft.save(folder / "good")
     bundle = load(folder / "good")
     other = "not-onnx.onnx"
-    (folder / "good" / other).write_bytes(b"not a graph")
+    (folder / "good" / other).write_bytes(b"\x08\x09")  # a message of the right fields, and no graph
     from eetoolkit_runtime.integrity import digest
 
     segments = dict(bundle.manifest.segments)
@@ -205,14 +207,14 @@ def test_the_loading_thread_opens_nothing_once_the_runner_is_closed(
     opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     release = threading.Event()
-    original = SessionSettings.open
+    original = SessionSettings.open_segment
 
-    def slowly(self: SessionSettings, path: str, what: str) -> Any:
-        if what != "segment 'segment0'":
+    def slowly(self: SessionSettings, bundle: Bundle, name: str) -> Any:
+        if name != "segment0":
             assert release.wait(30)
-        return original(self, path, what)
+        return original(self, bundle, name)
 
-    monkeypatch.setattr(SessionSettings, "open", slowly)
+    monkeypatch.setattr(SessionSettings, "open_segment", slowly)
     runner = opened(chain(), load="background")
     threads = loading()
     runner.close()
@@ -245,9 +247,9 @@ def test_eight_threads_that_all_meet_a_segment_first_open_it_once(
     opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[str] = []
-    original = SessionSettings.open
+    original = SessionSettings.open_segment
     monkeypatch.setattr(
-        SessionSettings, "open", lambda self, path, what: (made.append(what), original(self, path, what))[1]
+        SessionSettings, "open_segment", lambda self, *where: (made.append(where[1]), original(self, *where))[1]
     )
     runner = opened(chain())
     barrier = threading.Barrier(8)
@@ -258,7 +260,7 @@ def test_eight_threads_that_all_meet_a_segment_first_open_it_once(
 
     with ThreadPoolExecutor(8) as pool:
         assert set(pool.map(run, range(8))) == {"exit2"}
-    assert sorted(made) == ["segment 'segment0'", "segment 'segment1'", "segment 'segment2'"]
+    assert sorted(made) == ["segment0", "segment1", "segment2"]
 
 
 def test_a_graph_that_gives_an_input_back_is_refused(opened: Open) -> None:

@@ -6,15 +6,18 @@ import ast
 import inspect
 import math
 import traceback
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
-from plans import NETWORKS, Draft, chain, fixed, gate, joined, looped, move, switch, switched
+from plans import NETWORKS, Draft, chain, fixed, gate, joined, leave, looped, move, switch, switched
 
 from eetoolkit_runtime import validate as validation
 from eetoolkit_runtime.errors import ManifestError
+from eetoolkit_runtime.liveness import live_before
 from eetoolkit_runtime.plan import (
     Constant,
     Criterion,
@@ -94,6 +97,30 @@ def endless() -> Manifest:
 
 
 CASES: dict[str, tuple[Callable[[], Manifest], str]] = {
+    "more segments than a plan may have": (
+        lambda: replace(plain(), segments={f"s{k}": plain().segments["segment0"] for k in range(4097)}),
+        "manifest.json: 4097 segments, a plan has at most 4096",
+    ),
+    "more slots than a plan may have": (
+        lambda: replace(plain(), slots={f"s{k}": Slot(dtype="float32", shape=()) for k in range(16385)}),
+        "manifest.json: 16385 slots, a plan has at most 16384",
+    ),
+    "a slot that no memory holds": (
+        lambda: replace(plain(), slots=plain().slots | {"h0": Slot(dtype="float32", shape=(1 << 30, 1 << 30))}),
+        "manifest.json: 'h0' is float32[1073741824, 1073741824], over 1099511627776 elements",
+    ),
+    "a file name that no disk holds": (
+        lambda: with_file(plain(), "x" * 256),
+        "manifest.json: the file name 'xxxxxxxxxxxxxxxxxxxx'… has over 255 bytes",
+    ),
+    "a file name in two bytes a letter that no disk holds": (
+        lambda: with_file(plain(), "ä" * 128),
+        "manifest.json: the file name 'ääääääääääääääääääää'… has over 255 bytes",
+    ),
+    "a file that differs from the manifest in case": (
+        lambda: with_file(plain(), "Manifest.JSON"),
+        "manifest.json: 'manifest.json' and 'Manifest.JSON' are one file on a case-insensitive disk",
+    ),
     "no inputs": (lambda: replace(plain(), inputs=()), "manifest.json: no inputs"),
     "a profile of no segment": (
         lambda: replace(plain(), profile={"gone": 1.0}),
@@ -523,3 +550,30 @@ def test_a_model_none_of_whose_outputs_is_taken_is_refused() -> None:
     plan = with_segment(plan, "idle", model="segment0.onnx", reads={"x": "x"}, next=Goto(segment="segment1"))
     with pytest.raises(ManifestError, match=r"segment 'idle': .*output"):  # onnxruntime runs nothing for nothing
         validate(plan)
+
+
+def test_a_plan_as_long_as_it_may_be_is_proved_in_little_memory() -> None:
+    count = 4095
+    draft = Draft()
+    draft.constant("k", "float32", np.zeros((1,), np.float32))
+    draft.slot("sure", shape=(1,))
+    for number in range(count):
+        draft.slot(f"z{number}", shape=(1,))
+        draft.segment(f"s{number}", writes={f"z{number}": fixed("k")}, next=f"s{number + 1}")
+    # Every slot is read at the end, so that all are alive all the way: sets of names would take gigabytes.
+    draft.segment(
+        f"s{count}",
+        writes={"sure": fixed("k")},
+        exit=leave("last", "x", "sure", **{f"o{number}": f"z{number}" for number in range(count)}),
+    )
+    plan = draft.plan()
+    tracemalloc.start()
+    try:
+        validate(plan)
+        live = live_before(plan)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 64 << 20
+    assert live["s0"] == {"x"}
+    assert live[f"s{count}"] == {"x", *(f"z{number}" for number in range(count))}

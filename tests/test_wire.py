@@ -6,9 +6,10 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from onnx import parser
+from google.protobuf.message import Message
+from onnx import helper, numpy_helper, parser
 
-from eetoolkit_runtime.profiling.wire import without_outputs
+from eetoolkit_runtime.wire import external_files, without_outputs
 
 MODEL = parser.parse_model("""<ir_version: 9, opset_import: ["" : 18]>
 g (float[1,4] x, bool c) => (float[1,4] y, float[1,4] sure, float[1,4] label) {
@@ -59,3 +60,84 @@ def test_without_outputs_to_take_out_the_model_stays_as_it_is() -> None:
 def test_what_is_no_model_is_refused(text: bytes) -> None:
     with pytest.raises(ValueError, match="not an ONNX model"):
         without_outputs(text, ())
+
+
+# Which files a model maps
+
+
+def outside(tensor: onnx.TensorProto, *entries: tuple[str, str]) -> onnx.TensorProto:
+    """Returns the tensor, its bytes in a file."""
+    tensor.ClearField("raw_data")
+    tensor.ClearField("float_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    for key, value in entries:
+        entry = tensor.external_data.add()
+        entry.key, entry.value = key, value
+    return tensor
+
+
+def tensor(name: str, file: str) -> onnx.TensorProto:
+    entries = (("offset", "0"), ("location", file), ("length", "4"))
+    return outside(numpy_helper.from_array(np.zeros(1, np.float32), name), *entries)
+
+
+def everywhere() -> onnx.ModelProto:
+    """Returns a model with a tensor in a file of its own in every place where `onnx.proto` has one."""
+    inner = helper.make_graph(
+        [helper.make_node("Constant", [], ["c"], value=tensor("", "of a constant in a branch"))],
+        "branch", [], [], [tensor("w", "of a branch")],
+    )  # fmt: skip
+    sparse = onnx.SparseTensorProto(
+        values=tensor("v", "sparse values"), indices=tensor("i", "sparse indices"), dims=[1]
+    )
+    nodes = [
+        helper.make_node("If", ["x"], ["y"], then_branch=inner),
+        helper.make_node("Custom", [], ["z"], tensors=[tensor("", "of a list")], graphs=[inner], sparse=sparse),
+        helper.make_node("Custom", [], ["q"], name="location", doc="location"),
+    ]
+    graph = helper.make_graph(
+        nodes, "location", [], [], [tensor("w", "w.bin"), tensor("v", "v.bin")], sparse_initializer=[sparse]
+    )
+    function = helper.make_function(
+        "d", "f", [], [], [helper.make_node("C", [], ["y"], t=tensor("", "of a function"))], []
+    )
+    return helper.make_model(graph, functions=[function])
+
+
+def test_files_are_found_wherever_a_model_has_a_tensor() -> None:
+    expected: set[str] = set()
+
+    def visit(message: Message) -> None:
+        if isinstance(message, onnx.TensorProto):
+            expected.update(entry.value for entry in message.external_data if entry.key == "location")
+        for field, value in message.ListFields():
+            if field.message_type is not None:
+                for one in value if field.is_repeated else [value]:
+                    visit(one)
+
+    model = everywhere()
+    visit(model)
+    assert len(expected) == 8
+    assert external_files(model.SerializeToString()) == expected
+
+
+def test_a_model_of_one_file_maps_none() -> None:
+    assert external_files(MODEL.SerializeToString()) == set()
+
+
+def test_of_a_key_that_stands_twice_the_last_value_counts_as_for_protobuf() -> None:
+    twice = b"\x0a\x08location\x12\x04good\x12\x04evil"
+    assert onnx.StringStringEntryProto.FromString(twice).value == "evil"
+    model = onnx.ModelProto()
+    one = onnx.TensorProto(name="w", data_location=onnx.TensorProto.EXTERNAL)
+    raw = one.SerializeToString() + b"\x6a" + bytes([len(twice)]) + twice
+    model.graph.initializer.append(onnx.TensorProto.FromString(raw))
+    text = model.SerializeToString()
+    hand = b"\x3a" + bytes([2 + len(raw)]) + b"\x2a" + bytes([len(raw)]) + raw
+    assert external_files(text) == external_files(hand) == {"evil"}
+
+
+@pytest.mark.parametrize("text", [b"\xff", b"not a model", b"\x3a\x05abc", b"\x3a\xff\xff\xff\xff"])
+def test_what_is_no_model_maps_nothing_that_could_be_told(text: bytes) -> None:
+    with pytest.raises(ValueError, match="not an ONNX model"):
+        external_files(text)

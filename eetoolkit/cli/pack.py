@@ -35,8 +35,9 @@ def pack(bundle: str, output: Path | None, single_file: bool, overwrite: bool, a
     else:
         target = ee.load(bundle).pack(output or beside(bundle, ".ee.zip"), overwrite=overwrite)
     from eetoolkit.summary import spell_size
+    from eetoolkit_runtime.paths import shown
 
     if as_json:
-        terminal.print_json({"path": str(target), "size_bytes": target.stat().st_size})
+        terminal.print_json({"path": str(shown(target)), "size_bytes": target.stat().st_size})
     else:
-        click.echo(f"{target}: {spell_size(target.stat().st_size)}")
+        click.echo(f"{shown(target)}: {spell_size(target.stat().st_size)}")

@@ -200,9 +200,9 @@ def _read_inputs(bundle: ee.Bundle, inputs: tuple[str, ...], pictures: ImageOpti
 
 
 def _read_labels(path: str) -> Any:
-    import numpy as np
+    from eetoolkit.inputfiles import read_arrays
 
-    try:
-        return np.load(path, allow_pickle=False)
-    except ValueError as error:
-        raise ee.InputError(f"{path} is not a .npy file of labels: {error}") from error
+    labels = read_arrays(Path(path))
+    if isinstance(labels, dict):
+        raise ee.InputError(f"{path} holds several arrays; expected a .npy of labels, or a .npz of inputs and labels")
+    return labels

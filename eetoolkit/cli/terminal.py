@@ -53,7 +53,7 @@ def print_bundle(bundle: ee.Bundle, *, as_json: bool) -> None:
     plan = bundle.manifest
     print_json(
         {
-            "path": str(bundle.path),
+            "path": str(bundle.place),
             "name": plan.name,
             "exits": list(bundle.exits),
             "segments": list(plan.segments),

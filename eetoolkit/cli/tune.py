@@ -167,7 +167,7 @@ def _check_prunable(bundle: ee.Bundle, target: str | None, *, overwrite: bool) -
     check_elsewhere(bundle, target)
     check_target(Path(target), overwrite=overwrite)
     if bundle.manifest.golden is None:
-        raise ee.ExportError(f"--prune: {bundle.path} has no golden samples to verify a pruned bundle by")
+        raise ee.ExportError(f"--prune: {bundle.place} has no golden samples to verify a pruned bundle by")
     _ = ee.prune  # says what is missing
 
 

@@ -13,7 +13,7 @@ from eetoolkit import zoo
 from eetoolkit.demo.report import DemoReport, summarize
 from eetoolkit.demo.timing import Runs, Tell, interleave
 from eetoolkit_runtime.errors import BundleError, EEToolkitError
-from eetoolkit_runtime.plan import MANIFEST, decode
+from eetoolkit_runtime.integrity import read_manifest
 from eetoolkit_runtime.store import check_target
 from eetoolkit_runtime.verify import difference
 
@@ -69,7 +69,7 @@ def demo(
     tell("verifying the bundle", 0, 0)
     verified = verify(bundle, trained.exported)
     if not verified.passed:
-        raise EEToolkitError(f"{bundle.path} differs from its network on this machine: {verified.failures[0]}")
+        raise EEToolkitError(f"{bundle.place} differs from its network on this machine: {verified.failures[0]}")
     exits = list(bundle.exits)
     tell("exporting the network as one graph", 0, 0)
     whole = open_whole(trained, exits[-1], THREADS)
@@ -95,11 +95,11 @@ def _is_own_bundle(path: Path, name: str, trained: Trained) -> bool:
     Raises:
         BundleError: There is another bundle.
     """
-    if not (path / MANIFEST).is_file():
-        return False
     try:
-        plan = decode((path / MANIFEST).read_bytes())
+        plan = read_manifest(path)
         own = plan.name == name and trained.provenance in str(plan.created_with.get("source"))
+    except FileNotFoundError:
+        return False
     except BundleError:
         own = False
     if not own:

@@ -107,7 +107,7 @@ def summarize(
     return DemoReport(
         model=system.name,
         title=system.title.split(":")[0],
-        bundle=str(bundle.path),
+        bundle=str(bundle.place),
         picture=picture,
         size_bytes=bundle.size_bytes,
         segments=answers[0].segments,

@@ -13,7 +13,9 @@ from eetoolkit.tuning.record import values_of
 from eetoolkit_runtime.bundle import Bundle, load
 from eetoolkit_runtime.errors import TuneError
 from eetoolkit_runtime.golden import Sample, Visit, read_golden, store_golden
-from eetoolkit_runtime.plan import Constant, ExitBefore, Manifest, Tuning, decode, encode
+from eetoolkit_runtime.lock import alone
+from eetoolkit_runtime.paths import absolute
+from eetoolkit_runtime.plan import Constant, ExitBefore, Manifest, Tuning
 from eetoolkit_runtime.profiling.profile import digests
 from eetoolkit_runtime.runner import Runner
 from eetoolkit_runtime.store import commit, staging
@@ -53,7 +55,7 @@ def tuned_plan(
     plan = bundle.manifest
     held = values_of(plan)
     if digests(plan) != files or not constants.keys() <= held.keys():
-        raise TuneError(f"{bundle.archive or bundle.path} holds another bundle by now; tune it again")
+        raise TuneError(f"{bundle.place} holds another bundle by now; tune it again")
     old = plan.tuning
     exits_before = {name: ExitBefore(threshold=e.threshold, enabled=e.enabled) for name, e in plan.exits.items()}
     new = {name: values for name, values in constants.items() if values != held[name]}
@@ -78,11 +80,12 @@ def undo(bundle: str | os.PathLike[str] | Bundle) -> Bundle:
     """
     path = (bundle.archive or bundle.path) if isinstance(bundle, Bundle) else bundle
     _check_folder(path)
-    found = load(path)
-    tuning = found.manifest.tuning
-    if tuning is None:
-        raise TuneError(f"{found.path} was not tuned: there is nothing to undo")
-    return _write(found, replaced(found.manifest, tuning.exits_before, tuning.constants_before, None))
+    with alone(absolute(path, TuneError)):
+        found = load(path)
+        tuning = found.manifest.tuning
+        if tuning is None:
+            raise TuneError(f"{found.place} was not tuned: there is nothing to undo")
+        return _write(found, replaced(found.manifest, tuning.exits_before, tuning.constants_before, None))
 
 
 def replaced(
@@ -134,7 +137,6 @@ def _write(bundle: Bundle, plan: Manifest) -> Bundle:
             golden, stored = store_golden(folder, judged_again(bundle, plan), plan.golden.tolerance)
             files = {name: file for name, file in plan.files.items() if name != plan.golden.file}
             plan = msgspec.structs.replace(plan, files=files | stored, golden=golden)
-        decode(encode(plan))  # refuses figures that JSON cannot hold, which would leave a bundle that nobody can open
         commit(folder, plan, bundle.path)
     return load(bundle.path)
 

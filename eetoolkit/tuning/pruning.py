@@ -123,7 +123,7 @@ def write_pruned(
     if exits:  # else both are the same
         before, after = _latencies((chosen, pruned), given, threads)
         latency = ratio_in_turns(after, before, seed)
-    return Pruning(path=str(pruned.path), exits=exits, rows=len(given), equal=equal, latency=latency)
+    return Pruning(path=str(pruned.place), exits=exits, rows=len(given), equal=equal, latency=latency)
 
 
 def check_elsewhere(bundle: Bundle, output: str | os.PathLike[str]) -> None:

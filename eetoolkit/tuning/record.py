@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eetoolkit_runtime.errors import TuneError
+from eetoolkit_runtime.npy import read_npz
 from eetoolkit_runtime.outfile import writing
 from eetoolkit_runtime.plan import Manifest
 from eetoolkit_runtime.profiling.profile import digests
@@ -118,18 +118,19 @@ def read_record(path: str | os.PathLike[str]) -> Record:
         TuneError: Not there, or not a record of this version.
     """
     try:
-        with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            head = json.loads(str(stored["head"]))
-            if head.pop("version") != VERSION:
-                raise TuneError(f"{path}: a record of another version; collect again")
-            arrays = {name: stored[name] for name in _ARRAYS}
-            outputs = {key.removeprefix(_OUTPUT): stored[key] for key in stored.files if key.startswith(_OUTPUT)}
+        with Path(path).open("rb") as file:
+            stored = read_npz(file, str(path), TuneError)
+        head = json.loads(str(stored["head"]))
+        if head.pop("version") != VERSION:
+            raise TuneError(f"{path}: a record of another version; collect again")
+        arrays: dict[str, Any] = {name: stored[name] for name in _ARRAYS}
+        outputs = {key.removeprefix(_OUTPUT): array for key, array in stored.items() if key.startswith(_OUTPUT)}
         head |= {name: tuple(head[name]) for name in ("exits", "segments")}
         head["constants"] = {name: tuple(values) for name, values in head["constants"].items()}
         return Record(**head, **arrays, outputs=outputs)
     except OSError as error:
         raise TuneError(f"cannot read the record {path}: {error.strerror or error}") from error
-    except (ValueError, KeyError, TypeError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+    except (ValueError, KeyError, TypeError, EOFError, AttributeError, RecursionError) as error:
         raise TuneError(f"{path} is not a record of `tune` ({error}); collect again") from error
 
 

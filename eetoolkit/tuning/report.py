@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from functools import partial
+from pathlib import Path
 
 import msgspec
 
@@ -17,6 +18,7 @@ from eetoolkit.tuning.pruning import Pruning, write_pruned
 from eetoolkit.tuning.verdict import Verdict
 from eetoolkit_runtime.bundle import Bundle, load
 from eetoolkit_runtime.inputs import Inputs
+from eetoolkit_runtime.lock import alone
 from eetoolkit_runtime.plan import Guarantee, Tuning
 
 
@@ -96,8 +98,9 @@ class TuningReport(msgspec.Struct, frozen=True, kw_only=True):
             TuneError: The bundle is another one by now, or packed.
             BundleError: The manifest cannot be written.
         """
-        bundle = load(self.path)
-        return apply(bundle, self._plan(bundle, self.chosen).manifest)
+        with alone(Path(self.path)):
+            bundle = load(self.path)
+            return apply(bundle, self._plan(bundle, self.chosen).manifest)
 
     def prune(
         self,

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from numbers import Real
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -106,8 +105,7 @@ def export(  # noqa: PLR0913 - the choices of one command, each with a default
         ExportError: A network that cannot become a bundle; nothing was written.
         BundleError: `output` is in the way.
     """
-    target = Path(output)
-    check_target(target, overwrite=overwrite)
+    target = check_target(output, overwrite=overwrite)
     _check_options(lower_control_flow, max_loop_steps, fallback)
     source = open_source(model, example_inputs, input_names)
     chosen = choose_exits(source, exits)
@@ -141,7 +139,7 @@ def export(  # noqa: PLR0913 - the choices of one command, each with a default
         manifest = emit(network, compiled.segments, samples, source.inputs, details, folder)
         validate(manifest)
         manifest = prove(folder, manifest, samples, compiled.segments)
-        commit(folder, manifest, target)
+        commit(folder, manifest, target, overwrite=overwrite)
     return load(target)
 
 

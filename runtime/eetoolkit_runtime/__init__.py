@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     )
     from eetoolkit_runtime.interrupt import Interrupt
     from eetoolkit_runtime.runner import Runner
+    from eetoolkit_runtime.store import accept_edit
     from eetoolkit_runtime.truncate import truncate
     from eetoolkit_runtime.verify import VerifyReport, verify
 
@@ -31,6 +32,7 @@ _PLACES = {
     "Interrupt": "interrupt",
     "Runner": "runner",
     "VerifyReport": "verify",
+    "accept_edit": "store",
     "load": "bundle",
     "truncate": "truncate",
     "verify": "verify",
@@ -49,6 +51,7 @@ __all__ = [
     "RunError",
     "Runner",
     "VerifyReport",
+    "accept_edit",
     "load",
     "truncate",
     "verify",

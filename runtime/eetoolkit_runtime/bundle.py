@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 
 from eetoolkit_runtime.errors import BundleError
-from eetoolkit_runtime.integrity import check_full, check_quick
-from eetoolkit_runtime.plan import MANIFEST, Exit, Manifest, decode
+from eetoolkit_runtime.integrity import Check, check_full, check_quick, read_graph, read_manifest
+from eetoolkit_runtime.paths import absolute, shown
+from eetoolkit_runtime.plan import Exit, Manifest, Segment
 from eetoolkit_runtime.validate import validate
-
-Check = Literal["quick", "full"]
 
 
 class Bundle(msgspec.Struct, frozen=True):
@@ -32,22 +30,35 @@ class Bundle(msgspec.Struct, frozen=True):
         return self.manifest.exits
 
     @property
+    def place(self) -> Path:
+        """Where a user has it, as messages name it: its .zip where it was unpacked from one, else its folder."""
+        return shown(self.archive or self.path)
+
+    @property
     def size_bytes(self) -> int:
         """What the bundle takes on disk, without its manifest."""
         return sum(file.size for file in self.manifest.files.values())
+
+    def graph(self, segment: Segment) -> bytes:
+        """Returns the graph of one of its segments, checked.
+
+        Raises:
+            IntegrityError: It is missing, changed, or maps a file that is not listed.
+        """
+        return read_graph(self.path, self.manifest, segment)
 
     def pack(self, target: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
         """Writes the bundle as one .zip to `target`, every hash checked, and returns its path."""
         from eetoolkit_runtime.archive import pack  # zips are no concern of what runs a folder
 
-        return pack(self.path, self.manifest, Path(target), overwrite=overwrite)
+        return pack(self.path, self.manifest, absolute(target, BundleError), overwrite=overwrite)
 
     def __str__(self) -> str:
         plan, several = self.manifest, len(self.manifest.segments) > 1
         return (
             f"{plan.name}: {len(plan.segments)} segment{'s' if several else ''}, "
             f"exit{'s' if len(self.exits) > 1 else ''} {', '.join(self.exits)}, "
-            f"{self.size_bytes / 1e6:.2f} MB in {self.path}"
+            f"{self.size_bytes / 1e6:.2f} MB in {self.place}"
         )
 
 
@@ -70,19 +81,28 @@ def load(
         return bundle
     if check not in ("quick", "full"):
         raise BundleError(f"check is {check!r}, expected 'quick' or 'full'")
-    path, archive = Path(bundle), None
-    if path.is_file():
-        from eetoolkit_runtime.archive import unpack
-
-        archive, path = path, unpack(path, None if cache is None else Path(cache))
+    place = absolute(bundle, BundleError)
     try:
-        text = (path / MANIFEST).read_bytes()
+        if place.is_file():
+            from eetoolkit_runtime.archive import unpack
+
+            path = unpack(place, None if cache is None else absolute(cache, BundleError), check=check)
+            return Bundle(path, read_manifest(path), place)
+        manifest = read_manifest(place)
+        validate(manifest)
+        (check_full if check == "full" else check_quick)(place, manifest)
     except (FileNotFoundError, NotADirectoryError) as error:
-        what = "is not a bundle: it has no manifest.json" if path.exists() else "does not exist"
-        raise BundleError(f"{path} {what}") from error
+        what = "is not a bundle: it has no manifest.json" if place.exists() else "does not exist"
+        raise BundleError(f"{shown(place)} {what}") from error
     except OSError as error:
-        raise BundleError(f"cannot read {path / MANIFEST}: {error.strerror or error}") from error
-    manifest = decode(text)
-    validate(manifest)
-    (check_full if check == "full" else check_quick)(path, manifest)
-    return Bundle(path, manifest, archive)
+        raise BundleError(f"cannot read {shown(Path(error.filename or place))}: {error.strerror or error}") from error
+    return Bundle(place, manifest)
+
+
+def load_again(bundle: Bundle | str | os.PathLike[str], *, check: Check) -> Bundle:
+    """Returns a bundle as it is on disk by now, its files checked; one that was packed is unpacked again if need be.
+
+    Raises:
+        BundleError: As `load`.
+    """
+    return load((bundle.archive or bundle.path) if isinstance(bundle, Bundle) else bundle, check=check)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +12,9 @@ import numpy as np
 from eetoolkit_runtime.bundle import Bundle
 from eetoolkit_runtime.errors import IntegrityError
 from eetoolkit_runtime.inputs import Array, prepare
+from eetoolkit_runtime.npy import read_npz
 from eetoolkit_runtime.plan import File, Golden
 from eetoolkit_runtime.store import named_by_content
-
-_DAMAGED = (OSError, EOFError, ValueError, TypeError, AttributeError, KeyError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -74,15 +72,31 @@ def read_golden(bundle: Bundle) -> list[Sample]:
         return []
     path = bundle.path / golden.file
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            left = {key: arrays[key] for key in arrays.files}
-        samples: list[Sample] = []
-        while any(key.startswith(f"{len(samples)}/") for key in left):
-            samples.append(_sample(bundle, left, f"{len(samples)}/"))
+        with path.open("rb") as file:
+            arrays = read_npz(file, str(path), IntegrityError, stored=True)
+        return _samples(bundle, arrays)
+    except (OSError, ValueError) as error:
+        raise IntegrityError(f"{path}: not readable golden samples ({error}); export the bundle again") from error
+
+
+def _samples(bundle: Bundle, arrays: Mapping[str, Array]) -> list[Sample]:
+    """Returns the samples that a file's arrays are.
+
+    Raises:
+        ValueError: An array is missing, is none of a sample's, or holds no numbers.
+    """
+    by_sample: dict[str, dict[str, Array]] = defaultdict(dict)
+    for key, array in arrays.items():
+        if array.dtype.kind not in "biuf":
+            raise ValueError(f"{key!r} is {array.dtype}")
+        by_sample[key.partition("/")[0]][key] = array
+    samples: list[Sample] = []
+    while (left := by_sample.pop(str(len(samples)), None)) is not None:
+        samples.append(_sample(bundle, left, f"{len(samples)}/"))
         if left:
             raise ValueError(f"{min(left)!r} belongs to no sample")
-    except _DAMAGED as error:
-        raise IntegrityError(f"{path}: not readable golden samples ({error}); export the bundle again") from error
+    if by_sample:
+        raise ValueError(f"{min(map(min, by_sample.values()))!r} belongs to no sample")
     return samples
 
 

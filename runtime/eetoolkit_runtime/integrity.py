@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from pathlib import Path
+from typing import Literal
 
 from eetoolkit_runtime.errors import IntegrityError
-from eetoolkit_runtime.plan import File, Manifest
+from eetoolkit_runtime.paths import shown
+from eetoolkit_runtime.plan import MANIFEST, MANIFEST_LIMIT_BYTES, File, Manifest, Segment, decode_sealed
+from eetoolkit_runtime.wire import external_files
+
+Check = Literal["quick", "full"]
 
 _CHUNK_BYTES = 1 << 20
+_MISSING = "is missing or not a regular file; copy or export the bundle again"
 
 
 def digest(path: Path) -> File:
@@ -22,38 +30,116 @@ def digest(path: Path) -> File:
     return File(sha256=sha.hexdigest(), size=size)
 
 
-def check_quick(folder: Path, manifest: Manifest) -> None:
-    """Checks every file's size, and the hash of every graph; weights are not read, so that they stay unmapped.
+def read_regular(path: Path, limit_bytes: int) -> bytes:
+    """Returns the bytes of a file that may be anybody's: never more than so many, and never those of a pipe or device.
 
     Raises:
-        IntegrityError: A file is missing, of another size, or a graph is changed.
+        IntegrityError: It is no regular file, or larger.
+        OSError: It cannot be read.
     """
-    graphs = {segment.model for segment in manifest.segments.values()}
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))  # a pipe would wait
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise IntegrityError(f"{shown(path)} is no regular file")
+    with os.fdopen(handle, "rb") as file:
+        data = file.read(limit_bytes + 1)
+    if len(data) > limit_bytes:
+        raise IntegrityError(f"{shown(path)} is over {limit_bytes >> 20} MiB, more than such a file has")
+    return data
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Returns the manifest in a bundle's folder, its digest and its types checked.
+
+    Raises:
+        ManifestError: It is not one.
+        IntegrityError: It was changed since it was written, or is no regular file.
+        OSError: It is not there, or cannot be read.
+    """
+    path = folder / MANIFEST
+    accept = f"`eetoolkit verify {shown(folder)} --accept-edit`"
+    fix = f"copy or export the bundle again; if you have edited it, {accept} makes it the bundle's own"
+    return decode_sealed(read_regular(path, MANIFEST_LIMIT_BYTES), str(shown(path)), fix)
+
+
+def read_graph(folder: Path, manifest: Manifest, segment: Segment) -> bytes:
+    """Returns the bytes of a segment's graph, which are those that the manifest says.
+
+    Raises:
+        IntegrityError: They are missing or others, are no ONNX model, or map a file that the segment does not list.
+    """
+    if segment.model is None:
+        raise IntegrityError("a segment without a model has no graph")
+    path, entry = folder / segment.model, manifest.files[segment.model]
+    try:
+        data = read_regular(path, entry.size)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    _compare(path, _sha256(data), entry.sha256)
+    try:
+        unlisted = external_files(data).difference(segment.weights)
+    except (ValueError, RecursionError) as error:
+        raise IntegrityError(f"{shown(path)}: {error}") from error
+    if unlisted:
+        raise IntegrityError(
+            f"{shown(path)} maps {min(unlisted)!r}, which is not among the segment's weights; export the bundle again"
+        )
+    return data
+
+
+def check_quick(folder: Path, manifest: Manifest) -> None:
+    """Checks every file's size, and every graph; weights are not read, so that they stay unmapped.
+
+    Raises:
+        IntegrityError: A file is missing, of another size, or a graph is changed or maps a file that is not listed.
+    """
     for name, entry in manifest.files.items():
         path = folder / name
-        if path.is_symlink() or not path.is_file():
-            raise IntegrityError(f"{path} is missing or not a regular file; copy or export the bundle again")
-        size = path.stat().st_size
-        if size != entry.size:
-            raise IntegrityError(f"{path}: {size} bytes, expected {entry.size}; copy or export the bundle again")
-        if name in graphs:
-            _check_hash(path, entry.sha256)
+        try:
+            status = path.lstat()
+        except OSError as error:
+            raise _unreadable(path, error) from error
+        if not stat.S_ISREG(status.st_mode):
+            raise IntegrityError(f"{shown(path)} {_MISSING}")
+        if status.st_size != entry.size:
+            raise IntegrityError(
+                f"{shown(path)}: {status.st_size} bytes, expected {entry.size}; copy or export the bundle again"
+            )
+    for segment in {(segment.model, segment.weights): segment for segment in manifest.segments.values()}.values():
+        if segment.model is not None:
+            read_graph(folder, manifest, segment)
 
 
 def check_full(folder: Path, manifest: Manifest) -> None:
-    """Checks size and hash of every file.
+    """Checks every file's size and hash, and every graph.
 
     Raises:
-        IntegrityError: A file is missing or changed.
+        IntegrityError: As `check_quick`, or any file is changed.
     """
     check_quick(folder, manifest)
     for name, entry in manifest.files.items():
-        _check_hash(folder / name, entry.sha256)
+        try:
+            found = digest(folder / name).sha256
+        except OSError as error:
+            raise _unreadable(folder / name, error) from error
+        _compare(folder / name, found, entry.sha256)
 
 
-def _check_hash(path: Path, expected: str) -> None:
-    found = digest(path).sha256
+def _unreadable(path: Path, error: OSError) -> IntegrityError:
+    if isinstance(error, FileNotFoundError):
+        return IntegrityError(f"{shown(path)} {_MISSING}")
+    return IntegrityError(f"cannot read {shown(path)}: {error.strerror or error}")
+
+
+def _sha256(data: bytes) -> str:
+    import hashlib
+
+    return hashlib.sha256(data).hexdigest()
+
+
+def _compare(path: Path, found: str, expected: str) -> None:
     if found != expected:
         raise IntegrityError(
-            f"{path}: sha256 {found[:12]}…, expected {expected[:12]}…: the file was changed; export the bundle again"
+            f"{shown(path)}: sha256 {found[:12]}…, expected {expected[:12]}…: the file was changed; "
+            "export the bundle again"
         )

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from eetoolkit_runtime.errors import EEToolkitError
+from eetoolkit_runtime.paths import absolute, shown
 
 PARTIAL = ".partial-"
 """Between a target's name and what makes the name of what is written beside it unlike all others."""
@@ -28,22 +29,26 @@ def check_file(target: str | os.PathLike[str], *, overwrite: bool) -> Path:
             closed.
     """
     try:
-        return _checked(Path(target), overwrite=overwrite)
+        return _checked(absolute(target, EEToolkitError), overwrite=overwrite)
     except OSError as error:
         raise EEToolkitError(f"cannot write {target}: {error.strerror or error}") from error
 
 
 def _checked(path: Path, *, overwrite: bool) -> Path:
     if path.exists() and not path.is_file():
-        kind = f"a folder; name a file, such as {path / 'NAME'}" if path.is_dir() else "no file; choose another name"
-        raise EEToolkitError(f"{path} is {kind}")
+        kind = (
+            f"a folder; name a file, such as {shown(path) / 'NAME'}"
+            if path.is_dir()
+            else "no file; choose another name"
+        )
+        raise EEToolkitError(f"{shown(path)} is {kind}")
     if path.exists() and not overwrite:
-        raise EEToolkitError(f"{path} exists; pass overwrite=True (--overwrite) to replace it")
+        raise EEToolkitError(f"{shown(path)} exists; pass overwrite=True (--overwrite) to replace it")
     folder = path.resolve().parent  # of what a link leads to
     if not folder.is_dir():
-        raise EEToolkitError(f"{path}: the folder {path.parent} does not exist")
+        raise EEToolkitError(f"{shown(path)}: the folder {shown(path.parent)} does not exist")
     if not os.access(folder, os.W_OK):
-        raise EEToolkitError(f"{path}: the folder {path.parent} cannot be written to")
+        raise EEToolkitError(f"{shown(path)}: the folder {shown(path.parent)} cannot be written to")
     return path
 
 
@@ -71,15 +76,20 @@ def writing(target: str | os.PathLike[str], *, overwrite: bool) -> Iterator[Bina
         finally:
             partial.unlink(missing_ok=True)
     except OSError as error:
-        raise EEToolkitError(f"cannot write {path}: {error.strerror or error}") from error
+        raise EEToolkitError(f"cannot write {shown(path)}: {error.strerror or error}") from error
 
 
 def remove_stale(target: Path) -> None:
     """Removes what writers of `target` have left beside it that were killed a day ago or earlier."""
-    for killed in target.parent.glob(glob.escape(target.name + PARTIAL) + "*"):
+    remove_partial(target.parent, glob.escape(target.name))
+
+
+def remove_partial(folder: Path, names: str) -> None:
+    """Removes what killed writers have left in a folder a day ago or earlier; `names` is a pattern of their targets."""
+    for killed in folder.glob(names + PARTIAL + "*"):
         with contextlib.suppress(OSError):  # another writer's, just finished, or another user's
-            if time.time() - killed.stat().st_mtime > _STALE_S:
-                shutil.rmtree(killed) if killed.is_dir() else killed.unlink()
+            if time.time() - killed.lstat().st_mtime > _STALE_S:
+                shutil.rmtree(killed) if killed.is_dir() and not killed.is_symlink() else killed.unlink()
 
 
 def umask() -> int:

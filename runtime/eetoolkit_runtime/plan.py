@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import msgspec
 
 from eetoolkit_runtime.errors import ManifestError
+from eetoolkit_runtime.seal import DIGEST, check_seal, seal
 
 FORMAT: Literal["eetoolkit-bundle"] = "eetoolkit-bundle"
 VERSION = 1
 MANIFEST = "manifest.json"
+MANIFEST_LIMIT_BYTES = 8 << 20
+"""What a small file may hold without filling a device's memory: a plan of hundreds of segments takes some 100 KB."""
 
-Dim = Annotated[int, msgspec.Meta(ge=0)] | str | None
+Dim = Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)] | str | None
 """A number; a name or expression of input symbols, fixed within a call; or None: it depends on the data."""
 
 DType = Literal[
@@ -40,8 +43,12 @@ Number = float | str | None
 Numbers = tuple[float, ...] | str | None
 Scale = Literal["logits", "log_probs", "probs"]
 Fallback = Literal["last", "most_confident"]
-Count = Annotated[int, msgspec.Meta(ge=0)]
-Visits = Annotated[int, msgspec.Meta(ge=1)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
+Size = Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)]
+Positive = Annotated[int, msgspec.Meta(ge=1, lt=1 << 31)]
+Visits = Annotated[int, msgspec.Meta(ge=1, le=1 << 20)]
+Shape = Annotated[tuple[Dim, ...], msgspec.Meta(max_length=32)]
+"""As many dimensions as every numpy has arrays of."""
 LatencyMs = Annotated[float, msgspec.Meta(gt=0)]
 
 if TYPE_CHECKING:
@@ -59,21 +66,21 @@ class TensorSpec(_Struct, frozen=True, kw_only=True):
 
     name: str
     dtype: DType
-    shape: tuple[Dim, ...]
+    shape: Shape
 
 
 class Slot(_Struct, frozen=True, kw_only=True):
     """Dtype and shape of a named pointer to a tensor."""
 
     dtype: DType
-    shape: tuple[Dim, ...]
+    shape: Shape
 
 
 class Constant(_Struct, frozen=True, kw_only=True):
     """A tensor that lives in the manifest, so that tuning edits the manifest alone; `data` is in row-major order."""
 
     dtype: DType
-    shape: tuple[Count, ...]
+    shape: Annotated[tuple[Size, ...], msgspec.Meta(max_length=32)]
     data: tuple[float | int | bool, ...]
 
 
@@ -124,7 +131,7 @@ class Criterion(_Struct, frozen=True, kw_only=True):
     weights: Numbers = None
     bias: Numbers = None
     invert: bool = False
-    n: Visits | None = None
+    n: Positive | None = None
     members: tuple[Criterion, ...] = ()
     threshold: Number = None
     function: Function | None = None
@@ -214,7 +221,7 @@ class Preprocess(_Struct, frozen=True, kw_only=True):
     """How an image becomes an input: resize to (height, width), then `(pixel * scale - mean) / std` per channel."""
 
     layout: Literal["NCHW", "NHWC"]
-    resize: tuple[Visits, Visits]
+    resize: tuple[Positive, Positive]
     scale: float = 1 / 255
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
@@ -328,29 +335,60 @@ def decode(text: bytes) -> Manifest:
     Raises:
         ManifestError: Not JSON, a key twice, another format or version, an unknown key, a wrong type.
     """
+    if len(text) > MANIFEST_LIMIT_BYTES:
+        raise ManifestError(f"manifest.json: {len(text)} bytes, a manifest has at most {MANIFEST_LIMIT_BYTES}")
     try:
-        head = msgspec.json.decode(text, type=_Head)
-        if head.format != FORMAT:
-            raise ManifestError(f'manifest.json: "format" is {head.format!r}, expected {FORMAT!r}')
-        if head.version != VERSION:
-            raise ManifestError(
-                f'manifest.json: "version" is {head.version!r}, this eetoolkit reads {VERSION}; update eetoolkit'
-            )
-        keys = json.loads(text, object_pairs_hook=_refuse_twice)
+        head = _head(text)
+        keys = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
         for name in ("optional", *head.optional):
             if name in Manifest.__struct_fields__:
                 raise ManifestError(f'manifest.json: "optional" lists {name!r}, which is not optional')
             keys.pop(name, None)
-        return msgspec.convert(keys, Manifest)
+        keys.pop(DIGEST, None)
+        plan = msgspec.json.decode(msgspec.json.encode(keys), type=Manifest)
+        json.loads(text, object_pairs_hook=_refuse_twice)  # at last: it builds whatever lies in the text
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise ManifestError(f"manifest.json: {error}") from error
+    return plan
+
+
+def decode_sealed(text: bytes, what: str, fix: str) -> Manifest:
+    """Returns the manifest in `text` as `decode` does, once its digest was found right.
+
+    Args:
+        text: What a writer of ours has written.
+        what: Names it in errors.
+        fix: What to do where it was changed.
+
+    Raises:
+        ManifestError: As `decode`.
+        IntegrityError: It was changed since it was written.
+    """
+    try:
+        _head(text)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise ManifestError(f"manifest.json: {error}") from error
+    check_seal(text, what, fix)
+    return decode(text)
+
+
+def _head(text: bytes) -> _Head:
+    """Returns the keys that are read before all else."""
+    head = msgspec.json.decode(text, type=_Head)
+    if head.format != FORMAT:
+        raise ManifestError(f'manifest.json: "format" is {head.format!r}, expected {FORMAT!r}')
+    if head.version != VERSION:
+        raise ManifestError(
+            f'manifest.json: "version" is {head.version!r}, this eetoolkit reads {VERSION}; update eetoolkit'
+        )
+    return head
 
 
 def encode(manifest: Manifest) -> bytes:
-    """Returns the manifest as indented UTF-8 JSON; keys at their defaults are left out.
+    """Returns the manifest as indented UTF-8 JSON with its digest; keys at their defaults are left out.
 
     Raises:
-        ManifestError: A threshold or constant that JSON cannot hold.
+        ManifestError: A threshold or constant that JSON cannot hold, or more than a manifest may hold.
     """
     for name, exit_ in manifest.exits.items():
         if exit_.threshold is not None and not math.isfinite(exit_.threshold):
@@ -358,18 +396,25 @@ def encode(manifest: Manifest) -> bytes:
     for name, constant in manifest.constants.items():
         if not all(math.isfinite(value) for value in constant.data):
             raise ManifestError(f"constant {name!r}: a value is not finite, which JSON cannot hold")
-    return msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n"
+    text = seal(msgspec.json.encode(manifest))
+    if len(text) > MANIFEST_LIMIT_BYTES:
+        raise ManifestError(f"manifest.json: {len(text)} bytes, a manifest has at most {MANIFEST_LIMIT_BYTES}")
+    return text
 
 
 def json_schema() -> bytes:
     """Returns the JSON Schema of `manifest.json`, for other languages."""
-    return msgspec.json.format(msgspec.json.encode(msgspec.json.schema(Manifest)), indent=1) + b"\n"
+    schema = msgspec.json.schema(Manifest)
+    top = schema["$defs"]["Manifest"]
+    top["properties"][DIGEST] = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
+    top["required"].append(DIGEST)
+    return msgspec.json.format(msgspec.json.encode(schema), indent=1) + b"\n"
 
 
-def _refuse_twice(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    keys = dict(pairs)
-    if len(keys) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ManifestError(f"manifest.json: the key {twice!r} stands twice in one object")
-    return keys
+def _refuse_twice(pairs: list[tuple[str, object]]) -> None:
+    """Looks at the keys of one object, of which nothing is kept."""
+    seen: set[str] = set()
+    for name, _ in pairs:
+        if name in seen:
+            raise ManifestError(f"manifest.json: the key {name!r} stands twice in one object")
+        seen.add(name)

@@ -14,11 +14,12 @@ import numpy as np
 
 from eetoolkit_runtime.answer import Answer
 from eetoolkit_runtime.batch import ROWS_AT_ONCE, Rows, rows_go_together
-from eetoolkit_runtime.bundle import Bundle, Check
+from eetoolkit_runtime.bundle import Bundle
 from eetoolkit_runtime.bundle import load as load_bundle
 from eetoolkit_runtime.deadline import Watch
 from eetoolkit_runtime.errors import BundleError, InputError, RunError
 from eetoolkit_runtime.inputs import Array, Inputs, prepare, split_rows
+from eetoolkit_runtime.integrity import Check
 from eetoolkit_runtime.interrupt import Interrupt, apart
 from eetoolkit_runtime.lanes import Lane
 from eetoolkit_runtime.layout import Layout

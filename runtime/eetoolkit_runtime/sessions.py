@@ -100,7 +100,13 @@ class SessionSettings(msgspec.Struct, frozen=True):
         return options
 
     def open(
-        self, model: str | bytes, what: str, *, folder: Path | None = None, options: ort.SessionOptions | None = None
+        self,
+        model: str | bytes,
+        what: str,
+        *,
+        folder: Path | None = None,
+        told: str = "it",
+        options: ort.SessionOptions | None = None,
     ) -> ort.InferenceSession:
         """Returns a session over a graph; `what` names it in errors.
 
@@ -108,6 +114,7 @@ class SessionSettings(msgspec.Struct, frozen=True):
             model: Its path, or the graph itself.
             what: Names it in errors.
             folder: Where the weights of a graph that is given itself are.
+            told: What such a graph is called in errors.
             options: Made by `options`, for who wants more.
 
         Raises:
@@ -123,14 +130,31 @@ class SessionSettings(msgspec.Struct, frozen=True):
         try:
             session = ort.InferenceSession(model, options, providers=providers, enable_fallback=0)
         except Exception as error:
-            path = "it" if isinstance(model, bytes) else model
+            name = told if isinstance(model, bytes) else model
             raise IntegrityError(
-                f"{what}: onnxruntime {ort.__version__} cannot load {path}: {_first_line(error)}"
+                f"{what}: onnxruntime {ort.__version__} cannot load {name}: {_first_line(error)}"
             ) from error
         got = session.get_providers()
         if any(name not in got for name in names):
             raise RunError(f"{what}: asked for providers {names}, onnxruntime gives {got}")
         return session
+
+    def open_segment(
+        self, bundle: Bundle, name: str, options: ort.SessionOptions | None = None
+    ) -> ort.InferenceSession:
+        """Returns a session over a segment's graph, run from the very bytes that were found to be the bundle's.
+
+        Raises:
+            IntegrityError: They are others, or onnxruntime cannot load them.
+        """
+        what = f"segment {name!r}"
+        segment = bundle.manifest.segments[name]
+        try:
+            graph = bundle.graph(segment)
+        except IntegrityError as error:
+            raise IntegrityError(f"{what}: {error}") from error
+        told = str(bundle.path / str(segment.model))
+        return self.open(graph, what, folder=bundle.path, told=told, options=options)
 
 
 class Sessions:
@@ -190,9 +214,7 @@ class Sessions:
 
     def _open(self, name: str, segment: Segment) -> ort.InferenceSession:
         what = f"segment {name!r}"
-        if segment.model is None:
-            raise IntegrityError(f"{what} has no model")
-        session = self._settings.open(str(self._bundle.path / segment.model), what)
+        session = self._settings.open_segment(self._bundle, name)
         _check_names(what, "inputs", [value.name for value in session.get_inputs()], segment.reads, exact=True)
         outputs = [source.output for source in segment.writes.values() if source.output is not None]
         _check_names(what, "outputs", [value.name for value in session.get_outputs()], outputs, exact=False)

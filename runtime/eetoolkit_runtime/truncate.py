@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping
-from pathlib import Path
 
 import msgspec
 
@@ -43,9 +42,8 @@ def truncate(
     source = load(bundle)
     if at not in source.exits:
         raise InputError(f"no exit {at!r}; the exits are {', '.join(source.exits)}")
-    beside = source.archive or source.path
-    target = Path(output) if output is not None else beside.resolve().with_name(f"{beside.resolve().stem}-{at}.ee")
-    check_target(target, overwrite=overwrite)
+    beside = (source.archive or source.path).resolve()
+    target = check_target(beside.with_name(f"{beside.stem}-{at}.ee") if output is None else output, overwrite=overwrite)
     check_full(source.path, source.manifest)
     plan = _cut(source.manifest, at)
     with staging(target) as folder:
@@ -63,7 +61,7 @@ def truncate(
             files |= stored
         plan = msgspec.structs.replace(plan, files=files, golden=golden)
         validate(plan)
-        commit(folder, plan, target)
+        commit(folder, plan, target, overwrite=overwrite)
     return load(target)
 
 

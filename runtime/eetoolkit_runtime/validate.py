@@ -8,24 +8,45 @@ has the inputs and outputs that the manifest names) is checked when the segment'
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from eetoolkit_runtime.errors import ManifestError
-from eetoolkit_runtime.plan import Constant, Dim, DType, Gate, Goto, Manifest, Preprocess, Segment, Slot, Stop, Switch
+from eetoolkit_runtime.plan import (
+    MANIFEST,
+    Constant,
+    Dim,
+    DType,
+    Gate,
+    Goto,
+    Manifest,
+    Preprocess,
+    Segment,
+    Slot,
+    Stop,
+    Switch,
+)
+
+MOST_SEGMENTS, MOST_SLOTS = 4096, 16384
+"""So that the proofs, whose time grows with both, stay below a second or so whatever a plan holds."""
+_MOST_ELEMENTS = 1 << 40
+_LONGEST_NAME_BYTES = 255  # of a file, on all common file systems
 
 
 def validate(plan: Manifest) -> None:
     """Proves that `plan` can run to an answer whatever its gates say.
 
     Raises:
-        ManifestError: A name that is not defined, a segment that cannot be reached, a path that cannot stop, a cycle
-            without a bound, a read of a slot that some path leaves unwritten, dtypes or shapes that do not fit, a
-            file name that leaves the bundle, two file names that are one on a case-insensitive disk.
+        ManifestError: More segments or slots than a plan may have, a name that is not defined, a segment that cannot be
+            reached, a path that cannot stop, a cycle without a bound, a read of a slot that some path leaves unwritten,
+            dtypes or shapes that do not fit, a file name that leaves the bundle, two file names that are one on a
+            case-insensitive disk.
     """
+    _check_counts(plan)
     _check_names(plan)
     _check_segments(plan)
     _check_twins(plan)
-    _check_files(plan)
+    check_files(plan)
     _check_flow(plan)
     _check_profile(plan)
     _check_cycles(plan)
@@ -54,6 +75,12 @@ def observed(segment: Segment) -> Iterator[tuple[str, str]]:
         yield "confidence", segment.exit.confidence
     if isinstance(segment.next, Gate | Switch):
         yield "gate" if isinstance(segment.next, Gate) else "switch", segment.next.on
+
+
+def _check_counts(plan: Manifest) -> None:
+    for what, count, most in (("segments", len(plan.segments), MOST_SEGMENTS), ("slots", len(plan.slots), MOST_SLOTS)):
+        if count > most:
+            raise ManifestError(f"manifest.json: {count} {what}, a plan has at most {most}")
 
 
 def _check_names(plan: Manifest) -> None:
@@ -157,11 +184,23 @@ def _check_twins(plan: Manifest) -> None:
                 )
 
 
-def _check_files(plan: Manifest) -> None:
-    folded: dict[str, str] = {}
+def is_plain(name: str) -> bool:
+    """Whether a name is that of a file inside the bundle's folder, and not the manifest's."""
+    return name not in {"", ".", "..", MANIFEST} and not any(c in name for c in "/\\:\0") and name == name.strip()
+
+
+def check_files(plan: Manifest) -> None:
+    """Proves that file names are plain and distinct, and that what segments name is listed.
+
+    Raises:
+        ManifestError: Says which is not.
+    """
+    folded: dict[str, str] = {MANIFEST: MANIFEST}
     for name in plan.files:
-        if name in {"", ".", "..", "manifest.json"} or any(c in name for c in "/\\:\0") or name != name.strip():
+        if not is_plain(name):
             raise ManifestError(f"manifest.json: {name!r} is not a plain file name inside the bundle")
+        if len(name.encode()) > _LONGEST_NAME_BYTES:
+            raise ManifestError(f"manifest.json: the file name {name[:20]!r}… has over {_LONGEST_NAME_BYTES} bytes")
         other = folded.setdefault(name.casefold(), name)
         if other != name:
             raise ManifestError(f"manifest.json: {other!r} and {name!r} are one file on a case-insensitive disk")
@@ -263,33 +302,52 @@ def _without_sources(edges: dict[str, list[str]], *, backwards: bool = False) ->
 
 def _check_assignment(plan: Manifest) -> None:
     """Proves that every slot is written before it is read, on every path (forward must-analysis to a fixed point)."""
-    everything = frozenset(plan.slots) | {spec.name for spec in plan.inputs}
-    before = dict.fromkeys(plan.segments, everything)
-    before[plan.start] = frozenset(spec.name for spec in plan.inputs)
-    waiting = list(plan.segments)
+    bits = slot_bits(plan)
+    inputs = mask_of((spec.name for spec in plan.inputs), bits)
+    writes = {name: mask_of(segment.writes, bits) for name, segment in plan.segments.items()}
+    before = dict.fromkeys(plan.segments, (1 << len(bits)) - 1)
+    before[plan.start] = inputs
+    waiting = deque(plan.segments)
     while waiting:
-        name = waiting.pop(0)
-        segment = plan.segments[name]
-        after = before[name] | segment.writes.keys()
-        for following in successors(segment):
+        name = waiting.popleft()
+        after = before[name] | writes[name]
+        for following in successors(plan.segments[name]):
             known = before[following] & after
             if known != before[following]:
                 before[following] = known
                 waiting.append(following)
     for name, segment in plan.segments.items():
+        known = before[name]
         for source in segment.reads.values():
-            if source not in plan.constants and source not in before[name]:
+            if source not in plan.constants and not known & bits[source]:
                 raise ManifestError(f"segment {name!r}: reads {source!r}, which some path to it leaves unwritten")
         for origin in segment.writes.values():
-            if origin.slot is not None and origin.slot not in before[name]:
+            if origin.slot is not None and not known & bits[origin.slot]:
                 raise ManifestError(f"segment {name!r}: moves {origin.slot!r}, which some path to it leaves unwritten")
         for what, slot in observed(segment):
-            if slot not in before[name] | segment.writes.keys():
+            if not (known | writes[name]) & bits[slot]:
                 raise ManifestError(f"segment {name!r}: {what} {slot!r} is left unwritten by some path")
+
+
+def slot_bits(plan: Manifest) -> dict[str, int]:
+    """Returns a bit for every input and slot: sets of them are then numbers, and those of a long plan take little."""
+    names = dict.fromkeys((*(spec.name for spec in plan.inputs), *plan.slots))
+    return {name: 1 << place for place, name in enumerate(names)}
+
+
+def mask_of(names: Iterable[str], bits: Mapping[str, int]) -> int:
+    """Returns a set of inputs and slots as a number; other names are left out."""
+    mask = 0
+    for name in names:
+        mask |= bits.get(name, 0)
+    return mask
 
 
 def _check_types(plan: Manifest) -> None:
     slots: dict[str, Slot] = {spec.name: Slot(dtype=spec.dtype, shape=spec.shape) for spec in plan.inputs} | plan.slots
+    for name, slot in slots.items():
+        if math.prod(dim for dim in slot.shape if isinstance(dim, int)) > _MOST_ELEMENTS:
+            raise ManifestError(f"manifest.json: {name!r} is {_spell(slot)}, over {_MOST_ELEMENTS} elements")
     for name, segment in plan.segments.items():
         _check_twin_slots(name, segment, slots)
         for target, origin in segment.writes.items():

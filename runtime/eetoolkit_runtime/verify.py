@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from eetoolkit_runtime.answer import Answer
-from eetoolkit_runtime.bundle import Bundle, load
+from eetoolkit_runtime.bundle import Bundle, load_again
 from eetoolkit_runtime.errors import InputError
 from eetoolkit_runtime.golden import Sample, read_golden
 from eetoolkit_runtime.inputs import Array
@@ -82,7 +82,7 @@ def verify(
         BundleError: The bundle cannot be opened, or a file was changed.
         InputError: There are no samples.
     """
-    opened = load(bundle.path if isinstance(bundle, Bundle) else bundle, check="full")
+    opened = load_again(bundle, check="full")
     golden = opened.manifest.golden
     samples = read_golden(opened) if samples is None else samples
     if not samples:

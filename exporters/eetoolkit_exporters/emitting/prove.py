@@ -17,8 +17,9 @@ from eetoolkit_runtime.bundle import Bundle
 from eetoolkit_runtime.errors import ExportError, RunError
 from eetoolkit_runtime.golden import Sample
 from eetoolkit_runtime.inputs import row_inputs
-from eetoolkit_runtime.plan import MANIFEST, Manifest, encode
+from eetoolkit_runtime.plan import Manifest
 from eetoolkit_runtime.runner import Runner
+from eetoolkit_runtime.store import write_manifest
 from eetoolkit_runtime.verify import DEFAULT_TOLERANCE, difference, verify
 
 
@@ -32,7 +33,7 @@ def prove(folder: Path, manifest: Manifest, samples: Sequence[Sample], segments:
     Raises:
         ExportError: It differs from the source.
     """
-    (folder / MANIFEST).write_bytes(encode(manifest))
+    write_manifest(folder, manifest)
     bundle = Bundle(folder, manifest)
     report = verify(bundle)
     if not report.passed:

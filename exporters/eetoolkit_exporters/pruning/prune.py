@@ -20,8 +20,8 @@ from eetoolkit_runtime.golden import Sample, read_golden, store_golden
 from eetoolkit_runtime.inputs import BATCH
 from eetoolkit_runtime.integrity import check_full
 from eetoolkit_runtime.liveness import live_after, live_before
-from eetoolkit_runtime.plan import MANIFEST, Manifest, Segment, Tuning, encode
-from eetoolkit_runtime.store import check_target, commit, staging
+from eetoolkit_runtime.plan import Manifest, Segment, Tuning
+from eetoolkit_runtime.store import check_target, commit, staging, write_manifest
 from eetoolkit_runtime.truncate import restricted
 from eetoolkit_runtime.validate import validate
 from eetoolkit_runtime.verify import verify
@@ -54,14 +54,14 @@ def prune(
         ExportError: A bundle without samples, or whose graphs cannot be one.
         BundleError: The bundle cannot be opened, or `output` is in the way.
     """
-    source, target = load(bundle), Path(output)
+    source = load(bundle)
     plan = source.manifest
     _check_exits(plan, exits)
-    check_target(target, overwrite=overwrite)
+    target = check_target(output, overwrite=overwrite)
     check_full(source.path, plan)
     shortened = [_without(sample, exits) for sample in (read_golden(source) if samples is None else samples)]
     if not shortened or plan.golden is None:
-        raise ExportError(f"{source.path} has no golden samples to verify a pruned bundle by; export it with some")
+        raise ExportError(f"{source.place} has no golden samples to verify a pruned bundle by; export it with some")
     tolerance = plan.golden.tolerance
     parts = _trimmed(plan, _joined(source, without_exits(plan, exits)))
     plan = restricted(plan, {name: part.segment for name, part in parts.items()})
@@ -80,7 +80,7 @@ def prune(
         )
         validate(plan)
         _verify(folder, plan)
-        commit(folder, plan, target)
+        commit(folder, plan, target, overwrite=overwrite)
     return load(target)
 
 
@@ -151,7 +151,7 @@ def _tuning(plan: Manifest, pruned: Manifest) -> Tuning | None:
 
 
 def _verify(folder: Path, plan: Manifest) -> None:
-    (folder / MANIFEST).write_bytes(encode(plan))
+    write_manifest(folder, plan)
     report = verify(Bundle(folder, plan))
     if not report.passed:
         raise ExportError(f"the pruned bundle answers otherwise: {report.failures[0]}; nothing was written")

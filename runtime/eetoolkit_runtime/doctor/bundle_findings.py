@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from eetoolkit_runtime.bundle import Bundle, load
+from eetoolkit_runtime.bundle import Bundle, load_again
 from eetoolkit_runtime.doctor.finding import Finding
 from eetoolkit_runtime.errors import BundleError, EEToolkitError, InputError, RunError
 from eetoolkit_runtime.golden import golden_rows
@@ -57,7 +57,7 @@ def examine_bundle(
     tell = progress or (lambda _what, _done, _total: None)
     tell("opening", 0, 0)
     try:
-        opened = load(bundle.path if isinstance(bundle, Bundle) else bundle, check="full")
+        opened = load_again(bundle, check="full")
     except (BundleError, OSError) as error:
         yield Finding(name="bundle", state="problem", what=str(error), fix="copy or export it again")
         return
@@ -160,7 +160,7 @@ def _median_ms(bundle: Bundle, rows: Sequence[Row], settings: _Settings, seconds
 
 
 def _profiled(bundle: Bundle, found: Profile | None) -> Finding:
-    fix = f"eetoolkit profile {bundle.path} --save"
+    fix = f"eetoolkit profile {bundle.place} --save"
     if found is None:
         what = "none is saved, so deadlines go by what segments have taken since the start"
         return Finding(name="profile", state="warning", what=what, fix=fix)

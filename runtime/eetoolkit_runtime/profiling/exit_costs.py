@@ -20,9 +20,9 @@ from eetoolkit_runtime.liveness import live_before
 from eetoolkit_runtime.plan import Segment, Stop
 from eetoolkit_runtime.profiling.profile import Added, mean_added
 from eetoolkit_runtime.profiling.walk import walk
-from eetoolkit_runtime.profiling.wire import without_outputs
 from eetoolkit_runtime.sessions import SessionSettings, fast_run
 from eetoolkit_runtime.validate import successors
+from eetoolkit_runtime.wire import without_outputs
 
 _WARMUP = 5
 _ROUNDS = 20, 2000  # at least, at most
@@ -79,7 +79,7 @@ def exits_own(
     plan = bundle.manifest
     given: dict[str, dict[str, Array]] = {}
     sessions = {
-        name: settings.open(str(bundle.path / segment.model), f"segment {name!r}")
+        name: settings.open_segment(bundle, name)
         for name, segment in plan.segments.items()
         if segment.model is not None
     }
@@ -129,7 +129,7 @@ def _variants(
     }
     if isinstance(segment.next, Stop):
         del taken_out["passing"]  # nothing goes on
-    text = (bundle.path / segment.model).read_bytes()
+    text = bundle.graph(segment)
     found: dict[str, Any] = {}
     for key, outputs in taken_out.items():
         if not outputs or len(outputs) == len(feeding):

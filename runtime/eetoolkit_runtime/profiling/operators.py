@@ -148,8 +148,7 @@ def _open(bundle: Bundle, name: str, settings: SessionSettings, folder: Path) ->
     options = settings.options()
     options.enable_profiling = True
     options.profile_file_prefix = str(folder / f"segment{len(list(folder.iterdir()))}")
-    path = bundle.path / (bundle.manifest.segments[name].model or "")
-    return settings.open(str(path), f"segment {name!r}", options=options)
+    return settings.open_segment(bundle, name, options)
 
 
 def _read(segment: str, file: Path, later_us: float) -> list[SegmentRun]:

@@ -11,6 +11,7 @@ import msgspec
 
 from eetoolkit_runtime.bundle import Bundle, load
 from eetoolkit_runtime.errors import BundleError
+from eetoolkit_runtime.lock import alone
 from eetoolkit_runtime.outfile import writing
 from eetoolkit_runtime.profiling.profile import Profile, decode, digests, encode
 from eetoolkit_runtime.store import commit, named_by_content, staging
@@ -69,11 +70,13 @@ def save_profile(bundle: Bundle, found: Profile) -> None:
         raise BundleError(
             f"{bundle.archive} is packed; a profile is saved in a bundle's folder: unpack it, and pack it again"
         )
-    plan = load(bundle.path).manifest
-    if found.files != digests(plan):
-        raise BundleError(f"this profile is of another bundle, {found.bundle!r}, or of another build of {plan.name!r}")
-    taken = {name: cost.latency.p90_ms for name, cost in found.segments.items() if cost.latency is not None}
-    with staging(bundle.path) as folder:
+    with alone(bundle.path), staging(bundle.path) as folder:
+        plan = load(bundle.path).manifest
+        if found.files != digests(plan):
+            raise BundleError(
+                f"this profile is of another bundle, {found.bundle!r}, or of another build of {plan.name!r}"
+            )
+        taken = {name: cost.latency.p90_ms for name, cost in found.segments.items() if cost.latency is not None}
         path = folder / f"{_STEM}.json"
         path.write_bytes(encode(found))
         name, file = named_by_content(path, _STEM)
@@ -84,5 +87,5 @@ def save_profile(bundle: Bundle, found: Profile) -> None:
 def _saved(bundle: Bundle) -> Profile:
     found = saved_profile(bundle)
     if found is None:
-        raise BundleError(f"no profile was saved in {bundle.path}; run `eetoolkit profile {bundle.path} --save`")
+        raise BundleError(f"no profile was saved in {bundle.place}; run `eetoolkit profile {bundle.place} --save`")
     return found

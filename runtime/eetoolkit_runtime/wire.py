@@ -1,12 +1,13 @@
-"""An ONNX file read as protobuf's wire format, to take outputs and what only they need out of a graph.
+"""An ONNX file read as protobuf's wire format: which files it maps, and what is left without some of its outputs.
 
-A device has no `onnx` package, and this needs seven field numbers (https://protobuf.dev/programming-guides/encoding;
+A device has no `onnx` package, and this needs a dozen field numbers (https://protobuf.dev/programming-guides/encoding;
 `onnx.proto` of ONNX 1.x, where numbers never change).
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from typing import Any
 
 _LENGTH = 2  # the wire type of what has a length: texts, messages
 _MODEL_GRAPH = 7
@@ -14,6 +15,42 @@ _GRAPH_NODE, _GRAPH_OUTPUT = 1, 12
 _NODE_INPUT, _NODE_OUTPUT, _NODE_ATTRIBUTE = 1, 2, 5
 _ATTRIBUTE_GRAPHS = (6, 11)
 _VALUE_NAME = 1
+_TENSOR_EXTERNAL = 13
+_ENTRY_KEY, _ENTRY_VALUE = 1, 2
+_LOCATION = b"location"
+# The messages on the way to a tensor's external data, by the fields that hold them: of a model its graph and functions,
+# of these nodes and initializers (sparse ones too), of a node attributes, of an attribute tensors and graphs.
+_Fields = dict[int, Any]
+_TENSOR: _Fields = {_TENSOR_EXTERNAL: None}
+_SPARSE: _Fields = {1: _TENSOR, 2: _TENSOR}
+_GRAPH: _Fields = {5: _TENSOR, 15: _SPARSE}
+_NODE: _Fields = {
+    _NODE_ATTRIBUTE: {5: _TENSOR, 10: _TENSOR, 22: _SPARSE, 23: _SPARSE} | dict.fromkeys(_ATTRIBUTE_GRAPHS, _GRAPH)
+}
+_GRAPH[_GRAPH_NODE] = _NODE
+_MODEL: _Fields = {_MODEL_GRAPH: _GRAPH, 25: {7: _NODE}}
+
+
+def external_files(model: bytes) -> set[str]:
+    """Returns the files whose bytes a model's tensors are, as the model names them.
+
+    Raises:
+        ValueError: Not an ONNX model.
+    """
+    found: set[str] = set()
+    _find_external(model, 0, len(model), _MODEL, found)
+    return found
+
+
+def _find_external(data: bytes, start: int, stop: int, inside: _Fields, found: set[str]) -> None:
+    for number, _, content, _ in _each(data, start, stop):
+        if content is None or number not in inside or data.find(_LOCATION, *content) < 0:
+            continue
+        if inside[number] is None:
+            if _LOCATION.decode() in _texts(data, content, _ENTRY_KEY)[-1:]:
+                found.update(_texts(data, content, _ENTRY_VALUE)[-1:])  # of a field that stands twice the last counts
+        else:
+            _find_external(data, *content, inside[number], found)
 
 
 def without_outputs(model: bytes, outputs: Collection[str]) -> tuple[bytes, int]:
@@ -26,7 +63,7 @@ def without_outputs(model: bytes, outputs: Collection[str]) -> tuple[bytes, int]
     """
     removed = 0
     parts: list[bytes] = []
-    for number, start, content, end in _fields(model, 0, len(model)):
+    for number, start, content, end in _each(model, 0, len(model)):
         if number == _MODEL_GRAPH and content is not None:
             graph, removed = _prune(model, *content, outputs)
             parts.append(_tag(_MODEL_GRAPH) + _varint(len(graph)) + graph)
@@ -37,7 +74,7 @@ def without_outputs(model: bytes, outputs: Collection[str]) -> tuple[bytes, int]
 
 def _prune(data: bytes, start: int, stop: int, outputs: Collection[str]) -> tuple[bytes, int]:
     """Returns the bytes of a graph without outputs and nodes, and the number of these nodes."""
-    fields = list(_fields(data, start, stop))
+    fields = list(_each(data, start, stop))
     needed: set[str] = set()
     gone: set[int] = set()
     for place, (number, _, content, _) in enumerate(fields):
@@ -61,13 +98,13 @@ def _prune(data: bytes, start: int, stop: int, outputs: Collection[str]) -> tupl
 def _reads(data: bytes, node: tuple[int, int]) -> Iterator[str]:
     """Yields the names that a node reads, those that its subgraphs may capture included."""
     yield from _texts(data, node, _NODE_INPUT)
-    for number, _, content, _ in _fields(data, *node):
+    for number, _, content, _ in _each(data, *node):
         if number != _NODE_ATTRIBUTE or content is None:
             continue
-        for kind, _, graph, _ in _fields(data, *content):
+        for kind, _, graph, _ in _each(data, *content):
             if kind not in _ATTRIBUTE_GRAPHS or graph is None:
                 continue
-            for part, _, inner, _ in _fields(data, *graph):
+            for part, _, inner, _ in _each(data, *graph):
                 if part == _GRAPH_NODE and inner is not None:
                     yield from _reads(data, inner)
                 elif part == _GRAPH_OUTPUT and inner is not None:
@@ -75,12 +112,10 @@ def _reads(data: bytes, node: tuple[int, int]) -> Iterator[str]:
 
 
 def _texts(data: bytes, message: tuple[int, int], field: int) -> list[str]:
-    return [
-        data[slice(*c)].decode() for number, _, c, _ in _fields(data, *message) if number == field and c is not None
-    ]
+    return [data[slice(*c)].decode() for number, _, c, _ in _each(data, *message) if number == field and c is not None]
 
 
-def _fields(data: bytes, at: int, stop: int) -> Iterator[tuple[int, int, tuple[int, int] | None, int]]:
+def _each(data: bytes, at: int, stop: int) -> Iterator[tuple[int, int, tuple[int, int] | None, int]]:
     """Yields (field number, where it starts, where its content is if it has a length, where it ends)."""
     while at < stop:
         start = at

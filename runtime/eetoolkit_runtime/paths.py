@@ -1,0 +1,30 @@
+"""A path as a caller names it, and as messages name it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from eetoolkit_runtime.errors import EEToolkitError
+
+
+def absolute(given: str | os.PathLike[str], error: type[EEToolkitError]) -> Path:
+    """Returns a path that leads to the same place after a change of the working directory; links stay links.
+
+    Raises:
+        EEToolkitError: `error`: it is no path, or the working directory is gone.
+    """
+    if not isinstance(given, str | os.PathLike) or "\0" in str(given) or not str(given):
+        raise error(f"got {given!r}, expected a path")
+    try:
+        return Path(os.path.abspath(str(given)))  # noqa: PTH100 - `resolve` follows links, `absolute` keeps `..`
+    except OSError as cause:
+        raise error(f"{given}: the working directory is gone; name an absolute path") from cause
+
+
+def shown(path: Path) -> Path:
+    """Returns a path as a user would name it: from the working directory where it lies below."""
+    try:
+        return path.relative_to(Path.cwd())
+    except (ValueError, OSError):  # elsewhere, or the working directory is gone
+        return path
