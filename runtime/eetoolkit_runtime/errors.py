@@ -66,5 +66,10 @@ def too_many_visits(segment: str, limit: int) -> RunError:
 
 def failure(segment: str, error: Exception) -> RunError:
     """Returns what is raised for an error of onnxruntime: the segment and the first line of the message."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return RunError(f"segment {segment!r}: {lines[0] if lines else type(error).__name__}")
+    return RunError(f"segment {segment!r}: {first_line(error)}")
+
+
+def first_line(error: Exception) -> str:
+    """Returns what another library's error says, in one line and at most 300 characters."""
+    line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return line if len(line) <= 300 else f"{line[:299]}…"

@@ -17,7 +17,7 @@ import msgspec
 import onnxruntime as ort
 
 from eetoolkit_runtime.bundle import Bundle
-from eetoolkit_runtime.errors import IntegrityError, RunError
+from eetoolkit_runtime.errors import IntegrityError, RunError, first_line
 from eetoolkit_runtime.inputs import BATCH
 from eetoolkit_runtime.plan import Segment
 
@@ -132,7 +132,7 @@ class SessionSettings(msgspec.Struct, frozen=True):
         except Exception as error:
             name = told if isinstance(model, bytes) else model
             raise IntegrityError(
-                f"{what}: onnxruntime {ort.__version__} cannot load {name}: {_first_line(error)}"
+                f"{what}: onnxruntime {ort.__version__} cannot load {name}: {first_line(error)}"
             ) from error
         got = session.get_providers()
         if any(name not in got for name in names):
@@ -295,8 +295,3 @@ def _check_names(what: str, kind: str, got: Sequence[str], expected: Any, *, exa
 
 def _name(provider: Provider) -> str:
     return provider if isinstance(provider, str) else provider[0]
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__

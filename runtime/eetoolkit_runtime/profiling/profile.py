@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 
@@ -245,6 +244,12 @@ class Profile(_Struct, frozen=True, kw_only=True):
         return "\n".join(lines)
 
 
+class _Head(msgspec.Struct):
+    """The key that says whether the rest can be read at all."""
+
+    version: int | None = None
+
+
 def digests(plan: Manifest) -> dict[str, str]:
     """Returns the digest of every graph, by which two profiles of one bundle know each other."""
     return {name: file.sha256 for name, file in plan.files.items() if name.endswith(".onnx")}
@@ -262,12 +267,12 @@ def decode(text: bytes, what: str) -> Profile:
         BundleError: Not a profile, or of another version.
     """
     try:
-        head: Any = msgspec.json.decode(text)
-        if isinstance(head, dict) and head.get("version") != VERSION:
+        head = msgspec.json.decode(text, type=_Head)
+        if head.version != VERSION:
             raise BundleError(
-                f"{what}: profile version {head.get('version')!r}, this eetoolkit reads {VERSION}; profile again, "
+                f"{what}: profile version {head.version!r}, this eetoolkit reads {VERSION}; profile again, "
                 "`eetoolkit profile BUNDLE --save` or `--output FILE`"
             )
         return msgspec.json.decode(text, type=Profile)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BundleError(f"{what} is not a profile: {error}") from error
