@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from eetoolkit_runtime.answer import Answer, stand_in
 from eetoolkit_runtime.errors import EEToolkitError, RunError, failure, no_such_case, too_many_visits
-from eetoolkit_runtime.inputs import BATCH, Array, row_axes, rows_between
+from eetoolkit_runtime.inputs import BATCH, Array, most_rows, row_axes, rows_between
 from eetoolkit_runtime.layout import Layout
 from eetoolkit_runtime.plan import Dim, Exit, Manifest, Segment, Source, Stop
 from eetoolkit_runtime.rule import Rule
@@ -37,7 +37,7 @@ def rows_go_together(plan: Manifest) -> bool:
     if plan.batch is not None or not any(BATCH in spec.shape for spec in plan.inputs):
         return False
     axes = _axes(plan)
-    if any(_hang(spec.shape) and axes[spec.name] == _UNCLEAR for spec in plan.inputs):
+    if any(axes[spec.name] == _UNCLEAR for spec in plan.inputs):
         return False
     writes = [item for segment in plan.segments.values() for item in segment.writes.items()]
     return all(axes[slot] != _UNCLEAR and _keeps_rows(plan, axes, slot, source) for slot, source in writes)
@@ -76,6 +76,7 @@ class Rows:
         self.layout = layout
         self.axes = _axes(plan)
         self.input_axes = row_axes(plan)
+        self.at_once = min(ROWS_AT_ONCE, most_rows(plan) or ROWS_AT_ONCE)
         self.order = {name: number for number, name in enumerate(plan.segments)}
         self.outputs = {
             name: list({source.output for source in segment.writes.values() if source.output is not None})
@@ -94,14 +95,14 @@ class Rows:
         """
         specs, count = self.layout.plan.inputs, self.count(arrays)
         answers: list[Answer] = []
-        for start in range(0, count, ROWS_AT_ONCE):
+        for start in range(0, count, self.at_once):
             part = {
                 spec.name: np.asarray(
-                    array if axis is None else rows_between(array, axis, start, start + ROWS_AT_ONCE), order="C"
+                    array if axis is None else rows_between(array, axis, start, start + self.at_once), order="C"
                 )
                 for spec, array, axis in zip(specs, arrays, self.input_axes, strict=True)
             }
-            answers += _Batch(self, rule, min(ROWS_AT_ONCE, count - start)).run(part)
+            answers += _Batch(self, rule, min(self.at_once, count - start)).run(part)
         return answers
 
 

@@ -53,6 +53,12 @@ def axes_of_rows(shapes: Sequence[tuple[Dim, ...]]) -> list[int | None]:
     return [0 if shape[:1] == (1,) else None for shape in shapes]
 
 
+def most_rows(plan: Manifest) -> int | None:
+    """Returns how many rows the plan's graphs take at once; None: any number."""
+    limit = plan.limits.get(BATCH)
+    return None if limit is None else limit.max
+
+
 def rows_between(array: Array, axis: int, start: int, stop: int) -> Array:
     """Returns the rows of an array from `start` up to `stop`, which lie along `axis`."""
     return array[(slice(None),) * axis + (slice(start, stop),)]
@@ -107,13 +113,14 @@ def _check_shape(spec: TensorSpec, dims: tuple[Dim, ...], array: Array, sizes: d
 
 
 def _check_limits(plan: Manifest, sizes: Mapping[str, int]) -> None:
+    """Refuses a size that the graphs do not take; any number of rows may come, since rows can be parted."""
     for symbol, limit in plan.limits.items():
         size = sizes.get(symbol)
-        if size is None or (limit.min <= size and (limit.max is None or size <= limit.max)):
+        if symbol == BATCH or size is None or (limit.min <= size and (limit.max is None or size <= limit.max)):
             continue
         spec = next(spec for spec in plan.inputs if symbol in spec.shape)
         wanted = f"at least {limit.min}" if limit.max is None else f"{limit.min} to {limit.max}"
-        raise InputError(f"input {spec.name!r}: {symbol} is {size}, expected {wanted} ({_spell(spec)})")
+        raise InputError(f"input {spec.name!r}: {symbol} is {size}, expected {wanted}: {_spell(spec)}")
 
 
 def _cast(spec: TensorSpec, array: Array) -> Array:
