@@ -41,7 +41,7 @@ from eetoolkit_exporters.judging.judge import CriterionSpec, choose_criteria, de
 from eetoolkit_exporters.judging.remarks import remarks, single_scores
 from eetoolkit_runtime.bundle import Bundle, load
 from eetoolkit_runtime.errors import ExportError, did_you_mean
-from eetoolkit_runtime.inputs import BATCH, leads_rows
+from eetoolkit_runtime.inputs import BATCH, axes_of_rows
 from eetoolkit_runtime.plan import Criterion, Fallback, Preprocess
 from eetoolkit_runtime.scores import LABEL
 from eetoolkit_runtime.store import check_target, commit, staging
@@ -331,19 +331,19 @@ def _preprocess(
 
 
 def _batched(network: Network) -> list[str]:
-    """Returns the inputs whose leading dimension counts rows.
+    """Returns the inputs that hold rows.
 
     Raises:
         ExportError: None does.
     """
-    leading = {
-        str(value.name): dim if isinstance(dim := value.shape[0], int) else dim.value
+    shapes = {
+        str(value.name): tuple(dim if isinstance(dim, int) else dim.value for dim in value.shape or ())
         for value in network.graph.inputs
-        if value.name not in network.constants and value.shape is not None and len(value.shape)
+        if value.name not in network.constants
     }
-    found = [name for name, is_row in zip(leading, leads_rows(leading.values()), strict=True) if is_row]
-    if leading and not found:
-        shown = ", ".join(f"{name} has {dim}" for name, dim in leading.items())
+    found = [name for name, axis in zip(shapes, axes_of_rows(list(shapes.values())), strict=True) if axis is not None]
+    if any(shapes.values()) and not found:
+        shown = ", ".join(f"{name} has {shape[0]}" for name, shape in shapes.items() if shape)
         raise ExportError(f"no input has a batch dimension, dynamic or 1 ({shown}): pass an example of one row")
     return found
 

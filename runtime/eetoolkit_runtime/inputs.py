@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,30 +31,42 @@ def prepare(plan: Manifest, inputs: Inputs, *, one_row: bool) -> tuple[Array, ..
     """
     sizes: dict[str, int] = {}
     arrays = tuple(
-        _fit(spec, _dims(spec, many, one_row=one_row), value, plan.preprocess.get(spec.name), sizes)
-        for spec, many, value in zip(plan.inputs, row_inputs(plan), _in_order(plan, inputs), strict=True)
+        _fit(spec, spec.shape if one_row else _dims(spec, axis), value, plan.preprocess.get(spec.name), sizes)
+        for spec, axis, value in zip(plan.inputs, row_axes(plan), _in_order(plan, inputs), strict=True)
     )
+    _check_limits(plan, sizes)
     rows = sizes.get(BATCH, 1)
     if one_row and rows != 1:
         raise InputError(f"got {rows} rows, `run` takes one; pass them to `run_batch`")
     return arrays
 
 
-def row_inputs(plan: Manifest) -> list[bool]:
-    """Returns which inputs hold the rows of a batch: those of a `batch` dimension, else those that lead with 1."""
-    return leads_rows([spec.shape[0] if spec.shape else None for spec in plan.inputs])
+def row_axes(plan: Manifest) -> list[int | None]:
+    """Returns along which dimension the rows of a batch lie in each input; None: the input goes to every row."""
+    return axes_of_rows([spec.shape for spec in plan.inputs])
 
 
-def leads_rows(leading: Iterable[Dim]) -> list[bool]:
-    """Returns which of these leading dimensions count rows."""
-    dims = list(leading)
-    row = BATCH if BATCH in dims else 1
-    return [dim == row for dim in dims]
+def axes_of_rows(shapes: Sequence[tuple[Dim, ...]]) -> list[int | None]:
+    """Returns where these shapes count rows: at `batch`; where none has a `batch`, at the first dimension that is 1."""
+    if any(BATCH in shape for shape in shapes):
+        return [shape.index(BATCH) if BATCH in shape else None for shape in shapes]
+    return [0 if shape[:1] == (1,) else None for shape in shapes]
 
 
-def _dims(spec: TensorSpec, many: bool, *, one_row: bool) -> tuple[Dim, ...]:
-    """Returns the shape that an input must have; in a batch, rows stand where a plan of one row says 1."""
-    return (BATCH, *spec.shape[1:]) if many and not one_row else spec.shape
+def most_rows(plan: Manifest) -> int | None:
+    """Returns how many rows the plan's graphs take at once; None: any number."""
+    limit = plan.limits.get(BATCH)
+    return None if limit is None else limit.max
+
+
+def rows_between(array: Array, axis: int, start: int, stop: int) -> Array:
+    """Returns the rows of an array from `start` up to `stop`, which lie along `axis`."""
+    return array[(slice(None),) * axis + (slice(start, stop),)]
+
+
+def _dims(spec: TensorSpec, axis: int | None) -> tuple[Dim, ...]:
+    """Returns the shape that an input must have in a batch: rows stand where a plan of one row says 1."""
+    return spec.shape if axis is None else (*spec.shape[:axis], BATCH, *spec.shape[axis + 1 :])
 
 
 def _in_order(plan: Manifest, inputs: Inputs) -> list[Any]:
@@ -122,6 +134,17 @@ def _check_shape(spec: TensorSpec, dims: tuple[Dim, ...], value: Any, array: Arr
         raise InputError(f"input {spec.name!r}: got the empty shape {list(array.shape)}, expected {_spell(spec)}")
 
 
+def _check_limits(plan: Manifest, sizes: Mapping[str, int]) -> None:
+    """Refuses a size that the graphs do not take; any number of rows may come, since rows can be parted."""
+    for symbol, limit in plan.limits.items():
+        size = sizes.get(symbol)
+        if symbol == BATCH or size is None or (limit.min <= size and (limit.max is None or size <= limit.max)):
+            continue
+        spec = next(spec for spec in plan.inputs if symbol in spec.shape)
+        wanted = f"at least {limit.min}" if limit.max is None else f"{limit.min} to {limit.max}"
+        raise InputError(f"input {spec.name!r}: {symbol} is {size}, expected {wanted}: {_spell(spec)}")
+
+
 def _reshaped(spec: TensorSpec, dims: tuple[Dim, ...], value: Any, array: Array) -> str:
     """Returns what to write so that the shape fits; empty where nothing does."""
     from eetoolkit_runtime import remedies
@@ -180,16 +203,19 @@ def _spell(spec: TensorSpec) -> str:
 
 
 def split_rows(plan: Manifest, arrays: tuple[Array, ...]) -> list[tuple[Array, ...]]:
-    """Returns one tuple of inputs per row; inputs without a batch dimension go to every row.
+    """Returns one tuple of inputs per row; inputs without rows go to every row.
 
     Raises:
         InputError: No input has a batch dimension, so there are no rows to split.
     """
-    batched = row_inputs(plan)
-    rows = {len(array) for array, many in zip(arrays, batched, strict=True) if many}
+    axes = row_axes(plan)
+    rows = {array.shape[axis] for array, axis in zip(arrays, axes, strict=True) if axis is not None}
     if not rows:
         raise InputError(f"no input has a batch dimension: {', '.join(map(_spell, plan.inputs))}; use `run`")
     return [
-        tuple(array[row : row + 1] if many else array for array, many in zip(arrays, batched, strict=True))
+        tuple(
+            array if axis is None else rows_between(array, axis, row, row + 1)
+            for array, axis in zip(arrays, axes, strict=True)
+        )
         for row in range(rows.pop())
     ]

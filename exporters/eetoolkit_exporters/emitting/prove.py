@@ -16,7 +16,7 @@ from eetoolkit_runtime.answer import Answer
 from eetoolkit_runtime.bundle import Bundle
 from eetoolkit_runtime.errors import ExportError, RunError
 from eetoolkit_runtime.golden import Sample
-from eetoolkit_runtime.inputs import row_inputs
+from eetoolkit_runtime.inputs import row_axes
 from eetoolkit_runtime.plan import Manifest
 from eetoolkit_runtime.runner import Runner
 from eetoolkit_runtime.store import write_manifest
@@ -63,10 +63,10 @@ def _against_rows_together(bundle: Bundle, samples: Sequence[Sample], segments: 
     golden = bundle.manifest.golden
     tolerance = max(DEFAULT_TOLERANCE, golden.tolerance if golden is not None else 0.0)
     with Runner(bundle) as runner:
-        shared = _shared(bundle)
-        rows = _rows(bundle, samples, shared, runner)
+        axes = dict(zip((spec.name for spec in bundle.manifest.inputs), row_axes(bundle.manifest), strict=True))
+        rows = _rows(bundle, samples, [name for name, axis in axes.items() if axis is None], runner)
         stacked = {
-            name: array if name in shared else np.concatenate([row[name] for row in rows])
+            name: array if (axis := axes[name]) is None else np.concatenate([row[name] for row in rows], axis)
             for name, array in rows[0].items()
         }
         proved = set[str]()
@@ -81,12 +81,6 @@ def _against_rows_together(bundle: Bundle, samples: Sequence[Sample], segments: 
         if segment.name not in proved and (mixed := mixing(segment.nodes)) is not None:
             return f"{mixed} in {segment.name}, where no two golden samples came; golden_inputs that do may prove it"
     return None
-
-
-def _shared(bundle: Bundle) -> list[str]:
-    """Returns the inputs that all rows of a batch have in common."""
-    plan = bundle.manifest
-    return [spec.name for spec, is_row in zip(plan.inputs, row_inputs(plan), strict=True) if not is_row]
 
 
 def _rows(
