@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check bench bench-quick browser format
+.PHONY: demo test check bench bench-quick browser format fuzz
 
 demo: $(STAMP)
 	@$(RUN)eetoolkit demo
@@ -26,6 +26,12 @@ bench: $(STAMP)
 # Under three minutes; fails when a ratio is worse than its bound.
 bench-quick: $(STAMP)
 	@$(RUN)python -m benchmarks.quick
+
+# Damaged files for every reader of files; some ten minutes for each million. FUZZ_SEED gives other ones.
+FUZZ_INPUTS ?= 1000000
+FUZZ_SEED ?= 1
+fuzz: $(STAMP)
+	@$(RUN)python tests/fuzzing.py $(FUZZ_INPUTS) $(FUZZ_SEED)
 
 # A Chromium for tests/test_report_browser.py, which is skipped without one; on Debian and its kin, as root.
 browser:

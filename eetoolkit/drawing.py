@@ -14,6 +14,7 @@ from eetoolkit_runtime.errors import EEToolkitError
 from eetoolkit_runtime.liveness import live_before
 from eetoolkit_runtime.outfile import check_file, writing
 from eetoolkit_runtime.plan import Gate, Goto, Manifest, Segment, Slot, Stop, Switch
+from eetoolkit_runtime.printable import printable
 
 _TENSORS_SHOWN = 5  # on one arrow; a long list would hide the plan
 _ESCAPES_MERMAID = {"#": "#35;", "&": "#amp;", '"': "#quot;", "<": "#lt;", ">": "#gt;", "`": "#96;"}
@@ -165,9 +166,9 @@ def _keys(plan: Manifest) -> dict[str, str]:
 
 
 def _quote(*lines: str) -> str:
-    escaped = (line.replace("\\", "\\\\").replace('"', '\\"') for line in lines)
+    escaped = (printable(line).replace("\\", "\\\\").replace('"', '\\"') for line in lines)
     return '"' + "\\n".join(escaped) + '"'
 
 
 def _entities(lines: tuple[str, ...]) -> str:
-    return "<br/>".join("".join(_ESCAPES_MERMAID.get(char, char) for char in line) for line in lines)
+    return "<br/>".join("".join(_ESCAPES_MERMAID.get(char, char) for char in printable(line)) for line in lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, Literal
@@ -10,7 +11,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from eetoolkit_runtime.errors import InputError
+from eetoolkit_runtime.errors import InputError, first_line
 from eetoolkit_runtime.inputs import normalize
 from eetoolkit_runtime.plan import Preprocess, TensorSpec
 
@@ -101,15 +102,20 @@ def _decode(data: bytes, name: str, channels: int, size: tuple[int, int]) -> Ima
         raise InputError(f"{name}: reading pictures needs Pillow: pip install 'eetoolkit[images]'") from error
     height, width = size
     try:
-        with Image.open(BytesIO(data), formats=("PNG", "JPEG")) as picture:
+        with warnings.catch_warnings():  # a small file may say that it has any number of pixels
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            opened = Image.open(BytesIO(data), formats=("PNG", "JPEG"))
+        with opened as picture:
             if picture.mode not in _EIGHT_BIT_MODES:
                 raise InputError(f"{name}: its pixels are {picture.mode!r}, expected 8 bits per channel; convert it")
             upright = ImageOps.exif_transpose(picture)
             return upright.convert(_MODES[channels]).resize((width, height), Image.Resampling.BILINEAR)
     except UnidentifiedImageError as error:
         raise InputError(f"{name}: not a PNG or JPEG that Pillow can read") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # what Pillow raises on damage
-        raise InputError(f"{name}: a damaged picture ({error})") from error
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise InputError(f"{name}: over {Image.MAX_IMAGE_PIXELS} pixels; make it smaller first") from error
+    except (OSError, ValueError, SyntaxError) as error:  # what Pillow raises on damage
+        raise InputError(f"{name}: a damaged picture ({first_line(error)})") from error
 
 
 def _layout(spec: TensorSpec) -> Literal["NCHW", "NHWC"]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import pickle
+import pkgutil
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 import numpy.typing as npt
 
-from eetoolkit_runtime.errors import ExportError
+from eetoolkit_runtime.errors import ExportError, did_you_mean
 from eetoolkit_runtime.plan import DType
 
 if TYPE_CHECKING:
@@ -132,15 +133,24 @@ def _resolve(spec: str) -> Any:
         found: Any = importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
-            raise ExportError(f"--model {spec!r}: no module {error.name!r} in {here} or on PYTHONPATH") from error
+            where = f"in {here} or on PYTHONPATH{_meant(error.name)}"
+            raise ExportError(f"--model {spec!r}: no module {error.name!r} {where}") from error
         raise ExportError(f"--model {spec!r}: importing {name} fails: {error}") from error
     except Exception as error:  # the user's own code may raise anything
         raise ExportError(f"--model {spec!r}: importing {name} fails: {type(error).__name__}: {error}") from error
     for part in path.split("."):
         if not hasattr(found, part):
-            raise ExportError(f"--model {spec!r}: {getattr(found, '__name__', name)!r} has no {part!r}")
+            meant = did_you_mean(part, (known for known in dir(found) if not known.startswith("_")))
+            raise ExportError(f"--model {spec!r}: {getattr(found, '__name__', name)!r} has no {part!r}{meant}")
         found = getattr(found, part)
     return found
+
+
+def _meant(missing: str) -> str:
+    """Returns the hint at the module that was meant: one of its package's, or one that can be imported as it is."""
+    package, _, name = missing.rpartition(".")
+    places = getattr(sys.modules[package], "__path__", []) if package else None
+    return did_you_mean(name, (found.name for found in pkgutil.iter_modules(places)))
 
 
 def _load_weights(model: torch.nn.Module, spec: str, path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from eetoolkit_runtime.errors import EEToolkitError
 from eetoolkit_runtime.outfile import check_file, writing
+from eetoolkit_runtime.printable import printable
 from eetoolkit_runtime.profiling.profile import Profile
 
 if TYPE_CHECKING:
@@ -31,11 +32,11 @@ class Bar:
 
     Attributes:
         start_ms: What the segments before it take on a full path.
-        full_ms: What it takes itself there: its median, as often as it is visited.
+        full_ms: What it takes itself there: its robust mean, as often as it is visited.
         call_ms: What of that the mean call runs, which stops at the first confident exit.
         exit: The exit in it.
         share: Of the inputs that answered there; None where an earlier bar has said it, or without an exit.
-        exit_ms: What the calls take that it answers, the median; None where it answers none.
+        exit_ms: What the calls take that it answers, their robust mean; None where it answers none.
     """
 
     segment: str
@@ -58,13 +59,13 @@ def _bars(found: Profile) -> Iterator[Bar]:
     for name, cost in found.segments.items():
         if cost.latency is None:
             continue
-        full_ms = cost.latency.p50_ms * cost.latency.runs / full_paths
-        call_ms = min(full_ms, cost.latency.p50_ms * cost.visits)
+        full_ms = cost.latency.robust_ms * cost.latency.runs / full_paths
+        call_ms = min(full_ms, cost.latency.robust_ms * cost.visits)
         bar = Bar(name, start_ms, full_ms, call_ms, cost.exit)
         if cost.exit is not None and cost.exit not in told:
             told.add(cost.exit)  # an exit may stand in several segments
             exit_ = found.exits[cost.exit]
-            bar = replace(bar, share=exit_.share, exit_ms=None if exit_.call is None else exit_.call.p50_ms)
+            bar = replace(bar, share=exit_.share, exit_ms=None if exit_.call is None else exit_.call.robust_ms)
         yield bar
         start_ms += full_ms
 
@@ -124,16 +125,16 @@ def _draw_bars(axes: Axes, all_: Sequence[Bar]) -> None:
     axes.set_axisbelow(True)
     for spine in axes.spines.values():
         spine.set_visible(False)
-    axes.set_xlabel("milliseconds, the medians of the segments one after the other", color=_FAINT)
+    axes.set_xlabel("milliseconds, the segments one after the other; all are robust means", color=_FAINT)
 
 
 def _draw_times(axes: Axes, found: Profile, all_: Sequence[Bar]) -> None:
     """Draws the mean call and the whole network as lines, and the legend, below the bars."""
     end_ms = all_[-1].start_ms + all_[-1].full_ms
-    mean_ms = found.expected.mean_ms
+    mean_ms = found.expected.robust_ms
     axes.axvline(mean_ms, color=_EXIT, linewidth=1.4, linestyle="--", label=f"mean call {spell_ms(mean_ms)}")
     if found.whole is not None:
-        whole_ms = found.whole.latency.mean_ms
+        whole_ms = found.whole.latency.robust_ms
         label = f"whole network {spell_ms(whole_ms)}"
         axes.axvline(whole_ms, color=_WHOLE, linewidth=1.4, linestyle=":", label=label)
         end_ms = max(end_ms, whole_ms)
@@ -163,8 +164,8 @@ def _draw_title(axes: Axes, found: Profile) -> None:
     )
     machine = f"{found.machine.processor}, {threads}, onnxruntime {found.machine.onnxruntime}, {found.rows} inputs"
     for points, text, size, weight, colour in (
-        (46, found.bundle, 13, "bold", _INK),
-        (30, machine, 9, "normal", _FAINT),
+        (46, printable(found.bundle), 13, "bold", _INK),
+        (30, printable(machine), 9, "normal", _FAINT),
     ):
         axes.annotate(
             text, (0, 1), (0, points), xycoords="axes fraction", textcoords="offset points", ha="left", va="bottom",
@@ -190,6 +191,6 @@ def _points_below(axes: Axes, points: float) -> Transform:
 
 
 def _short(name: str) -> str:
-    """Returns a name with its middle left out where it is long: both of its ends tell names apart."""
-    half = _LONGEST_NAME // 2
-    return name if len(name) <= _LONGEST_NAME else f"{name[:half]}...{name[-half:]}"
+    """Returns a printable name with its middle left out where it is long: both of its ends tell names apart."""
+    clean, half = printable(name), _LONGEST_NAME // 2
+    return clean if len(clean) <= _LONGEST_NAME else f"{clean[:half]}...{clean[-half:]}"

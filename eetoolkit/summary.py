@@ -54,7 +54,7 @@ class SegmentSummary:
 
 @dataclass(frozen=True)
 class BundleSummary:
-    """A whole bundle; `size_bytes` is that of its files without the manifest."""
+    """A whole bundle; `size_bytes` is that of its files without the manifest, `onnxruntime` the least that opens it."""
 
     name: str
     path: str
@@ -69,6 +69,7 @@ class BundleSummary:
     preprocess: Mapping[str, Preprocess]
     golden: Golden | None
     created_with: Mapping[str, str | int]
+    onnxruntime: str | None
     notes: tuple[str, ...]
     constants: tuple[str, ...]
     segments: tuple[SegmentSummary, ...]
@@ -91,6 +92,7 @@ def summarize(bundle: Bundle) -> BundleSummary:
         preprocess=plan.preprocess,
         golden=plan.golden,
         created_with=plan.created_with,
+        onnxruntime=plan.onnxruntime,
         notes=plan.notes,
         constants=tuple(plan.constants),
         segments=tuple(_segment(plan, name, segment) for name, segment in plan.segments.items()),

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from eetoolkit_runtime.arguments import checked
 from eetoolkit_runtime.bundle import Bundle
+from eetoolkit_runtime.errors import InputError
 from eetoolkit_runtime.verify import VerifyReport
 from eetoolkit_runtime.verify import verify as verify_samples
 
 
+@checked(InputError)
 def verify(
     bundle: str | os.PathLike[str] | Bundle,
     model: Any = None,

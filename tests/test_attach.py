@@ -76,6 +76,7 @@ def test_a_head_can_stand_at_a_nested_path():
 @pytest.mark.parametrize(
     ("heads", "num_classes", "message"),
     [
+        (["laeyr1"], 10, "; did you mean 'layer1'?"),
         (["layer9"], 10, "the backbone has no module 'layer9'; it has layer1"),
         (["layer1"], None, "num_classes is None, expected at least 2: the heads need their width"),
         ([], 10, "heads is [], expected module paths, or a mapping from paths to heads"),

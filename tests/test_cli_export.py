@@ -189,7 +189,7 @@ def test_the_first_exit_that_may_answer_is_an_option(here: Path) -> None:
     assert result.exit_code == 0, result.output
     assert [exit_.enabled for exit_ in ee.load("later.ee").exits.values()] == [False, True]
     assert refusal("export", "net.onnx", "-o", "x.ee", "--min-exit", "last") == (
-        "min_exit is 'last'; the exits are early, late"
+        "min_exit is 'last'; the exits are early, late; did you mean 'late'?"
     )
 
 
@@ -213,3 +213,38 @@ def test_files_that_are_not_what_they_should_be_are_named(here: Path) -> None:
         "missing.onnx does not exist or is not a file; expected an .onnx file"
     )
     assert not (here / "x.ee").exists()
+
+
+def test_the_tolerance_may_be_given_and_a_failed_proof_names_the_option(here: Path, tmp_path: Path) -> None:
+    result = call("export", "net.onnx", "-o", str(tmp_path / "x.ee"), "--tolerance", "0.05")
+    assert result.exit_code == 0, result.stderr
+    golden = ee.load(tmp_path / "x.ee").manifest.golden
+    assert golden is not None
+    assert golden.tolerance == 0.05
+    result = call("export", "net.onnx", "-o", str(tmp_path / "y.ee"), "--tolerance", "1e-12")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "nothing was written; where that is rounding, allow it with --tolerance " in result.stderr
+    result = call("export", "net.onnx", "-o", str(tmp_path / "y.ee"), "--tolerance", "-1")
+    assert result.exit_code == 1
+    assert "tolerance is -1.0, expected a finite number above 0" in result.stderr
+
+
+def test_what_may_be_a_mistake_is_a_warning_in_the_words_of_the_shell(here: Path, tmp_path: Path) -> None:
+    text = ONNX.replace("early = Sin(x)", "early = Softmax<axis = 1>(x)")
+    onnx.save(parser.parse_model(text), tmp_path / "probs.onnx")
+    result = call("export", str(tmp_path / "probs.onnx"), "-o", str(tmp_path / "x.ee"), "--json")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["exits"] == ["early", "late"]
+    assert result.stderr.splitlines() == [
+        (
+            "warning: exit 'early': scores that look like probabilities are read as logits (every row sums to 1); if "
+            """that is what they are, say --criterion '{"kind": "max_prob", "scale": "probs"}'"""
+        ),
+        "warning: exit 'early' never fires: its threshold is 0.9, and max_prob is at most 0.475367",
+    ]
+    option = result.stderr.splitlines()[0].split("--criterion ")[1].strip("'")
+    said = call(
+        "export", str(tmp_path / "probs.onnx"), "-o", str(tmp_path / "y.ee"), "--criterion", f"early={option}",
+        "--control-flow", "always",
+    )  # fmt: skip
+    assert (said.exit_code, said.stderr) == (0, "")

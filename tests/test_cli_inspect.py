@@ -52,6 +52,13 @@ def test_header_tells_preprocess_notes_and_single_row_bundles(tmp_path: Path) ->
     assert "batch       row by row" in lines
     assert "fallback    where none fires, the most confident exit answers" in lines
     assert "note        two gates stay inside" in lines
+    assert not any(line.startswith("needs") for line in lines)
+
+
+def test_header_tells_which_onnxruntime_it_takes(tmp_path: Path) -> None:
+    folder = edit(chain().save(tmp_path / "b.ee"), onnxruntime="1.24")
+    assert "needs    onnxruntime 1.24 or newer" in inspect(folder).stdout.splitlines()
+    assert json.loads(inspect(folder, "--json").stdout)["onnxruntime"] == "1.24"
 
 
 def test_table_to_a_pipe_is_one_line_a_segment_with_exact_numbers(bundle: Path) -> None:

@@ -84,8 +84,9 @@ def test_a_network_is_taken_as_it_is_and_an_onnx_path_given_back(here: Path) -> 
         ("spec_net:", "--model 'spec_net:': expected PACKAGE.MODULE:FUNCTION, such as my_network:load"),
         ("./sub/net.py:make", "--model './sub/net.py:make': expected a module's name, not a file; try sub.net:make"),
         ("spec_net:nope", "--model 'spec_net:nope': 'spec_net' has no 'nope'"),
+        ("spec_net:mkae", "--model 'spec_net:mkae': 'spec_net' has no 'mkae'; did you mean 'make'?"),
         ("spec_net:settings.nope", "--model 'spec_net:settings.nope': 'settings' has no 'nope'"),
-        ("spec_net:fail", "spec_net:fail fails: ValueError: no\nway"),
+        ("spec_net:fail", "spec_net:fail fails: ValueError: no way"),
         ("spec_net:number", "spec_net:number is int, expected a torch.nn.Module or a function that returns one"),
         ("spec_needs:f", "--model 'spec_needs:f': importing spec_needs fails: No module named 'not_there'"),
         ("bad_net:f", "--model 'bad_net:f': importing bad_net fails: SyntaxError: invalid syntax (bad_net.py, line 1)"),
@@ -99,6 +100,16 @@ def test_a_module_that_is_not_there_is_looked_for_here(here: Path) -> None:
     assert refusal("nowhere.at.all:f") == (
         f"--model 'nowhere.at.all:f': no module 'nowhere' in {here} or on PYTHONPATH"
     )
+
+
+def test_the_module_that_was_meant_is_offered_from_here_or_from_its_package(here: Path) -> None:
+    (here / "spec_package").mkdir()
+    (here / "spec_package" / "networks.py").write_text(MODULE)
+    assert refusal("spec_nte:make").endswith(" or on PYTHONPATH; did you mean 'spec_net'?")
+    assert refusal("spec_package.netwrks:make").endswith("; did you mean 'networks'?")
+    assert refusal("eetoolkit.zoo.branchnet:load").endswith("; did you mean 'branchynet'?")
+    for unlike in ("spec_net.deeper:make", "eetoolkit.zoo.nothing_alike:load"):
+        assert refusal(unlike).endswith(" or on PYTHONPATH")
 
 
 @pytest.mark.parametrize("wrapper", [None, "state_dict", "model_state_dict", "model"])

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from networks import formulas
@@ -116,6 +117,68 @@ def test_state_runs_from_exit_to_exit_as_the_formula_says(
     expected = expected_of(kind, given, scale, temperatures)
     assert_alike(in_numpy(network, given, chosen), expected)
     assert_alike(in_onnx(network, given, chosen), expected)
+
+
+def single_scores(scale: str, shape: Shape) -> list[Outputs]:
+    """Returns one score of each row at four exits: ordinary ones, one half, certain ones, and some that are bad."""
+    z = np.random.default_rng(11).normal(0, 3, (EXITS, 30))
+    z[:, :7] = np.array([
+        [0, 0, 0, 0], [-9, 9, 9, -9], [40, -40, 40, 40], [INF, 2, -INF, 1], [NAN, 1, 1, 1], [-1, NAN, -1, 1],
+        [-1, 2, 3, NAN],
+    ]).T  # fmt: skip
+    with np.errstate(over="ignore", invalid="ignore"):
+        p = 1 / (1 + np.exp(-z))
+        values = {"logits": z, "probs": p, "log_probs": -np.logaddexp(0, -z)}[scale].astype(np.float32)
+    return [{"logits": exit_.reshape([-1, *[1] * (len(shape) - 1)])} for exit_ in values]
+
+
+CUTS = {"logits": np.float32(0), "probs": np.float32(0.5), "log_probs": np.float32(math.log(0.5))}
+
+
+@pytest.mark.parametrize("shape", [("batch", 1), ("batch",), ("batch", 1, 1, 1)], ids=["column", "vector", "image"])
+@pytest.mark.parametrize("opset", [13, 20])
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("kind", sorted(criteria.STATEFUL))
+def test_state_takes_one_score_for_two_classes(kind: str, scale: str, opset: int, shape: Shape, tmp_path: Path) -> None:
+    given = single_scores(scale, shape)
+    network = network_of(tmp_path, [{"logits": shape}] * EXITS, opset)
+    bias = (0.2, -0.1)
+    chosen = criteria_of(kind, scale, TEMPERATURES)
+    if kind == "geometric_ensemble":
+        chosen = {name: msgspec.structs.replace(own, bias=bias) for name, own in chosen.items()}
+    expected: Found = [({**outputs}, np.zeros(30)) for outputs in given]
+    for row in range(30):
+        scores = [outputs["logits"].reshape(-1)[row] for outputs in given]
+        voted = [None if math.isnan(score) else int(score >= CUTS[scale]) for score in scores]
+        two = [np.array(formulas.two(float(score), scale)) for score in scores]
+        log_p = [formulas.log_probabilities(z, scale, t) for z, t in zip(two, TEMPERATURES, strict=True)]
+        for number, (answer, confidence) in enumerate(expected):
+            if kind == "patience":
+                confidence[row] = formulas.patience(voted)[number]
+            elif kind == "vote":
+                confidence[row], label = formulas.vote(voted)[number]
+                answer.setdefault("label", np.zeros(30, np.int64))[row] = label
+            else:
+                seen = log_p[: number + 1]
+                mean = kind == "mean_ensemble"
+                q = formulas.mean_of_p(seen) if mean else formulas.geometric(seen, weights_of(number + 1), list(bias))
+                confidence[row] = max(formulas.softmax(q), key=lambda p: (math.isnan(p), p))
+                if row == 0:
+                    answer["logits"] = np.zeros(given[0]["logits"].shape)
+                answer["logits"].reshape(-1)[row] = q[1] - q[0]
+    assert_alike(in_numpy(network, given, chosen), expected)
+    assert_alike(in_onnx(network, given, chosen), expected)
+
+
+def test_an_exit_of_one_score_and_one_of_two_classes_vote_together(tmp_path: Path) -> None:
+    given = [
+        {"logits": np.array([[2.0], [-2.0], [1.0]], np.float32)},
+        {"logits": np.eye(2, dtype=np.float32)[[1, 0, 0]]},
+    ]
+    network = network_of(tmp_path, [{"logits": ("batch", 1)}, {"logits": ("batch", 2)}])
+    expected: Found = [(given[0], np.zeros(3)), (given[1], np.array([1.0, 1.0, 0.0]))]
+    assert_alike(in_numpy(network, given, "patience"), expected)
+    assert_alike(in_onnx(network, given, "patience"), expected)
 
 
 @pytest.mark.parametrize("opset", OPSETS)

@@ -79,10 +79,13 @@ def test_every_value_that_state_is_made_of_has_a_dtype(tmp_path: Path) -> None:
 
 
 VECTOR, TWO, POINT = [("batch", 3)], [("batch", 3)] * 2, [("batch", 1)] * 2
+DYNAMIC: list[Shape] = [("batch", "classes")]
 
 REFUSED: list[tuple[Any, list[Shape], str]] = [
     ("vote", [("batch", 3), ("batch", 4)], "exit 'exit1': vote runs over all exits so far, and 'exit0' has 3 classes"),
-    ("patience", POINT, "exit 'exit0': patience reads shape [batch,1]: the class dimension, axis 1, must be"),
+    ("patience", DYNAMIC, "exit 'exit0': patience reads shape [batch,classes]: the class dimension, axis 1, must be"),
+    (Criterion(kind="geometric_ensemble", bias=(1.0,)), POINT, "bias has 1 numbers, expected 2, one for each class"),
+    ("vote", [("batch", 1), ("batch", 3)], "exit 'exit1': vote runs over all exits so far, and 'exit0' has 2 classes"),
     ("mean_ensemble", [("batch", 3, 4)], "mean_ensemble reads shape [batch,3,4], expected (batch, classes): state"),
     ("learned", VECTOR, "exit 'exit0': the criterion reads 'confidence'; its outputs are logits"),
     (Criterion(kind="learned", output="logits"), VECTOR, "learned reads shape [batch,3], expected one number a row"),

@@ -306,7 +306,7 @@ def test_a_system_that_is_not_there_is_named_with_those_that_are(monkeypatch: py
     result = CliRunner().invoke(main, ["demo", "--model", "skipnot"])
     assert (result.exit_code, result.stderr) == (
         1,
-        f"error: the zoo has no 'skipnot'; it has {', '.join(zoo.names())}\n",
+        f"error: the zoo has no 'skipnot'; it has {', '.join(zoo.names())}; did you mean 'skipnet'?\n",
     )
     monkeypatch.setattr("eetoolkit.zoo.system.CHECKPOINTS", Path("nowhere"))
     result = CliRunner().invoke(main, ["demo", "--model", "act"])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import onnxruntime as ort
 import pytest
 from click.testing import CliRunner
 from plans import Draft, chain, recorded, row
@@ -171,6 +172,21 @@ def test_a_bundle_that_cannot_be_opened_is_one_problem(tmp_path: Path) -> None:
     (finding,) = examine_bundle(folder)
     assert finding.state == "problem"
     assert "the file was changed" in finding.what
+
+
+def test_the_onnxruntime_that_a_bundle_needs_is_told_and_an_older_one_is_a_problem(tmp_path: Path) -> None:
+    draft = chain(0.5, 0.5)
+    draft.options["onnxruntime"] = "1.18"
+    found = of_bundle(sampled(tmp_path, draft))
+    told = f"1.18 or newer, {ort.__version__} is installed"
+    assert (found["onnxruntime needed"].state, found["onnxruntime needed"].what) == ("ok", told)
+    assert found["verify"].state == "ok"
+    draft.options["onnxruntime"] = "99.0"
+    (_, finding) = examine_bundle(draft.save(tmp_path / "newer.ee"))
+    assert (finding.name, finding.state) == ("onnxruntime needed", "problem")
+    assert (finding.what, finding.fix) == (
+        f"99.0 or newer, {ort.__version__} is installed", "pip install --upgrade 'onnxruntime>=99.0'"
+    )  # fmt: skip
 
 
 def test_a_graph_that_onnxruntime_does_not_take_is_a_problem(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from plans import chain, column, gated, leave, looped, only_moves, row
 
 from eetoolkit_runtime.bundle import load
+from eetoolkit_runtime.errors import RunError
 from eetoolkit_runtime.profiling.exit_costs import exits_own
 from eetoolkit_runtime.sessions import SessionSettings
 
@@ -55,3 +56,9 @@ def test_an_exit_that_only_some_rows_come_to_is_measured_with_these(tmp_path: Pa
 def test_a_plan_without_a_model_has_nothing_to_measure(tmp_path: Path) -> None:
     bundle = load(only_moves().save(tmp_path / "moves"))
     assert exits_own(bundle, [(row(1, 0, 0, 0),)], SETTINGS, 0) == {}
+
+
+def test_what_onnxruntime_refuses_is_one_error_that_names_the_segment(tmp_path: Path) -> None:
+    bundle = load(chain().save(tmp_path / "chain"))
+    with pytest.raises(RunError, match=r"^segment 'segment0': \[ONNXRuntimeError\]"):
+        exits_own(bundle, [(np.zeros((1, 5)),)], SETTINGS, 0)

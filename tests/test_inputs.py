@@ -100,7 +100,7 @@ def test_another_dtype_is_refused_with_the_fix() -> None:
 
 
 @pytest.mark.parametrize(
-    ("dtype", "value"), [("float64", 1), ("float16", 1), ("bool", True), ("complex64", 1), ("str", "1"), ("object", 1)]
+    ("dtype", "value"), [("float64", 1), ("float16", 1), ("bool", True), ("str", "1"), ("object", 1)]
 )
 def test_a_dtype_that_would_lose_meaning_is_not_converted(dtype: str, value: object) -> None:
     plan = network(("x", "int64", (1,)))
@@ -188,6 +188,150 @@ def test_an_object_that_cannot_be_an_array_is_refused() -> None:
 
 def test_nothing_is_refused() -> None:
     assert refusal(X, None).startswith("input 'x': got shape [], expected x: float32[batch, 4]")
+
+
+# What loses its meaning on the way
+
+
+def test_a_masked_array_is_refused_where_something_is_masked_and_the_fix_is_right() -> None:
+    x = np.ma.masked_array(ones(1, 4), [[False, True, False, True]])
+    for given in (x, [x], (x,), {"x": x}, {"x": [x[0]]}):
+        message = refusal(X, given)
+        assert message == (
+            "input 'x': got a masked array with 2 masked, behind which a network would see what stands there; expected "
+            "x: float32[batch, 4]; fill it as in training: x.filled(0)"
+        )
+    assert applied(message, x=x).tolist() == [[1, 0, 1, 0]]
+    assert prepare(X, np.ma.masked_array(ones(1, 4)), one_row=True)[0].tolist() == [[1, 1, 1, 1]]
+
+
+def test_a_number_that_float32_would_make_infinite_is_refused_and_infinity_itself_is_not() -> None:
+    assert refusal(X, np.array([[1, 2, -4e38, 1e300]])) == (
+        "input 'x': -4e+38 is beyond what float32 holds, 3.4e38; expected x: float32[batch, 4]; scale it as in training"
+    )
+    kept = np.array([[np.inf, -np.inf, np.nan, 3e38]])
+    np.testing.assert_array_equal(prepare(X, kept, one_row=True)[0], kept.astype(np.float32))
+
+
+def applied(message: str, **given: Any) -> Array:
+    """Returns what the expression at the end of a message gives, once it is an array that the network takes."""
+    return np.asarray(eval(message.rpartition(": ")[2], {"np": np, **given}))  # noqa: S307 - our own message
+
+
+@pytest.mark.parametrize(
+    ("shape", "dims", "fix"),
+    [
+        ((8, 8), ("batch", 1, 8, 8), "image[None, None]"),
+        ((450, 8, 8), ("batch", 1, 8, 8), "image[:, None]"),
+        ((1, 8, 8), ("batch", 1, 8, 8), "image[None]"),
+        ((3, 8, 8), ("batch", 3, 8, 8), "image[None]"),
+        ((8, 8, 3), ("batch", 3, 8, 8), "image.transpose(2, 0, 1)[None]"),
+        ((1, 8, 8, 3), ("batch", 3, 8, 8), "image.transpose(0, 3, 1, 2)"),
+        ((5, 3, 8, 6), ("batch", 8, 6, 3), "image.transpose(0, 2, 3, 1)"),
+        ((3, 8, 6), (1, 8, 6, 3), "image.transpose(1, 2, 0)[None]"),
+        ((2, 16), ("batch", 1, 16), "image[:, None]"),
+        ((6, 6), ("batch", "side", "side", 1), "image[None, :, :, None]"),
+        ((7,), ("batch", None), "image[None]"),
+        ((), ("batch",), "image[None]"),
+    ],
+)
+def test_the_fix_of_a_shape_gives_one_that_is_taken(shape: Any, dims: Any, fix: str) -> None:
+    torch = pytest.importorskip("torch")
+    plan, image = network(("image", "float32", dims)), ones(*shape)
+    for given in (image, torch.from_numpy(image), image.tolist()):
+        message = refusal(plan, {"image": given}, one_row=False)
+        assert message.startswith(f"input 'image': got shape {list(shape)}, expected image: float32[")
+        assert message.endswith(fix if given is image else fix.replace("image", "np.asarray(image)"))
+        assert prepare(plan, applied(message, image=given), one_row=False)[0].size == image.size
+
+
+@pytest.mark.parametrize(
+    ("shape", "dims"),
+    [
+        ((8, 9), ("batch", 1, 8, 8)),
+        ((64,), ("batch", 1, 8, 8)),
+        ((1, 9, 9, 3), ("batch", 3, 8, 8)),
+        ((1, 1, 1, 8, 8), ("batch", 1, 8, 8)),
+        ((3, 4), ("batch", "length", 4)),
+        ((2, 3), ("batch", "side", "side", 1)),
+    ],
+)
+def test_a_shape_that_nothing_mends_is_refused_without_a_fix(shape: Any, dims: Any) -> None:
+    assert refusal(network(("image", "float32", dims)), ones(*shape)).endswith("]")
+
+
+def test_a_fix_heeds_how_many_rows_the_other_inputs_have() -> None:
+    plan = network(("x", "float32", ("batch", 4)), ("y", "float32", ("batch", 1, 4)))
+    assert refusal(plan, (ones(4, 4), ones(4, 4)), one_row=False).endswith("; give it that shape: y[:, None]")
+    assert refusal(plan, (ones(2, 4), ones(1, 4)), one_row=False).endswith("expected y: float32[batch, 1, 4]")
+
+
+def test_an_input_whose_name_is_no_word_of_python_is_called_x() -> None:
+    assert refusal(network(("input.1", "float32", ("batch", 4))), ones(4)).endswith("the batch dimension: x[None]")
+
+
+def test_a_tensor_in_a_list_is_the_one_input_and_is_refused_as_such() -> None:
+    torch = pytest.importorskip("torch")
+    image = torch.ones(1, 4)
+    for given in (image, [image], (image,)):
+        assert prepare(X, given, one_row=True)[0].tolist() == [[1, 1, 1, 1]]
+        assert refusal(network(("x", "float32", ("batch", 5))), given) == (
+            "input 'x': got shape [1, 4], expected x: float32[batch, 5]"
+        )
+    assert refusal(X, [image, image]).startswith("got 2 inputs, expected 1: x")
+    assert prepare(X, [[torch.tensor(1.0)] * 4], one_row=True)[0].tolist() == [[1, 1, 1, 1]]
+
+
+def test_a_tensor_that_numpy_cannot_read_is_refused_with_what_makes_it_readable() -> None:
+    torch = pytest.importorskip("torch")
+    plain = torch.tensor([[1.0, 0.0, 2.0, 0.0]])
+    tensors = {
+        ".detach()": plain.clone().requires_grad_(),
+        ".to_dense()": plain.to_sparse(),
+        ".detach().to_dense()": plain.clone().requires_grad_().to_sparse(),
+        ".float()": plain.bfloat16(),
+        ".resolve_neg()": (-plain)._neg_view(),
+    }
+    for fix, tensor in tensors.items():
+        message = refusal(X, [tensor])
+        assert message.startswith("input 'x': not an array (")
+        assert message.endswith(f"; expected x: float32[batch, 4]; make it one: x{fix}")
+        assert prepare(X, applied(message, x=tensor), one_row=True)[0].tolist() == plain.tolist()
+    assert refusal(X, torch.empty(1, 4, device="meta")).endswith("; expected x: float32[batch, 4]")
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (np.array([[1 + 2j] * 4]), "take a part of its complex numbers: x.real.astype('float32')"),
+        (np.array([["1"] * 4]), "convert it: x.astype('float32')"),
+        (np.array([[1] * 4], object), "convert it: x.astype('float32')"),
+        (np.array([[True] * 4]), "convert it: x.astype('float32')"),
+    ],
+)
+def test_the_fix_of_a_dtype_gives_one_that_is_taken(value: Array, said: str) -> None:
+    message = refusal(X, value)
+    assert message == f"input 'x': got dtype {value.dtype}, expected x: float32[batch, 4]; {said}"
+    assert prepare(X, applied(message, x=value), one_row=True)[0].shape == (1, 4)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ([["a", "b", "c", "d"]], "got dtype <U1, expected x: float32[batch, 4]; it holds what is no number, such as "),
+        ("image.npy", "got dtype <U9, expected x: float32[batch, 4]; it holds what is no number, such as "),
+        (b"\x89PNG", "got dtype |S4, expected x: float32[batch, 4]; it holds what is no number, such as "),
+        (np.array([["2026-01-01"] * 4], "M8[D]"), "it holds dates or times; make numbers of them as in training"),
+        (np.array([[1, 2, None, 3]], object), "it holds NoneType, which is no number"),
+        (np.zeros((1, 4), "i4,f4"), "it holds what is no number, such as "),
+        ({1, 2, 3, 4}, "got shape [], expected x: float32[batch, 4]; a set is no array"),
+    ],
+)
+def test_what_holds_no_numbers_is_refused_in_one_line(value: Any, said: str) -> None:
+    message = refusal(X, value)
+    assert message.startswith("input 'x': got ")
+    assert said in message
+    assert "\n" not in message
 
 
 # Pixels

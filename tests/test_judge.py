@@ -9,6 +9,8 @@ import msgspec
 import numpy as np
 import onnx
 import pytest
+import torch
+from networks import formulas
 from networks.case import Array
 from networks.formulas import confidence
 from onnx import TensorProto, helper
@@ -56,16 +58,24 @@ def _export(
     )
     path = folder / "scores.onnx"
     onnx.save_model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8), path)
-    sizes = [size if isinstance(size, int) else 2 for size in shape]
+    drawn = np.random.default_rng(0).normal(0, 1, [size if isinstance(size, int) else 2 for size in shape])
+    single = len(shape) == 1 or shape[axis] == 1
     return ee.export(
         path,
-        _at_scales(np.random.default_rng(0).normal(0, 1, sizes), axis, dtype),
+        _of_one_score(drawn, dtype) if single else _at_scales(drawn, axis, dtype),
         folder / "scores.ee",
         criterion={
             name: Criterion(kind=kind, scale=scale, axis=axis, quantile=quantile)
             for name, (kind, scale) in EXITS.items()
         },
     )
+
+
+def _of_one_score(z: Array, dtype: str) -> dict[str, Array]:
+    """Returns the same probabilities of class 1 on every scale."""
+    logits = torch.from_numpy(np.asarray(z, np.float64))
+    values = (logits, torch.nn.functional.logsigmoid(logits), torch.sigmoid(logits))
+    return {name: value.numpy().astype(dtype) for name, value in zip(SCALES, values, strict=True)}
 
 
 def _at_scales(logits: Array, axis: int, dtype: str = "float32") -> dict[str, Array]:
@@ -252,3 +262,51 @@ def test_the_reference_in_numpy_has_no_confidence_where_a_score_is_bad() -> None
         for scale in SCALES:
             found = criteria.confidence(np.array([[0.2, np.nan, 0.3]]), Criterion(kind=kind, scale=scale))
             assert np.isnan(found).all(), (kind, scale)
+
+
+LOGITS_OF_ONE = np.array([-1e4, -80, -20, -3, -0.5, -1e-3, 0, 1e-3, 0.5, 3, 20, 80, 1e4])
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.5, 3.7])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+@pytest.mark.parametrize(("shape", "opset"), [(("batch", 1), 20), (("batch", 1), 13), (("batch",), 20)])
+def test_one_score_is_judged_as_two_classes(
+    shape: tuple[int | str, ...], opset: int, dtype: str, temperature: float, export_scores: ExportScores
+) -> None:
+    given = {
+        scale: score.reshape(-1, *[1] * (len(shape) - 1))
+        for scale, score in _of_one_score(LOGITS_OF_ONE, dtype).items()
+    }
+    found = _judge(export_scores(shape, opset, dtype), given, temperature)
+    for name, (kind, scale) in EXITS.items():
+        two = np.array([formulas.two(float(score), scale) for score in given[scale].reshape(-1)])
+        expected = confidence(two, kind, scale, temperature)
+        np.testing.assert_allclose(found[name], expected, rtol=0, atol=TOLERANCE, err_msg=name)
+        reference = criteria.confidence(given[scale], Criterion(kind=kind, scale=scale), temperature)
+        np.testing.assert_allclose(reference, expected, rtol=0, atol=1e-12, err_msg=name)
+
+
+def test_one_logit_is_as_sure_as_torchs_sigmoid_says(export_scores: ExportScores) -> None:
+    z = np.array([-np.inf, -30.0, -2.5, 0.0, 0.7, 12.0, np.inf, np.nan])
+    found = _judge(export_scores(("batch", 1)), _of_one_score(z[:, None], "float32"))
+    p = torch.sigmoid(torch.from_numpy(z)).numpy()
+    np.testing.assert_allclose(found["max_prob_of_logits"], np.maximum(p, 1 - p), atol=TOLERANCE)
+    np.testing.assert_allclose(found["margin_of_logits"], abs(2 * p - 1), atol=TOLERANCE)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        bits = np.where(np.isin(p, (0, 1)), 0, -p * np.log2(p) - (1 - p) * np.log2(1 - p))
+    np.testing.assert_allclose(found["entropy_of_logits"], 1 - bits, atol=TOLERANCE)
+    for name in ("max_prob_of_probs", "max_prob_of_log_probs"):
+        np.testing.assert_allclose(found[name], np.maximum(p, 1 - p), atol=TOLERANCE, err_msg=name)
+
+
+@pytest.mark.parametrize("quantile", [None, 0.25])
+def test_one_score_at_every_position_is_judged_there_and_reduced(
+    quantile: float | None, export_scores: ExportScores
+) -> None:
+    z = np.random.default_rng(6).normal(0, 3, (3, 1, 5, 6))
+    given = _of_one_score(z, "float32")
+    found = _judge(export_scores(("batch", 1, 5, 6), quantile=quantile), given)
+    for name, (kind, scale) in EXITS.items():
+        two = np.stack([[formulas.two(float(s), scale) for s in row.reshape(-1)] for row in given[scale]])
+        expected = confidence(two, kind, scale, axis=2, quantile=quantile)
+        np.testing.assert_allclose(found[name], expected, rtol=0, atol=TOLERANCE, err_msg=name)

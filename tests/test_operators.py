@@ -107,3 +107,9 @@ def test_a_trace_is_written_and_nothing_is_overwritten_unasked(tmp_path: Path) -
     with pytest.raises(ee.EEToolkitError, match=r"t.json exists; pass overwrite=True \(--overwrite\) to replace it"):
         ee.trace(folder, target, x, threads=1)
     assert ee.trace(folder, target, x, threads=1, overwrite=True) == target
+
+
+def test_what_onnxruntime_refuses_is_one_error_that_names_the_segment(tmp_path: Path) -> None:
+    bundle = load(chain().save(tmp_path / "chain"))
+    with pytest.raises(ee.RunError, match=r"^segment 'segment0': \[ONNXRuntimeError\]"):
+        trace_operators(bundle, [(np.zeros((1, 5)),)], SETTINGS, 0)

@@ -112,6 +112,7 @@ manifests = st.builds(
     version=st.just(1),
     name=names,
     created_with=keyed(names | st.integers(-(2**63), 2**63 - 1)),
+    onnxruntime=st.none() | st.from_regex(r"[0-9]{1,4}\.[0-9]{1,4}", fullmatch=True, alphabet="0123456789."),
     inputs=several(tensors),
     outputs=several(tensors),
     preprocess=keyed(preprocesses),
@@ -167,6 +168,7 @@ def full() -> dict[str, Any]:
         "version": 1,
         "name": "full",
         "created_with": {"eetoolkit": "0.1.0", "opset": 20},
+        "onnxruntime": "1.18",
         "inputs": [{"name": "x", "dtype": "float32", "shape": ["batch", 3, 8, 8]}],
         "outputs": [{"name": "logits", "dtype": "float32", "shape": ["batch", 10]}],
         "preprocess": {"x": {"layout": "NCHW", "resize": [8, 8], "scale": 0.5, "mean": [0, 0, 0], "std": [1, 1, 1]}},
@@ -295,6 +297,11 @@ def test_a_manifest_without_a_required_key_is_refused(key: str) -> None:
     manifest = full()
     del manifest[key]
     assert f"`{key}`" in refusal(text_of(manifest)) or f'"{key}" is None' in refusal(text_of(manifest))
+
+
+@pytest.mark.parametrize("needed", ["", "1", "1.20.1", ">=1.20", "1.x", " 1.20", "-1.20", 1.2])
+def test_the_least_onnxruntime_is_two_numbers(needed: object) -> None:
+    assert "`$.onnxruntime`" in refusal(changed("onnxruntime", needed))
 
 
 def test_keys_listed_as_optional_are_ignored() -> None:

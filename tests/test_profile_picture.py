@@ -12,6 +12,8 @@ from plans import chain, gated, looped, only_moves, row
 
 import eetoolkit as ee
 from eetoolkit.profile_picture import Kind, bars, draw, spell_exit, spell_ms
+from eetoolkit_runtime.profiling.latency import Latency
+from eetoolkit_runtime.profiling.profile import WholeCost
 
 PNG = b"\x89PNG\r\n\x1a\n"
 edit = msgspec.structs.replace
@@ -23,15 +25,16 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> ee.Profile:
     return ee.profile(chain(0.5, 0.5).save(tmp_path_factory.mktemp("picture") / "c"), x, threads=1, seconds=0)
 
 
-def test_bars_stand_one_after_the_other_and_end_where_the_medians_add_up(found: ee.Profile) -> None:
+def test_bars_stand_one_after_the_other_and_end_where_the_robust_means_add_up(found: ee.Profile) -> None:
     all_ = bars(found)
     assert [bar.segment for bar in all_] == ["segment0", "segment1", "segment2"]
     end = 0.0
     for bar, cost, (name, exit_) in zip(all_, found.segments.values(), found.exits.items(), strict=True):
         assert cost.latency is not None
         assert bar.start_ms == pytest.approx(end)
-        assert bar.full_ms == pytest.approx(cost.latency.p50_ms)
-        assert bar.call_ms == pytest.approx(cost.latency.p50_ms * cost.visits)
+        assert bar.full_ms == pytest.approx(cost.latency.robust_ms)
+        assert bar.call_ms == pytest.approx(cost.latency.robust_ms * cost.visits)
+        assert bar.exit_ms == (None if exit_.call is None else exit_.call.robust_ms)
         assert (bar.exit, bar.share) == (name, exit_.share)
         end += bar.full_ms
 
@@ -40,7 +43,7 @@ def test_a_loop_adds_what_all_its_visits_take_and_a_skipped_block_has_no_bar(tmp
     loop = ee.profile(looped().save(tmp_path / "loop"), row(4, 0, 0, 0), threads=1, seconds=0)
     step = loop.segments["step"].latency
     assert step is not None
-    assert bars(loop)[0].full_ms == pytest.approx(4 * step.p50_ms)
+    assert bars(loop)[0].full_ms == pytest.approx(4 * step.robust_ms)
     skipped = ee.profile(gated().save(tmp_path / "gated"), row(-1, 0, 0, 0), threads=1, seconds=0)
     assert [bar.segment for bar in bars(skipped)] == ["gate", "head"]
 
@@ -73,6 +76,29 @@ def test_a_picture_is_drawn_and_the_same_profile_gives_the_same_one(
     with pytest.raises(ee.EEToolkitError, match="again exists; pass overwrite=True"):
         draw(found, tmp_path / "again", kind)
     draw(found, tmp_path / "again", kind, overwrite=True)
+
+
+def test_the_picture_has_one_statistic_throughout_and_names_it(found: ee.Profile, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    # Were a mean or a median drawn anywhere, it would be a thousand times as long.
+    wrong = {name: edit(cost, latency=spoiled(cost.latency)) for name, cost in found.segments.items()}
+    exits = {name: edit(cost, call=spoiled(cost.call)) for name, cost in found.exits.items()}
+    whole = WholeCost(file="w.onnx", latency=found.expected, ratio=1.0, full_path_ratio=1.0, difference=None)
+    profiles = (
+        edit(found, whole=whole),
+        edit(found, segments=wrong, exits=exits, expected=spoiled(found.expected), whole=edit(whole, latency=spoiled(
+            found.expected))),
+    )  # fmt: skip
+    drawn = [draw(each, tmp_path / f"{n}.svg", "svg").read_text() for n, each in enumerate(profiles)]
+    assert drawn[0] == drawn[1]
+    assert "the segments one after the other; all are robust means" in drawn[0]
+
+
+def spoiled(latency: Latency | None) -> Latency | None:
+    """Returns the same robust mean among other figures."""
+    if latency is None:
+        return None
+    return edit(latency, mean_ms=1000 * latency.mean_ms, p50_ms=1000 * latency.p50_ms, p90_ms=1000 * latency.p90_ms)
 
 
 def test_long_names_and_dollars_do_no_harm(found: ee.Profile, tmp_path: Path) -> None:

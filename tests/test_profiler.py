@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from unittest import mock
 
+import msgspec
 import numpy as np
 import onnx
 import pytest
@@ -18,11 +19,13 @@ from eetoolkit.cli import main
 from eetoolkit_runtime.answer import Answer
 from eetoolkit_runtime.profiling import profiler
 from eetoolkit_runtime.profiling.energy import Meter
-from eetoolkit_runtime.profiling.latency import summarise
+from eetoolkit_runtime.profiling.latency import QUANTILES, summarise
 from eetoolkit_runtime.profiling.machine import Condition, condition, peak_bytes, resident_bytes, this_machine
 from eetoolkit_runtime.profiling.profile import decode, encode
 from eetoolkit_runtime.profiling.profiler import profile
 from eetoolkit_runtime.profiling.rounds import Cooler
+from eetoolkit_runtime.profiling.whole import open_whole
+from eetoolkit_runtime.sessions import SessionSettings
 
 
 @pytest.fixture
@@ -41,6 +44,67 @@ def test_a_summary_leaves_no_run_out() -> None:
     assert (found.runs, found.p50_ms, found.outliers) == (100, 1.0, 2)
     assert found.mean_ms == pytest.approx(np.mean(values))
     assert found.p99_ms == pytest.approx(np.quantile(values, 0.99))
+
+
+def test_a_robust_mean_is_the_mean_where_nothing_disturbs_and_hardly_moves_where_one_run_is_disturbed() -> None:
+    quiet = np.random.default_rng(0).gamma(40, 1 / 40, 400)
+    assert summarise(quiet).robust_ms == pytest.approx(quiet.mean(), rel=1e-3)
+    disturbed = np.append(quiet, 100.0)
+    found = summarise(disturbed)
+    assert found.robust_ms == pytest.approx(quiet.mean(), rel=0.01)
+    assert found.mean_ms == pytest.approx(disturbed.mean())
+    assert disturbed.mean() > 1.2 * quiet.mean()
+    # By the formula: what is more than five quartile distances above the median counts as that.
+    p25, p50, p75 = np.quantile(disturbed, (0.25, 0.5, 0.75))
+    assert found.robust_ms == pytest.approx(np.clip(disturbed, None, p50 + 5 * (p75 - p25)).mean())
+
+
+def test_robust_means_of_segments_add_up_where_many_runs_are_disturbed() -> None:
+    draw = np.random.default_rng(1)
+    quiet = draw.gamma(100, 1 / 100, (400, 3)) * [0.1, 0.5, 2.0]
+    busy = quiet + np.where(draw.uniform(size=quiet.shape) < [0.02, 0.05, 0.2], 10.0, 0.0)
+    assert busy.mean() > 1.9 * quiet.mean()
+    robust = np.array([summarise(column).robust_ms for column in busy.T])
+    np.testing.assert_allclose(robust, quiet.mean(axis=0), rtol=0.2)
+    assert robust.sum() == pytest.approx(quiet.sum(axis=1).mean(), rel=0.2)
+
+
+@pytest.mark.parametrize("shares", [(0.9, 0.1), (0.5, 0.5), (0.95, 0.05)])
+def test_inputs_of_other_sizes_are_no_outliers(shares: tuple[float, float]) -> None:
+    draw = np.random.default_rng(2)
+    sizes = draw.choice([10, 500], 600, p=shares)
+    took = draw.gamma(40, 1 / 40, 600) * np.where(sizes == 10, 1.0, 30.0)
+    assert summarise(took, sizes).robust_ms == pytest.approx(took.mean(), rel=1e-3)
+    many = draw.integers(1, 100, 300)  # a few runs of each
+    took = draw.gamma(40, 1 / 40, 300) * many
+    assert summarise(took, many).robust_ms == pytest.approx(took.mean(), rel=0.01)
+
+
+def test_a_mean_far_from_its_median_is_said_with_the_load_of_the_machine(bundle: ee.Bundle) -> None:
+    found = profile(bundle, inputs(bundle), threads=1, seconds=0)
+    calm = summarise([1.0] * 40)
+    segments = {name: msgspec.structs.replace(cost, latency=calm) for name, cost in found.segments.items()}
+    exits = {name: msgspec.structs.replace(cost, latency=calm) for name, cost in found.exits.items()}
+    before, after = (msgspec.structs.replace(found.before, load=load) for load in (0.3, 6.1))
+    quiet = msgspec.structs.replace(found, segments=segments, exits=exits, before=before, after=after)
+    assert quiet.noise is None
+    assert "note" not in str(quiet)
+    noisy = msgspec.structs.replace(segments["segment1"], latency=summarise([1.0] * 39 + [100.0]))
+    told = msgspec.structs.replace(quiet, segments=segments | {"segment1": noisy}).noise
+    assert told is not None
+    cores = found.machine.cores
+    assert told.startswith("the mean of segment1 is 3.5 times its median: other programs ran (load 0.3 before, 6.1 af")
+    assert f"; {cores} cores), or inputs differ; tuning and the picture go by robust means" in told
+
+
+def test_calls_that_go_deep_are_no_outliers(bundle: ee.Bundle) -> None:
+    x = np.zeros((40, 4), np.float32)
+    x[:36, 0] = 1  # nine in ten leave at the first exit
+    found = profile(bundle, x, threads=1, seconds=0)
+    calls = [cost.call for cost in found.exits.values() if cost.call is not None]
+    assert len(calls) == 2
+    expected = sum(call.runs * call.robust_ms for call in calls) / found.expected.runs
+    assert found.expected.robust_ms == pytest.approx(expected)
 
 
 def test_rows_of_different_shapes_come_from_an_iterator(tmp_path: Path) -> None:
@@ -111,9 +175,26 @@ def test_a_profile_survives_being_written(bundle: ee.Bundle) -> None:
     found = profile(bundle, inputs(bundle), threads=1, seconds=0)
     assert decode(encode(found), "it") == found
     with pytest.raises(ee.BundleError, match="it is not a profile"):
-        decode(b'{"version": 3}', "it")
-    with pytest.raises(ee.BundleError, match="profile version 7, this eetoolkit reads 3"):
+        decode(b'{"version": 4}', "it")
+    with pytest.raises(ee.BundleError, match="profile version 7, this eetoolkit reads 4"):
         decode(b'{"version": 7}', "it")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"mean_ms": -1.0}, "mean_ms"),
+        ({"robust_ms": None}, "robust_ms"),
+        ({"runs": 0}, "runs"),
+        ({"quantiles_ms": [1.0, 2.0]}, "quantiles_ms"),
+        ({"quantiles_ms": [-1.0] * len(QUANTILES)}, "quantiles_ms"),
+    ],
+)
+def test_a_profile_of_impossible_latencies_is_refused(bundle: ee.Bundle, change: dict[str, object], said: str) -> None:
+    found = json.loads(encode(profile(bundle, inputs(bundle), threads=1, seconds=0)))
+    found["segments"]["segment0"]["latency"] |= change
+    with pytest.raises(ee.BundleError, match=rf"it is not a profile: .*segments.*{said}"):
+        decode(json.dumps(found).encode(), "it")
 
 
 def test_saving_puts_the_latencies_into_the_manifest_and_refuses_another_bundles(
@@ -200,6 +281,27 @@ def test_a_whole_network_that_cannot_be_run_is_refused(bundle: ee.Bundle, tmp_pa
     (tmp_path / "broken.onnx").write_bytes(b"no model")
     with pytest.raises(ee.IntegrityError, match=r"the whole network: onnxruntime .* cannot load .*broken.onnx"):
         profile(bundle, inputs(bundle), whole=tmp_path / "broken.onnx")
+
+
+@pytest.mark.parametrize("wrong", ["float[batch,5] x", "double[batch,4] x", "float[batch,2,2] x"])
+def test_a_whole_network_that_fails_on_the_inputs_is_one_error_that_names_it(
+    bundle: ee.Bundle, tmp_path: Path, wrong: str
+) -> None:
+    text = f'<ir_version: 9, opset_import: ["" : 18]> g ({wrong}) => ({wrong.replace(" x", " y")}) {{y = Neg(x)}}'
+    onnx.save(parser.parse_model(text), tmp_path / "wrong.onnx")
+    with pytest.raises(ee.RunError, match=r"^the whole network wrong\.onnx: \[ONNXRuntimeError\]"):
+        profile(bundle, inputs(bundle), threads=1, seconds=0, whole=tmp_path / "wrong.onnx")
+
+
+def test_outputs_of_truth_values_and_unsigned_integers_are_compared_as_numbers(
+    bundle: ee.Bundle, tmp_path: Path
+) -> None:
+    text = """<ir_version: 9, opset_import: ["" : 18]> g (float[batch,4] x) => (bool[batch,4] b, uint8[batch,4] u)
+        { b = Cast<to = 9>(x)  u = Cast<to = 2>(x) }"""
+    onnx.save(parser.parse_model(text), tmp_path / "w.onnx")
+    whole = open_whole(tmp_path / "w.onnx", bundle.manifest, SessionSettings(threads=1))
+    assert whole.difference([row(1, 0, 3)], {"b": np.array([[True, True, True, False]])}) == 1.0
+    assert whole.difference([row(1, 0, 3)], {"u": np.array([[2, 0, 3, 0]], np.uint8)}) == pytest.approx(1 / 3)
 
 
 def test_operators_are_traced_apart(bundle: ee.Bundle) -> None:
@@ -307,6 +409,10 @@ def test_the_machines_state_is_read_from_the_kernels_files(tmp_path: Path) -> No
     assert (found.governor, found.clock_mhz, found.limit_mhz) == ("ondemand", 600, 1800)
     assert found.temperature_c == pytest.approx(61.234)
     assert (found.throttled, found.throttling) == (True, True)
+    assert found.load is None
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/loadavg").write_text("6.10 3.00 1.00 7/123 4567\n")
+    assert condition(tmp_path).load == 6.1
     (firmware / "get_throttled").write_text("50000\n")
     assert (condition(tmp_path).throttled, condition(tmp_path).throttling) == (True, False)
     (firmware / "get_throttled").write_text("0\n")
@@ -336,7 +442,7 @@ def test_a_call_is_counted_where_it_ended_though_an_exit_before_that_answered(tm
     assert {name: cost.share for name, cost in found.exits.items()} == {"exit0": 1, "exit1": 0, "exit2": 0}
     calls = {name: cost.call.runs for name, cost in found.exits.items() if cost.call is not None}
     assert calls == {"exit0": 2 * found.rounds, "exit2": 2 * found.rounds}
-    means = [cost.latency.mean_ms for cost in found.segments.values() if cost.latency is not None]
+    means = [cost.latency.robust_ms for cost in found.segments.values() if cost.latency is not None]
     assert found.exits["exit0"].called_ms == pytest.approx(means[0])
     assert found.exits["exit2"].called_ms == pytest.approx(sum(means))
     assert sum(cost.expected_ms for cost in found.exits.values()) == pytest.approx(found.expected.mean_ms)

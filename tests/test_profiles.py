@@ -39,6 +39,7 @@ def test_pooled_latencies_are_those_of_all_runs_together() -> None:
     pooled, exact = pool([summarise(one), summarise(other)]), summarise(np.concatenate([one, other]))
     assert pooled.runs == 5000
     assert pooled.mean_ms == pytest.approx(exact.mean_ms)
+    assert pooled.robust_ms == pytest.approx((4 * summarise(one).robust_ms + summarise(other).robust_ms) / 5)
     for quantile, value, expected in zip(QUANTILES, pooled.quantiles_ms, exact.quantiles_ms, strict=True):
         assert value == pytest.approx(expected, rel=0.05), quantile
     assert (pooled.quantiles_ms[0], pooled.quantiles_ms[-1]) == pytest.approx(

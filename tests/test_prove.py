@@ -96,6 +96,6 @@ def test_what_is_allowed_and_may_be_a_mistake_is_noted(tmp_path: Path) -> None:
     onnx.save(parser.parse_model(text), tmp_path / "n.onnx")
     bundle = ee.export(tmp_path / "n.onnx", ROW, tmp_path / "n.ee", threshold={"y": 2})
     assert bundle.manifest.notes == (
-        "exit 'y' never fires: its threshold is 2, and max_prob is at most 1",
+        "exit 'y' never fires: its threshold is 2, and max_prob is at most 0.711235",  # e^2 / (e^2 + 3)
         "'logits' of exit 'y' has the shape [batch,4], of the last [batch,3]",
     )

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import onnxruntime as ort
 import pytest
 from plans import (
     NETWORKS,
@@ -53,6 +54,25 @@ def test_a_block_that_is_skipped_is_not_opened(opened: Open) -> None:
     runner = opened(gated())
     runner.run(row(0))
     assert runner.opened == ("gate", "head")
+
+
+@pytest.mark.parametrize("needed", ["1.999", "2.0", "99.0"])
+def test_an_older_onnxruntime_than_the_graphs_need_is_named_before_anything_is_opened(
+    needed: str, tmp_path: Path
+) -> None:
+    path = edit(chain().save(tmp_path / "n.ee"), onnxruntime=needed)
+    with pytest.raises(BundleError) as caught:
+        Runner(path, threads=1)
+    assert str(caught.value) == (
+        f"{path} needs onnxruntime {needed} or newer, {ort.__version__} is installed: "
+        f"pip install --upgrade 'onnxruntime>={needed}'"
+    )
+
+
+@pytest.mark.parametrize("needed", [None, "1.2", "1.18", ".".join(ort.__version__.split(".")[:2])])
+def test_one_as_old_as_the_graphs_need_or_newer_opens_them(needed: str | None, tmp_path: Path) -> None:
+    with Runner(edit(chain().save(tmp_path / "n.ee"), onnxruntime=needed), threads=1) as runner:
+        assert runner.run(row(0.9)).exit
 
 
 def test_an_eager_runner_opens_everything_at_once(opened: Open) -> None:

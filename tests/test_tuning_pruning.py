@@ -82,14 +82,14 @@ def dear(bundle: ee.Bundle, exit_: str) -> ee.Profile:  # noqa: F811 - a fixture
     costs = dict(zip(found.segments, (1.0, 2.0, 7.0), strict=True))
     paths = dict(zip(found.exits, (1.0, 3.0, 10.0), strict=True))
     segments = {
-        name: msgspec.structs.replace(cost, latency=msgspec.structs.replace(cost.latency, mean_ms=costs[name]))
+        name: msgspec.structs.replace(cost, latency=msgspec.structs.replace(cost.latency, robust_ms=costs[name]))
         for name, cost in found.segments.items()
         if cost.latency is not None
     }
     exits = {
         name: msgspec.structs.replace(
             cost,
-            latency=msgspec.structs.replace(cost.latency, mean_ms=paths[name]),
+            latency=msgspec.structs.replace(cost.latency, robust_ms=paths[name]),
             segments_ms=paths[name],
             call=None,
             passing=None if cost.passing is None else Added(added_us=5000.0 if name == exit_ else 0.0, error_us=0.0),

@@ -21,6 +21,7 @@ from eetoolkit.tuning.splits import SHARES, split
 from eetoolkit_runtime.bundle import load
 from eetoolkit_runtime.errors import InputError, TuneError
 from eetoolkit_runtime.plan import Preprocess, Work
+from eetoolkit_runtime.profiling.latency import Latency, summarise
 
 
 @pytest.mark.parametrize("guarantee", [False, True])
@@ -107,7 +108,7 @@ def called(profile: ee.Profile, **calls: tuple[int, float]) -> ee.Profile:
         runs, slower = calls.get(name, (0, 1.0))
         latency = cost.latency
         assert latency is not None
-        call = msgspec.structs.replace(latency, runs=runs, mean_ms=latency.mean_ms * slower) if runs else None
+        call = msgspec.structs.replace(latency, runs=runs, robust_ms=latency.robust_ms * slower) if runs else None
         called_ms = cost.segments_ms if runs else None
         exits[name] = msgspec.structs.replace(cost, call=call, called_ms=called_ms)
     return msgspec.structs.replace(profile, exits=exits)
@@ -118,7 +119,7 @@ def test_what_a_run_costs_is_what_calls_that_its_exit_answered_took_in_a_profile
     x = np.random.default_rng(0).uniform(0, 1, (8, 4)).astype(np.float32)
     record = collect(bundle, x, np.arange(8) % 2, threads=1)
     profile = ee.profile(bundle, x, threads=1, seconds=0.01)
-    always = [cost.latency.mean_ms for cost in profile.exits.values() if cost.latency is not None]
+    always = [cost.latency.robust_ms for cost in profile.exits.values() if cost.latency is not None]
 
     def slower(**calls: tuple[int, float]) -> list[float]:
         """Returns what a run to each exit costs, over what it takes where all runs leave there."""
@@ -145,9 +146,40 @@ def test_where_calls_are_many_their_mean_is_what_costs_say(tmp_path: Path) -> No
     shares = np.bincount(ended, minlength=3)
     slower = {name: (int(shares[e]) * 10**9, 1.1 + e / 10) for e, name in enumerate(bundle.exits)}
     profile = called(ee.profile(bundle, x, threads=1, seconds=0.01), **slower)
-    calls = [cost.call.runs * cost.call.mean_ms for cost in profile.exits.values() if cost.call is not None]
+    calls = [cost.call.runs * cost.call.robust_ms for cost in profile.exits.values() if cost.call is not None]
     costs = choose_costs(bundle.manifest, record, profile, profile.providers).of_visits(record)
     assert costs[np.arange(8), ended].mean() == pytest.approx(sum(calls) / (8 * 10**9))
+
+
+def test_one_disturbed_run_in_each_latency_of_a_profile_hardly_changes_what_runs_cost(tmp_path: Path) -> None:
+    bundle = load(chain(0.5, 0.5).save(tmp_path / "it.ee"))
+    x = np.random.default_rng(0).uniform(0, 1, (8, 4)).astype(np.float32)
+    record = collect(bundle, x, np.arange(8) % 2, threads=1)
+    base = ee.profile(bundle, x, threads=1, seconds=0)
+    edit, draw = msgspec.structs.replace, np.random.default_rng(1)
+    ends = dict(zip(base.exits, (1.0, 3.0, 10.0), strict=True))
+
+    def costs(disturbed: int) -> np.ndarray:
+        """Returns what runs cost by segments of 1, 2 and 7 ms, in so many of 200 runs 100 times as much."""
+
+        def took(ms: float) -> Latency:
+            runs = ms * draw.gamma(100, 1 / 100, 200)
+            runs[:disturbed] *= 100
+            return summarise(runs)
+
+        segments = {name: edit(cost, latency=took(ms)) for (name, cost), ms in zip(
+            base.segments.items(), (1.0, 2.0, 7.0), strict=True)}  # fmt: skip
+        exits = {
+            name: edit(
+                cost, latency=took(ends[name]), segments_ms=ends[name], call=took(ends[name]), called_ms=ends[name]
+            )
+            for name, cost in base.exits.items()
+        }
+        found = edit(base, segments=segments, exits=exits)
+        return choose_costs(bundle.manifest, record, found, found.providers).of_visits(record)[0]
+
+    assert costs(0) == pytest.approx(list(ends.values()), rel=0.03)  # the mean, within noise
+    assert costs(1) == pytest.approx(list(ends.values()), rel=0.03)
 
 
 @pytest.mark.parametrize("fallback", ["last", "most_confident"])
@@ -161,7 +193,7 @@ def test_a_profile_of_other_rows_keeps_what_a_gated_path_costs(tmp_path: Path, f
     record = collect(bundle, rows[1], np.arange(4) % 2, threads=1)
     found = choose_costs(bundle.manifest, record, profile, profile.providers)
     paths = found.of_visits(record)[np.arange(4), record.last]
-    means = {name: cost.latency.mean_ms for name, cost in profile.segments.items() if cost.latency is not None}
+    means = {name: cost.latency.robust_ms for name, cost in profile.segments.items() if cost.latency is not None}
     with ee.Runner(bundle, threads=1) as runner:
         plain = [sum(means[name] for name in runner.run(row[None]).path) for row in rows[1]]
     assert len(set(plain)) == 2

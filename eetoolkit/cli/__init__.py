@@ -7,13 +7,16 @@ line, no traceback), 2 for wrong usage, 130 after Ctrl-C.
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import IO, Any
+from typing import Any
 
 import click
 
-from eetoolkit.cli.terminal import colour, for_shell
+from eetoolkit.cli import terminal
+from eetoolkit.cli.outputs import what_was_written
+from eetoolkit.cli.verb import Verbs
 
 # From first look to device.
 _VERBS = ("demo", "export", "inspect", "verify", "run", "profile", "doctor", "tune", "truncate", "pack", "zoo")
@@ -24,15 +27,7 @@ EXTRAS: Mapping[str, str] = MappingProxyType(
 )
 
 
-class _Failure(click.ClickException):
-    """An error of ours, as one line on stderr."""
-
-    def show(self, file: IO[Any] | None = None) -> None:
-        line = f"{click.style('error:', fg='red', bold=True)} {self.message}"
-        click.echo(line, file=file, err=file is None, color=colour())
-
-
-class _Verbs(click.Group):
+class _Main(Verbs):
     """The verbs, found by name: the module `eetoolkit.cli.{verb}` has a command of the verb's name."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
@@ -44,16 +39,28 @@ class _Verbs(click.Group):
         command: click.Command = getattr(importlib.import_module(f"eetoolkit.cli.{cmd_name}"), cmd_name)
         return command
 
+    def main(self, *arguments: Any, **settings: Any) -> Any:
+        terminal.open_streams()
+        try:
+            return super().main(*arguments, **settings)
+        except OSError as error:  # what click prints by itself, such as help, to a full disk
+            terminal.lost(error).show()
+            sys.exit(1)
+        finally:
+            terminal.settle_streams()
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
+            if told := what_was_written(ctx):
+                terminal.complain("interrupted:", "yellow", told)
             raise click.exceptions.Exit(_INTERRUPTED) from None
         except Exception as error:
             line = _explain(error)
             if line is None:
                 raise
-            raise _Failure(for_shell(" ".join(line.split()))) from error
+            raise terminal.Failure(terminal.for_shell(line)) from error
 
 
 def _explain(error: Exception) -> str | None:
@@ -68,7 +75,11 @@ def _explain(error: Exception) -> str | None:
     return str(error) if isinstance(error, EEToolkitError) else None
 
 
-@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=_Main,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    examples=("eetoolkit demo", "eetoolkit run --help"),
+)
 @click.version_option(package_name="eetoolkit", prog_name="eetoolkit")
 def main() -> None:
     """Turns trained early-exit networks into bundles, and runs them up to the first confident exit."""

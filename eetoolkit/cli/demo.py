@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import click
 
 from eetoolkit.cli import terminal
 from eetoolkit.cli.options import json_option
+from eetoolkit.cli.outputs import Outputs
+from eetoolkit.cli.table import Table, print_pairs
+from eetoolkit.cli.verb import Verb
 
 if TYPE_CHECKING:
     from eetoolkit.demo import DemoReport
@@ -16,7 +20,11 @@ _MODEL = "branchynet"
 _NUMBERS = ("left here", "share", "of these right", "median latency", "if all left here")
 
 
-@click.command(short_help="Try it all on a small network.")
+@click.command(
+    cls=Verb,
+    short_help="Try it all on a small network.",
+    examples=("eetoolkit demo", "eetoolkit demo --model skipnet --picture skipnet.png"),
+)
 @click.option(
     "--model", default=_MODEL, show_default=True, metavar="NAME", help="A system of the zoo (eetoolkit zoo list)."
 )
@@ -35,7 +43,9 @@ def demo(model: str, output: str | None, picture: str, as_json: bool) -> None:
     downloaded.
     """
     from eetoolkit.demo import demo as run_demo
+    from eetoolkit.demo.pipeline import bundle_path
 
+    Outputs(files={"--picture": picture}, bundles={"--output": bundle_path(output, model)}).watch()
     with terminal.progress() as tell:
         report = run_demo(output, picture, model=model, tell=tell)
     if as_json:
@@ -45,34 +55,34 @@ def demo(model: str, output: str | None, picture: str, as_json: bool) -> None:
 
 
 def _print(report: DemoReport) -> None:
-    click.echo(
+    terminal.say(
         f"{report.bundle}: {report.title} in {report.segments} segments, {report.size_bytes / 1e6:.2f} MB, "
         f"verified on {report.verified_samples} samples"
     )
     if report.picture is not None:
-        click.echo(f"{report.picture}: easy and hard digits, and where they left\n")
+        terminal.say(f"{report.picture}: easy and hard digits, and where they left", "")
     else:
-        click.echo("no picture: all digits left at one exit\n")
+        terminal.say("no picture: all digits left at one exit", "")
     if len(report.exits) > 1:
         _print_exits(report)
     if report.model != _MODEL:  # there the exits say it all
         _print_work(report)
     threads = "1 thread" if report.threads == 1 else f"{report.threads} threads"
-    click.echo(f"{report.digits} held-out digits, one at a time, {threads}, both in one loop in turns:\n")
-    table = terminal.new_table("", "accuracy", "median", "mean", right=("accuracy", "median", "mean"))
+    terminal.say(f"{report.digits} held-out digits, one at a time, {threads}, both in one loop in turns:", "")
+    table = Table("", "accuracy", "median", "mean", right=("accuracy", "median", "mean"))
     for name, accuracy, latency in (
         ("early exits" if len(report.exits) > 1 else "bundle", report.accuracy, report.latency),
         ("whole network, one session", report.whole_accuracy, report.whole_latency),
     ):
-        table.add_row(name, _percent(accuracy), f"{latency.median_ms:.3f} ms", f"{latency.mean_ms:.3f} ms")
-    table.add_row("speed-up", "", f"{report.speedup_median:.2f} x", f"{report.speedup_mean:.2f} x")
-    terminal.print_table(table)
+        table.add(name, _percent(accuracy), f"{latency.median_ms:.3f} ms", f"{latency.mean_ms:.3f} ms")
+    table.add("speed-up", "", f"{report.speedup_median:.2f} x", f"{report.speedup_mean:.2f} x")
+    table.print()
 
 
 def _print_exits(report: DemoReport) -> None:
-    table = terminal.new_table("exit", *_NUMBERS, right=_NUMBERS)
+    table = Table("exit", *_NUMBERS, right=_NUMBERS)
     for exit_ in report.exits:
-        table.add_row(
+        table.add(
             exit_.exit,
             str(exit_.left),
             _percent(exit_.share),
@@ -80,25 +90,27 @@ def _print_exits(report: DemoReport) -> None:
             "-" if exit_.median_ms is None else f"{exit_.median_ms:.3f} ms",
             f"{_percent(exit_.accuracy_if_always)} right",
         )
-    terminal.print_table(table)
-    click.echo()
+    table.print()
+    terminal.say("")
 
 
 def _print_work(report: DemoReport) -> None:
     """Prints what was done of what there is, all of it as means over the digits."""
-    table = terminal.new_table("mean of all digits", "", headings=False)
-    table.add_row("work done", f"{_percent(report.work_share)} of all multiply-adds")
-    table.add_row("segments run", f"{report.segments_run:.2f} of {report.segments}")
+    print_pairs(_work(report))
+    terminal.say("")
+
+
+def _work(report: DemoReport) -> Iterator[tuple[str, str]]:
+    yield "work done", f"{_percent(report.work_share)} of all multiply-adds"
+    yield "segments run", f"{report.segments_run:.2f} of {report.segments}"
     if report.gates_open is not None:
-        table.add_row("gates open", f"{report.gates_open:.2f} of {report.gates_met:.2f} met")
+        yield "gates open", f"{report.gates_open:.2f} of {report.gates_met:.2f} met"
     if report.rounds is not None:
-        table.add_row("rounds", f"{report.rounds:.2f} of at most {report.max_rounds}")
+        yield "rounds", f"{report.rounds:.2f} of at most {report.max_rounds}"
     if report.ponder_cost is not None:
-        table.add_row("ponder cost", f"{report.ponder_cost:.2f}")
+        yield "ponder cost", f"{report.ponder_cost:.2f}"
     for switch in report.routes:
-        table.add_row(f"cases after {switch.segment}", ", ".join(map(str, switch.taken)) + " times")
-    terminal.print_table(table)
-    click.echo()
+        yield f"cases after {switch.segment}", ", ".join(map(str, switch.taken)) + " times"
 
 
 def _percent(share: float | None) -> str:

@@ -10,11 +10,17 @@ import click
 import eetoolkit as ee
 from eetoolkit.cli import EXTRAS, terminal
 from eetoolkit.cli.options import json_option
+from eetoolkit.cli.table import Table
+from eetoolkit.cli.verb import Verb
 
 _COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
 
 
-@click.command(short_help="Say what is wrong here, and what would make a bundle faster.")
+@click.command(
+    cls=Verb,
+    short_help="Say what is wrong here, and what would make a bundle faster.",
+    examples=("eetoolkit doctor", "eetoolkit doctor digits.ee --seconds 10"),
+)
 @click.argument("bundle", required=False)
 @click.option(
     "--seconds", type=click.FloatRange(min=0), default=2.0, show_default=True, help="How long to measure, about."
@@ -49,10 +55,8 @@ def _extras() -> Iterator[ee.Finding]:
 
 
 def _print(findings: Sequence[ee.Finding]) -> None:
-    from rich.text import Text
-
-    table = terminal.new_table("", "", "", fold=("",), headings=False)
+    table = Table("state", "looked at", "found", prose=("found",), colours=_COLOURS, shown=False)
     for finding in findings:
-        lines = finding.what if finding.fix is None else f"{finding.what}\n-> {terminal.for_shell(finding.fix)}"
-        table.add_row(Text(finding.state, style=_COLOURS[finding.state]), finding.name, lines)
-    terminal.print_table(table)
+        fix = () if finding.fix is None else (f"-> {terminal.for_shell(finding.fix)}",)
+        table.add(finding.state, finding.name, (finding.what, *fix))
+    table.print()

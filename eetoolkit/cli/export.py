@@ -13,6 +13,8 @@ import click
 import eetoolkit as ee
 from eetoolkit.cli import terminal
 from eetoolkit.cli.options import json_option, one_or_per_exit, overwrite_option, split_names
+from eetoolkit.cli.outputs import Outputs
+from eetoolkit.cli.verb import Verb
 
 if TYPE_CHECKING:
     from eetoolkit_exporters.cutting.control_flow import Lower
@@ -22,7 +24,20 @@ _FILE = click.Path(path_type=Path)
 _LOWER: dict[str, Lower] = {"lower": True, "always": "always", "inside": False}
 
 
-@click.command(short_help="Compile a trained network to a bundle.")
+@click.command(
+    cls=Verb,
+    short_help="Compile a trained network to a bundle.",
+    examples=(
+        "eetoolkit export --model eetoolkit.zoo.branchynet:load --input image:1x1x8x8 -o digits.ee",
+        "eetoolkit export --model text:load --weights best.pt --input ids:1x16:int64 --dynamic ids:1=length -o text.ee",
+        "eetoolkit export small.onnx big.onnx --criterion entropy --threshold 0.8 -o cascade.ee",
+    ),
+    groups={
+        "The network": ("model", "weights", "inputs", "static_batch", "dynamic", "control_flow", "max_loop_steps"),
+        "Its exits": ("exits", "criteria", "thresholds", "min_exit", "fallback"),
+        "The bundle": ("output", "name", "labels", "preprocess", "golden", "overwrite"),
+    },
+)
 @click.argument("onnx_files", nargs=-1, metavar="[MODEL.onnx]...")
 @click.option(
     "--model", metavar="MODULE:FUNCTION", help="A torch network, or a function without arguments that returns one."
@@ -93,6 +108,12 @@ _LOWER: dict[str, Lower] = {"lower": True, "always": "always", "inside": False}
     show_default=True,
     help="Which exit answers where none fired.",
 )
+@click.option(
+    "--tolerance",
+    type=float,
+    metavar="SIZE",
+    help="By how much a device may differ from the network; default: by what the network computes with.",
+)
 @click.option("--name", help="The bundle's name; default: that of OUT.ee.")
 @overwrite_option
 @json_option
@@ -115,6 +136,7 @@ def export(  # noqa: PLR0913 - one for each option
     max_loop_steps: int | None,
     min_exit: str | None,
     fallback: Fallback,
+    tolerance: float | None,
     name: str | None,
     overwrite: bool,
     as_json: bool,
@@ -128,7 +150,10 @@ def export(  # noqa: PLR0913 - one for each option
     criterion = one_or_per_exit("--criterion", criteria, _criterion)
     threshold = one_or_per_exit("--threshold", thresholds, float)
     shapes = _dynamic_shapes(dynamic)
+    given = (*onnx_files, weights, labels, preprocess, golden)
+    Outputs(bundles={"--output": output}, reads=given).check(overwrite=overwrite)
     # What the network's own code prints is no result of ours.
+    doubts: list[str] = []
     with terminal.progress() as tell, contextlib.redirect_stdout(sys.stderr):
         tell("exporting", 0, 0)
         from eetoolkit.modelspec import as_arguments, draw_examples, open_model, parse_input
@@ -155,9 +180,13 @@ def export(  # noqa: PLR0913 - one for each option
             max_loop_steps=max_loop_steps,
             min_exit=min_exit,
             fallback=fallback,
+            tolerance=tolerance,
             name=name,
             overwrite=overwrite,
+            warn=doubts.append,
         )
+    for doubt in doubts:
+        terminal.warn(terminal.for_shell(doubt))
     terminal.print_bundle(bundle, as_json=as_json)
 
 

@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from eetoolkit.cli.table import fold
+
 if TYPE_CHECKING:
     import eetoolkit as ee
 
@@ -41,11 +43,16 @@ def frontier_chart(report: ee.TuningReport, columns: int | None) -> Iterator[str
     for row, characters in enumerate(canvas):
         named = {0: names[0], _HEIGHT - 1: names[1]}.get(row)
         yield f"{named or '':>{wide}} {'┤' if named else '│'}{''.join(characters)}".rstrip()
-    first = say.amount(start) if far else "0"
-    axis = f"{say.cost(end)} a run, in the mean" + (", logarithmic" if far else "")
     yield f"{'':>{wide}} └{'─' * width}"
-    yield f"{'':>{wide}}  {first}{axis:>{width - len(first)}}"
-    yield f"{'':>{wide}}  {report.metric}: " + ", ".join(f"{mark} {name}" for name, mark in _MARKS.items())
+    margin = " " * (wide + 2)
+    first, last = say.amount(start) if far else "0", say.amount(end)
+    axis = f"{report.unit} a run, in the mean" + (", logarithmic" if far else "")
+    legend = f"{report.metric}: " + ", ".join(f"{mark} {name}" for name, mark in _MARKS.items())
+    beside = len(f"{first} {last} {axis}") <= width
+    words = [legend] if beside else [axis, legend]
+    yield f"{margin}{first}{f'{last} {axis}' if beside else last:>{width - len(first)}}"
+    for text in words:
+        yield from (margin + line for line in ([text] if columns is None else fold(text, columns - len(margin))))
 
 
 def _marks(report: ee.TuningReport) -> Iterator[tuple[str, float, float]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,20 +11,23 @@ import click
 import eetoolkit as ee
 from eetoolkit.cli import terminal
 from eetoolkit.cli.options import json_option, overwrite_option
+from eetoolkit.cli.outputs import Outputs
+from eetoolkit.cli.table import Table, print_pairs
+from eetoolkit.cli.verb import Verb
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
-    from eetoolkit.summary import BundleSummary, SegmentSummary
+    from eetoolkit.summary import BundleSummary
 
 _NUMBERS = ("nodes", "parameters", "multiply-adds", "bytes")
-_COSTS = ("segment", *_NUMBERS, "exit", "criterion", "threshold")
-_DATA = ("segment", "reads", "writes", "next")
-_FOLD = ("segment", "reads", "writes", "exit", "next")
-_ALL = ("segment", "reads", "writes", *_NUMBERS, "exit", "criterion", "threshold", "next")
+_PROSE = ("reads", "writes", "criterion", "next")
+_COLUMNS = ("segment", "reads", "writes", *_NUMBERS, "exit", "criterion", "threshold", "next")
 
 
-@click.command(short_help="Show what a bundle holds, and draw it.")
+@click.command(
+    cls=Verb,
+    short_help="Show what a bundle holds, and draw it.",
+    examples=("eetoolkit inspect digits.ee", "eetoolkit inspect digits.ee --svg plan.svg"),
+)
 @click.argument("bundle")
 @json_option
 @click.option("--dot", "draw", flag_value="dot", help="Print the plan as a picture in Graphviz's language.")
@@ -35,14 +38,15 @@ def inspect(bundle: str, as_json: bool, draw: str | None, svg: Path | None, over
     """Show what BUNDLE holds: its segments, what they cost, and where it may answer."""
     if as_json + (draw is not None) + (svg is not None) > 1:
         raise click.UsageError("--json, --dot, --mermaid and --svg exclude each other")
+    Outputs(files={"--svg": svg}, reads=[bundle]).check(overwrite=overwrite)
     opened = ee.load(bundle)
     if draw is not None or svg is not None:
         from eetoolkit import drawing
 
         if svg is not None:
-            click.echo(drawing.write_svg(opened.manifest, svg, overwrite=overwrite))
+            terminal.say(drawing.write_svg(opened.manifest, svg, overwrite=overwrite))
         else:
-            click.echo((drawing.dot if draw == "dot" else drawing.mermaid)(opened.manifest), nl=False)
+            terminal.say_all((drawing.dot if draw == "dot" else drawing.mermaid)(opened.manifest).removesuffix("\n"))
         return
     from eetoolkit.summary import summarize
 
@@ -50,8 +54,8 @@ def inspect(bundle: str, as_json: bool, draw: str | None, svg: Path | None, over
     if as_json:
         terminal.print_json(summary)
         return
-    terminal.print_pairs(_header(summary))
-    click.echo()
+    print_pairs(_header(summary))
+    terminal.say("")
     _print_segments(summary)
 
 
@@ -75,6 +79,8 @@ def _header(summary: BundleSummary) -> Iterator[tuple[str, str]]:
     yield "size", f"{spell_size(summary.size_bytes)} in {summary.files} files, {summary.path}"
     golden = summary.golden
     yield "golden", "none" if golden is None else f"{golden.file}, tolerance {golden.tolerance:g}"
+    if summary.onnxruntime is not None:
+        yield "needs", f"onnxruntime {summary.onnxruntime} or newer"
     yield "created", ", ".join(f"{key} {value}" for key, value in summary.created_with.items() if key != "source")
     if "source" in summary.created_with:
         yield "source", str(summary.created_with["source"])
@@ -83,52 +89,26 @@ def _header(summary: BundleSummary) -> Iterator[tuple[str, str]]:
 
 
 def _print_segments(summary: BundleSummary) -> None:
-    """Prints one table where it fits or nobody counts columns, else two: what segments cost, and what they pass on."""
-    table, columns = _table(summary, _ALL, _exact), terminal.columns()
-    if columns is None or terminal.width_of(table) <= columns:
-        terminal.print_table(table)
-        return
-    terminal.print_table(_table(summary, _COSTS, _rounded))
-    click.echo()
-    terminal.print_table(_table(summary, _DATA, _rounded))
-
-
-def _table(summary: BundleSummary, columns: Sequence[str], spell: Callable[[int | None], str]) -> Table:
     from eetoolkit.summary import spell_criterion, spell_next, spell_rule, spell_writes
 
     constants = set(summary.constants)
-    cells: dict[str, Callable[[SegmentSummary], str]] = {
-        "segment": lambda s: s.name,
-        "reads": lambda s: ", ".join(name for name in s.reads if name not in constants),
-        "writes": spell_writes,
-        "nodes": lambda s: _exact(s.nodes),
-        "parameters": lambda s: spell(s.parameters),
-        "multiply-adds": lambda s: spell(s.multiply_adds),
-        "bytes": lambda s: spell(s.size_bytes),
-        "exit": lambda s: s.exit or "-",
-        "criterion": lambda s: spell_criterion(s.criterion) if s.criterion is not None else "-",
-        "threshold": lambda s: spell_rule(s) or "-",
-        "next": spell_next,
-    }
-    table = terminal.new_table(*columns, right=_NUMBERS, fold=_FOLD)
+    table = Table(*_COLUMNS, right=_NUMBERS, prose=_PROSE)
     for segment in summary.segments:
-        table.add_row(*(cells[column](segment) for column in columns))
-    return table
+        table.add(
+            segment.name,
+            ", ".join(name for name in segment.reads if name not in constants),
+            spell_writes(segment),
+            *map(_exact, (segment.nodes, segment.parameters, segment.multiply_adds, segment.size_bytes)),
+            segment.exit or "-",
+            "-" if segment.criterion is None else spell_criterion(segment.criterion),
+            spell_rule(segment) or "-",
+            spell_next(segment),
+        )
+    table.print()
 
 
 def _exact(value: int | None) -> str:
     return "-" if value is None else f"{value:,}"
-
-
-def _rounded(value: int | None) -> str:
-    """Returns three digits with an SI prefix."""
-    if value is None or value < 1000:
-        return _exact(value)
-    for prefix in ("k", "M", "G", "T"):
-        value_in_prefix = value / 1000 ** ("kMGT".index(prefix) + 1)
-        if value_in_prefix < 999.5 or prefix == "T":
-            break
-    return f"{value_in_prefix:#.3g} {prefix}".replace(". ", " ")
 
 
 def _spell_numbers(values: Sequence[float]) -> str:

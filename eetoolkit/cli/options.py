@@ -41,6 +41,10 @@ def pool_option(command: Command) -> Command:
     )(command)
 
 
+PICTURES = ("size", "scale", "mean", "std", "layout")
+"""The names of `picture_options`."""
+
+
 def picture_options(command: Callable[..., None]) -> Callable[..., None]:
     """Adds what says how pictures are prepared; the command gets it as one `ImageOptions`, its argument `pictures`."""
 

@@ -9,9 +9,15 @@ import click
 import eetoolkit as ee
 from eetoolkit.cli import terminal
 from eetoolkit.cli.options import beside, json_option, overwrite_option
+from eetoolkit.cli.outputs import Outputs
+from eetoolkit.cli.verb import Verb
 
 
-@click.command(short_help="Pack a bundle into one .zip, or its plan into one .onnx.")
+@click.command(
+    cls=Verb,
+    short_help="Pack a bundle into one .zip, or its plan into one .onnx.",
+    examples=("eetoolkit pack digits.ee", "eetoolkit pack digits.ee --single-file -o digits.onnx"),
+)
 @click.argument("bundle")
 @click.option(
     "-o", "--output", metavar="OUT", type=click.Path(path_type=Path), help="Where to write; default: beside BUNDLE."
@@ -28,16 +34,18 @@ def pack(bundle: str, output: Path | None, single_file: bool, overwrite: bool, a
     with it as our runner does, one row a call. Its outputs are those of the exits, `exit` (their index) and
     `confidence`; its initializers EXIT_threshold can be edited.
     """
+    target = output or beside(bundle, ".onnx" if single_file else ".ee.zip")
+    Outputs(files={"--output": target}, reads=[bundle]).check(overwrite=overwrite)
     if single_file:
         from eetoolkit_exporters.single_file.single_file import write_single_file
 
-        target = write_single_file(bundle, output or beside(bundle, ".onnx"), overwrite=overwrite)
+        write_single_file(bundle, target, overwrite=overwrite)
     else:
-        target = ee.load(bundle).pack(output or beside(bundle, ".ee.zip"), overwrite=overwrite)
+        ee.load(bundle).pack(target, overwrite=overwrite)
     from eetoolkit.summary import spell_size
     from eetoolkit_runtime.paths import shown
 
     if as_json:
         terminal.print_json({"path": str(shown(target)), "size_bytes": target.stat().st_size})
     else:
-        click.echo(f"{shown(target)}: {spell_size(target.stat().st_size)}")
+        terminal.say(f"{shown(target)}: {spell_size(target.stat().st_size)}")

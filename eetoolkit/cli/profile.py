@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,7 +12,9 @@ import click
 
 import eetoolkit as ee
 from eetoolkit.cli import terminal
-from eetoolkit.cli.options import json_option, overwrite_option, picture_options, pool_option, threads_option
+from eetoolkit.cli.options import PICTURES, json_option, overwrite_option, picture_options, pool_option, threads_option
+from eetoolkit.cli.outputs import Outputs
+from eetoolkit.cli.verb import Verb
 
 if TYPE_CHECKING:
     from eetoolkit.images import ImageOptions
@@ -22,7 +24,22 @@ _FILE = click.Path(path_type=Path)
 _MEASURING = ("inputs", "labels", "whole", "trace")
 
 
-@click.command(short_help="Say what each segment and exit costs on this machine.")
+@click.command(
+    cls=Verb,
+    short_help="Say what each segment and exit costs on this machine.",
+    examples=(
+        "eetoolkit profile digits.ee --threads 1",
+        "eetoolkit profile digits.ee --inputs val.npz --output pi.json --svg pi.svg",
+        "eetoolkit profile --compare pi.json laptop.json",
+    ),
+    groups={
+        "What to run": ("inputs", "labels", "whole"),
+        "How to run": ("threads", "spin", "pool", "seconds", "cool_down", "operators"),
+        "Pictures as inputs": PICTURES,
+        "What to write": ("output", "save", "trace", "svg", "png", "overwrite"),
+        "Profiles that are there": ("task",),
+    },
+)
 @click.argument("what", nargs=-1, required=True, metavar="BUNDLE | PROFILE...")
 @click.option(
     "--inputs", multiple=True, metavar="DATA", help="What to run, as `run` takes it; default: golden samples."
@@ -95,7 +112,13 @@ def profile(  # noqa: PLR0913 - one for each option
     _check_usage(ctx, task, what, save=save)
     kinds: tuple[tuple[Path | None, Kind], ...] = (svg, "svg"), (png, "png")
     pictured = [(path, kind) for path, kind in kinds if path is not None]
-    _check_targets((output, trace, svg, png), pictured=bool(pictured), overwrite=overwrite)
+    Outputs(
+        files={"--output": output, "--trace": trace, "--svg": svg, "--png": png},
+        changed={"--save": what[0] if save else None},
+        reads=(*what, *inputs, labels, whole),
+    ).check(overwrite=overwrite)
+    if pictured:  # refused before anything is measured, not after
+        importlib.import_module("matplotlib")
     if task == "compare":
         _compare(what, as_json=as_json)
         return
@@ -137,17 +160,6 @@ def _compare(what: Sequence[str], *, as_json: bool) -> None:
     from eetoolkit.cli.profile_tables import print_comparison
 
     print_comparison(comparison)
-
-
-def _check_targets(targets: Iterable[Path | None], *, pictured: bool, overwrite: bool) -> None:
-    """Refuses what cannot be written before anything is measured, not after."""
-    from eetoolkit_runtime.outfile import check_file
-
-    for target in targets:
-        if target is not None:
-            check_file(target, overwrite=overwrite)
-    if pictured:
-        importlib.import_module("matplotlib")
 
 
 def _check_usage(ctx: click.Context, task: str | None, what: tuple[str, ...], *, save: bool) -> None:

@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-import click
-
 from eetoolkit.cli import terminal
+from eetoolkit.cli.table import Table, print_pairs
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
+    from eetoolkit.profile_picture import Bar
     from eetoolkit_runtime.profiling.comparison import Comparison, Pair
     from eetoolkit_runtime.profiling.latency import Latency
     from eetoolkit_runtime.profiling.profile import Added, OperatorCost, Profile
 
-_CHART_COLUMNS = 48
+_CHART_COLUMNS, _NARROW_CHART = 48, 10
 _DIFFERENT = 1e-3  # the whole network's outputs, relative: beyond rounding
 _OPERATORS_SHOWN = 4
 _RUNS_FOR_P99 = 100  # with fewer, the slowest run is all that it could say
@@ -24,43 +22,43 @@ _RUNS_FOR_P99 = 100  # with fewer, the slowest run is all that it could say
 
 def print_profile(found: Profile) -> None:
     """Prints a profile: where and how it was measured, segments, exits, operators if traced, and the chart."""
-    terminal.print_pairs(_header(found))
-    click.echo()
+    print_pairs(_header(found))
+    terminal.say("")
     _print_segments(found)
-    click.echo()
+    terminal.say("")
     _print_exits(found)
     if any(cost.operators for cost in found.segments.values()):
-        click.echo()
+        terminal.say("")
         _print_operators(found)
-    click.echo()
+    terminal.say("")
     _print_chart(found)
 
 
 def print_comparison(comparison: Comparison) -> None:
     """Prints what differs between two profiles, and the ratios of their latencies."""
     if comparison.changes:
-        table = terminal.new_table("what differs", "a", "b", fold=("a", "b"))
+        table = Table("what differs", "a", "b", prose=("a", "b"))
         for change in comparison.changes:
-            table.add_row(change.what, change.a, change.b)
-        terminal.print_table(table)
+            table.add(change.what, change.a, change.b)
+        table.print()
     else:
-        click.echo("the same bundle, machine and settings")
-    click.echo()
-    table = terminal.new_table("latency", "a", "b", "b / a", "", right=("a", "b", "b / a"))
+        terminal.say("the same bundle, machine and settings")
+    terminal.say("")
+    table = Table("latency", "a", "b", "b / a", "", right=("a", "b", "b / a"))
     _add_pair(table, "a call, mean", comparison.expected)
     _add_pair(table, "full path", comparison.full_path)
     for kind, pairs in (("exit", comparison.exits), ("segment", comparison.segments)):
         for name, pair in pairs.items():
             _add_pair(table, f"{kind} {name}", pair)
-    terminal.print_table(table)
+    table.print()
     for which, names in (("a", comparison.only_a), ("b", comparison.only_b)):
         if names:
-            click.echo(f"only in {which}: {', '.join(names)}")
+            terminal.say(f"only in {which}: {', '.join(names)}")
 
 
 def _add_pair(table: Table, what: str, pair: Pair) -> None:
     ratio = "-" if pair.ratio is None else f"{pair.ratio:.2f}"
-    table.add_row(what, _ms(pair.a_ms), _ms(pair.b_ms), ratio, "within the spread" if pair.within_spread else "")
+    table.add(what, _ms(pair.a_ms), _ms(pair.b_ms), ratio, "within the spread" if pair.within_spread else "")
 
 
 def _header(found: Profile) -> Iterator[tuple[str, str]]:
@@ -75,6 +73,8 @@ def _header(found: Profile) -> Iterator[tuple[str, str]]:
     state += [f"paused {found.cooled_s:.0f} s to cool down"] if found.cooled_s else []
     if state:
         yield "clock", ", ".join(state)
+    if found.before.load is not None and found.after.load is not None:
+        yield "load", f"{found.before.load:.1f} before, {found.after.load:.1f} after, in the mean of a minute"
     if found.after.throttled:
         yield "throttled", "yes: heat or a weak power supply has lowered the clock"
     threads = "one per core" if found.threads is None else str(found.threads)
@@ -85,10 +85,10 @@ def _header(found: Profile) -> Iterator[tuple[str, str]]:
     timed = f", {found.timed} of them timed" if found.timed < found.rows else ""
     rounds = f"{found.rows} inputs{timed}, {found.rounds} rounds after {found.warmup_rounds} of warm-up"
     yield "measured", f"{found.measured}, {rounds}{steady}{merged}"
-    yield "a call", f"mean {_ms(found.expected.mean_ms)}, {_spread(found.expected)}"
-    yield "full path", f"mean {_ms(found.full_path.mean_ms)}, {_spread(found.full_path)}"
+    yield "a call", _spread(found.expected)
+    yield "full path", _spread(found.full_path)
     if found.whole is not None:
-        yield "whole", f"{found.whole.file}: mean {_ms(found.whole.latency.mean_ms)}, {_spread(found.whole.latency)}"
+        yield "whole", f"{found.whole.file}: {_spread(found.whole.latency)}"
         full = found.whole.full_path_ratio
         yield "speed-up", f"{1 / found.whole.ratio:.2f} times in the mean, full path / whole {full:.2f}"
         if found.whole.difference is None or not found.whole.difference <= _DIFFERENT:
@@ -108,41 +108,44 @@ def _header(found: Profile) -> Iterator[tuple[str, str]]:
                 f"({energy.meter}, all that runs on the machine)"
             ),
         )
+    if found.noise is not None:
+        yield "note", found.noise
 
 
 def _print_segments(found: Profile) -> None:
     names = ("parameters", "multiply-adds", "bytes", "load", "p50", "p90", "p99", "spread", "outliers", "visits")
-    table = terminal.new_table("segment", *names, right=names)
+    table = Table("segment", *names, right=names)
     for name, cost in found.segments.items():
         latency = cost.latency
         adds = "-" if cost.multiply_adds is None else f"{cost.multiply_adds:,}"
-        table.add_row(
+        table.add(
             name, f"{cost.parameters:,}", adds, f"{cost.size_bytes:,}", _ms(cost.load_ms), *_percentiles(latency),
             "-" if latency is None else _ms(latency.spread_ms),
             "-" if latency is None else f"{latency.outliers} of {latency.runs}", f"{cost.visits:.2f}",
         )  # fmt: skip
-    terminal.print_table(table)
+    table.print()
 
 
 def _print_exits(found: Profile) -> None:
     names = ("share", "right", "if always here", "p50", "p90", "p99", "of mean call", "decision", "passing")
-    table = terminal.new_table("exit", *names, right=names)
+    table = Table("exit", *names, right=names)
     for name, cost in found.exits.items():
-        table.add_row(
+        table.add(
             name, f"{cost.share:.1%}", _percent(cost.accuracy), _percent(cost.accuracy_if_always),
             *_percentiles(cost.latency), _ms(cost.expected_ms), _added(cost.decision), _added(cost.passing),
         )  # fmt: skip
-    terminal.print_table(table)
+    table.print()
 
 
 def _print_operators(found: Profile) -> None:
-    table = terminal.new_table("segment", "traced", "operators, by what they take", "costliest node", right=("traced",))
+    prose = ("operators, by what they take", "costliest node")
+    table = Table("segment", "traced", *prose, right=("traced",), prose=prose)
     for name, cost in found.segments.items():
         if cost.operators:
             node = cost.operators[0]
             costliest = f"{node.node} ({node.operator}) {node.p50_us:.0f} us"
-            table.add_row(name, _ms(cost.traced_ms), _by_type(cost.operators), costliest)
-    terminal.print_table(table)
+            table.add(name, _ms(cost.traced_ms), _by_type(cost.operators), costliest)
+    table.print()
 
 
 def _by_type(operators: Sequence[OperatorCost]) -> str:
@@ -161,16 +164,35 @@ def _print_chart(found: Profile) -> None:
     if not all_:
         return
     end_ms = all_[-1].start_ms + all_[-1].full_ms
-    table = terminal.new_table("full path", f"0 to {_ms(end_ms)}", "adds", "answers there", right=("adds",))
+    wide = _chart_columns(all_)
+    table = Table("full path", f"0 to {_ms(end_ms)}", "adds", "answers there", right=("adds",))
     for bar in all_:
-        before, run, saved = (round(_CHART_COLUMNS * ms / end_ms) for ms in (
+        before, run, saved = (round(wide * ms / end_ms) for ms in (
             bar.start_ms, bar.start_ms + bar.call_ms, bar.start_ms + bar.full_ms
         ))  # fmt: skip
         drawn = " " * before + "█" * (run - before) + "░" * (saved - run)
-        table.add_row(bar.segment, (drawn if drawn.strip() else " " * before + "▏").ljust(_CHART_COLUMNS),
+        table.add(bar.segment, (drawn if drawn.strip() else " " * before + "▏").ljust(wide),
                       _ms(bar.full_ms), spell_exit(bar))  # fmt: skip
-    terminal.print_table(table)
-    click.echo("█ in the mean call, ░ only in a full path; medians")
+    table.print()
+    print_pairs([("", "█ in the mean call, ░ only in a full path; robust means")])
+
+
+def _chart_columns(all_: Sequence[Bar]) -> int:
+    """Returns how wide the chart may be: beside all that is told of a bar, or beside its name; little in a record."""
+    from eetoolkit.profile_picture import spell_exit
+
+    columns = terminal.columns()
+    if columns is None:
+        return _CHART_COLUMNS
+    name, adds, answers = (max(map(len, each)) + 2 for each in (
+        ["full path", *(bar.segment for bar in all_)],
+        [_ms(bar.full_ms) for bar in all_],
+        ["answers there", *map(spell_exit, all_)],
+    ))  # fmt: skip
+    room, alone = columns - name - adds - answers, columns - name
+    if room < _NARROW_CHART and name + answers - 2 <= columns:
+        room = alone
+    return min(_CHART_COLUMNS, max(_NARROW_CHART, room))
 
 
 def _percentiles(latency: Latency | None) -> tuple[str, str, str]:
@@ -182,7 +204,7 @@ def _percentiles(latency: Latency | None) -> tuple[str, str, str]:
 
 def _spread(latency: Latency) -> str:
     p50, p90, p99 = _percentiles(latency)
-    return f"p50 {p50}, p90 {p90}, p99 {p99}"
+    return f"mean {_ms(latency.mean_ms)}, robust {_ms(latency.robust_ms)}, p50 {p50}, p90 {p90}, p99 {p99}"
 
 
 def _ms(value: float | None) -> str:

@@ -10,14 +10,28 @@ import click
 
 import eetoolkit as ee
 from eetoolkit.cli import terminal
-from eetoolkit.cli.options import json_option, per_exit, picture_options, pool_option, threads_option
+from eetoolkit.cli.options import PICTURES, json_option, per_exit, picture_options, pool_option, threads_option
+from eetoolkit.cli.verb import Verb
 
 if TYPE_CHECKING:
     from eetoolkit.images import ImageOptions
     from eetoolkit_runtime.plan import Manifest
 
 
-@click.command(short_help="Answer arrays, pictures, or what comes on stdin.")
+@click.command(
+    cls=Verb,
+    short_help="Answer arrays, pictures, or what comes on stdin.",
+    examples=(
+        "eetoolkit run digits.ee digits.npy",
+        "eetoolkit run digits.ee pictures/ --json --deadline-ms 5",
+        "cat digits.npy | eetoolkit run digits.ee -",
+    ),
+    groups={
+        "Where to answer": ("exit_at", "thresholds", "deadline_ms"),
+        "Pictures": PICTURES,
+        "How to run": ("threads", "pool", "check"),
+    },
+)
 @click.argument("bundle")
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
 @click.option("--exit-at", metavar="EXIT", help="Always answer at this exit.")
@@ -86,7 +100,7 @@ def run(  # noqa: PLR0913 - one for each option
                 try:
                     answer = runner.run(row, exit_at=exit_at, thresholds=limits or None, deadline_ms=deadline_ms)
                 except ee.DeadlineError as error:
-                    click.echo(f"{name}: {error}", err=True)
+                    terminal.complain(f"{name}:", "yellow", str(error))
                     late += 1
                     continue
                 if math.isnan(answer.confidence):
@@ -94,7 +108,7 @@ def run(  # noqa: PLR0913 - one for each option
                 if as_json:
                     terminal.print_json(_record(plan, name, answer, outputs=outputs), indent=-1)
                 else:
-                    click.echo(f"{name}: {_line(plan, answer)}")
+                    terminal.say(f"{name}: {_line(plan, answer)}")
                 done += 1
                 tell("running", done, total)
     if late:

@@ -1,25 +1,135 @@
-"""What the verbs print: JSON and tables on stdout, progress on a stderr that someone watches."""
+"""What goes through the three streams: the one place that prints.
+
+Everything on stdout and stderr passes here: what a stranger may have written into a bundle is escaped, what the stream
+cannot encode is spelled otherwise, and a stream that is closed or full is no mistake of ours.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import re
+import shutil
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
+from eetoolkit_runtime.printable import flat, printable
+
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
     import eetoolkit as ee
 
-_UNLIMITED_COLUMNS = 10_000
+Tell = Callable[[str, int, int], None]
+"""Takes what goes on, how much of it is done, and of how much; 0 of 0 where nobody knows."""
+
 _IN_PYTHON = re.compile(r"\b\w+=(?:'[^']*'|[^\s()]*) \((--[^()]*)\)")
+_IN_ASCII = {
+    "█": "#", "░": ".", "▏": "|", "┤": "|", "│": "|", "└": "+", "─": "-",
+    "•": ".", "○": "o", "■": "#", "◇": "+", "◆": "*", "±": "+-",
+}  # fmt: skip
+"""What the charts' own characters become where the stream has none of them."""
+_EVERY_S = 10.0
+
+
+class Failure(click.ClickException):
+    """An error as one line on stderr, with exit status 1."""
+
+    def show(self, file: Any = None) -> None:  # noqa: ARG002 - click's signature
+        """Prints it."""
+        complain("error:", "red", self.message)
+
+
+def open_streams() -> None:
+    """Makes printing safe: closed streams lead nowhere, and no character that a stream cannot encode raises.
+
+    A closed stream must not stay so: the next file that is opened would take its number, and get what C prints.
+    """
+    while (handle := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(handle)
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - as long as the process lives
+        stream = getattr(sys, name)
+        if mode == "w" and isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def settle_streams() -> None:
+    """Gives up what a stream still holds and cannot write, so that Python does not complain of it at its end."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            _give_up(stream)
+
+
+def legible(text: str) -> str:
+    """Returns one line of text as stdout can show it, without anything that a terminal would obey."""
+    clean, encoding = printable(text), getattr(sys.stdout, "encoding", None) or "utf-8"
+    if _encodes(clean, encoding):
+        return clean
+    return "".join(
+        one if _encodes(one, encoding) else _IN_ASCII.get(one) or one.encode("ascii", "backslashreplace").decode()
+        for one in clean
+    )
+
+
+def say(*lines: object) -> None:
+    """Prints lines on stdout, each made legible."""
+    write(legible(str(line)) for line in lines)
+
+
+def say_all(value: object) -> None:
+    """Prints a value that takes several lines, and has made its names printable itself."""
+    say(*str(value).split("\n"))
+
+
+def write(lines: Iterable[str]) -> None:
+    """Prints lines on stdout that are legible already.
+
+    Raises:
+        Failure: The disk is full, or whatever else became of stdout; a reader that left raises a `BrokenPipeError`.
+    """
+    for line in lines:
+        try:
+            click.echo(line, color=False if "NO_COLOR" in os.environ else None)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise lost(error) from error
+
+
+def lost(error: OSError) -> Failure:
+    """Returns what is raised where stdout takes no more; what it still holds is given up."""
+    _give_up(sys.stdout)
+    return Failure(f"cannot write to stdout: {error.strerror or error}")
+
+
+def complain(kind: str, colour: str, text: str) -> None:
+    """Prints a line on stderr; where that cannot be written, nobody wants to know."""
+    try:
+        click.echo(
+            f"{click.style(kind, fg=colour, bold=True)} {flat(text)}",
+            err=True,
+            color=False if "NO_COLOR" in os.environ else None,
+        )
+    except OSError:
+        _give_up(sys.stderr)
+
+
+def warn(text: str) -> None:
+    """Prints on stderr what the user should know and may go on with."""
+    complain("warning:", "yellow", text)
 
 
 def for_shell(text: str) -> str:
@@ -27,28 +137,27 @@ def for_shell(text: str) -> str:
     return _IN_PYTHON.sub(r"\1", text)
 
 
-def warn(text: str) -> None:
-    """Prints on stderr what the user should know and may go on with."""
-    click.echo(f"{click.style('warning:', fg='yellow', bold=True)} {text}", err=True, color=colour())
-
-
-def colour() -> bool | None:
-    """Returns what click is told about colours on stderr: None lets it look whether stderr is a terminal."""
-    return False if "NO_COLOR" in os.environ else None
-
-
 def print_json(value: Any, *, indent: int = 2) -> None:
-    """Prints a value as one JSON document, on one line where `indent` is -1; NaN and infinity become null."""
+    """Prints a value as one JSON document, on one line where `indent` is -1; NaN and infinity become null.
+
+    What a terminal would obey, and what the stream cannot encode, is escaped as JSON does.
+    """
     import msgspec
 
-    text = msgspec.json.encode(value)
-    click.echo((msgspec.json.format(text, indent=indent) if indent >= 0 else text).decode())
+    try:
+        text = msgspec.json.encode(value).decode()
+    except UnicodeEncodeError:  # a file's name that is no text
+        text = msgspec.json.encode(_as_text(msgspec.to_builtins(value))).decode()
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    if not (text.isprintable() and _encodes(text, encoding)):
+        text = "".join(one if one.isprintable() and _encodes(one, encoding) else _in_json(one) for one in text)
+    write([msgspec.json.format(text, indent=indent) if indent >= 0 else text])
 
 
 def print_bundle(bundle: ee.Bundle, *, as_json: bool) -> None:
     """Prints the bundle that a verb has made."""
     if not as_json:
-        click.echo(bundle)
+        say(bundle)
         return
     plan = bundle.manifest
     print_json(
@@ -62,53 +171,9 @@ def print_bundle(bundle: ee.Bundle, *, as_json: bool) -> None:
     )
 
 
-def new_table(*columns: str, right: Collection[str] = (), fold: Collection[str] = (), headings: bool = True) -> Table:
-    """Returns a table without a frame, so that it can be cut up.
-
-    Args:
-        columns: Their headings.
-        right: Which of them are aligned to the right.
-        fold: Which of them give way where the terminal is too narrow.
-        headings: Whether to print the headings.
-    """
-    from rich.table import Table
-
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=headings)
-    for column in columns:
-        table.add_column(
-            column, justify="right" if column in right else "left", overflow="fold", no_wrap=column not in fold
-        )
-    return table
-
-
-def print_pairs(pairs: Iterable[tuple[str, str]]) -> None:
-    """Prints keys and what stands behind each, aligned."""
-    table = new_table("", "", fold=("",), headings=False)
-    for key, value in pairs:
-        table.add_row(key, value)
-    print_table(table)
-
-
-def width_of(table: Table) -> int:
-    """Returns the characters that the table's longest line takes when nothing is folded."""
-    return _console(width=_UNLIMITED_COLUMNS).measure(table).maximum
-
-
 def columns() -> int | None:
     """Returns the width of the terminal; None where stdout is a pipe or a file, whose lines may be of any length."""
-    console = _console()
-    return console.width if console.is_terminal else None
-
-
-def print_table(table: Table) -> None:
-    """Prints a table: folded to a terminal, and in full, without codes and trailing blanks, to a pipe."""
-    console = _console()
-    if console.is_terminal:
-        console.print(table)
-        return
-    text = io.StringIO()
-    _console(file=text, width=_UNLIMITED_COLUMNS).print(table)
-    click.echo("\n".join(line.rstrip() for line in text.getvalue().splitlines()))
+    return shutil.get_terminal_size().columns if _console().is_terminal else None
 
 
 def _console(**settings: Any) -> Console:
@@ -119,22 +184,31 @@ def _console(**settings: Any) -> Console:
 
 
 @contextmanager
-def progress(*, beside_results: bool = False) -> Iterator[Callable[[str, int, int], None]]:
+def progress(*, beside_results: bool = False) -> Iterator[Tell]:
     """Gives what shows progress on stderr until the end: call it with (what goes on, done, total).
 
-    Nothing is shown where stderr is not a terminal; nor, if `beside_results`, where stdout is one as well, since
-    results printed meanwhile are progress enough.
+    Where stderr is no terminal, it is a line now and then. If `beside_results`, nothing is shown there, nor where
+    stdout is a terminal as well, since results printed meanwhile are progress enough.
     """
-    if not sys.stderr.isatty() or (beside_results and sys.stdout.isatty()):
-        yield _show_nothing
-        return
+    if beside_results and (sys.stdout.isatty() or not sys.stderr.isatty()):
+        yield lambda _what, _done, _total: None
+    elif not sys.stderr.isatty():
+        with _lines(sys.stderr) as tell:
+            yield tell
+    else:
+        with _bar() as tell:
+            yield tell
+
+
+@contextmanager
+def _bar() -> Iterator[Tell]:
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
     # The console holds stderr itself: the exporter redirects `sys.stderr` while torch speaks. Nothing is redirected by
     # rich, which would send results from stdout to stderr.
     bar = Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
+        SpinnerColumn("dots" if _encodes("⠋", sys.stderr.encoding or "ascii") else "line"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=30),
         TextColumn("{task.fields[count]}"),
         console=_console(file=sys.stderr),
@@ -144,13 +218,66 @@ def progress(*, beside_results: bool = False) -> Iterator[Callable[[str, int, in
     )
 
     def show(what: str, done: int, total: int) -> None:
-        count = f"{done} of {total}" if total else ""
-        bar.update(task, description=what, completed=done, total=total or None, count=count)
+        bar.update(task, description=printable(what), completed=done, total=total or None, count=_count(done, total))
 
     with bar:
         task = bar.add_task("", total=None, count="")
         yield show
 
 
-def _show_nothing(what: str, done: int, total: int) -> None:
-    """Stands in where nobody watches."""
+@contextmanager
+def _lines(stream: TextIO) -> Iterator[Tell]:
+    """Gives what shows progress as a line on a stream every ten seconds, so that a log shows life; sooner nothing."""
+    began, ended, told = time.monotonic(), threading.Event(), ""
+
+    def tell(what: str, done: int, total: int) -> None:
+        nonlocal told
+        told = ", ".join(filter(None, (printable(what), _count(done, total))))
+
+    def show() -> None:
+        while not ended.wait(_EVERY_S):
+            with contextlib.suppress(OSError, ValueError):
+                stream.write(f"{told}, {time.monotonic() - began:.0f} s\n")
+                stream.flush()
+
+    thread = threading.Thread(target=show, name="eetoolkit-progress", daemon=True)
+    thread.start()
+    try:
+        yield tell
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _count(done: int, total: int) -> str:
+    return f"{done} of {total}" if total else ""
+
+
+def _encodes(text: str, encoding: str) -> bool:
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _in_json(character: str) -> str:
+    units = character.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[place : place + 2].hex()}" for place in range(0, len(units), 2))
+
+
+def _as_text(value: Any) -> Any:
+    """Returns a value with every lone surrogate in its texts escaped."""
+    if isinstance(value, dict):
+        return {_as_text(key): _as_text(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_as_text(each) for each in value]
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+
+
+def _give_up(stream: TextIO) -> None:
+    """Lets a stream that cannot be written lead nowhere, with what it still holds."""
+    with contextlib.suppress(OSError, ValueError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)

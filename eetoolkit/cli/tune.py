@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,10 @@ import click
 import eetoolkit as ee
 from eetoolkit.cli import terminal
 from eetoolkit.cli.frontier_chart import frontier_chart
-from eetoolkit.cli.options import json_option, overwrite_option, picture_options, threads_option
+from eetoolkit.cli.options import PICTURES, json_option, overwrite_option, picture_options, threads_option
+from eetoolkit.cli.outputs import Outputs
+from eetoolkit.cli.table import Table, print_pairs
+from eetoolkit.cli.verb import Verb
 
 if TYPE_CHECKING:
     from eetoolkit.images import ImageOptions
@@ -24,7 +28,21 @@ _COMPARED = 200
 """Rows that a pruned bundle is measured by, about."""
 
 
-@click.command(short_help="Choose thresholds for a stated goal.")
+@click.command(
+    cls=Verb,
+    short_help="Choose thresholds for a stated goal.",
+    examples=(
+        "eetoolkit tune digits.ee --data val.npz --max-accuracy-drop 0.005 --report report.html",
+        "eetoolkit tune digits.ee --data val.npz --profile pi.json --apply",
+        "eetoolkit tune digits.ee --undo",
+    ),
+    groups={
+        "The goal": ("max_accuracy_drop", "min_accuracy", "budget_ms", "budget_share", "risk", "delta", "method"),
+        "What to tune by": ("data", "calibrate", "profile", "force", "seed", "record", "threads"),
+        "Pictures": PICTURES,
+        "What to write": ("apply_", "undo", "prune", "page", "overwrite"),
+    },
+)
 @click.argument("bundle")
 @click.option("--data", metavar="DATA", help="A .npz of inputs and `labels`, or a folder of pictures for each class.")
 @click.option("--max-accuracy-drop", type=float, help="Least cost at most so much below the last exit; default: 0.01.")
@@ -48,7 +66,12 @@ _COMPARED = 200
     metavar="FILE",
     help="What segments cost: the JSON of `profile`, of any machine; default: the one saved in BUNDLE, else paper.",
 )
-@click.option("--force", is_flag=True, help="Take a profile of another bundle or backend.")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Take a profile of another bundle or backend; --apply and --prune write where the goal was missed, or where "
+    "rows are too few to know.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the split of the data.")
 @click.option(
     "--record",
@@ -93,20 +116,35 @@ def tune(  # noqa: PLR0913 - one for each option
     as_json: bool,
     pictures: ImageOptions,
 ) -> None:
-    """Choose the thresholds of BUNDLE for a goal, and say how good they are on data that chose nothing."""
+    """Choose the thresholds of BUNDLE for a goal, and say how good they are on data that chose nothing.
+
+    The first line says whether these data meet the goal. The exit status is 1 where --apply or --prune declines to
+    write because they do not, or are too few to know; --report, --record and --json are written all the same. Without
+    --apply and --prune it is 0 (`goal_met` in --json tells), but where no thresholds can meet the goal at all.
+    """
     import msgspec
 
     from eetoolkit.labelled import read_labelled
+    from eetoolkit.tuning.record import calibrated_path
 
     _check_usage(ctx.params)
     if (apply_ or undo) and Path(bundle).is_file():
         raise ee.BundleError(f"{bundle} is packed; --apply and --undo need the bundle's folder")
+    collected = None if data is None else record
+    Outputs(
+        files={"--report": page},
+        resumed={"--record": collected, "--record's temperatures": collected and calibrated_path(collected)},
+        bundles={"--prune": prune},
+        changed={"--apply": bundle if apply_ else None, "--undo": bundle if undo else None},
+        reads=(bundle, data, profile, None if collected else record),
+    ).check(overwrite=overwrite)
     if undo:
         terminal.print_bundle(ee.undo_tuning(bundle), as_json=as_json)
         return
     _check_page(page, overwrite=overwrite)
     opened = ee.load(bundle)
-    _check_prunable(opened, prune, overwrite=overwrite)
+    if prune is not None:
+        _check_prunable(opened)
     inputs, labels = (None, None) if data is None else read_labelled(opened.manifest, data, pictures)
     with terminal.progress() as tell:
         report = ee.tune(
@@ -115,26 +153,39 @@ def tune(  # noqa: PLR0913 - one for each option
             method=method or "ltt", calibrate=calibrate, profile=profile, force=force, seed=seed, record=record,
             threads=threads, progress=tell,
         )  # fmt: skip
+    refusals: list[ee.EEToolkitError] = []  # what was found is told all the same
+    pruning, written, applied = None, None, False
     if apply_:
-        report.apply()
-    pruning, refusal = None, None
+        with _noted(refusals):
+            report.apply(force=force)
+            applied = True
     if prune is not None:
-        try:
-            with terminal.progress() as tell:
-                tell("pruning", 0, 0)
-                pruning = report.prune(prune, _some(opened, inputs), threads=threads, overwrite=overwrite)
-        except ee.EEToolkitError as error:  # what was found is told first
-            refusal = error
+        with _noted(refusals), terminal.progress() as tell:
+            tell("pruning", 0, 0)
+            some = _some(opened, inputs)
+            pruning = report.prune(prune, some, threads=threads, overwrite=overwrite, force=force)
+    if page is not None:
+        with _noted(refusals):
+            written = ee.write_report(report, page, inputs=inputs, overwrite=overwrite)
     if as_json:
         terminal.print_json(report if pruning is None else msgspec.to_builtins(report) | {"pruning": pruning})
     else:
-        _print(report, pruning, applied=apply_)
-    if page is not None:  # last: were the disk full, all that was found is told by now
-        ee.write_report(report, page, inputs=inputs, overwrite=overwrite)
-        if not as_json:
-            click.echo(f"\nreport in {page}")
-    if refusal is not None:
-        raise refusal
+        _print(report, pruning, applied=applied)
+        if written is not None:
+            terminal.say("", f"report in {written}")
+    for refusal in refusals[:-1]:
+        terminal.complain("error:", "red", str(refusal))
+    if refusals:
+        raise refusals[-1]
+
+
+@contextlib.contextmanager
+def _noted(refusals: list[ee.EEToolkitError]) -> Iterator[None]:
+    """Adds what is refused inside to a list, and goes on."""
+    try:
+        yield
+    except ee.EEToolkitError as error:
+        refusals.append(error)
 
 
 def _check_usage(given: Mapping[str, Any]) -> None:
@@ -157,15 +208,8 @@ def _check_page(page: Path | None, *, overwrite: bool) -> None:
     check_target(page, overwrite=overwrite)
 
 
-def _check_prunable(bundle: ee.Bundle, target: str | None, *, overwrite: bool) -> None:
-    """Refuses what cannot be pruned or written, before any work is done."""
-    if target is None:
-        return
-    from eetoolkit.tuning.pruning import check_elsewhere
-    from eetoolkit_runtime.store import check_target
-
-    check_elsewhere(bundle, target)
-    check_target(Path(target), overwrite=overwrite)
+def _check_prunable(bundle: ee.Bundle) -> None:
+    """Refuses what cannot be pruned, before any work is done."""
     if bundle.manifest.golden is None:
         raise ee.ExportError(f"--prune: {bundle.place} has no golden samples to verify a pruned bundle by")
     _ = ee.prune  # says what is missing
@@ -186,17 +230,17 @@ def _some(bundle: ee.Bundle, inputs: Any) -> Iterator[Any] | None:
 
 
 def _print(report: ee.TuningReport, pruning: Pruning | None, *, applied: bool) -> None:
-    terminal.print_pairs(_header(report, pruning, applied=applied))
-    click.echo()
+    print_pairs(_header(report, pruning, applied=applied))
+    terminal.say("")
     _print_choices(report)
-    click.echo()
-    for line in frontier_chart(report, terminal.columns()):
-        click.echo(line)
+    terminal.say("", *frontier_chart(report, terminal.columns()))
 
 
 def _header(report: ee.TuningReport, pruning: Pruning | None, *, applied: bool) -> Iterator[tuple[str, str]]:
     from eetoolkit.tuning.report import spell_guarantee
 
+    met, _, reason = report.outcome.partition(": ")
+    yield met, reason
     yield "goal", report.goal
     yield "costs", f"{report.unit}, by {report.costs}"
     parts = ", ".join(f"{count} {name}" for name, count in report.rows.items())
@@ -225,20 +269,21 @@ def _header(report: ee.TuningReport, pruning: Pruning | None, *, applied: bool) 
     elif report.pruned is not None:
         gone = [name for name, limit in report.pruned.thresholds.items() if limit is None]
         yield "prune", f"{', '.join(gone)} would pay better gone: --prune OUT writes a bundle without"
-    yield "bundle", "thresholds written; --undo puts the old ones back" if applied else "left as it is; --apply writes"
+    apply = "--apply" if report.goal_met else "--apply --force"
+    yield "bundle", "thresholds written; --undo puts the old ones back" if applied else f"left as it is; {apply} writes"
 
 
 def _print_choices(report: ee.TuningReport) -> None:
     pruned = () if report.pruned is None else (report.pruned,)
     shown: list[Figures] = [report.chosen, *pruned, report.before, *report.always, report.whole, *report.baselines]
     columns = (report.metric, "drop", f"cost, {report.unit}", "of whole", *report.whole.exits)
-    table = terminal.new_table("on the test part", *columns, right=columns)
+    table = Table("on the test part", *columns, right=columns)
     for figures in shown:
-        table.add_row(
+        table.add(
             figures.name, f"{figures.worth.value:.2%}", f"{figures.drop.value:+.2%}", f"{figures.cost.value:.4g}",
             f"{figures.share.value:.1%}", *(f"{share:.1%}" for share in figures.exits.values()),
         )  # fmt: skip
-    terminal.print_table(table)
+    table.print()
 
 
 def _percent(figure: Interval) -> str:

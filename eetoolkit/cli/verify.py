@@ -11,9 +11,17 @@ import click
 import eetoolkit as ee
 from eetoolkit.cli import terminal
 from eetoolkit.cli.options import json_option, split_names
+from eetoolkit.cli.verb import Verb
 
 
-@click.command(short_help="Check that a bundle answers here as its network did.")
+@click.command(
+    cls=Verb,
+    short_help="Check that a bundle answers here as its network did.",
+    examples=(
+        "eetoolkit verify digits.ee",
+        "eetoolkit verify digits.ee --model eetoolkit.zoo.branchynet:load",
+    ),
+)
 @click.argument("bundle")
 @click.option(
     "--model",
@@ -62,7 +70,7 @@ def verify(
 
         terminal.print_json({"passed": report.passed, **msgspec.to_builtins(report)})
     else:
-        click.echo(report)
+        terminal.say_all(report)
     ctx.exit(0 if report.passed else 1)
 
 

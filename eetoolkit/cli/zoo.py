@@ -10,18 +10,26 @@ import click
 from eetoolkit import zoo as systems
 from eetoolkit.cli import terminal
 from eetoolkit.cli.options import json_option, overwrite_option
+from eetoolkit.cli.outputs import Outputs
+from eetoolkit.cli.table import Table
+from eetoolkit.cli.verb import Verb, Verbs
 from eetoolkit_runtime.errors import EEToolkitError
+from eetoolkit_runtime.outfile import check_file
 
 if TYPE_CHECKING:
     from eetoolkit.zoo.train import Trained
 
 
-@click.group(short_help="List the small networks that ship, or train them again.")
+@click.group(
+    cls=Verbs,
+    short_help="List the small networks that ship, or train them again.",
+    examples=("eetoolkit zoo list", "eetoolkit zoo train skipnet -o mine"),
+)
 def zoo() -> None:
     """The small networks that ship with the toolkit, one for every system, trained on 8x8 digits."""
 
 
-@zoo.command(name="list", short_help="List them.")
+@zoo.command(name="list", cls=Verb, short_help="List them.", examples=("eetoolkit zoo list",))
 @json_option
 def list_(as_json: bool) -> None:
     """List the networks: the name, the title, the paper, and the accuracy of the last exit on held-out digits."""
@@ -31,10 +39,10 @@ def list_(as_json: bool) -> None:
         terminal.print_json([dict(zip(("name", "title", "accuracy", "source"), row, strict=True)) for row in rows])
         return
     whole = "whole network right"
-    table = terminal.new_table("name", "title", whole, "source", right=(whole,), fold=("title", "source"))
+    table = Table("name", "title", whole, "source", right=(whole,), prose=("title", "source"))
     for name, title, accuracy, source in rows:
-        table.add_row(name, title, "-" if accuracy is None else f"{accuracy:.1%}", source)
-    terminal.print_table(table)
+        table.add(name, title, "-" if accuracy is None else f"{accuracy:.1%}", source)
+    table.print()
 
 
 def _accuracy(checkpoint: Path) -> float | None:
@@ -51,7 +59,11 @@ def _accuracy(checkpoint: Path) -> float | None:
     return float(metadata[max(key for key in metadata if key.startswith("test_accuracy_"))])
 
 
-@zoo.command(short_help="Train them again.")
+@zoo.command(
+    cls=Verb,
+    short_help="Train them again.",
+    examples=("eetoolkit zoo train skipnet -o mine", "eetoolkit zoo train --seed 1 -o mine"),
+)
 @click.argument("names", metavar="[NAME ...]", nargs=-1)
 @click.option("--seed", default=0, show_default=True, help="Of weights, batches and augmentation.")
 @click.option(
@@ -70,22 +82,25 @@ def train(names: tuple[str, ...], seed: int, output: Path | None, overwrite: boo
     for path in paths:
         if path.exists() and not overwrite:
             raise EEToolkitError(f"{path} exists: pass --overwrite to replace it, or another --output")
+        check_file(path if path.parent.exists() else path.parent, overwrite=True)
     from eetoolkit.zoo.train import train as train_system
 
     done: list[Trained] = []
-    with terminal.progress(beside_results=not as_json) as tell:
+    Outputs(files={system.name: path for system, path in zip(chosen, paths, strict=True)}).watch()
+    with terminal.progress() as tell:
         for number, (system, path) in enumerate(zip(chosen, paths, strict=True)):
             tell(f"training {system.name}", number, len(chosen))
             done.append(train_system(system, seed, path))
-            if not as_json:
-                _print(done[-1])
     if as_json:
         terminal.print_json(done)
+        return
+    for trained in done:
+        _print(trained)
 
 
 def _print(trained: Trained) -> None:
-    click.echo(f"{trained.checkpoint}: {trained.size_bytes / 1e6:.2f} MB, trained in {trained.seconds:.0f} s")
+    terminal.say(f"{trained.checkpoint}: {trained.size_bytes / 1e6:.2f} MB, trained in {trained.seconds:.0f} s")
     for part, accuracy in trained.accuracy.items():
-        click.echo(f"  {part:<10}  {'  '.join(f'{exit_} {value:.2%}' for exit_, value in accuracy.items())}")
+        terminal.say(f"  {part:<10}  {'  '.join(f'{exit_} {value:.2%}' for exit_, value in accuracy.items())}")
     if trained.decisions is not None:
-        click.echo(f"  mean decision  {trained.decisions:.3f}")
+        terminal.say(f"  mean decision  {trained.decisions:.3f}")

@@ -11,7 +11,7 @@ import numpy as np
 from eetoolkit_runtime.answer import Answer
 from eetoolkit_runtime.errors import EEToolkitError
 from eetoolkit_runtime.inputs import Array
-from eetoolkit_runtime.outfile import writing
+from eetoolkit_runtime.outfile import check_file, writing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,13 +26,12 @@ def check_picture(path: Path) -> None:
     """Refuses to write over anything but an earlier picture of the demo.
 
     Raises:
-        EEToolkitError: Something else is at `path`, or its folder is missing.
+        EEToolkitError: Something else is at `path`, or its folder is missing or closed.
     """
     from PIL import Image, UnidentifiedImageError
 
+    check_file(path, overwrite=True)
     if not path.exists():
-        if not path.parent.is_dir():
-            raise EEToolkitError(f"{path}: the folder {path.parent} does not exist")
         return
     try:
         with Image.open(path) as picture:

@@ -53,19 +53,19 @@ def demo(
     _check_installed()
     system = zoo.find(model)
     name = _DEFAULT_NAME if model == MODEL else model
-    bundle_path, picture_path = Path(f"{name}.ee" if output is None else output), Path(picture)
+    target, picture_path = bundle_path(output, model), Path(picture)
 
     from eetoolkit.demo.exporting import export_system, load_system, open_whole
     from eetoolkit.demo.picture import check_picture, draw
     from eetoolkit.verification import verify
 
     trained = load_system(system)
-    overwrite = _is_own_bundle(bundle_path, name, trained)
-    check_target(bundle_path, overwrite=overwrite)
+    overwrite = _is_own_bundle(target, name, trained)
+    check_target(target, overwrite=overwrite)
     check_picture(picture_path)
     images, labels = trained.images, trained.labels
     tell("exporting the network to a bundle", 0, 0)
-    bundle = export_system(trained, bundle_path, name=name, overwrite=overwrite)
+    bundle = export_system(trained, target, name=name, overwrite=overwrite)
     tell("verifying the bundle", 0, 0)
     verified = verify(bundle, trained.exported)
     if not verified.passed:
@@ -81,6 +81,11 @@ def demo(
         draw(picture_path, images[:, 0].numpy(), labels, runs.answers, exits)
     drawn = str(picture_path) if parted else None
     return summarize(system, bundle, drawn, verified.samples, THREADS, runs, labels)
+
+
+def bundle_path(output: str | os.PathLike[str] | None, model: str) -> Path:
+    """Returns where the demo of a system writes its bundle."""
+    return Path(f"{_DEFAULT_NAME if model == MODEL else model}.ee" if output is None else output)
 
 
 def _check_installed() -> None:

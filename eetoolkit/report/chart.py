@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
-from eetoolkit.report.wording import printable
+from eetoolkit_runtime.printable import printable
 
 if TYPE_CHECKING:
     from markupsafe import Markup

@@ -9,10 +9,13 @@ from typing import Any
 
 from eetoolkit.report import exit_charts, frontier, row_charts
 from eetoolkit.report.examples import pictures
-from eetoolkit.report.wording import Wording, printable
+from eetoolkit.report.wording import Wording
 from eetoolkit.tuning.report import TuningReport, spell_guarantee
+from eetoolkit_runtime.arguments import checked
 from eetoolkit_runtime.bundle import load
+from eetoolkit_runtime.errors import InputError
 from eetoolkit_runtime.outfile import check_file, writing
+from eetoolkit_runtime.printable import printable
 
 PARTS = {
     "calibrate": "fitted the temperatures",
@@ -35,6 +38,7 @@ def check_target(target: str | os.PathLike[str], *, overwrite: bool) -> Path:
     return check_file(target, overwrite=overwrite)
 
 
+@checked(InputError)
 def write_report(
     report: TuningReport, target: str | os.PathLike[str], *, inputs: Any = None, overwrite: bool = False
 ) -> Path:

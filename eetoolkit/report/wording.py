@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from eetoolkit.tuning.figures import Interval
+from eetoolkit_runtime.printable import printable
 
 _LONGEST_NAME = 24
 _STEPS = ((1e9, " G"), (1e6, " M"), (1e3, " k"))
@@ -82,11 +83,6 @@ def percent(share: float) -> str:
     if share in (0, 1):
         return f"{share:.0%}"
     return f"{share:.2%}" if abs(share) < 0.1 or share > 0.99 else f"{share:.1%}"
-
-
-def printable(text: str) -> str:
-    """Returns a name that XML can hold: control characters and halves of surrogate pairs replaced."""
-    return "".join(character if character.isprintable() else "�" for character in text)
 
 
 def short(name: str) -> str:

@@ -9,12 +9,12 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 
 from eetoolkit.tuning.record import Array, Record
-from eetoolkit_runtime.plan import Criterion, Manifest
+from eetoolkit_runtime.plan import Manifest
+from eetoolkit_runtime.scores import ENSEMBLES, class_output, parts, reading, two_classes
 
 BINS = 15
 """Equal-width bins of the largest probability, as Guo et al. count them."""
 _LOG_RANGE = (-4.0, 4.0)  # T from 0.018 to 55
-_ENSEMBLES = ("mean_ensemble", "geometric_ensemble")
 _SPREAD = 0.5  # of log T beforehand: two thirds of all T from 0.6 to 1.6
 _RULED_OUT = -1e3  # a log p that counts no further: a class of probability 0 must not decide about T
 _LEAST = -1e30  # the least log p, as the graphs have it
@@ -55,25 +55,25 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def raw_scores(record: Record, plan: Manifest, exit_: str) -> tuple[Array, Array] | None:
-    """Returns an exit's z of all its visits, (n, C), so that p = softmax(z / T), and their labels, (n,).
+    """Returns an exit's z of all its visits, (n, C), so that p = softmax(z / T), and the columns that are right, (n,).
 
     None where its outputs do not hold them: dense ones, ensembles (whose answer is another one), no classes.
     """
     criterion = plan.exits[exit_].criterion
-    own = [part for part in _parts(criterion) if part.kind not in ("learned", "custom", "all_of", "any_of", "at_least")]
-    reading = own[0] if own else criterion
-    name = reading.output if own and reading.output is not None else "logits"
-    if name not in record.outputs and len(plan.exits[exit_].outputs) == 1:
-        name = next(iter(plan.exits[exit_].outputs))
-    scores = record.outputs.get(name)
+    part = reading(criterion)
+    scores = record.outputs.get(class_output(part, plan.exits[exit_].outputs) or "")
     here = record.exit == record.exits.index(exit_)
-    if criterion.kind in _ENSEMBLES or scores is None or scores.ndim != 3 or scores.shape[2] < 2 or not here.any():
+    if criterion.kind in ENSEMBLES or part.tau is not None or scores is None or not here.any():
         return None
-    z = scores[here].astype(np.float64)
-    if reading.scale == "probs":
+    z, labels = scores[here].astype(np.float64), np.broadcast_to(record.label[:, None], here.shape)[here]
+    if z.size == len(z):  # one score; class 1 first, since among equals the first is said
+        z, labels = two_classes(z.reshape(-1, 1), part.scale)[:, ::-1], 1 - labels
+    elif z.ndim != 2:
+        return None
+    if part.scale == "probs":
         with np.errstate(divide="ignore"):
             z = np.log(np.maximum(z, 0))
-    return np.maximum(z, _LEAST), np.broadcast_to(record.label[:, None], here.shape)[here]
+    return np.maximum(z, _LEAST), labels
 
 
 def fit_temperatures(record: Record, plan: Manifest) -> dict[str, tuple[str, float]]:
@@ -88,7 +88,7 @@ def fit_temperatures(record: Record, plan: Manifest) -> dict[str, tuple[str, flo
     """
     found = {}
     for name, exit_ in plan.exits.items():
-        constants = {part.temperature for part in _parts(exit_.criterion) if isinstance(part.temperature, str)}
+        constants = {part.temperature for part in parts(exit_.criterion) if isinstance(part.temperature, str)}
         known = raw_scores(record, plan, name) if len(constants) == 1 else None
         if known is not None:
             found[name] = (constants.pop(), fit_temperature(*known))
@@ -152,7 +152,7 @@ def temperatures_of(plan: Manifest, constants: Mapping[str, tuple[float, ...]]) 
     """Returns each exit's temperature, as `constants` hold them."""
     found = {}
     for name, exit_ in plan.exits.items():
-        for part in _parts(exit_.criterion):
+        for part in parts(exit_.criterion):
             if isinstance(part.temperature, str):
                 found[name] = constants[part.temperature][0]
     return found
@@ -162,9 +162,3 @@ def log_p(z: Array, temperature: float) -> Array:
     """Returns log softmax(z / T) over the last axis, (n, C), at least -1e30."""
     scaled = (z - z.max(axis=1, keepdims=True)) / temperature
     return np.asarray(np.maximum(scaled - np.log(np.exp(scaled).sum(axis=1, keepdims=True)), _LEAST))
-
-
-def _parts(criterion: Criterion) -> Iterator[Criterion]:
-    yield criterion
-    for member in criterion.members:
-        yield from _parts(member)

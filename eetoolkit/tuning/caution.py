@@ -1,7 +1,9 @@
 """How much more to ask of the rows that choose, so that other rows meet the goal.
 
 Whoever searches many thresholds finds some that are good on the rows of the search by luck alone. Cross-validation
-(Stone 1974) tells how much: thresholds found without a fold of the rows are tried on that fold.
+(Stone 1974) tells how much: thresholds found without a fold of the rows are tried on that fold. And what keeps a goal
+in the mean misses it on every other draw of rows. So one standard error more is asked, as in the one-standard-error
+rule (Breiman, Friedman, Olshen and Stone 1984, section 3.4.3), of the rows that choose and those that tell together.
 """
 
 from __future__ import annotations
@@ -11,15 +13,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from eetoolkit.tuning.measure import Part, objective_of
-from eetoolkit.tuning.record import Array
+from eetoolkit.tuning.record import NO_EXIT, Array
 from eetoolkit.tuning.replay import means
 from eetoolkit.tuning.search import Search
+from eetoolkit.tuning.splits import SHARES
 from eetoolkit_runtime.plan import Manifest
 
 FOLDS = 5
 _REPEATS = 4  # divisions into folds, as one alone is a matter of luck
 _MANY_CELLS = 50_000  # visits from which one is enough
 _STEPS = 32
+_TELL = SHARES["test"] / SHARES["tune"]  # rows that tell, for each that chooses
 LEAST_ROWS = 50
 """Of the tune part, from which it can be told."""
 
@@ -29,23 +33,25 @@ class _Fold:
     """A frontier found without some rows: by rising cost its worth where it was found, and on the rows left out.
 
     Attributes:
-        found: (P,), above the least worth that the goal asks of the rows of the search.
-        tried: (P,), above the least worth that it asks of the others.
-        whole: The same of the whole network.
+        found: (P + 1,), above the least worth that the goal asks of the rows of the search; infinity for the whole
+            network, which comes last.
+        tried: (P + 1,), the mean over the others of how far each is above what it asks of them.
+        squares: (P + 1,), the mean of the squares of that.
         rows: How many were left out.
     """
 
     found: Array
     tried: Array
-    whole: float
+    squares: Array
     rows: int
 
 
 def margin(plan: Manifest, tuned: Part, worth: float, *, drop: bool) -> float:
     """Returns how far above the goal thresholds must be where they are searched, for other rows to meet it too.
 
-    The least that keeps the goal in the mean over the folds of several divisions; infinity where only the whole network
-    does, and 0 where rows are too few to tell.
+    The least that keeps the goal over the folds of several divisions, and a standard error more; if none does, what
+    comes nearest to that and keeps it in the mean. Infinity where only the whole network does, and 0 where rows are too
+    few to tell.
 
     Args:
         plan: The bundle's.
@@ -59,13 +65,64 @@ def margin(plan: Manifest, tuned: Part, worth: float, *, drop: bool) -> float:
     draw = np.random.default_rng(tuned.seed)
     lefts = [left for _ in range(repeats) for left in np.array_split(draw.permutation(len(tuned.record)), FOLDS)]
     folds = [_fold(plan, tuned, np.sort(left), worth, drop=drop) for left in lefts]
-    most = max(float(fold.found.max(initial=0.0)) for fold in folds)
-    if sum(fold.rows * fold.whole for fold in folds) < 0:  # not even the whole network meets it: no margin helps
+    if sum(fold.rows * fold.tried[-1] for fold in folds) < 0:  # not even the whole network meets it: no margin helps
         return 0.0
-    for asked in np.linspace(0.0, most, _STEPS + 1).tolist():
-        if sum(fold.rows * _tried(fold, asked) for fold in folds) >= 0:
-            return float(asked)
-    return np.inf
+    most = max(float(fold.found[:-1].max(initial=0.0)) for fold in folds)
+    asked = np.linspace(0.0, most, _STEPS + 1)
+    weights = [fold.rows for fold in folds]
+    kept, squares = np.average([_tried(fold, asked) for fold in folds], axis=0, weights=weights)
+    span = float(np.ptp(np.asarray(tuned.worth)))
+    spare = kept - _standard_error(squares - kept**2, span, len(tuned.record))
+    if (spare >= 0).any():
+        return float(asked[(spare >= 0).argmax()])
+    return float(asked[np.where(kept >= 0, spare, -np.inf).argmax()]) if (kept >= 0).any() else np.inf
+
+
+def keeps(tuned: Part, answered: Array, worth: float, *, drop: bool) -> bool:
+    """Whether answers at these visits, (N,), which no search has found, keep a goal by a standard error.
+
+    The whole network loses nothing against itself. Where rows are few, no standard error is asked.
+
+    Args:
+        tuned: The tune part, whose rows have a worth of their own.
+        answered: The visits.
+        worth: As for `margin`.
+        drop: As for `margin`.
+    """
+    values, rows = np.asarray(tuned.worth, np.float64), np.arange(len(answered))
+    if drop and np.array_equal(answered, tuned.record.last):
+        return True
+    above = values[rows, answered] - (values[rows, tuned.record.last] - worth if drop else worth)
+    error = _standard_error(above.var(), float(np.ptp(values)), len(rows)) if len(rows) >= LEAST_ROWS else 0.0
+    return bool(above.mean() >= error)
+
+
+def spared(tuned: Part, budget: float) -> float:
+    """Returns how much of a budget to leave, in shares of the whole network's cost, for other rows to keep it too.
+
+    A standard error of the mean, by the most that costs can vary between the dearest and the cheapest run where their
+    mean is the budget (Bhatia and Davis 2000), but no more than half of what the cheapest leaves; 0 where rows are too
+    few, or where nothing costs more.
+
+    Args:
+        tuned: The tune part.
+        budget: In shares of the whole network's cost.
+    """
+    rows = np.arange(len(tuned.record))
+    costs = tuned.cost / tuned.cost[rows, tuned.record.last].mean()
+    least, most = float(costs[tuned.record.exit != NO_EXIT].min()), float(costs[rows, tuned.record.last].max())
+    if len(rows) < LEAST_ROWS or not least < budget < most:
+        return 0.0
+    error = _standard_error(np.array((most - budget) * (budget - least)), 0.0, len(rows))
+    return min((budget - least) / 2, float(error))
+
+
+def _standard_error(variance: Array, span: float, rows: int) -> Array:
+    """Returns that of the difference between the means of so many rows that choose and of those that tell.
+
+    The variance is taken as that of one in all of them at least, of values that lie as far apart as `span`.
+    """
+    return np.asarray(np.sqrt(np.maximum(variance, span**2 / rows) * (1 / rows + 1 / (_TELL * rows))))
 
 
 def _fold(plan: Manifest, tuned: Part, left: Array, worth: float, *, drop: bool) -> _Fold:
@@ -73,14 +130,18 @@ def _fold(plan: Manifest, tuned: Part, left: Array, worth: float, *, drop: bool)
     part, other = tuned.take(rows), tuned.take(left)
     objective = objective_of(plan, part)
     points = Search(objective).frontier()
-    wholes = [each.means((each.record.last, each.record.last))[0] for each in (part, other)]
-    least = [whole - worth if drop else worth for whole in wholes]
-    limits, values = objective.choices.spell(points.settings), np.asarray(other.worth, np.float64)
-    tried, _ = means(other.record, limits, values, other.cost, other.fallback)
-    return _Fold(points.worth - least[0], tried - least[1], wholes[1] - least[1], len(left))
+    least = objective.full[0] - worth if drop else worth
+    values, ends = np.asarray(other.worth, np.float64), other.record.last[:, None]
+    above = values - (np.take_along_axis(values, ends, axis=1) - worth if drop else worth)
+    limits, whole = objective.choices.spell(points.settings), np.take_along_axis(above, ends, axis=1)
+    tried, squares = (
+        np.append(means(other.record, limits, each, other.cost, other.fallback)[0], full.mean())
+        for each, full in ((above, whole), (above**2, whole**2))
+    )
+    return _Fold(np.append(points.worth - least, np.inf), tried, squares, len(left))
 
 
-def _tried(fold: _Fold, asked: float) -> float:
-    """Returns what the cheapest thresholds so far above the goal are above it on the rows left out."""
-    enough = np.flatnonzero(fold.found >= asked)
-    return float(fold.tried[enough[0]]) if len(enough) else fold.whole
+def _tried(fold: _Fold, asked: Array) -> Array:
+    """Returns how far the cheapest thresholds so far above the goal are above it on the rows left out, and squares."""
+    place = (fold.found >= asked[:, None]).argmax(axis=1)
+    return np.stack([fold.tried[place], fold.squares[place]])

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
-from eetoolkit.tuning.record import NO_EXIT, Record
+from eetoolkit.tuning.record import NO_EXIT, Array, Record
 from eetoolkit_runtime.errors import TuneError
+from eetoolkit_runtime.plan import Manifest
+from eetoolkit_runtime.scores import class_output, reading
 
 
-def check_record(record: Record, *, classes: bool) -> None:
+def check_record(record: Record, plan: Manifest, *, classes: bool) -> None:
     """Refuses labels that are no classes of the network, and confidences that are NaN.
 
     Args:
         record: What was collected.
+        plan: The bundle's, which says where the exits' class scores are.
         classes: Whether labels are classes; else a metric reads them.
 
     Raises:
@@ -31,7 +36,7 @@ def check_record(record: Record, *, classes: bool) -> None:
     label = record.label
     if label.ndim != 1 or label.dtype.kind not in "iu":
         raise TuneError(f"labels are {label.dtype}{list(label.shape)}, expected one integer for each row")
-    count = _classes(record)
+    count = _classes(record, plan)
     wrong = np.flatnonzero((label < 0) | (label >= (np.inf if count is None else count)))
     if len(wrong):
         where = "at least 0" if count is None else f"0 to {count - 1}"
@@ -42,9 +47,20 @@ def check_record(record: Record, *, classes: bool) -> None:
         )
 
 
-def _classes(record: Record) -> int | None:
+def _classes(record: Record, plan: Manifest) -> int | None:
     """Returns how many classes the exits tell apart; None where their outputs do not say."""
-    scores = record.outputs.get("logits")
-    if scores is None and len(record.outputs) == 1:
-        scores = next(iter(record.outputs.values()))
-    return int(scores.shape[2]) if scores is not None and scores.ndim == 3 else None
+    counts = [2 if _is_single(scores) else int(scores.shape[2]) for scores in _class_scores(record, plan)]
+    return max(counts, default=None)
+
+
+def _class_scores(record: Record, plan: Manifest) -> Iterator[Array]:
+    """Yields the class scores of each exit, (N, V, C), or where it has one score, (N, V) or with sizes of 1 behind."""
+    for exit_ in plan.exits.values():
+        part = reading(exit_.criterion)
+        scores = record.outputs.get(class_output(part, exit_.outputs) or "")
+        if scores is not None and part.tau is None and (scores.ndim == 3 or _is_single(scores)):
+            yield scores
+
+
+def _is_single(scores: Array) -> bool:
+    return all(size == 1 for size in scores.shape[2:])

@@ -29,7 +29,7 @@ class Costs:
         each: What a cut costs: what a segment's run takes beside its graph, in a chain.
         scale: By exit, in the record's order, what a run that ends there takes over what its segments would, (E,): on
             full paths, where they are timed, they find other caches.
-        jitter: By exit, what quantiles of a run's latency are over its mean, (E, Q) at `QUANTILES`; None: not known.
+        jitter: By exit, what quantiles of a run's latency are over its cost, (E, Q) at `QUANTILES`; None: not known.
         heads: By exit, what its head and its criterion cost a row that goes on; without those that are not known.
         unit: Of both.
         source: Where they come from, for people.
@@ -68,7 +68,8 @@ def choose_costs(
 ) -> Costs:
     """Returns the costs by a profile, else by the latencies in the manifest, else by multiply-adds.
 
-    What each costs is the mean, since an expected latency is one; the manifest holds p90 alone.
+    What each costs is the robust mean, since an expected latency is a mean, and one run that another program disturbed
+    would decide it; the manifest holds p90 alone.
 
     Where a segment's multiply-adds are not known, every run of a segment costs 1.
 
@@ -114,8 +115,8 @@ def overheads_of(plan: Manifest, costs: Costs, exits: Sequence[str]) -> Array:
 
 
 def _of_profile(profile: Profile, record: Record) -> Costs:
-    """Returns mean latencies: of segments on full paths, scaled for each exit to calls that leave there."""
-    found = {name: cost.latency.mean_ms for name, cost in profile.segments.items() if cost.latency is not None}
+    """Returns robust means: of segments on full paths, scaled for each exit to calls that leave there."""
+    found = {name: cost.latency.robust_ms for name, cost in profile.segments.items() if cost.latency is not None}
     passing = {name: cost.passing.added_us for name, cost in profile.exits.items() if cost.passing is not None}
     plain = Costs(
         of=np.array([found.get(name, np.nan) for name in record.segments]),
@@ -131,7 +132,7 @@ def _of_profile(profile: Profile, record: Record) -> Costs:
         if cost is None or cost.latency is None or not len(here):
             continue
         if np.ptp(here) <= 1e-9 * here.max():  # else rows differ already, and would twice
-            jitter[e] = np.array(cost.latency.quantiles_ms) / cost.latency.mean_ms
+            jitter[e] = np.array(cost.latency.quantiles_ms) / cost.latency.robust_ms
     return replace(plain, scale=np.array([scales.get(name, 1.0) for name in record.exits]), jitter=jitter)
 
 
@@ -142,11 +143,11 @@ def _scales(exits: Mapping[str, ExitCost]) -> dict[str, float]:
     it: how much longer they take, an exit's own calls say as far as it has answered some, else those of all exits.
     """
     always = {
-        name: cost.latency.mean_ms / cost.segments_ms if cost.latency is not None and cost.segments_ms else 1.0
+        name: cost.latency.robust_ms / cost.segments_ms if cost.latency is not None and cost.segments_ms else 1.0
         for name, cost in exits.items()
     }
     calls = {
-        name: (cost.call.runs, cost.call.mean_ms, always[name] * cost.called_ms)
+        name: (cost.call.runs, cost.call.robust_ms, always[name] * cost.called_ms)
         for name, cost in exits.items()
         if cost.call is not None and cost.called_ms
     }

@@ -147,7 +147,7 @@ def spread(part: Part, thresholds: Array, jitter: Array | None) -> CostSpread:
     Args:
         part: The test part.
         thresholds: The choice, (E,).
-        jitter: By exit, what quantiles of a run's latency are over its mean, (E, Q) at `QUANTILES`; None: not known.
+        jitter: By exit, what quantiles of a run's latency are over its cost, (E, Q) at `QUANTILES`; None: not known.
     """
     rows, ended = np.arange(len(part.record)), part.ends(thresholds)[1]
     costs = part.cost[rows, ended]

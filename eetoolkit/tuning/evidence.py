@@ -15,7 +15,16 @@ from eetoolkit.tuning.calibrate import fit_temperatures, temperatures_of
 from eetoolkit.tuning.checks import check_record
 from eetoolkit.tuning.collect import Data, Progress, collect
 from eetoolkit.tuning.manifest import with_constants
-from eetoolkit.tuning.record import Array, Record, Values, check_bundle, judging_values, read_record, values_of
+from eetoolkit.tuning.record import (
+    Array,
+    Record,
+    Values,
+    calibrated_path,
+    check_bundle,
+    judging_values,
+    read_record,
+    values_of,
+)
 from eetoolkit.tuning.splits import share_of, split
 from eetoolkit_runtime.bundle import Bundle
 from eetoolkit_runtime.errors import TuneError
@@ -86,7 +95,7 @@ def gather(  # noqa: PLR0913 - what evidence depends on
     """
     plan = bundle.manifest
     found = _collected(bundle, inputs, labels, record, threads=threads, providers=providers, progress=progress)
-    check_record(found, classes=classes)
+    check_record(found, plan, classes=classes)
     again = inputs is not None and not isinstance(inputs, Iterator)
     if calibrate and not (again and classes):
         why = "labels that are classes" if again else "inputs that can be run again, no record or iterator"
@@ -123,7 +132,7 @@ def gather(  # noqa: PLR0913 - what evidence depends on
                 file=_calibrated_file(record, changed), threads=threads, providers=providers, progress=progress,
             )  # fmt: skip
             _check_same_rows(first, found)
-            check_record(found, classes=classes)
+            check_record(found, plan, classes=classes)
             rows = {name: np.searchsorted(others, places) for name, places in rows.items()}
     return Evidence(
         record=found,
@@ -153,7 +162,7 @@ def _calibrated_file(record: Record | str | os.PathLike[str] | None, constants: 
     """Returns where the rows with new temperatures are kept, beside the others; a file of other ones is removed."""
     if record is None or isinstance(record, Record):
         return None
-    file = Path(record).with_suffix(".calibrated.npz")
+    file = calibrated_path(record)
     if file.exists() and not constants.items() <= dict(read_record(file).constants).items():
         file.unlink()
     return file

@@ -18,6 +18,7 @@ from eetoolkit_runtime.paths import absolute
 from eetoolkit_runtime.plan import Constant, ExitBefore, Manifest, Tuning
 from eetoolkit_runtime.profiling.profile import digests
 from eetoolkit_runtime.runner import Runner
+from eetoolkit_runtime.scores import ENSEMBLES
 from eetoolkit_runtime.store import commit, staging
 from eetoolkit_runtime.validate import validate
 
@@ -156,4 +157,4 @@ def judged_again(bundle: Bundle, plan: Manifest) -> list[Sample]:
 
 
 def _ensemble(plan: Manifest, exit_: str) -> bool:
-    return plan.exits[exit_].criterion.kind in ("mean_ensemble", "geometric_ensemble")
+    return plan.exits[exit_].criterion.kind in ENSEMBLES

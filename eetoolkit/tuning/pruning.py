@@ -70,7 +70,7 @@ class Pruning(msgspec.Struct, frozen=True, kw_only=True):
         path: Where it is.
         exits: Which ones are gone.
         rows: How many rows were run.
-        equal: How many of them it answers as the bundle with these exits disabled: there, and equal to 1e-4.
+        equal: How many of them it answers as the bundle with these exits disabled: there, and within its tolerance.
         latency: Its mean over that of the tuned bundle with these exits; None without any. Its interval is of other
             rows and of runners opened anew.
         kept: Why no exit is gone; None where some are.
@@ -118,7 +118,9 @@ def write_pruned(
     given = rows_of(chosen, inputs)
     pruned = ee.prune(silent, exits, output, samples=judged_again(silent, silent.manifest), overwrite=overwrite)
     with Runner(silent, threads=threads) as one, Runner(pruned, threads=threads) as other:
-        equal = sum(_alike(one.run(row), other.run(row)) for row in given)
+        golden = silent.manifest.golden
+        tolerance = DEFAULT_TOLERANCE if golden is None else golden.tolerance
+        equal = sum(_alike(one.run(row), other.run(row), tolerance) for row in given)
     latency = None
     if exits:  # else both are the same
         before, after = _latencies((chosen, pruned), given, threads)
@@ -136,9 +138,9 @@ def check_elsewhere(bundle: Bundle, output: str | os.PathLike[str]) -> None:
         raise BundleError(f"{output} is the bundle that is tuned; choose another name for the pruned one")
 
 
-def _alike(one: Answer, other: Answer) -> bool:
+def _alike(one: Answer, other: Answer, tolerance: float) -> bool:
     return one.exit == other.exit and all(
-        difference(other.outputs[name], array) <= DEFAULT_TOLERANCE for name, array in one.outputs.items()
+        difference(other.outputs[name], array) <= tolerance for name, array in one.outputs.items()
     )
 
 

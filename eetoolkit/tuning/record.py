@@ -134,6 +134,11 @@ def read_record(path: str | os.PathLike[str]) -> Record:
         raise TuneError(f"{path} is not a record of `tune` ({error}); collect again") from error
 
 
+def calibrated_path(record: str | os.PathLike[str]) -> Path:
+    """Returns where what the fitted temperatures give is kept beside a record."""
+    return Path(record).with_suffix(".calibrated.npz")
+
+
 def merge(records: Sequence[Record]) -> Record:
     """Returns the record of all rows of several records of one bundle, in the data set's order; a row counts once.
 

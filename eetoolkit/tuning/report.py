@@ -17,9 +17,11 @@ from eetoolkit.tuning.manifest import apply, tuned_plan, undo
 from eetoolkit.tuning.pruning import Pruning, write_pruned
 from eetoolkit.tuning.verdict import Verdict
 from eetoolkit_runtime.bundle import Bundle, load
+from eetoolkit_runtime.errors import TuneError
 from eetoolkit_runtime.inputs import Inputs
 from eetoolkit_runtime.lock import alone
 from eetoolkit_runtime.plan import Guarantee, Tuning
+from eetoolkit_runtime.printable import printable
 
 
 class TuningReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,6 +32,10 @@ class TuningReport(msgspec.Struct, frozen=True, kw_only=True):
         path: Where it is.
         files: Digests of its graphs.
         goal: What was asked for.
+        goal_met: Whether the choice meets it on the test part, which chose nothing; None: too few rows to know. See
+            `outcome` for the rule.
+        goal_reason: The figure that tells, and what is missing.
+        rows_needed: About how many rows in all would do, where there are too few.
         metric: What counted as good: `accuracy`, or the metric's name.
         unit: Of all costs.
         costs: Where they come from.
@@ -59,6 +65,9 @@ class TuningReport(msgspec.Struct, frozen=True, kw_only=True):
     path: str
     files: dict[str, str]
     goal: str
+    goal_met: bool | None
+    goal_reason: str
+    rows_needed: int | None
     metric: str
     unit: str
     costs: str
@@ -88,16 +97,26 @@ class TuningReport(msgspec.Struct, frozen=True, kw_only=True):
         """The chosen thresholds by exit; None: disabled."""
         return self.chosen.thresholds
 
-    def apply(self) -> Bundle:
+    @property
+    def outcome(self) -> str:
+        """Whether the goal was met, in one line."""
+        known = {True: "met", False: "missed", None: "unknown"}
+        return f"goal {known[self.goal_met]}: {self.goal_reason}"
+
+    def apply(self, *, force: bool = False) -> Bundle:
         """Writes thresholds, temperatures and what they are based on into the manifest, in one step.
+
+        Args:
+            force: Whether to write them too where the goal was missed, or rows are too few to know.
 
         Returns:
             The bundle as it is now.
 
         Raises:
-            TuneError: The bundle is another one by now, or packed.
+            TuneError: The goal was missed or nobody knows; the bundle is another one by now, or packed.
             BundleError: The manifest cannot be written.
         """
+        self._check_goal(force=force)
         with alone(Path(self.path)):
             bundle = load(self.path)
             return apply(bundle, self._plan(bundle, self.chosen).manifest)
@@ -109,6 +128,7 @@ class TuningReport(msgspec.Struct, frozen=True, kw_only=True):
         *,
         threads: int | None = None,
         overwrite: bool = False,
+        force: bool = False,
     ) -> Pruning:
         """Writes a bundle tuned so, without the exits that do not pay and with one graph where they stood.
 
@@ -120,19 +140,27 @@ class TuningReport(msgspec.Struct, frozen=True, kw_only=True):
                 ones; None: the golden samples.
             threads: As the `Runner`'s.
             overwrite: Whether a bundle at `output` may be replaced.
+            force: Whether to write it too where the goal was missed, or rows are too few to know.
 
         Raises:
-            TuneError: The bundle is another one by now.
+            TuneError: The goal was missed or nobody knows; the bundle is another one by now.
             InputError: Inputs that the bundle does not take, or none.
             ExportError: The extra `export` is not installed, or the bundle cannot be pruned; it says why.
             BundleError: `output` is in the way, or the bundle itself.
         """
+        self._check_goal(force=force)
         bundle = load(self.path)
         chosen, silent = (self._plan(bundle, figures) for figures in (self.chosen, self.pruned or self.chosen))
         limits = {} if self.pruned is None else self.pruned.thresholds
         gone = tuple(name for name, limit in limits.items() if limit is None)
         found = write_pruned(chosen, silent, gone, output, inputs, self.seed, threads=threads, overwrite=overwrite)
         return found if gone else msgspec.structs.replace(found, kept=self._why_none_goes())
+
+    def _check_goal(self, *, force: bool) -> None:
+        if self.goal_met is not True and not force:
+            raise TuneError(
+                f"{self.outcome}. Nothing was written: tune by more rows, ask for less, or pass force=True (--force)"
+            )
 
     def _why_none_goes(self) -> str:
         unsure = "" if self.unit == "ms" else "; what heads cost is not known without a profile"
@@ -173,7 +201,7 @@ class TuningReport(msgspec.Struct, frozen=True, kw_only=True):
 
     def __str__(self) -> str:
         chosen = self.chosen
-        lines = [f"{self.bundle}: {self.goal}"]
+        lines = [f"{self.bundle}: {self.outcome}", f"goal: {self.goal}"]
         for name, threshold in chosen.thresholds.items():
             rule = "disabled" if threshold is None else f">= {threshold:.6g}"
             lines.append(f"{name} {rule}, {chosen.exits.get(name, 0.0):.1%} of the rows leave here")
@@ -184,7 +212,7 @@ class TuningReport(msgspec.Struct, frozen=True, kw_only=True):
         if self.guarantee is not None:
             lines.append(spell_guarantee(self.guarantee))
         lines += [f"note: {note}" for note in self.notes]
-        return "\n".join(lines)
+        return "\n".join(map(printable, lines))
 
 
 def spell_guarantee(given: Guarantee) -> str:

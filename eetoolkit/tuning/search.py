@@ -49,6 +49,12 @@ class Goal:
             return np.asarray(worth >= self.least_worth - _TIED)
         return np.asarray(cost <= (np.inf if self.most_cost is None else self.most_cost * (1 + _TIED)))
 
+    def stricter(self, by: float) -> Goal:
+        """Returns the goal with so much more worth, or so much less cost."""
+        if self.least_worth is not None:
+            return Goal(least_worth=self.least_worth + by)
+        return Goal(most_cost=None if self.most_cost is None else self.most_cost - by)
+
     def rank(self, worth: Array, cost: Array) -> Array:
         """Returns what orders points, least first, as (points, 3): what is missing, what is made best, the other."""
         missing = np.where(self.met(worth, cost), 0.0, self._missing(worth, cost))

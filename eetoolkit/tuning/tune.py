@@ -6,22 +6,22 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from eetoolkit.tuning import details
 from eetoolkit.tuning.baselines import baselines
 from eetoolkit.tuning.calibrate import Calibration, calibrations, temperatures_of
-from eetoolkit.tuning.caution import margin
+from eetoolkit.tuning.caution import margin, spared
 from eetoolkit.tuning.choice import Figures
 from eetoolkit.tuning.collect import Data, Progress
 from eetoolkit.tuning.costs import Costs, choose_costs, overheads_of
 from eetoolkit.tuning.evidence import Evidence, gather
 from eetoolkit.tuning.manifest import may_fire
 from eetoolkit.tuning.measure import Part, Sheet, objective_of
-from eetoolkit.tuning.notes import less_reliable, margin_kept, missed, notes, threads_differ
+from eetoolkit.tuning.notes import labels_off, less_reliable, margin_kept, notes, threads_differ
 from eetoolkit.tuning.objective import Metric, Objective, settings_of, worth_of
+from eetoolkit.tuning.outcome import judge_goal
 from eetoolkit.tuning.promises import Promise, follow_path
 from eetoolkit.tuning.pruning import choose_gone, without_overheads
 from eetoolkit.tuning.record import Array, Record, judging_values, values_of
@@ -29,7 +29,8 @@ from eetoolkit.tuning.replay import own_thresholds
 from eetoolkit.tuning.report import TuningReport
 from eetoolkit.tuning.risk import METHODS, Method
 from eetoolkit.tuning.search import Goal, Search
-from eetoolkit.tuning.verdict import judge, judge_exits
+from eetoolkit.tuning.static import WHOLE, best_static
+from eetoolkit.tuning.verdict import Verdict, judge_exits
 from eetoolkit.tuning.wish import Wish, choose_wish
 from eetoolkit_runtime.bundle import Bundle, load
 from eetoolkit_runtime.errors import TuneError
@@ -127,7 +128,6 @@ def tune(  # noqa: PLR0913 - what a choice depends on
     scale = tuned.means((tuned.record.last, tuned.record.last))
     goal = wish.goal(scale, costs)
     extra = _extra(plan, tuned, wish, goal)
-    asked = goal if extra is None or goal.least_worth is None else Goal(goal.least_worth + extra)
     rivals = [*baselines(tuned, plan, np.array(may_fire(plan)), goal)]
     others = np.array([thresholds for _, thresholds in rivals])
     objective = objective_of(plan, tuned, others)
@@ -138,22 +138,27 @@ def tune(  # noqa: PLR0913 - what a choice depends on
         promised = follow_path(whole, found, plan, wish.value, delta)
         limits = promised[method].thresholds
     else:
-        limits, reached = _best(objective, search, asked, others)
+        limits, reached = _best(objective, search, goal.stricter(extra or 0.0), others)
         wish.check_met(goal, reached, scale[1], costs)
+    static = best_static(wish, goal, tuned, objective, limits)
+    limits = static.thresholds if static.wins else limits
     chosen = sheet.choice("tuned", limits)
     always = tuple(sheet.always(f"always {name}", e) for e, name in enumerate(found.record.exits))
-    whole_network = sheet.always("whole network", None)
+    whole_network = sheet.always(WHOLE, None)
     rivals += [("greedy coordinate descent", objective.choices.spell(Search(objective).greedy(goal)))]
     rivals += [(f"guaranteed by {name}", each.thresholds) for name, each in promised.items()]
     overheads = overheads_of(plan, costs, found.record.exits)
     allowed = not promised or promised[method].guarantee.passed
-    verdicts = judge_exits(test, tuned, limits, objective.exits, overheads)
+    outcome = judge_goal(wish, test, limits, chosen, whole_network, sum(found.rows.values()), promised.get(method))
     calibration = _calibration(found, plan, classes=metric is None)
     return TuningReport(
         bundle=plan.name,
         path=str(opened.archive or opened.path),
         files=dict(found.record.files),
         goal=str(wish),
+        goal_met=outcome.met,
+        goal_reason=outcome.reason,
+        rows_needed=outcome.rows_needed,
         metric="accuracy" if metric is None else getattr(metric, "__name__", "metric"),
         unit=costs.unit,
         costs=costs.source,
@@ -166,8 +171,12 @@ def tune(  # noqa: PLR0913 - what a choice depends on
         always=always,
         baselines=tuple(sheet.choice(name, thresholds) for name, thresholds in rivals),
         frontier=sheet.frontier(search.frontier(), scale[1]),
-        verdict=msgspec.structs.replace(
-            judge(verdicts, chosen, (*always, whole_network), goal, scale[1]),
+        verdict=Verdict(
+            exits=judge_exits(test, tuned, limits, objective.exits, overheads),
+            best_static=static.name,
+            static_exit=static.exit,
+            static_cost=next(each.cost.value for each in (*always, whole_network) if each.name == static.name),
+            pays=not static.wins,
             undecided=None if allowed else "no early exit passed the guarantee, so there is none to judge",
         ),
         calibration=calibration,
@@ -180,19 +189,21 @@ def tune(  # noqa: PLR0913 - what a choice depends on
         guarantee=promised[method].guarantee if promised else None,
         pruned=_pruned(sheet, limits, overheads, goal, firing=wish.kind != "risk") if allowed else None,
         notes=(
-            *missed(wish, chosen),
-            *margin_kept(extra, len(tuned.record)),
+            *labels_off(whole),
+            *margin_kept(None if static.wins else extra, wish, len(tuned.record)),
             *found.notes,
             *(less_reliable(calibration) if "calibrate" in found.rows else ()),
             *threads_differ(taken, threads),
-            *notes(wish, test, chosen, limits, sum(found.rows.values()), promised.get(method)),
+            *notes(wish, test, chosen, limits, sum(found.rows.values()), outcome, static=static.wins),
         ),
     )
 
 
 def _extra(plan: Manifest, tuned: Part, wish: Wish, goal: Goal) -> float | None:
     """Returns how much more than the goal to ask of the rows that choose, so that others meet it; None: not told."""
-    if goal.least_worth is None or tuned.worth is None or wish.kind == "risk":
+    if goal.most_cost is not None:
+        return spared(tuned, goal.most_cost)
+    if tuned.worth is None or wish.kind == "risk":
         return None
     return margin(plan, tuned, wish.value, drop=wish.kind == "max_accuracy_drop")
 

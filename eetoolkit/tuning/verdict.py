@@ -8,14 +8,11 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 
-from eetoolkit.tuning.choice import Figures
 from eetoolkit.tuning.figures import Interval, difference_of
 from eetoolkit.tuning.measure import Part
 from eetoolkit.tuning.objective import worth_at
 from eetoolkit.tuning.record import Array
-from eetoolkit.tuning.search import Goal
-
-_AS_GOOD = 1.01  # a static choice of at most so much of the cost is as good: simpler wins
+from eetoolkit_runtime.printable import printable
 
 
 class ExitVerdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,13 +49,15 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         exits: One for every exit that tuning may let fire.
         best_static: The cheapest of always exiting at one exit, and the whole network, that is as good as was asked.
+        static_exit: Its exit; None: the whole network.
         static_cost: What that costs on the test part.
-        pays: Whether the choice is cheaper than that.
+        pays: Whether thresholds are cheaper than that; else it is the choice.
         undecided: Why nothing can be said, if so.
     """
 
     exits: tuple[ExitVerdict, ...]
     best_static: str
+    static_exit: str | None
     static_cost: float
     pays: bool
     undecided: str | None = None
@@ -68,8 +67,12 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
             return f"no verdict: {self.undecided}"
         if self.pays:
             lost = [verdict.exit for verdict in self.exits if not verdict.pays]
-            return "early exit pays here" + (f"; {', '.join(lost)} does not pay for itself" if lost else "")
-        return f"early exit does not pay here: {self.best_static} meets the goal and costs no more"
+            return "early exit pays here" + (printable(f"; {', '.join(lost)} does not pay for itself") if lost else "")
+        best = printable(self.best_static)
+        simpler = f"early exit does not pay here: {best} is as good as was asked and costs no more"
+        if self.static_exit is None:
+            return simpler
+        return f"{simpler}; `eetoolkit truncate BUNDLE --at {printable(self.static_exit)}` leaves out what lies behind"
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,26 +157,6 @@ def judge_exits(
             )
         )
     return tuple(found)
-
-
-def judge(
-    exits: tuple[ExitVerdict, ...], chosen: Figures, static: Sequence[Figures], goal: Goal, scale: float
-) -> Verdict:
-    """Returns whether a choice beats every static one that meets the goal.
-
-    Args:
-        exits: Their verdicts.
-        chosen: The choice.
-        static: Every exit always, the whole network last.
-        goal: What was asked for; what meets it is decided on the tune part, as for the choice.
-        scale: What the whole network costs there.
-    """
-    least = goal.least_worth if goal.least_worth is not None else chosen.tune_worth
-    met = [each for each in static if each.tune_worth >= least and each.tune_cost / scale <= 1 + 1e-9]
-    met = met or [static[-1]]
-    best = min(met, key=lambda each: each.tune_cost)
-    pays = chosen.tune_cost * _AS_GOOD < best.tune_cost
-    return Verdict(exits=exits, best_static=best.name, static_cost=best.cost.value, pays=pays)
 
 
 def _worth(part: Part, answered: Array) -> float:

@@ -10,7 +10,7 @@ import importlib
 import pkgutil
 from typing import TYPE_CHECKING, Final
 
-from eetoolkit_runtime.errors import EEToolkitError
+from eetoolkit_runtime.errors import EEToolkitError, did_you_mean
 
 if TYPE_CHECKING:
     from eetoolkit.zoo.system import System
@@ -31,6 +31,6 @@ def find(name: str) -> System:
         EEToolkitError: There is none.
     """
     if name not in names():
-        raise EEToolkitError(f"the zoo has no {name!r}; it has {', '.join(names())}")
+        raise EEToolkitError(f"the zoo has no {name!r}; it has {', '.join(names())}{did_you_mean(name, names())}")
     system: System = importlib.import_module(f"eetoolkit.zoo.{name}").SYSTEM
     return system

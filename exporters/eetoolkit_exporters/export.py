@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from numbers import Real
@@ -30,18 +30,24 @@ from eetoolkit_exporters.cutting.rows import against_rows
 from eetoolkit_exporters.cutting.segments import CutSegment, segments_of
 from eetoolkit_exporters.emitting.emit import Details, dimensions, emit
 from eetoolkit_exporters.emitting.prove import prove
-from eetoolkit_exporters.emitting.samples import golden_samples
+from eetoolkit_exporters.emitting.samples import golden_samples, meet, sample_rows
+from eetoolkit_exporters.emitting.tolerance import check_tolerance, measured, rounding
 from eetoolkit_exporters.gating.gates import make_gates
 from eetoolkit_exporters.judging.choices import apply_min_exit
-from eetoolkit_exporters.judging.criteria import LABEL, class_output
+from eetoolkit_exporters.judging.confidences import class_count
+from eetoolkit_exporters.judging.criteria import class_output
+from eetoolkit_exporters.judging.facts import facts
 from eetoolkit_exporters.judging.judge import CriterionSpec, choose_criteria, default_threshold, judge, stored_threshold
+from eetoolkit_exporters.judging.remarks import remarks, single_scores
 from eetoolkit_runtime.bundle import Bundle, load
-from eetoolkit_runtime.errors import ExportError
-from eetoolkit_runtime.inputs import BATCH, leads_rows
+from eetoolkit_runtime.errors import ExportError, did_you_mean
+from eetoolkit_runtime.inputs import BATCH, axes_of_rows
 from eetoolkit_runtime.plan import Criterion, Fallback, Preprocess
+from eetoolkit_runtime.scores import LABEL
 from eetoolkit_runtime.store import check_target, commit, staging
 from eetoolkit_runtime.validate import preprocess_problem, validate
-from eetoolkit_runtime.verify import DEFAULT_TOLERANCE
+
+_LOOSE = 0.1  # of the largest value: a tolerance by which golden samples show little
 
 ThresholdSpec = float | Mapping[str, float] | None
 
@@ -64,13 +70,15 @@ def export(  # noqa: PLR0913 - the choices of one command, each with a default
     max_loop_steps: int | None = None,
     min_exit: str | None = None,
     fallback: Fallback = "last",
+    tolerance: float | None = None,
     name: str | None = None,
     overwrite: bool = False,
+    warn: Callable[[str], object] | None = None,
 ) -> Bundle:
     """Compiles a trained network to a bundle at `output` and returns it.
 
     The bundle is run on its golden samples before it is put in place; nothing is written where it does not reproduce
-    them to an absolute tolerance of 1e-4 (relative to the largest magnitude above 1).
+    them.
 
     Args:
         model: A `torch.nn.Module` in evaluation mode whose `forward` returns its exits; the path of an `.onnx` file
@@ -88,7 +96,7 @@ def export(  # noqa: PLR0913 - the choices of one command, each with a default
         dynamic_batch: Whether the leading dimension of every input may vary.
         dynamic_shapes: Further dynamic dimensions: for an input's name, {axis: symbol}.
         input_names: What the inputs are called; None: as `forward` calls them.
-        labels: The classes' names, in order.
+        labels: The classes' names, in order; two for an exit of one score a row.
         preprocess: For an input's name, how an image becomes that input: `layout`, `resize` (height, width), `scale`,
             `mean`, `std`.
         golden_inputs: Real inputs, a few rows, for the golden samples; None: the example.
@@ -98,8 +106,13 @@ def export(  # noqa: PLR0913 - the choices of one command, each with a default
             a segment.
         min_exit: The first exit that may fire; earlier ones are disabled.
         fallback: Which exit answers where none fired: `last`, or the `most_confident` one (SDN).
+        tolerance: By how much outputs and confidences may differ from the network's, on the golden samples and on
+            every device: absolutely, relative to the largest magnitude above 1. None: 1e-4, in half precision ten
+            machine epsilons (1e-2); where values are quantised four steps (3e-2 of 8 bits), or four times what
+            onnxruntime's optimisations change on the golden samples.
         name: The bundle's name; None: that of its folder.
         overwrite: Whether a bundle at `output` may be replaced.
+        warn: Is told what is allowed and may be a mistake, a sentence each; all of it is among the bundle's `notes`.
 
     Raises:
         ExportError: A network that cannot become a bundle; nothing was written.
@@ -107,30 +120,38 @@ def export(  # noqa: PLR0913 - the choices of one command, each with a default
     """
     target = check_target(output, overwrite=overwrite)
     _check_options(lower_control_flow, max_loop_steps, fallback)
+    asked = check_tolerance(tolerance)
     source = open_source(model, example_inputs, input_names)
     chosen = choose_exits(source, exits)
     network = capture(source, chosen, dynamic_batch=dynamic_batch, dynamic_shapes=dynamic_shapes)
     check_deterministic(network.graph)
     check_loops_end(network.graph)
-    check_repeatable(source)
+    usual = rounding(network.graph)
+    check_repeatable(source, usual)
     separate_exits(network)
     sort_exits(network)
+    order = list(dict.fromkeys(exit_.name for exit_ in network.exits))
     given = choose_criteria(network.exits, criterion)
+    rows = sample_rows(source, _batched(network), golden_inputs)
+    met = [meet(source, row, chosen, order) for row in rows]
+    known = facts(network, given, met, usual)
     criteria = judge(network, given)
     thresholds = _thresholds(criteria, threshold)
+    usual = max(usual, measured(network, criteria, rows))
+    disabled = apply_min_exit(order, min_exit)
     compiled = compile_plan(network, source.inputs, lower=lower_control_flow, max_loop_steps=max_loop_steps)
-    order = list(dict.fromkeys(exit_.name for exit_ in network.exits))
-    samples = golden_samples(source, _batched(network), chosen, given, golden_inputs, order)
+    doubts = [*remarks(known, thresholds, disabled), *_without_a_choice(compiled.segments), *_loose(usual, asked)]
+    samples = golden_samples(source, rows, met, given, usual)
     details = Details(
         name=name or target.stem,
         created_with=_provenance(source, network),
         criteria=criteria,
         thresholds=thresholds,
-        tolerance=DEFAULT_TOLERANCE,
-        disabled=apply_min_exit(order, min_exit),
+        tolerance=usual if asked is None else asked,
+        disabled=disabled,
         fallback=fallback,
         rows_together=compiled.rows_together,
-        notes=(*compiled.notes, *_remarks(network, criteria, thresholds)),
+        notes=(*compiled.notes, *single_scores(known), *doubts),
         labels=_labels(labels),
         preprocess=_preprocess(source, network, preprocess),
     )
@@ -140,6 +161,9 @@ def export(  # noqa: PLR0913 - the choices of one command, each with a default
         validate(manifest)
         manifest = prove(folder, manifest, samples, compiled.segments)
         commit(folder, manifest, target, overwrite=overwrite)
+    if warn is not None:
+        for doubt in doubts:
+            warn(doubt)
     return load(target)
 
 
@@ -228,7 +252,8 @@ def separate_exits(network: Network) -> None:
 def _thresholds(criteria: Mapping[str, Criterion], threshold: ThresholdSpec) -> dict[str, float]:
     given = threshold if isinstance(threshold, Mapping) else dict.fromkeys(criteria, threshold)
     if unknown := set(given) - set(criteria):
-        raise ExportError(f"threshold names {sorted(unknown)}; the exits are {', '.join(criteria)}")
+        meant = did_you_mean(min(unknown), criteria)
+        raise ExportError(f"threshold names {sorted(unknown)}; the exits are {', '.join(criteria)}{meant}")
     found = {}
     for name, criterion in criteria.items():
         value = given.get(name)
@@ -238,22 +263,21 @@ def _thresholds(criteria: Mapping[str, Criterion], threshold: ThresholdSpec) -> 
     return found
 
 
-_UP_TO_ONE = {"max_prob", "entropy", "margin", "vote", "mean_ensemble", "geometric_ensemble"}
+def _without_a_choice(segments: Sequence[CutSegment]) -> Iterator[str]:
+    """Yields that there is nothing in a network that a row could leave out."""
+    exits = {segment.exit.name for segment in segments if segment.exit is not None}
+    dynamic = any(segment.on is not None or any(map(subgraphs, segment.nodes)) for segment in segments)
+    if len(exits) == 1 and not dynamic:
+        yield "the network has one exit, so every row runs all of it; ee.attach_exits gives a torch network more"
 
 
-def _remarks(network: Network, criteria: Mapping[str, Criterion], thresholds: Mapping[str, float]) -> list[str]:
-    """Returns what is allowed and may be a mistake: a threshold that is never reached, exits of other sizes."""
-    found = []
-    *earlier, last = network.exits
-    for exit_ in earlier:
-        kind, threshold = criteria[exit_.name].kind, thresholds[exit_.name]
-        if kind in _UP_TO_ONE and 1 < threshold < math.inf:
-            found.append(f"exit {exit_.name!r} never fires: its threshold is {threshold:g}, and {kind} is at most 1")
-        for name, value in exit_.outputs.items():
-            other = last.outputs.get(name)
-            if other is not None and list(other.shape or ())[1:] != list(value.shape or ())[1:]:
-                found.append(f"{name!r} of exit {exit_.name!r} has the shape {value.shape}, of the last {other.shape}")
-    return list(dict.fromkeys(found))
+def _loose(usual: float, asked: float | None) -> Iterator[str]:
+    """Yields that golden samples show little."""
+    if asked is None and usual > _LOOSE:
+        yield (
+            f"the golden samples come out to {usual:.2g} only: so far onnxruntime's optimisations take the quantised "
+            "network; pass tolerance=SIZE (--tolerance SIZE) for another bound"
+        )
 
 
 def _labels(labels: Sequence[str] | None) -> tuple[str, ...] | None:
@@ -268,9 +292,8 @@ def _check_labels(network: Network, criteria: Mapping[str, Criterion], labels: t
         if criterion.kind == "custom" or (criterion.members and LOGITS not in exit_.outputs):
             continue  # nothing says which output holds the classes
         names = [name for name in exit_.outputs if name != LABEL]
-        scores = exit_.outputs[class_output(criterion, names)]
-        classes = scores.shape[criterion.axis] if scores.shape is not None else None
-        if labels is not None and classes != len(labels):
+        classes = class_count(exit_.outputs[class_output(criterion, names)], criterion)
+        if labels is not None and classes not in (None, len(labels)):
             raise ExportError(f"got {len(labels)} labels, but exit {exit_.name!r} has {classes} classes")
 
 
@@ -308,19 +331,19 @@ def _preprocess(
 
 
 def _batched(network: Network) -> list[str]:
-    """Returns the inputs whose leading dimension counts rows.
+    """Returns the inputs that hold rows.
 
     Raises:
         ExportError: None does.
     """
-    leading = {
-        str(value.name): dim if isinstance(dim := value.shape[0], int) else dim.value
+    shapes = {
+        str(value.name): tuple(dim if isinstance(dim, int) else dim.value for dim in value.shape or ())
         for value in network.graph.inputs
-        if value.name not in network.constants and value.shape is not None and len(value.shape)
+        if value.name not in network.constants
     }
-    found = [name for name, is_row in zip(leading, leads_rows(leading.values()), strict=True) if is_row]
-    if leading and not found:
-        shown = ", ".join(f"{name} has {dim}" for name, dim in leading.items())
+    found = [name for name, axis in zip(shapes, axes_of_rows(list(shapes.values())), strict=True) if axis is not None]
+    if any(shapes.values()) and not found:
+        shown = ", ".join(f"{name} has {shape[0]}" for name, shape in shapes.items() if shape)
         raise ExportError(f"no input has a batch dimension, dynamic or 1 ({shown}): pass an example of one row")
     return found
 

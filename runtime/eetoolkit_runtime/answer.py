@@ -7,8 +7,11 @@ from collections import Counter
 from typing import Any, Literal
 
 import msgspec
-import numpy as np
 import numpy.typing as npt
+
+from eetoolkit_runtime.plan import Criterion
+from eetoolkit_runtime.printable import printable
+from eetoolkit_runtime.scores import predicted
 
 StoppedBy = Literal["exit", "end", "deadline", "interrupt"]
 
@@ -25,6 +28,7 @@ class Answer(msgspec.Struct, frozen=True, eq=False):
         gates: The decisions met, in order: the segment, and 1 or 0 for a gate, the number of the case for a switch.
         stopped_by: `exit`: an exit before the end fired, or was asked for; `end`: none did, so the plan ran to its end;
             `deadline` or `interrupt`: the best answer that was finished by then.
+        criterion: The exit's, which says how its class scores are read.
     """
 
     outputs: dict[str, npt.NDArray[Any]]
@@ -34,6 +38,7 @@ class Answer(msgspec.Struct, frozen=True, eq=False):
     segments: int
     gates: tuple[tuple[str, int], ...] = ()
     stopped_by: StoppedBy = "exit"
+    criterion: Criterion | None = None
 
     @property
     def visits(self) -> dict[str, int]:
@@ -50,23 +55,15 @@ class Answer(msgspec.Struct, frozen=True, eq=False):
     def prediction(self) -> int | None:
         """The predicted class of the one row; None where the outputs do not say one, or are not numbers (NaN).
 
-        An exit's own `label` (a vote's) is taken as it is; else it is the class with the largest value in `logits`, or
-        in the only output.
+        An exit's own `label` (a vote's) is taken as it is; else it is the class with the largest of the class scores,
+        or of one score 1 where its probability is at least one half, else 0.
         """
-        label = self.outputs.get("label")
-        if label is not None and label.size == 1 and label.dtype.kind in "iu":
-            return int(label.item())
-        scores = self.outputs.get("logits")
-        if scores is None and len(self.outputs) == 1:
-            scores = next(iter(self.outputs.values()))
-        if scores is None or scores.ndim != 2 or len(scores) != 1 or np.isnan(scores).any():
-            return None
-        return int(np.argmax(scores))
+        return predicted(self.outputs, self.criterion)
 
     def __str__(self) -> str:
         stopped = f", stopped by {self.stopped_by}" if self.stopped_by in ("deadline", "interrupt") else ""
         ran = f"{len(set(self.path))} of {self.segments} segments"
-        return f"{self.exit}, confidence {self.confidence:.4g}, {ran}{stopped}"
+        return f"{printable(self.exit)}, confidence {self.confidence:.4g}, {ran}{stopped}"
 
 
 def rank(answer: Answer) -> float:

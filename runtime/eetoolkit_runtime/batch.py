@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from eetoolkit_runtime.answer import Answer, stand_in
 from eetoolkit_runtime.errors import EEToolkitError, RunError, failure, no_such_case, too_many_visits
-from eetoolkit_runtime.inputs import BATCH, Array, row_inputs
+from eetoolkit_runtime.inputs import BATCH, Array, most_rows, row_axes, rows_between
 from eetoolkit_runtime.layout import Layout
 from eetoolkit_runtime.plan import Dim, Exit, Manifest, Segment, Source, Stop
 from eetoolkit_runtime.rule import Rule
@@ -34,11 +34,11 @@ def rows_go_together(plan: Manifest) -> bool:
     without it may depend on how many rows there were (the target of a Reshape) or on what all of them held (what
     NonZero finds), and would be wrong for the rows that are left when some have gone.
     """
-    if plan.batch is not None or (BATCH,) not in (spec.shape[:1] for spec in plan.inputs):
-        return False
-    if any(BATCH in str(dim) for spec in plan.inputs for dim in spec.shape[1:]):
+    if plan.batch is not None or not any(BATCH in spec.shape for spec in plan.inputs):
         return False
     axes = _axes(plan)
+    if any(axes[spec.name] == _UNCLEAR for spec in plan.inputs):
+        return False
     writes = [item for segment in plan.segments.values() for item in segment.writes.items()]
     return all(axes[slot] != _UNCLEAR and _keeps_rows(plan, axes, slot, source) for slot, source in writes)
 
@@ -57,7 +57,7 @@ _UNCLEAR = -1
 
 def _axes(plan: Manifest) -> dict[str, int | None]:
     """Returns the dimension that counts rows of every input and slot; None where nothing hangs on them."""
-    axes = {spec.name: _axis(spec.shape[:1]) if BATCH in spec.shape else None for spec in plan.inputs}
+    axes = {spec.name: _axis(tuple(dim or 0 for dim in spec.shape)) for spec in plan.inputs}  # any size is the caller's
     return axes | {name: _axis(slot.shape) for name, slot in plan.slots.items()}
 
 
@@ -75,7 +75,8 @@ class Rows:
         plan = layout.plan
         self.layout = layout
         self.axes = _axes(plan)
-        self.one_each = row_inputs(plan)
+        self.input_axes = row_axes(plan)
+        self.at_once = min(ROWS_AT_ONCE, most_rows(plan) or ROWS_AT_ONCE)
         self.order = {name: number for number, name in enumerate(plan.segments)}
         self.outputs = {
             name: list({source.output for source in segment.writes.values() if source.output is not None})
@@ -84,7 +85,9 @@ class Rows:
 
     def count(self, arrays: tuple[Array, ...]) -> int:
         """Returns how many rows the inputs hold."""
-        return next(len(array) for array, each in zip(arrays, self.one_each, strict=True) if each)
+        return next(
+            int(array.shape[axis]) for array, axis in zip(arrays, self.input_axes, strict=True) if axis is not None
+        )
 
     def run(self, arrays: tuple[Array, ...], rule: Rule) -> list[Answer]:
         """Returns the answer of each row of `arrays`, in order, as runs of one row would give them.
@@ -94,12 +97,14 @@ class Rows:
         """
         specs, count = self.layout.plan.inputs, self.count(arrays)
         answers: list[Answer] = []
-        for start in range(0, count, ROWS_AT_ONCE):
+        for start in range(0, count, self.at_once):
             part = {
-                spec.name: np.asarray(array[start : start + ROWS_AT_ONCE] if each else array, order="C")
-                for spec, array, each in zip(specs, arrays, self.one_each, strict=True)
+                spec.name: np.asarray(
+                    array if axis is None else rows_between(array, axis, start, start + self.at_once), order="C"
+                )
+                for spec, array, axis in zip(specs, arrays, self.input_axes, strict=True)
             }
-            answers += _Batch(self, rule, min(ROWS_AT_ONCE, count - start)).run(part)
+            answers += _Batch(self, rule, min(self.at_once, count - start)).run(part)
         return answers
 
 
@@ -253,7 +258,7 @@ class _Batch:
             outputs[name] = array[only].copy()
         return Answer(
             outputs, exit_.name, confidence, self._paths[row], self._layout.models, self._gates[row],
-            "end" if ends else "exit",
+            "end" if ends else "exit", exit_.criterion,
         )  # fmt: skip
 
     def _part(self, name: str, segment: Segment, group: _Group) -> None:

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import msgspec
 
+from eetoolkit_runtime.arguments import checked
 from eetoolkit_runtime.errors import BundleError
 from eetoolkit_runtime.integrity import Check, check_full, check_quick, read_graph, read_manifest
 from eetoolkit_runtime.paths import absolute, shown
 from eetoolkit_runtime.plan import Exit, Manifest, Segment
+from eetoolkit_runtime.printable import printable
 from eetoolkit_runtime.validate import validate
 
 
@@ -55,13 +57,14 @@ class Bundle(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         plan, several = self.manifest, len(self.manifest.segments) > 1
-        return (
+        return printable(
             f"{plan.name}: {len(plan.segments)} segment{'s' if several else ''}, "
             f"exit{'s' if len(self.exits) > 1 else ''} {', '.join(self.exits)}, "
             f"{self.size_bytes / 1e6:.2f} MB in {self.place}"
         )
 
 
+@checked(BundleError)
 def load(
     bundle: str | os.PathLike[str] | Bundle, *, check: Check = "quick", cache: str | os.PathLike[str] | None = None
 ) -> Bundle:

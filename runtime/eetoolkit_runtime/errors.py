@@ -12,14 +12,28 @@ EEToolkitError
 └── TuneError              thresholds that cannot be found
 ```
 
-A message says what, where, got, expected, and the fix. Errors of onnxruntime and msgspec are re-raised from these.
+A message says what, where, got, expected, and the fix, in one line that a terminal may show: a bundle's names are
+strangers' words. Errors of onnxruntime and msgspec are re-raised from these.
 """
 
 from __future__ import annotations
 
+import contextlib
+from typing import TYPE_CHECKING
+
+from eetoolkit_runtime.printable import flat
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+_ALIKE = 0.75  # of 1, as `difflib` counts: one letter of four is another, or two have changed places
+
 
 class EEToolkitError(Exception):
     """Any error that eetoolkit raises on purpose."""
+
+    def __str__(self) -> str:
+        return flat(super().__str__())
 
 
 class ExportError(EEToolkitError):
@@ -66,5 +80,31 @@ def too_many_visits(segment: str, limit: int) -> RunError:
 
 def failure(segment: str, error: Exception) -> RunError:
     """Returns what is raised for an error of onnxruntime: the segment and the first line of the message."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return RunError(f"segment {segment!r}: {lines[0] if lines else type(error).__name__}")
+    return RunError(f"segment {segment!r}: {first_line(error)}")
+
+
+@contextlib.contextmanager
+def running(what: str) -> Iterator[None]:
+    """Raises a `RunError` that begins with `what` for whatever onnxruntime raises inside."""
+    try:
+        yield
+    except EEToolkitError:
+        raise
+    except Exception as error:  # onnxruntime's own are of many classes, some of them bare
+        raise RunError(f"{what}: {first_line(error)}") from error
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Returns `; did you mean 'exit1'?` with the known name that is closest; empty where none is, or several are."""
+    from difflib import SequenceMatcher
+
+    alike = sorted((SequenceMatcher(None, name.lower(), each.lower()).ratio(), each) for each in set(known))
+    if not alike or alike[-1][0] < _ALIKE or (len(alike) > 1 and alike[-2][0] == alike[-1][0]):
+        return ""
+    return f"; did you mean {alike[-1][1]!r}?"
+
+
+def first_line(error: Exception) -> str:
+    """Returns what another library's error says, in one line and at most 300 characters."""
+    line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return line if len(line) <= 300 else f"{line[:299]}…"

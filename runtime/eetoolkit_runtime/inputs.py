@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,30 +31,42 @@ def prepare(plan: Manifest, inputs: Inputs, *, one_row: bool) -> tuple[Array, ..
     """
     sizes: dict[str, int] = {}
     arrays = tuple(
-        _fit(spec, _dims(spec, many, one_row=one_row), value, plan.preprocess.get(spec.name), sizes)
-        for spec, many, value in zip(plan.inputs, row_inputs(plan), _in_order(plan, inputs), strict=True)
+        _fit(spec, spec.shape if one_row else _dims(spec, axis), value, plan.preprocess.get(spec.name), sizes)
+        for spec, axis, value in zip(plan.inputs, row_axes(plan), _in_order(plan, inputs), strict=True)
     )
+    _check_limits(plan, sizes)
     rows = sizes.get(BATCH, 1)
     if one_row and rows != 1:
         raise InputError(f"got {rows} rows, `run` takes one; pass them to `run_batch`")
     return arrays
 
 
-def row_inputs(plan: Manifest) -> list[bool]:
-    """Returns which inputs hold the rows of a batch: those of a `batch` dimension, else those that lead with 1."""
-    return leads_rows([spec.shape[0] if spec.shape else None for spec in plan.inputs])
+def row_axes(plan: Manifest) -> list[int | None]:
+    """Returns along which dimension the rows of a batch lie in each input; None: the input goes to every row."""
+    return axes_of_rows([spec.shape for spec in plan.inputs])
 
 
-def leads_rows(leading: Iterable[Dim]) -> list[bool]:
-    """Returns which of these leading dimensions count rows."""
-    dims = list(leading)
-    row = BATCH if BATCH in dims else 1
-    return [dim == row for dim in dims]
+def axes_of_rows(shapes: Sequence[tuple[Dim, ...]]) -> list[int | None]:
+    """Returns where these shapes count rows: at `batch`; where none has a `batch`, at the first dimension that is 1."""
+    if any(BATCH in shape for shape in shapes):
+        return [shape.index(BATCH) if BATCH in shape else None for shape in shapes]
+    return [0 if shape[:1] == (1,) else None for shape in shapes]
 
 
-def _dims(spec: TensorSpec, many: bool, *, one_row: bool) -> tuple[Dim, ...]:
-    """Returns the shape that an input must have; in a batch, rows stand where a plan of one row says 1."""
-    return (BATCH, *spec.shape[1:]) if many and not one_row else spec.shape
+def most_rows(plan: Manifest) -> int | None:
+    """Returns how many rows the plan's graphs take at once; None: any number."""
+    limit = plan.limits.get(BATCH)
+    return None if limit is None else limit.max
+
+
+def rows_between(array: Array, axis: int, start: int, stop: int) -> Array:
+    """Returns the rows of an array from `start` up to `stop`, which lie along `axis`."""
+    return array[(slice(None),) * axis + (slice(start, stop),)]
+
+
+def _dims(spec: TensorSpec, axis: int | None) -> tuple[Dim, ...]:
+    """Returns the shape that an input must have in a batch: rows stand where a plan of one row says 1."""
+    return spec.shape if axis is None else (*spec.shape[:axis], BATCH, *spec.shape[axis + 1 :])
 
 
 def _in_order(plan: Manifest, inputs: Inputs) -> list[Any]:
@@ -64,7 +76,7 @@ def _in_order(plan: Manifest, inputs: Inputs) -> list[Any]:
             raise InputError(f"got inputs {sorted(map(str, inputs))}, expected {names}")
         return [inputs[name] for name in names]
     values: list[Any] = list(inputs) if isinstance(inputs, tuple | list) else [inputs]
-    if len(names) == 1 and isinstance(inputs, list) and not isinstance(inputs[0] if inputs else None, np.ndarray):
+    if len(names) == 1 and isinstance(inputs, list) and not getattr(inputs[0] if inputs else None, "ndim", 0):
         values = [inputs]  # nested lists are one array
     if len(values) != len(names):
         raise InputError(f"got {len(values)} inputs, expected {len(names)}: {', '.join(map(_spell, plan.inputs))}")
@@ -74,46 +86,109 @@ def _in_order(plan: Manifest, inputs: Inputs) -> list[Any]:
 def _fit(
     spec: TensorSpec, dims: tuple[Dim, ...], value: Any, preprocess: Preprocess | None, sizes: dict[str, int]
 ) -> Array:
-    try:
-        array = np.asarray(value)
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise InputError(f"input {spec.name!r}: not an array ({error}); expected {_spell(spec)}") from error
-    _check_shape(spec, dims, array, sizes)
+    array = _read(spec, value)
+    if array.dtype.kind in "USMm":  # text and dates have no shape that could be right
+        raise _refused(spec, value, array)
+    _check_shape(spec, dims, value, array, sizes)
     if array.dtype == np.uint8 and spec.dtype != "uint8" and preprocess is not None:
         return normalize(array, preprocess).astype(spec.dtype, copy=False)
-    return _cast(spec, array)
+    return _cast(spec, value, array)
 
 
-def _check_shape(spec: TensorSpec, dims: tuple[Dim, ...], array: Array, sizes: dict[str, int]) -> None:
+def _read(spec: TensorSpec, value: Any) -> Array:
+    if masked := sum(map(_masked, value if isinstance(value, list | tuple) else [value])):
+        raise InputError(
+            f"input {spec.name!r}: got a masked array with {masked} masked, behind which a network would see what "
+            f"stands there; expected {_spell(spec)}; fill it as in training: {spec.name}.filled(0)"
+        )
+    try:
+        return np.asarray(value)
+    except (ValueError, TypeError, RuntimeError) as error:
+        from eetoolkit_runtime import remedies
+
+        fix = remedies.read(spec.name, value)
+        what = f"input {spec.name!r}: not an array ({error}); expected {_spell(spec)}"
+        raise InputError(f"{what}; make it one: {fix}" if fix else what) from error
+
+
+def _masked(value: Any) -> int:
+    """Returns how many numbers of a masked array are masked."""
+    if not isinstance(value, np.ndarray) or type(value) is np.ndarray:
+        return 0  # numpy reads `np.ma` when it is first asked for it, in some 20 ms
+    return int(np.sum(value.mask)) if isinstance(value, np.ma.MaskedArray) else 0
+
+
+def _check_shape(spec: TensorSpec, dims: tuple[Dim, ...], value: Any, array: Array, sizes: dict[str, int]) -> None:
+    what = f"input {spec.name!r}: got shape {list(array.shape)}, expected {_spell(spec)}"
+    told = tuple(sizes.get(dim, dim) if isinstance(dim, str) else dim for dim in dims)
     if array.ndim != len(spec.shape):
-        fix = ""
-        if array.ndim == len(spec.shape) - 1 and spec.shape[0] in (BATCH, 1):
-            fix = f"; add the batch dimension: {spec.name}[None]"
-        raise InputError(f"input {spec.name!r}: got shape {list(array.shape)}, expected {_spell(spec)}{fix}")
+        if array.dtype.kind == "O" and array.ndim == 0:
+            raise InputError(f"{what}; a {type(value).__name__} is no array")
+        raise InputError(f"{what}{_reshaped(spec, told, value, array)}")
     for size, dim in zip(array.shape, dims, strict=True):
         known = dim if isinstance(dim, int) else size if dim is None else sizes.setdefault(dim, size)
         if size != known:
             where = "" if isinstance(dim, int) else f" ({dim} is {known} elsewhere)"
-            raise InputError(f"input {spec.name!r}: got shape {list(array.shape)}, expected {_spell(spec)}{where}")
+            raise InputError(f"{what}{where}{_reshaped(spec, told, value, array)}")
     if array.size == 0:
         raise InputError(f"input {spec.name!r}: got the empty shape {list(array.shape)}, expected {_spell(spec)}")
 
 
-def _cast(spec: TensorSpec, array: Array) -> Array:
+def _check_limits(plan: Manifest, sizes: Mapping[str, int]) -> None:
+    """Refuses a size that the graphs do not take; any number of rows may come, since rows can be parted."""
+    for symbol, limit in plan.limits.items():
+        size = sizes.get(symbol)
+        if symbol == BATCH or size is None or (limit.min <= size and (limit.max is None or size <= limit.max)):
+            continue
+        spec = next(spec for spec in plan.inputs if symbol in spec.shape)
+        wanted = f"at least {limit.min}" if limit.max is None else f"{limit.min} to {limit.max}"
+        raise InputError(f"input {spec.name!r}: {symbol} is {size}, expected {wanted}: {_spell(spec)}")
+
+
+def _reshaped(spec: TensorSpec, dims: tuple[Dim, ...], value: Any, array: Array) -> str:
+    """Returns what to write so that the shape fits; empty where nothing does."""
+    from eetoolkit_runtime import remedies
+
+    fix = remedies.reshape(spec.name, value, array.shape, dims, (BATCH, 1))
+    if not fix:
+        return ""
+    only_row = fix.endswith("[None]") and array.ndim == len(spec.shape) - 1 and ".transpose" not in fix
+    return f"; {'add the batch dimension' if only_row else 'give it that shape'}: {fix}"
+
+
+def _cast(spec: TensorSpec, value: Any, array: Array) -> Array:
     """Only what loses no meaning: float64 to float32, and integers to the network's integers where they fit."""
     expected = np.dtype(spec.dtype)
     if array.dtype == expected:
         return array
     if array.dtype == np.float64 and expected == np.float32:
-        return array.astype(np.float32)
+        return _single(spec, array)
     if array.dtype.kind in "iu" and expected.kind in "iu":
         limits = np.iinfo(expected)
         if limits.min <= array.min() and array.max() <= limits.max:
             return array.astype(expected)
-    fix = f"; convert it: {spec.name}.astype({spec.dtype!r})"
-    if array.dtype == np.uint8 and expected.kind == "f":
-        fix = "; scale it as in training, or give the bundle `preprocess` at export"
-    raise InputError(f"input {spec.name!r}: got dtype {array.dtype}, expected {_spell(spec)}{fix}")
+    raise _refused(spec, value, array)
+
+
+def _single(spec: TensorSpec, array: Array) -> Array:
+    with np.errstate(over="ignore"):
+        found = array.astype(np.float32)
+    beyond = np.isinf(found) & np.isfinite(array)
+    if beyond.any():
+        raise InputError(
+            f"input {spec.name!r}: {array[beyond][0]:.6g} is beyond what float32 holds, 3.4e38; expected "
+            f"{_spell(spec)}; scale it as in training"
+        )
+    return found
+
+
+def _refused(spec: TensorSpec, value: Any, array: Array) -> InputError:
+    from eetoolkit_runtime import remedies
+
+    fix = remedies.convert(spec.name, value, array, spec.dtype)
+    if array.dtype == np.uint8 and np.dtype(spec.dtype).kind == "f":
+        fix = "scale it as in training, or give the bundle `preprocess` at export"
+    return InputError(f"input {spec.name!r}: got dtype {array.dtype}, expected {_spell(spec)}; {fix}")
 
 
 def normalize(pixels: Array, preprocess: Preprocess) -> Array:
@@ -128,16 +203,19 @@ def _spell(spec: TensorSpec) -> str:
 
 
 def split_rows(plan: Manifest, arrays: tuple[Array, ...]) -> list[tuple[Array, ...]]:
-    """Returns one tuple of inputs per row; inputs without a batch dimension go to every row.
+    """Returns one tuple of inputs per row; inputs without rows go to every row.
 
     Raises:
         InputError: No input has a batch dimension, so there are no rows to split.
     """
-    batched = row_inputs(plan)
-    rows = {len(array) for array, many in zip(arrays, batched, strict=True) if many}
+    axes = row_axes(plan)
+    rows = {array.shape[axis] for array, axis in zip(arrays, axes, strict=True) if axis is not None}
     if not rows:
         raise InputError(f"no input has a batch dimension: {', '.join(map(_spell, plan.inputs))}; use `run`")
     return [
-        tuple(array[row : row + 1] if many else array for array, many in zip(arrays, batched, strict=True))
+        tuple(
+            array if axis is None else rows_between(array, axis, row, row + 1)
+            for array, axis in zip(arrays, axes, strict=True)
+        )
         for row in range(rows.pop())
     ]

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from eetoolkit_runtime.errors import EEToolkitError
+from eetoolkit_runtime.errors import EEToolkitError, first_line
 from eetoolkit_runtime.zips import DAMAGED, open_zip
 
 Array = npt.NDArray[Any]
@@ -45,7 +45,7 @@ def read_npy(stream: Stream, what: str, error: type[EEToolkitError]) -> Array:
     except EEToolkitError:
         raise
     except _DAMAGED as cause:
-        raise error(f"{what}: not a readable .npy array ({str(cause) or type(cause).__name__})") from cause
+        raise error(f"{what}: not a readable .npy array ({first_line(cause)})") from cause
 
 
 def read_npz(file: BinaryIO, what: str, error: type[EEToolkitError], *, stored: bool = False) -> dict[str, Array]:

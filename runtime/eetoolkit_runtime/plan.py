@@ -69,6 +69,13 @@ class TensorSpec(_Struct, frozen=True, kw_only=True):
     shape: Shape
 
 
+class Limit(_Struct, frozen=True, kw_only=True):
+    """The sizes that the graphs take of a dimension of the inputs, both ends included; None: no end."""
+
+    min: Size = 0
+    max: Positive | None = None
+
+
 class Slot(_Struct, frozen=True, kw_only=True):
     """Dtype and shape of a named pointer to a tensor."""
 
@@ -293,8 +300,10 @@ class Manifest(_Struct, frozen=True, kw_only=True):
     version: int
     name: str
     created_with: dict[str, str | int]
+    onnxruntime: Annotated[str, msgspec.Meta(pattern="^[0-9]{1,4}[.][0-9]{1,4}$")] | None = None
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    limits: dict[str, Limit] = {}
     preprocess: dict[str, Preprocess] = {}
     labels: tuple[str, ...] | None = None
     slots: dict[str, Slot]

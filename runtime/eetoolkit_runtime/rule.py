@@ -9,7 +9,7 @@ from numbers import Real
 import msgspec
 
 from eetoolkit_runtime.answer import Answer, rank
-from eetoolkit_runtime.errors import InputError
+from eetoolkit_runtime.errors import InputError, did_you_mean
 from eetoolkit_runtime.plan import Exit
 
 Thresholds = Mapping[str, float | None]
@@ -85,5 +85,5 @@ def known_exit(exits: Mapping[str, Exit], name: str) -> Exit:
         InputError: There is none.
     """
     if name not in exits:
-        raise InputError(f"no exit {name!r}; the exits are {', '.join(exits)}")
+        raise InputError(f"no exit {name!r}; the exits are {', '.join(exits)}{did_you_mean(name, exits)}")
     return exits[name]

@@ -17,7 +17,7 @@ import msgspec
 import onnxruntime as ort
 
 from eetoolkit_runtime.bundle import Bundle
-from eetoolkit_runtime.errors import IntegrityError, RunError
+from eetoolkit_runtime.errors import BundleError, IntegrityError, RunError, first_line
 from eetoolkit_runtime.inputs import BATCH
 from eetoolkit_runtime.plan import Segment
 
@@ -73,7 +73,7 @@ class SessionSettings(msgspec.Struct, frozen=True):
     def options(self) -> ort.SessionOptions:
         """Returns fresh session options."""
         options = ort.SessionOptions()
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # errors are raised; its log would print names of strangers as they are
         options.enable_cpu_mem_arena = self.arena
         if not self.prepack:
             options.add_session_config_entry("session.disable_prepacking", "1")
@@ -132,7 +132,7 @@ class SessionSettings(msgspec.Struct, frozen=True):
         except Exception as error:
             name = told if isinstance(model, bytes) else model
             raise IntegrityError(
-                f"{what}: onnxruntime {ort.__version__} cannot load {name}: {_first_line(error)}"
+                f"{what}: onnxruntime {ort.__version__} cannot load {name}: {first_line(error)}"
             ) from error
         got = session.get_providers()
         if any(name not in got for name in names):
@@ -158,9 +158,18 @@ class SessionSettings(msgspec.Struct, frozen=True):
 
 
 class Sessions:
-    """The sessions of a bundle, opened when they are first asked for; safe under concurrent calls."""
+    """The sessions of a bundle, opened when they are first asked for; safe under concurrent calls.
+
+    Raises:
+        BundleError: This onnxruntime is too old for the bundle.
+    """
 
     def __init__(self, bundle: Bundle, settings: SessionSettings) -> None:
+        if not is_new_enough(needed := bundle.manifest.onnxruntime):
+            raise BundleError(
+                f"{bundle.place} needs onnxruntime {needed} or newer, {ort.__version__} is installed: "
+                f"pip install --upgrade 'onnxruntime>={needed}'"
+            )
         self._bundle = bundle
         self._settings = settings
         self._sessions: dict[str, ort.InferenceSession] = {}
@@ -222,6 +231,11 @@ class Sessions:
             # onnxruntime leaves a bound output as it was there, and says nothing.
             raise IntegrityError(f"{what}: the output {passed[0]!r} of its graph is an input; write it as a move")
         return session
+
+
+def is_new_enough(needed: str | None) -> bool:
+    """Whether this onnxruntime is of a version, such as 1.20, or newer."""
+    return needed is None or tuple(map(int, needed.split("."))) <= _VERSION
 
 
 def choose_providers(given: str | Sequence[Provider] | None) -> tuple[Provider, ...]:
@@ -295,8 +309,3 @@ def _check_names(what: str, kind: str, got: Sequence[str], expected: Any, *, exa
 
 def _name(provider: Provider) -> str:
     return provider if isinstance(provider, str) else provider[0]
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 
+from eetoolkit_runtime.arguments import checked
 from eetoolkit_runtime.errors import BundleError
 from eetoolkit_runtime.integrity import check_full, digest, read_regular
 from eetoolkit_runtime.lock import alone
@@ -132,6 +133,7 @@ def commit(folder: Path, manifest: Manifest, target: Path, *, overwrite: bool = 
         (target / _JOURNAL).unlink()
 
 
+@checked(BundleError)
 def accept_edit(bundle: str | os.PathLike[str]) -> None:
     """Makes a manifest that was edited by hand the bundle's own: proves it, checks every file, renews its digest.
 

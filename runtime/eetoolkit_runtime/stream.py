@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from eetoolkit_runtime.inputs import Array, Inputs, prepare, row_inputs
+from eetoolkit_runtime.inputs import Array, Inputs, prepare, row_axes
 from eetoolkit_runtime.plan import Manifest
 
 Row = tuple[Array, ...]
@@ -23,7 +23,7 @@ def gather(plan: Manifest, inputs: Iterable[Inputs], at_most: int) -> Iterator[R
     Raises:
         InputError: A row that the plan does not take, after the rows before it.
     """
-    one_each = row_inputs(plan)
+    axes = row_axes(plan)
     waiting: list[Row] = []
     given = iter(inputs)
     while True:
@@ -33,26 +33,28 @@ def gather(plan: Manifest, inputs: Iterable[Inputs], at_most: int) -> Iterator[R
             break
         except Exception:
             if waiting:
-                yield _stacked(waiting, one_each)
+                yield _stacked(waiting, axes)
             raise
-        if waiting and not _alike(waiting[-1], row, one_each):
-            yield _stacked(waiting, one_each)
+        if waiting and not _alike(waiting[-1], row, axes):
+            yield _stacked(waiting, axes)
             waiting = []
         waiting.append(row)
         if len(waiting) == at_most:
-            yield _stacked(waiting, one_each)
+            yield _stacked(waiting, axes)
             waiting = []
     if waiting:
-        yield _stacked(waiting, one_each)
+        yield _stacked(waiting, axes)
 
 
-def _alike(a: Row, b: Row, one_each: Sequence[bool]) -> bool:
+def _alike(a: Row, b: Row, axes: Sequence[int | None]) -> bool:
     """Whether two rows have the same shapes, and the same values where rows share an input."""
-    return all(x.shape == y.shape and (each or np.array_equal(x, y)) for x, y, each in zip(a, b, one_each, strict=True))
+    return all(
+        x.shape == y.shape and (axis is not None or np.array_equal(x, y)) for x, y, axis in zip(a, b, axes, strict=True)
+    )
 
 
-def _stacked(rows: list[Row], one_each: Sequence[bool]) -> Row:
+def _stacked(rows: list[Row], axes: Sequence[int | None]) -> Row:
     return tuple(
-        np.concatenate(parts) if each else parts[0]
-        for parts, each in zip(zip(*rows, strict=True), one_each, strict=True)
+        parts[0] if axis is None else np.concatenate(parts, axis)
+        for parts, axis in zip(zip(*rows, strict=True), axes, strict=True)
     )

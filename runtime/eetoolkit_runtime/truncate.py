@@ -8,15 +8,18 @@ from collections.abc import Mapping
 
 import msgspec
 
+from eetoolkit_runtime.arguments import checked
 from eetoolkit_runtime.bundle import Bundle, load
 from eetoolkit_runtime.errors import InputError
 from eetoolkit_runtime.golden import Sample, read_golden, store_golden
 from eetoolkit_runtime.integrity import check_full
 from eetoolkit_runtime.plan import Manifest, Segment, Stop
+from eetoolkit_runtime.rule import known_exit
 from eetoolkit_runtime.store import check_target, commit, staging
 from eetoolkit_runtime.validate import successors, validate
 
 
+@checked(InputError)
 def truncate(
     bundle: str | os.PathLike[str] | Bundle,
     at: str,
@@ -40,8 +43,7 @@ def truncate(
         BundleError: The bundle cannot be opened, or `output` is in the way.
     """
     source = load(bundle)
-    if at not in source.exits:
-        raise InputError(f"no exit {at!r}; the exits are {', '.join(source.exits)}")
+    known_exit(source.exits, at)
     beside = (source.archive or source.path).resolve()
     target = check_target(beside.with_name(f"{beside.stem}-{at}.ee") if output is None else output, overwrite=overwrite)
     check_full(source.path, source.manifest)

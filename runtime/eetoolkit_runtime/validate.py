@@ -93,6 +93,12 @@ def _check_names(plan: Manifest) -> None:
     if both or set(inputs) & set(plan.slots):
         names = sorted(both | set(inputs) & set(plan.slots))
         raise ManifestError(f"manifest.json: inputs, slots and constants share the names {names}")
+    symbols = {dim for spec in plan.inputs for dim in spec.shape if isinstance(dim, str)}
+    for symbol, limit in plan.limits.items():
+        if symbol not in symbols:
+            raise ManifestError(f"manifest.json: limits names {symbol!r}, which is no dimension of the inputs")
+        if limit.max is not None and limit.max < limit.min:
+            raise ManifestError(f"manifest.json: limits of {symbol!r}: {limit.min} to {limit.max} is no size")
     for name, constant in plan.constants.items():
         if math.prod(constant.shape) != len(constant.data):
             raise ManifestError(

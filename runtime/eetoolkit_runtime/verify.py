@@ -9,17 +9,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from eetoolkit_runtime.answer import Answer
+from eetoolkit_runtime.arguments import checked
 from eetoolkit_runtime.bundle import Bundle, load_again
 from eetoolkit_runtime.errors import InputError
 from eetoolkit_runtime.golden import Sample, read_golden
 from eetoolkit_runtime.inputs import Array
 from eetoolkit_runtime.plan import COUNTED_KINDS, Exit
+from eetoolkit_runtime.printable import printable
 from eetoolkit_runtime.runner import Runner
 
 DEFAULT_TOLERANCE = 1e-4
 _SHOWN = 5
 _NOISY_RUNS = 8
-_ROUNDING = 1e-5  # of a value: what optimisations and other orders of summation differ by
+_ROUNDING = 0.1  # of the tolerance: what optimisations and other orders of summation change a value by
 
 
 @dataclass(frozen=True)
@@ -61,9 +63,11 @@ class VerifyReport:
         shown = list(self.failures[:_SHOWN])
         if len(self.failures) > _SHOWN:
             shown.append(f"... and {len(self.failures) - _SHOWN} more")
-        return "\n".join([*lines, *shown, f"verify {verdict}, tolerance {self.tolerance:.0e}"])
+        lines += [*shown, f"verify {verdict}, tolerance {self.tolerance:.0e}"]
+        return "\n".join(map(printable, lines))
 
 
+@checked(InputError)
 def verify(
     bundle: str | os.PathLike[str] | Bundle, samples: Sequence[Sample] | None = None, *, tolerance: float | None = None
 ) -> VerifyReport:
@@ -89,13 +93,14 @@ def verify(
         raise InputError("verify: the bundle has no golden samples; pass the source model")
     if tolerance is None:
         tolerance = golden.tolerance if golden is not None else DEFAULT_TOLERANCE
+    noise = _ROUNDING * (golden.tolerance if golden is not None else DEFAULT_TOLERANCE)
     tally = _Tally(opened.exits, tolerance)
     with Runner(opened, fallback="last") as runner:
         for number, sample in enumerate(samples):
             answers = runner.run_all_exits(sample.inputs)
             found = tally.checks.copy()
             failures = tally.compare(f"sample {number}", sample, answers, runner.run(sample.inputs))
-            if failures and _hangs_by_rounding(runner, sample.inputs, answers):
+            if failures and _hangs_by_rounding(runner, sample.inputs, answers, noise):
                 tally.checks = found
                 tally.count(answers[-1].exit, tie=1)
             else:
@@ -103,7 +108,7 @@ def verify(
     return VerifyReport(tolerance, len(samples), tuple(tally.checks.values()), tuple(tally.failures))
 
 
-def _hangs_by_rounding(runner: Runner, inputs: Mapping[str, Array], answers: Sequence[Answer]) -> bool:
+def _hangs_by_rounding(runner: Runner, inputs: Mapping[str, Array], answers: Sequence[Answer], noise: float) -> bool:
     """Returns whether noise of the size of a rounding, put on the inputs, sends a gate another way.
 
     Where it does, this machine and the source framework may each be right and go different ways.
@@ -114,7 +119,7 @@ def _hangs_by_rounding(runner: Runner, inputs: Mapping[str, Array], answers: Seq
     rng = np.random.default_rng(0)
     for _ in range(_NOISY_RUNS):
         noisy = {
-            name: (array * (1 + _ROUNDING * rng.standard_normal(array.shape))).astype(array.dtype)
+            name: (array * (1 + noise * rng.standard_normal(array.shape))).astype(array.dtype)
             if array.dtype.kind == "f"
             else array
             for name, array in inputs.items()

@@ -126,9 +126,11 @@ class Workspace:
     def answer(self, step: Step, path: tuple[str, ...]) -> Answer:
         """Returns the answer of the exit that `step` reached, its tensors copied."""
         outputs = {name: cell.array.copy() for name, cell in step.outputs}
-        name = step.exit.name if step.exit is not None else ""
+        name, criterion = (step.exit.name, step.exit.criterion) if step.exit is not None else ("", None)
         gates = tuple(self._gates) if self._gates else ()
-        return Answer(outputs, name, float(step.confidence[0]), path, self._layout.models, gates, step.stopped_by)
+        return Answer(
+            outputs, name, float(step.confidence[0]), path, self._layout.models, gates, step.stopped_by, criterion
+        )
 
     @property
     def size_bytes(self) -> int:

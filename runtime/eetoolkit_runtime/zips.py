@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from eetoolkit_runtime.errors import EEToolkitError
+from eetoolkit_runtime.errors import EEToolkitError, first_line
 
 _KNOWN = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 DAMAGED = (
@@ -43,4 +43,4 @@ def open_zip(
     except EEToolkitError:
         raise
     except DAMAGED as cause:
-        raise error(f"{what}: not a readable {kind} ({str(cause) or type(cause).__name__})") from cause
+        raise error(f"{what}: not a readable {kind} ({first_line(cause)})") from cause

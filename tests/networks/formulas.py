@@ -60,6 +60,18 @@ def confidence(
     return np.array(found)
 
 
+def two(score: float, scale: str) -> list[float]:
+    """Returns the scores of two classes, on the scale of one score: 1 - p and p, where p = sigmoid(z), e^z or z."""
+    if math.isnan(score):
+        return [math.nan, math.nan]
+    if scale == "logits":
+        return [0.0, score] if math.isfinite(score) else [-math.inf, 0.0][:: 1 if score > 0 else -1]
+    if scale == "probs":
+        return [1 - score, score]
+    rest = -math.expm1(score)
+    return [math.log(rest) if rest > 0 else -math.inf, score]
+
+
 IMPOSSIBLE = -1e30
 """What stands for log 0 in an ensemble."""
 

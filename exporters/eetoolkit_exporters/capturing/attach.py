@@ -11,7 +11,7 @@ from rich.progress import Progress
 from torch import nn
 
 from eetoolkit_exporters.capturing.torch_source import to_tensor
-from eetoolkit_runtime.errors import ExportError
+from eetoolkit_runtime.errors import ExportError, did_you_mean
 
 FINAL = "final"
 """The name of the exit that is the backbone's own output."""
@@ -96,10 +96,10 @@ def attach_exits(
     known = dict(backbone.named_modules())
     for path in heads:
         if not path or path not in known:
-            near = [name for name in known if name and path.rsplit(".", 1)[-1] in name] or [
-                name for name in known if name
-            ]
-            raise ExportError(f"the backbone has no module {path!r}; it has {', '.join(near[:8])}")
+            paths = [name for name in known if name]
+            near = [name for name in paths if path.rsplit(".", 1)[-1] in name] or paths
+            meant = did_you_mean(path, paths)
+            raise ExportError(f"the backbone has no module {path!r}; it has {', '.join(near[:8])}{meant}")
     if FINAL in heads:
         raise ExportError(f"{FINAL!r} is what the backbone's own output is called; no head can stand at that path")
     if len(set(heads)) != len(heads):

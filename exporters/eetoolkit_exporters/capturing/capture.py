@@ -10,6 +10,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from eetoolkit_exporters.capturing.cascade import CascadeSource
+from eetoolkit_exporters.capturing.foreign import ask_onnxruntime
 from eetoolkit_exporters.capturing.marker import Mark, take_marks
 from eetoolkit_exporters.capturing.onnx_source import OnnxSource
 from eetoolkit_exporters.capturing.shapes import mend_shapes
@@ -26,7 +27,6 @@ __all__ = [
 ]  # fmt: skip
 
 MIN_OPSET = 13
-_REPEATABLE = 1e-4  # reductions on several threads may differ in rounding
 
 
 @dataclass
@@ -111,6 +111,7 @@ def _capture_single(
         if dynamic_shapes:
             raise ExportError(f"dynamic_shapes is for torch networks; {source.path} says itself which sizes vary")
         model = tidy(_read_onnx(source), infer_shapes=True)
+        ask_onnxruntime(model, source.inputs, source.path.parent)
         names = [str(value.name) for value in model.graph.outputs]
     return model.graph, dict(zip(names, model.graph.outputs, strict=True)), marks
 
@@ -221,8 +222,12 @@ def check_deterministic(graph: ir.Graph) -> None:
         )
 
 
-def check_repeatable(source: Source) -> None:
+def check_repeatable(source: Source, tolerance: float) -> None:
     """Refuses a network that answers the same inputs differently when it is called twice.
+
+    Args:
+        source: The network.
+        tolerance: By how much its arithmetic may differ: reductions on several threads round otherwise.
 
     Raises:
         ExportError: Names the output.
@@ -231,7 +236,7 @@ def check_repeatable(source: Source) -> None:
     for number, (exit_, outputs) in enumerate(first):
         name, again = second[number] if number < len(second) else ("", {})
         for output, array in outputs.items():
-            if name == exit_ and difference(again[output], array) <= _REPEATABLE:
+            if name == exit_ and difference(again[output], array) <= tolerance:
                 continue
             shown = exit_ if output == LOGITS else f"{exit_}.{output}"
             raise ExportError(

@@ -31,7 +31,7 @@ class OnnxSource:
             raise ExportError(f"{self.path} does not exist or is not a file; expected an .onnx file")
         options = ort.SessionOptions()
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # errors are raised; its log would print names of strangers as they are
         try:
             self._session = ort.InferenceSession(
                 str(self.path), options, providers=["CPUExecutionProvider"], enable_fallback=0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 
 import onnx_ir as ir
@@ -36,13 +37,11 @@ def count_work(nodes: Iterable[ir.Node], initializers: Iterable[ir.Value], symbo
 
 
 def _multiply_adds(node: ir.Node, symbols: Mapping[str, int]) -> int | None:
-    if node.op_type in _UNKNOWN:
-        return None
-    if node.op_type == "MatMul":
+    if node.op_type == "MatMul" and not node.domain:
         return _product(node, symbols)
-    formula = _FORMULAS.get(node.op_type)
+    formula = None if node.domain else _FORMULAS.get(node.op_type)
     if formula is None:
-        return 0
+        return None if _MULTIPLYING.search(node.op_type) else 0
     shapes = [_dims(value, symbols) for value in (*node.inputs[:3], node.outputs[0])]
     count = 3 if node.op_type in {"LSTM", "GRU", "RNN"} else 2
     used = [*shapes[:count], shapes[-1]]
@@ -82,7 +81,8 @@ def _recurrent(_: ir.Node, shapes: list[list[int]]) -> int:
     return steps * (math.prod(weights) + math.prod(recurrence))
 
 
-_UNKNOWN = {"If", "Loop", "Scan", "Einsum", "DeformConv", "ConvInteger", "MatMulInteger", "QLinearConv", "Attention"}
+_MULTIPLYING = re.compile("^If$|^Loop$|^Scan$|Einsum|Conv|MatMul|Gemm|Attention|LSTM|GRU|RNN")
+"""Operators that multiply and add in ways that are not counted here: quantised ones, those of other domains."""
 _FORMULAS: dict[str, Callable[[ir.Node, list[list[int]]], int]] = {
     "Conv": lambda _, shapes: math.prod(shapes[-1]) * math.prod(shapes[1][1:]),
     "ConvTranspose": lambda _, shapes: math.prod(shapes[0]) * math.prod(shapes[1][1:]),

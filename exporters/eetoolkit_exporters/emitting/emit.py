@@ -120,6 +120,7 @@ def emit(
         version=VERSION,
         name=details.name,
         created_with=dict(details.created_with),
+        onnxruntime="{}.{}".format(*written.onnxruntime),
         inputs=inputs,
         outputs=tuple(_spec(name, value) for name, value in last.outputs.items()),
         preprocess=dict(details.preprocess or {}),

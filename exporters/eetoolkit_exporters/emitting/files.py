@@ -8,6 +8,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from eetoolkit_exporters.emitting.releases import RELEASES, Version, least_onnxruntime
 from eetoolkit_runtime.plan import File
 from eetoolkit_runtime.store import named_by_content
 
@@ -29,15 +30,18 @@ class SegmentFiles:
     Attributes:
         folder: Where the files are written.
         files: Every file written, by its content name.
+        onnxruntime: The first that reads all graphs written.
     """
 
     folder: Path
     files: dict[str, File] = field(default_factory=dict)
+    onnxruntime: Version = RELEASES[0].version
     _places: dict[bytes, _Place] = field(default_factory=dict)
 
     def write(self, model: ir.Model, stem: str) -> tuple[str, tuple[str, ...]]:
         """Writes a segment's graph and weights; returns the names of its own file and of those that it maps."""
         mapped = self.externalize(model, stem)
+        self.onnxruntime = max(self.onnxruntime, least_onnxruntime(model))
         path = self.folder / f"{stem}.onnx"
         path.write_bytes(ir.to_proto(model).SerializeToString(deterministic=True))
         name, self.files[name] = named_by_content(path, stem)

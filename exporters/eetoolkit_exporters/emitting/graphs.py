@@ -10,7 +10,7 @@ from eetoolkit_exporters.capturing.capture import Network
 from eetoolkit_exporters.cutting.segments import CutSegment
 from eetoolkit_runtime.errors import ExportError
 
-IR_VERSION = 10  # onnxruntime 1.20, the oldest that we run on, reads up to this
+IR_VERSION = 10  # onnxruntime 1.21, the oldest that we run on, reads up to this
 
 
 def segment_model(segment: CutSegment, inputs: Mapping[ir.Value, str], outputs: Mapping[ir.Value, str]) -> ir.Model:

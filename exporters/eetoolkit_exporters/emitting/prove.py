@@ -16,11 +16,14 @@ from eetoolkit_runtime.answer import Answer
 from eetoolkit_runtime.bundle import Bundle
 from eetoolkit_runtime.errors import ExportError, RunError
 from eetoolkit_runtime.golden import Sample
-from eetoolkit_runtime.inputs import row_inputs
+from eetoolkit_runtime.inputs import row_axes
 from eetoolkit_runtime.plan import Manifest
 from eetoolkit_runtime.runner import Runner
 from eetoolkit_runtime.store import write_manifest
-from eetoolkit_runtime.verify import DEFAULT_TOLERANCE, difference, verify
+from eetoolkit_runtime.verify import DEFAULT_TOLERANCE, VerifyReport, difference, verify
+
+_NO_ROUNDING = 0.1  # of the largest value
+_AMPLE = 2  # times the largest difference, which other inputs may exceed
 
 
 def prove(folder: Path, manifest: Manifest, samples: Sequence[Sample], segments: Sequence[CutSegment]) -> Manifest:
@@ -37,39 +40,47 @@ def prove(folder: Path, manifest: Manifest, samples: Sequence[Sample], segments:
     bundle = Bundle(folder, manifest)
     report = verify(bundle)
     if not report.passed:
-        raise ExportError(f"the segments differ from the source network: {report.failures[0]}; nothing was written")
+        raise ExportError(
+            f"the segments differ from the source network: {report.failures[0]}; nothing was written{_fix(report)}"
+        )
     reason = None if manifest.batch == 1 else _against_rows_together(bundle, samples, segments)
     if reason is None:
         return manifest
     return msgspec.structs.replace(manifest, batch=1, notes=(*manifest.notes, f"rows run one by one: {reason}"))
 
 
+def _fix(report: VerifyReport) -> str:
+    """Returns what lets differences of this size pass; nothing where rounding does not explain it."""
+    largest = max(max(each.output_difference, each.confidence_difference) for each in report.exits)
+    if not report.tolerance < largest < _NO_ROUNDING:
+        return ""
+    enough = float(f"{_AMPLE * largest:.1g}")
+    return f"; where that is rounding, allow it with tolerance={enough:g} (--tolerance {enough:g})"
+
+
 def _against_rows_together(bundle: Bundle, samples: Sequence[Sample], segments: Sequence[CutSegment]) -> str | None:
     """Returns why rows must run one by one: some answer otherwise in a batch, or nobody has seen what they do."""
+    golden = bundle.manifest.golden
+    tolerance = max(DEFAULT_TOLERANCE, golden.tolerance if golden is not None else 0.0)
     with Runner(bundle) as runner:
-        shared = _shared(bundle)
-        rows = _rows(bundle, samples, shared, runner)
+        axes = dict(zip((spec.name for spec in bundle.manifest.inputs), row_axes(bundle.manifest), strict=True))
+        rows = _rows(bundle, samples, [name for name, axis in axes.items() if axis is None], runner)
         stacked = {
-            name: array if name in shared else np.concatenate([row[name] for row in rows])
+            name: array if (axis := axes[name]) is None else np.concatenate([row[name] for row in rows], axis)
             for name, array in rows[0].items()
         }
         proved = set[str]()
         for exit_ in bundle.exits:
             alone = [runner.run(row, exit_at=exit_) for row in rows]
-            if not all(map(_alike, runner.run_batch(stacked, exit_at=exit_), alone)):
+            together = runner.run_batch(stacked, exit_at=exit_)
+            if not all(_alike(many, one, tolerance) for many, one in zip(together, alone, strict=True)):
                 return "together the golden samples give other answers"
-            together = Counter(name for answer in alone for name in set(answer.path))
-            proved.update(name for name, count in together.items() if count > 1)
+            runs = Counter(name for answer in alone for name in set(answer.path))
+            proved.update(name for name, count in runs.items() if count > 1)
     for segment in segments:
         if segment.name not in proved and (mixed := mixing(segment.nodes)) is not None:
             return f"{mixed} in {segment.name}, where no two golden samples came; golden_inputs that do may prove it"
     return None
-
-
-def _shared(bundle: Bundle) -> list[str]:
-    """Returns the inputs that all rows of a batch have in common."""
-    plan = bundle.manifest
-    return [spec.name for spec, is_row in zip(plan.inputs, row_inputs(plan), strict=True) if not is_row]
 
 
 def _rows(
@@ -98,9 +109,9 @@ def _changed(array: Array) -> Array:
     return np.asarray(np.roll(array, 1, axis=-1) * -0.5 if array.ndim else array * -0.5, array.dtype)
 
 
-def _alike(many: Answer, one: Answer) -> bool:
+def _alike(many: Answer, one: Answer, tolerance: float) -> bool:
     return (many.exit, many.gates) == (one.exit, one.gates) and all(
-        difference(found, expected) <= DEFAULT_TOLERANCE
+        difference(found, expected) <= tolerance
         for found, expected in (
             (np.array(many.confidence), np.array(one.confidence)),
             *((many.outputs[name], array) for name, array in one.outputs.items()),

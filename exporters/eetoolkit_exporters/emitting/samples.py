@@ -10,35 +10,51 @@ from typing import Any
 import numpy as np
 
 from eetoolkit_exporters.capturing.cascade import open_source
-from eetoolkit_exporters.capturing.source import Array, ExitSpec, Source, choose_exits, to_array
+from eetoolkit_exporters.capturing.source import Array, ExitSpec, Source, Visits, choose_exits, to_array
 from eetoolkit_exporters.judging.choices import CriterionSpec, bind, functions_of
-from eetoolkit_exporters.judging.criteria import LABEL, verdict
+from eetoolkit_exporters.judging.criteria import verdict
 from eetoolkit_runtime.bundle import Bundle, load
 from eetoolkit_runtime.errors import ExportError, InputError
 from eetoolkit_runtime.golden import Sample, Visit, read_golden
 from eetoolkit_runtime.inputs import BATCH
 from eetoolkit_runtime.plan import Criterion
+from eetoolkit_runtime.scores import LABEL
 from eetoolkit_runtime.verify import DEFAULT_TOLERANCE
 
 MAX_SAMPLES = 8  # enough to meet every exit in practice, small enough to ship
 
 
-def golden_samples(
-    source: Source,
-    batched: Collection[str],
-    exits: Mapping[str, Mapping[str, str]],
-    criteria: Mapping[str, Criterion],
-    inputs: Any,
-    order: Sequence[str],
-) -> list[Sample]:
-    """Returns up to 8 rows of `inputs` (None: the example), each with every exit's values from the source.
+def sample_rows(source: Source, batched: Collection[str], inputs: Any) -> list[dict[str, Array]]:
+    """Returns up to 16 rows of `inputs` (None: the example), of which the golden samples are taken.
 
     Raises:
         ExportError: Inputs that the network does not take.
     """
     arrays = source.inputs if inputs is None else by_name(source, inputs)
-    rows = rows_of(arrays, batched)[: 2 * MAX_SAMPLES]
-    return _clear([_judged(source, row, exits, criteria, order) for row in rows])[:MAX_SAMPLES]
+    return rows_of(arrays, batched)[: 2 * MAX_SAMPLES]
+
+
+def golden_samples(
+    source: Source,
+    rows: Sequence[Mapping[str, Array]],
+    met: Sequence[Visits],
+    criteria: Mapping[str, Criterion],
+    tolerance: float,
+) -> list[Sample]:
+    """Returns up to 8 of the rows, each with every exit's values from the source, none by a decision within rounding.
+
+    Args:
+        source: The network in its own framework.
+        rows: Their inputs.
+        met: What `meet` returned for each of them.
+        criteria: For each exit its criterion, with numbers.
+        tolerance: Within what a decision hangs on rounding.
+
+    Raises:
+        ExportError: Outputs of several rows.
+    """
+    judged = [_judged(source, row, visits, criteria) for row, visits in zip(rows, met, strict=True)]
+    return _clear(judged, tolerance)[:MAX_SAMPLES]
 
 
 def reference(
@@ -60,21 +76,17 @@ def reference(
     Raises:
         ExportError: Outputs of several rows.
     """
-    return _judged(source, row, exits, criteria, order)[0]
+    return _judged(source, row, meet(source, row, exits, order), criteria)[0]
 
 
 def _judged(
-    source: Source,
-    row: Mapping[str, Array],
-    exits: Mapping[str, Mapping[str, str]],
-    criteria: Mapping[str, Criterion],
-    order: Sequence[str],
+    source: Source, row: Mapping[str, Array], met: Visits, criteria: Mapping[str, Criterion]
 ) -> tuple[Sample, float]:
     """Returns a sample, and how far its closest discrete decision is from going the other way."""
     visits: list[Visit] = []
     returned: list[tuple[Mapping[str, Array], Criterion]] = []
     closest = np.inf
-    for name, outputs in _met(source, row, exits, order):
+    for name, outputs in met:
         seen: list[tuple[Mapping[str, Array], Criterion]] = [(outputs, criteria[name])]
         if name not in source.marked:
             returned += seen
@@ -87,10 +99,20 @@ def _judged(
     return Sample(dict(row), tuple(visits)), closest
 
 
+def meet(
+    source: Source, row: Mapping[str, Array], exits: Mapping[str, Mapping[str, str]], order: Sequence[str]
+) -> Visits:
+    """Returns the chosen exits that a row meets, with their outputs: marked ones as they are met, then in `order`.
+
+    Raises:
+        ExportError: Inputs that the network does not take.
+    """
+    return list(_met(source, row, exits, order))
+
+
 def _met(
     source: Source, row: Mapping[str, Array], exits: Mapping[str, Mapping[str, str]], order: Sequence[str]
 ) -> Iterator[tuple[str, dict[str, Array]]]:
-    """Yields the chosen exits that a row meets, with their outputs: marked ones as they are met, then in `order`."""
     found: dict[str, Array] = {}
     for own, arrays in source.run_visits(row):
         flat = {source.exits[own][output]: array for output, array in arrays.items()}
@@ -105,12 +127,12 @@ def _met(
             yield name, {output: found[key] for output, key in exits[name].items()}
 
 
-def _clear(samples: Sequence[tuple[Sample, float]]) -> list[Sample]:
+def _clear(samples: Sequence[tuple[Sample, float]], tolerance: float) -> list[Sample]:
     """Returns the samples of which nothing discrete (an argmax, a member's threshold) hangs on rounding; else all.
 
     There either outcome is right, and a device that finds the other one is not to blame.
     """
-    clear = [sample for sample, margin in samples if margin > DEFAULT_TOLERANCE]
+    clear = [sample for sample, margin in samples if margin > tolerance]
     return clear or [sample for sample, _ in samples]
 
 
@@ -131,7 +153,7 @@ def by_name(source: Source, inputs: Any) -> dict[str, Array]:
     found = {}
     for (name, example), value in zip(source.inputs.items(), values, strict=True):
         array = to_array(value)
-        found[name] = array.astype(np.float32) if array.dtype == np.float64 and example.dtype == np.float32 else array
+        found[name] = array.astype(example.dtype) if array.dtype.kind == example.dtype.kind == "f" else array
     return found
 
 
@@ -205,7 +227,9 @@ def source_samples(
         name: bind(exit_.criterion, opened.manifest.constants, functions) for name, exit_ in opened.exits.items()
     }
     order = list(opened.exits)
-    return [*golden, *_clear([_judged(source, row, chosen, criteria, order) for row in rows])]
+    tolerance = DEFAULT_TOLERANCE if opened.manifest.golden is None else opened.manifest.golden.tolerance
+    judged = [_judged(source, row, meet(source, row, chosen, order), criteria) for row in rows]
+    return [*golden, *_clear(judged, tolerance)]
 
 
 def _reopen(model: Any, example: Mapping[str, Array], names: Sequence[str]) -> Source:

@@ -116,7 +116,7 @@ def _of_constant(value: ir.Value) -> Range:
 
 
 def _with_dtype(value: ir.Value, found: Range) -> Range:
-    """Adds what the dtype says: a boolean is hard, an integer whole, one that may have wrapped around anything."""
+    """Adds what the dtype says: a boolean is hard, an integer whole, one that may have wrapped around any it holds."""
     dtype = value.dtype
     if dtype == ir.DataType.BOOL:
         return found if found.hard else HARD
@@ -125,7 +125,7 @@ def _with_dtype(value: ir.Value, found: Range) -> Range:
     signed, bits = dtype.is_signed(), int(dtype.itemsize * 8)
     low, high = (-(2.0 ** (bits - 1)), 2.0 ** (bits - 1) - 1) if signed else (0.0, 2.0**bits - 1)
     fits = low <= found.low and found.high <= high
-    return Range(found.low, found.high, whole=True) if fits else Range(whole=True)
+    return Range(found.low, found.high, whole=True) if fits else Range(low, high, whole=True)
 
 
 def _by_form(node: ir.Node, ranges: Ranges) -> Range | None:

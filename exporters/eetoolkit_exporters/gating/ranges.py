@@ -116,6 +116,11 @@ def _cast(node: ir.Node, inputs: list[Range]) -> list[Range]:
     return [inputs[0]]
 
 
+def _dequantise(_: ir.Node, inputs: list[Range]) -> list[Range]:
+    x, scale, zero = [*inputs, Range(0, 0, whole=True)][:3]
+    return [_multiply(_add(x, _negate(zero)), scale)]
+
+
 def _sign(_: ir.Node, inputs: list[Range]) -> list[Range]:
     return [Range(-1.0 if inputs[0].low < 0 else 0.0, 1.0 if inputs[0].high > 0 else 0.0, whole=True)]
 
@@ -201,6 +206,7 @@ RULES: dict[str, Rule] = {
     "Ceil": _to_whole(math.ceil),
     "Sign": _sign,
     "Cast": _cast,
+    "DequantizeLinear": _dequantise,
     "Where": _where,
     "OneHot": _one_hot,
     "ConstantOfShape": _filled,

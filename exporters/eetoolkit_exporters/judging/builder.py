@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from eetoolkit_exporters.capturing.capture import Network
@@ -35,7 +36,7 @@ class Builder:
         found.shape = _broadcast(inputs) if op in _ELEMENTWISE else None
         return found
 
-    def constant(self, value: float | Sequence[int], dtype: type[np.generic] = np.float32) -> ir.Value:
+    def constant(self, value: npt.ArrayLike, dtype: type[np.generic] = np.float32) -> ir.Value:
         """Returns a new initializer."""
         name = self.name("constant")
         tensor = ir.tensor(np.array(value, dtype), name=name)
@@ -88,8 +89,8 @@ class Builder:
 
 _BOOLEAN = {"And", "Equal", "GreaterOrEqual", "IsNaN", "Less", "Not"}
 _ELEMENTWISE = _BOOLEAN | {
-    "Abs", "Add", "Cast", "Div", "Exp", "Identity", "Log", "LogSoftmax", "Max", "Mul", "Neg", "Softmax", "Softplus",
-    "Sub", "Where",
+    "Abs", "Add", "Cast", "Div", "Exp", "Identity", "Log", "LogSoftmax", "Max", "Min", "Mul", "Neg", "Softmax",
+    "Softplus", "Sub", "Tanh", "Where",
 }  # fmt: skip
 
 

@@ -10,11 +10,10 @@ import msgspec
 import numpy as np
 
 from eetoolkit_exporters.capturing.capture import NetworkExit
-from eetoolkit_exporters.capturing.source import LOGITS
-from eetoolkit_exporters.judging.criteria import COMBINED, LABEL
 from eetoolkit_exporters.judging.custom import name_of
-from eetoolkit_runtime.errors import ExportError
+from eetoolkit_runtime.errors import ExportError, did_you_mean
 from eetoolkit_runtime.plan import COUNTED_KINDS, Constant, Criterion
+from eetoolkit_runtime.scores import COMBINED, LABEL, LOGITS
 
 Spec = str | Criterion | Callable[..., Any]
 CriterionSpec = Spec | Mapping[str, Spec]
@@ -47,7 +46,8 @@ def choose_criteria(exits: Sequence[NetworkExit], criterion: CriterionSpec) -> d
     names = [exit_.name for exit_ in exits]
     if isinstance(criterion, Mapping):
         if unknown := set(criterion) - set(names):
-            raise ExportError(f"criterion names {sorted(unknown)}; the exits are {', '.join(names)}")
+            meant = did_you_mean(min(unknown), names)
+            raise ExportError(f"criterion names {sorted(unknown)}; the exits are {', '.join(names)}{meant}")
         per_exit: dict[str, Spec] = {name: criterion.get(name, "max_prob") for name in names}
     else:
         per_exit = dict.fromkeys(names, criterion)
@@ -85,7 +85,7 @@ def apply_min_exit(order: Sequence[str], name: str | None) -> frozenset[str]:
     if name is None:
         return frozenset()
     if name not in order:
-        raise ExportError(f"min_exit is {name!r}; the exits are {', '.join(order)}")
+        raise ExportError(f"min_exit is {name!r}; the exits are {', '.join(order)}{did_you_mean(name, order)}")
     return frozenset(order[: order.index(name)])
 
 
@@ -143,8 +143,10 @@ def _resolve(exit_: NetworkExit, spec: Spec) -> Criterion:
     elif not isinstance(spec, Criterion) and callable(spec):
         spec = Criterion(kind="custom", function=spec)
     elif not isinstance(spec, Criterion):
+        meant = did_you_mean(spec, DEFAULT_THRESHOLD) if isinstance(spec, str) else ""
         raise ExportError(
             f"exit {exit_.name!r}: criterion is {spec!r}, expected one of {kinds}, an ee.Criterion, or a torch function"
+            f"{meant}"
         )
     try:
         found = msgspec.convert(msgspec.to_builtins(spec, enc_hook=_plain), Criterion)

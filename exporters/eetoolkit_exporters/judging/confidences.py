@@ -18,23 +18,35 @@ _FLOATS = (ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16)
 
 @dataclass(frozen=True)
 class Scores:
-    """An exit's class scores, float of shape (batch, ..., classes, ...), and how they are read."""
+    """An exit's class scores, float of shape (batch, ..., classes, ...), and how they are read.
+
+    Attributes:
+        value: As the network gives them.
+        shape: Theirs, or where they are `single` what they have as those of two classes.
+        criterion: How they are read.
+        axis: Where `shape` has the classes, from 0.
+        classes: How many.
+        single: Whether it is one score, for two classes.
+    """
 
     value: ir.Value
     shape: ir.Shape
     criterion: Criterion
     axis: int
     classes: int
+    single: bool = False
 
 
 def class_scores(exit_name: str, value: ir.Value, criterion: Criterion, kind: str) -> Scores:
     """Returns an exit's scores, checked, for a criterion of `kind`.
 
     Raises:
-        ExportError: Scores without a class dimension of fixed size, at least 2.
+        ExportError: Scores without a class dimension of fixed size.
     """
     shape = value.shape
     check_float(exit_name, value, kind)
+    if shape is not None and len(shape) > 0 and all(dim == 1 for dim in list(shape)[1:]):
+        return Scores(value, ir.Shape([shape[0], 2]), criterion, 1, 2, single=True)
     if shape is None or len(shape) < 2 or not -len(shape) <= criterion.axis < len(shape) or criterion.axis == 0:
         raise ExportError(
             f"exit {exit_name!r}: {kind} reads shape {shape}, expected (batch, classes, ...) with the "
@@ -42,12 +54,22 @@ def class_scores(exit_name: str, value: ir.Value, criterion: Criterion, kind: st
         )
     axis = criterion.axis % len(shape)
     classes = shape[axis]
-    if not isinstance(classes, int) or classes < 2:
+    if not isinstance(classes, int) or classes < 1:
         raise ExportError(
-            f"exit {exit_name!r}: {kind} reads shape {shape}: the class dimension, axis {axis}, must be a "
-            "fixed number of at least 2"
+            f"exit {exit_name!r}: {kind} reads shape {shape}: the class dimension, axis {axis}, must be a fixed number"
         )
+    if classes == 1:
+        dims = [2 if place == axis else dim for place, dim in enumerate(shape)]
+        return Scores(value, ir.Shape(dims), criterion, axis, 2, single=True)
     return Scores(value, shape, criterion, axis, classes)
+
+
+def class_count(value: ir.Value, criterion: Criterion) -> int | None:
+    """Returns how many classes an exit's scores tell apart; None where they are no class scores."""
+    try:
+        return class_scores("", value, criterion, criterion.kind).classes
+    except ExportError:
+        return None
 
 
 def check_float(exit_name: str, value: ir.Value, kind: str) -> None:
@@ -96,11 +118,13 @@ def log_p(build: Builder, scores: Scores, temperature: ir.Value) -> ir.Value:
 def class_of(build: Builder, scores: Scores) -> tuple[ir.Value, ir.Value]:
     """Appends the argmax of scores (batch, classes), the first among equals; -1 where they are no distribution.
 
+    Of one score it is 1 at one half.
+
     Returns:
         It, int64 of shape (batch,), and where it is -1, bool of shape (batch,).
     """
     bad = build("IsNaN", max_prob(build, _logits(build, scores, None)))
-    largest = build("ArgMax", as_float(build, scores.value), axis=1, keepdims=0)
+    largest = build("ArgMax", _classes(build, scores), axis=1, keepdims=0, select_last_index=int(scores.single))
     largest.shape = bad.shape
     return build.called("class", build("Where", bad, build.constant(-1, np.int64), largest)), bad
 
@@ -138,10 +162,52 @@ def as_float(build: Builder, value: ir.Value) -> ir.Value:
     return value if value.dtype != ir.DataType.FLOAT16 else build("Cast", value, to=int(ir.DataType.FLOAT))
 
 
+def shaped_like(build: Builder, found: ir.Value, value: ir.Value) -> ir.Value:
+    """Appends one number a row, (batch, 1), in the shape in which `value` has one a row."""
+    rank = len(value.shape or (None, 1))
+    if rank != 2:
+        found = build("Reshape", found, build.constant([-1, *[1] * (rank - 1)], np.int64))
+    found.shape = value.shape
+    return found
+
+
+def _classes(build: Builder, scores: Scores) -> ir.Value:
+    """Appends scores of two classes or more, on their scale, float32 or float64; `scores.two_classes` in numpy."""
+    z, rank = as_float(build, scores.value), len(scores.shape)
+    if not scores.single:
+        return z
+    if len(z.shape or ()) != rank:
+        z = build("Reshape", z, build.constant([-1, 1], np.int64))
+        z.shape = ir.Shape([scores.shape[0], 1])
+    exact = np.float64 if z.dtype == ir.DataType.DOUBLE else np.float32
+    along = [2 if place == scores.axis else 1 for place in range(rank)]
+
+    def pair(no: float, yes: float) -> ir.Value:
+        return build.constant(np.reshape([no, yes], along), exact)
+
+    match scores.criterion.scale:
+        case "logits":  # [0, z] less the larger of the two, so that an infinite logit is certain
+            return build("Min", build("Mul", z, pair(-1, 1)), build.constant(0.0, exact))
+        case "probs":
+            return build("Add", build("Mul", z, pair(-1, 1)), pair(1, 0))
+        case "log_probs":
+            return _with_rest(build, z, scores, exact)
+
+
+def _with_rest(build: Builder, z: ir.Value, scores: Scores, exact: type[np.generic]) -> ir.Value:
+    """Appends log(1 - p) beside z = log p; 1 - p is tanh(-z / 2) (1 + e^z), since 1 - e^z keeps nothing near p = 1."""
+    half = build("Tanh", build("Mul", z, build.constant(-0.5, exact)))
+    rest = build("Mul", half, build("Add", build("Exp", z), build.constant(1.0, exact)))
+    rest = build("Log", build("Max", rest, build.constant(0.0, exact)))  # z may be rounded to more than 0
+    found = build("Concat", rest, z, axis=scores.axis)
+    found.shape = scores.shape
+    return found
+
+
 def _logits(build: Builder, scores: Scores, temperature: ir.Value | None) -> ir.Value:
     """Appends z / T up to a constant a row, float32, the classes at the last axis."""
-    z = as_float(build, scores.value)
-    if scores.criterion.scale == "logits":  # before Cast and Div, whose rounding grows with the logits' size
+    z = _classes(build, scores)
+    if scores.criterion.scale == "logits" and not scores.single:  # before Cast and Div: rounding grows with their size
         z = build("Sub", z, build.reduce("ReduceMax", z, scores.axis, keepdims=1))
     if scores.value.dtype == ir.DataType.DOUBLE:
         z = build("Cast", z, to=int(ir.DataType.FLOAT))

@@ -5,7 +5,7 @@ Every row is judged by itself. NaN, or an infinity that leaves no distribution, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -13,21 +13,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from eetoolkit_exporters.capturing.source import LOGITS
 from eetoolkit_exporters.judging.custom import evaluate
+from eetoolkit_runtime import scores as rules
 from eetoolkit_runtime.errors import ExportError
-from eetoolkit_runtime.plan import COUNTED_KINDS, Criterion, CriterionKind
+from eetoolkit_runtime.plan import COUNTED_KINDS, Criterion
+from eetoolkit_runtime.scores import ENSEMBLES, LABEL, LOGITS, means_one, reading, two_classes
 
 Array = npt.NDArray[Any]
 Seen = Sequence[tuple[Mapping[str, Array], Criterion]]
 """The exits that a row has met: what each gave, and its criterion with numbers in place of constants' names."""
 
-ENSEMBLES = frozenset({"mean_ensemble", "geometric_ensemble"})
 STATEFUL = frozenset({"patience", "vote"}) | ENSEMBLES
-COMBINED = frozenset({"all_of", "any_of", "at_least"})
-
-LABEL = "label"
-"""The output that `vote` adds: the class voted for, int64 of shape (batch,); -1 where no exit could vote."""
 FLOOR = -1e30
 """The least log p in an ensemble: finite, so that a weight of 0 silences it and sums of several stay finite."""
 
@@ -51,7 +47,8 @@ class Verdict:
 def verdict(seen: Seen) -> Verdict:
     """Returns what the last of the exits in `seen` says; what came before it matters to the criteria with state.
 
-    The formulas, with p = softmax(z / T), exits j = 0..k met so far, and C classes:
+    The formulas, with p = softmax(z / T), exits j = 0..k met so far, and C classes; one score is that of two classes,
+    p = sigmoid(z / T) and 1 - p, and an ensemble answers it with one again, the logit of class 1:
 
     - `max_prob`, `entropy`, `margin`: see `confidence`.
     - `patience` (PABEE, arXiv 2006.04152, section 3.2): the number of exits in a row, up to this one, whose argmax is
@@ -75,7 +72,9 @@ def verdict(seen: Seen) -> Verdict:
     if criterion.kind == "vote":
         answer[LABEL] = _label(_chain(criterion, seen))
     elif criterion.kind in ENSEMBLES:
-        answer[class_output(criterion, tuple(outputs))] = _ensemble(criterion, seen).astype(np.float32)
+        name = class_output(criterion, tuple(outputs))
+        q, own = _ensemble(criterion, seen), np.asarray(outputs[name])
+        answer[name] = ((q[:, 1] - q[:, 0]).reshape(own.shape) if _one_per_row(own) else q).astype(np.float32)
     return Verdict(answer, found, margin)
 
 
@@ -86,10 +85,10 @@ def confidence(scores: Array, criterion: Criterion, temperature: float = 1.0) ->
     `entropy` is 1 - H(p) / ln C with H in nats (the H < t of BranchyNet, arXiv 1709.01686, and DeeBERT, arXiv
     2004.12993, is the threshold 1 - t / ln C; the u < s of FastBERT, arXiv 2004.02178, is 1 - s), `margin` is the
     largest p less the second largest (CALM, arXiv 2207.07061, section 3.5). Dense scores are judged per position and
-    reduced by mean or quantile.
+    reduced by mean or quantile. One score is that of two classes (`scores.two_classes`).
 
     Args:
-        scores: Shape (batch, C, ...), or with the classes at `criterion.axis`.
+        scores: Shape (batch, C, ...), or with the classes at `criterion.axis`; or one a row, (batch,) or (batch, 1).
         criterion: Which confidence, on which scale.
         temperature: T.
     """
@@ -115,31 +114,10 @@ def class_output(criterion: Criterion, names: Sequence[str]) -> str:
     Raises:
         ExportError: None is called `logits`, and there are several.
     """
-    own = criterion.output
-    if own is not None and criterion.kind != "learned":
-        return own
-    left = [name for name in names if name != own]
-    if LOGITS in left:
-        return LOGITS
-    if len(left) != 1:
+    found = rules.class_output(criterion, names)
+    if found is None:
         raise ExportError(f"of the outputs {', '.join(names)} none is called {LOGITS!r}, which the criteria read")
-    return left[0]
-
-
-def reading(criterion: Criterion, kind: CriterionKind) -> Criterion:
-    """Returns the criterion that says how an exit's class scores are read by a criterion of `kind` at a later exit.
-
-    It is the exit's own, or a member of it: one of the same kind, else the first that reads class scores.
-    """
-    parts = list(_parts(criterion))
-    same = [part for part in parts if part.kind == kind]
-    return (same or [part for part in parts if part.kind not in COMBINED | {"learned", "custom"}] or parts)[0]
-
-
-def _parts(criterion: Criterion) -> Iterator[Criterion]:
-    yield criterion
-    for member in criterion.members:
-        yield from _parts(member)
+    return found
 
 
 def _chain(criterion: Criterion, seen: Seen) -> Seen:
@@ -210,16 +188,32 @@ def _class_scores(outputs: Mapping[str, Array], criterion: Criterion) -> Array:
     return np.asarray(outputs[class_output(criterion, tuple(outputs))])
 
 
+def _classes(scores: Array, criterion: Criterion) -> Array:
+    """Returns scores in float64, on their scale, with two classes or more at the last axis."""
+    known = np.asarray(scores, np.float64)
+    known = known.reshape(-1, 1) if _one_per_row(known) else np.moveaxis(known, criterion.axis, -1)
+    return two_classes(known, criterion.scale) if known.shape[-1] == 1 else known
+
+
+def _one_per_row(scores: Array) -> bool:
+    return scores.ndim > 0 and all(size == 1 for size in scores.shape[1:])
+
+
 def _class_of(outputs: Mapping[str, Array], criterion: Criterion) -> Array:
-    """Returns the argmax, the first among equals, int64 of shape (batch,); -1 where the scores are no distribution."""
+    """Returns the argmax, the first among equals, int64 of shape (batch,); -1 where the scores are no distribution.
+
+    Of one score it is 1 at one half.
+    """
     scores = _class_scores(outputs, criterion)
     bad = np.isnan(_log_p(scores, criterion, 1.0)).any(axis=-1)
+    if _one_per_row(scores):
+        return np.where(bad, -1, means_one(scores.reshape(-1), criterion.scale))
     return np.where(bad, -1, scores.argmax(axis=1))
 
 
 def _votes(seen: Seen) -> Array:
     """Returns how many of the exits voted for each class, shape (batch, C)."""
-    classes = _class_scores(*seen[-1]).shape[1]
+    classes = _classes(_class_scores(*seen[-1]), seen[-1][1]).shape[-1]
     return np.asarray(np.sum([_class_of(*exit_)[:, None] == np.arange(classes) for exit_ in seen], axis=0))
 
 
@@ -236,7 +230,7 @@ def _label(seen: Seen) -> Array:
 def _argmax_margin(seen: Seen) -> Array:
     gaps = []
     for exit_ in seen:
-        scores = np.nan_to_num(np.asarray(_class_scores(*exit_), np.float64))
+        scores = np.nan_to_num(_classes(_class_scores(*exit_), exit_[1]))
         two = np.sort(scores, axis=1)[:, -2:]
         gaps.append((two[:, 1] - two[:, 0]) / np.maximum(1, abs(two).max(axis=1)))
     return np.asarray(np.min(gaps, axis=0))
@@ -257,7 +251,7 @@ def _ensemble(criterion: Criterion, seen: Seen) -> Array:
 
 def _log_p(scores: Array, criterion: Criterion, temperature: float) -> Array:
     """Returns log softmax(z / T) in float64, the classes at the last axis."""
-    z = np.moveaxis(np.asarray(scores, np.float64), criterion.axis, -1)
+    z = _classes(scores, criterion)
     if criterion.scale == "probs":
         with np.errstate(divide="ignore"):
             z = np.log(np.maximum(z, 0))

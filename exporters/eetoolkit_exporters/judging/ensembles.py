@@ -16,9 +16,10 @@ from eetoolkit_exporters.judging import confidences
 from eetoolkit_exporters.judging.builder import Builder, inside
 from eetoolkit_exporters.judging.confidences import Scores, class_scores
 from eetoolkit_exporters.judging.constants import Constants
-from eetoolkit_exporters.judging.criteria import class_output, reading
+from eetoolkit_exporters.judging.criteria import class_output
 from eetoolkit_runtime.errors import ExportError
 from eetoolkit_runtime.plan import Criterion, CriterionKind
+from eetoolkit_runtime.scores import reading
 
 
 class Chain:
@@ -82,6 +83,14 @@ class Chain:
         batch, _, classes = stack.shape or (None, None, None)
         mixed.shape = ir.Shape([batch, classes])
         return build("Add", mixed, bias)
+
+    def as_answered(self, build: Builder, place: int, kind: CriterionKind, q: ir.Value) -> ir.Value:
+        """Appends what takes the place of an exit's scores: q, or the logit of class 1 in the shape of one score."""
+        scores = self._scores(place, kind)
+        if not scores.single:
+            return q
+        no, yes = (build("Gather", q, build.constant([index], np.int64), axis=1) for index in (0, 1))
+        return confidences.shaped_like(build, build("Sub", yes, no), scores.value)
 
     def classes(self, place: int, kind: CriterionKind) -> int:
         """Returns the number of classes of an exit."""

@@ -22,10 +22,11 @@ from eetoolkit_exporters.judging.choices import (
     stored_threshold,
 )
 from eetoolkit_exporters.judging.constants import Constants
-from eetoolkit_exporters.judging.criteria import COMBINED, ENSEMBLES, LABEL, STATEFUL, class_output
+from eetoolkit_exporters.judging.criteria import STATEFUL, class_output
 from eetoolkit_exporters.judging.ensembles import Chain
 from eetoolkit_runtime.errors import ExportError
 from eetoolkit_runtime.plan import Criterion
+from eetoolkit_runtime.scores import COMBINED, ENSEMBLES, LABEL
 
 __all__ = [
     "CriterionSpec",
@@ -51,8 +52,8 @@ def judge(network: Network, criteria: Mapping[str, Criterion]) -> dict[str, Crit
         The criteria as the manifest has them: with the names of their constants.
 
     Raises:
-        ExportError: Scores without a class dimension of fixed size, at least 2; state that cannot be passed on; a
-            custom function that torch cannot export.
+        ExportError: Scores without a class dimension of fixed size; state that cannot be passed on; a custom function
+            that torch cannot export.
     """
     used = names_of(network.graph)
     constants = Constants(network, used)
@@ -120,8 +121,9 @@ class _Judge:
                 found, label = self._chain.vote(build, self._place)
                 result = found, criterion, label
             case "mean_ensemble":
-                answer = self._chain.mean(build, self._place)
-                result = confidences.max_prob(build, answer), criterion, answer
+                mean = self._chain.mean(build, self._place)
+                answer = self._chain.as_answered(build, self._place, kind, mean)
+                result = confidences.max_prob(build, mean), criterion, answer
             case "geometric_ensemble":
                 result = self._geometric(criterion)
             case "all_of" | "any_of" | "at_least":
@@ -151,9 +153,10 @@ class _Judge:
                     f"each {each}"
                 )
             inputs[name] = self._constants.add(f"{self.exit.name}_{name}", numbers)
-        answer = self._chain.geometric(self._build, self._place, inputs["weights"], inputs["bias"])
+        q = self._chain.geometric(self._build, self._place, inputs["weights"], inputs["bias"])
+        answer = self._chain.as_answered(self._build, self._place, criterion.kind, q)
         named = msgspec.structs.replace(criterion, **{name: str(value.name) for name, value in inputs.items()})
-        return confidences.max_prob(self._build, answer), named, answer
+        return confidences.max_prob(self._build, q), named, answer
 
     def _combine(self, criterion: Criterion) -> tuple[ir.Value, Criterion, None]:
         build = self._build

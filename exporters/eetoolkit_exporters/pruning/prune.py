@@ -21,6 +21,7 @@ from eetoolkit_runtime.inputs import BATCH
 from eetoolkit_runtime.integrity import check_full
 from eetoolkit_runtime.liveness import live_after, live_before
 from eetoolkit_runtime.plan import Manifest, Segment, Tuning
+from eetoolkit_runtime.rule import known_exit
 from eetoolkit_runtime.store import check_target, commit, staging, write_manifest
 from eetoolkit_runtime.truncate import restricted
 from eetoolkit_runtime.validate import validate
@@ -73,6 +74,7 @@ def prune(
             plan,
             segments=segments,
             files={**written.files, **stored},
+            onnxruntime="{}.{}".format(*written.onnxruntime),
             golden=golden,
             notes=(*plan.notes, f"pruned: {', '.join(exits)}") if exits else plan.notes,
             profile={},
@@ -86,8 +88,7 @@ def prune(
 
 def _check_exits(plan: Manifest, exits: Collection[str]) -> None:
     for name in exits:
-        if name not in plan.exits:
-            raise InputError(f"no exit {name!r}; the exits are {', '.join(plan.exits)}")
+        known_exit(plan.exits, name)
     for segment in plan.segments.values():
         if segment.exit is not None and segment.exit.name in exits and segment.exit.threshold is None:
             raise InputError(f"exit {segment.exit.name!r} ends the plan and cannot be pruned; `truncate` moves the end")

@@ -31,7 +31,7 @@ class Book:
         names: Every name that is taken.
         initializers: The initializers, by what they hold.
         opsets: The opset of each domain.
-        ir_version: The newest of the segments', at least what onnxruntime 1.20, the oldest that we run on, reads.
+        ir_version: The newest of the segments', at least what onnxruntime 1.21, the oldest that we run on, reads.
         settled: Values that onnxruntime may find out to be constant.
         true: A true value that it cannot.
     """

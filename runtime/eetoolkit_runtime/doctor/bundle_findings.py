@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import onnxruntime as ort
 
 from eetoolkit_runtime.bundle import Bundle, load_again
 from eetoolkit_runtime.doctor.finding import Finding
@@ -19,7 +20,7 @@ from eetoolkit_runtime.profiling.profile import Profile, digests
 from eetoolkit_runtime.profiling.profiles import saved_profile
 from eetoolkit_runtime.profiling.rounds import Row
 from eetoolkit_runtime.runner import Runner
-from eetoolkit_runtime.sessions import Spin
+from eetoolkit_runtime.sessions import Spin, is_new_enough
 from eetoolkit_runtime.verify import verify
 
 _ROWS = 8
@@ -64,6 +65,13 @@ def examine_bundle(
     plan = opened.manifest
     made = ", ".join(f"{key} {value}" for key, value in plan.created_with.items() if key != "source")
     yield Finding(name="bundle", what=f"{opened}; made with {made}; every file has its hash")
+    if plan.onnxruntime is not None:
+        enough = is_new_enough(plan.onnxruntime)
+        what = f"{plan.onnxruntime} or newer, {ort.__version__} is installed"
+        fix = None if enough else f"pip install --upgrade 'onnxruntime>={plan.onnxruntime}'"
+        yield Finding(name="onnxruntime needed", state="ok" if enough else "problem", what=what, fix=fix)
+        if not enough:
+            return
     try:
         rows = golden_rows(opened)[:_ROWS]
         yield from _memory(opened, rows)

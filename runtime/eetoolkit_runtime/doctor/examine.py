@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from eetoolkit_runtime.arguments import checked
 from eetoolkit_runtime.bundle import Bundle
 from eetoolkit_runtime.doctor.bundle_findings import examine_bundle
 from eetoolkit_runtime.doctor.finding import Finding
 from eetoolkit_runtime.doctor.machine_findings import examine_machine
+from eetoolkit_runtime.errors import InputError
 
 
+@checked(InputError)
 def examine(
     bundle: str | Path | Bundle | None = None,
     *,

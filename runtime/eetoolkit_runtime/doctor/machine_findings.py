@@ -161,10 +161,9 @@ def _memory(root: Path) -> Iterator[Finding]:
 
 
 def _load(root: Path) -> Iterator[Finding]:
-    text = read_text(root / "proc/loadavg")
-    if not text:
+    load = condition(root).load
+    if load is None:
         return
-    load = float(text.split()[0])
     busy = load > _BUSY_MACHINE * this_machine().cores
     fix = "measure when nothing else runs, or give it fewer threads" if busy else None
     what = f"{load:.1f} programs were running at a time in the last minute"

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
+from eetoolkit_runtime.arguments import checked
+from eetoolkit_runtime.errors import InputError
 from eetoolkit_runtime.profiling.latency import Latency
 from eetoolkit_runtime.profiling.profile import Profile
 
@@ -61,6 +63,7 @@ class Comparison(_Struct, frozen=True, kw_only=True):
     only_b: tuple[str, ...]
 
 
+@checked(InputError)
 def compare_profiles(a: Profile, b: Profile) -> Comparison:
     """Returns how the profile `b` differs from the profile `a`; they may be of different bundles and machines."""
     return Comparison(

@@ -14,7 +14,7 @@ import numpy as np
 import onnxruntime as ort
 
 from eetoolkit_runtime.bundle import Bundle
-from eetoolkit_runtime.errors import IntegrityError
+from eetoolkit_runtime.errors import IntegrityError, running
 from eetoolkit_runtime.inputs import Array
 from eetoolkit_runtime.liveness import live_before
 from eetoolkit_runtime.plan import Segment, Stop
@@ -75,6 +75,9 @@ def exits_own(
         rows: Each the inputs of one row, in the plan's order; of each segment the first that comes there counts.
         settings: How sessions are made.
         seconds: How long to measure, about, each exit its part.
+
+    Raises:
+        RunError: onnxruntime failed.
     """
     plan = bundle.manifest
     given: dict[str, dict[str, Array]] = {}
@@ -87,7 +90,8 @@ def exits_own(
     def run(name: str, feeds: dict[str, Array]) -> dict[str, Array]:
         session = sessions[name]
         given.setdefault(name, {key: np.asarray(array, order="C") for key, array in feeds.items()})
-        return dict(zip((value.name for value in session.get_outputs()), session.run(None, feeds), strict=True))
+        with running(f"segment {name!r}"):
+            return dict(zip((value.name for value in session.get_outputs()), session.run(None, feeds), strict=True))
 
     for row in rows:
         walk(plan, row, run)
@@ -98,9 +102,10 @@ def exits_own(
         segment = plan.segments[name]
         live_on = frozenset().union(*(live[following] for following in successors(segment)))
         variants = _variants(bundle, name, segment, live_on, settings)
-        alone = {key: _Variant(session, feeds) for key, session in variants.items()}
-        alone["as it is"] = _Variant(sessions[name], feeds)
-        _interleave(list(alone.values()), seconds / len(places))
+        with running(f"segment {name!r}"):
+            alone = {key: _Variant(session, feeds) for key, session in variants.items()}
+            alone["as it is"] = _Variant(sessions[name], feeds)
+            _interleave(list(alone.values()), seconds / len(places))
         added = {key: _difference(alone["as it is"], variant) for key, variant in alone.items()}
         found.setdefault(segment.exit.name if segment.exit is not None else "", []).append(
             ExitsOwn(added.get("decision"), added.get("passing"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import msgspec
 import numpy as np
@@ -11,6 +12,8 @@ import numpy.typing as npt
 QUANTILES = (0.0, 0.01, 0.02, *(percent / 100 for percent in range(5, 100, 5)), 0.98, 0.99, 1.0)
 """What a latency keeps of its distribution, so that profiles can be merged."""
 _FAR = 5  # spreads above the median from which a latency counts as an outlier
+_ALIKE = 20  # runs, at least, that are judged together
+_Ms = Annotated[float, msgspec.Meta(ge=0)]
 
 
 class Latency(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -18,31 +21,67 @@ class Latency(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     Attributes:
         runs: How often it was run.
+        robust_ms: The mean without what other programs added to single runs, see `robust_mean`.
         spread_ms: Half the distance between the quartiles.
         outliers: How many runs took longer than the median and five times the distance between the quartiles.
         quantiles_ms: At `QUANTILES`, from the fastest run to the slowest.
     """
 
-    runs: int
-    mean_ms: float
-    p50_ms: float
-    p90_ms: float
-    p99_ms: float
-    spread_ms: float
-    outliers: int
-    quantiles_ms: tuple[float, ...]
+    runs: Annotated[int, msgspec.Meta(ge=1)]
+    mean_ms: _Ms
+    robust_ms: _Ms
+    p50_ms: _Ms
+    p90_ms: _Ms
+    p99_ms: _Ms
+    spread_ms: _Ms
+    outliers: Annotated[int, msgspec.Meta(ge=0)]
+    quantiles_ms: Annotated[tuple[_Ms, ...], msgspec.Meta(min_length=len(QUANTILES), max_length=len(QUANTILES))]
 
 
-def summarise(latencies_ms: npt.ArrayLike) -> Latency:
-    """Returns the summary of latencies, (runs,)."""
+def summarise(latencies_ms: npt.ArrayLike, sizes: npt.ArrayLike | None = None) -> Latency:
+    """Returns the summary of latencies, (runs,), of inputs of these sizes, (runs,); None: of one size."""
     values = np.asarray(latencies_ms, np.float64)
-    quantiles = np.quantile(values, QUANTILES)
-    p25, p50, p75 = quantiles[[QUANTILES.index(q) for q in (0.25, 0.5, 0.75)]]
-    return _latency(quantiles, len(values), float(values.mean()), int((values > p50 + _FAR * (p75 - p25)).sum()))
+    alike = np.zeros(len(values)) if sizes is None else np.asarray(sizes)
+    outliers = int((values > _fence(values)).sum())
+    means = float(values.mean()), robust_mean(values, alike)
+    return _latency(np.quantile(values, QUANTILES), len(values), *means, outliers)
+
+
+def robust_mean(values: npt.NDArray[np.float64], sizes: npt.NDArray[np.float64]) -> float:
+    """Returns a mean of latencies, (runs,), to which single runs that were disturbed add little.
+
+    Inputs of one size take the same work. Among the runs of one size, or of a few sizes next to each other where these
+    are few, what takes longer than an outlier's bound counts as that bound: a winsorised mean (Tukey 1962, "The future
+    of data analysis", section 14), by fences at five quartile distances (after Tukey 1977, "Exploratory data analysis",
+    section 2D). Up to a quarter of the runs may be disturbed. It is a mean, so what segments take still adds up, and
+    what inputs of other sizes take stays in it.
+
+    Args:
+        values: What runs took.
+        sizes: Of their inputs.
+    """
+    return float(sum(np.minimum(values[some], _fence(values[some])).sum() for some in _alike(sizes)) / len(values))
+
+
+def _alike(sizes: npt.NDArray[np.float64]) -> list[npt.NDArray[np.intp]]:
+    """Returns the places of runs of one size together, of several sizes next to each other where these are few."""
+    order = np.argsort(sizes, kind="stable")
+    _, starts = np.unique(sizes[order], return_index=True)
+    cuts = [0]
+    for start in starts.tolist():
+        if min(start - cuts[-1], len(order) - start) >= _ALIKE:
+            cuts.append(start)
+    return np.split(order, cuts[1:])
+
+
+def _fence(values: npt.NDArray[np.float64]) -> float:
+    """Returns the latency beyond which one of these is an outlier."""
+    p25, p50, p75 = np.quantile(values, (0.25, 0.5, 0.75))
+    return float(p50 + _FAR * (p75 - p25))
 
 
 def pool(latencies: Sequence[Latency]) -> Latency:
-    """Returns the summary of the runs of several latencies: counts and mean exact, quantiles interpolated.
+    """Returns the summary of the runs of several latencies: counts and means exact, quantiles interpolated.
 
     Each distribution is taken as linear between its quantiles; outliers are those that each had for itself.
     """
@@ -53,15 +92,16 @@ def pool(latencies: Sequence[Latency]) -> Latency:
     grid = np.unique(np.concatenate([latency.quantiles_ms for latency in latencies]))
     below = sum(w * np.interp(grid, one.quantiles_ms, QUANTILES) for w, one in zip(weights, latencies, strict=True))
     quantiles = np.interp(QUANTILES, np.asarray(below), grid)
-    mean = float(sum(w * one.mean_ms for w, one in zip(weights, latencies, strict=True)))
-    return _latency(quantiles, int(runs.sum()), mean, sum(latency.outliers for latency in latencies))
+    mean, robust = (float(weights @ [getattr(one, name) for one in latencies]) for name in ("mean_ms", "robust_ms"))
+    return _latency(quantiles, int(runs.sum()), mean, robust, sum(latency.outliers for latency in latencies))
 
 
-def _latency(quantiles: npt.NDArray[np.float64], runs: int, mean: float, outliers: int) -> Latency:
+def _latency(quantiles: npt.NDArray[np.float64], runs: int, mean: float, robust: float, outliers: int) -> Latency:
     at = dict(zip(QUANTILES, map(float, quantiles), strict=True))
     return Latency(
         runs=runs,
         mean_ms=mean,
+        robust_ms=robust,
         p50_ms=at[0.5],
         p90_ms=at[0.9],
         p99_ms=at[0.99],

@@ -43,6 +43,7 @@ class Condition(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         temperature_c: The hottest sensor, in degrees Celsius.
         throttled: Whether heat or a weak power supply has lowered the clock since the start.
         throttling: Whether it does now.
+        load: How many programs ran or waited for a core in the last minute, in the mean; this process counts.
     """
 
     governor: str | None = None
@@ -51,6 +52,7 @@ class Condition(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     temperature_c: float | None = None
     throttled: bool | None = None
     throttling: bool | None = None
+    load: float | None = None
 
 
 def this_machine() -> Machine:
@@ -81,6 +83,7 @@ def condition(root: Path = Path("/")) -> Condition:
         temperature_c=max(temperatures, default=None),
         throttled=_throttled(root),
         throttling=None if (word := _firmware_word(root)) is None else word & _THROTTLING_NOW != 0,
+        load=_load(root),
     )
 
 
@@ -119,6 +122,11 @@ def _processor() -> str:
     model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
     board = (read_text(Path("/proc/device-tree/model")) or "").strip("\0 ")
     return ", ".join(name for name in (model, board) if name) or platform.processor() or platform.machine()
+
+
+def _load(root: Path) -> float | None:
+    text = read_text(root / "proc/loadavg")
+    return float(text.split()[0]) if text else None
 
 
 def _clock_of_cpuinfo(root: Path) -> float | None:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from eetoolkit_runtime.errors import BundleError
+from eetoolkit_runtime.arguments import checked
+from eetoolkit_runtime.errors import BundleError, InputError
 from eetoolkit_runtime.profiling.latency import Latency, pool
 from eetoolkit_runtime.profiling.profile import (
     Energy,
@@ -19,6 +20,7 @@ from eetoolkit_runtime.profiling.profile import (
 )
 
 
+@checked(InputError)
 def merge_profiles(profiles: Sequence[Profile]) -> Profile:
     """Returns several profiles of one bundle on one machine, with the same settings, as one.
 

@@ -15,7 +15,7 @@ import numpy as np
 import onnxruntime as ort
 
 from eetoolkit_runtime.bundle import Bundle
-from eetoolkit_runtime.errors import RunError, failure
+from eetoolkit_runtime.errors import RunError, running
 from eetoolkit_runtime.inputs import Array
 from eetoolkit_runtime.profiling.profile import OperatorCost
 from eetoolkit_runtime.profiling.walk import walk
@@ -121,10 +121,8 @@ def trace_operators(
             if name not in sessions:
                 sessions[name] = _open(bundle, name, settings, Path(folder))
             names = [value.name for value in sessions[name].get_outputs()]
-            try:
+            with running(f"segment {name!r}"):
                 return dict(zip(names, map(np.asarray, sessions[name].run(names, feeds)), strict=True))
-            except Exception as error:
-                raise failure(name, error) from error
 
         until = time.perf_counter() + seconds
         for number in range(_WARMUP_ROUNDS + _ROUNDS):
@@ -153,7 +151,8 @@ def _open(bundle: Bundle, name: str, settings: SessionSettings, folder: Path) ->
 
 def _read(segment: str, file: Path, later_us: float) -> list[SegmentRun]:
     """Returns the runs in one session's trace; `later_us` is what its clock is behind the others'."""
-    events = msgspec.json.decode(file.read_bytes(), type=list[_Event])
+    with running(f"segment {segment!r}: onnxruntime's trace"):
+        events = msgspec.json.decode(file.read_bytes(), type=list[_Event])
     nodes = sorted((e for e in events if e.cat == "Node" and e.name.endswith(_ENDING)), key=lambda e: (e.ts, -e.dur))
     runs = sorted((event for event in events if event.name == "model_run"), key=lambda event: event.ts)
     found, at = [], 0

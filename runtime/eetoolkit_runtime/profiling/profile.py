@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 
 from eetoolkit_runtime.errors import BundleError
 from eetoolkit_runtime.plan import Manifest
+from eetoolkit_runtime.printable import printable
 from eetoolkit_runtime.profiling.latency import Latency
 from eetoolkit_runtime.profiling.machine import Condition, Machine
 
-VERSION = 3
+VERSION = 4
+_FAR = 1.3  # times its median from which a mean is far from it
 
 
 class _Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -94,9 +95,9 @@ class ExitCost(_Struct, frozen=True, kw_only=True):
 
     Attributes:
         latency: Of calls that always leave there; None where no input came there.
-        segments_ms: What the segments of such calls take on full paths, where they find other caches, in the mean.
+        segments_ms: What the segments of such calls take on full paths, where they find other caches; robust mean.
         call: The calls that ended there, between others that ended elsewhere; None where none did.
-        called_ms: What the segments of these take on full paths, in the mean.
+        called_ms: What the segments of these take on full paths; robust means.
         expected_ms: What these add to the mean call: the sum over all exits is `Profile.expected.mean_ms`.
         decision: What the nodes add that only its criterion needs; None where they cannot be taken out.
         passing: What all nodes add that only this exit needs, its head and its criterion: its price for an input that
@@ -231,6 +232,23 @@ class Profile(_Struct, frozen=True, kw_only=True):
     whole: WholeCost | None = None
     energy: Energy | None = None
 
+    @property
+    def noise(self) -> str | None:
+        """What a mean that is far from its median says of the machine; None where none is."""
+        known = {name: cost.latency for name, cost in self.segments.items()}
+        known |= {name: cost.latency for name, cost in self.exits.items()}
+        known |= {} if self.whole is None else {self.whole.file: self.whole.latency}
+        far = {name: one.mean_ms / one.p50_ms for name, one in known.items() if one is not None and one.p50_ms > 0}
+        name = max(far, key=far.__getitem__, default="")
+        if far.get(name, 0.0) <= _FAR:
+            return None
+        loads = [f"{one.load:.1f} {when}" for one, when in ((self.before, "before"), (self.after, "after")) if one.load]
+        load = f" (load {', '.join(loads)}; {self.machine.cores} cores)" if loads else ""
+        return (
+            f"the mean of {name} is {far[name]:.1f} times its median: other programs ran{load}, or inputs differ; "
+            "tuning and the picture go by robust means, which a quiet machine tells best"
+        )
+
     def __str__(self) -> str:
         call, full = self.expected, self.full_path
         threads = "a worker for each core" if self.threads is None else f"threads={self.threads}"
@@ -242,7 +260,14 @@ class Profile(_Struct, frozen=True, kw_only=True):
             right = "" if cost.accuracy is None else f", {cost.accuracy:.1%} of these right"
             took = "" if cost.latency is None else f", {cost.latency.mean_ms:.4g} ms"
             lines.append(f"{name}: {cost.share:.1%} leave here{took}{right}")
-        return "\n".join(lines)
+        lines += [] if self.noise is None else [f"note: {self.noise}"]
+        return "\n".join(map(printable, lines))
+
+
+class _Head(msgspec.Struct):
+    """The key that says whether the rest can be read at all."""
+
+    version: int | None = None
 
 
 def digests(plan: Manifest) -> dict[str, str]:
@@ -262,12 +287,12 @@ def decode(text: bytes, what: str) -> Profile:
         BundleError: Not a profile, or of another version.
     """
     try:
-        head: Any = msgspec.json.decode(text)
-        if isinstance(head, dict) and head.get("version") != VERSION:
+        head = msgspec.json.decode(text, type=_Head)
+        if head.version != VERSION:
             raise BundleError(
-                f"{what}: profile version {head.get('version')!r}, this eetoolkit reads {VERSION}; profile again, "
+                f"{what}: profile version {head.version!r}, this eetoolkit reads {VERSION}; profile again, "
                 "`eetoolkit profile BUNDLE --save` or `--output FILE`"
             )
         return msgspec.json.decode(text, type=Profile)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BundleError(f"{what} is not a profile: {error}") from error

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,17 +15,29 @@ import numpy as np
 import numpy.typing as npt
 
 from eetoolkit_runtime.answer import Answer
+from eetoolkit_runtime.arguments import checked
 from eetoolkit_runtime.bundle import Bundle
 from eetoolkit_runtime.errors import InputError
 from eetoolkit_runtime.inputs import Inputs
 from eetoolkit_runtime.plan import Manifest, Work
 from eetoolkit_runtime.profiling.energy import Meter, find_meter
 from eetoolkit_runtime.profiling.exit_costs import exits_own
-from eetoolkit_runtime.profiling.latency import Latency, summarise
+from eetoolkit_runtime.profiling.latency import Latency
 from eetoolkit_runtime.profiling.machine import condition, peak_bytes, resident_bytes, this_machine
 from eetoolkit_runtime.profiling.operators import TRACED_ROWS, trace_operators
 from eetoolkit_runtime.profiling.profile import Energy, ExitCost, Memory, Profile, SegmentCost, WholeCost, digests
-from eetoolkit_runtime.profiling.rounds import LEAST_ROUNDS, Cooler, Found, Row, Tell, measure, rows_of, warm_up
+from eetoolkit_runtime.profiling.rounds import (
+    LEAST_ROUNDS,
+    Cooler,
+    Found,
+    Row,
+    Runs,
+    Tell,
+    measure,
+    rows_of,
+    size_of,
+    warm_up,
+)
 from eetoolkit_runtime.profiling.whole import Whole, open_whole
 from eetoolkit_runtime.runner import Runner
 from eetoolkit_runtime.sessions import Pool, Provider, SessionSettings, Spin, choose_providers
@@ -35,9 +48,11 @@ _TIMED_ROWS = 8  # at least, however slow the network
 _ROUND_S = 0.25  # a round, about: what a machine's speed changes by meanwhile is taken for a difference
 _GOLDEN = (5**0.5 - 1) / 2  # whose multiples modulo 1 are spread evenly, however many of them
 _IDLE_S = 0.5
+_LONGEST_S = 24 * 3600
 _OWN_PART = 0.5  # of the seconds: for what exits add to their segments; as much again for tracing
 
 
+@checked(InputError)
 def profile(  # noqa: PLR0913 - what a measurement depends on
     bundle: str | Path | Bundle,
     inputs: Inputs | Iterator[Inputs] | None = None,
@@ -85,6 +100,11 @@ def profile(  # noqa: PLR0913 - what a measurement depends on
             or takes other inputs.
         RunError: onnxruntime failed, or it has no such providers.
     """
+    if not 0 <= seconds <= _LONGEST_S or max_rows < 1 or not cool_down_s >= 0:
+        raise InputError(
+            f"seconds is {seconds}, max_rows {max_rows}, cool_down_s {cool_down_s}; expected 0 to {_LONGEST_S}, 1 or "
+            "more, 0 or more"
+        )
     before, began, resident = condition(), datetime.now(UTC), resident_bytes()
     tell: Tell = progress or (lambda _what, _done, _total: None)
     chosen = choose_providers(providers)
@@ -128,7 +148,7 @@ def profile(  # noqa: PLR0913 - what a measurement depends on
             name: msgspec.structs.replace(cost, operators=costs.get(name), traced_ms=traced_ms.get(name))
             for name, cost in segments.items()
         }
-    expected, full_path = summarise(found.calls), summarise(found.full)
+    expected, full_path = _expected(found, exits), found.full.summary()
     return Profile(
         bundle=plan.name,
         files=digests(plan),
@@ -167,7 +187,7 @@ def _segments(
             **msgspec.structs.asdict(segment.work or Work(nodes=0, parameters=0)),
             size_bytes=sum(plan.files[file].size for file in (segment.model, *segment.weights) if file is not None),
             load_ms=load_ms[name],
-            latency=_summary(found.segments.get(name)),
+            latency=None if name not in found.segments else found.segments[name].summary(),
             visits=sum(answer.path.count(name) for answer in answers) / len(answers),
             exit=None if segment.exit is None else segment.exit.name,
         )
@@ -181,27 +201,40 @@ def _exits(
 ) -> dict[str, ExitCost]:
     exits: dict[str, ExitCost] = {}
     segments = runner.bundle.manifest.segments
-    means = {name: float(np.mean(latencies)) for name, latencies in found.segments.items()}
-    calls: dict[str, list[tuple[float, float]]] = {}
-    for place, took in zip(found.places, found.calls, strict=True):
+    means = {name: runs.summary().robust_ms for name, runs in found.segments.items()}
+    calls: dict[str, Runs] = {}
+    called: dict[str, Counter[tuple[str, ...]]] = {}
+    for place, took in zip(found.places, found.calls.took_ms, strict=True):
         answer = answers[place]
         last = segments[answer.path[-1]].exit if answer.path else None
         end = answer.exit if last is None else last.name  # the most confident exit may have been passed
-        calls.setdefault(end, []).append((took, sum(means[name] for name in answer.path)))
+        calls.setdefault(end, Runs()).add(took, rows[place])
+        called.setdefault(end, Counter())[answer.path] += 1
     for name in runner.bundle.exits:
-        took_ms, segments_ms = zip(*calls[name], strict=True) if name in calls else ((), ())
         here = [place for place, answer in enumerate(answers) if answer.exit == name]
         exits[name] = ExitCost(
-            latency=_summary(found.exits.get(name)),
-            segments_ms=float(np.mean(found.reached[name])) if name in found.reached else None,
-            call=_summary(took_ms),
-            called_ms=float(np.mean(segments_ms)) if segments_ms else None,
-            expected_ms=sum(took_ms) / len(found.calls),
+            latency=found.exits[name].summary() if name in found.exits else None,
+            segments_ms=_mean_of_paths(found.reached[name], means) if name in found.reached else None,
+            call=calls[name].summary() if name in calls else None,
+            called_ms=_mean_of_paths(called[name], means) if name in called else None,
+            expected_ms=sum(calls[name].took_ms) / len(found.places) if name in calls else 0.0,
             share=len(here) / len(answers),
             accuracy=None if right is None or not here else _accuracy([answers[i] for i in here], right[here]),
             accuracy_if_always=None if right is None else _always(runner, rows, right, name),
         )
     return exits
+
+
+def _mean_of_paths(paths: Counter[tuple[str, ...]], means: Mapping[str, float]) -> float:
+    """Returns what the segments of some paths take in the mean, each path as often as it was run."""
+    return sum(count * sum(means[name] for name in path) for path, count in paths.items()) / paths.total()
+
+
+def _expected(found: Found, exits: Mapping[str, ExitCost]) -> Latency:
+    """Returns the summary of all calls; what is robust is so for each exit, since deep calls are no outliers."""
+    calls = [cost.call for cost in exits.values() if cost.call is not None]
+    robust_ms = sum(call.runs * call.robust_ms for call in calls) / len(found.places)
+    return msgspec.structs.replace(found.calls.summary(), robust_ms=robust_ms)
 
 
 def _fitting(runner: Runner, rows: Sequence[Row], seconds: float) -> int:
@@ -221,7 +254,7 @@ def _groups(answers: Sequence[Answer], rows: Sequence[Row], most: int, together:
     In each group each exit has its share, and of its rows so have all sizes; as evenly as may be also in the first few
     groups together, since time may not suffice for all.
     """
-    alike = sorted(range(len(rows)), key=lambda n: (answers[n].exit, sum(array.size for array in rows[n])))
+    alike = sorted(range(len(rows)), key=lambda n: (answers[n].exit, size_of(rows[n])))
     kept = min(most, len(alike))
     alike = [alike[int((place + 0.5) * len(alike) / kept)] for place in range(kept)]
     count = max(1, kept // together)
@@ -232,7 +265,7 @@ def _groups(answers: Sequence[Answer], rows: Sequence[Row], most: int, together:
 def _whole_cost(
     whole: Whole, found: Found, expected: Latency, full_path: Latency, difference: float | None
 ) -> WholeCost:
-    latency = summarise(found.whole)
+    latency = found.whole.summary()
     return WholeCost(
         file=whole.file,
         latency=latency,
@@ -292,7 +325,3 @@ def _labels(labels: npt.ArrayLike | None, rows: int) -> npt.NDArray[Any] | None:
     if found.shape != (rows,) or found.dtype.kind not in "iu":
         raise InputError(f"labels are {found.dtype}{list(found.shape)}, expected integers, one for each of {rows} rows")
     return found
-
-
-def _summary(latencies_ms: Sequence[float] | None) -> Latency | None:
-    return summarise(latencies_ms) if latencies_ms else None

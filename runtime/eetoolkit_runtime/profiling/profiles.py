@@ -9,17 +9,22 @@ from pathlib import Path
 
 import msgspec
 
+from eetoolkit_runtime.arguments import checked
 from eetoolkit_runtime.bundle import Bundle, load
-from eetoolkit_runtime.errors import BundleError
+from eetoolkit_runtime.errors import BundleError, InputError
+from eetoolkit_runtime.integrity import read_regular
 from eetoolkit_runtime.lock import alone
 from eetoolkit_runtime.outfile import writing
+from eetoolkit_runtime.paths import absolute, shown
 from eetoolkit_runtime.profiling.profile import Profile, decode, digests, encode
 from eetoolkit_runtime.store import commit, named_by_content, staging
 
 _STEM = "profile"
+_LIMIT_BYTES = 16 << 20
 _NAME = re.compile(rf"{_STEM}-[0-9a-f]{{8}}\.json")
 
 
+@checked(InputError)
 def write_profile(found: Profile, target: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
     """Writes a profile as JSON to `target` and returns its path.
 
@@ -31,6 +36,7 @@ def write_profile(found: Profile, target: str | os.PathLike[str], *, overwrite: 
     return Path(target)
 
 
+@checked(InputError)
 def read_profile(source: str | os.PathLike[str] | Bundle) -> Profile:
     """Returns the profile in a JSON file, or the one that was saved in a bundle.
 
@@ -39,12 +45,13 @@ def read_profile(source: str | os.PathLike[str] | Bundle) -> Profile:
     """
     if isinstance(source, Bundle):
         return _saved(source)
-    path = Path(source)
-    if path.is_dir() or zipfile.is_zipfile(path):
-        return _saved(load(path))
-    if not path.exists():
-        raise BundleError(f"{path} does not exist")
-    return decode(path.read_bytes(), str(path))
+    path = absolute(source, BundleError)
+    try:
+        if path.is_dir() or (path.is_file() and zipfile.is_zipfile(path)):
+            return _saved(load(path))
+    except OSError as error:
+        raise BundleError(f"cannot read {shown(path)}: {error.strerror or error}") from error
+    return _read(path)
 
 
 def saved_profile(bundle: Bundle) -> Profile | None:
@@ -54,9 +61,10 @@ def saved_profile(bundle: Bundle) -> Profile | None:
         BundleError: Its file is not a profile.
     """
     names = [name for name in bundle.manifest.files if _NAME.fullmatch(name)]
-    return decode((bundle.path / names[0]).read_bytes(), str(bundle.path / names[0])) if names else None
+    return _read(bundle.path / names[0]) if names else None
 
 
+@checked(InputError)
 def save_profile(bundle: Bundle, found: Profile) -> None:
     """Saves a profile in a bundle in one step, in the place of the one before.
 
@@ -82,6 +90,15 @@ def save_profile(bundle: Bundle, found: Profile) -> None:
         name, file = named_by_content(path, _STEM)
         files = {other: entry for other, entry in plan.files.items() if not _NAME.fullmatch(other)} | {name: file}
         commit(folder, msgspec.structs.replace(plan, profile=taken, files=files), bundle.path)
+
+
+def _read(path: Path) -> Profile:
+    try:
+        return decode(read_regular(path, _LIMIT_BYTES), str(shown(path)))
+    except FileNotFoundError as error:
+        raise BundleError(f"{shown(path)} does not exist") from error
+    except OSError as error:
+        raise BundleError(f"cannot read {shown(path)}: {error.strerror or error}") from error
 
 
 def _saved(bundle: Bundle) -> Profile:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -13,6 +14,7 @@ from eetoolkit_runtime.errors import InputError
 from eetoolkit_runtime.golden import golden_rows
 from eetoolkit_runtime.inputs import Array, Inputs, prepare, split_rows
 from eetoolkit_runtime.profiling.energy import Meter, Reading
+from eetoolkit_runtime.profiling.latency import Latency, summarise
 from eetoolkit_runtime.profiling.machine import Condition, condition
 from eetoolkit_runtime.profiling.whole import Whole
 from eetoolkit_runtime.runner import Runner
@@ -29,28 +31,50 @@ _LOOK_EVERY_S = 0.5
 
 
 @dataclass
+class Runs:
+    """Runs of one kind, as they come: what each took in milliseconds, and how many numbers its inputs were."""
+
+    took_ms: list[float] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
+
+    def add(self, took_ms: float, row: Row) -> None:
+        """Adds a run of one row."""
+        self.took_ms.append(took_ms)
+        self.sizes.append(size_of(row))
+
+    def summary(self) -> Latency:
+        """Returns their summary."""
+        return summarise(self.took_ms, self.sizes)
+
+
+def size_of(row: Row) -> int:
+    """Returns how many numbers a row's inputs are."""
+    return sum(array.size for array in row)
+
+
+@dataclass
 class Found:
-    """Latencies in milliseconds, as they come.
+    """Runs, as they come.
 
     Attributes:
         segments: By segment, on full paths that are watched segment by segment.
-        reached: What the segments up to each exit's first visit took together, on these.
+        reached: Which segments ran up to each exit's first visit, on these, and how often these.
         exits: Of calls that always leave at this exit, one after the other: they find other caches than those between
             full paths, which a first exit of a deep network can take for half as long again.
         full: Of full paths that nobody watches.
         calls: Of calls as a user makes them.
         whole: Of the whole network as one session.
-        overheads: What a full path takes beside its segments' runs, for each of these.
+        overheads: What a full path takes beside its segments' runs, for each of these, in milliseconds.
         energy: What the meter said around the full paths and around the calls, round by round.
         places: Which row each of the calls ran.
     """
 
-    segments: dict[str, list[float]] = field(default_factory=dict)
-    reached: dict[str, list[float]] = field(default_factory=dict)
-    exits: dict[str, list[float]] = field(default_factory=dict)
-    full: list[float] = field(default_factory=list)
-    calls: list[float] = field(default_factory=list)
-    whole: list[float] = field(default_factory=list)
+    segments: dict[str, Runs] = field(default_factory=dict)
+    reached: dict[str, Counter[tuple[str, ...]]] = field(default_factory=dict)
+    exits: dict[str, Runs] = field(default_factory=dict)
+    full: Runs = field(default_factory=Runs)
+    calls: Runs = field(default_factory=Runs)
+    whole: Runs = field(default_factory=Runs)
     overheads: list[float] = field(default_factory=list)
     energy: dict[str, list[list[Reading]]] = field(default_factory=dict)
     places: list[int] = field(default_factory=list)
@@ -61,12 +85,12 @@ class Found:
         taken: list[tuple[str, float]] = []
         met = runner.trace(row, lambda segment, milliseconds: taken.append((segment, milliseconds)))
         for name, milliseconds in taken:
-            self.segments.setdefault(name, []).append(milliseconds)
+            self.segments.setdefault(name, Runs()).add(milliseconds, row)
         first: dict[str, int] = {}
         for name, count in met:
             first.setdefault(name, count)
         for name, count in first.items():
-            self.reached.setdefault(name, []).append(sum(milliseconds for _, milliseconds in taken[:count]))
+            self.reached.setdefault(name, Counter())[tuple(segment for segment, _ in taken[:count])] += 1
         return len(taken), sum(milliseconds for _, milliseconds in taken), tuple(first)
 
     def full_path(self, runner: Runner, row: Row, end: str, segments: int, segments_ms: float) -> None:
@@ -74,27 +98,28 @@ class Found:
         started = time.perf_counter_ns()
         answer = runner.run(row, exit_at=end)
         taken = (time.perf_counter_ns() - started) / 1e6
-        self.full.append(taken)
+        self.full.add(taken, row)
         self.overheads.append((taken - segments_ms) / max(1, segments))
-        self.exits.setdefault(answer.exit, []).append(taken)
+        self.exits.setdefault(answer.exit, Runs()).add(taken, row)
 
     def leave(self, runner: Runner, row: Row, exit_: str) -> None:
         """Runs one input to an exit that it meets."""
         started = time.perf_counter_ns()
         runner.run(row, exit_at=exit_)
-        self.exits.setdefault(exit_, []).append((time.perf_counter_ns() - started) / 1e6)
+        self.exits.setdefault(exit_, Runs()).add((time.perf_counter_ns() - started) / 1e6, row)
 
     def call(self, runner: Runner, row: Row) -> None:
         """Runs one input as a user does."""
         started = time.perf_counter_ns()
         runner.run(row)
-        self.calls.append((time.perf_counter_ns() - started) / 1e6)
+        self.calls.add((time.perf_counter_ns() - started) / 1e6, row)
 
-    def whole_call(self, whole: Whole, feeds: dict[str, Array]) -> None:
+    def whole_call(self, whole: Whole, row: Row) -> None:
         """Runs one input through the whole network."""
+        feeds = whole.feeds(row)
         started = time.perf_counter_ns()
         whole.session.run(None, feeds)
-        self.whole.append((time.perf_counter_ns() - started) / 1e6)
+        self.whole.add((time.perf_counter_ns() - started) / 1e6, row)
 
 
 @dataclass
@@ -164,7 +189,8 @@ def warm_up(runner: Runner, whole: Whole | None, rows: Sequence[Row], tell: Tell
             runner.run_all_exits(row)
             runner.run(row)
             if whole is not None:
-                whole.session.run(None, whole.feeds(row))
+                with whole.running():
+                    whole.session.run(None, whole.feeds(row))
         took = time.perf_counter() - started
         tell("warming up", done, most)
         if done >= least and abs(took - last) <= _STEADY * last:
@@ -225,8 +251,9 @@ def measure(
         look("call")
         found.places += places
         if whole is not None:
-            for row in group:
-                found.whole_call(whole, whole.feeds(row))
+            with whole.running():
+                for row in group:
+                    found.whole_call(whole, row)
         found.rounds += 1
         new_round()
         paused_s = cooler.paused_s

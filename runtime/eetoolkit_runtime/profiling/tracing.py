@@ -9,7 +9,9 @@ from typing import Any
 
 import msgspec
 
+from eetoolkit_runtime.arguments import checked
 from eetoolkit_runtime.bundle import Bundle, load
+from eetoolkit_runtime.errors import InputError
 from eetoolkit_runtime.inputs import Inputs
 from eetoolkit_runtime.outfile import check_file, writing
 from eetoolkit_runtime.profiling.operators import TRACED_ROWS, Traced, trace_operators
@@ -17,6 +19,7 @@ from eetoolkit_runtime.profiling.rounds import rows_of
 from eetoolkit_runtime.sessions import Pool, SessionSettings, Spin
 
 
+@checked(InputError)
 def trace(
     bundle: str | Path | Bundle,
     target: str | os.PathLike[str],

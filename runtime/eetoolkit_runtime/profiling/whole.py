@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
 
-from eetoolkit_runtime.errors import InputError
+from eetoolkit_runtime.errors import InputError, running
 from eetoolkit_runtime.inputs import Array
 from eetoolkit_runtime.plan import Manifest
 from eetoolkit_runtime.sessions import SessionSettings
@@ -33,14 +34,22 @@ class Whole:
 
         None where none has the same shape.
         """
-        given = [np.asarray(array) for array in self.session.run(None, self.feeds(row))]
+        with self.running():
+            outputs_here = self.session.run(None, self.feeds(row))
+        given = [array for array in outputs_here if isinstance(array, np.ndarray)]  # else a sequence or a map
         found = []
         for array in outputs.values():
-            scale = max(1.0, float(np.max(np.abs(array), initial=0)))
+            own = array.astype(np.float64)  # unsigned integers wrap, and truth values have no difference
+            scale = max(1.0, float(np.max(np.abs(own), initial=0)))
             alike = [other for other in given if other.shape == array.shape and other.dtype.kind == array.dtype.kind]
             if alike:
-                found.append(min(float(np.max(np.abs(other - array), initial=0)) for other in alike) / scale)
+                with np.errstate(invalid="ignore"):  # two infinities have no difference, which is then not a number
+                    found.append(min(float(np.max(np.abs(other - own), initial=0)) for other in alike) / scale)
         return max(found, default=None)
+
+    def running(self) -> AbstractContextManager[None]:
+        """Raises a `RunError` that names the file for what onnxruntime raises inside."""
+        return running(f"the whole network {self.file}")
 
 
 def open_whole(file: str | os.PathLike[str], plan: Manifest, settings: SessionSettings) -> Whole:

@@ -1,0 +1,85 @@
+"""What every verb's command has: examples in its help, its options in groups, an answer to a name that is misspelt."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import click
+
+from eetoolkit_runtime.errors import did_you_mean
+
+_OTHERS = "Options"
+
+
+class Verb(click.Command):
+    """A command whose help ends with examples.
+
+    Args:
+        arguments: See `click.Command`.
+        examples: Command lines that can be copied as they are.
+        groups: Names of options by the heading that they stand under in the help, in this order; the others stand
+            under `Options`, last.
+        settings: See `click.Command`.
+    """
+
+    def __init__(
+        self,
+        *arguments: Any,
+        examples: Sequence[str] = (),
+        groups: Mapping[str, Collection[str]] | None = None,
+        **settings: Any,
+    ) -> None:
+        super().__init__(*arguments, **settings)
+        self.examples = tuple(examples)
+        self.groups = dict(groups or {})
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes the options in their groups."""
+        grouped = {name: heading for heading, names in self.groups.items() for name in names}
+        records: dict[str, list[tuple[str, str]]] = {heading: [] for heading in (*self.groups, _OTHERS)}
+        for option in self.get_params(ctx):
+            record = option.get_help_record(ctx)
+            if record is not None:
+                records[grouped.get(option.name or "", _OTHERS)].append(record)
+        for heading, rows in records.items():
+            if rows:
+                with formatter.section(heading):
+                    formatter.write_dl(rows)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature
+        """Writes the examples, each on a line of its own however long it is."""
+        _write_examples(self.examples, formatter)
+
+
+class Verbs(click.Group):
+    """Commands, the closest of which is offered for a name that none has; its help ends with examples.
+
+    Args:
+        arguments: See `click.Group`.
+        examples: Command lines that can be copied as they are.
+        settings: See `click.Group`.
+    """
+
+    def __init__(self, *arguments: Any, examples: Sequence[str] = (), **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self.examples = tuple(examples)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Returns the command that is asked for."""
+        name, known = args[0], self.list_commands(ctx)
+        if name not in known and not name.startswith("-"):
+            ctx.fail(f"no command {name!r}" + (did_you_mean(name, known) or f"; there are {', '.join(known)}"))
+        return super().resolve_command(ctx, args)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature
+        """Writes the examples."""
+        _write_examples(self.examples, formatter)
+
+
+def _write_examples(examples: Sequence[str], formatter: click.HelpFormatter) -> None:
+    with formatter.section("Examples"):
+        for example in examples:
+            formatter.write(f"{'':>{formatter.current_indent}}{example}\n")

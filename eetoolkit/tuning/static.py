@@ -1,0 +1,80 @@
+"""Choices without early exit: always to answer at one exit. Where one is as good and as cheap, it is the choice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from eetoolkit.tuning.caution import keeps
+from eetoolkit.tuning.measure import Part
+from eetoolkit.tuning.objective import Objective
+from eetoolkit.tuning.record import Array
+from eetoolkit.tuning.search import Goal
+from eetoolkit.tuning.wish import Wish
+
+WHOLE = "whole network"
+_AS_GOOD = 1.01  # a static choice of at most so much of the cost is as good: simpler wins
+
+
+@dataclass(frozen=True, eq=False)
+class Static:
+    """A static choice.
+
+    Attributes:
+        exit: The one that always answers; None: the whole network.
+        thresholds: With which it does, (E,).
+        wins: Whether it costs no more than the thresholds that it is held against.
+    """
+
+    exit: str | None
+    thresholds: Array
+    wins: bool
+
+    @property
+    def name(self) -> str:
+        """What reports call it."""
+        return WHOLE if self.exit is None else f"always {self.exit}"
+
+
+def best_static(wish: Wish, goal: Goal, tuned: Part, objective: Objective, thresholds: Array) -> Static:
+    """Returns the cheapest static choice that is as good as was asked on the tune part; if none is, the whole network.
+
+    Exits that may not fire are left out.
+
+    Args:
+        wish: What was asked for.
+        goal: The same in terms of the tune part.
+        tuned: The tune part.
+        objective: Of the search on it.
+        thresholds: What the search chose, (E,), which it is held against.
+    """
+    whole = np.full(len(thresholds), np.nan)
+    choices: dict[str | None, Array] = {}
+    for e in objective.exits:
+        choices[tuned.record.exits[e]] = np.where(np.arange(len(whole)) == e, objective.choices.thresholds[e][0], whole)
+    choices[None] = whole
+    costs = {
+        exit_: tuned.means(tuned.ends(limits))[1]
+        for exit_, limits in choices.items()
+        if _is_as_good(wish, goal, tuned, limits, thresholds)
+    }
+    if not costs:
+        return Static(None, whole, wins=False)
+    best = min(costs, key=costs.__getitem__)
+    return Static(best, choices[best], wins=costs[best] <= _AS_GOOD * tuned.means(tuned.ends(thresholds))[1])
+
+
+def _is_as_good(wish: Wish, goal: Goal, tuned: Part, limits: Array, thresholds: Array) -> bool:
+    """Whether a static choice keeps the goal, and within a budget is no worse than the thresholds of the search."""
+    ends, searched = tuned.ends(limits), tuned.ends(thresholds)
+    if wish.kind == "risk":  # nothing is guaranteed of others than the thresholds that it was shown of
+        same = all(np.array_equal(own, other) for own, other in zip(ends, searched, strict=True))
+        return same or np.array_equal(ends[0], tuned.record.last)
+    if goal.least_worth is not None and tuned.worth is not None:
+        return keeps(tuned, ends[0], wish.value, drop=wish.kind == "max_accuracy_drop")
+    scale = tuned.cost[np.arange(len(tuned.record)), tuned.record.last].mean()
+    worth, cost = tuned.means(ends)
+    return bool(goal.met(np.array(worth), np.array(cost / scale))) and (
+        goal.least_worth is not None or worth >= tuned.means(searched)[0]
+    )

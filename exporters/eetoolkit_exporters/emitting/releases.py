@@ -1,0 +1,50 @@
+"""Which onnxruntime opens a model: the first release that reads its opsets and its file format."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import onnx_ir as ir
+import onnxruntime as ort
+
+Version = tuple[int, int]
+
+
+class Release(NamedTuple):
+    """An onnxruntime, and the highest opsets (of ONNX and of `ai.onnx.ml`) and IR version that it reads."""
+
+    version: Version
+    onnx: int
+    ml: int
+    ir: int
+
+
+RELEASES = (
+    Release((1, 18), onnx=21, ml=4, ir=10),
+    Release((1, 19), onnx=21, ml=5, ir=10),
+    Release((1, 21), onnx=22, ml=5, ir=10),
+    Release((1, 23), onnx=23, ml=5, ir=11),
+    Release((1, 24), onnx=25, ml=5, ir=13),
+    Release((1, 25), onnx=26, ml=5, ir=13),
+    Release((1, 32), onnx=28, ml=5, ir=14),
+)
+"""Those that read more than the one before. 1.18 is from https://onnxruntime.ai/docs/reference/compatibility.html; the
+others were asked to open models of every opset and IR version (the wheels 1.19.2, 1.20.1, 1.21.1, 1.22.1, 1.23.2,
+1.24.4, 1.25.1, 1.27.0, 1.29.0, 1.31.1 and 1.32.0)."""
+
+
+def least_onnxruntime(model: ir.Model) -> Version:
+    """Returns the first release that reads a model; of one that is newer than all that are known, the one in use here.
+
+    Operators of onnxruntime's own (`com.microsoft`) count for nothing: all are of version 1, whenever they came.
+    """
+    imports = model.opset_imports
+    for release in RELEASES:
+        if (
+            imports.get("", 0) <= release.onnx
+            and imports.get("ai.onnx.ml", 0) <= release.ml
+            and model.ir_version <= release.ir
+        ):
+            return release.version
+    major, minor = ort.__version__.split(".")[:2]
+    return int(major), int(minor)

@@ -1,0 +1,22 @@
+"""Text that strangers wrote, for people to read: a bundle's names, labels and notes are such."""
+
+from __future__ import annotations
+
+
+def printable(text: str) -> str:
+    r"""Returns one line of text that a terminal shows and does not obey, with the rest escaped as Python would.
+
+    Escaped is what Unicode counts as control, format or unassigned characters, lone surrogates, and separators other
+    than the space: ESC becomes `\x1b`, a newline `\n`, what turns the direction of writing `\u202e`.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
+        for character in text
+    )
+
+
+def flat(text: str) -> str:
+    """Returns what was said in several lines as one that is printable."""
+    return printable(" ".join(filter(None, map(str.strip, text.split("\n")))))

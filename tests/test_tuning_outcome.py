@@ -1,0 +1,296 @@
+"""Whether a goal was met on held-out rows: one rule, against exact binomial probabilities, and what it refuses."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from scipy.stats import binom
+from test_tuning_search import made, plan_of
+from test_tuning_tune import bundle, data, exported  # noqa: F401 - fixtures
+
+import eetoolkit as ee
+from eetoolkit.cli import main
+from eetoolkit.tuning.collect import collect
+from eetoolkit.tuning.measure import Part, Sheet
+from eetoolkit.tuning.objective import Candidates
+from eetoolkit.tuning.outcome import LEAST_ROWS, Outcome, judge_goal
+from eetoolkit.tuning.promises import Promise
+from eetoolkit.tuning.risk import least_rows, promise
+from eetoolkit.tuning.wish import Wish
+
+EARLY = np.array([0.0, np.nan])  # the first of two exits always answers
+
+
+def outcome_of(
+    kind: str,
+    value: float,
+    rows: int,
+    lost: int,
+    *,
+    gained: int = 0,
+    deep: int = 0,
+    metric: bool = False,
+    limits: np.ndarray = EARLY,
+) -> Outcome:
+    """Returns the outcome where an early exit loses so many rows and gains some; some rows (`deep`) leave late.
+
+    The early exit costs a tenth of the whole network. In all there are three times as many rows.
+    """
+    record = made(0, rows=rows, exits=2)
+    place = np.arange(rows)
+    worth = np.stack([place >= lost, (place < rows - gained) | (place < lost)], axis=1).astype(float)
+    sure = np.stack([np.where(place >= rows - deep, -1.0, 1.0), np.ones(rows)], axis=1).astype(np.float32)
+    record = dataclasses.replace(record, confidence=sure)
+    part = Part(record, worth, np.tile([0.1, 1.0], (rows, 1)), (lambda *_: 0.0) if metric else None, "last", 0)
+    sheet = Sheet(part, part, Candidates((np.zeros(1), np.zeros(0))), plan_of(2))
+    chosen, whole = sheet.choice("tuned", limits), sheet.always("whole network", None)
+    return judge_goal(Wish(kind, value), part, limits, chosen, whole, 3 * rows, None)  # type: ignore[arg-type] # its kinds
+
+
+def met_in(chance: float, goal: float, rows: int) -> float:
+    """Returns how probable it is that a goal is called met where each row is lost with this chance."""
+    return sum(
+        float(binom.pmf(lost, rows, chance))
+        for lost in range(int(goal * rows + 1e-9) + 1)
+        if outcome_of("max_accuracy_drop", goal, rows, lost).met
+    )
+
+
+@pytest.mark.parametrize(("goal", "tolerance"), [(0.0, 0.02), (0.01, 0.02), (0.02, 0.04), (0.1, 0.05)])
+def test_what_misses_by_more_than_the_tolerance_passes_once_in_forty_draws_at_most(
+    goal: float, tolerance: float
+) -> None:
+    for rows in (100, 200, 400, 1500):
+        assert met_in(goal + tolerance, goal, rows) <= 1 / 40 + 0.005, rows
+    assert met_in(goal / 2, goal, 1500) > 0.9  # what keeps it well is called so
+    assert met_in(0.0, goal, 250) == 1
+
+
+def test_450_digits_with_a_drop_of_four_points_miss_a_goal_of_one_and_say_how_many_rows_tell_it() -> None:
+    found = outcome_of("max_accuracy_drop", 0.01, 150, 6)
+    assert found.met is False
+    assert found.reason.startswith("the drop is 4% [1.333%, 7.333%] on 150 held-out rows, at most 1% was asked for")
+    lucky = outcome_of("max_accuracy_drop", 0.01, 150, 3)  # 2 %, with an interval down to 0
+    assert lucky.met is False
+    assert "150 rows may show that by chance: they tell it to +-3.7%, +-1% takes about" in lucky.reason
+    assert lucky.rows_needed is not None
+    assert f"of them, {lucky.rows_needed} rows in all" in lucky.reason
+    surely = outcome_of("max_accuracy_drop", 0.01, 1500, 60)
+    assert (surely.met, surely.rows_needed) == (False, None)
+
+
+GOALS = [
+    ("max_accuracy_drop", 0.01),
+    ("max_accuracy_drop", 0.0),
+    ("max_accuracy_drop", 0.5),
+    ("min_accuracy", 0.9),
+    ("min_accuracy", 1.0),
+    ("min_accuracy", 0.1),
+    ("budget_ms", 0.5),
+    ("budget_share", 0.9),
+    ("budget_share", 0.12),
+]
+
+
+@pytest.mark.parametrize("metric", [False, True])
+@pytest.mark.parametrize(("kind", "value"), GOALS)
+def test_a_handful_of_rows_tells_nothing_and_as_many_as_are_named_do(kind: str, value: float, metric: bool) -> None:
+    for lost in (0, 1):
+        few = outcome_of(kind, value, 4, lost, metric=metric)
+        assert few.met is None
+        assert few.rows_needed is not None
+        assert "4 rows are too few to know: they tell it to +-" in few.reason
+    named = outcome_of(kind, value, 4, 0, metric=metric).rows_needed
+    assert named is not None
+    assert named % 3 == 0
+    assert outcome_of(kind, value, named // 3, 0, metric=metric).met is True
+    less = outcome_of(kind, value, int(0.9 * named / 3), 0, metric=metric)
+    assert less.met is None
+    assert less.rows_needed == pytest.approx(named, rel=0.1)
+    assert not metric or "accuracy" not in less.reason
+
+
+def test_fewer_than_thirty_rows_are_never_enough_even_for_the_whole_network() -> None:
+    whole = np.full(2, np.nan)
+    assert outcome_of("max_accuracy_drop", 0.01, LEAST_ROWS - 1, 0, limits=whole).met is None
+    found = outcome_of("max_accuracy_drop", 0.0, LEAST_ROWS, 0, limits=whole)
+    assert found == Outcome(met=True, reason="the whole network always answers, which loses nothing against itself")
+
+
+def test_a_least_accuracy_and_a_budget_are_missed_where_their_figure_misses_them() -> None:
+    assert outcome_of("min_accuracy", 0.95, 1000, 51).met is False
+    assert outcome_of("min_accuracy", 0.95, 1000, 50).met is True
+    # 28 of 100 rows cost 1, the others 0.1: 0.352 of the whole.
+    assert outcome_of("budget_share", 0.352, 400, 0, deep=112).met is True
+    over = outcome_of("budget_share", 0.35, 400, 0, deep=112)
+    assert over.met is False
+    assert over.reason.startswith("a run costs 35.2% [")
+    assert "at most 35% was asked for" in over.reason
+    milliseconds = outcome_of("budget_ms", 0.36, 400, 0, deep=112)
+    assert milliseconds.met is True
+    assert milliseconds.reason.startswith("a run costs 0.352 ms [")
+    # The rows that cost most may be missing from few: 0.1 is within a quarter of 0.11, what 40 rows rule out is not.
+    assert outcome_of("budget_share", 0.11, 40, 0).met is None
+
+
+def test_rows_that_differ_widen_what_can_be_known() -> None:
+    still = outcome_of("max_accuracy_drop", 0.01, 250, 0)
+    moved = outcome_of("max_accuracy_drop", 0.01, 250, 25, gained=25)
+    assert (still.met, moved.met) == (True, None)  # both lose nothing in the mean
+    assert moved.rows_needed is not None
+    assert moved.rows_needed > 3 * 250
+
+
+def test_a_guarantee_is_met_where_it_was_shown_and_unknown_where_rows_could_not_show_it() -> None:
+    def of(rows: int, lost: int) -> Outcome:
+        loss = (np.arange(rows) < lost).astype(float)[:, None]
+        given = promise("ltt", loss, 0 if lost or rows < needed else 1, 0.05, 0.05)
+        part = outcome_part(rows)
+        chosen = Sheet(part, part, Candidates((np.zeros(1), np.zeros(0))), plan_of(2)).choice("tuned", EARLY)
+        promised = Promise(given, EARLY, needed)
+        return judge_goal(Wish("risk", 0.05), part, EARLY, chosen, chosen, 4 * rows, promised)
+
+    needed = least_rows("ltt", 0.05, 0.05)
+    assert of(needed, 0).met is True
+    assert of(needed, needed // 2).met is False
+    few = of(needed - 10, 0)
+    assert (few.met, few.rows_needed) == (None, 4 * needed)
+    assert f"{needed - 10} rows can show no guarantee, it takes {needed} at least" in few.reason
+
+
+def outcome_part(rows: int) -> Part:
+    record = made(0, rows=rows, exits=2)
+    return Part(record, np.ones((rows, 2)), np.tile([0.1, 1.0], (rows, 1)), None, "last", 0)
+
+
+@pytest.fixture
+def few_rows(bundle: ee.Bundle) -> ee.TuningReport:  # noqa: F811 - a fixture
+    x, labels = data(12)
+    return ee.tune(bundle, x, labels, threads=1)
+
+
+def test_what_is_not_met_is_not_written_unless_forced(
+    bundle: ee.Bundle,  # noqa: F811 - a fixture
+    few_rows: ee.TuningReport,
+    tmp_path: Path,
+) -> None:
+    before = (bundle.path / "manifest.json").read_bytes()
+    assert few_rows.goal_met is None
+    assert few_rows.rows_needed is not None
+    assert few_rows.rows_needed > 400
+    missed = msgspec.structs.replace(few_rows, goal_met=False, goal_reason="it drops")
+    for report, said in ((few_rows, rf"goal unknown: .*, {few_rows.rows_needed} rows in all"), (missed, "it drops")):
+        fix = r"Nothing was written: tune by more rows, ask for less, or pass force=True \(--force\)"
+        with pytest.raises(ee.TuneError, match=rf"{said}\. {fix}"):
+            report.apply()
+        with pytest.raises(ee.TuneError, match=fix):
+            report.prune(tmp_path / "short.ee")
+    assert (bundle.path / "manifest.json").read_bytes() == before
+    assert not (tmp_path / "short.ee").exists()
+    assert few_rows.apply(force=True).manifest.tuning is not None
+    assert few_rows.prune(tmp_path / "short.ee", force=True).rows > 0
+    met = msgspec.structs.replace(few_rows, goal_met=True)
+    assert met.apply().manifest.tuning is not None
+
+
+def test_the_command_declines_last_and_does_what_else_was_asked(
+    bundle: ee.Bundle,  # noqa: F811 - a fixture
+    tmp_path: Path,
+) -> None:
+    pytest.importorskip("jinja2")
+    x, labels = data(60)
+    np.savez(tmp_path / "val.npz", x=x, labels=labels)
+    before = (bundle.path / "manifest.json").read_bytes()
+    command = ["tune", str(bundle.path), "--data", str(tmp_path / "val.npz"), "--threads", "1"]
+    plain = CliRunner().invoke(main, command)
+    assert plain.exit_code == 0, plain.output
+    assert plain.stdout.startswith("goal unknown")
+    declined = CliRunner().invoke(
+        main,
+        [
+            *command, "--apply", "--prune", str(tmp_path / "short.ee"), "--json",
+            "--report", str(tmp_path / "page.html"), "--record", str(tmp_path / "r.npz"),
+        ],
+    )  # fmt: skip
+    assert declined.exit_code == 1
+    told = json.loads(declined.stdout)
+    assert told["goal_met"] is None
+    assert told["rows_needed"] > 60
+    assert f"{told['rows_needed']} rows in all" in told["goal_reason"]
+    assert declined.stderr.startswith("error: goal unknown: ")
+    assert declined.stderr.rstrip().endswith("or pass --force")
+    assert declined.stderr.count("\n") == 1
+    page = (tmp_path / "page.html").read_text()
+    assert page.index("Goal unknown: ") < page.index("<nav")
+    assert ee.tune(bundle, record=tmp_path / "r.npz").goal_met is None
+    assert (bundle.path / "manifest.json").read_bytes() == before
+    assert not (tmp_path / "short.ee").exists()
+    shown = CliRunner().invoke(main, [*command, "--apply"])
+    assert shown.exit_code == 1
+    assert "bundle" in shown.stdout
+    assert "left as it is; --apply --force writes" in shown.stdout
+    forced = CliRunner().invoke(main, [*command, "--apply", "--force"])
+    assert forced.exit_code == 0, forced.output
+    assert "thresholds written" in forced.stdout
+    assert ee.load(bundle.path).manifest.tuning is not None
+
+
+def clear_middle(rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns data of which the first exit sees nothing, and the second all that the last does."""
+    draw = np.random.default_rng(0)
+    labels = draw.integers(0, 4, rows)
+    noise = draw.normal(size=(rows, 4)) * 0.5
+    middle = 2 * np.eye(4)[labels]
+    return np.concatenate([noise, middle - noise, 0 * middle], axis=1).astype(np.float32), labels
+
+
+def test_where_always_answering_at_one_exit_is_as_good_and_as_cheap_that_is_written_and_truncate_is_named(
+    bundle: ee.Bundle,  # noqa: F811 - a fixture
+) -> None:
+    x, labels = clear_middle(900)
+    report = ee.tune(bundle, x, labels, max_accuracy_drop=0.01, calibrate=False, threads=1)
+    assert report.goal_met is True
+    assert (report.verdict.best_static, report.verdict.static_exit) == ("always exit1", "exit1")
+    assert not report.verdict.pays
+    assert "always exit1 is as good as was asked and costs no more; `eetoolkit truncate BUNDLE --at exit1`" in (
+        str(report.verdict)
+    )
+    assert report.thresholds["exit0"] is None
+    assert report.chosen.cost.value == report.verdict.static_cost == 3
+    with ee.Runner(report.apply(), threads=1) as runner:
+        for n in range(0, 900, 50):
+            found, always = runner.run(x[n : n + 1]), runner.run(x[n : n + 1], exit_at="exit1")
+            assert found.exit == "exit1"
+            np.testing.assert_array_equal(found.outputs["logits"], always.outputs["logits"])
+
+
+@pytest.mark.parametrize("goal", [{"max_accuracy_drop": 0.03}, {"min_accuracy": 0.85}, {"budget_share": 0.5}])
+def test_a_verdict_that_early_exit_does_not_pay_comes_with_the_static_choice(
+    bundle: ee.Bundle,  # noqa: F811 - a fixture
+    goal: dict[str, float],
+) -> None:
+    x, labels = data(400)
+    record = collect(bundle, x, labels, threads=1)
+    for seed in range(4):
+        report = ee.tune(bundle, record=record, seed=seed, **goal)  # type: ignore[arg-type] # the names are its goals
+        costs = {each.name: each.cost.value for each in (*report.always, report.whole)}
+        assert report.verdict.static_cost == costs[report.verdict.best_static]
+        assert report.verdict.pays is (report.chosen.cost.value != report.verdict.static_cost)
+
+
+def test_labels_of_other_rows_or_classes_are_remarked_on(bundle: ee.Bundle) -> None:  # noqa: F811 - a fixture
+    x, labels = data(300)
+    record = collect(bundle, x, labels, threads=1)
+    shuffled = np.random.default_rng(0).permutation(labels)
+    said = r"the whole network is right for \d+ of 300 rows, as often as guessing among 4 classes would be"
+    for given, remarked in ((labels, False), ((labels + 1) % 4, True), (shuffled, True)):
+        other = dataclasses.replace(record, label=given)
+        report = ee.tune(bundle, record=other, max_accuracy_drop=0.5)
+        assert bool(re.search(said, str(report))) is remarked
