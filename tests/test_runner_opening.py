@@ -89,10 +89,10 @@ def test_a_background_runner_opens_the_first_segment_now_and_the_rest_on_a_threa
     release = threading.Event()
     original = SessionSettings.open_segment
 
-    def slowly(self: SessionSettings, bundle: Bundle, name: str) -> Any:
+    def slowly(self: SessionSettings, bundle: Bundle, name: str, *more: Any) -> Any:
         if name != "segment0":
             assert release.wait(30)
-        return original(self, bundle, name)
+        return original(self, bundle, name, *more)
 
     monkeypatch.setattr(SessionSettings, "open_segment", slowly)
     runner = opened(chain(), load="background")
@@ -113,7 +113,7 @@ def test_a_background_runner_opens_the_start_first_wherever_it_stands(
     monkeypatch.setattr(
         SessionSettings,
         "open_segment",
-        lambda self, bundle, name: (first.append(name), original(self, bundle, name))[1],
+        lambda self, bundle, name, *more: (first.append(name), original(self, bundle, name, *more))[1],
     )
     draft = chain()
     draft.segments = dict(reversed(draft.segments.items()))
@@ -229,10 +229,10 @@ def test_the_loading_thread_opens_nothing_once_the_runner_is_closed(
     release = threading.Event()
     original = SessionSettings.open_segment
 
-    def slowly(self: SessionSettings, bundle: Bundle, name: str) -> Any:
+    def slowly(self: SessionSettings, bundle: Bundle, name: str, *more: Any) -> Any:
         if name != "segment0":
             assert release.wait(30)
-        return original(self, bundle, name)
+        return original(self, bundle, name, *more)
 
     monkeypatch.setattr(SessionSettings, "open_segment", slowly)
     runner = opened(chain(), load="background")

@@ -19,9 +19,9 @@ import numpy as np
 import pytest
 from plans import NETWORKS, Draft, Open, chain, endless, gated, looped, opening, row, switched
 
-from eetoolkit_runtime import lanes, visits
+from eetoolkit_runtime import lanes, pace
 from eetoolkit_runtime.answer import Answer
-from eetoolkit_runtime.deadline import _Clock
+from eetoolkit_runtime.clock import Clock
 from eetoolkit_runtime.errors import DeadlineError, InputError, ManifestError, RunError
 from eetoolkit_runtime.interrupt import Interrupt
 from eetoolkit_runtime.runner import Runner
@@ -148,29 +148,26 @@ def test_a_segment_that_fits_by_the_profile_is_run(opened: Open) -> None:
     assert runner.run(row(), deadline_ms=AGES_MS).exit == "exit2"
 
 
-def test_without_a_profile_the_least_time_seen_decides(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("call", ["run", "run_all_exits", "warmup"])
+def test_without_a_profile_the_least_time_seen_decides(
+    opened: Open, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
     ticks = iter(np.cumsum([0, 10, 0, 5, 0, 20, 0, 1]).tolist())  # s: segments of 10, 5 and 20, then one of 1
-    clock = SimpleNamespace(perf_counter=lambda: next(ticks))
     runner = opened(chain())
     with monkeypatch.context() as patch:
-        patch.setattr(visits, "time", clock)
-        runner.run_all_exits(row())
-        runner.run(row(0.9), exit_at="exit0", deadline_ms=AGES_MS)  # calls that may be stopped look at every segment
+        patch.setattr(pace, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+        if call == "warmup":
+            runner.warmup(row(), runs=1)
+        else:
+            getattr(runner, call)(row())
+        runner.run(row(0.9))
     # segment0 now 1 s, segment1 5 s, segment2 20 s
-    for seconds, exit_ in [(3, "exit0"), (15, "exit1"), (3600, "exit2")]:
-        assert runner.run(row(), deadline_ms=1e3 * seconds).exit == exit_
+    with pytest.raises(DeadlineError):
+        runner.run(row(), deadline_ms=0.5e3)
+    for given, exit_ in [(3, "exit0"), (15, "exit1"), (3600, "exit2")]:
+        assert runner.run(row(), deadline_ms=1e3 * given).exit == exit_
     fresh = opened(chain())  # one that has seen nothing
     assert fresh.run(row(), deadline_ms=3e3).exit == "exit2"
-
-
-def test_a_runner_that_was_warmed_up_has_seen_every_segment(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    seconds = iter(range(0, 10_000, 100))
-    runner = opened(chain())
-    with monkeypatch.context() as patch:
-        patch.setattr(visits, "time", SimpleNamespace(perf_counter=lambda: next(seconds)))
-        runner.warmup(row(), runs=1)
-    with pytest.raises(DeadlineError):
-        runner.run(row(), deadline_ms=1e3)
 
 
 def test_the_most_confident_exit_met_answers_where_the_fallback_says_so(opened: Open) -> None:
@@ -238,7 +235,7 @@ def test_all_deadlines_of_a_process_share_one_thread(opened: Open) -> None:
 
 
 def test_the_clock_wakes_for_an_earlier_deadline_and_forgets_one_that_was_kept() -> None:
-    clock = _Clock()
+    clock = Clock()
     rang: list[str] = []
     first, third = threading.Event(), threading.Event()
 

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import math
-import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable
 from numbers import Real
 from types import TracebackType
 from typing import Literal, Self
 
 import onnxruntime as ort
 
+from eetoolkit_runtime.clock import clock
 from eetoolkit_runtime.errors import DeadlineError, InputError
-from eetoolkit_runtime.interrupt import Interrupt, Stop
-
-_LONGEST_WAIT_S = 3600.0  # a lock cannot be waited for without end
+from eetoolkit_runtime.interrupt import Interrupt
+from eetoolkit_runtime.pace import Pace, Paces
 
 
 class Stopped(Exception):  # noqa: N818 - no error: what it ends may have an answer
@@ -52,11 +51,11 @@ class Watch:
         self._end = math.inf if deadline_ms is None else started + float(deadline_ms) / 1e3
         self._interrupt = interrupt
         self._keys = (0, 0)
-        self._latencies_ms: Mapping[str, float] = {}
+        self._paces = Paces()
 
-    def expect(self, latencies_ms: Mapping[str, float]) -> None:
-        """Says what each segment takes, in milliseconds; one that is not there takes nothing."""
-        self._latencies_ms = latencies_ms
+    def expect(self, paces: Paces) -> None:
+        """Says how long segments take."""
+        self._paces = paces
 
     def require(self, segment: str) -> None:
         """Returns where `segment` may run.
@@ -65,8 +64,8 @@ class Watch:
             Stopped: The token is set, the time is up, or it is less than the segment takes.
         """
         if self._end != math.inf and self.stopped_by is None:
-            left = self._end - time.perf_counter()
-            if left <= 0 or left * 1e3 < self._latencies_ms.get(segment, 0.0):
+            left_ms = (self._end - time.perf_counter()) * 1e3
+            if left_ms <= 0 or not self._paces[segment].fits(left_ms):
                 self.time_up()
         if self.stopped_by is not None:
             self.cut = True
@@ -93,7 +92,7 @@ class Watch:
 
     def __enter__(self) -> Self:
         if self._end != math.inf:
-            _clock.add(self._end, self.time_up)
+            clock.add(self._end, self.time_up)
         if self._interrupt is not None:
             self._interrupt.add(self.interrupt)
         return self
@@ -102,6 +101,21 @@ class Watch:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._end != math.inf:
-            _clock.discard(self.time_up)
+            clock.discard(self.time_up)
         if self._interrupt is not None:
             self._interrupt.discard(self.interrupt)
+
+
+def watched_by(watch: Watch | None, pace: Pace, run: Callable[[], object]) -> float:
+    """Runs a segment and returns its milliseconds; its pace learns from a watched run, also from one broken off."""
+    started = time.perf_counter()
+    try:
+        run()
+    except Exception:
+        if watch is not None and watch.stopped_by is not None:
+            pace.stopped((time.perf_counter() - started) * 1e3)
+        raise
+    took_ms = (time.perf_counter() - started) * 1e3
+    if watch is not None:
+        pace.ended(took_ms)
+    return took_ms

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from eetoolkit_runtime.deadline import Watch
 from eetoolkit_runtime.layout import Layout
+from eetoolkit_runtime.pace import Paces
 from eetoolkit_runtime.workspace import Workspace
 
 
@@ -18,15 +19,14 @@ class Lane:
     state. `kept` are the segments that stay open when a call ends; None: all.
     """
 
-    __slots__ = ("_free", "_kept", "_layout", "_shapes", "fastest_ms", "give_back")
+    __slots__ = ("_free", "_kept", "_layout", "_shapes", "paces")
 
     def __init__(self, layout: Layout, shapes: tuple[tuple[int, ...], ...], kept: frozenset[str] | None = None) -> None:
         self._layout = layout
         self._shapes = shapes
         self._kept = kept
         self._free: deque[Workspace] = deque()
-        self.fastest_ms: dict[str, float] = {}
-        self.give_back: Callable[[Workspace], None] = self._free.append if kept is None else self._unload
+        self.paces = Paces(layout.plan.profile)
 
     @property
     def size_bytes(self) -> int:
@@ -38,18 +38,21 @@ class Lane:
         try:
             return self._free.pop()
         except IndexError:
-            return Workspace(self._layout, self._shapes)
+            return Workspace(self._layout, self._shapes, self.paces)
 
-    def took(self, segment: str, milliseconds: float) -> None:
-        """Remembers the least time that a segment has taken."""
-        self.fastest_ms[segment] = min(milliseconds, self.fastest_ms.get(segment, milliseconds))
+    def give_back(self, workspace: Workspace) -> None:
+        """Takes a workspace back, without what it holds of segments that are not kept, and closes these."""
+        if self._kept is not None:
+            workspace.release(self._kept)
+            self.give_up()
+        self._free.append(workspace)
 
     @contextmanager
     def lend(self, watch: Watch | None = None) -> Iterator[Workspace]:
         """Gives a workspace for one call, which `watch` may stop."""
         workspace = self.take()
         if watch is not None:
-            watch.expect(self._layout.plan.profile or self.fastest_ms)
+            watch.expect(self.paces)
         workspace.watch = watch
         try:
             yield workspace
@@ -70,9 +73,3 @@ class Lane:
         """Closes what is not kept after a call whose workspace is not given back."""
         if self._kept is not None:
             self._layout.sessions.keep(self._kept)
-
-    def _unload(self, workspace: Workspace) -> None:
-        """Takes a workspace back without what it holds of segments that are not kept, and closes these."""
-        workspace.release(self._kept or ())
-        self._free.append(workspace)
-        self.give_up()

@@ -28,7 +28,7 @@ def answer_by(lane: Lane, arrays: tuple[Array, ...], rule: Rule, watch: Watch | 
     best: Answer | None = None
     last: Answer | None = None
     limits = dict(zip(rule.exits, rule.limits, strict=False))
-    with lane.lend(watch) as workspace, closing(visit_exits(workspace, arrays, lane.took)) as answers:
+    with lane.lend(watch) as workspace, closing(visit_exits(workspace, arrays)) as answers:
         for answer in answers:
             last = answer
             fires = answer.confidence >= limits[answer.exit] if rule.exit_at is None else answer.exit == rule.exit_at
@@ -58,7 +58,7 @@ def better_and_better(
     with (
         watch,
         lane.lend(watch) as workspace,
-        closing(visit_exits(workspace, arrays, lane.took)) as answers,
+        closing(visit_exits(workspace, arrays)) as answers,
     ):
         following = partial(next, answers, None)
         while (answer := following() if interrupt is None else apart(following, watch.interrupt)) is not None:

@@ -118,8 +118,9 @@ class Runner:
 
         With a deadline or a token, the best answer that is finished by then: of the enabled exits met the last, or by
         `fallback` the most confident; `answer.stopped_by` says so. A segment that would not fit into the time left is
-        not run (by the bundle's profile, else by the least time it has taken in this runner so far), and one that takes
-        longer is broken off, between two nodes of its graph.
+        not run: by the bundle's profile, else by the least time that it has taken in this runner, and at least what it
+        had taken when it was broken off. One that takes longer is broken off, between two nodes of its graph. What is
+        expected without a profile is tried again from time to time.
 
         Args:
             inputs: One array, a tuple in the bundle's order, or a mapping by name; leading dimension 1.
@@ -258,7 +259,7 @@ class Runner:
         """
         arrays, lane = self._admit(inputs)
         with lane.lend() as workspace:
-            return list(visit_exits(workspace, arrays, lane.took))
+            return list(visit_exits(workspace, arrays))
 
     def trace(self, inputs: Inputs, took: Callable[[str, float], object]) -> list[tuple[str, int]]:
         """Runs one row to the end of the plan; returns each exit met, and how many segments had run by then.

@@ -140,25 +140,30 @@ class SessionSettings(msgspec.Struct, frozen=True):
         return session
 
     def open_segment(
-        self, bundle: Bundle, name: str, options: ort.SessionOptions | None = None
+        self, bundle: Bundle, name: str, options: ort.SessionOptions | None = None, graph: bytes | None = None
     ) -> ort.InferenceSession:
         """Returns a session over a segment's graph, run from the very bytes that were found to be the bundle's.
 
         Raises:
             IntegrityError: They are others, or onnxruntime cannot load them.
         """
-        what = f"segment {name!r}"
-        segment = bundle.manifest.segments[name]
-        try:
-            graph = bundle.graph(segment)
-        except IntegrityError as error:
-            raise IntegrityError(f"{what}: {error}") from error
-        told = str(bundle.path / str(segment.model))
-        return self.open(graph, what, folder=bundle.path, told=told, options=options)
+        told = str(bundle.path / str(bundle.manifest.segments[name].model))
+        graph = _graph(bundle, name) if graph is None else graph
+        return self.open(graph, f"segment {name!r}", folder=bundle.path, told=told, options=options)
+
+
+def _graph(bundle: Bundle, name: str) -> bytes:
+    try:
+        return bundle.graph(bundle.manifest.segments[name])
+    except IntegrityError as error:
+        raise IntegrityError(f"segment {name!r}: {error}") from error
 
 
 class Sessions:
     """The sessions of a bundle, opened when they are first asked for; safe under concurrent calls.
+
+    Attributes:
+        may_loop: The segments of those opened so far whose graphs may have a loop.
 
     Raises:
         BundleError: This onnxruntime is too old for the bundle.
@@ -170,6 +175,7 @@ class Sessions:
                 f"{bundle.place} needs onnxruntime {needed} or newer, {ort.__version__} is installed: "
                 f"pip install --upgrade 'onnxruntime>={needed}'"
             )
+        self.may_loop = set[str]()
         self._bundle = bundle
         self._settings = settings
         self._sessions: dict[str, ort.InferenceSession] = {}
@@ -223,7 +229,10 @@ class Sessions:
 
     def _open(self, name: str, segment: Segment) -> ort.InferenceSession:
         what = f"segment {name!r}"
-        session = self._settings.open_segment(self._bundle, name)
+        graph = _graph(self._bundle, name)
+        if b"Loop" in graph:  # the name of the operator, or of something else
+            self.may_loop.add(name)
+        session = self._settings.open_segment(self._bundle, name, None, graph)
         _check_names(what, "inputs", [value.name for value in session.get_inputs()], segment.reads, exact=True)
         outputs = [source.output for source in segment.writes.values() if source.output is not None]
         _check_names(what, "outputs", [value.name for value in session.get_outputs()], outputs, exact=False)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Generator
-
-import onnxruntime as ort
+from functools import partial
 
 from eetoolkit_runtime.answer import Answer
-from eetoolkit_runtime.deadline import Stopped
+from eetoolkit_runtime.deadline import Stopped, watched_by
 from eetoolkit_runtime.errors import BundleError, EEToolkitError, failure
 from eetoolkit_runtime.inputs import Array
 from eetoolkit_runtime.workspace import Workspace
 
 
 def visit_exits(
-    workspace: Workspace, arrays: tuple[Array, ...], took: Callable[[str, float], object]
+    workspace: Workspace, arrays: tuple[Array, ...], took: Callable[[str, float], object] | None = None
 ) -> Generator[Answer, None, None]:
     """Runs the plan to its end, or until the workspace's watch stops it, yielding the answer of every exit met.
 
@@ -25,7 +23,7 @@ def visit_exits(
         took: Is told of every segment that has run, with its milliseconds.
     """
     watch = workspace.watch
-    options = ort.RunOptions() if watch is None else watch.options
+    options = workspace.options if watch is None else watch.options
     done: tuple[str, ...] = ()
     names: tuple[str, ...]
     step = None
@@ -37,9 +35,9 @@ def visit_exits(
                 if step.segment.model is not None:
                     if watch is not None:
                         watch.require(step.name)
-                    started = time.perf_counter()
-                    call(binding, options)
-                    took(step.name, (time.perf_counter() - started) * 1e3)
+                    took_ms = watched_by(watch, workspace.paces[step.name], partial(call, binding, options))
+                    if took is not None:
+                        took(step.name, took_ms)
                 if watch is not None:
                     watch.path = done + names
                 if step.exit is not None:

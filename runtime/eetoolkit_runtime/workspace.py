@@ -11,16 +11,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 
 from eetoolkit_runtime.answer import Answer, StoppedBy
-from eetoolkit_runtime.deadline import Watch
+from eetoolkit_runtime.deadline import Watch, watched_by
 from eetoolkit_runtime.errors import EEToolkitError, RunError, failure, no_such_case, too_many_visits
 from eetoolkit_runtime.layout import Array, Cell, Layout
 from eetoolkit_runtime.liveness import live_after
+from eetoolkit_runtime.pace import Pace, Paces, watched
 from eetoolkit_runtime.plan import Exit, Gate, Segment, Slot, Stop, Switch
 from eetoolkit_runtime.sessions import fast_run
 from eetoolkit_runtime.validate import successors
@@ -65,14 +67,26 @@ _Link = tuple[Callable[[Any, Any], None], Any, Sequence[float], int, Step, tuple
 class Workspace:
     """Buffers and steps for one shape of the inputs; used by one call at a time.
 
+    Steps point at each other and at their sessions; when nobody has the workspace any more it lets go of all of them,
+    since a garbage collection may be long in coming.
+
+    Args:
+        layout: The plan and its sessions.
+        shapes: Of the inputs, in order.
+        paces: How long segments take with inputs of these shapes.
+
     Attributes:
         watch: What may stop this call; None: nothing.
+        paces: As given.
+        options: What segments are run with where nothing watches.
     """
 
-    def __init__(self, layout: Layout, shapes: tuple[tuple[int, ...], ...]) -> None:
+    def __init__(self, layout: Layout, shapes: tuple[tuple[int, ...], ...], paces: Paces) -> None:
         self.watch: Watch | None = None
+        self.paces = paces
+        self._settling: list[Pace] = []  # of the segments that are watched until they are known
         self._layout = layout
-        self._options = ort.RunOptions()
+        self.options = ort.RunOptions()
         self._pool: dict[tuple[str, tuple[int, ...]], list[Cell]] = {}
         self._loose: list[Cell] = []
         self._shapes: dict[tuple[str, str], tuple[int, ...]] = {}
@@ -95,6 +109,10 @@ class Workspace:
             if isinstance(dim, str)
         }
 
+    def __del__(self) -> None:
+        """Lets go of the steps, which would hold their sessions."""
+        self.forget()
+
     def run(self, arrays: tuple[Array, ...], thresholds: list[float]) -> Answer:
         """Returns the answer of the first exit whose confidence reaches its threshold, else of the last.
 
@@ -103,7 +121,7 @@ class Workspace:
             thresholds: One per exit, in the order of `Layout.exits`, NaN for an exit that must not fire; then one
                 more NaN, for steps without an exit.
         """
-        step, options = self.begin(arrays), self._options
+        step, options = self.begin(arrays), self.options
         done: tuple[str, ...] = ()
         names: tuple[str, ...]
         try:
@@ -151,6 +169,8 @@ class Workspace:
             self._visits = dict(self._first_visit)
         if self._gates:
             self._gates = []
+        if self._settling:
+            self._settle()
         if self._start is None:
             self._start = self._step(self._layout.plan.start, self._inputs)
         return self._start
@@ -205,16 +225,24 @@ class Workspace:
 
     def forget(self) -> None:
         """Lets go of all steps, of a call that runs but for the one that runs now."""
+        for step in self._steps.values():
+            step.chain, step.following = [], {}
         self._steps.clear()
         self._bindings.clear()
         self._start = None
+
+    def _settle(self) -> None:
+        """Makes the steps anew once one of their segments need not be watched any more."""
+        settling = [pace for pace in self._settling if not pace.settled]
+        if len(settling) < len(self._settling):
+            self.forget()
+            settling.clear()  # a step that is still watched comes back when it is made
+        self._settling = settling
 
     def release(self, kept: Collection[str]) -> None:
         """Lets go of the sessions of all segments but these, between two calls."""
         if {step.name for step in self._steps.values()} <= set(kept):
             return
-        for step in self._steps.values():  # they point at each other, and would hold their sessions until a gc
-            step.chain, step.following = [], {}
         self.forget()
 
     def _point(self, step: Step, outputs: dict[str, Cell]) -> None:
@@ -245,6 +273,8 @@ class Workspace:
     def _bind(self, step: Step) -> None:
         """Finds places for the step's outputs and makes its binding."""
         session = self._layout.sessions[step.name]
+        pace = self.paces[step.name]
+        pace.may_loop = step.name in self._layout.sessions.may_loop
         outputs = self._outputs(step.segment)
         self._learn_shapes(step, session, outputs)
         cells = self._place(step, outputs)
@@ -256,6 +286,9 @@ class Workspace:
             call, argument = _run_loose(session, list(outputs), loose_in, loose_out), binding
         else:
             call, argument = fast_run(session, binding)
+        if not pace.settled:
+            call = watched(call, pace, self.options)
+            self._settling += [] if pace.may_loop else [pace]
         step.chain = [(call, argument, step.confidence, step.exit_index, step, (step.name,))]
 
     def _learn_shapes(self, step: Step, session: ort.InferenceSession, outputs: dict[str, Slot]) -> None:
@@ -276,8 +309,10 @@ class Workspace:
             binding.bind_ortvalue_input(name, cell.value)
         for name in unknown:
             binding.bind_output(name)
+        pace, options = self.paces[step.name], self.options if self.watch is None else self.watch.options
+        run = partial(watched(session.run_with_iobinding, pace, self.options), binding, options)
         try:
-            session.run_with_iobinding(binding, self._options if self.watch is None else self.watch.options)
+            watched_by(self.watch, pace, run)
         except Exception as error:
             raise failure(step.name, error) from error
         for name, value in zip(unknown, binding.get_outputs(), strict=True):
