@@ -487,7 +487,9 @@ def endless(*, first: bool = True) -> Draft:
         "forever",
         f"""
         {over_half("each", 2)}
-        go = Squeeze(each)
+        numbers = Cast<to = 1>(each)
+        largest = ReduceMax<keepdims = 0>(numbers)
+        go = Cast<to = 9>(largest)
         most = Constant<value = int64 {{9223372036854775807}}>()
         y = Loop(most, go, x) <body = turn (int64 i, bool again, float[batch,4] before)
             => (bool more, float[batch,4] after) {{ more = Identity(again)  after = Neg(before) }}>

@@ -261,7 +261,7 @@ def test_the_runners_fallback_goes_before_the_bundles(opened: Open) -> None:
 def test_an_unknown_fallback_is_refused(opened: Open) -> None:
     with pytest.raises(RunError) as caught:
         opened(chain(), fallback="first")
-    assert str(caught.value) == "fallback is 'first', expected 'last' or 'most_confident'"
+    assert str(caught.value) == "fallback is 'first', expected 'last' or 'most_confident' or None"
 
 
 # Answers

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import gc
+import sys
+import threading
+import time
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnxruntime as ort
 import pytest
-from plans import Open, chain, gated, looped, opening, row, switched
+from plans import NETWORKS, PER_ROW, Draft, Open, chain, gated, leave, looped, opening, row, switched
 
 from eetoolkit_runtime.bundle import load
 from eetoolkit_runtime.errors import RunError
@@ -80,7 +84,7 @@ def test_every_way_of_running_closes_what_is_not_kept(opened: Open) -> None:
 @pytest.mark.parametrize("keep", [-1, 1.5, "1", True])
 def test_a_keep_that_is_no_number_of_segments_is_refused(tmp_path: Path, keep: Any) -> None:
     folder = chain().save(tmp_path / "b")
-    with pytest.raises(RunError, match=r"^keep is .*, expected a number of segments, or None for all$"):
+    with pytest.raises(RunError, match=r"^keep is .*, expected a (number of segments|whole number),? or None"):
         Runner(folder, keep=keep)
 
 
@@ -147,3 +151,123 @@ def test_what_is_closed_is_let_go_of_at_once_without_a_garbage_collection(opened
         assert [reference() is None for reference in watched] == [False, True, True]
     finally:
         gc.enable()
+
+
+# Without a garbage collection
+
+
+@pytest.fixture
+def uncollected() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def held_by(runner: Runner) -> list[weakref.ref[Any]]:
+    """Returns references to the sessions, the workspaces and the arrays of the buffers of a runner."""
+    workspaces = [workspace for lane in runner._lanes.values() for workspace in lane._free]
+    sessions = [*runner._sessions._sessions.values(), *runner._sessions_of_rows._sessions.values()]
+    cells = [
+        cell
+        for workspace in workspaces
+        for cells in (workspace._inputs.values(), *workspace._pool.values())
+        for cell in cells
+    ]
+    assert workspaces
+    assert cells
+    return [*map(weakref.ref, sessions), *map(weakref.ref, workspaces), *(weakref.ref(cell.array) for cell in cells)]
+
+
+def used(runner: Runner) -> None:
+    for values in ((0.1, 0.2, 0.3, 0.4), (0.9, 0.1, 0.7, 0.3)):
+        x = row(*values)
+        for _ in range(4):  # so that what is watched at first is settled
+            runner.run(x)
+        runner.run(x, deadline_ms=1e6)
+        list(runner.refine(x))
+        runner.run_all_exits(x)
+        runner.run_batch(np.concatenate([x, x]))
+
+
+@pytest.mark.usefixtures("uncollected")
+@pytest.mark.parametrize("keep", [None, 1])
+@pytest.mark.parametrize("network", sorted(NETWORKS))
+@pytest.mark.parametrize("end", ["close", "with", "del", "evicted"])
+def test_all_that_a_runner_held_is_gone_at_once(tmp_path: Path, network: str, keep: int | None, end: str) -> None:
+    runner = Runner(NETWORKS[network]().save(tmp_path / "b"), threads=1, keep=keep)
+    used(runner)
+    held = held_by(runner)
+    if end == "close":
+        runner.close()
+    elif end == "with":
+        with runner:
+            pass
+    elif end == "del":
+        del runner
+    else:
+        runner._sessions.keep(())
+        runner._sessions_of_rows.keep(())
+        runner._lanes.clear()
+    assert [reference() for reference in held if reference() is not None] == []
+
+
+@pytest.mark.usefixtures("uncollected")
+def test_a_workspace_of_a_call_that_failed_is_gone_at_once(tmp_path: Path) -> None:
+    with Runner(switched().save(tmp_path / "b"), threads=1) as runner:
+        used(runner)
+        held = held_by(runner)
+        with pytest.raises(RunError, match="the switch"):
+            runner.run(row(9.0, 9.0, 9.0, 9.0))
+    assert [reference() for reference in held if reference() is not None] == []
+
+
+@pytest.mark.usefixtures("uncollected")
+def test_a_call_that_runs_while_the_runner_is_closed_ends_and_leaves_nothing(tmp_path: Path) -> None:
+    runner = Runner(chain().save(tmp_path / "b"), threads=1)
+    used(runner)
+    held, answers = held_by(runner), runner.refine(row(0.1))
+    next(answers)
+    runner.close()
+    del answers
+    assert [reference() for reference in held if reference() is not None] == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts threads where Linux tells them")
+@pytest.mark.usefixtures("uncollected")
+def test_closed_runners_leave_no_thread(tmp_path: Path) -> None:
+    folder, threads = chain().save(tmp_path / "b"), lambda: len(list(Path("/proc/self/task").iterdir()))
+    with Runner(folder, threads=2) as runner:  # and with it the thread of all deadlines
+        used(runner)
+    before = threads()
+    for how in ("lazy", "eager", "background"):
+        with Runner(folder, threads=2, load=how) as runner:
+            used(runner)
+            while any(thread.name == "eetoolkit-load" for thread in threading.enumerate()):
+                time.sleep(0.01)
+            assert threads() > before
+    assert threads() == before
+
+
+@pytest.mark.usefixtures("uncollected")
+def test_the_buffers_of_shapes_stay_within_their_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("eetoolkit_runtime.runner._SHAPES_KEPT_BYTES", 20_000)
+    draft = Draft({"x": ("float32", ("batch", "n"))})
+    for name in ("y", "z"):
+        draft.slot(name, shape=("batch", "n"))
+    draft.segment("a", "y = Neg(x)", reads=["x"], writes=["y"], next="b")
+    draft.slot("sure", shape=PER_ROW)
+    draft.segment(
+        "b", "z = Neg(y)  last = Constant<value_ints = [1]>()  sure = ReduceMax<keepdims = 0>(y, last)", reads=["y"],
+        writes=["z", "sure"], exit=leave("last", "z", "sure"),
+    )  # fmt: skip
+    with Runner(draft.save(tmp_path / "b"), threads=1) as runner:
+        shapes: list[weakref.ref[Any]] = []
+        largest = 0
+        for n in range(1000, 1030):
+            runner.run(np.ones((1, n), np.float32))
+            workspaces = [workspace for lane in runner._lanes.values() for workspace in lane._free]
+            shapes += [weakref.ref(workspace) for workspace in workspaces]
+            alive = {id(found): found.size_bytes for reference in shapes if (found := reference()) is not None}
+            largest = max(largest, sum(alive.values()))
+        assert 12_000 < largest <= 20_000 + 3 * 4 * 1030

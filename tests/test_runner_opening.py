@@ -161,7 +161,7 @@ def test_an_eager_runner_fails_at_once_where_a_graph_cannot_be_loaded(tmp_path: 
 def test_an_unknown_way_to_load_is_refused(opened: Open) -> None:
     with pytest.raises(RunError) as caught:
         opened(chain(), load="later")
-    assert str(caught.value) == "load is 'later', expected 'lazy', 'background' or 'eager'"
+    assert str(caught.value) == "load is 'later', expected 'lazy' or 'background' or 'eager'"
 
 
 def test_a_path_without_a_bundle_is_refused(tmp_path: Path) -> None:

@@ -170,6 +170,21 @@ def test_without_a_profile_the_least_time_seen_decides(
     assert fresh.run(row(), deadline_ms=3e3).exit == "exit2"
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_a_segment_that_was_broken_off_is_not_started_again_with_as_little_time(opened: Open, first: bool) -> None:
+    runner = opened(endless())
+    if first:
+        warm(runner)
+        runner._lanes[next(iter(runner._lanes))].paces["forever"].ended(0.0)  # it was seen to take no time
+    assert runner.run(STUCK, deadline_ms=SOON_MS).path == ("first",)
+    stuck = runner._lanes[next(iter(runner._lanes))].paces["forever"]
+    runs = stuck.runs
+    for _ in range(5):
+        answer = runner.run(STUCK, deadline_ms=SOON_MS / 3)
+        assert (answer.exit, answer.path, answer.stopped_by) == ("early", ("first",), "deadline")
+    assert stuck.runs == runs, "the segment was started again"
+
+
 def test_the_most_confident_exit_met_answers_where_the_fallback_says_so(opened: Open) -> None:
     draft = profiled(chain(), segment2=2 * AGES_MS)
     for fallback, exit_ in (("most_confident", "exit0"), ("last", "exit1")):
@@ -335,6 +350,49 @@ def test_a_token_set_after_a_run_does_not_touch_the_next(opened: Open) -> None:
 def test_what_is_no_token_is_refused(opened: Open, method: str) -> None:
     with pytest.raises(InputError, match=r"^interrupt is .*Event.*, expected an `Interrupt`$"):
         getattr(opened(chain()), method)(row(), interrupt=threading.Event())
+
+
+INTERRUPTED = """
+    import os, signal, sys, threading
+    import numpy as np
+    from eetoolkit_runtime import Runner
+
+    runner = Runner(sys.argv[1], threads=1)
+    stuck, free = np.array([[0, 0, 1, 0]], np.float32), np.array([[0, 0, 0, 0]], np.float32)
+    for _ in range({runs}):
+        runner.run(free), runner.run_batch(np.concatenate([free, free]))
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+    try:
+        print({call})
+    except KeyboardInterrupt:
+        print("KeyboardInterrupt")
+    many = runner.run_batch(np.concatenate([free, free]))
+    print(runner.run(free).exit, runner.run(free, deadline_ms=1e5).exit, len(many))
+"""
+CALLS = {
+    "run": "runner.run(stuck)",
+    "deadline": "runner.run(stuck, deadline_ms=1e5)",
+    "refine": "list(runner.refine(stuck, deadline_ms=1e5))",
+    "most confident": "runner.run(stuck, thresholds={'early': None}, exit_at='last')",
+    "run_all_exits": "runner.run_all_exits(stuck)",
+    "run_batch": "runner.run_batch(np.concatenate([stuck, stuck]))",
+    "stream": "list(runner.stream([stuck, stuck]))",
+}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@pytest.mark.parametrize("runs", [0, 5])
+@pytest.mark.parametrize("call", sorted(CALLS))
+def test_ctrl_c_reaches_every_call_that_is_in_a_segment_that_never_ends(tmp_path: Path, call: str, runs: int) -> None:
+    folder = endless().save(tmp_path / "b")
+    script = textwrap.dedent(INTERRUPTED).format(call=CALLS[call], runs=runs)
+    run = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script, str(folder)],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.splitlines() == ["KeyboardInterrupt", "last last 2"]
 
 
 SIGNALLED = """

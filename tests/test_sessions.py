@@ -39,9 +39,9 @@ def refusal(**settings: Any) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("threads", [0, -1])
-def test_fewer_threads_than_one_are_refused(threads: int) -> None:
-    assert refusal(threads=threads) == f"threads is {threads}, expected 1 or more, or None for one per core"
+@pytest.mark.parametrize("threads", [0, -1, 1025, 2**40, 10**400])
+def test_fewer_threads_than_one_and_more_than_any_machine_has_are_refused(threads: int) -> None:
+    assert refusal(threads=threads) == f"threads is {threads!r:.80}, expected 1 to 1024, or None for one per core"
 
 
 @pytest.mark.parametrize("threads", ["2", 1.5])

@@ -17,6 +17,7 @@ import click
 from eetoolkit.cli import terminal
 from eetoolkit.cli.outputs import what_was_written
 from eetoolkit.cli.verb import Verbs
+from eetoolkit_runtime.telemetry import switch_off
 
 # From first look to device.
 _VERBS = ("demo", "export", "inspect", "verify", "run", "profile", "doctor", "tune", "truncate", "pack", "zoo")
@@ -41,6 +42,7 @@ class _Main(Verbs):
 
     def main(self, *arguments: Any, **settings: Any) -> Any:
         terminal.open_streams()
+        switch_off()
         try:
             return super().main(*arguments, **settings)
         except OSError as error:  # what click prints by itself, such as help, to a full disk

@@ -94,7 +94,8 @@ def _check(hint: Any) -> tuple[str, _Check] | None:  # noqa: PLR0911 - one kind 
         words = list(dict.fromkeys(words for words, _ in known))
         return " or ".join(words), lambda value: any(fits(value) for _, fits in known)
     if isinstance(hint, type) and hint.__module__.startswith("eetoolkit"):
-        return f"a {hint.__name__}", lambda value: isinstance(value, hint)
+        article = "an" if hint.__name__[0] in "AEIOU" else "a"
+        return f"{article} {hint.__name__}", lambda value: isinstance(value, hint)
     return None
 
 

@@ -12,12 +12,14 @@ from collections import Counter
 import msgspec
 import numpy as np
 import numpy.typing as npt
+import onnxruntime as ort
 
 from eetoolkit_runtime.answer import Answer, stand_in
 from eetoolkit_runtime.errors import EEToolkitError, RunError, failure, no_such_case, too_many_visits
 from eetoolkit_runtime.inputs import BATCH, Array, most_rows, row_axes, rows_between
 from eetoolkit_runtime.layout import Layout
-from eetoolkit_runtime.plan import Dim, Exit, Manifest, Segment, Source, Stop
+from eetoolkit_runtime.pace import Paces, watched
+from eetoolkit_runtime.plan import Dim, Exit, Manifest, Segment, Source, Stop, spell
 from eetoolkit_runtime.rule import Rule
 from eetoolkit_runtime.workspace import decider, targets
 
@@ -77,6 +79,7 @@ class Rows:
         self.axes = _axes(plan)
         self.input_axes = row_axes(plan)
         self.at_once = min(ROWS_AT_ONCE, most_rows(plan) or ROWS_AT_ONCE)
+        self.paces = Paces()
         self.order = {name: number for number, name in enumerate(plan.segments)}
         self.outputs = {
             name: list({source.output for source in segment.writes.values() if source.output is not None})
@@ -126,6 +129,7 @@ class _Batch:
         self._best: list[Answer | None] = [None] * count
         self._paths: list[tuple[str, ...]] = [()] * count
         self._gates: list[tuple[tuple[str, int], ...]] = [()] * count
+        self._options = ort.RunOptions()
         self._visits: Counter[tuple[int, str]] = Counter()
 
     def run(self, inputs: dict[str, Array]) -> list[Answer]:
@@ -211,16 +215,28 @@ class _Batch:
             for graph_input, source in segment.reads.items()
         }
         session = self._layout.sessions[name]
+        pace = self._shared.paces[name]
+        pace.may_loop = name in self._layout.sessions.may_loop
+        run = watched(lambda given, options: session.run(names, given, options), pace, self._options)
         try:
-            return dict(zip(names, session.run(names, feeds), strict=True))
+            return dict(zip(names, run(feeds, self._options), strict=True))
         except EEToolkitError:
             raise
         except Exception as error:
             raise failure(name, error) from error
 
     def _spread(self, name: str, slot: str, array: Array, count: int) -> Array:
-        """Returns the tensor with one value for each row where it has one for all, as a constant has."""
-        axis = self._axes[slot]
+        """Returns the tensor with one value for each row where it has one for all, as a constant has.
+
+        Raises:
+            RunError: The graph gave another shape or dtype than the slot has.
+        """
+        axis, expected = self._axes[slot], self._layout.plan.slots[slot]
+        alike = array.ndim == len(expected.shape) and array.dtype.name == expected.dtype
+        if not alike or any(isinstance(d, int) and d != k for d, k in zip(expected.shape, array.shape, strict=True)):
+            raise RunError(
+                f"segment {name!r}: {slot!r} is {array.dtype}{list(array.shape)}, expected {spell(expected)}"
+            )
         if axis is None or array.shape[axis] == count:
             return array
         if array.shape[axis] != 1:

@@ -17,6 +17,13 @@ from eetoolkit_runtime.interrupt import Interrupt
 from eetoolkit_runtime.pace import Pace, Paces
 
 
+def _is_time(value: object) -> bool:
+    try:
+        return isinstance(value, Real) and not isinstance(value, bool) and float(value) > 0
+    except OverflowError:
+        return False
+
+
 class Stopped(Exception):  # noqa: N818 - no error: what it ends may have an answer
     """Says inside the runner that no further segment may run."""
 
@@ -39,8 +46,8 @@ class Watch:
         started = time.perf_counter()
         if interrupt is not None and not isinstance(interrupt, Interrupt):
             raise InputError(f"interrupt is {interrupt!r}, expected an `Interrupt`")
-        if deadline_ms is not None and (not isinstance(deadline_ms, Real) or not deadline_ms > 0):
-            raise InputError(f"deadline_ms is {deadline_ms!r}, expected milliseconds, more than 0")
+        if deadline_ms is not None and not _is_time(deadline_ms):
+            raise InputError(f"deadline_ms is {deadline_ms!r:.80}, expected milliseconds, more than 0")
         self.options = ort.RunOptions()
         self.options.log_severity_level = 4  # what stops a segment on purpose is no error to print
         self.stopped_by: Literal["deadline", "interrupt"] | None = None

@@ -22,6 +22,13 @@ def renew_after_fork(thing: Renewed) -> None:
     _all.add(thing)
 
 
+def keep_for_ever(thing: object) -> None:
+    """Never destroys a thing of the parent that would wait for its threads to end, not even when Python ends."""
+    import ctypes
+
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
+
+
 def _renew() -> None:
     for thing in tuple(_all):
         thing.renew()

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eetoolkit_runtime.errors import InputError
-from eetoolkit_runtime.plan import Dim, Manifest, Preprocess, TensorSpec
+from eetoolkit_runtime.plan import Dim, Manifest, Preprocess, TensorSpec, spell
 
 Array = npt.NDArray[Any]
 Inputs = npt.ArrayLike | Sequence[npt.ArrayLike] | Mapping[str, npt.ArrayLike]
@@ -199,7 +199,7 @@ def normalize(pixels: Array, preprocess: Preprocess) -> Array:
 
 
 def _spell(spec: TensorSpec) -> str:
-    return f"{spec.name}: {spec.dtype}[{', '.join('?' if dim is None else str(dim) for dim in spec.shape)}]"
+    return f"{spec.name}: {spell(spec)}"
 
 
 def split_rows(plan: Manifest, arrays: tuple[Array, ...]) -> list[tuple[Array, ...]]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
+from eetoolkit_runtime.errors import RunError
 from eetoolkit_runtime.liveness import live_before
 from eetoolkit_runtime.plan import Manifest
 from eetoolkit_runtime.sessions import Sessions
@@ -30,6 +33,19 @@ class Cell:
         self.array: Array = np.empty(0) if value is None else value.numpy()
 
 
+def allocate(what: str, dtype: str, shape: Sequence[int]) -> Cell:
+    """Returns a place for a tensor of this dtype and shape.
+
+    Raises:
+        RunError: There is no memory for it.
+    """
+    try:
+        return Cell(ort.OrtValue.ortvalue_from_shape_and_type(list(shape), np.dtype(dtype)), fixed=True)
+    except Exception as error:  # onnxruntime's own are of many classes
+        size = math.prod(shape) * np.dtype(dtype).itemsize
+        raise RunError(f"{what}: no memory for {dtype}{list(shape)}, {size / 2**30:,.1f} GiB") from error
+
+
 class Layout:
     """What all workspaces of a runner share: the plan, its sessions, its liveness, and the constants' tensors."""
 
@@ -41,8 +57,6 @@ class Layout:
         self.models = sum(segment.model is not None for segment in plan.segments.values())
         self.constants: dict[str, Cell] = {}
         for name, constant in plan.constants.items():
-            cell = Cell(
-                ort.OrtValue.ortvalue_from_shape_and_type(list(constant.shape), np.dtype(constant.dtype)), fixed=True
-            )
+            cell = allocate(f"constant {name!r}", constant.dtype, constant.shape)
             cell.array[...] = np.array(constant.data, constant.dtype).reshape(constant.shape)
             self.constants[name] = cell

@@ -91,6 +91,11 @@ class Constant(_Struct, frozen=True, kw_only=True):
     data: tuple[float | int | bool, ...]
 
 
+def spell(value: TensorSpec | Slot | Constant) -> str:
+    """Returns dtype and shape for people."""
+    return f"{value.dtype}[{', '.join('?' if dim is None else str(dim) for dim in value.shape)}]"
+
+
 class Source(_Struct, frozen=True, kw_only=True):
     """Where a slot takes its tensor from: a graph output of this segment, another slot, or a constant."""
 

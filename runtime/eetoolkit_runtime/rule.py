@@ -44,11 +44,13 @@ def limits_of(exits: Mapping[str, Exit], thresholds: Thresholds | None = None) -
     Raises:
         InputError: An exit or a threshold that the plan does not take.
     """
-    given = thresholds or {}
+    given = {} if thresholds is None else thresholds
+    if not isinstance(given, Mapping):
+        raise InputError(f"thresholds is {given!r:.80}, expected a mapping of exits to numbers")
     for name, value in given.items():
         if known_exit(exits, name).threshold is None:
             raise InputError(f"thresholds: {name!r} ends the plan and accepts everything; it has no threshold")
-        if value is not None and (not isinstance(value, Real) or math.isnan(value)):
+        if value is not None and not _is_limit(value):
             raise InputError(f"thresholds: {name!r} is {value!r}, expected a number; None keeps it from firing")
     limits = []
     for name, exit_ in exits.items():
@@ -56,6 +58,10 @@ def limits_of(exits: Mapping[str, Exit], thresholds: Thresholds | None = None) -
         limit = given.get(name, own)
         limits.append(math.nan if limit is None else float(limit))  # nothing is >= NaN
     return [*limits, math.nan]
+
+
+def _is_limit(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and not math.isnan(value)
 
 
 class _Reached(float):
@@ -84,6 +90,6 @@ def known_exit(exits: Mapping[str, Exit], name: str) -> Exit:
     Raises:
         InputError: There is none.
     """
-    if name not in exits:
-        raise InputError(f"no exit {name!r}; the exits are {', '.join(exits)}{did_you_mean(name, exits)}")
+    if not isinstance(name, str) or name not in exits:
+        raise InputError(f"no exit {name!r:.80}; the exits are {', '.join(exits)}{did_you_mean(str(name), exits)}")
     return exits[name]

@@ -13,11 +13,13 @@ import msgspec
 import numpy as np
 
 from eetoolkit_runtime.answer import Answer
+from eetoolkit_runtime.arguments import checked
 from eetoolkit_runtime.batch import ROWS_AT_ONCE, Rows, rows_go_together
 from eetoolkit_runtime.bundle import Bundle
 from eetoolkit_runtime.bundle import load as load_bundle
 from eetoolkit_runtime.deadline import Watch
 from eetoolkit_runtime.errors import BundleError, InputError, RunError
+from eetoolkit_runtime.forked import renew_after_fork
 from eetoolkit_runtime.inputs import Array, Inputs, prepare, split_rows
 from eetoolkit_runtime.integrity import Check
 from eetoolkit_runtime.interrupt import Interrupt, apart
@@ -63,6 +65,7 @@ class Runner:
         RunError: A setting that this onnxruntime does not have.
     """
 
+    @checked(RunError)
     def __init__(  # noqa: PLR0913 - the public settings, each with a default
         self,
         bundle: str | os.PathLike[str] | Bundle,
@@ -71,7 +74,7 @@ class Runner:
         pool: Pool = "own",
         load: Load = "lazy",
         check: Check = "quick",
-        providers: Sequence[Provider] | None = None,
+        providers: str | Sequence[Provider] | None = None,
         fallback: Fallback | None = None,
         *,
         keep: int | None = None,
@@ -80,10 +83,6 @@ class Runner:
     ) -> None:
         self.bundle = load_bundle(bundle, check=check)
         plan = self.bundle.manifest
-        if load not in ("lazy", "background", "eager"):
-            raise RunError(f"load is {load!r}, expected 'lazy', 'background' or 'eager'")
-        if fallback not in (None, "last", "most_confident"):
-            raise RunError(f"fallback is {fallback!r}, expected 'last' or 'most_confident'")
         self._plan = plan
         self._fallback: Fallback = plan.fallback if fallback is None else fallback
         settings = SessionSettings(threads, spin, pool, choose_providers(providers), arena, prepack)
@@ -103,7 +102,8 @@ class Runner:
         elif load == "background":
             if plan.segments[plan.start].model is not None:
                 _ = self._sessions[plan.start]
-            threading.Thread(target=self._open_rest, name="eetoolkit-load", daemon=True).start()
+            threading.Thread(target=_open_rest, args=(self._sessions,), name="eetoolkit-load", daemon=True).start()
+        renew_after_fork(self)
 
     def run(
         self,
@@ -146,9 +146,8 @@ class Runner:
                 return apart(lambda: answer_by(lane, arrays, rule, watch), watch.interrupt)
         arrays, lane = self._admit(inputs)
         if exit_at is not None and thresholds is None:
-            limits = self._limits_at.get(exit_at) or self._limits_at.setdefault(
-                exit_at, limits_at(self._exits, exit_at)
-            )
+            known = self._limits_at.get(exit_at) if type(exit_at) is str else None
+            limits = known or self._limits_at.setdefault(exit_at, limits_at(self._exits, exit_at))
         elif exit_at is not None or self._fallback != "last":
             return answer_by(lane, arrays, self._rule(exit_at, thresholds))
         else:
@@ -186,13 +185,15 @@ class Runner:
         arrays, lane = self._admit(inputs)
         return better_and_better(lane, arrays, self._rule(), watch, interrupt)
 
+    @checked(InputError)
     def run_batch(
         self, inputs: Inputs, *, exit_at: str | None = None, thresholds: Thresholds | None = None
     ) -> list[Answer]:
         """Returns the answer of each row, in order, as `run` gives it, up to the rounding of larger matrix products.
 
         Rows run together until their exits, gates or switches part them; where the plan decides once per call
-        (`"batch": 1`) or passes on tensors that are not one per row, they run one by one.
+        (`"batch": 1`) or passes on tensors that are not one per row, they run one by one. There is no deadline and no
+        token: a row that runs with others would wait for them; give rows that must be in time to `run`.
 
         Args:
             inputs: As `run`'s, with any number of rows.
@@ -215,6 +216,7 @@ class Runner:
             if self._kept is not None:
                 self._sessions_of_rows.keep(self._kept)
 
+    @checked(InputError)
     def stream(
         self,
         inputs: Iterable[Inputs],
@@ -225,6 +227,8 @@ class Runner:
         progress: Callable[[int], object] | None = None,
     ) -> Generator[Answer, None, None]:
         """Yields the answer of each input, in order, as `run_batch` gives it, with at most `rows` of them in memory.
+
+        Who must stop it stops asking, between two batches.
 
         Args:
             inputs: Any number of rows, each as `run` takes it; rows of one shape that follow each other run together.
@@ -261,6 +265,7 @@ class Runner:
         with lane.lend() as workspace:
             return list(visit_exits(workspace, arrays))
 
+    @checked(InputError)
     def trace(self, inputs: Inputs, took: Callable[[str, float], object]) -> list[tuple[str, int]]:
         """Runs one row to the end of the plan; returns each exit met, and how many segments had run by then.
 
@@ -276,6 +281,7 @@ class Runner:
         with lane.lend() as workspace:
             return [(answer.exit, len(answer.path)) for answer in visit_exits(workspace, arrays, took)]
 
+    @checked(InputError)
     def open(self, segment: str) -> None:
         """Opens a segment now.
 
@@ -288,6 +294,7 @@ class Runner:
         self._check_open()
         _ = self._sessions[segment]
 
+    @checked(InputError)
     def warmup(self, inputs: Inputs | None = None, runs: int = 3) -> None:
         """Opens the segments on the way of `inputs` (None: the golden samples) and runs them `runs` times.
 
@@ -317,12 +324,19 @@ class Runner:
         return self._sessions.providers or self._sessions_of_rows.providers
 
     def close(self) -> None:
-        """Lets go of all sessions and buffers; a later run is a `RunError`."""
+        """Lets go of all sessions and buffers, of those of a running call when it ends; a later run is a `RunError`."""
         with self._lock:
             self._closed = True
             self._lanes.clear()
         self._sessions.close()
         self._sessions_of_rows.close()
+
+    def renew(self) -> None:
+        """Begins anew in a forked process, which has none of the sessions' threads: they are opened again."""
+        self._lock = threading.Lock()
+        self._sessions.renew()
+        self._sessions_of_rows.renew()
+        self._lanes.clear()
 
     def __enter__(self) -> Self:
         return self
@@ -382,18 +396,19 @@ class Runner:
         if self._closed:
             raise RunError("this runner is closed; make a new one")
 
-    def _open_rest(self) -> None:
-        try:
-            self._sessions.open_all()
-        except (BundleError, RunError):
-            return  # the run that reaches this segment opens it again and raises to its caller
+
+def _open_rest(sessions: Sessions) -> None:
+    try:
+        sessions.open_all()
+    except (BundleError, RunError):
+        return  # the run that reaches this segment opens it again and raises to its caller
 
 
 def _kept(plan: Manifest, keep: int | None, load: Load) -> frozenset[str] | None:
     """Returns the segments that stay open after a call; None: all."""
     if keep is None:
         return None
-    if isinstance(keep, bool) or not isinstance(keep, int) or keep < 0:
+    if keep < 0:
         raise RunError(f"keep is {keep!r}, expected a number of segments, or None for all")
     if load != "lazy":
         raise RunError(f"keep={keep} closes what load={load!r} opens; use load='lazy'")

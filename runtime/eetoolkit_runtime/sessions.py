@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 import onnxruntime as ort
 
+from eetoolkit_runtime import telemetry
 from eetoolkit_runtime.bundle import Bundle
 from eetoolkit_runtime.errors import BundleError, IntegrityError, RunError, first_line
+from eetoolkit_runtime.forked import keep_for_ever, renew_after_fork
 from eetoolkit_runtime.inputs import BATCH
 from eetoolkit_runtime.plan import Segment
 
@@ -30,8 +34,49 @@ _BRIEF_SPIN_US = 20
 _SPIN_DURATION_SINCE = (1, 26)  # the first release that reads session.intra_op.spin_duration_us
 _VERSION = tuple(int(part) for part in ort.__version__.split(".")[:2])
 
-_shared_pool_lock = threading.Lock()
-_shared_pool_threads: int | None = None
+
+class _SharedPool:
+    """The pool that onnxruntime has once for a process.
+
+    Attributes:
+        threads: How many it has, 0 for all; None: there is none.
+        lost: Whether it is that of the process from which this one was forked, without its threads.
+    """
+
+    def __init__(self) -> None:
+        self.threads: int | None = None
+        self.lost = False
+        self._lock = threading.Lock()
+        renew_after_fork(self)
+
+    def renew(self) -> None:
+        """Begins anew in a forked process."""
+        self._lock = threading.Lock()
+        self.lost = self.threads is not None
+
+    def make(self, threads: int | None) -> None:
+        """Makes it, if there is none.
+
+        Raises:
+            RunError: There is one of another size.
+        """
+        with self._lock:
+            wanted = threads or 0
+            if self.threads is None:
+                ort.set_global_thread_pool_sizes(wanted, 1)
+                self.threads = wanted
+            elif self.threads != wanted:
+                raise RunError(
+                    f"pool='shared' has {self.threads or 'all'} threads in this process already, asked for "
+                    f"{wanted or 'all'}: onnxruntime sets it once"
+                )
+
+
+_shared_pool = _SharedPool()
+
+
+MOST_THREADS = 1024
+"""More are a mistake on any machine that there is; onnxruntime would start them."""
 
 
 class SessionSettings(msgspec.Struct, frozen=True):
@@ -59,12 +104,15 @@ class SessionSettings(msgspec.Struct, frozen=True):
 
     def __post_init__(self) -> None:
         """Refuse settings that onnxruntime would misread."""
-        if self.threads is not None and (not isinstance(self.threads, int) or self.threads < 1):
-            raise RunError(f"threads is {self.threads!r}, expected 1 or more, or None for one per core")
+        threads = self.threads
+        if threads is not None and not (
+            isinstance(threads, Integral) and not isinstance(threads, bool) and 1 <= threads <= MOST_THREADS
+        ):
+            raise RunError(f"threads is {threads!r:.80}, expected 1 to {MOST_THREADS}, or None for one per core")
         if self.spin not in ("always", "brief", "never"):
-            raise RunError(f"spin is {self.spin!r}, expected 'always', 'brief' or 'never'")
+            raise RunError(f"spin is {self.spin!r:.80}, expected 'always', 'brief' or 'never'")
         if self.pool not in ("own", "shared"):
-            raise RunError(f"pool is {self.pool!r}, expected 'own' or 'shared'")
+            raise RunError(f"pool is {self.pool!r:.80}, expected 'own' or 'shared'")
         names = [_name(provider) for provider in self.providers]
         available = ort.get_available_providers()
         if not names or (missing := [name for name in names if name not in available]):
@@ -79,16 +127,21 @@ class SessionSettings(msgspec.Struct, frozen=True):
             options.add_session_config_entry("session.disable_prepacking", "1")
         if self.one_row:
             options.add_free_dimension_override_by_name(BATCH, 1)
+        if _shared_pool.lost:
+            raise RunError(
+                "this process was forked from one with pool='shared', whose threads it does not have: fork before the "
+                "first such runner (gunicorn: no --preload), or use pool='own'"
+            )
         if self.pool == "shared":
-            _make_shared_pool(self.threads)
+            _shared_pool.make(self.threads)
             options.use_per_session_threads = False
             return options
-        if _shared_pool_threads is not None:
+        if _shared_pool.threads is not None:
             raise RunError(
                 "this process has a shared pool, beside which onnxruntime allows no other: pass pool='shared'"
             )
         if self.threads is not None:
-            options.intra_op_num_threads = self.threads
+            options.intra_op_num_threads = int(self.threads)
         options.inter_op_num_threads = 1
         if self.spin == "never":
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -181,6 +234,7 @@ class Sessions:
         self._sessions: dict[str, ort.InferenceSession] = {}
         self._lock = threading.Lock()
         self._closed = False
+        self._forked = False
 
     def __getitem__(self, name: str) -> ort.InferenceSession:
         """Returns the session of the segment `name`, opening it if need be."""
@@ -227,8 +281,24 @@ class Sessions:
         self._closed = True
         self._sessions = {}
 
+    def renew(self) -> None:
+        """Begins anew in a forked process. To close a session would be to wait for threads that are not there."""
+        for session in self._sessions.values():
+            keep_for_ever(session)
+        self._lock = threading.Lock()
+        self._sessions = {}
+        self._forked = True
+
     def _open(self, name: str, segment: Segment) -> ort.InferenceSession:
         what = f"segment {name!r}"
+        if self._forked and telemetry.tells():
+            warnings.warn(
+                "this process was forked after the import of onnxruntime, whose telemetry will keep it from coming to "
+                f"its end: set {telemetry.SWITCH}=1 before the import",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+            self._forked = False
         graph = _graph(self._bundle, name)
         if b"Loop" in graph:  # the name of the operator, or of something else
             self.may_loop.add(name)
@@ -248,10 +318,27 @@ def is_new_enough(needed: str | None) -> bool:
 
 
 def choose_providers(given: str | Sequence[Provider] | None) -> tuple[Provider, ...]:
-    """Returns the execution providers that a caller asks for; None: the CPU."""
+    """Returns the execution providers that a caller asks for; None: the CPU.
+
+    Raises:
+        RunError: They are not asked for as they should be.
+    """
     if given is None:
         return (_CPU,)
-    return (given,) if isinstance(given, str) else tuple(given)
+    asked = (given,) if isinstance(given, str) else tuple(given) if isinstance(given, Sequence) else ()
+    if not asked or not all(map(_is_provider, asked)):
+        raise RunError(f"providers is {given!r:.80}, expected a list of names, or of (name, options)")
+    return asked
+
+
+def _is_provider(given: object) -> bool:
+    match given:
+        case str():
+            return True
+        case (str(), Mapping()):
+            return True
+        case _:
+            return False
 
 
 def expected_providers(asked: Sequence[Provider]) -> tuple[str, ...]:
@@ -275,7 +362,7 @@ def fast_run(session: ort.InferenceSession, binding: ort.IOBinding) -> tuple[Cal
 
 def shared_pool_threads() -> int | None:
     """Returns how many threads this process's shared pool has, 0 for all; None where it has none."""
-    return _shared_pool_threads
+    return _shared_pool.threads
 
 
 def brief_spin_is_known() -> bool:
@@ -291,20 +378,6 @@ def _give_memory_back() -> None:
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # not in musl
         if trim is not None:
             trim(0)
-
-
-def _make_shared_pool(threads: int | None) -> None:
-    global _shared_pool_threads  # noqa: PLW0603 - onnxruntime's pool is per process, so is what we know of it
-    with _shared_pool_lock:
-        wanted = threads or 0
-        if _shared_pool_threads is None:
-            ort.set_global_thread_pool_sizes(wanted, 1)
-            _shared_pool_threads = wanted
-        elif _shared_pool_threads != wanted:
-            raise RunError(
-                f"pool='shared' has {_shared_pool_threads or 'all'} threads in this process already, asked for "
-                f"{wanted or 'all'}: onnxruntime sets it once"
-            )
 
 
 def _check_names(what: str, kind: str, got: Sequence[str], expected: Any, *, exact: bool) -> None:

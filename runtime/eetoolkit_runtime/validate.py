@@ -25,6 +25,7 @@ from eetoolkit_runtime.plan import (
     Slot,
     Stop,
     Switch,
+    spell,
 )
 
 MOST_SEGMENTS, MOST_SLOTS = 4096, 16384
@@ -353,15 +354,13 @@ def _check_types(plan: Manifest) -> None:
     slots: dict[str, Slot] = {spec.name: Slot(dtype=spec.dtype, shape=spec.shape) for spec in plan.inputs} | plan.slots
     for name, slot in slots.items():
         if math.prod(dim for dim in slot.shape if isinstance(dim, int)) > _MOST_ELEMENTS:
-            raise ManifestError(f"manifest.json: {name!r} is {_spell(slot)}, over {_MOST_ELEMENTS} elements")
+            raise ManifestError(f"manifest.json: {name!r} is {spell(slot)}, over {_MOST_ELEMENTS} elements")
     for name, segment in plan.segments.items():
         _check_twin_slots(name, segment, slots)
         for target, origin in segment.writes.items():
             source = slots[origin.slot] if origin.slot is not None else plan.constants.get(origin.constant or "")
             if source is not None and not _fits(source, slots[target]):
-                raise ManifestError(
-                    f"segment {name!r}: {target!r} takes {_spell(source)}, it is {_spell(slots[target])}"
-                )
+                raise ManifestError(f"segment {name!r}: {target!r} takes {spell(source)}, it is {spell(slots[target])}")
         if segment.exit is not None:
             _check_exit(plan, name, segment, slots)
         if isinstance(segment.next, Gate | Switch):
@@ -377,8 +376,8 @@ def _check_twin_slots(name: str, segment: Segment, slots: Mapping[str, Slot]) ->
             other = first.setdefault(origin.output, target)
             if not _fits(slots[other], slots[target]) or not _fits(slots[target], slots[other]):
                 raise ManifestError(
-                    f"segment {name!r}: output {origin.output!r} feeds {other!r}, {_spell(slots[other])}, and "
-                    f"{target!r}, {_spell(slots[target])}"
+                    f"segment {name!r}: output {origin.output!r} feeds {other!r}, {spell(slots[other])}, and "
+                    f"{target!r}, {spell(slots[target])}"
                 )
 
 
@@ -399,7 +398,7 @@ def _check_exit(plan: Manifest, name: str, segment: Segment, slots: Mapping[str,
 def _check_per_row(what: str, slot: Slot, dtypes: tuple[DType, ...]) -> None:
     one = slot.shape == () or (len(slot.shape) == 1 and (slot.shape[0] == 1 or isinstance(slot.shape[0], str)))
     if slot.dtype not in dtypes or not one:
-        raise ManifestError(f"{what} is {_spell(slot)}, expected one {' or '.join(dtypes)} per row")
+        raise ManifestError(f"{what} is {spell(slot)}, expected one {' or '.join(dtypes)} per row")
 
 
 def _fits(source: Slot | Constant, target: Slot) -> bool:
@@ -413,7 +412,3 @@ def _fits(source: Slot | Constant, target: Slot) -> bool:
         return a == b or not (isinstance(a, int) and isinstance(b, int))
 
     return all(one(a, b) for a, b in zip(source.shape, target.shape, strict=True))
-
-
-def _spell(value: Slot | Constant) -> str:
-    return f"{value.dtype}{[dim if dim is not None else '?' for dim in value.shape]}".replace("'", "")

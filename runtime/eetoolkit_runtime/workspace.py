@@ -14,13 +14,12 @@ from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Any
 
-import numpy as np
 import onnxruntime as ort
 
 from eetoolkit_runtime.answer import Answer, StoppedBy
 from eetoolkit_runtime.deadline import Watch, watched_by
 from eetoolkit_runtime.errors import EEToolkitError, RunError, failure, no_such_case, too_many_visits
-from eetoolkit_runtime.layout import Array, Cell, Layout
+from eetoolkit_runtime.layout import Array, Cell, Layout, allocate
 from eetoolkit_runtime.liveness import live_after
 from eetoolkit_runtime.pace import Pace, Paces, watched
 from eetoolkit_runtime.plan import Exit, Gate, Segment, Slot, Stop, Switch
@@ -98,7 +97,7 @@ class Workspace:
         self._steps: dict[tuple[object, ...], Step] = {}
         self._start: Step | None = None
         self._inputs = {
-            spec.name: Cell(ort.OrtValue.ortvalue_from_shape_and_type(list(shape), np.dtype(spec.dtype)), fixed=True)
+            spec.name: allocate(f"input {spec.name!r}", spec.dtype, shape)
             for spec, shape in zip(layout.plan.inputs, shapes, strict=True)
         }
         self._feeds = tuple(cell.array for cell in self._inputs.values())
@@ -344,8 +343,8 @@ class Workspace:
             pool = self._pool.setdefault((slot.dtype, shape), []) if fixed else self._loose
             cell = next((cell for cell in pool if cell not in taken), None)
             if cell is None:
-                value = ort.OrtValue.ortvalue_from_shape_and_type(list(shape), np.dtype(slot.dtype)) if fixed else None
-                cell = Cell(value, fixed=fixed)
+                what = f"segment {step.name!r}: its output {name!r}"
+                cell = allocate(what, slot.dtype, shape) if fixed else Cell(None, fixed=False)
                 pool.append(cell)
             cells[name] = cell
             taken.add(cell)

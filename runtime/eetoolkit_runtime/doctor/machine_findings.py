@@ -11,6 +11,7 @@ from pathlib import Path
 
 import onnxruntime as ort
 
+from eetoolkit_runtime import telemetry
 from eetoolkit_runtime.doctor.finding import Finding
 from eetoolkit_runtime.profiling.energy import find_meter
 from eetoolkit_runtime.profiling.machine import condition, memory_bytes, read_number, read_text, this_machine
@@ -105,6 +106,13 @@ def _settings(environment: Mapping[str, str]) -> Iterator[Finding]:
     if given:
         fix = "pass threads= (--threads) and spin= (--spin): onnxruntime's own workers heed no variable"
         yield Finding(name="environment", state="warning", what=", ".join(given), fix=fix)
+    if telemetry.tells(environment):
+        yield Finding(
+            name="telemetry", state="warning",
+            what="onnxruntime tells its makers how it is used: a thread, files in the home folder, and processes that "
+            "do not end where they were forked",
+            fix=f"set {telemetry.SWITCH}=1 before onnxruntime is imported",
+        )  # fmt: skip
     threads = shared_pool_threads()
     if threads is not None:
         yield Finding(
