@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -17,6 +19,7 @@ from plans import (
     column,
     gate,
     gated,
+    leave,
     looped,
     opening,
     over_half,
@@ -24,7 +27,8 @@ from plans import (
     switched,
 )
 
-from eetoolkit_runtime.errors import EEToolkitError, IntegrityError, RunError
+from eetoolkit_runtime.errors import DeadlineError, EEToolkitError, InputError, IntegrityError, RunError
+from eetoolkit_runtime.runner import Runner
 
 
 @pytest.fixture
@@ -230,3 +234,112 @@ def test_a_graph_whose_output_is_of_another_shape_than_its_slot_never_answers(
     for _ in range(3):
         with pytest.raises(EEToolkitError, match=r"^segment 'segment0': "):
             runner.run(row(0.9))
+
+
+# Arguments
+
+SETTINGS: list[dict[str, Any]] = [
+    {"threads": 2**40}, {"threads": True}, {"threads": "2"}, {"threads": 1.5}, {"threads": [1]}, {"spin": 5},
+    {"spin": None}, {"pool": ["own"]}, {"pool": True}, {"load": None}, {"load": {}}, {"check": "half"}, {"check": 5},
+    {"providers": 5}, {"providers": [1]}, {"providers": []}, {"providers": [("CPUExecutionProvider", 5)]},
+    {"providers": [("CPUExecutionProvider",)]}, {"providers": {"CPUExecutionProvider": {}}}, {"providers": ["None"]},
+    {"providers": [b"CPUExecutionProvider"]}, {"fallback": True}, {"fallback": ["last"]}, {"keep": 2.0}, {"keep": -1},
+    {"arena": 1}, {"arena": "no"}, {"prepack": None},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_a_setting_of_the_wrong_type_or_size_is_a_run_error(tmp_path: Path, settings: dict[str, Any]) -> None:
+    folder = chain().save(tmp_path / "b")
+    with pytest.raises(EEToolkitError, match=next(iter(settings))):
+        Runner(folder, **settings)
+
+
+@pytest.mark.parametrize("bundle", [5, None, b"b", ["b"], object(), 1.5, True])
+def test_what_is_no_bundle_is_refused(bundle: Any) -> None:
+    with pytest.raises(EEToolkitError, match=r"^bundle is "):
+        Runner(bundle)
+
+
+ODD: list[Any] = [5, "exit", b"exit0", True, [1], (), {}, {"exit0": True}, {"exit0": "0.5"}, {"exit0": [1]}, {5: 0.5},
+                  {"exit0": np.array([0.5, 0.6])}, math.nan, object(), ["exit0"], 10**400, -1]  # fmt: skip
+METHODS = {
+    "run": ("exit_at", "thresholds", "deadline_ms", "interrupt"), "refine": ("deadline_ms", "interrupt"),
+    "run_batch": ("exit_at", "thresholds"), "stream": ("exit_at", "thresholds", "rows", "progress"),
+    "warmup": ("runs",), "open": ("segment",), "trace": ("took",),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("method", "parameter"), [(method, parameter) for method, all_ in METHODS.items() for parameter in all_]
+)
+def test_an_argument_of_the_wrong_type_is_a_typed_error(opened: Open, method: str, parameter: str) -> None:
+    runner = opened(chain())
+    refused = 0
+    for value in ODD:
+        if parameter == "runs" and value == 10**400:
+            continue  # as long as the caller likes
+        given = () if method == "open" else ([row(0.1)],) if method == "stream" else (row(0.1),)
+        try:
+            result = getattr(runner, method)(*given, **{parameter: value})
+            list(result if isinstance(result, Iterator) else ())
+        except EEToolkitError as error:
+            assert isinstance(error, InputError | DeadlineError), f"{value!r:.50}: {error!r}"
+            refused += 1
+    assert refused >= len(ODD) - 4
+
+
+@pytest.mark.parametrize("method", ["run", "refine", "run_batch", "stream", "warmup", "run_all_exits"])
+def test_inputs_of_any_type_are_taken_or_refused_by_name(opened: Open, method: str) -> None:
+    runner = opened(chain())
+    for value in (5, "x", b"x", True, [1], [[1]], {}, {"x": None}, {5: row(0.1)}, object(), print, math.nan, [object()],
+                  np.array("x"), np.array(["x"] * 4)[None], (), (1, 2), {"x": [[1, 2], [3]]}, 1j):  # fmt: skip
+        if method == "stream" and isinstance(value, dict | tuple) and not value:
+            continue  # no rows
+        with pytest.raises(InputError):
+            found = getattr(runner, method)(value)
+            list(found if isinstance(found, Iterator) else ())
+    if method not in ("run_batch", "warmup"):
+        return
+    with pytest.raises(InputError):
+        getattr(runner, method)(None if method == "run_batch" else np.zeros((0, 4), np.float32))
+
+
+# Memory and shapes
+
+
+def test_a_buffer_that_there_is_no_memory_for_is_an_error_that_names_it_and_its_size(opened: Open) -> None:
+    draft = Draft()
+    draft.slot("wide", shape=("batch", 1 << 30, 1 << 8))
+    draft.slot("sure", shape=PER_ROW)
+    draft.segment(
+        "large",
+        f"""
+        {column("sure", 0)}
+        most = Constant<value = int64[3] {{1, {1 << 30}, {1 << 8}}}>()  one = Constant<value = float {{1}}>()
+        wide = Expand(one, most)
+        """,
+        reads=["x"], writes=["wide", "sure"], exit=leave("last", "wide", "sure"),
+    )  # fmt: skip
+    runner = opened(draft)
+    with pytest.raises(
+        RunError, match=r"^segment 'large': its output 'wide': no memory for float32\[1, \d+, 256\], 1,024\.0 GiB$"
+    ):
+        runner.run(row(0.1))
+
+
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [("sure = ReduceMax<keepdims = 0>(x)", r"float32\[\]"), ("sure = Neg(x)", r"float32\[2, 4\]"),
+     ("a = Constant<value_ints = [1]>()  sure = ReduceMax(x, a)", r"float32\[2, 1\]")],
+)  # fmt: skip
+def test_a_batch_whose_graph_gives_other_shapes_than_its_slots_is_an_error(opened: Open, body: str, found: str) -> None:
+    draft = Draft()
+    draft.slot("sure", shape=PER_ROW)
+    draft.slot("y")
+    draft.segment(
+        "only", f"y = Identity(x)  {body}", reads=["x"], writes=["y", "sure"], exit=leave("last", "y", "sure")
+    )
+    runner = opened(draft)
+    with pytest.raises(RunError, match=rf"^segment 'only': 'sure' is {found}, expected float32\[batch\]$"):
+        runner.run_batch(np.concatenate([row(0.1), row(0.2)]))
