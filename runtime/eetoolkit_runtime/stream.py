@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
+from eetoolkit_runtime.errors import InputError
 from eetoolkit_runtime.inputs import Array, Inputs, prepare, row_axes
 from eetoolkit_runtime.plan import Manifest
 
@@ -25,7 +26,10 @@ def gather(plan: Manifest, inputs: Iterable[Inputs], at_most: int) -> Iterator[R
     """
     axes = row_axes(plan)
     waiting: list[Row] = []
-    given = iter(inputs)
+    try:
+        given = iter(inputs)
+    except TypeError as error:
+        raise InputError(f"inputs is {inputs!r:.80}, expected several, each as `run` takes it") from error
     while True:
         try:
             row = tuple(array.copy() for array in prepare(plan, next(given), one_row=True))  # a camera reuses its own
