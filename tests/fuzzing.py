@@ -6,11 +6,14 @@ of them. A seed gives the same inputs each time. An input that ends in any other
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import faulthandler
 import io
 import json
+import math
 import random
+import shutil
 import sys
 import tempfile
 import time
@@ -30,8 +33,9 @@ from eetoolkit.inputfiles import InputFile, read_files
 from eetoolkit.tuning.record import Record, read_record
 from eetoolkit_runtime.archive import unpack
 from eetoolkit_runtime.bundle import Bundle, load
-from eetoolkit_runtime.errors import EEToolkitError
+from eetoolkit_runtime.errors import DeadlineError, EEToolkitError, RunError
 from eetoolkit_runtime.golden import read_golden
+from eetoolkit_runtime.inputs import row_axes
 from eetoolkit_runtime.integrity import digest
 from eetoolkit_runtime.liveness import live_before
 from eetoolkit_runtime.plan import MANIFEST, Preprocess, TensorSpec, decode, decode_sealed, encode
@@ -42,6 +46,7 @@ from eetoolkit_runtime.seal import DIGEST, seal
 from eetoolkit_runtime.validate import validate
 from eetoolkit_runtime.wire import external_files
 
+_MOST_FED, _LONGEST_RUN_MS = 1 << 20, 500
 LONGEST_S = 20
 """No input may take longer; the process then ends with a traceback."""
 _VALUES: tuple[Any, ...] = (
@@ -138,6 +143,19 @@ def in_manifest(rng: random.Random, data: bytes) -> bytes:
         return changed
 
 
+def in_plan(rng: random.Random, data: bytes) -> bytes:
+    """Returns a manifest in which one or two values have become others of their kind that stand in it, or numbers."""
+    document = json.loads(data)
+    del document[DIGEST]
+    for _ in range(rng.choice((1, 1, 2))):
+        places = [(inside, key) for inside, key in _places(document) if not isinstance(inside[key], dict | list)]
+        inside, key = rng.choice(places)
+        alike = [there[at] for there, at in places if type(there[at]) is type(inside[key])]
+        number = isinstance(inside[key], int | float) and not isinstance(inside[key], bool)
+        inside[key] = rng.choice([*alike, *((0, 1, 2, 3, 2**20, 0.25) if number else ())])
+    return seal(json.dumps(document).encode())
+
+
 def in_npz(rng: random.Random, data: bytes) -> bytes:
     """Returns a damaged `.npz`; mostly a whole zip whose arrays are damaged, renamed, doubled or gone."""
     if rng.random() < 0.3:
@@ -228,7 +246,19 @@ def targets(folder: Path) -> dict[str, Target]:
             ((folder / "records" / "record.npz").read_bytes(),), in_record, lambda data: read_record_file(folder, data)
         ),
         "graph": Target(graphs, in_bytes, read_graph),
+        "run": Target(runnable(folder / "run"), in_plan, lambda data: run_bundle(folder / "run", data)),
     }
+
+
+def runnable(folder: Path) -> tuple[bytes, ...]:
+    """Returns the manifests of bundles whose files all lie in one folder."""
+    found = []
+    for name, build in NETWORKS.items():
+        place = build().save(folder / name)
+        found.append((place / MANIFEST).read_bytes())
+        for path in place.glob("*.onnx*"):
+            shutil.copy(path, folder)
+    return tuple(found)
 
 
 def in_npz_or_bytes(rng: random.Random, data: bytes) -> bytes:
@@ -276,6 +306,33 @@ def read_manifest(data: bytes) -> None:
         _ = live[name]
     if repr(decode(encode(plan))) != repr(plan):
         raise AssertionError("a manifest that was written again is another")
+
+
+def run_bundle(folder: Path, data: bytes) -> None:
+    """Opens a bundle and runs what it takes in every way there is."""
+    (folder / MANIFEST).write_bytes(data)
+    with Runner(folder, threads=1) as runner:
+        plan = runner.bundle.manifest
+        sizes = [[1 if not isinstance(dim, int) else dim for dim in spec.shape] for spec in plan.inputs]
+        if sum(map(math.prod, sizes)) > _MOST_FED:
+            return
+        one = {spec.name: np.full(size, 0.3, spec.dtype) for spec, size in zip(plan.inputs, sizes, strict=True)}
+        two = {
+            spec.name: one[spec.name] if axis is None else np.repeat(one[spec.name], 2, axis)
+            for spec, axis in zip(plan.inputs, row_axes(plan), strict=True)
+        }
+        calls: tuple[Callable[[], object], ...] = (
+            lambda: runner.run(one, deadline_ms=_LONGEST_RUN_MS), lambda: runner.run(one),
+            lambda: list(runner.refine(one)), lambda: runner.run_batch(two),
+        )  # fmt: skip
+        with contextlib.suppress(DeadlineError):
+            for call in calls:
+                try:
+                    call()
+                except DeadlineError:  # a loop that may go on for a million visits
+                    raise
+                except RunError:
+                    continue
 
 
 def read_zip(folder: Path, data: bytes) -> None:
