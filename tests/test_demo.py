@@ -311,3 +311,30 @@ def test_a_system_that_is_not_there_is_named_with_those_that_are(monkeypatch: py
     monkeypatch.setattr("eetoolkit.zoo.system.CHECKPOINTS", Path("nowhere"))
     result = CliRunner().invoke(main, ["demo", "--model", "act"])
     assert (result.exit_code, result.stderr) == (1, "error: act has no weights here: eetoolkit zoo train act\n")
+
+
+def test_without_weights_in_the_package_the_network_is_trained_into_the_cache_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shipped = zoo.find("branchynet").checkpoint
+    monkeypatch.setattr("eetoolkit.zoo.system.CHECKPOINTS", tmp_path / "none")
+    monkeypatch.setenv("EETOOLKIT_CACHE", str(tmp_path / "cache"))
+    trained: list[str] = []
+
+    def train(system: Any) -> None:
+        trained.append(system.name)
+        system.checkpoint.parent.mkdir(parents=True)
+        system.checkpoint.write_bytes(shipped.read_bytes())
+
+    def stop(*_: Any, **__: Any) -> None:
+        raise ee.EEToolkitError("far enough")
+
+    monkeypatch.setattr("eetoolkit.zoo.train.train", train)
+    monkeypatch.setattr("eetoolkit.demo.exporting.export_system", stop)
+    told: list[str] = []
+    for _ in range(2):
+        with pytest.raises(ee.EEToolkitError, match="far enough"):
+            eetoolkit.demo.demo(tmp_path / "digits.ee", tmp_path / "demo.png", tell=lambda what, *_: told.append(what))
+    assert trained == ["branchynet"]
+    assert zoo.find("branchynet").checkpoint == tmp_path / "cache" / "zoo" / "branchynet.safetensors"
+    assert told[0] == "training branchynet, once; its weights are not in the package"

@@ -71,7 +71,7 @@ def _accuracy(checkpoint: Path) -> float | None:
     "--output",
     metavar="FOLDER",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Where to write NAME.safetensors; default: where the shipped weights are.",
+    help="Where to write NAME.safetensors; default: in the repository, or in the cache of an installed package.",
 )
 @overwrite_option
 @json_option

@@ -37,8 +37,8 @@ def demo(
 ) -> DemoReport:
     """Exports a system of the zoo to `output`, verifies and measures it there, and draws some digits to `picture`.
 
-    What an earlier demo wrote is replaced, anything else is left alone. Nothing is drawn where all digits left at one
-    exit.
+    The default model is trained first where it has no weights, in a minute or two. What an earlier demo wrote is
+    replaced, anything else is left alone. Nothing is drawn where all digits left at one exit.
 
     Args:
         output: The bundle; None: `{model}.ee`, or `digits.ee` for the default model.
@@ -59,6 +59,11 @@ def demo(
     from eetoolkit.demo.picture import check_picture, draw
     from eetoolkit.verification import verify
 
+    if model == MODEL and not system.checkpoint.is_file():
+        from eetoolkit.zoo.train import train
+
+        tell(f"training {system.name}, once; its weights are not in the package", 0, 0)
+        train(system)
     trained = load_system(system)
     overwrite = _is_own_bundle(target, name, trained)
     check_target(target, overwrite=overwrite)

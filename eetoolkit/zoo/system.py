@@ -10,7 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from eetoolkit_runtime.archive import default_cache
+
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
+"""Trained weights, in the repository alone: a wheel, which is what a device gets, has none."""
 
 
 def images_alone(images: Tensor) -> tuple[Tensor, ...]:
@@ -60,8 +63,9 @@ class System:
 
     @property
     def checkpoint(self) -> Path:
-        """Where the trained weights ship."""
-        return CHECKPOINTS / f"{self.name}.safetensors"
+        """Where the trained weights are: in the repository, else where this machine has trained them."""
+        folder = CHECKPOINTS if CHECKPOINTS.is_dir() else default_cache() / "zoo"
+        return folder / f"{self.name}.safetensors"
 
     @property
     def one_row(self) -> bool:

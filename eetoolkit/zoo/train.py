@@ -67,7 +67,7 @@ def train(system: System, seed: int = 0, checkpoint: Path | None = None) -> Trai
     Args:
         system: What to train.
         seed: Of the initial weights, the order of the batches and the augmentation.
-        checkpoint: Where to write; None: where the system's weights ship.
+        checkpoint: Where to write; None: where the system's weights are.
     """
     torch.manual_seed(seed)
     torch.set_num_threads(THREADS)
@@ -98,7 +98,7 @@ def train(system: System, seed: int = 0, checkpoint: Path | None = None) -> Trai
     if decisions is not None:
         metadata["test_mean_decision"] = f"{decisions:.4f}"
     path = checkpoint or system.checkpoint
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     # Not `save_file`, which makes files that only their owner can read.
     path.write_bytes(save(weights, metadata=metadata))
     return Trained(system.name, str(path), path.stat().st_size, accuracy, decisions, seconds)
