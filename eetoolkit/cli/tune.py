@@ -174,18 +174,19 @@ def tune(  # noqa: PLR0913 - one for each option
         if written is not None:
             terminal.say("", f"report in {written}")
     for refusal in refusals[:-1]:
-        terminal.complain("error:", "red", str(refusal))
+        terminal.complain("error:", "red", terminal.for_shell(str(refusal)))
     if refusals:
         raise refusals[-1]
 
 
 @contextlib.contextmanager
 def _noted(refusals: list[ee.EEToolkitError]) -> Iterator[None]:
-    """Adds what is refused inside to a list, and goes on."""
+    """Adds what is refused inside to a list, the same once, and goes on."""
     try:
         yield
     except ee.EEToolkitError as error:
-        refusals.append(error)
+        if str(error) not in map(str, refusals):
+            refusals.append(error)
 
 
 def _check_usage(given: Mapping[str, Any]) -> None:
