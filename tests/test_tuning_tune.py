@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import msgspec
@@ -510,6 +511,59 @@ def test_bad_data_is_one_clear_error_and_the_bundle_untouched(name: str, bundle:
     with pytest.raises(error, match=said):
         ee.tune(bundle, x, labels, threads=1)
     assert (bundle.path / "manifest.json").read_bytes() == before
+
+
+WRONG: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
+    "bundle": ({"bundle": 5}, ee.TuneError, "bundle is 5, expected a text or a path or a Bundle"),
+    "a text": ({"max_accuracy_drop": "0.01"}, ee.TuneError, "max_accuracy_drop is '0.01', expected a number or None"),
+    "a truth": ({"min_accuracy": True}, ee.TuneError, "min_accuracy is True, expected a number or None"),
+    "a list": ({"budget_share": [0.5]}, ee.TuneError, r"budget_share is \[0.5\], expected a number or None"),
+    "method": ({"risk": 0.1, "method": "LTT"}, ee.TuneError, "method is 'LTT', expected 'ltt' or 'ucb' or 'crc'"),
+    "metric": ({"metric": "accuracy"}, ee.TuneError, "metric is 'accuracy', expected a function or None"),
+    "profile": ({"profile": 5}, ee.TuneError, "profile is 5, expected a Profile or a text or a path or None"),
+    "record": ({"record": {}}, ee.TuneError, "record is {}, expected a Record or a text or a path or None"),
+    "force": ({"force": 1}, ee.TuneError, "force is 1, expected True or False"),
+    "calibrate": ({"calibrate": "no"}, ee.TuneError, "calibrate is 'no', expected True or False or None"),
+    "seed": ({"seed": 0.5}, ee.TuneError, "seed is 0.5, expected a whole number"),
+    "a negative seed": ({"seed": -1}, ee.TuneError, r"seed is -1, expected 0 to \d+"),
+    "a seed that JSON loses": ({"seed": 2**64}, ee.TuneError, r"seed is 18446744073709551616, expected 0 to \d+"),
+    "threads": ({"threads": 2.0}, ee.TuneError, "threads is 2.0, expected a whole number or None"),
+    "providers": ({"providers": 5}, ee.TuneError, "providers is 5, expected a text or a list"),
+    "progress": ({"progress": 5}, ee.TuneError, "progress is 5, expected a function or None"),
+    "no data": (
+        {"inputs": 5, "labels": None},
+        ee.InputError,
+        "the data are 5, expected inputs beside labels, or pairs",
+    ),
+    "ragged labels": ({"labels": [0, [1, 2]]}, ee.InputError, "labels are no array: setting an array element"),
+    "labels that are None": ({"labels": [None] * 40}, ee.InputError, "labels are object, expected numbers or texts"),
+    "a metric of texts": ({"metric": lambda _, labels: ["x"] * len(labels)}, ee.TuneError, "the metric gave .'x'"),
+    "a metric of pairs": ({"metric": lambda _, labels: np.zeros((len(labels), 2))}, ee.TuneError, "gave shape"),
+    "a metric of nothing": ({"metric": lambda *_: None}, ee.TuneError, "the metric gave nan, expected a number"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_an_argument_of_the_wrong_type_is_one_clear_error(name: str, exported: Path) -> None:
+    given, error, said = WRONG[name]
+    x, labels = data(40)
+    with pytest.raises(error, match=said):
+        ee.tune(**({"bundle": exported, "inputs": x, "labels": labels, "threads": 1} | given))
+
+
+def test_what_a_report_and_undo_are_asked_wrongly_is_one_clear_error(bundle: ee.Bundle, tmp_path: Path) -> None:
+    x, labels = data(60)
+    report: Any = ee.tune(bundle, x, labels, threads=1)
+    undo: Any = ee.undo_tuning
+    with pytest.raises(ee.TuneError, match="force is 'yes', expected True or False"):
+        report.apply(force="yes")
+    with pytest.raises(ee.TuneError, match="output is 5, expected a text or a path"):
+        report.prune(5, force=True)
+    with pytest.raises(ee.TuneError, match="threads is 'all', expected a whole number or None"):
+        report.prune(tmp_path / "out.ee", threads="all")
+    for wrong, said in ((5, "bundle is 5, expected a text or a path or a Bundle"), ("a\0b", "expected a path")):
+        with pytest.raises(ee.TuneError, match=said):
+            undo(wrong)
 
 
 def test_a_record_whose_values_no_run_gives_is_refused_or_told_without_a_traceback(bundle: ee.Bundle) -> None:
