@@ -260,6 +260,23 @@ def clear_middle(rows: int) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate([noise, middle - noise, 0 * middle], axis=1).astype(np.float32), labels
 
 
+def test_there_is_no_verdict_where_the_goal_is_not_met_and_truncate_is_named_all_the_same(
+    bundle: ee.Bundle,  # noqa: F811 - a fixture
+) -> None:
+    few = ee.tune(bundle, *clear_middle(60), calibrate=False, threads=1)
+    assert str(few.verdict) == (
+        "no verdict: the held-out rows are too few to know whether the goal is met; on the rows that chose, always "
+        "exit1 is as good as was asked and costs no more; `eetoolkit truncate BUNDLE --at exit1` leaves out what lies "
+        "behind"
+    )
+    x, labels = data(600)
+    record = collect(bundle, x, labels, threads=1)
+    report = ee.tune(bundle, record=record, max_accuracy_drop=0.02, seed=5)
+    assert report.goal_met is False
+    assert str(report.verdict) == "no verdict: the goal is missed on the held-out rows"
+    assert "pays here" not in str(report)
+
+
 def test_where_always_answering_at_one_exit_is_as_good_and_as_cheap_that_is_written_and_truncate_is_named(
     bundle: ee.Bundle,  # noqa: F811 - a fixture
 ) -> None:

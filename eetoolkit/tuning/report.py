@@ -167,8 +167,8 @@ class TuningReport(msgspec.Struct, frozen=True, kw_only=True):
 
     def _why_none_goes(self) -> str:
         unsure = "" if self.unit == "ms" else "; what heads cost is not known without a profile"
-        if self.verdict.undecided is not None:
-            return self.verdict.undecided
+        if self.guarantee is not None and not self.guarantee.passed:
+            return "no early exit passed the guarantee"
         if all(verdict.pays for verdict in self.verdict.exits):
             return f"every exit pays{unsure}"
         if self.guarantee is not None:

@@ -183,7 +183,7 @@ def tune(  # noqa: PLR0913 - what a choice depends on
             static_exit=static.exit,
             static_cost=next(each.cost.value for each in (*always, whole_network) if each.name == static.name),
             pays=not static.wins,
-            undecided=None if allowed else "no early exit passed the guarantee, so there is none to judge",
+            undecided=outcome.undecided if allowed else "no early exit passed the guarantee, so there is none to judge",
         ),
         calibration=calibration,
         histograms=tuple(details.histograms(test)),
