@@ -129,7 +129,7 @@ def measure(case: Case, folder: Path, seed: int) -> Iterator[Row]:
     with contextlib.ExitStack() as stack:
         timers = {}
         for goal, report in reports.items():
-            report.apply()
+            report.apply(force=True)
             runner = stack.enter_context(ee.Runner(folder / _BUNDLE, threads=1))
             timers[goal] = Timer(runner, inputs, parts.test, TIMED[case.name], draw)
             report.undo()

@@ -58,8 +58,8 @@ def measure(case: Case, seconds: float = SECONDS) -> list[Row]:
             report = ee.tune(whole, validation, max_accuracy_drop=drop, profile=profile, threads=1)
             if report.pruned is None:
                 continue
-            tuned, target = report.apply(), folder / f"pruned{drop}.ee"
-            gone, pruned = report.prune(target).exits, ee.load(target)
+            tuned, target = report.apply(force=True), folder / f"pruned{drop}.ee"
+            gone, pruned = report.prune(target, force=True).exits, ee.load(target)
             rows.append(_compared(case, f"tuned, {100 * drop:g} points", tuned, pruned, gone, None, seconds))
             whole = report.undo()
         *earlier, last = whole.exits

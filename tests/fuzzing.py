@@ -30,6 +30,7 @@ from plans import NETWORKS, chain, recorded, row
 
 from eetoolkit.images import ImageOptions
 from eetoolkit.inputfiles import InputFile, read_files
+from eetoolkit.profile_picture import bars
 from eetoolkit.tuning.record import Record, read_record
 from eetoolkit_runtime.archive import unpack
 from eetoolkit_runtime.bundle import Bundle, load
@@ -40,6 +41,8 @@ from eetoolkit_runtime.integrity import digest
 from eetoolkit_runtime.liveness import live_before
 from eetoolkit_runtime.plan import MANIFEST, Preprocess, TensorSpec, decode, decode_sealed, encode
 from eetoolkit_runtime.profiling import profile as profiles
+from eetoolkit_runtime.profiling.comparison import compare_profiles
+from eetoolkit_runtime.profiling.merging import merge_profiles
 from eetoolkit_runtime.profiling.profiler import profile
 from eetoolkit_runtime.runner import Runner
 from eetoolkit_runtime.seal import DIGEST, seal
@@ -370,10 +373,12 @@ def read_golden_file(folder: Path, bundle: Bundle, data: bytes) -> None:
 
 
 def read_profile(data: bytes) -> None:
-    """Decodes a profile and shows it."""
+    """Decodes a profile, shows it, and puts it beside and together with itself."""
     found = profiles.decode(data, "p")
     str(found)
-    profiles.decode(profiles.encode(found), "p")
+    bars(found)
+    compare_profiles(found, found)
+    profiles.decode(profiles.encode(merge_profiles([found, found])), "p")
 
 
 def read_record_file(folder: Path, data: bytes) -> None:

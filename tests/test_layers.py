@@ -136,7 +136,7 @@ import json, sys
 import numpy as np
 import eetoolkit as ee
 x = np.random.default_rng(0).uniform(size=(40, 4)).astype(np.float32)
-ee.tune(sys.argv[1], x, np.arange(40) % 4, min_accuracy=0, threads=1).apply()
+ee.tune(sys.argv[1], x, np.arange(40) % 4, min_accuracy=0, threads=1).apply(force=True)
 print(json.dumps(sorted({name.split(".")[0] for name in sys.modules})))
 """
     folder = chain(0.5).save(tmp_path / "it.ee")

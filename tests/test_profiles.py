@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,46 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> ee.Bundle:
 @pytest.fixture(scope="module")
 def found(bundle: ee.Bundle) -> ee.Profile:
     return ee.profile(bundle, X, np.zeros(len(X), int), threads=1, seconds=0)
+
+
+# Read
+
+ABSURD: dict[str, tuple[tuple[str, ...], Any, str]] = {
+    "no rows": (("rows",), 0, "Expected `int` >= 1 - at `$.rows`"),
+    "no rounds": (("rounds",), -3, "Expected `int` >= 1 - at `$.rounds`"),
+    "more rows than a number holds": (("timed",), 10**16, "- at `$.timed`"),
+    "a share beyond all": (("exits", "exit0", "share"), 1.1, "Expected `float` <= 1"),
+    "an accuracy below none": (("accuracy",), -0.1, "Expected `float` >= 0"),
+    "visits below none": (("segments", "segment0", "visits"), -1, "Expected `float` >= 0"),
+    "nothing taken": (("exits", "exit0", "latency", "robust_ms"), 0, "Expected `float` >= 1e-15"),
+    "nothing taken by segments": (("exits", "exit0", "segments_ms"), 0, "Expected `float` >= 1e-15"),
+    "taken for ever": (("expected", "mean_ms"), 1e300, "Expected `float` <= 1000000000000000.0"),
+    "bytes below none": (("segments", "segment0", "size_bytes"), -1, "Expected `int` >= 0"),
+    "an exit that there is not": (("segments", "segment0", "exit"), "other", "do not name the same exits"),
+    "no segments": (("segments",), {}, "its 0 segments, 3 exits and 3 thresholds do not name the same exits"),
+    "no exits": (("exits",), {}, "its 3 segments, 0 exits and 3 thresholds do not name the same exits"),
+    "a threshold of another exit": (("thresholds",), {"exit0": 0.5, "other": 1}, "do not name the same exits"),
+}
+
+
+@pytest.mark.parametrize("name", ABSURD)
+def test_a_profile_of_what_cannot_be_is_refused(name: str, found: ee.Profile, tmp_path: Path) -> None:
+    place, value, said = ABSURD[name]
+    keys = inside = msgspec.to_builtins(found)
+    for key in place[:-1]:
+        inside = inside[key]
+    assert place[-1] in inside
+    inside[place[-1]] = value
+    (tmp_path / "it.json").write_bytes(msgspec.json.encode(keys))
+    with pytest.raises(ee.BundleError, match=re.escape(said)) as caught:
+        ee.read_profile(tmp_path / "it.json")
+    assert "it.json is not a profile" in str(caught.value)
+
+
+def test_a_profile_that_is_read_is_the_one_that_was_written(found: ee.Profile, tmp_path: Path) -> None:
+    assert ee.read_profile(ee.write_profile(found, tmp_path / "it.json")) == found
+    merged = ee.merge_profiles([found] * 3)
+    assert ee.read_profile(ee.write_profile(merged, tmp_path / "three.json")) == merged
 
 
 # Pooled

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -270,5 +274,112 @@ def test_what_does_not_belong_together_is_refused(
     (tmp_path / "not.npz").write_bytes(b"PK\x03\x04 what")
     with pytest.raises(ee.TuneError, match=r"not\.npz: not a readable \.npz file \(File is not a zip file\)"):
         read_record(tmp_path / "not.npz")
-    with pytest.raises(ee.TuneError, match="cannot read the record"):
+    with pytest.raises(ee.TuneError, match=r"cannot read the record .*none\.npz: No such file"):
         read_record(tmp_path / "none.npz")
+    os.mkfifo(tmp_path / "pipe.npz")
+    with pytest.raises(ee.TuneError, match=r"cannot read the record .*pipe\.npz is no regular file"):
+        read_record(tmp_path / "pipe.npz")
+    with pytest.raises(ee.TuneError, match="expected a path"):
+        read_record("a\0b.npz")
+
+
+def put(name: str, place: tuple[int, ...], value: float) -> Callable[[dict[str, np.ndarray]], None]:
+    """Returns what writes one number of an array of a record."""
+
+    def change(arrays: dict[str, np.ndarray]) -> None:
+        arrays[name][place] = value
+
+    return change
+
+
+def become(name: str, change: Callable[[np.ndarray], np.ndarray]) -> Callable[[dict[str, np.ndarray]], None]:
+    """Returns what makes another one of an array of a record."""
+    return lambda arrays: arrays.update({name: change(arrays[name])})
+
+
+def head(**keys: Any) -> Callable[[dict[str, np.ndarray]], None]:
+    """Returns what writes keys of a record's head; None takes one away."""
+
+    def change(arrays: dict[str, np.ndarray]) -> None:
+        found = json.loads(str(arrays["head"])) | keys
+        arrays["head"] = np.array(json.dumps({key: value for key, value in found.items() if value is not None}))
+
+    return change
+
+
+DAMAGE: dict[str, tuple[Callable[[dict[str, np.ndarray]], Any], str]] = {
+    "no ways": (lambda arrays: arrays.pop("ways"), "it holds no 'ways'"),
+    "no head": (lambda arrays: arrays.pop("head"), "it holds no 'head'"),
+    "a head that is no JSON": (become("head", lambda _: np.array("{")), "Input data was truncated"),
+    "a head of numbers": (become("head", lambda _: np.zeros(3)), "is not a record of `tune`"),
+    "another version": (head(version=2), "a record of another version"),
+    "no version": (head(version=None), "missing required field `version`"),
+    "no constants": (head(constants=None), "missing required field `constants`"),
+    "constants that are texts": (head(constants={"t": ["1"]}), "Expected `float`, got `str`"),
+    "a constant that is no list": (head(constants={"t": 1.0}), "Expected `array`, got `float`"),
+    "a key more": (head(more=1), "unknown field `more`"),
+    "exits of one name": (head(exits=["a", "a"]), r"its exits are \['a', 'a'\], expected names that differ"),
+    "no exits": (head(exits=[]), r"its exits are \[\], expected names"),
+    "an exit less": (head(exits=["a"]), "its exits are numbered -1 to 1, expected -1 to 0"),
+    "a segment less": (head(segments=["a"]), r"ways is int32\[(\d+), 2\], expected int32\[\1, 1\]"),
+    "rows as a matrix": (become("row", lambda row: row[:, None]), r"row is int64\[60, 1\], expected int64\[N\]"),
+    "rows of another size": (become("row", lambda row: row.astype(np.int32)), r"row is int32\[60\], expected int64"),
+    "no rows": (become("row", lambda row: row[:0]), r"row is int64\[0\], expected int64\[N\]"),
+    "digests that are signed": (become("digest", lambda one: one.astype(np.int64)), "digest is int64.*expected uint64"),
+    "a row less of exits": (become("exit", lambda one: one[1:]), r"exit is int16\[59, 8\], expected int16\[60, V\]"),
+    "a visit less of confidences": (become("confidence", lambda one: one[:, 1:]), r"expected float32\[60, 8\]"),
+    "confidences in 64 bits": (become("confidence", lambda one: one.astype(float)), "confidence is float64"),
+    "predictions of all visits": (become("prediction", lambda one: one.reshape(-1)), r"prediction is int64\[480\]"),
+    "ways of none": (become("ways", lambda ways: ways[:0]), r"ways is int32\[0, "),
+    "a label less": (become("label", lambda one: one[1:]), r"label is int64\[59\], expected one for each of 60 rows"),
+    "one label": (become("label", lambda _: np.array(3)), r"label is int64\[\], expected one for each"),
+    "outputs that are texts": (become("output/logits", lambda one: one.astype(str)), "output 'logits' is .*numbers"),
+    "outputs of other rows": (become("output/logits", lambda one: one[1:]), r"numbers of shape \[60, 8, ...\]"),
+    "a row twice": (put("row", (1,), 0), "its rows do not ascend"),
+    "a row before the first": (put("row", (0,), -1), "its rows do not ascend"),
+    "an exit that there is not": (put("exit", (0, 0), 2), "its exits are numbered -1 to 2, expected -1 to 1"),
+    "an exit below the least": (put("exit", (0, 0), -2), "its exits are numbered -2 to 1, expected -1 to 1"),
+    "a row without a visit": (put("exit", (0, 0), NO_EXIT), "a row has no visit, or one behind its last"),
+    "a confidence without a visit": (put("confidence", (0, 7), 0.5), "there are confidences without a visit"),
+    "a class below the least": (put("prediction", (0, 0), -2), "it names class -2, expected -1 or more"),
+    "a way that there is not": (put("way", (0, 0), 99), "visits without a way to them"),
+    "a way before the first": (put("way", (0, 0), -1), "visits without a way to them"),
+    "a segment that ran less than never": (put("ways", (0, 0), -1), "ways that run a segment less than never"),
+}
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> tuple[ee.Bundle, Path]:
+    """A loop's record on disk, some rows of which have fewer visits than others."""
+    folder = tmp_path_factory.mktemp("stored")
+    bundle = ee.load(looped(leave_at=0.4).save(folder / "it.ee"))
+    x, labels = data()
+    x[:, 0] = np.random.default_rng(2).integers(1, 8, len(x))
+    collect(bundle, x, labels, file=folder / "record.npz", threads=1)
+    return bundle, folder / "record.npz"
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_damaged_record_is_refused_with_what_is_wrong(
+    name: str, stored: tuple[ee.Bundle, Path], tmp_path: Path
+) -> None:
+    damage, message = DAMAGE[name]
+    with np.load(stored[1]) as file:
+        arrays = {key: file[key] for key in file.files}
+    damage(arrays)
+    np.savez(tmp_path / "record.npz", **arrays)
+    with pytest.raises(ee.TuneError, match=message):
+        read_record(tmp_path / "record.npz")
+    with pytest.raises(ee.TuneError, match=message):
+        ee.tune(stored[0], record=tmp_path / "record.npz")
+
+
+def test_a_record_that_was_made_by_hand_is_looked_at_too(stored: tuple[ee.Bundle, Path]) -> None:
+    bundle, file = stored
+    whole = read_record(file)
+    wrong = dataclasses.replace(whole, way=whole.way + 99)
+    with pytest.raises(ee.TuneError, match=r"this is not a record of `tune`: there are visits without a way"):
+        ee.tune(bundle, record=wrong)
+    for other in ({"segments": whole.segments[::-1]}, {"constants": {"more": (1.0,)}}, {"files": {}}):
+        with pytest.raises(ee.TuneError, match="this record is of another bundle"):
+            ee.tune(bundle, record=dataclasses.replace(whole, **other))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import msgspec
@@ -512,6 +513,89 @@ def test_bad_data_is_one_clear_error_and_the_bundle_untouched(name: str, bundle:
     assert (bundle.path / "manifest.json").read_bytes() == before
 
 
+WRONG: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
+    "bundle": ({"bundle": 5}, ee.TuneError, "bundle is 5, expected a text or a path or a Bundle"),
+    "a text": ({"max_accuracy_drop": "0.01"}, ee.TuneError, "max_accuracy_drop is '0.01', expected a number or None"),
+    "a truth": ({"min_accuracy": True}, ee.TuneError, "min_accuracy is True, expected a number or None"),
+    "a list": ({"budget_share": [0.5]}, ee.TuneError, r"budget_share is \[0.5\], expected a number or None"),
+    "method": ({"risk": 0.1, "method": "LTT"}, ee.TuneError, "method is 'LTT', expected 'ltt' or 'ucb' or 'crc'"),
+    "metric": ({"metric": "accuracy"}, ee.TuneError, "metric is 'accuracy', expected a function or None"),
+    "profile": ({"profile": 5}, ee.TuneError, "profile is 5, expected a Profile or a text or a path or None"),
+    "record": ({"record": {}}, ee.TuneError, "record is {}, expected a Record or a text or a path or None"),
+    "force": ({"force": 1}, ee.TuneError, "force is 1, expected True or False"),
+    "calibrate": ({"calibrate": "no"}, ee.TuneError, "calibrate is 'no', expected True or False or None"),
+    "seed": ({"seed": 0.5}, ee.TuneError, "seed is 0.5, expected a whole number"),
+    "a negative seed": ({"seed": -1}, ee.TuneError, r"seed is -1, expected 0 to \d+"),
+    "a seed that JSON loses": ({"seed": 2**64}, ee.TuneError, r"seed is 18446744073709551616, expected 0 to \d+"),
+    "threads": ({"threads": 2.0}, ee.TuneError, "threads is 2.0, expected a whole number or None"),
+    "providers": ({"providers": 5}, ee.TuneError, "providers is 5, expected a text or a list"),
+    "progress": ({"progress": 5}, ee.TuneError, "progress is 5, expected a function or None"),
+    "no data": (
+        {"inputs": 5, "labels": None},
+        ee.InputError,
+        "the data are 5, expected inputs beside labels, or pairs",
+    ),
+    "ragged labels": ({"labels": [0, [1, 2]]}, ee.InputError, "labels are no array: setting an array element"),
+    "labels that are None": ({"labels": [None] * 40}, ee.InputError, "labels are object, expected numbers or texts"),
+    "a metric of texts": ({"metric": lambda _, labels: ["x"] * len(labels)}, ee.TuneError, "the metric gave .'x'"),
+    "a metric of pairs": ({"metric": lambda _, labels: np.zeros((len(labels), 2))}, ee.TuneError, "gave shape"),
+    "a metric of nothing": ({"metric": lambda *_: None}, ee.TuneError, "the metric gave nan, expected a number"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_an_argument_of_the_wrong_type_is_one_clear_error(name: str, exported: Path) -> None:
+    given, error, said = WRONG[name]
+    x, labels = data(40)
+    with pytest.raises(error, match=said):
+        ee.tune(**({"bundle": exported, "inputs": x, "labels": labels, "threads": 1} | given))
+
+
+def test_what_a_report_and_undo_are_asked_wrongly_is_one_clear_error(bundle: ee.Bundle, tmp_path: Path) -> None:
+    x, labels = data(60)
+    report: Any = ee.tune(bundle, x, labels, threads=1)
+    undo: Any = ee.undo_tuning
+    with pytest.raises(ee.TuneError, match="force is 'yes', expected True or False"):
+        report.apply(force="yes")
+    with pytest.raises(ee.TuneError, match="output is 5, expected a text or a path"):
+        report.prune(5, force=True)
+    with pytest.raises(ee.TuneError, match="threads is 'all', expected a whole number or None"):
+        report.prune(tmp_path / "out.ee", threads="all")
+    for wrong, said in ((5, "bundle is 5, expected a text or a path or a Bundle"), ("a\0b", "expected a path")):
+        with pytest.raises(ee.TuneError, match=said):
+            undo(wrong)
+
+
+def test_a_record_whose_values_no_run_gives_is_refused_or_told_without_a_traceback(bundle: ee.Bundle) -> None:
+    x, labels = data(120)
+    record = collect(bundle, x, labels, threads=1)
+    cold = dict.fromkeys(record.constants, (0.0,))
+    with pytest.raises(ee.TuneError, match=r"exit0: the temperature is 0, expected a number above 0"):
+        ee.tune(bundle, record=dataclasses.replace(record, constants=cold))
+    with pytest.raises(ee.TuneError, match=r"counting on paper.* makes the whole network cost 0 over all rows"):
+        ee.tune(bundle, record=dataclasses.replace(record, ways=0 * record.ways))
+    sure = record.confidence.copy()
+    sure[:5, 0], sure[5:9, 1] = np.inf, -np.inf
+    report = ee.tune(bundle, record=dataclasses.replace(record, confidence=sure))
+    for histogram in report.histograms:  # infinite ones are in the outermost bins
+        assert sum(histogram.right) + sum(histogram.wrong) == report.rows["test"]
+        assert (histogram.edges[0], histogram.edges[-1]) == (0, 1)
+
+
+def test_an_exit_that_tells_fewer_classes_apart_has_no_temperature_and_no_reliability(tmp_path: Path) -> None:
+    class Coarse(torch.nn.Module):
+        """The first exit knows two of the four classes."""
+
+        def forward(self, x: torch.Tensor) -> dict[str, dict[str, torch.Tensor]]:
+            return {"few": {"logits": 4 * x[:, :2]}, "all": {"scores": 4 * x[:, 8:]}}
+
+    x, labels = data(300)
+    bundle = ee.export(Coarse().eval(), torch.from_numpy(x[:1]), tmp_path / "it.ee")
+    report = ee.tune(bundle, x, labels, threads=1, max_accuracy_drop=0.9)
+    assert [each.exit for each in report.calibration] == ["all"]
+    assert "no temperature for few: none is used there, or the logits are not given" in report.notes
+
+
 def test_goals_that_cannot_be_met_say_the_best_that_can(bundle: ee.Bundle) -> None:
     x, labels = data()
     record = collect(bundle, x, labels, threads=1)
@@ -660,7 +744,7 @@ def test_temperatures_that_make_probabilities_worse_are_remarked_on(bundle: ee.B
 def test_a_missed_goal_is_the_first_line(bundle: ee.Bundle) -> None:
     x, labels = data()
     record = collect(bundle, x, labels, threads=1)
-    reports = [ee.tune(bundle, record=record, max_accuracy_drop=0.02, seed=seed) for seed in range(12)]
+    reports = [ee.tune(bundle, record=record, max_accuracy_drop=0.02, seed=seed) for seed in (4, 5, 6)]
     over = [report for report in reports if report.chosen.drop.value > 0.02]
     assert over
     assert len(over) < len(reports)

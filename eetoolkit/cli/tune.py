@@ -32,7 +32,7 @@ _COMPARED = 200
     cls=Verb,
     short_help="Choose thresholds for a stated goal.",
     examples=(
-        "eetoolkit tune digits.ee --data val.npz --max-accuracy-drop 0.005 --report report.html",
+        "eetoolkit tune digits.ee --data val.npz --max-accuracy-drop 0.01 --report report.html",
         "eetoolkit tune digits.ee --data val.npz --profile pi.json --apply",
         "eetoolkit tune digits.ee --undo",
     ),
@@ -126,6 +126,7 @@ def tune(  # noqa: PLR0913 - one for each option
 
     from eetoolkit.labelled import read_labelled
     from eetoolkit.tuning.record import calibrated_path
+    from eetoolkit_runtime.paths import shown
 
     _check_usage(ctx.params)
     if (apply_ or undo) and Path(bundle).is_file():
@@ -172,20 +173,21 @@ def tune(  # noqa: PLR0913 - one for each option
     else:
         _print(report, pruning, applied=applied)
         if written is not None:
-            terminal.say("", f"report in {written}")
+            terminal.say("", f"report in {shown(written)}")
     for refusal in refusals[:-1]:
-        terminal.complain("error:", "red", str(refusal))
+        terminal.complain("error:", "red", terminal.for_shell(str(refusal)))
     if refusals:
         raise refusals[-1]
 
 
 @contextlib.contextmanager
 def _noted(refusals: list[ee.EEToolkitError]) -> Iterator[None]:
-    """Adds what is refused inside to a list, and goes on."""
+    """Adds what is refused inside to a list, the same once, and goes on."""
     try:
         yield
     except ee.EEToolkitError as error:
-        refusals.append(error)
+        if str(error) not in map(str, refusals):
+            refusals.append(error)
 
 
 def _check_usage(given: Mapping[str, Any]) -> None:

@@ -57,7 +57,8 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
 def raw_scores(record: Record, plan: Manifest, exit_: str) -> tuple[Array, Array] | None:
     """Returns an exit's z of all its visits, (n, C), so that p = softmax(z / T), and the columns that are right, (n,).
 
-    None where its outputs do not hold them: dense ones, ensembles (whose answer is another one), no classes.
+    None where its outputs do not hold them: dense ones, ensembles (whose answer is another one), no classes, or fewer
+    than there are labels.
     """
     criterion = plan.exits[exit_].criterion
     part = reading(criterion)
@@ -66,7 +67,10 @@ def raw_scores(record: Record, plan: Manifest, exit_: str) -> tuple[Array, Array
     if criterion.kind in ENSEMBLES or part.tau is not None or scores is None or not here.any():
         return None
     z, labels = scores[here].astype(np.float64), np.broadcast_to(record.label[:, None], here.shape)[here]
-    if z.size == len(z):  # one score; class 1 first, since among equals the first is said
+    single = z.size == len(z)
+    if labels.max() >= (2 if single else z.shape[1]):
+        return None
+    if single:  # class 1 first, since among equals the first is said
         z, labels = two_classes(z.reshape(-1, 1), part.scale)[:, ::-1], 1 - labels
     elif z.ndim != 2:
         return None

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from eetoolkit.tuning.calibrate import temperatures_of
 from eetoolkit.tuning.record import NO_EXIT, Array, Record
 from eetoolkit_runtime.errors import TuneError
 from eetoolkit_runtime.plan import Manifest
@@ -13,7 +14,7 @@ from eetoolkit_runtime.scores import class_output, reading
 
 
 def check_record(record: Record, plan: Manifest, *, classes: bool) -> None:
-    """Refuses labels that are no classes of the network, and confidences that are NaN.
+    """Refuses labels that are no classes of the network, confidences that are NaN, and temperatures of 0 or less.
 
     Args:
         record: What was collected.
@@ -23,6 +24,9 @@ def check_record(record: Record, plan: Manifest, *, classes: bool) -> None:
     Raises:
         TuneError: Says which rows.
     """
+    for name, temperature in temperatures_of(plan, record.constants).items():
+        if temperature <= 0:
+            raise TuneError(f"{name}: the temperature is {temperature:g}, expected a number above 0")
     met = record.exit != NO_EXIT
     for e, name in enumerate(record.exits):
         bad = np.flatnonzero((np.isnan(record.confidence) & (record.exit == e) & met).any(axis=1))

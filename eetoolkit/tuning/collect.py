@@ -16,7 +16,7 @@ import numpy.typing as npt
 from eetoolkit.tuning.record import NO_CLASS, NO_EXIT, Array, Record, check_bundle, merge, read_record, values_of
 from eetoolkit_runtime.answer import Answer
 from eetoolkit_runtime.bundle import Bundle
-from eetoolkit_runtime.errors import InputError, TuneError
+from eetoolkit_runtime.errors import InputError, TuneError, first_line
 from eetoolkit_runtime.inputs import Inputs, prepare, split_rows
 from eetoolkit_runtime.outfile import check_file
 from eetoolkit_runtime.plan import Manifest
@@ -124,13 +124,30 @@ def _samples(
         return total, _pairs(plan, data)
     arrays = prepare(plan, data, one_row=False)  # type: ignore[arg-type] # with labels it is inputs
     rows = split_rows(plan, arrays)
-    right = np.asarray(labels)
+    right = _as_labels(labels)
     if right.ndim == 0 or len(right) != len(rows):
         raise InputError(f"labels have shape {list(right.shape)}, expected one for each of {len(rows)} rows")
     return len(rows), zip(rows, right, strict=True)
 
 
+def _as_labels(labels: Any) -> Array:
+    """Returns labels as an array that a record can hold.
+
+    Raises:
+        InputError: They are of different shapes, or no numbers and no texts.
+    """
+    try:
+        found = np.asarray(labels)
+    except (TypeError, ValueError, RuntimeError) as error:  # a tensor of PyTorch may raise any of them
+        raise InputError(f"labels are no array: {first_line(error)}") from error
+    if found.dtype.kind not in "biufcSU":
+        raise InputError(f"labels are {found.dtype}, expected numbers or texts")
+    return found
+
+
 def _pairs(plan: Manifest, data: Any) -> Iterator[tuple[tuple[Array, ...], Any]]:
+    if not isinstance(data, Iterable):
+        raise InputError(f"the data are {data!r:.80}, expected inputs beside labels, or pairs of both")
     for place, pair in enumerate(data):
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             raise InputError(f"sample {place} is no pair of inputs and label; pass labels, or pairs")
@@ -163,10 +180,6 @@ def _pack(plan: Manifest, waiting: Sequence[tuple[int, int, Any, list[Answer]]])
     for path, place in ways.items():
         for name, times in Counter(path).items():
             counts[place, segments.index(name)] = times
-    try:
-        label = np.asarray([label for _, _, label, _ in waiting])
-    except ValueError as error:
-        raise InputError(f"labels of different shapes: {error}") from error
     return Record(
         bundle=plan.name,
         files=digests(plan),
@@ -175,7 +188,7 @@ def _pack(plan: Manifest, waiting: Sequence[tuple[int, int, Any, list[Answer]]])
         segments=segments,
         row=np.array([row for row, *_ in waiting], np.int64),
         digest=np.array([digest for _, digest, *_ in waiting], np.uint64),
-        label=label,
+        label=_as_labels([label for _, _, label, _ in waiting]),
         exit=exit_,
         confidence=confidence,
         prediction=prediction,

@@ -47,7 +47,8 @@ class Costs:
         """Returns what a run that ends at each visit costs, (N, V).
 
         Raises:
-            TuneError: A segment that rows come through has no cost.
+            TuneError: A segment that rows come through has no cost, or the whole network costs nothing, or more than
+                numbers hold.
         """
         met = record.ways.sum(axis=0) > 0
         unknown = [
@@ -60,7 +61,11 @@ class Costs:
             )
         ways = record.ways @ np.nan_to_num(self.of)
         scale = np.ones(len(record.exits)) if self.scale is None else self.scale
-        return np.asarray(ways[record.way] * np.append(scale, 1.0)[record.exit])  # the last for `NO_EXIT`, -1
+        found = np.asarray(ways[record.way] * np.append(scale, 1.0)[record.exit])  # the last for `NO_EXIT`, -1
+        whole = float(found[np.arange(len(record)), record.last].sum())
+        if not 0 < whole < np.inf or not np.isfinite(found).all():
+            raise TuneError(f"{self.source} makes the whole network cost {whole:g} over all rows; profile it again")
+        return found
 
 
 def choose_costs(

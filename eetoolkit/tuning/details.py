@@ -113,7 +113,9 @@ def histograms(part: Part) -> Iterator[Histogram]:
         if part.worth is None or not here.any():
             continue
         seen, right = part.record.confidence[here].astype(np.float64), part.worth[here] >= 0.5
-        edges = np.linspace(min(0.0, seen.min()), max(1.0, seen.max()), _BINS + 1)
+        finite = seen[np.isfinite(seen)]
+        edges = np.linspace(finite.min(initial=0.0), finite.max(initial=1.0), _BINS + 1)
+        seen = np.clip(seen, edges[0], edges[-1])  # infinite ones are in the outermost bins
         counts = [tuple(np.histogram(seen[which], edges)[0].tolist()) for which in (right, ~right)]
         yield Histogram(exit=name, edges=tuple(edges.tolist()), right=counts[0], wrong=counts[1])
 

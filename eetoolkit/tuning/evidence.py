@@ -21,6 +21,7 @@ from eetoolkit.tuning.record import (
     Values,
     calibrated_path,
     check_bundle,
+    check_whole,
     judging_values,
     read_record,
     values_of,
@@ -181,6 +182,8 @@ def _collected(
     if inputs is None:
         if record is None:
             raise TuneError("nothing to tune by: pass inputs and labels, or a record")
+        if isinstance(record, Record):
+            check_whole(record, "this")
         found = record if isinstance(record, Record) else read_record(record)
         check_bundle(found, bundle.manifest)
         return found

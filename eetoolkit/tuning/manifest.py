@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from eetoolkit.tuning.record import values_of
+from eetoolkit_runtime.arguments import checked
 from eetoolkit_runtime.bundle import Bundle, load
 from eetoolkit_runtime.errors import TuneError
 from eetoolkit_runtime.golden import Sample, Visit, read_golden, store_golden
@@ -72,6 +73,7 @@ def tuned_plan(
     return replaced(plan, changed, new, note(before))
 
 
+@checked(TuneError)
 def undo(bundle: str | os.PathLike[str] | Bundle) -> Bundle:
     """Puts back the thresholds and constants that a bundle had before it was first tuned; returns it as it is now.
 

@@ -41,7 +41,7 @@ def notes(
     answered, ended = test.ends(thresholds)
     drops = test.drops(answered)
     half = (chosen.drop.high - chosen.drop.low) / 2
-    if drops is not None and half > within and outcome.rows_needed is None:
+    if drops is not None and float(f"{half:.2g}") > within and outcome.rows_needed is None:
         needed = rows_needed(drops, within)
         yield (
             f"{len(drops)} test rows tell the drop to +-{half:.2g} only; +-{within:g} takes about {needed} of them, "
@@ -87,8 +87,8 @@ def margin_kept(extra: float | None, wish: Wish, rows: int) -> Iterator[str]:
     elif wish.kind in ("budget_ms", "budget_share"):
         yield f"the rows that choose leave {extra:.2g} of the whole network's cost, so that others keep the budget too"
     else:
-        lost = f"which thresholds lose on others ({FOLDS} folds), and a standard error"
-        yield f"the rows that choose keep {extra:.2g} more than the goal, {lost}"
+        lost = f"what thresholds lose on others ({FOLDS} folds), and a standard error"
+        yield f"of the rows that choose {extra:.2g} more is asked than the goal: {lost}"
 
 
 def threads_differ(profile: Profile | None, threads: int | None) -> Iterator[str]:

@@ -41,11 +41,9 @@ def worth_of(record: Record, metric: Metric | None) -> Array | None:
     for visit in range(record.exit.shape[1]):
         here = np.flatnonzero(~padded[:, visit])
         part = record.take(here)
-        value = np.asarray(metric(part.answered(np.full(len(here), visit)), part.label), np.float64)
+        value = _measured(metric, part, np.full(len(here), visit))
         if value.shape == ():
             return None
-        if value.shape != (len(here),):
-            raise TuneError(f"the metric gave shape {list(value.shape)}, expected one number, or one for each row")
         found[here, visit] = value
     if not np.isfinite(found).all():
         raise TuneError("the metric gave NaN or infinity for some rows")
@@ -275,9 +273,21 @@ def worth_at(record: Record, worth: Array | None, metric: Metric | None, visit: 
     """
     if worth is not None:
         return float(worth[np.arange(len(record)), visit].mean())
-    found = np.nan if metric is None else float(np.asarray(metric(record.answered(visit), record.label), np.float64))
-    if not np.isfinite(found):
-        raise TuneError(f"the metric gave {found}, expected a number")
+    found = np.float64(np.nan) if metric is None else _measured(metric, record, visit)
+    if found.shape != () or not np.isfinite(found):
+        raise TuneError(f"the metric gave {found!s:.80}, expected a number")
+    return float(found)
+
+
+def _measured(metric: Metric, record: Record, visit: Array) -> Array:
+    """Returns what a metric says of the answers of one visit of each row, (N,): one number, or one for each, (N,)."""
+    given = metric(record.answered(visit), record.label)
+    try:
+        found = np.asarray(given, np.float64)
+    except (TypeError, ValueError) as error:
+        raise TuneError(f"the metric gave {given!r:.80}, expected one number, or one for each row") from error
+    if found.shape not in ((), (len(record),)):
+        raise TuneError(f"the metric gave shape {list(found.shape)}, expected one number, or one for each row")
     return found
 
 

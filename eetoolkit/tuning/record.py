@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from eetoolkit_runtime.errors import TuneError
+from eetoolkit_runtime.errors import IntegrityError, TuneError, first_line
+from eetoolkit_runtime.integrity import open_regular
 from eetoolkit_runtime.npy import read_npz
 from eetoolkit_runtime.outfile import writing
+from eetoolkit_runtime.paths import absolute, shown
 from eetoolkit_runtime.plan import Manifest
 from eetoolkit_runtime.profiling.profile import digests
 
@@ -107,31 +110,122 @@ class Record:
             np.savez(file, head=np.array(json.dumps(head)), **arrays)  # type: ignore[arg-type] # numpy types every keyword as `allow_pickle`
 
 
-_ARRAYS = ("row", "digest", "label", "exit", "confidence", "prediction", "way", "ways")
+_KINDS = {
+    "row": ("int64", "N"),
+    "digest": ("uint64", "N"),
+    "exit": ("int16", "NV"),
+    "confidence": ("float32", "NV"),
+    "prediction": ("int64", "NV"),
+    "way": ("int32", "NV"),
+    "ways": ("int32", "WS"),
+}
+_ARRAYS = (*_KINDS, "label")
 _HEAD = tuple(field.name for field in fields(Record) if field.name not in (*_ARRAYS, "outputs"))
+
+
+class _Version(msgspec.Struct):
+    """The key that says whether the rest can be read at all."""
+
+    version: int
+
+
+class _Head(_Version, forbid_unknown_fields=True):
+    """What a record's file says beside its arrays; see `Record`."""
+
+    bundle: str
+    files: dict[str, str]
+    constants: dict[str, tuple[float, ...]]
+    exits: tuple[str, ...]
+    segments: tuple[str, ...]
 
 
 def read_record(path: str | os.PathLike[str]) -> Record:
     """Returns a saved record.
 
     Raises:
-        TuneError: Not there, or not a record of this version.
+        TuneError: Not there, or not a whole record of this version.
     """
+    place = absolute(path, TuneError)
+    what = str(shown(place))
     try:
-        with Path(path).open("rb") as file:
-            stored = read_npz(file, str(path), TuneError)
-        head = json.loads(str(stored["head"]))
-        if head.pop("version") != VERSION:
-            raise TuneError(f"{path}: a record of another version; collect again")
-        arrays: dict[str, Any] = {name: stored[name] for name in _ARRAYS}
-        outputs = {key.removeprefix(_OUTPUT): array for key, array in stored.items() if key.startswith(_OUTPUT)}
-        head |= {name: tuple(head[name]) for name in ("exits", "segments")}
-        head["constants"] = {name: tuple(values) for name, values in head["constants"].items()}
-        return Record(**head, **arrays, outputs=outputs)
-    except OSError as error:
-        raise TuneError(f"cannot read the record {path}: {error.strerror or error}") from error
-    except (ValueError, KeyError, TypeError, EOFError, AttributeError, RecursionError) as error:
-        raise TuneError(f"{path} is not a record of `tune` ({error}); collect again") from error
+        with open_regular(place) as file:
+            stored = read_npz(file, what, TuneError, stored=True)
+        if missing := [name for name in ("head", *_ARRAYS) if name not in stored]:
+            raise TuneError(f"{what} is not a record of `tune`: it holds no {missing[0]!r}; collect again")
+        text = str(stored["head"])
+        if msgspec.json.decode(text, type=_Version).version != VERSION:
+            raise TuneError(f"{what}: a record of another version; collect again")
+        head = msgspec.json.decode(text, type=_Head)
+    except (OSError, IntegrityError) as error:
+        told = error.strerror if isinstance(error, OSError) else None
+        raise TuneError(f"cannot read the record {what}: {told or error}") from error
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise TuneError(f"{what} is not a record of `tune` ({first_line(error)}); collect again") from error
+    outputs = {key.removeprefix(_OUTPUT): array for key, array in stored.items() if key.startswith(_OUTPUT)}
+    values: dict[str, Any] = {name: getattr(head, name) for name in _HEAD} | {name: stored[name] for name in _ARRAYS}
+    found = Record(**values, outputs=outputs)
+    check_whole(found, what)
+    return found
+
+
+def check_whole(record: Record, what: str) -> None:
+    """Refuses a record that is not as `Record` says, whoever made it; takes time and memory linear in its size.
+
+    Args:
+        record: Of which nothing is known but that its arrays are arrays.
+        what: Names it in errors.
+
+    Raises:
+        TuneError: Says what is wrong, and what is expected.
+    """
+    for fault in _faults(record):
+        raise TuneError(f"{what} is not a record of `tune`: {fault}; collect again")
+
+
+def _faults(record: Record) -> Iterator[str]:
+    """Yields what is wrong, the first of which may make nonsense of the others."""
+    yield from _misshapen(record)
+    met, exits = record.exit != NO_EXIT, len(record.exits)
+    if record.row[0] < 0 or (record.row[1:] <= record.row[:-1]).any():
+        yield "its rows do not ascend"
+    if record.exit.min() < NO_EXIT or record.exit.max() >= exits:
+        yield f"its exits are numbered {record.exit.min()} to {record.exit.max()}, expected {NO_EXIT} to {exits - 1}"
+    if not met[:, 0].all() or (met[:, 1:] & ~met[:, :-1]).any():
+        yield "a row has no visit, or one behind its last"
+    if not np.isnan(record.confidence[~met]).all():
+        yield "there are confidences without a visit"
+    if record.prediction.min() < NO_CLASS:
+        yield f"it names class {record.prediction.min()}, expected {NO_CLASS} or more"
+    if record.way.min() < 0 or record.way.max() >= len(record.ways) or record.ways.min() < 0:
+        yield "there are visits without a way to them, or ways that run a segment less than never"
+
+
+def _misshapen(record: Record) -> Iterator[str]:
+    """Yields names that are not told apart, and arrays of another shape or dtype."""
+    for what, names in (("exits", record.exits), ("segments", record.segments)):
+        if not names or len(set(names)) < len(names):
+            yield f"its {what} are {list(names)!r:.80}, expected names that differ"
+    sizes = {"S": len(record.segments)}
+    for name, (dtype, axes) in _KINDS.items():
+        array = getattr(record, name)
+        same = array.ndim == len(axes) and all(map(_is_size, array.shape, axes, [sizes] * len(axes)))
+        if not same or array.dtype != dtype or not array.size:
+            yield _told(name, array, f"{dtype}[{', '.join(str(sizes.get(axis) or axis) for axis in axes)}]")
+    visits = record.exit.shape
+    if record.label.shape[:1] != visits[:1]:
+        yield _told("label", record.label, f"one for each of {len(record)} rows")
+    for name, array in record.outputs.items():
+        if array.shape[:2] != visits or array.dtype.kind not in "biuf":
+            yield _told(f"the output {name!r}", array, f"numbers of shape [{visits[0]}, {visits[1]}, ...]")
+
+
+def _is_size(size: int, axis: str, sizes: dict[str, int]) -> bool:
+    """Whether an axis is as long as it was where it was seen first, which may be here."""
+    return sizes.setdefault(axis, size) == size
+
+
+def _told(name: str, array: Array, expected: str) -> str:
+    return f"{name} is {array.dtype}{list(array.shape)}, expected {expected}"
 
 
 def calibrated_path(record: str | os.PathLike[str]) -> Path:
@@ -207,8 +301,15 @@ def check_bundle(record: Record, plan: Manifest) -> None:
     Raises:
         TuneError: Says so.
     """
-    if record.files != digests(plan) or record.exits != tuple(plan.exits):
+    segments = tuple(name for name, segment in plan.segments.items() if segment.model is not None)
+    own = (digests(plan), tuple(plan.exits), segments, _counts(values_of(plan)))
+    if (record.files, record.exits, record.segments, _counts(record.constants)) != own:
         raise TuneError(f"this record is of another bundle, {record.bundle!r}, or of another build of {plan.name!r}")
+
+
+def _counts(values: Values) -> dict[str, int]:
+    """Returns how many values each constant has."""
+    return {name: len(each) for name, each in values.items()}
 
 
 def _widen(array: Array, visits: int, fill: float) -> Array:

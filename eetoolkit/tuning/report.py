@@ -16,6 +16,7 @@ from eetoolkit.tuning.figures import Interval
 from eetoolkit.tuning.manifest import apply, tuned_plan, undo
 from eetoolkit.tuning.pruning import Pruning, write_pruned
 from eetoolkit.tuning.verdict import Verdict
+from eetoolkit_runtime.arguments import checked
 from eetoolkit_runtime.bundle import Bundle, load
 from eetoolkit_runtime.errors import TuneError
 from eetoolkit_runtime.inputs import Inputs
@@ -103,6 +104,7 @@ class TuningReport(msgspec.Struct, frozen=True, kw_only=True):
         known = {True: "met", False: "missed", None: "unknown"}
         return f"goal {known[self.goal_met]}: {self.goal_reason}"
 
+    @checked(TuneError)
     def apply(self, *, force: bool = False) -> Bundle:
         """Writes thresholds, temperatures and what they are based on into the manifest, in one step.
 
@@ -121,6 +123,7 @@ class TuningReport(msgspec.Struct, frozen=True, kw_only=True):
             bundle = load(self.path)
             return apply(bundle, self._plan(bundle, self.chosen).manifest)
 
+    @checked(TuneError)
     def prune(
         self,
         output: str | os.PathLike[str],
@@ -164,8 +167,8 @@ class TuningReport(msgspec.Struct, frozen=True, kw_only=True):
 
     def _why_none_goes(self) -> str:
         unsure = "" if self.unit == "ms" else "; what heads cost is not known without a profile"
-        if self.verdict.undecided is not None:
-            return self.verdict.undecided
+        if self.guarantee is not None and not self.guarantee.passed:
+            return "no early exit passed the guarantee"
         if all(verdict.pays for verdict in self.verdict.exits):
             return f"every exit pays{unsure}"
         if self.guarantee is not None:

@@ -27,11 +27,12 @@ from eetoolkit.tuning.pruning import choose_gone, without_overheads
 from eetoolkit.tuning.record import Array, Record, judging_values, values_of
 from eetoolkit.tuning.replay import own_thresholds
 from eetoolkit.tuning.report import TuningReport
-from eetoolkit.tuning.risk import METHODS, Method
+from eetoolkit.tuning.risk import Method
 from eetoolkit.tuning.search import Goal, Search
 from eetoolkit.tuning.static import WHOLE, best_static
 from eetoolkit.tuning.verdict import Verdict, judge_exits
 from eetoolkit.tuning.wish import Wish, choose_wish
+from eetoolkit_runtime.arguments import checked
 from eetoolkit_runtime.bundle import Bundle, load
 from eetoolkit_runtime.errors import TuneError
 from eetoolkit_runtime.plan import Manifest
@@ -39,7 +40,10 @@ from eetoolkit_runtime.profiling.profile import Profile
 from eetoolkit_runtime.profiling.profiles import read_profile, saved_profile
 from eetoolkit_runtime.sessions import Provider, choose_providers, expected_providers
 
+_SEEDS = 1 << 53  # as many as every reader of JSON tells apart
 
+
+@checked(TuneError)
 def tune(  # noqa: PLR0913 - what a choice depends on
     bundle: str | os.PathLike[str] | Bundle,
     inputs: Data | None = None,
@@ -59,7 +63,7 @@ def tune(  # noqa: PLR0913 - what a choice depends on
     record: Record | str | os.PathLike[str] | None = None,
     seed: int = 0,
     threads: int | None = None,
-    providers: Sequence[Provider] | None = None,
+    providers: str | Sequence[Provider] | None = None,
     progress: Progress | None = None,
 ) -> TuningReport:
     """Returns the thresholds that reach a goal at the least cost, or the best within a budget, and how good they are.
@@ -105,8 +109,10 @@ def tune(  # noqa: PLR0913 - what a choice depends on
         accuracy=metric is None, max_accuracy_drop=max_accuracy_drop, min_accuracy=min_accuracy, budget_ms=budget_ms,
         budget_share=budget_share, risk=risk,
     )  # fmt: skip
-    if not 0 < delta < 1 or risk in (0, 1) or method not in METHODS:
-        raise TuneError(f"risk {risk} and delta {delta} must lie between 0 and 1, method in {', '.join(METHODS)}")
+    if not 0 < delta < 1 or risk in (0, 1):
+        raise TuneError(f"risk {risk} and delta {delta} must lie between 0 and 1")
+    if not 0 <= seed < _SEEDS:
+        raise TuneError(f"seed is {seed}, expected 0 to {_SEEDS - 1}")
     opened = load(bundle)
     plan = opened.manifest
     if not any(may_fire(plan)):
@@ -177,7 +183,7 @@ def tune(  # noqa: PLR0913 - what a choice depends on
             static_exit=static.exit,
             static_cost=next(each.cost.value for each in (*always, whole_network) if each.name == static.name),
             pays=not static.wins,
-            undecided=None if allowed else "no early exit passed the guarantee, so there is none to judge",
+            undecided=outcome.undecided if allowed else "no early exit passed the guarantee, so there is none to judge",
         ),
         calibration=calibration,
         histograms=tuple(details.histograms(test)),

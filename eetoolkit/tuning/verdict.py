@@ -52,7 +52,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
         static_exit: Its exit; None: the whole network.
         static_cost: What that costs on the test part.
         pays: Whether thresholds are cheaper than that; else it is the choice.
-        undecided: Why nothing can be said, if so.
+        undecided: Why nothing can be said, if so: the choice does not meet the goal, or nobody knows.
     """
 
     exits: tuple[ExitVerdict, ...]
@@ -64,15 +64,20 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
     def __str__(self) -> str:
         if self.undecided is not None:
-            return f"no verdict: {self.undecided}"
+            chose = "" if self.pays or self.static_exit is None else f"; on the rows that chose, {self._simpler}"
+            return f"no verdict: {self.undecided}{chose}"
         if self.pays:
             lost = [verdict.exit for verdict in self.exits if not verdict.pays]
             return "early exit pays here" + (printable(f"; {', '.join(lost)} does not pay for itself") if lost else "")
-        best = printable(self.best_static)
-        simpler = f"early exit does not pay here: {best} is as good as was asked and costs no more"
+        return f"early exit does not pay here: {self._simpler}"
+
+    @property
+    def _simpler(self) -> str:
+        """What is as good without early exit."""
+        enough = f"{printable(self.best_static)} is as good as was asked and costs no more"
         if self.static_exit is None:
-            return simpler
-        return f"{simpler}; `eetoolkit truncate BUNDLE --at {printable(self.static_exit)}` leaves out what lies behind"
+            return enough
+        return f"{enough}; `eetoolkit truncate BUNDLE --at {printable(self.static_exit)}` leaves out what lies behind"
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 from eetoolkit_runtime.errors import IntegrityError
 from eetoolkit_runtime.paths import shown
@@ -30,6 +30,20 @@ def digest(path: Path) -> File:
     return File(sha256=sha.hexdigest(), size=size)
 
 
+def open_regular(path: Path) -> BinaryIO:
+    """Opens a file that may be anybody's for reading; never a pipe or a device, which would wait.
+
+    Raises:
+        IntegrityError: It is no regular file.
+        OSError: It cannot be read.
+    """
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))  # a pipe would wait
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise IntegrityError(f"{shown(path)} is no regular file")
+    return os.fdopen(handle, "rb")
+
+
 def read_regular(path: Path, limit_bytes: int) -> bytes:
     """Returns the bytes of a file that may be anybody's: never more than so many, and never those of a pipe or device.
 
@@ -37,11 +51,7 @@ def read_regular(path: Path, limit_bytes: int) -> bytes:
         IntegrityError: It is no regular file, or larger.
         OSError: It cannot be read.
     """
-    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))  # a pipe would wait
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
-        os.close(handle)
-        raise IntegrityError(f"{shown(path)} is no regular file")
-    with os.fdopen(handle, "rb") as file:
+    with open_regular(path) as file:
         data = file.read(limit_bytes + 1)
     if len(data) > limit_bytes:
         raise IntegrityError(f"{shown(path)} is over {limit_bytes >> 20} MiB, more than such a file has")

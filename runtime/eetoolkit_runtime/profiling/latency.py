@@ -13,7 +13,18 @@ QUANTILES = (0.0, 0.01, 0.02, *(percent / 100 for percent in range(5, 100, 5)), 
 """What a latency keeps of its distribution, so that profiles can be merged."""
 _FAR = 5  # spreads above the median from which a latency counts as an outlier
 _ALIKE = 20  # runs, at least, that are judged together
-_Ms = Annotated[float, msgspec.Meta(ge=0)]
+_MOST = 1e15  # of anything that a profile counts or measures, so that no sum, product or ratio of them is lost
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=int(_MOST))]
+"""How many of something there are."""
+Some = Annotated[int, msgspec.Meta(ge=1, le=int(_MOST))]
+"""How many of something there are that is there."""
+Amount = Annotated[float, msgspec.Meta(ge=0, le=_MOST)]
+"""A measure of something that may be nothing."""
+Difference = Annotated[float, msgspec.Meta(ge=-_MOST, le=_MOST)]
+"""A measure that may be below 0."""
+Took = Annotated[float, msgspec.Meta(ge=1 / _MOST, le=_MOST)]
+"""What something took that has run, or its ratio to what something else took."""
 
 
 class Latency(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -27,15 +38,15 @@ class Latency(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         quantiles_ms: At `QUANTILES`, from the fastest run to the slowest.
     """
 
-    runs: Annotated[int, msgspec.Meta(ge=1)]
-    mean_ms: _Ms
-    robust_ms: _Ms
-    p50_ms: _Ms
-    p90_ms: _Ms
-    p99_ms: _Ms
-    spread_ms: _Ms
-    outliers: Annotated[int, msgspec.Meta(ge=0)]
-    quantiles_ms: Annotated[tuple[_Ms, ...], msgspec.Meta(min_length=len(QUANTILES), max_length=len(QUANTILES))]
+    runs: Some
+    mean_ms: Took
+    robust_ms: Took
+    p50_ms: Took
+    p90_ms: Took
+    p99_ms: Took
+    spread_ms: Amount
+    outliers: Count
+    quantiles_ms: Annotated[tuple[Amount, ...], msgspec.Meta(min_length=len(QUANTILES), max_length=len(QUANTILES))]
 
 
 def summarise(latencies_ms: npt.ArrayLike, sizes: npt.ArrayLike | None = None) -> Latency:

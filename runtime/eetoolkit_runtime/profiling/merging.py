@@ -66,6 +66,8 @@ def _check_alike(a: Profile, b: Profile) -> None:
                 f"profiles of {a.bundle!r} from {a.measured} and {b.measured} differ in {what}, so they are not "
                 "merged; compare them"
             )
+    if a.segments.keys() != b.segments.keys():
+        raise BundleError(f"profiles of {a.bundle!r} from {a.measured} and {b.measured} are not of the same segments")
 
 
 def _merge_segment(costs: Sequence[SegmentCost], rows: Sequence[int]) -> SegmentCost:

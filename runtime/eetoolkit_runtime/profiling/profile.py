@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import msgspec
 
 from eetoolkit_runtime.errors import BundleError
 from eetoolkit_runtime.plan import Manifest
 from eetoolkit_runtime.printable import printable
-from eetoolkit_runtime.profiling.latency import Latency
+from eetoolkit_runtime.profiling.latency import Amount, Count, Difference, Latency, Some, Took
 from eetoolkit_runtime.profiling.machine import Condition, Machine
 
 VERSION = 4
+Share = Annotated[float, msgspec.Meta(ge=0, le=1 + 1e-9)]  # of a sum of shares, by what is lost in rounding
 _FAR = 1.3  # times its median from which a mean is far from it
 
 
@@ -34,9 +36,9 @@ class OperatorCost(_Struct, frozen=True, kw_only=True):
 
     node: str
     operator: str
-    runs: int
-    p50_us: float
-    share: float
+    runs: Some
+    p50_us: Amount
+    share: Share
 
 
 class SegmentCost(_Struct, frozen=True, kw_only=True):
@@ -55,16 +57,16 @@ class SegmentCost(_Struct, frozen=True, kw_only=True):
         traced_ms: Running it once while it is traced, the median, to be compared with `latency`; None like `operators`.
     """
 
-    nodes: int
-    parameters: int
-    multiply_adds: int | None
-    size_bytes: int
-    load_ms: float
+    nodes: Count
+    parameters: Count
+    multiply_adds: Count | None
+    size_bytes: Count
+    load_ms: Amount
     latency: Latency | None
-    visits: float
+    visits: Amount
     exit: str | None = None
     operators: tuple[OperatorCost, ...] | None = None
-    traced_ms: float | None = None
+    traced_ms: Amount | None = None
 
 
 class Added(_Struct, frozen=True, kw_only=True):
@@ -75,8 +77,8 @@ class Added(_Struct, frozen=True, kw_only=True):
         error_us: Half the width of the median's 95 % interval.
     """
 
-    added_us: float
-    error_us: float
+    added_us: Difference
+    error_us: Amount
 
 
 def mean_added(each: Sequence[Added | None]) -> Added | None:
@@ -108,15 +110,15 @@ class ExitCost(_Struct, frozen=True, kw_only=True):
     """
 
     latency: Latency | None
-    segments_ms: float | None
+    segments_ms: Took | None
     call: Latency | None
-    called_ms: float | None
-    expected_ms: float
+    called_ms: Took | None
+    expected_ms: Amount
     decision: Added | None = None
     passing: Added | None = None
-    share: float
-    accuracy: float | None = None
-    accuracy_if_always: float | None = None
+    share: Share
+    accuracy: Share | None = None
+    accuracy_if_always: Share | None = None
 
 
 class WholeCost(_Struct, frozen=True, kw_only=True):
@@ -133,9 +135,9 @@ class WholeCost(_Struct, frozen=True, kw_only=True):
 
     file: str
     latency: Latency
-    ratio: float
-    full_path_ratio: float
-    difference: float | None
+    ratio: Took
+    full_path_ratio: Took
+    difference: Amount | None
 
 
 class Energy(_Struct, frozen=True, kw_only=True):
@@ -149,9 +151,9 @@ class Energy(_Struct, frozen=True, kw_only=True):
     """
 
     meter: str
-    idle_w: float
-    call_mj: float
-    full_path_mj: float
+    idle_w: Difference
+    call_mj: Difference
+    full_path_mj: Difference
 
 
 class Memory(_Struct, frozen=True, kw_only=True):
@@ -163,9 +165,9 @@ class Memory(_Struct, frozen=True, kw_only=True):
         peak: The most so far, the whole network included if it was run beside the bundle.
     """
 
-    before: int | None
-    opened: int | None
-    peak: int | None
+    before: Count | None
+    opened: Count | None
+    peak: Count | None
 
 
 class Profile(_Struct, frozen=True, kw_only=True):
@@ -210,24 +212,24 @@ class Profile(_Struct, frozen=True, kw_only=True):
     machine: Machine
     before: Condition
     after: Condition
-    threads: int | None
+    threads: Some | None
     spin: str
     pool: str
     providers: tuple[str, ...]
-    rows: int
-    timed: int
-    rounds: int
-    warmup_rounds: int
+    rows: Some
+    timed: Some
+    rounds: Some
+    warmup_rounds: Count
     steady: bool
-    merged: int = 1
+    merged: Some = 1
     thresholds: dict[str, float | None]
-    cooled_s: float = 0
+    cooled_s: Amount = 0
     segments: dict[str, SegmentCost]
     exits: dict[str, ExitCost]
     expected: Latency
     full_path: Latency
-    overhead_us: float
-    accuracy: float | None = None
+    overhead_us: Difference
+    accuracy: Share | None = None
     memory: Memory
     whole: WholeCost | None = None
     energy: Energy | None = None
@@ -293,6 +295,18 @@ def decode(text: bytes, what: str) -> Profile:
                 f"{what}: profile version {head.version!r}, this eetoolkit reads {VERSION}; profile again, "
                 "`eetoolkit profile BUNDLE --save` or `--output FILE`"
             )
-        return msgspec.json.decode(text, type=Profile)
+        found = msgspec.json.decode(text, type=Profile)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BundleError(f"{what} is not a profile: {error}") from error
+    _check_names(found, what)
+    return found
+
+
+def _check_names(found: Profile, what: str) -> None:
+    """Refuses a profile without segments or exits, or with exits of which it says nothing elsewhere."""
+    named = {cost.exit for cost in found.segments.values() if cost.exit is not None}
+    if not found.segments or not named <= found.exits.keys() or found.thresholds.keys() != found.exits.keys():
+        raise BundleError(
+            f"{what} is not a profile: its {len(found.segments)} segments, {len(found.exits)} exits and "
+            f"{len(found.thresholds)} thresholds do not name the same exits; profile again"
+        )
