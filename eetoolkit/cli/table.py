@@ -123,7 +123,10 @@ class Table:
                 yield ""
             keys = self._headings if self._shown else [""] * len(row)
             named = [(f"{keys[0]}: " if keys[0] else "") + text for text in row[0]]
-            yield from (self._coloured(0, line) for text in named for line in fold(text, width))
+            for text in named:
+                line, *others = fold(text, width - _GAP)
+                yield self._coloured(0, line)
+                yield from (" " * _GAP + other for other in others)
             pairs = zip(keys[1:], map(" ".join, row[1:]), strict=True)
             yield from _pairs([pair for pair in pairs if pair[1]], width, indent=_GAP)
 
