@@ -138,5 +138,5 @@ def _done(result: Result) -> None:
 
 
 def words(text: str) -> Sequence[str]:
-    """Returns the words of a text, without what charts are drawn of."""
-    return [word for word in text.split() if any(character.isalnum() for character in word)]
+    """Returns the words of a text, without what charts are drawn of and the colon behind a heading."""
+    return [word.removesuffix(":") for word in text.split() if any(character.isalnum() for character in word)]
