@@ -5,15 +5,18 @@ Names of the bundle all begin with one mark: with `WICKED` it is a stranger's, m
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
+import pytest
 from click.testing import CliRunner, Result
 from plans import chain, recorded, row
 
+import eetoolkit as ee
 from eetoolkit.cli import main
 from eetoolkit_runtime.golden import store_golden
 from eetoolkit_runtime.plan import Manifest, Work, decode, encode
@@ -65,8 +68,18 @@ def call(*arguments: str, columns: int | None = None) -> Result:
     return CliRunner(env=settings).invoke(main, arguments)
 
 
-def lay_out(folder: Path, mark: str = "") -> Path:
-    """Fills a folder, the working directory, with a bundle `b.ee` and what else `CALLS` name, and returns it."""
+@contextlib.contextmanager
+def laid_out(folder: Path, mark: str = "") -> Iterator[Path]:
+    """Makes a folder the working directory, with a bundle `b.ee` and what else `CALLS` name; `hold`s meanwhile."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("EETOOLKIT_CACHE", str(folder / "cache"))
+        _lay_out(folder, mark)
+        hold(patch)
+        yield folder
+
+
+def _lay_out(folder: Path, mark: str) -> None:
     bundle(folder / "b.ee", mark)
     x = np.random.default_rng(0).uniform(0, 1, (60, 4)).astype(np.float32)
     np.save("x.npy", x[:2])
@@ -77,7 +90,6 @@ def lay_out(folder: Path, mark: str = "") -> Path:
     for name in ("p.json", "q.json"):
         _done(call("profile", "b.ee", "--inputs", "val.npz", *QUICK, "--operators", "-o", name))
     _done(call("tune", "b.ee", "--data", "val.npz", "--record", "r.npz"))
-    return folder
 
 
 def bundle(folder: Path, mark: str = "") -> Path:
@@ -106,6 +118,24 @@ def bundle(folder: Path, mark: str = "") -> Path:
     plan = msgspec.structs.replace(plan, golden=golden, files=dict(plan.files) | files)
     (folder / "manifest.json").write_bytes(encode(plan))
     return folder
+
+
+def hold(patch: pytest.MonkeyPatch) -> None:
+    """Has what is found out afresh at each call found out once: what `tune` and `doctor` print, they print again."""
+    for name in ("tune", "examine"):
+        patch.setattr(ee, name, _once(getattr(ee, name)), raising=False)
+
+
+def _once(find: Callable[..., Any]) -> Callable[..., Any]:
+    found: dict[str, Any] = {}
+
+    def again(*arguments: Any, progress: Any = None, **options: Any) -> Any:
+        key = f"{Path.cwd()} {options}"
+        if key not in found:
+            found[key] = find(*arguments, progress=progress, **options)
+        return found[key]
+
+    return again
 
 
 def _marked(value: Any, mark: str, names: set[str]) -> Any:

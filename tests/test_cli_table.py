@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from shell import CALLS, LONG, call, lay_out, words
+from shell import CALLS, LONG, call, laid_out, words
 
-import eetoolkit as ee
 import eetoolkit.demo
 from eetoolkit.cli.table import Table
 
@@ -39,12 +38,7 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     """Gives the working directory with a bundle in it, and what is measured afresh held fast."""
     from test_demo import REPORT
 
-    with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp("tables")
-        patch.chdir(folder)
-        lay_out(folder, request.param)
-        found = list(ee.examine("b.ee", seconds=0))
-        patch.setattr(ee, "examine", lambda *_, **__: list(found), raising=False)
+    with laid_out(tmp_path_factory.mktemp("tables"), request.param) as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr(eetoolkit.demo, "demo", lambda *_, **__: REPORT)
         yield folder
 

@@ -73,9 +73,9 @@ def settle_streams() -> None:
             _give_up(stream)
 
 
-def legible(text: str) -> str:
-    """Returns one line of text as stdout can show it, without anything that a terminal would obey."""
-    clean, encoding = printable(text), getattr(sys.stdout, "encoding", None) or "utf-8"
+def legible(text: str, stream: TextIO | None = None) -> str:
+    """Returns one line of text as a stream, stdout, can show it, without anything that a terminal would obey."""
+    clean, encoding = printable(text), getattr(stream or sys.stdout, "encoding", None) or "utf-8"
     if _encodes(clean, encoding):
         return clean
     return "".join(
@@ -119,7 +119,7 @@ def complain(kind: str, colour: str, text: str) -> None:
     """Prints a line on stderr; where that cannot be written, nobody wants to know."""
     try:
         click.echo(
-            f"{click.style(kind, fg=colour, bold=True)} {flat(text)}",
+            f"{click.style(legible(kind, sys.stderr), fg=colour, bold=True)} {legible(flat(text), sys.stderr)}",
             err=True,
             color=False if "NO_COLOR" in os.environ else None,
         )
