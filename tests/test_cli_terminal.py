@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -230,3 +231,34 @@ def test_a_process_of_its_own_says_nothing_of_streams_that_lead_nowhere(
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False, timeout=60)
     assert done.stderr == expected
     assert done.stdout == (f"name     {FOREIGN}drafted\n" if "head" in redirected else "")
+
+
+def test_long_work_without_a_terminal_says_now_and_then_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    said, more = io.StringIO(), threading.Event()
+
+    class Log(io.StringIO):
+        def flush(self) -> None:
+            said.write(self.getvalue())
+            more.set()
+
+    monkeypatch.setattr(terminal, "_EVERY_S", 0.001)
+    monkeypatch.setattr(sys, "stderr", Log())
+    with terminal.progress() as tell:
+        tell("measuring \x1b[2J", 3, 20)
+        assert more.wait(60)
+    assert said.getvalue().splitlines()[0] == "measuring \\x1b[2J, 3 of 20, 0 s"
+
+
+def test_progress_on_a_stream_that_is_full_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = threading.Event()
+
+    class Full(io.StringIO):
+        def write(self, _: str) -> int:
+            tried.set()
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(terminal, "_EVERY_S", 0.001)
+    monkeypatch.setattr(sys, "stderr", Full())
+    with terminal.progress() as tell:
+        tell("measuring", 0, 0)
+        assert tried.wait(60)

@@ -237,8 +237,9 @@ def _lines(stream: TextIO) -> Iterator[Tell]:
     def show() -> None:
         while not ended.wait(_EVERY_S):
             with contextlib.suppress(OSError, ValueError):
-                stream.write(f"{told}, {time.monotonic() - began:.0f} s\n")
-                stream.flush()
+                if told:
+                    stream.write(f"{told}, {time.monotonic() - began:.0f} s\n")
+                    stream.flush()
 
     thread = threading.Thread(target=show, name="eetoolkit-progress", daemon=True)
     thread.start()
