@@ -29,9 +29,6 @@ SHOWN = (
     "demo",
 )
 
-SENTENCES = ("x.npy[", "a_name", "exit", "verify passed", "the same bundle", "digits.ee:", "demo.png:", "450 held-out")
-"""How lines of prose begin, which the terminal folds."""
-
 
 @pytest.fixture(scope="module", params=["", LONG], ids=["short names", "long names"])
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
@@ -56,7 +53,7 @@ def test_what_a_narrow_terminal_shows_has_every_cell_whole(folder: Path, name: s
         narrow = call(*CALLED[name], columns=columns).stdout
         assert not lost(whole.stdout, narrow), columns
         too_long = [line for line in narrow.splitlines() if len(line) > columns and len(line.split()) > 1]
-        assert all(line.startswith(SENTENCES) for line in too_long), columns
+        assert not too_long, columns
 
 
 def test_the_check_finds_a_cell_that_is_cut(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
