@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -84,7 +85,11 @@ def draw(found: Profile, target: str | os.PathLike[str], kind: Kind, *, overwrit
     if not all_:
         raise EEToolkitError("nothing to draw: no segment was run")
     # Names are not mathematics, and the same profile gives the same file.
-    with rc_context({"text.parse_math": False, "svg.hashsalt": "eetoolkit", "font.size": 9}):
+    with (
+        rc_context({"text.parse_math": False, "svg.hashsalt": "eetoolkit", "font.size": 9}),
+        warnings.catch_warnings(),
+    ):
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # a box says the same
         inches = _BAR_INCHES * len(all_)
         figure = Figure(figsize=(_WIDTH_INCHES, 2 + inches), dpi=150, facecolor="white")
         axes = figure.add_axes((0.2, 1.1 / (2 + inches), 0.5, inches / (2 + inches)))

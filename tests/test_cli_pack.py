@@ -8,6 +8,7 @@ from pathlib import Path
 import onnxruntime as ort
 import pytest
 from click.testing import CliRunner, Result
+from msgspec.structs import replace
 from plans import chain, edit, gated, row, swapped
 
 import eetoolkit as ee
@@ -90,6 +91,19 @@ def test_truncate_of_a_zip_writes_beside_the_zip(here: Path) -> None:
     call("pack", "chain.ee")
     assert json.loads(call("truncate", "chain.ee.zip", "--at", "exit0", "--json").stdout)["path"] == "chain-exit0.ee"
     assert (here / "chain-exit0.ee").is_dir()
+
+
+def test_truncate_at_an_exit_whose_name_is_no_files_writes_beside_the_bundle(here: Path) -> None:
+    draft = chain()
+    second = draft.segments["segment1"]
+    assert second.exit is not None
+    draft.segments["segment1"] = replace(second, exit=replace(second.exit, name="../heads/1"))
+    draft.save(here / "heads.ee")
+    result = call("truncate", "heads.ee", "--at", "../heads/1")
+    assert result.stdout.endswith(" in heads-..-heads-1.ee\n")
+    assert list(ee.load("heads-..-heads-1.ee").exits) == ["exit0", "../heads/1"]
+    for name in ("no/such", "x" * 300):
+        assert call("truncate", "heads.ee", "--at", name).stderr.startswith(f"error: no exit {name!r}; the exits are ")
 
 
 def test_truncate_does_not_overwrite_silently_and_knows_the_exits(here: Path) -> None:

@@ -86,12 +86,12 @@ def test_what_the_demo_wrote_it_replaces_and_nothing_else(
         "error: digits.ee is a bundle that the demo did not make; it is left as it is: choose another --output\n",
     )
     (tmp_path / "notes.txt").write_text("mine")
-    for path in ("notes.txt", "digits.ee"):
+    for path, said in (
+        ("notes.txt", "was not drawn by the demo; it is left as it is: choose another --picture"),
+        ("digits.ee", "is a folder; name a file, such as digits.ee/NAME"),
+    ):
         result = CliRunner().invoke(main, ["demo", "--output", "other.ee", "--picture", path])
-        assert result.exit_code == 1
-        assert (
-            result.stderr == f"error: {path} was not drawn by the demo; it is left as it is: choose another --picture\n"
-        )
+        assert (result.exit_code, result.stderr) == (1, f"error: {path} {said}\n")
     assert (tmp_path / "notes.txt").read_text() == "mine"
     assert not (tmp_path / "other.ee").exists()
 

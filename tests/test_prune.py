@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 import torch
 from networks.case import digits
 from plans import NETWORKS, Array, Draft, chain, gate, leave, looped, one_name_twice, over_half, recorded, row
+from shell import bundle
 from test_runner_plans import Generator, inputs_of
 from torch import Tensor, nn
 
@@ -169,6 +171,15 @@ def test_weights_that_segments_share_are_stored_once(tmp_path: Path) -> None:
     assert len(short.manifest.segments) == 3
     weights = {name: file.size for name, file in short.manifest.files.items() if name.endswith(".bin")}
     assert sum(weights.values()) < 1.1 * 4 * (64 * 64 + 64 + 64 * 10 + 10)
+
+
+def test_a_segment_of_any_name_is_written_into_the_bundle_alone(tmp_path: Path) -> None:
+    mark = "../../out\x1b[2J/" + "x" * 300
+    pruned = prune(load(bundle(tmp_path / "in" / "whole.ee", mark)), [mark + "exit0"], tmp_path / "in" / "short.ee")
+    assert verify(pruned).passed
+    assert sorted(path.name for path in tmp_path.rglob("*.ee")) == ["short.ee", "whole.ee"]
+    assert len(list(tmp_path.iterdir())) == 1
+    assert all(re.fullmatch(r"[\w.-]{1,80}", path.name) for path in pruned.path.iterdir())
 
 
 def test_what_cannot_be_pruned_is_said_and_nothing_written(tmp_path: Path) -> None:

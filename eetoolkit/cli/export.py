@@ -35,7 +35,7 @@ _LOWER: dict[str, Lower] = {"lower": True, "always": "always", "inside": False}
     groups={
         "The network": ("model", "weights", "inputs", "static_batch", "dynamic", "control_flow", "max_loop_steps"),
         "Its exits": ("exits", "criteria", "thresholds", "min_exit", "fallback"),
-        "The bundle": ("output", "name", "labels", "preprocess", "golden", "overwrite"),
+        "The bundle": ("output", "name", "labels", "preprocess", "golden", "tolerance", "overwrite"),
     },
 )
 @click.argument("onnx_files", nargs=-1, metavar="[MODEL.onnx]...")

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from eetoolkit.cli.table import fold
+from eetoolkit.cli.terminal import fold
 
 if TYPE_CHECKING:
     import eetoolkit as ee

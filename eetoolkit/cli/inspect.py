@@ -46,7 +46,7 @@ def inspect(bundle: str, as_json: bool, draw: str | None, svg: Path | None, over
         if svg is not None:
             terminal.say(drawing.write_svg(opened.manifest, svg, overwrite=overwrite))
         else:
-            terminal.say_all((drawing.dot if draw == "dot" else drawing.mermaid)(opened.manifest).removesuffix("\n"))
+            terminal.say_as_it_is((drawing.dot if draw == "dot" else drawing.mermaid)(opened.manifest))
         return
     from eetoolkit.summary import summarize
 

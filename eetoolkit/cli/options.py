@@ -48,15 +48,11 @@ PICTURES = ("size", "scale", "mean", "std", "layout")
 def picture_options(command: Callable[..., None]) -> Callable[..., None]:
     """Adds what says how pictures are prepared; the command gets it as one `ImageOptions`, its argument `pictures`."""
 
-    @click.option("--size", callback=_size, metavar="HxW", help="Pictures: resize to this.")
-    @click.option(
-        "--scale", callback=_numbers, metavar="S", help="Pictures: multiply pixels, 0 to 255, by this (1/255)."
-    )
-    @click.option(
-        "--mean", callback=_numbers, metavar="A[,B,C]", help="Pictures: then subtract this from each channel."
-    )
-    @click.option("--std", callback=_numbers, metavar="A[,B,C]", help="Pictures: then divide each channel by this.")
-    @click.option("--layout", type=click.Choice(["NCHW", "NHWC"]), help="Pictures: where the network has channels.")
+    @click.option("--size", callback=_size, metavar="HxW", help="Resize to this.")
+    @click.option("--scale", callback=_numbers, metavar="S", help="Multiply pixels, 0 to 255, by this (1/255).")
+    @click.option("--mean", callback=_numbers, metavar="A[,B,C]", help="Then subtract this from each channel.")
+    @click.option("--std", callback=_numbers, metavar="A[,B,C]", help="Then divide each channel by this.")
+    @click.option("--layout", type=click.Choice(["NCHW", "NHWC"]), help="Where the network has channels.")
     @functools.wraps(command)
     def packed(
         *arguments: Any,

@@ -76,9 +76,9 @@ class Outputs:
 
 def what_was_written(ctx: click.Context) -> str | None:
     """Returns what the verb has written that runs in a context; None where it does not write."""
-    if __name__ not in ctx.meta:
+    outputs, before = ctx.meta.get(__name__, (None, {}))
+    if not before:
         return None
-    outputs, before = ctx.meta[__name__]
     written = [place for place, state in before.items() if _state(place) != state]
     if not written:
         return "nothing was written"

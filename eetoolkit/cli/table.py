@@ -100,7 +100,7 @@ class Table:
             yield self._line({column: self._headings[column] for column in part}, widths)
         for row in self._rows:
             folded = {
-                column: [line for text in row[column] for line in fold(text, widths[column])]
+                column: [line for text in row[column] for line in terminal.fold(text, widths[column])]
                 if self._prose[column]
                 else list(row[column])
                 for column in part
@@ -112,7 +112,7 @@ class Table:
     def _line(self, texts: Mapping[int, str], widths: Mapping[int, int]) -> str:
         found = ""
         for column, text in texts.items():
-            padding = " " * (widths[column] - _cells(text))
+            padding = " " * (widths[column] - terminal.cells(text))
             found += (padding + text if self._right[column] else self._coloured(column, text) + padding) + " " * _GAP
         return found.rstrip()
 
@@ -123,7 +123,10 @@ class Table:
                 yield ""
             keys = self._headings if self._shown else [""] * len(row)
             named = [(f"{keys[0]}: " if keys[0] else "") + text for text in row[0]]
-            yield from (self._coloured(0, line) for text in named for line in fold(text, width))
+            for text in named:
+                first, *others = terminal.hang(text, width)
+                yield self._coloured(0, first)
+                yield from others
             pairs = zip(keys[1:], map(" ".join, row[1:]), strict=True)
             yield from _pairs([pair for pair in pairs if pair[1]], width, indent=_GAP)
 
@@ -132,12 +135,12 @@ class Table:
 
     def _natural(self, column: int) -> int:
         heading = self._headings[column] if self._shown else ""
-        return max(map(_cells, [heading, *(text for row in self._rows for text in row[column])]))
+        return max(map(terminal.cells, [heading, *(text for row in self._rows for text in row[column])]))
 
     def _word(self, column: int) -> int:
         heading = self._headings[column] if self._shown else ""
         words = [word for row in self._rows for text in row[column] for word in text.split()]
-        return max(map(_cells, [heading, *words]))
+        return max(map(terminal.cells, [heading, *words]))
 
 
 def print_pairs(pairs: Iterable[tuple[str, str]]) -> None:
@@ -146,41 +149,20 @@ def print_pairs(pairs: Iterable[tuple[str, str]]) -> None:
     terminal.write(_pairs(legible, terminal.columns()))
 
 
-def fold(text: str, width: int) -> list[str]:
-    """Returns a text in lines of at most so many columns, each broken between words alone."""
-    if _cells(text) <= width:
-        return [text]
-    lines = [""]
-    for word in text.split(" "):
-        longer = f"{lines[-1]} {word}" if lines[-1] else word
-        if lines[-1] and _cells(longer) > width:
-            lines.append(word)
-        else:
-            lines[-1] = longer
-    return lines
-
-
 def _pairs(pairs: Sequence[tuple[str, str]], width: int | None, indent: int = 0) -> Iterator[str]:
     """Yields a line for each pair; a value that has no room beside its key stands below it."""
-    margin, keys = " " * indent, max((_cells(key) for key, _ in pairs), default=0)
+    margin, keys = " " * indent, max((terminal.cells(key) for key, _ in pairs), default=0)
     beside = indent + keys + _GAP if keys else indent
     for key, value in pairs:
-        padded = margin + key + " " * (beside - indent - _cells(key))
+        padded = margin + key + " " * (beside - indent - terminal.cells(key))
         if width is None:
             yield (padded + value).rstrip()
             continue
-        room, longest = width - beside, max(map(_cells, value.split() or [""]))
+        room, longest = width - beside, max(map(terminal.cells, value.split() or [""]))
         below = keys and room < min(longest, width - indent - _GAP)
         if below:
             yield margin + key
             padded, room = margin + " " * _GAP, width - indent - _GAP
-        first, *others = fold(value, room)
+        first, *others = terminal.fold(value, room)
         yield (padded + first).rstrip()
         yield from (" " * len(padded) + line for line in others)
-
-
-def _cells(text: str) -> int:
-    """Returns how many columns of a terminal a text takes: some characters take two, some none."""
-    from rich.cells import cell_len
-
-    return cell_len(text)

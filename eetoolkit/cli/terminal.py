@@ -38,6 +38,7 @@ _IN_ASCII = {
 }  # fmt: skip
 """What the charts' own characters become where the stream has none of them."""
 _EVERY_S = 10.0
+_HUNG = "  "
 
 
 class Failure(click.ClickException):
@@ -73,9 +74,9 @@ def settle_streams() -> None:
             _give_up(stream)
 
 
-def legible(text: str) -> str:
-    """Returns one line of text as stdout can show it, without anything that a terminal would obey."""
-    clean, encoding = printable(text), getattr(sys.stdout, "encoding", None) or "utf-8"
+def legible(text: str, stream: TextIO | None = None) -> str:
+    """Returns one line of text as a stream, stdout, can show it, without anything that a terminal would obey."""
+    clean, encoding = printable(text), getattr(stream or sys.stdout, "encoding", None) or "utf-8"
     if _encodes(clean, encoding):
         return clean
     return "".join(
@@ -85,13 +86,14 @@ def legible(text: str) -> str:
 
 
 def say(*lines: object) -> None:
-    """Prints lines on stdout, each made legible."""
-    write(legible(str(line)) for line in lines)
+    """Prints lines of prose on stdout, each made legible and folded where the terminal is narrower."""
+    width = columns()
+    write(part for line in lines for part in hang(legible(str(line)), width))
 
 
-def say_all(value: object) -> None:
-    """Prints a value that takes several lines, and has made its names printable itself."""
-    say(*str(value).split("\n"))
+def say_as_it_is(text: str) -> None:
+    """Prints a text for other programs to read, whose lines are made legible and never folded."""
+    write(map(legible, text.removesuffix("\n").split("\n")))
 
 
 def write(lines: Iterable[str]) -> None:
@@ -119,7 +121,7 @@ def complain(kind: str, colour: str, text: str) -> None:
     """Prints a line on stderr; where that cannot be written, nobody wants to know."""
     try:
         click.echo(
-            f"{click.style(kind, fg=colour, bold=True)} {flat(text)}",
+            f"{click.style(legible(kind, sys.stderr), fg=colour, bold=True)} {legible(flat(text), sys.stderr)}",
             err=True,
             color=False if "NO_COLOR" in os.environ else None,
         )
@@ -173,7 +175,41 @@ def print_bundle(bundle: ee.Bundle, *, as_json: bool) -> None:
 
 def columns() -> int | None:
     """Returns the width of the terminal; None where stdout is a pipe or a file, whose lines may be of any length."""
-    return shutil.get_terminal_size().columns if _console().is_terminal else None
+    shown = sys.stdout.isatty() or os.environ.get("FORCE_COLOR")
+    return shutil.get_terminal_size().columns if shown else None
+
+
+def cells(text: str) -> int:
+    """Returns how many columns of a terminal a text takes: some characters take two, some none."""
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len
+
+    return cell_len(text)
+
+
+def fold(text: str, width: int) -> list[str]:
+    """Returns a text in lines of at most so many columns, each broken between words alone."""
+    if cells(text) <= width:
+        return [text]
+    lines = [""]
+    for word in text.split(" "):
+        longer = f"{lines[-1]} {word}" if lines[-1] else word
+        if lines[-1] and cells(longer) > width:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines
+
+
+def hang(text: str, width: int | None) -> Iterator[str]:
+    """Yields a text folded, its lines but the first indented, so that none of them looks like a new one."""
+    if width is None or cells(text) <= width:
+        yield text
+        return
+    first, *others = fold(text, width - len(_HUNG))
+    yield first
+    yield from (_HUNG + other for other in others)
 
 
 def _console(**settings: Any) -> Console:
@@ -237,8 +273,9 @@ def _lines(stream: TextIO) -> Iterator[Tell]:
     def show() -> None:
         while not ended.wait(_EVERY_S):
             with contextlib.suppress(OSError, ValueError):
-                stream.write(f"{told}, {time.monotonic() - began:.0f} s\n")
-                stream.flush()
+                if told:
+                    stream.write(f"{told}, {time.monotonic() - began:.0f} s\n")
+                    stream.flush()
 
     thread = threading.Thread(target=show, name="eetoolkit-progress", daemon=True)
     thread.start()

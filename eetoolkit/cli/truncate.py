@@ -9,6 +9,7 @@ from eetoolkit.cli import terminal
 from eetoolkit.cli.options import beside, json_option, overwrite_option
 from eetoolkit.cli.outputs import Outputs
 from eetoolkit.cli.verb import Verb
+from eetoolkit_runtime.paths import file_stem
 
 
 @click.command(
@@ -23,7 +24,7 @@ from eetoolkit.cli.verb import Verb
 @json_option
 def truncate(bundle: str, exit_: str, output: str | None, overwrite: bool, as_json: bool) -> None:
     """Cut BUNDLE off at an exit: a smaller bundle that always answers there."""
-    target = output or beside(bundle, f"-{exit_}.ee")
+    target = output or beside(bundle, f"-{file_stem(exit_)}.ee")
     Outputs(bundles={"--output": target}, reads=[bundle]).check(overwrite=overwrite)
     made = ee.truncate(bundle, exit_, target, overwrite=overwrite)
     terminal.print_bundle(made, as_json=as_json)

@@ -40,7 +40,7 @@ class Verb(click.Command):
         records: dict[str, list[tuple[str, str]]] = {heading: [] for heading in (*self.groups, _OTHERS)}
         for option in self.get_params(ctx):
             record = option.get_help_record(ctx)
-            if record is not None:
+            if record is not None and isinstance(option, click.Option):  # the usage has the arguments
                 records[grouped.get(option.name or "", _OTHERS)].append(record)
         for heading, rows in records.items():
             if rows:

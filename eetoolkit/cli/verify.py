@@ -70,7 +70,7 @@ def verify(
 
         terminal.print_json({"passed": report.passed, **msgspec.to_builtins(report)})
     else:
-        terminal.say_all(report)
+        terminal.say(*str(report).split("\n"))
     ctx.exit(0 if report.passed else 1)
 
 

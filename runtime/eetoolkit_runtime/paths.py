@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from eetoolkit_runtime.errors import EEToolkitError
+
+_STEM_CHARACTERS = 40  # of four bytes each at most, so that a digest and an ending fit into 255
+
+
+def file_stem(name: str) -> str:
+    """Returns what of a name may stand in a file's: nothing that names a folder or that a shell obeys."""
+    return re.sub(r"[^\w.-]+", "-", name)[:_STEM_CHARACTERS]
 
 
 def absolute(given: str | os.PathLike[str], error: type[EEToolkitError]) -> Path:

@@ -74,7 +74,9 @@ def check_target(target: str | os.PathLike[str], *, overwrite: bool) -> Path:
 
 
 def _check_target(target: Path, *, overwrite: bool) -> None:
-    parent = next(place for place in target.parents if place.is_dir())
+    parent = next(place for place in target.parents if place.exists())
+    if not parent.is_dir():
+        raise BundleError(f"cannot write {shown(target)}: {shown(parent)} is no folder")
     for folder in (parent, *([target] if target.is_dir() else [])):
         if not os.access(folder, os.W_OK):
             raise BundleError(f"cannot write {shown(target)}: the folder {shown(folder)} cannot be written to")

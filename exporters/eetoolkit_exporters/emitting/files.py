@@ -9,6 +9,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from eetoolkit_exporters.emitting.releases import RELEASES, Version, least_onnxruntime
+from eetoolkit_runtime.paths import file_stem
 from eetoolkit_runtime.plan import File
 from eetoolkit_runtime.store import named_by_content
 
@@ -40,6 +41,7 @@ class SegmentFiles:
 
     def write(self, model: ir.Model, stem: str) -> tuple[str, tuple[str, ...]]:
         """Writes a segment's graph and weights; returns the names of its own file and of those that it maps."""
+        stem = file_stem(stem)
         mapped = self.externalize(model, stem)
         self.onnxruntime = max(self.onnxruntime, least_onnxruntime(model))
         path = self.folder / f"{stem}.onnx"

@@ -1,0 +1,172 @@
+"""Every verb of the command line on one small bundle, as the tests of the shell run them.
+
+Names of the bundle all begin with one mark: with `WICKED` it is a stranger's, made to be obeyed or to hide.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from plans import chain, recorded, row
+
+import eetoolkit as ee
+from eetoolkit.cli import main
+from eetoolkit_runtime.golden import store_golden
+from eetoolkit_runtime.plan import Manifest, Work, decode, encode
+from eetoolkit_runtime.runner import Runner
+
+WICKED = "a\x1b[31m\x9b2J\nerror: forged\r\u202eb\u200b\x07[red]</script><b>:0:"
+LONG = "a_name_that_somebody_took_some_care_to_make_long_"
+QUICK = ("--seconds", "0", "--threads", "1", "--pool", "own")
+
+CALLS: dict[str, tuple[str, ...]] = {
+    "inspect": ("inspect", "b.ee"),
+    "inspect json": ("inspect", "b.ee", "--json"),
+    "inspect dot": ("inspect", "b.ee", "--dot"),
+    "inspect mermaid": ("inspect", "b.ee", "--mermaid"),
+    "run": ("run", "b.ee", "x.npy", "--pool", "own"),
+    "run json": ("run", "b.ee", "x.npy", "--pool", "own", "--json", "--outputs"),
+    "run nan": ("run", "b.ee", "nan.npy", "--pool", "own"),
+    "run bad": ("run", "b.ee", "bad.npy", "--pool", "own"),
+    "run late": ("run", "b.ee", "x.npy", "--pool", "own", "--deadline-ms", "0.000001"),
+    "run exit": ("run", "b.ee", "x.npy", "--pool", "own", "--exit-at", "nope"),
+    "run threshold": ("run", "b.ee", "x.npy", "--pool", "own", "--threshold", "nope=1"),
+    "verify": ("verify", "b.ee"),
+    "verify json": ("verify", "b.ee", "--json"),
+    "doctor": ("doctor", "b.ee", "--seconds", "0"),
+    "doctor json": ("doctor", "b.ee", "--seconds", "0", "--json"),
+    "profile": ("profile", "b.ee", *QUICK, "--operators"),
+    "profile json": ("profile", "b.ee", *QUICK, "--json"),
+    "profile show": ("profile", "--show", "p.json"),
+    "profile compare": ("profile", "--compare", "p.json", "q.json"),
+    "profile merge": ("profile", "--merge", "p.json", "q.json"),
+    "tune": ("tune", "b.ee", "--record", "r.npz", "--max-accuracy-drop", "0.05"),
+    "tune json": ("tune", "b.ee", "--record", "r.npz", "--json"),
+    "tune risk": ("tune", "b.ee", "--record", "r.npz", "--risk", "0.3"),
+    "tune profile": ("tune", "b.ee", "--record", "r.npz", "--profile", "p.json", "--budget-ms", "1"),
+    "truncate": ("truncate", "b.ee", "--at", "nope"),
+    "pack": ("pack", "b.ee", "-o", "packed.zip", "--overwrite"),
+    "pack json": ("pack", "b.ee", "-o", "packed.zip", "--overwrite", "--json"),
+    "pack single file": ("pack", "b.ee", "-o", "packed.onnx", "--overwrite", "--single-file"),
+    "export": ("export", "net.onnx", "-o", "out.ee", "--overwrite"),
+    "zoo": ("zoo", "list"),
+    "help": ("--help",),
+}
+"""Command lines by what they show, to be run in a folder that `lay_out` has filled."""
+
+
+def call(*arguments: str, columns: int | None = None) -> Result:
+    """Runs the command line in this process, on a terminal of so many columns; None: to a pipe."""
+    settings = {} if columns is None else {"FORCE_COLOR": "1", "NO_COLOR": "1", "COLUMNS": str(columns)}
+    return CliRunner(env=settings).invoke(main, arguments)
+
+
+@contextlib.contextmanager
+def laid_out(folder: Path, mark: str = "") -> Iterator[Path]:
+    """Makes a folder the working directory, with a bundle `b.ee` and what else `CALLS` name; `hold`s meanwhile."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("EETOOLKIT_CACHE", str(folder / "cache"))
+        _lay_out(folder, mark)
+        hold(patch)
+        yield folder
+
+
+def _lay_out(folder: Path, mark: str) -> None:
+    bundle(folder / "b.ee", mark)
+    x = np.random.default_rng(0).uniform(0, 1, (60, 4)).astype(np.float32)
+    np.save("x.npy", x[:2])
+    np.save("bad.npy", x[:, :3])
+    np.save("nan.npy", np.where(np.arange(4) == 0, np.nan, x[:2]))
+    np.savez("val.npz", x=x, labels=x.argmax(axis=1))
+    Path("net.onnx").write_bytes(_network(mark))
+    for name in ("p.json", "q.json"):
+        _done(call("profile", "b.ee", "--inputs", "val.npz", *QUICK, "--operators", "-o", name))
+    _done(call("tune", "b.ee", "--data", "val.npz", "--record", "r.npz"))
+
+
+def bundle(folder: Path, mark: str = "") -> Path:
+    """Writes a chain of three exits with golden samples, every name of which begins with the mark."""
+    draft = chain()
+    for graph in draft.graphs.values():
+        for number, node in enumerate(graph.graph.node):
+            node.name = f"{mark}{number}"
+    plan = decode((draft.save(folder) / "manifest.json").read_bytes())
+    names = {*plan.segments, *plan.slots, *plan.exits}
+    plan = msgspec.convert(_marked(msgspec.to_builtins(plan), mark, names), Manifest)
+    work = Work(nodes=3, parameters=25_557_032, multiply_adds=4_089_184_256)
+    segments = {name: msgspec.structs.replace(segment, work=work) for name, segment in plan.segments.items()}
+    told: dict[str, Any] = {
+        "name": mark + "drafted",
+        "segments": segments,
+        "labels": tuple(f"{mark}{number}" for number in range(4)),
+        "notes": (mark + "is a note", "another " + mark),
+        "created_with": {"tests": mark + "1", "source": mark + "a test", mark + "by": 1},
+    }
+    plan = msgspec.structs.replace(plan, **told)
+    (folder / "manifest.json").write_bytes(encode(plan))
+    with Runner(folder, threads=1) as runner:
+        samples = [recorded(runner, row(0.9, 0.1)), recorded(runner, row(0.1, 0.9))]
+    golden, files = store_golden(folder, samples, 1e-4)
+    plan = msgspec.structs.replace(plan, golden=golden, files=dict(plan.files) | files)
+    (folder / "manifest.json").write_bytes(encode(plan))
+    return folder
+
+
+def hold(patch: pytest.MonkeyPatch) -> None:
+    """Has what is found out afresh at each call found out once: what `tune` and `doctor` print, they print again."""
+    for name in ("tune", "examine"):
+        patch.setattr(ee, name, _once(getattr(ee, name)), raising=False)
+
+
+def _once(find: Callable[..., Any]) -> Callable[..., Any]:
+    found: dict[str, Any] = {}
+
+    def again(*arguments: Any, progress: Any = None, **options: Any) -> Any:
+        key = f"{Path.cwd()} {options}"
+        if key not in found:
+            found[key] = find(*arguments, progress=progress, **options)
+        return found[key]
+
+    return again
+
+
+def _marked(value: Any, mark: str, names: set[str]) -> Any:
+    """Returns a manifest as JSON has it with these names marked; `logits` is what an exit's own output is called."""
+    if isinstance(value, dict):
+        return {
+            (key if key == "logits" else _marked(key, mark, names)): _marked(each, mark, names)
+            for key, each in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [_marked(each, mark, names) for each in value]
+    return mark + value if isinstance(value, str) and value in names else value
+
+
+def _network(mark: str) -> bytes:
+    """Returns an ONNX file of two exits whose names begin with the mark; the input is `x`."""
+    from onnx import TensorProto, helper
+
+    names = [mark + "early", mark + "late"]
+    row_of_4 = (TensorProto.FLOAT, ["batch", 4])
+    nodes = [helper.make_node("Sin", ["x"], names[:1]), helper.make_node("Cos", names[:1], names[1:])]
+    outputs = [helper.make_tensor_value_info(name, *row_of_4) for name in names]
+    graph = helper.make_graph(nodes, "network", [helper.make_tensor_value_info("x", *row_of_4)], outputs)
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    return bytes(made.SerializeToString())
+
+
+def _done(result: Result) -> None:
+    assert result.exit_code == 0, result.output
+
+
+def words(text: str) -> Sequence[str]:
+    """Returns the words of a text, without what charts are drawn of and the colon behind a heading."""
+    return [word.removesuffix(":") for word in text.split() if any(character.isalnum() for character in word)]
