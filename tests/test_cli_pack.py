@@ -13,6 +13,7 @@ from plans import chain, edit, gated, row, swapped
 
 import eetoolkit as ee
 from eetoolkit.cli import main
+from eetoolkit_runtime.arguments import shortened
 from eetoolkit_runtime.plan import TensorSpec
 
 
@@ -103,7 +104,9 @@ def test_truncate_at_an_exit_whose_name_is_no_files_writes_beside_the_bundle(her
     assert result.stdout.endswith(" in heads-..-heads-1.ee\n")
     assert list(ee.load("heads-..-heads-1.ee").exits) == ["exit0", "../heads/1"]
     for name in ("no/such", "x" * 300):
-        assert call("truncate", "heads.ee", "--at", name).stderr.startswith(f"error: no exit {name!r}; the exits are ")
+        assert call("truncate", "heads.ee", "--at", name).stderr.startswith(
+            f"error: no exit {shortened(name)}; the exits are "
+        )
 
 
 def test_truncate_does_not_overwrite_silently_and_knows_the_exits(here: Path) -> None:

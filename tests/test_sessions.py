@@ -14,6 +14,7 @@ import pytest
 from plans import chain, row
 
 from eetoolkit_runtime import sessions
+from eetoolkit_runtime.arguments import shortened
 from eetoolkit_runtime.bundle import load
 from eetoolkit_runtime.errors import IntegrityError, RunError
 from eetoolkit_runtime.runner import Runner
@@ -41,7 +42,7 @@ def refusal(**settings: Any) -> str:
 
 @pytest.mark.parametrize("threads", [0, -1, 1025, 2**40, 10**400])
 def test_fewer_threads_than_one_and_more_than_any_machine_has_are_refused(threads: int) -> None:
-    assert refusal(threads=threads) == f"threads is {threads!r:.80}, expected 1 to 1024, or None for one per core"
+    assert refusal(threads=threads) == f"threads is {shortened(threads)}, expected 1 to 1024, or None for one per core"
 
 
 @pytest.mark.parametrize("threads", ["2", 1.5])

@@ -53,7 +53,7 @@ def checked(error: type[EEToolkitError]) -> Callable[[Callable[P, R]], Callable[
             given = dict(zip(names, arguments, strict=False)) | named
             for name, (expected, fits) in checks().items():
                 if name in given and not fits(given[name]):
-                    raise error(f"{name} is {_shortened(given[name])}, expected {expected}")
+                    raise error(f"{name} is {shortened(given[name])}, expected {expected}")
             return function(*arguments, **named)
 
         return refusing
@@ -99,6 +99,7 @@ def _check(hint: Any) -> tuple[str, _Check] | None:  # noqa: PLR0911 - one kind 
     return None
 
 
-def _shortened(value: Any) -> str:
+def shortened(value: object) -> str:
+    """Returns what was given for people, at most 80 characters of it."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:79]}…"

@@ -11,6 +11,7 @@ from typing import Literal, Self
 
 import onnxruntime as ort
 
+from eetoolkit_runtime.arguments import shortened
 from eetoolkit_runtime.clock import clock
 from eetoolkit_runtime.errors import DeadlineError, InputError
 from eetoolkit_runtime.interrupt import Interrupt
@@ -47,7 +48,7 @@ class Watch:
         if interrupt is not None and not isinstance(interrupt, Interrupt):
             raise InputError(f"interrupt is {interrupt!r}, expected an `Interrupt`")
         if deadline_ms is not None and not _is_time(deadline_ms):
-            raise InputError(f"deadline_ms is {deadline_ms!r:.80}, expected milliseconds, more than 0")
+            raise InputError(f"deadline_ms is {shortened(deadline_ms)}, expected milliseconds, more than 0")
         self.options = ort.RunOptions()
         self.options.log_severity_level = 4  # what stops a segment on purpose is no error to print
         self.stopped_by: Literal["deadline", "interrupt"] | None = None

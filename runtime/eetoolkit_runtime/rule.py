@@ -9,6 +9,7 @@ from numbers import Real
 import msgspec
 
 from eetoolkit_runtime.answer import Answer, rank
+from eetoolkit_runtime.arguments import shortened
 from eetoolkit_runtime.errors import InputError, did_you_mean
 from eetoolkit_runtime.plan import Exit
 
@@ -46,7 +47,7 @@ def limits_of(exits: Mapping[str, Exit], thresholds: Thresholds | None = None) -
     """
     given = {} if thresholds is None else thresholds
     if not isinstance(given, Mapping):
-        raise InputError(f"thresholds is {given!r:.80}, expected a mapping of exits to numbers")
+        raise InputError(f"thresholds is {shortened(given)}, expected a mapping of exits to numbers")
     for name, value in given.items():
         if known_exit(exits, name).threshold is None:
             raise InputError(f"thresholds: {name!r} ends the plan and accepts everything; it has no threshold")
@@ -91,5 +92,5 @@ def known_exit(exits: Mapping[str, Exit], name: str) -> Exit:
         InputError: There is none.
     """
     if not isinstance(name, str) or name not in exits:
-        raise InputError(f"no exit {name!r:.80}; the exits are {', '.join(exits)}{did_you_mean(str(name), exits)}")
+        raise InputError(f"no exit {shortened(name)}; the exits are {', '.join(exits)}{did_you_mean(str(name), exits)}")
     return exits[name]

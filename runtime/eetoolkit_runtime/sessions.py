@@ -19,6 +19,7 @@ import msgspec
 import onnxruntime as ort
 
 from eetoolkit_runtime import telemetry
+from eetoolkit_runtime.arguments import shortened
 from eetoolkit_runtime.bundle import Bundle
 from eetoolkit_runtime.errors import BundleError, IntegrityError, RunError, first_line
 from eetoolkit_runtime.forked import keep_for_ever, renew_after_fork
@@ -108,11 +109,11 @@ class SessionSettings(msgspec.Struct, frozen=True):
         if threads is not None and not (
             isinstance(threads, Integral) and not isinstance(threads, bool) and 1 <= threads <= MOST_THREADS
         ):
-            raise RunError(f"threads is {threads!r:.80}, expected 1 to {MOST_THREADS}, or None for one per core")
+            raise RunError(f"threads is {shortened(threads)}, expected 1 to {MOST_THREADS}, or None for one per core")
         if self.spin not in ("always", "brief", "never"):
-            raise RunError(f"spin is {self.spin!r:.80}, expected 'always', 'brief' or 'never'")
+            raise RunError(f"spin is {shortened(self.spin)}, expected 'always', 'brief' or 'never'")
         if self.pool not in ("own", "shared"):
-            raise RunError(f"pool is {self.pool!r:.80}, expected 'own' or 'shared'")
+            raise RunError(f"pool is {shortened(self.pool)}, expected 'own' or 'shared'")
         names = [_name(provider) for provider in self.providers]
         available = ort.get_available_providers()
         if not names or (missing := [name for name in names if name not in available]):
@@ -327,7 +328,7 @@ def choose_providers(given: str | Sequence[Provider] | None) -> tuple[Provider, 
         return (_CPU,)
     asked = (given,) if isinstance(given, str) else tuple(given) if isinstance(given, Sequence) else ()
     if not asked or not all(map(_is_provider, asked)):
-        raise RunError(f"providers is {given!r:.80}, expected a list of names, or of (name, options)")
+        raise RunError(f"providers is {shortened(given)}, expected a list of names, or of (name, options)")
     return asked
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
+from eetoolkit_runtime.arguments import shortened
 from eetoolkit_runtime.errors import InputError
 from eetoolkit_runtime.inputs import Array, Inputs, prepare, row_axes
 from eetoolkit_runtime.plan import Manifest
@@ -29,7 +30,7 @@ def gather(plan: Manifest, inputs: Iterable[Inputs], at_most: int) -> Iterator[R
     try:
         given = iter(inputs)
     except TypeError as error:
-        raise InputError(f"inputs is {inputs!r:.80}, expected several, each as `run` takes it") from error
+        raise InputError(f"inputs is {shortened(inputs)}, expected several, each as `run` takes it") from error
     while True:
         try:
             row = tuple(array.copy() for array in prepare(plan, next(given), one_row=True))  # a camera reuses its own
