@@ -249,6 +249,8 @@ def test_full_check_finds_what_quick_does_not(here: Path) -> None:
         (["--mean", "0.1,b"], "'0.1,b': expected numbers such as 0.5, 1/255 or 0.485,0.456,0.406"),
         (["--std", "1/0"], "'1/0': expected numbers such as"),
         (["--scale", "1,2"], "expected one number for all channels"),
+        (["--scale", "1e999"], "'1e999': expected numbers such as"),
+        (["--std", "nan"], "'nan': expected numbers such as"),
     ],
 )
 def test_wrong_options_are_usage_errors(bundle: Path, options: list[str], message: str) -> None:
@@ -280,6 +282,8 @@ def test_files_that_are_nothing_we_read_are_named(bundle: Path, here: Path) -> N
     )
     assert refusal(bundle, "other.npz") == "other.npz: got inputs ['y', 'z'], expected ['x']"
     assert refusal(bundle, "missing.npy") == "missing.npy does not exist"
+    assert refusal(bundle, "").startswith("an input is named by an empty text; expected")
+    assert refusal("row.npy", str(bundle)) == f"{bundle} is a bundle; expected inputs, which come after the bundle"
 
 
 def test_answers_before_a_bad_file_are_kept(bundle: Path, here: Path) -> None:

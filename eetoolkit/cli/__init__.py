@@ -68,6 +68,8 @@ def _explain(error: Exception) -> str | None:
     if isinstance(error, ModuleNotFoundError) and error.name is not None:
         package = error.name.partition(".")[0]
         return f"this needs {package}: pip install 'eetoolkit[{EXTRAS[package]}]'" if package in EXTRAS else None
+    if isinstance(error, MemoryError):
+        return ": ".join(filter(None, ("there is not enough memory", str(error))))
     if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
         return f"{error.filename}: {error.strerror}" if error.filename is not None else str(error)
     from eetoolkit_runtime.errors import EEToolkitError

@@ -72,7 +72,7 @@ _COMPARED = 200
     help="Take a profile of another bundle or backend; --apply and --prune write where the goal was missed, or where "
     "rows are too few to know.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the split of the data.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the split of the data.")
 @click.option(
     "--record",
     metavar="FILE",
