@@ -20,6 +20,7 @@ from eetoolkit.cli.verb import Verbs
 
 # From first look to device.
 _VERBS = ("demo", "export", "inspect", "verify", "run", "profile", "doctor", "tune", "truncate", "pack", "zoo")
+_NARROWEST_HELP = 52
 _INTERRUPTED = 130  # 128 + SIGINT, as shells count
 EXTRAS: Mapping[str, str] = MappingProxyType(
     dict.fromkeys(("torch", "onnx", "onnx_ir", "onnxscript", "safetensors"), "export")
@@ -41,6 +42,9 @@ class _Main(Verbs):
 
     def main(self, *arguments: Any, **settings: Any) -> Any:
         terminal.open_streams()
+        columns = terminal.columns()
+        if columns is not None and columns < _NARROWEST_HELP:  # click itself would write as wide as that
+            settings["terminal_width"] = columns
         try:
             return super().main(*arguments, **settings)
         except OSError as error:  # what click prints by itself, such as help, to a full disk
