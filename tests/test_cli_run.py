@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -284,6 +286,19 @@ def test_files_that_are_nothing_we_read_are_named(bundle: Path, here: Path) -> N
     assert refusal(bundle, "missing.npy") == "missing.npy does not exist"
     assert refusal(bundle, "").startswith("an input is named by an empty text; expected")
     assert refusal("row.npy", str(bundle)) == f"{bundle} is a bundle; expected inputs, which come after the bundle"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are bytes on Linux")
+def test_names_that_are_no_text_are_shown_escaped_and_a_bundle_of_such_a_name_is_refused(here: Path) -> None:
+    rows, bundle = os.fsdecode(b"\xff.npy"), os.fsdecode(b"\xff.ee")
+    np.save(rows, EARLY)
+    chain().save(here / "text.ee")
+    answered = run("text.ee", rows)
+    assert answered.stdout.startswith("\\udcff.npy: ")
+    assert json.loads(run("text.ee", rows, "--json").stdout)["input"] == "\\udcff.npy"
+    chain().save(here / bundle)
+    told = refusal(bundle, rows)
+    assert told == f"segment 'segment0': onnxruntime opens no path that is not UTF-8; rename {here}/\\udcff.ee"
 
 
 def test_answers_before_a_bad_file_are_kept(bundle: Path, here: Path) -> None:

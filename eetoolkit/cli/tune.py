@@ -128,8 +128,6 @@ def tune(  # noqa: PLR0913 - one for each option
     from eetoolkit.tuning.record import calibrated_path
 
     _check_usage(ctx.params)
-    if (apply_ or undo) and Path(bundle).is_file():
-        raise ee.BundleError(f"{bundle} is packed; --apply and --undo need the bundle's folder")
     collected = None if data is None else record
     Outputs(
         files={"--report": page},
