@@ -294,8 +294,3 @@ def test_labels_of_other_rows_or_classes_are_remarked_on(bundle: ee.Bundle) -> N
         other = dataclasses.replace(record, label=given)
         report = ee.tune(bundle, record=other, max_accuracy_drop=0.5)
         assert bool(re.search(said, str(report))) is remarked
-
-
-def test_a_seed_that_numpy_refuses_is_refused_by_name() -> None:
-    with pytest.raises(ee.TuneError, match=r"^seed is -1, expected 0 or more$"):
-        ee.tune("nowhere.ee", record="never.npz", seed=-1)

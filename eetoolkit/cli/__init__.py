@@ -42,10 +42,10 @@ class _Main(Verbs):
 
     def main(self, *arguments: Any, **settings: Any) -> Any:
         terminal.open_streams()
-        columns = terminal.columns()
-        if columns is not None and columns < _NARROWEST_HELP:  # click itself would write as wide as that
-            settings["terminal_width"] = columns
         try:
+            columns = terminal.columns()
+            if columns is not None and columns < _NARROWEST_HELP:  # click itself would write as wide as that
+                settings["terminal_width"] = columns
             return super().main(*arguments, **settings)
         except OSError as error:  # what click prints by itself, such as help, to a full disk
             terminal.lost(error).show()

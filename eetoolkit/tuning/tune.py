@@ -107,8 +107,6 @@ def tune(  # noqa: PLR0913 - what a choice depends on
     )  # fmt: skip
     if not 0 < delta < 1 or risk in (0, 1) or method not in METHODS:
         raise TuneError(f"risk {risk} and delta {delta} must lie between 0 and 1, method in {', '.join(METHODS)}")
-    if seed < 0:
-        raise TuneError(f"seed is {seed}, expected 0 or more")
     opened = load(bundle)
     plan = opened.manifest
     if not any(may_fire(plan)):
