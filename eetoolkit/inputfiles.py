@@ -15,7 +15,7 @@ from eetoolkit.images import ImageOptions, choose_preprocess, read_image
 from eetoolkit_runtime.errors import InputError
 from eetoolkit_runtime.inputs import prepare, split_rows
 from eetoolkit_runtime.npy import read_npy, read_npz
-from eetoolkit_runtime.plan import Manifest
+from eetoolkit_runtime.plan import MANIFEST, Manifest
 
 Row = tuple[npt.NDArray[Any], ...]
 
@@ -48,6 +48,10 @@ def find_files(paths: Sequence[str]) -> list[str]:
         place = Path(path)
         if path == _STDIN or place.is_file():
             found.append(path)
+        elif not path:
+            raise InputError("an input is named by an empty text; expected a file, a folder or -")
+        elif (place / MANIFEST).is_file():
+            raise InputError(f"{path} is a bundle; expected inputs, which come after the bundle")
         elif place.is_dir():
             pictures = sorted(str(file) for file in place.iterdir() if file.suffix.lower() in _SUFFIXES)
             if not pictures:

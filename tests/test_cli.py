@@ -106,7 +106,28 @@ def test_a_mistake_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) 
     assert isinstance(result.exception, ZeroDivisionError)
 
 
-@pytest.mark.parametrize("arguments", [["inspect"], ["inspekt", "x"], ["run", "x.ee"], ["truncate", "x.ee"]])
+def test_what_needs_more_memory_than_there_is_is_an_error_of_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    for error, told in (
+        (MemoryError(), ""),
+        (MemoryError("Unable to allocate 5.82 TiB"), ": Unable to allocate 5.82 TiB"),
+    ):
+        monkeypatch.setattr(ee, "load", lambda _, error=error: (_ for _ in ()).throw(error), raising=False)
+        result = CliRunner().invoke(main, ["inspect", "x"])
+        assert (result.exit_code, result.stderr) == (1, f"error: there is not enough memory{told}\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["inspect"],
+        ["inspekt", "x"],
+        ["run", "x.ee"],
+        ["truncate", "x.ee"],
+        ["tune", "x.ee", "--data", "y.npz", "--seed", "-1"],
+        ["zoo", "train", "--seed", "99999999999999999999"],
+        ["pack", "x.ee", "-o", "x.onnx"],
+    ],
+)
 def test_wrong_usage_is_status_2(arguments: list[str]) -> None:
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 2

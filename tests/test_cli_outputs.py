@@ -42,6 +42,7 @@ CHANGERS: dict[str, tuple[str, ...]] = {
     "profile --save": (*PROFILE, "--save"),
     "tune --apply": (*TUNE, "--apply"),
     "tune --undo": ("tune", "b.ee", "--undo"),
+    "verify --accept-edit": ("verify", "b.ee", "--accept-edit"),
 }
 """Command lines that change the bundle where it is."""
 
@@ -59,7 +60,17 @@ def folder(_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def work(*_: Any, **__: Any) -> None:
         raise AssertionError("it works before it knows that it can write")
 
-    for name in ("profile", "tune", "trace", "load", "truncate", "export", "undo_tuning", "merge_profiles"):
+    for name in (
+        "profile",
+        "tune",
+        "trace",
+        "load",
+        "truncate",
+        "export",
+        "undo_tuning",
+        "accept_edit",
+        "merge_profiles",
+    ):
         monkeypatch.setattr(ee, name, work, raising=False)
     monkeypatch.setattr(eetoolkit.demo.exporting, "export_system", work)
     monkeypatch.setattr(eetoolkit.zoo.train, "fit", work)
@@ -98,6 +109,9 @@ def test_what_cannot_be_written_is_refused_before_any_work(
 def test_a_bundle_that_cannot_be_changed_is_refused_before_any_work(
     folder: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    packed = [word.replace("b.ee", "packed.zip") for word in CHANGERS[name]]
+    (folder / "packed.zip").touch()
+    assert refused(*packed) == f"error: packed.zip is packed; {name.split()[1]} needs the bundle's folder\n"
     close_folders(monkeypatch)
     assert refused(*CHANGERS[name]) == "error: cannot write b.ee: the folder . cannot be written to\n"
 

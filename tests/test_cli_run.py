@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -249,6 +251,8 @@ def test_full_check_finds_what_quick_does_not(here: Path) -> None:
         (["--mean", "0.1,b"], "'0.1,b': expected numbers such as 0.5, 1/255 or 0.485,0.456,0.406"),
         (["--std", "1/0"], "'1/0': expected numbers such as"),
         (["--scale", "1,2"], "expected one number for all channels"),
+        (["--scale", "1e999"], "'1e999': expected numbers such as"),
+        (["--std", "nan"], "'nan': expected numbers such as"),
     ],
 )
 def test_wrong_options_are_usage_errors(bundle: Path, options: list[str], message: str) -> None:
@@ -280,6 +284,21 @@ def test_files_that_are_nothing_we_read_are_named(bundle: Path, here: Path) -> N
     )
     assert refusal(bundle, "other.npz") == "other.npz: got inputs ['y', 'z'], expected ['x']"
     assert refusal(bundle, "missing.npy") == "missing.npy does not exist"
+    assert refusal(bundle, "").startswith("an input is named by an empty text; expected")
+    assert refusal("row.npy", str(bundle)) == f"{bundle} is a bundle; expected inputs, which come after the bundle"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are bytes on Linux")
+def test_names_that_are_no_text_are_shown_escaped_and_a_bundle_of_such_a_name_is_refused(here: Path) -> None:
+    rows, bundle = os.fsdecode(b"\xff.npy"), os.fsdecode(b"\xff.ee")
+    np.save(rows, EARLY)
+    chain().save(here / "text.ee")
+    answered = run("text.ee", rows)
+    assert answered.stdout.startswith("\\udcff.npy: ")
+    assert json.loads(run("text.ee", rows, "--json").stdout)["input"] == "\\udcff.npy"
+    chain().save(here / bundle)
+    told = refusal(bundle, rows)
+    assert told == f"segment 'segment0': onnxruntime opens no path that is not UTF-8; rename {here}/\\udcff.ee"
 
 
 def test_answers_before_a_bad_file_are_kept(bundle: Path, here: Path) -> None:

@@ -13,6 +13,7 @@ from shell import CALLS, LONG, call, laid_out, words
 
 import eetoolkit.demo
 from eetoolkit.cli.table import Table
+from eetoolkit.cli.terminal import cells
 
 WIDTHS = (30, 40, 60, 80, 120)
 CALLED = CALLS | {"demo": ("demo",)}
@@ -63,7 +64,7 @@ def test_the_check_finds_a_cell_that_is_cut(folder: Path, monkeypatch: pytest.Mo
 
 
 HEADINGS = ("row", "parameters", "exit", "bytes", "what it does")
-NAMES = st.text("abc_", min_size=1, max_size=50)
+NAMES = st.text("abc_é猫", min_size=1, max_size=50)
 NUMBERS = st.integers(0, 10**18).map("{:,}".format)
 PROSE = st.lists(st.text("de", min_size=1, max_size=30), min_size=1, max_size=9).map(" ".join)
 
@@ -81,7 +82,7 @@ def test_every_cell_stands_whole_beside_or_below_the_name_of_its_row(
         table.add(*row)
     assert [line.split() for line in table.lines(None)][1:] == [" ".join(row).split() for row in rows]
     lines = list(table.lines(width))
-    assert all(len(line) <= width or len(line.split()) == 1 for line in lines)
+    assert all(cells(line) <= width or len(line.split()) == 1 for line in lines)
     blocks = [block.split("\n") for block in "\n".join(lines).split("\n\n")]
     found = [_record(block) for block in blocks] if lines[0].startswith("row:") else _joined(blocks)
     assert found == [dict(zip(HEADINGS, row, strict=True)) for row in rows]

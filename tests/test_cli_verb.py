@@ -85,6 +85,16 @@ def test_every_option_stands_once_in_the_help_under_a_heading_with_words(name: s
     assert max(map(len, text.splitlines())) <= 80
 
 
+@pytest.mark.parametrize("columns", [40, 80])
+def test_help_fits_the_terminal(columns: int) -> None:
+    for name in EVERY:
+        done = call(*name.split()[1:], "--help", columns=columns)
+        text = done.stdout.partition("\nExamples:\n")[0]
+        assert done.exit_code == 0
+        too_long = [line for line in text.splitlines() if len(line) > columns and len(line.split()) > 1]
+        assert not [line for line in too_long if not line.startswith(("Usage: ", "  -"))], name
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -269,6 +269,12 @@ def test_a_confidence_that_differs_fails(tmp_path: Path) -> None:
     assert report.failures == ("sample 0: exit1: confidence off by 1.0e-02, more than 1e-04",)
 
 
+@pytest.mark.parametrize("tolerance", [float("nan"), float("inf"), 0.0, -1.0])
+def test_a_tolerance_that_bounds_nothing_is_refused(tmp_path: Path, tolerance: float) -> None:
+    with pytest.raises(InputError, match=f"^tolerance is {tolerance}, expected a finite number above 0$"):
+        verify(saved(tmp_path / "a", sample(0.1)), tolerance=tolerance)
+
+
 def test_a_difference_within_the_tolerance_passes(tmp_path: Path) -> None:
     folder = saved(tmp_path / "b", sample(0.1, off=5e-5))
     assert verify(folder).passed

@@ -21,6 +21,7 @@ from eetoolkit_runtime.telemetry import switch_off
 
 # From first look to device.
 _VERBS = ("demo", "export", "inspect", "verify", "run", "profile", "doctor", "tune", "truncate", "pack", "zoo")
+_NARROWEST_HELP = 52
 _INTERRUPTED = 130  # 128 + SIGINT, as shells count
 EXTRAS: Mapping[str, str] = MappingProxyType(
     dict.fromkeys(("torch", "onnx", "onnx_ir", "onnxscript", "safetensors"), "export")
@@ -44,6 +45,9 @@ class _Main(Verbs):
         terminal.open_streams()
         switch_off()
         try:
+            columns = terminal.columns()
+            if columns is not None and columns < _NARROWEST_HELP:  # click itself would write as wide as that
+                settings["terminal_width"] = columns
             return super().main(*arguments, **settings)
         except OSError as error:  # what click prints by itself, such as help, to a full disk
             terminal.lost(error).show()
@@ -70,6 +74,8 @@ def _explain(error: Exception) -> str | None:
     if isinstance(error, ModuleNotFoundError) and error.name is not None:
         package = error.name.partition(".")[0]
         return f"this needs {package}: pip install 'eetoolkit[{EXTRAS[package]}]'" if package in EXTRAS else None
+    if isinstance(error, MemoryError):
+        return ": ".join(filter(None, ("there is not enough memory", str(error))))
     if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
         return f"{error.filename}: {error.strerror}" if error.filename is not None else str(error)
     from eetoolkit_runtime.errors import EEToolkitError

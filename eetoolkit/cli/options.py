@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -93,7 +94,10 @@ def _size(_: click.Context, __: click.Parameter, text: str | None) -> tuple[int,
 
 def _number(text: str) -> float:
     above, slash, below = text.partition("/")
-    return float(above) / float(below) if slash else float(above)
+    number = float(above) / float(below) if slash else float(above)
+    if not math.isfinite(number):
+        raise ValueError(text)
+    return number
 
 
 def per_exit(option: str, texts: Sequence[str], convert: Callable[[str], Value]) -> dict[str, Value]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from eetoolkit_runtime.errors import EEToolkitError
+from eetoolkit_runtime.errors import BundleError, EEToolkitError
 from eetoolkit_runtime.outfile import check_file
 from eetoolkit_runtime.plan import MANIFEST
 from eetoolkit_runtime.store import check_target
@@ -42,9 +42,12 @@ class Outputs:
         """Refuses what cannot be written, and watches the rest.
 
         Raises:
-            EEToolkitError: Something is there and `overwrite` is not set; a folder is missing or closed; or what is
-                written is written twice, is what is read, or lies in a bundle.
+            EEToolkitError: A bundle that is to be changed is packed; something is there and `overwrite` is not set; a
+                folder is missing or closed; or what is written is written twice, is what is read, or lies in a bundle.
         """
+        for option, place in _given(self.changed).items():
+            if place.is_file():
+                raise BundleError(f"{place} is packed; {option} needs the bundle's folder")
         for places, replace in ((self.files, overwrite), (self.resumed, True)):
             for place in _given(places).values():
                 check_file(place, overwrite=replace)

@@ -34,6 +34,8 @@ def pack(bundle: str, output: Path | None, single_file: bool, overwrite: bool, a
     with it as our runner does, one row a call. Its outputs are those of the exits, `exit` (their index) and
     `confidence`; its initializers EXIT_threshold can be edited.
     """
+    if output is not None and output.suffix == ".onnx" and not single_file:
+        raise click.UsageError(f"{output} would be a .zip; one ONNX file is written by --single-file")
     target = output or beside(bundle, ".onnx" if single_file else ".ee.zip")
     Outputs(files={"--output": target}, reads=[bundle]).check(overwrite=overwrite)
     if single_file:

@@ -125,7 +125,7 @@ def profile(  # noqa: PLR0913 - one for each option
     if task is not None:
         found = ee.merge_profiles([ee.read_profile(one) for one in what])
     else:
-        opened = _open(what[0], save=save)
+        opened = _open(what[0])
         rows, right = _read_inputs(opened, inputs, pictures)
         right = right if labels is None else _read_labels(labels)
         with terminal.progress() as tell:
@@ -179,10 +179,8 @@ def _check_usage(ctx: click.Context, task: str | None, what: tuple[str, ...], *,
         raise click.UsageError(f"--{given[0]} does not go with --{task}")
 
 
-def _open(bundle: str, *, save: bool) -> ee.Bundle:
+def _open(bundle: str) -> ee.Bundle:
     path = Path(bundle)
-    if save and path.is_file():
-        raise ee.BundleError(f"{bundle} is packed; --save needs the bundle's folder")
     if path.suffix == ".json" and path.is_file():
         raise ee.BundleError(f"{bundle} is not a bundle; --show shows a profile")
     return ee.load(bundle)

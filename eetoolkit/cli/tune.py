@@ -72,7 +72,7 @@ _COMPARED = 200
     help="Take a profile of another bundle or backend; --apply and --prune write where the goal was missed, or where "
     "rows are too few to know.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the split of the data.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the split of the data.")
 @click.option(
     "--record",
     metavar="FILE",
@@ -129,8 +129,6 @@ def tune(  # noqa: PLR0913 - one for each option
     from eetoolkit_runtime.paths import shown
 
     _check_usage(ctx.params)
-    if (apply_ or undo) and Path(bundle).is_file():
-        raise ee.BundleError(f"{bundle} is packed; --apply and --undo need the bundle's folder")
     collected = None if data is None else record
     Outputs(
         files={"--report": page},

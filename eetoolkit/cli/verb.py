@@ -10,6 +10,7 @@ import click
 from eetoolkit_runtime.errors import did_you_mean
 
 _OTHERS = "Options"
+_BESIDE = 30  # columns of an option that has its help beside it; below, on narrow terminals, hardly any has
 
 
 class Verb(click.Command):
@@ -42,10 +43,11 @@ class Verb(click.Command):
             record = option.get_help_record(ctx)
             if record is not None and isinstance(option, click.Option):  # the usage has the arguments
                 records[grouped.get(option.name or "", _OTHERS)].append(record)
+        beside = _BESIDE if formatter.width >= 2 * _BESIDE else formatter.width // 4
         for heading, rows in records.items():
             if rows:
                 with formatter.section(heading):
-                    formatter.write_dl(rows)
+                    formatter.write_dl(rows, col_max=beside)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature
         """Writes the examples, each on a line of its own however long it is."""

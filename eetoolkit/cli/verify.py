@@ -11,6 +11,7 @@ import click
 import eetoolkit as ee
 from eetoolkit.cli import terminal
 from eetoolkit.cli.options import json_option, split_names
+from eetoolkit.cli.outputs import Outputs
 from eetoolkit.cli.verb import Verb
 
 
@@ -59,6 +60,7 @@ def verify(
     """
     if not models and (weights is not None or exits is not None):
         raise click.UsageError("--weights and --exits go with --model")
+    Outputs(changed={"--accept-edit": bundle if accept_edit else None}).check(overwrite=True)
     if accept_edit:
         ee.accept_edit(bundle)
     # What the network's own code prints is no result of ours.

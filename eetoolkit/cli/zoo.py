@@ -65,7 +65,13 @@ def _accuracy(checkpoint: Path) -> float | None:
     examples=("eetoolkit zoo train skipnet -o mine", "eetoolkit zoo train --seed 1 -o mine"),
 )
 @click.argument("names", metavar="[NAME ...]", nargs=-1)
-@click.option("--seed", default=0, show_default=True, help="Of weights, batches and augmentation.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**32 - 1),
+    default=0,
+    show_default=True,
+    help="Of weights, batches and augmentation.",
+)
 @click.option(
     "-o",
     "--output",

@@ -180,6 +180,8 @@ class SessionSettings(msgspec.Struct, frozen=True):
         ]
         options = options or self.options()
         if folder is not None:
+            if any("\ud800" <= character <= "\udfff" for character in str(folder)):
+                raise IntegrityError(f"{what}: onnxruntime opens no path that is not UTF-8; rename {folder}")
             options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
         try:
             session = ort.InferenceSession(model, options, providers=providers, enable_fallback=0)

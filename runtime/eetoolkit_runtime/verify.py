@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -84,7 +85,7 @@ def verify(
 
     Raises:
         BundleError: The bundle cannot be opened, or a file was changed.
-        InputError: There are no samples.
+        InputError: There are no samples, or `tolerance` is no finite number above 0.
     """
     opened = load_again(bundle, check="full")
     golden = opened.manifest.golden
@@ -93,6 +94,8 @@ def verify(
         raise InputError("verify: the bundle has no golden samples; pass the source model")
     if tolerance is None:
         tolerance = golden.tolerance if golden is not None else DEFAULT_TOLERANCE
+    if not 0 < tolerance < math.inf:
+        raise InputError(f"tolerance is {tolerance}, expected a finite number above 0")
     noise = _ROUNDING * (golden.tolerance if golden is not None else DEFAULT_TOLERANCE)
     tally = _Tally(opened.exits, tolerance)
     with Runner(opened, fallback="last") as runner:
