@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,16 +10,18 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from eetoolkit_exporters.capturing.cascade import CascadeSource
+from eetoolkit_exporters.capturing.dynamic_shapes import DynamicShapes
+from eetoolkit_exporters.capturing.file_symbols import name_symbols
 from eetoolkit_exporters.capturing.foreign import ask_onnxruntime
 from eetoolkit_exporters.capturing.marker import Mark, take_marks
 from eetoolkit_exporters.capturing.onnx_source import OnnxSource
 from eetoolkit_exporters.capturing.shapes import mend_shapes
 from eetoolkit_exporters.capturing.source import LOGITS, Source
 from eetoolkit_exporters.capturing.tidy import level_values, tidy
-from eetoolkit_exporters.capturing.torch_export import DynamicShapes, export_torch
+from eetoolkit_exporters.capturing.torch_export import export_torch
 from eetoolkit_exporters.capturing.torch_source import TorchSource
 from eetoolkit_runtime.errors import ExportError
-from eetoolkit_runtime.inputs import BATCH
+from eetoolkit_runtime.plan import Limit
 from eetoolkit_runtime.verify import difference
 
 __all__ = [
@@ -52,6 +54,8 @@ class Network:
     """Whether the exits' order is the caller's to keep (a cascade), and not that of their depth."""
     constants: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
     """Graph inputs that are constants in the manifest, and their values."""
+    limits: dict[str, Limit] = field(default_factory=dict)
+    """The sizes that it takes of dimensions that do not take all."""
 
 
 def capture(
@@ -59,7 +63,7 @@ def capture(
     exits: Mapping[str, Mapping[str, str]],
     *,
     dynamic_batch: bool = True,
-    dynamic_shapes: DynamicShapes | None = None,
+    dynamic_shapes: DynamicShapes = None,
 ) -> Network:
     """Returns the source as one graph.
 
@@ -76,33 +80,41 @@ def capture(
         ExportError: A module that torch cannot export, an opset below 13, a random operator, a marked exit that PyTorch
             dropped.
     """
-    marks: list[Mark] = []
     if isinstance(source, CascadeSource):
-        graph, outputs = _capture_cascade(source, dynamic_batch=dynamic_batch, dynamic_shapes=dynamic_shapes)
+        found = _capture_cascade(source, dynamic_batch=dynamic_batch, dynamic_shapes=dynamic_shapes)
     elif isinstance(source, TorchSource | OnnxSource):
-        graph, outputs, marks = _capture_single(source, dynamic_batch=dynamic_batch, dynamic_shapes=dynamic_shapes)
+        found = _capture_single(source, dynamic_batch=dynamic_batch, dynamic_shapes=dynamic_shapes)
     else:
         raise ExportError(f"cannot capture a {type(source).__name__}")
-    named = [NetworkExit(mark.name, mark.outputs) for mark in marks if mark.name in exits]
+    named = [NetworkExit(mark.name, mark.outputs) for mark in found.marks if mark.name in exits]
     for name in exits:
-        if name in source.marked and all(mark.name != name for mark in marks):
+        if name in source.marked and all(mark.name != name for mark in found.marks):
             raise ExportError(
                 f"exit {name!r} is marked, but nothing depends on what ee.exit returned, and PyTorch leaves it out: "
                 f"write `t = ee.exit(t, {name!r})` and go on with t"
             )
     for name, wanted in exits.items():
-        returned = {key: outputs[flat] for key, flat in wanted.items() if flat in outputs}
+        returned = {key: found.outputs[flat] for key, flat in wanted.items() if flat in found.outputs}
         if returned:
             named.append(NetworkExit(name, returned))
-    return Network(graph, named, ordered=isinstance(source, CascadeSource))
+    return Network(found.graph, named, ordered=isinstance(source, CascadeSource), limits=found.limits)
+
+
+@dataclass(frozen=True)
+class _Captured:
+    graph: ir.Graph
+    outputs: dict[str, ir.Value]
+    marks: Sequence[Mark] = ()
+    limits: dict[str, Limit] = field(default_factory=dict)
 
 
 def _capture_single(
-    source: TorchSource | OnnxSource, *, dynamic_batch: bool, dynamic_shapes: DynamicShapes | None
-) -> tuple[ir.Graph, dict[str, ir.Value], list[Mark]]:
+    source: TorchSource | OnnxSource, *, dynamic_batch: bool, dynamic_shapes: DynamicShapes
+) -> _Captured:
     marks: list[Mark] = []
+    limits: dict[str, Limit] = {}
     if isinstance(source, TorchSource):
-        model = export_torch(source, dynamic_batch=dynamic_batch, dynamic_shapes=dynamic_shapes)
+        model, limits = export_torch(source, dynamic_batch=dynamic_batch, dynamic_shapes=dynamic_shapes)
         names = source.returned
         model = tidy(model, infer_shapes=False)
         marks = take_marks(model.graph)
@@ -113,7 +125,7 @@ def _capture_single(
         model = tidy(_read_onnx(source), infer_shapes=True)
         ask_onnxruntime(model, source.inputs, source.path.parent)
         names = [str(value.name) for value in model.graph.outputs]
-    return model.graph, dict(zip(names, model.graph.outputs, strict=True)), marks
+    return _Captured(model.graph, dict(zip(names, model.graph.outputs, strict=True)), marks, limits)
 
 
 def _read_onnx(source: OnnxSource) -> ir.Model:
@@ -126,43 +138,16 @@ def _read_onnx(source: OnnxSource) -> ir.Model:
         raise ExportError(
             f"{source.path}: opset {opset}, expected {MIN_OPSET} or newer; convert it with onnx's converter"
         )
-    _name_batch(model.graph)
+    name_symbols(model, source)
     return model
 
 
-def _name_batch(graph: ir.Graph) -> None:
-    """Calls the leading dynamic dimension of the inputs `batch`, everywhere it stands."""
-    initializers = set(graph.initializers.values())
-    leading = {
-        str(value.shape[0])
-        for value in graph.inputs
-        if value not in initializers and value.shape is not None and len(value.shape) and not value.shape.is_static(0)
-    }
-    values = [*graph.inputs, *(output for node in graph.all_nodes() for output in node.outputs)]
-    for value in values:
-        shape = value.shape
-        if shape is None:
-            continue
-        dims = [
-            BATCH if not isinstance(dim, int) and dim.value is not None and str(dim) in leading else dim
-            for dim in shape
-        ]
-        if value.is_graph_input() and dims and not isinstance(dims[0], int):
-            dims[0] = BATCH
-        value.shape = ir.Shape(dims)
-
-
-def _capture_cascade(
-    source: CascadeSource, *, dynamic_batch: bool, dynamic_shapes: DynamicShapes | None
-) -> tuple[ir.Graph, dict[str, ir.Value]]:
+def _capture_cascade(source: CascadeSource, *, dynamic_batch: bool, dynamic_shapes: DynamicShapes) -> _Captured:
     """Puts the stages side by side in one graph; each node keeps the opset of its own stage."""
     graphs = []
     for number, stage in enumerate(source.stages):
         try:
-            graph, outputs, _ = _capture_single(
-                stage.source, dynamic_batch=dynamic_batch, dynamic_shapes=dynamic_shapes
-            )
-            graphs.append((graph, outputs))
+            graphs.append(_capture_single(stage.source, dynamic_batch=dynamic_batch, dynamic_shapes=dynamic_shapes))
         except ExportError as error:
             raise ExportError(f"stage {number} of the cascade: {error}") from error
     found: dict[str, ir.Value] = {}
@@ -170,7 +155,8 @@ def _capture_cascade(
     nodes: list[ir.Node] = []
     initializers: list[ir.Value] = []
     opsets: dict[str, int] = {}
-    for number, ((graph, outputs), stage) in enumerate(zip(graphs, source.stages, strict=True)):
+    for number, (captured, stage) in enumerate(zip(graphs, source.stages, strict=True)):
+        graph, outputs = captured.graph, captured.outputs
         prefix = f"stage{number}."
         graph.outputs.clear()
         for value in list(graph.inputs):
@@ -184,7 +170,7 @@ def _capture_cascade(
                 )
             if kept is not value:
                 value.replace_all_uses_with(kept)
-                outputs = {key: kept if output is value else output for key, output in outputs.items()}  # noqa: PLW2901
+                outputs = {key: kept if output is value else output for key, output in outputs.items()}
             else:
                 kept.name = name
         found.update({f"{prefix}{name}": value for name, value in outputs.items()})
@@ -204,7 +190,7 @@ def _capture_cascade(
     merged = ir.Graph(
         list(shared.values()), [], nodes=nodes, initializers=initializers, opset_imports=opsets, name="cascade"
     )
-    return merged, found
+    return _Captured(merged, found)
 
 
 def check_deterministic(graph: ir.Graph) -> None:

@@ -28,6 +28,11 @@ class TorchSource:
         example_inputs: A tensor or array, a tuple of them in `forward`'s order, or a mapping by parameter name.
         input_names: Names of the inputs in the bundle; None: those of `forward`'s parameters.
 
+    Attributes:
+        parameters: What `forward` calls the inputs that it takes by place.
+        rest: Its `*args`, if it has them.
+        others: Its `**kwargs`.
+
     Raises:
         ExportError: Training mode, inputs that `forward` does not take, or outputs that are not tensors.
     """
@@ -36,6 +41,7 @@ class TorchSource:
         _check_evaluation(module)
         self.module = module
         self.keywords: tuple[str, ...] | None = None
+        self.parameters, self.rest, self.others = _parameters(module)
         if example_inputs is None:
             raise ExportError("example_inputs is None: a torch network needs one example of every input")
         if isinstance(example_inputs, Mapping):
@@ -98,6 +104,11 @@ class TorchSource:
             said = reason(error) if from_tracing(error) else known(error) or " ".join(str(error).split())
             raise ExportError(f"the network fails on inputs of {shapes}: {said}") from error
 
+    def arguments(self) -> tuple[tuple[torch.Tensor, ...], dict[str, torch.Tensor]]:
+        """Returns the example as `forward` takes it: by place and by keyword."""
+        tensors = tuple(map(to_tensor, self.inputs.values()))
+        return (tensors, {}) if self.keywords is None else ((), dict(zip(self.keywords, tensors, strict=True)))
+
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Returns the outputs by name, as eager PyTorch computes them.
 
@@ -125,9 +136,18 @@ class TorchSource:
     def _parameter_names(self, count: int) -> list[str]:
         if self.keywords is not None:
             return list(self.keywords)
-        kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-        parameters = [p.name for p in inspect.signature(self.module.forward).parameters.values() if p.kind in kinds]
-        return [parameters[i] if i < len(parameters) else f"input{i}" for i in range(count)]
+        return [self.parameters[i] if i < len(self.parameters) else f"input{i}" for i in range(count)]
+
+
+def _parameters(module: torch.nn.Module) -> tuple[tuple[str, ...], str | None, str | None]:
+    """Returns what `forward` calls the inputs that it takes by place, and its `*args` and `**kwargs` if it has them."""
+    kinds = inspect.Parameter
+    by_kind: dict[Any, list[str]] = {}
+    for parameter in inspect.signature(module.forward).parameters.values():
+        by_kind.setdefault(parameter.kind, []).append(parameter.name)
+    places = (*by_kind.get(kinds.POSITIONAL_ONLY, ()), *by_kind.get(kinds.POSITIONAL_OR_KEYWORD, ()))
+    rest, others = (next(iter(by_kind.get(kind, ())), None) for kind in (kinds.VAR_POSITIONAL, kinds.VAR_KEYWORD))
+    return places, rest, others
 
 
 def walk_outputs(outputs: Any) -> Iterator[tuple[str, str | None, torch.Tensor]]:
