@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,14 +10,16 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from eetoolkit_exporters.capturing.cascade import CascadeSource
+from eetoolkit_exporters.capturing.conditions import flatten_conditions
 from eetoolkit_exporters.capturing.dynamic_shapes import DynamicShapes
 from eetoolkit_exporters.capturing.file_symbols import name_symbols
 from eetoolkit_exporters.capturing.foreign import ask_onnxruntime
 from eetoolkit_exporters.capturing.marker import Mark, take_marks
 from eetoolkit_exporters.capturing.onnx_source import OnnxSource
 from eetoolkit_exporters.capturing.shapes import mend_shapes
+from eetoolkit_exporters.capturing.side_by_side import Captured, put_side_by_side
 from eetoolkit_exporters.capturing.source import LOGITS, Source
-from eetoolkit_exporters.capturing.tidy import level_values, tidy
+from eetoolkit_exporters.capturing.tidy import tidy
 from eetoolkit_exporters.capturing.torch_export import export_torch
 from eetoolkit_exporters.capturing.torch_source import TorchSource
 from eetoolkit_runtime.errors import ExportError
@@ -86,6 +88,7 @@ def capture(
         found = _capture_single(source, dynamic_batch=dynamic_batch, dynamic_shapes=dynamic_shapes)
     else:
         raise ExportError(f"cannot capture a {type(source).__name__}")
+    flatten_conditions(found.graph)
     named = [NetworkExit(mark.name, mark.outputs) for mark in found.marks if mark.name in exits]
     for name in exits:
         if name in source.marked and all(mark.name != name for mark in found.marks):
@@ -100,17 +103,9 @@ def capture(
     return Network(found.graph, named, ordered=isinstance(source, CascadeSource), limits=found.limits)
 
 
-@dataclass(frozen=True)
-class _Captured:
-    graph: ir.Graph
-    outputs: dict[str, ir.Value]
-    marks: Sequence[Mark] = ()
-    limits: dict[str, Limit] = field(default_factory=dict)
-
-
 def _capture_single(
     source: TorchSource | OnnxSource, *, dynamic_batch: bool, dynamic_shapes: DynamicShapes
-) -> _Captured:
+) -> Captured:
     marks: list[Mark] = []
     limits: dict[str, Limit] = {}
     if isinstance(source, TorchSource):
@@ -125,7 +120,7 @@ def _capture_single(
         model = tidy(_read_onnx(source), infer_shapes=True)
         ask_onnxruntime(model, source.inputs, source.path.parent)
         names = [str(value.name) for value in model.graph.outputs]
-    return _Captured(model.graph, dict(zip(names, model.graph.outputs, strict=True)), marks, limits)
+    return Captured(model.graph, dict(zip(names, model.graph.outputs, strict=True)), marks, limits)
 
 
 def _read_onnx(source: OnnxSource) -> ir.Model:
@@ -142,55 +137,17 @@ def _read_onnx(source: OnnxSource) -> ir.Model:
     return model
 
 
-def _capture_cascade(source: CascadeSource, *, dynamic_batch: bool, dynamic_shapes: DynamicShapes) -> _Captured:
-    """Puts the stages side by side in one graph; each node keeps the opset of its own stage."""
-    graphs = []
+def _capture_cascade(source: CascadeSource, *, dynamic_batch: bool, dynamic_shapes: DynamicShapes) -> Captured:
+    shapes = source.by_input(dynamic_shapes)
+    stages = []
     for number, stage in enumerate(source.stages):
+        own = {name: shapes[shared] for name, shared in stage.inputs.items() if shared in shapes}
+        given = own if isinstance(stage.source, TorchSource) else None
         try:
-            graphs.append(_capture_single(stage.source, dynamic_batch=dynamic_batch, dynamic_shapes=dynamic_shapes))
+            stages.append(_capture_single(stage.source, dynamic_batch=dynamic_batch, dynamic_shapes=given))
         except ExportError as error:
             raise ExportError(f"stage {number} of the cascade: {error}") from error
-    found: dict[str, ir.Value] = {}
-    shared: dict[str, ir.Value] = {}
-    nodes: list[ir.Node] = []
-    initializers: list[ir.Value] = []
-    opsets: dict[str, int] = {}
-    for number, (captured, stage) in enumerate(zip(graphs, source.stages, strict=True)):
-        graph, outputs = captured.graph, captured.outputs
-        prefix = f"stage{number}."
-        graph.outputs.clear()
-        for value in list(graph.inputs):
-            name = stage.inputs[str(value.name)]
-            kept = shared.setdefault(name, value)
-            if (kept.dtype, kept.shape) != (value.dtype, value.shape):
-                raise ExportError(
-                    f"stage {number}: input {value.name!r} is {value.dtype}{value.shape}, the first stage's is "
-                    f"{kept.dtype}{kept.shape}; put the conversion into the stage's "
-                    "network, or where only the batch differs pass dynamic_batch=False"
-                )
-            if kept is not value:
-                value.replace_all_uses_with(kept)
-                outputs = {key: kept if output is value else output for key, output in outputs.items()}
-            else:
-                kept.name = name
-        found.update({f"{prefix}{name}": value for name, value in outputs.items()})
-        inputs = set(graph.inputs)
-        initializers.extend(graph.initializers.values())
-        for value in list(level_values(graph)):
-            if value not in inputs and value.name:
-                value.name = f"{prefix}{value.name}"
-        for node in graph.all_nodes():
-            node.name = f"{prefix}{node.name}"
-        opsets.update(graph.opset_imports)
-        graph.inputs.clear()
-        graph.initializers.clear()
-        stage_nodes = list(graph)
-        graph.remove(stage_nodes)
-        nodes.extend(stage_nodes)
-    merged = ir.Graph(
-        list(shared.values()), [], nodes=nodes, initializers=initializers, opset_imports=opsets, name="cascade"
-    )
-    return _Captured(merged, found)
+    return put_side_by_side(stages, [stage.inputs for stage in source.stages])
 
 
 def check_deterministic(graph: ir.Graph) -> None:

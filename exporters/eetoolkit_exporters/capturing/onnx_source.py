@@ -20,12 +20,13 @@ class OnnxSource:
     Args:
         path: The file.
         example_inputs: An array, a tuple in the graph's order, a mapping by name, or None: random ones of its shapes.
+        some: Whether the mapping may have further inputs.
 
     Raises:
         ExportError: The file cannot be loaded, or the inputs do not fit.
     """
 
-    def __init__(self, path: str | os.PathLike[str], example_inputs: Any = None) -> None:
+    def __init__(self, path: str | os.PathLike[str], example_inputs: Any = None, *, some: bool = False) -> None:
         self.path = Path(path)
         if not self.path.is_file():
             raise ExportError(f"{self.path} does not exist or is not a file; expected an .onnx file")
@@ -48,7 +49,7 @@ class OnnxSource:
         if example_inputs is None:
             values = [_random(value) for value in self._session.get_inputs()]
         elif isinstance(example_inputs, Mapping):
-            if set(example_inputs) != set(names):
+            if not set(names) <= set(example_inputs) or (set(names) != set(example_inputs) and not some):
                 raise ExportError(f"example_inputs are {sorted(example_inputs)}, the file's inputs are {names}")
             values = [to_array(example_inputs[name]) for name in names]
         else:

@@ -41,7 +41,7 @@ class TorchSource:
         _check_evaluation(module)
         self.module = module
         self.keywords: tuple[str, ...] | None = None
-        self.parameters, self.rest, self.others = _parameters(module)
+        self.parameters, self.rest, self.others = parameters_of(module)
         if example_inputs is None:
             raise ExportError("example_inputs is None: a torch network needs one example of every input")
         if isinstance(example_inputs, Mapping):
@@ -139,7 +139,7 @@ class TorchSource:
         return [self.parameters[i] if i < len(self.parameters) else f"input{i}" for i in range(count)]
 
 
-def _parameters(module: torch.nn.Module) -> tuple[tuple[str, ...], str | None, str | None]:
+def parameters_of(module: torch.nn.Module) -> tuple[tuple[str, ...], str | None, str | None]:
     """Returns what `forward` calls the inputs that it takes by place, and its `*args` and `**kwargs` if it has them."""
     kinds = inspect.Parameter
     by_kind: dict[Any, list[str]] = {}
@@ -148,6 +148,12 @@ def _parameters(module: torch.nn.Module) -> tuple[tuple[str, ...], str | None, s
     places = (*by_kind.get(kinds.POSITIONAL_ONLY, ()), *by_kind.get(kinds.POSITIONAL_OR_KEYWORD, ()))
     rest, others = (next(iter(by_kind.get(kind, ())), None) for kind in (kinds.VAR_POSITIONAL, kinds.VAR_KEYWORD))
     return places, rest, others
+
+
+def keywords_of(module: torch.nn.Module) -> tuple[str, ...]:
+    """Returns the inputs that `forward` takes by keyword alone."""
+    parameters = inspect.signature(module.forward).parameters.values()
+    return tuple(parameter.name for parameter in parameters if parameter.kind == inspect.Parameter.KEYWORD_ONLY)
 
 
 def walk_outputs(outputs: Any) -> Iterator[tuple[str, str | None, torch.Tensor]]:

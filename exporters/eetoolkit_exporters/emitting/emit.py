@@ -213,18 +213,18 @@ def _exit(segment: CutSegment, names: Mapping[ir.Value, str], fixed: Fixed, deta
         return None
     if exit_.confidence is None:
         raise ExportError(f"exit {exit_.name!r} has no confidence")
+    if None in _slot(exit_.confidence, fixed).shape:
+        shapes = ", ".join(str(value.shape) for value in exit_.outputs.values())
+        raise ExportError(
+            f"exit {exit_.name!r}: how many rows it has cannot be known from its shape, {shapes}; every way to it must "
+            "give (batch, ...)"
+        )
     rows = exit_.confidence.shape
     if rows is not None and any(dim != 1 if isinstance(dim, int) else dim.value not in (BATCH, None) for dim in rows):
         shapes = ", ".join(f"{name} {value.shape}" for name, value in exit_.outputs.items())
         raise ExportError(
             f"exit {exit_.name!r} has the outputs {shapes}; the leading dimension of what its criterion reads must be "
             "the batch, dynamic or 1: transpose it to the front"
-        )
-    if None in _slot(exit_.confidence, fixed).shape:
-        shapes = ", ".join(str(value.shape) for value in exit_.outputs.values())
-        raise ExportError(
-            f"exit {exit_.name!r}: how many rows it has cannot be known from its shape, {shapes}; every way to it must "
-            "give (batch, ...)"
         )
     last = not segment.to
     return Exit(
