@@ -175,7 +175,7 @@ def test_a_forward_that_returns_nothing_is_refused(refuse: Refuse) -> None:
 def test_an_exit_that_is_a_number_is_refused(refuse: Refuse) -> None:
     assert refuse(returning(lambda net, x: (net.logits(x)[0], 3.0))) == (
         "exit 'exit1' is float, expected a tensor or a dict of tensors: it is not a function of the input that can be "
-        "exported"
+        "exported; do not return it, or name the exits, exits=['exit0']"
     )
 
 

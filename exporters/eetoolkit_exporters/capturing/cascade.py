@@ -43,6 +43,7 @@ class CascadeSource:
         self.inputs: dict[str, Array] = {}
         self.exits: dict[str, dict[str, str]] = {}
         self.marked: dict[str, tuple[str, ...]] = {}
+        self.untaken: dict[str, str] = {}
         for number, model in enumerate(models):
             try:
                 source = _open_stage(model, example_inputs, input_names)
@@ -52,6 +53,7 @@ class CascadeSource:
                 raise ExportError(
                     f"stage {number} of the cascade marks exits ({', '.join(source.marked)}); let the stage return them"
                 )
+            self.untaken |= {f"stage{number}.{name}": kind for name, kind in source.untaken.items()}
             if isinstance(example_inputs, Mapping) or not self.inputs:
                 names = list(source.inputs)
             elif len(source.inputs) == len(self.inputs):

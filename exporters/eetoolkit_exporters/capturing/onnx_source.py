@@ -64,6 +64,7 @@ class OnnxSource:
             raise ExportError(f"{self.path}: two exits are called {twice[0]!r}; give each its own name")
         self.exits = {name: {LOGITS: name} for name in self._outputs}
         self.marked: dict[str, tuple[str, ...]] = {}
+        self.untaken: dict[str, str] = {}
         self.returned = self._outputs
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
