@@ -89,7 +89,7 @@ def export_torch(
             if fixed := _FIXED.search(everything(error)):
                 size, number, axis = map(int, fixed.groups())
                 raise _fixed(list(dynamic.items())[number], axis, size) from error
-            raise ExportError(f"torch cannot export the network: {reason(error)}") from error
+            raise ExportError(f"torch cannot export the network: {reason(error, source.module)}") from error
     if program is None:
         raise ExportError(f"torch cannot export the network: {printed.getvalue()[-_MAX_PRINTED:]}")
     model: ir.Model = program.model
