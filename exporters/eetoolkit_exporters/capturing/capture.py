@@ -56,6 +56,8 @@ class Network:
     """Whether the exits' order is the caller's to keep (a cascade), and not that of their depth."""
     constants: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
     """Graph inputs that are constants in the manifest, and their values."""
+    last: str | None = None
+    """The exit that is the last one whatever it needs."""
     limits: dict[str, Limit] = field(default_factory=dict)
     """The sizes that it takes of dimensions that do not take all."""
 
@@ -100,7 +102,8 @@ def capture(
         returned = {key: found.outputs[flat] for key, flat in wanted.items() if flat in found.outputs}
         if returned:
             named.append(NetworkExit(name, returned))
-    return Network(found.graph, named, ordered=isinstance(source, CascadeSource), limits=found.limits)
+    last = getattr(source.module, "last_exit", None) if isinstance(source, TorchSource) else None
+    return Network(found.graph, named, ordered=isinstance(source, CascadeSource), last=last, limits=found.limits)
 
 
 def _capture_single(

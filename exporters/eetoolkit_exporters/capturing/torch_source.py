@@ -145,16 +145,21 @@ def parameters_of(module: torch.nn.Module) -> tuple[tuple[str, ...], str | None,
     """Returns what `forward` calls the inputs that it takes by place, and its `*args` and `**kwargs` if it has them."""
     kinds = inspect.Parameter
     by_kind: dict[Any, list[str]] = {}
-    for parameter in inspect.signature(module.forward).parameters.values():
+    for parameter in _signature(module).parameters.values():
         by_kind.setdefault(parameter.kind, []).append(parameter.name)
     places = (*by_kind.get(kinds.POSITIONAL_ONLY, ()), *by_kind.get(kinds.POSITIONAL_OR_KEYWORD, ()))
     rest, others = (next(iter(by_kind.get(kind, ())), None) for kind in (kinds.VAR_POSITIONAL, kinds.VAR_KEYWORD))
     return places, rest, others
 
 
+def _signature(module: torch.nn.Module) -> inspect.Signature:
+    """Returns what `forward` takes; a module that wraps another one says whose inputs it hands on."""
+    return inspect.signature(getattr(module, "stands_for", module).forward)
+
+
 def keywords_of(module: torch.nn.Module) -> tuple[str, ...]:
     """Returns the inputs that `forward` takes by keyword alone."""
-    parameters = inspect.signature(module.forward).parameters.values()
+    parameters = _signature(module).parameters.values()
     return tuple(parameter.name for parameter in parameters if parameter.kind == inspect.Parameter.KEYWORD_ONLY)
 
 
