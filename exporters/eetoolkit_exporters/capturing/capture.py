@@ -15,6 +15,7 @@ from eetoolkit_exporters.capturing.dynamic_shapes import DynamicShapes
 from eetoolkit_exporters.capturing.file_symbols import name_symbols
 from eetoolkit_exporters.capturing.foreign import ask_onnxruntime
 from eetoolkit_exporters.capturing.marker import Mark, take_marks
+from eetoolkit_exporters.capturing.onnx_file import read_onnx
 from eetoolkit_exporters.capturing.onnx_source import OnnxSource
 from eetoolkit_exporters.capturing.shapes import mend_shapes
 from eetoolkit_exporters.capturing.side_by_side import Captured, put_side_by_side
@@ -29,8 +30,6 @@ from eetoolkit_runtime.verify import difference
 __all__ = [
     "DynamicShapes", "Network", "NetworkExit", "capture", "check_deterministic", "check_repeatable",
 ]  # fmt: skip
-
-MIN_OPSET = 13
 
 
 @dataclass
@@ -120,24 +119,15 @@ def _capture_single(
     else:
         if dynamic_shapes:
             raise ExportError(f"dynamic_shapes is for torch networks; {source.path} says itself which sizes vary")
-        model = tidy(_read_onnx(source), infer_shapes=True)
-        ask_onnxruntime(model, source.inputs, source.path.parent)
+        model, folder = read_onnx(source)
+        name_symbols(model, source)
+        model = tidy(model, infer_shapes=True)
+        ask_onnxruntime(model, source.inputs, folder)
+        inputs = [str(value.name) for value in model.graph.inputs]
+        if inputs != list(source.inputs):
+            raise ExportError(f"{source.path}: onnxruntime says its inputs are {list(source.inputs)}, onnx {inputs}")
         names = [str(value.name) for value in model.graph.outputs]
     return Captured(model.graph, dict(zip(names, model.graph.outputs, strict=True)), marks, limits)
-
-
-def _read_onnx(source: OnnxSource) -> ir.Model:
-    try:
-        model = ir.load(source.path)
-    except Exception as error:
-        raise ExportError(f"{source.path}: cannot be read: {str(error).splitlines()[0]}") from error
-    opset = model.opset_imports.get("", 0)
-    if opset < MIN_OPSET:
-        raise ExportError(
-            f"{source.path}: opset {opset}, expected {MIN_OPSET} or newer; convert it with onnx's converter"
-        )
-    name_symbols(model, source)
-    return model
 
 
 def _capture_cascade(source: CascadeSource, *, dynamic_batch: bool, dynamic_shapes: DynamicShapes) -> Captured:

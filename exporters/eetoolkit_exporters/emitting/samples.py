@@ -108,9 +108,14 @@ def meet(
     """Returns the chosen exits that a row meets, with their outputs: marked ones as they are met, then in `order`.
 
     Raises:
-        ExportError: Inputs that the network does not take.
+        ExportError: Inputs that the network does not take, or an output without any number.
     """
-    return list(_met(source, row, exits, order))
+    met = list(_met(source, row, exits, order))
+    for name, outputs in met:
+        for output, array in outputs.items():
+            if array.size == 0:
+                raise ExportError(f"exit {name!r}: {output!r} has the empty shape {list(array.shape)} on the example")
+    return met
 
 
 def _met(
