@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from numbers import Real
@@ -40,6 +40,7 @@ from eetoolkit_exporters.judging.criteria import class_output
 from eetoolkit_exporters.judging.facts import facts
 from eetoolkit_exporters.judging.judge import CriterionSpec, choose_criteria, default_threshold, judge, stored_threshold
 from eetoolkit_exporters.judging.remarks import remarks, single_scores
+from eetoolkit_runtime.arguments import checked
 from eetoolkit_runtime.bundle import Bundle, load
 from eetoolkit_runtime.errors import ExportError, did_you_mean
 from eetoolkit_runtime.inputs import BATCH, axes_of_rows
@@ -53,6 +54,7 @@ _LOOSE = 0.1  # of the largest value: a tolerance by which golden samples show l
 ThresholdSpec = float | Mapping[str, float] | None
 
 
+@checked(ExportError, but=("exits", "criterion", "threshold", "labels", "preprocess", "lower_control_flow", "fallback"))
 def export(  # noqa: PLR0913 - the choices of one command, each with a default
     model: Any,
     example_inputs: Any,
@@ -286,6 +288,8 @@ def _loose(usual: float, asked: float | None) -> Iterator[str]:
 def _labels(labels: Sequence[str] | None) -> tuple[str, ...] | None:
     if isinstance(labels, str):
         raise ExportError(f"labels is the string {labels!r}, expected a list of names")
+    if not isinstance(labels, Iterable | None):
+        raise ExportError(f"labels is {labels!r}, expected a list of names")
     return None if labels is None else tuple(map(str, labels))
 
 

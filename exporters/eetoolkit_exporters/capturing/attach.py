@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,8 @@ from torch import nn
 
 from eetoolkit_exporters.capturing.heads import Head, Layout, layout_after
 from eetoolkit_exporters.capturing.torch_source import parameters_of, to_tensor
-from eetoolkit_runtime.errors import ExportError, did_you_mean
+from eetoolkit_runtime.arguments import checked
+from eetoolkit_runtime.errors import EEToolkitError, ExportError, did_you_mean, first_line
 
 FINAL = "final"
 """The name of the exit that is the backbone's own output."""
@@ -150,6 +152,7 @@ def module_of(path: str) -> tuple[str, int | None]:
     return (name, int(number)) if colon and number.isdecimal() else (path, None)
 
 
+@checked(ExportError, but=("heads",))
 def attach_exits(
     backbone: nn.Module, heads: Mapping[str, nn.Module] | Sequence[str], num_classes: int | None = None
 ) -> MultiExit:
@@ -166,7 +169,11 @@ def attach_exits(
     Raises:
         ExportError: No such module, no heads, or paths without `num_classes`.
     """
-    if not heads or isinstance(heads, str):
+    if not isinstance(backbone, nn.Module):
+        raise ExportError(f"backbone is {type(backbone).__name__}, expected a torch.nn.Module")
+    if not heads or not isinstance(heads, Mapping | Sequence) or not all(isinstance(path, str) for path in heads):
+        raise ExportError(f"heads is {heads!r}, expected module paths, or a mapping from paths to heads")
+    if isinstance(heads, str | bytes) or (isinstance(heads, Mapping) and not _are_modules(heads.values())):
         raise ExportError(f"heads is {heads!r}, expected module paths, or a mapping from paths to heads")
     known = dict(backbone.named_modules())
     for path in heads:
@@ -187,6 +194,11 @@ def attach_exits(
     return MultiExit(backbone, {path: Head(num_classes) for path in heads})
 
 
+def _are_modules(heads: Iterable[object]) -> bool:
+    return all(isinstance(head, nn.Module) for head in heads)
+
+
+@checked(ExportError, but=("model",))
 def fit_exits(
     model: MultiExit,
     batches: Iterable[tuple[Any, Any]],
@@ -217,6 +229,8 @@ def fit_exits(
     """
     if not isinstance(model, MultiExit):
         raise ExportError(f"fit_exits takes what attach_exits returned, got {type(model).__name__}")
+    if epochs < 1 or not (math.isfinite(learning_rate) and learning_rate > 0):
+        raise ExportError(f"epochs is {epochs} and learning_rate {learning_rate}, expected numbers above 0")
     model.backbone.eval()
     model.heads.train()
     optimizer: torch.optim.Optimizer | None = None
@@ -227,8 +241,8 @@ def fit_exits(
     with Progress(console=console, disable=not shown, transient=True) as bar:
         for epoch in range(epochs):
             sums, rows = dict.fromkeys(model.paths, 0.0), 0
-            for inputs, labels in bar.track(batches, total=total, description=f"epoch {epoch + 1} of {epochs}"):
-                target = to_tensor(labels)
+            for batch in bar.track(batches, total=total, description=f"epoch {epoch + 1} of {epochs}"):
+                inputs, target = _pair(batch)
                 with torch.no_grad():
                     seen = _call(model.features, inputs)
                     if optimizer is None:  # lazy heads have their widths after their first batch
@@ -249,6 +263,12 @@ def fit_exits(
     return history
 
 
+def _pair(batch: Any) -> tuple[Any, torch.Tensor]:
+    if not isinstance(batch, tuple | list) or len(batch) != 2:
+        raise ExportError(f"a batch is {type(batch).__name__}, expected a pair of inputs and labels")
+    return batch[0], to_tensor(batch[1])
+
+
 def _losses(loss: Loss, outputs: Mapping[str, torch.Tensor], target: torch.Tensor) -> dict[str, torch.Tensor]:
     try:
         return {path: loss(_for_loss(loss, output, target), target) for path, output in outputs.items()}
@@ -266,6 +286,15 @@ def _for_loss(loss: Loss, output: torch.Tensor, target: torch.Tensor) -> torch.T
 
 
 def _call(function: Callable[..., Any], inputs: Any) -> Any:
+    try:
+        return _called(function, inputs)
+    except EEToolkitError:
+        raise
+    except Exception as error:
+        raise ExportError(f"the backbone fails on a batch: {first_line(error)}") from error
+
+
+def _called(function: Callable[..., Any], inputs: Any) -> Any:
     if isinstance(inputs, Mapping):
         return function(**{name: to_tensor(value) for name, value in inputs.items()})
     if isinstance(inputs, tuple | list):
