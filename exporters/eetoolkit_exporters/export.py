@@ -54,7 +54,13 @@ _LOOSE = 0.1  # of the largest value: a tolerance by which golden samples show l
 ThresholdSpec = float | Mapping[str, float] | None
 
 
-@checked(ExportError, but=("exits", "criterion", "threshold", "labels", "preprocess", "lower_control_flow", "fallback"))
+_OWN_WORDS = (
+    "exits", "criterion", "threshold", "labels", "preprocess", "lower_control_flow", "max_loop_steps", "fallback",
+    "tolerance",
+)  # fmt: skip
+
+
+@checked(ExportError, but=_OWN_WORDS)
 def export(  # noqa: PLR0913 - the choices of one command, each with a default
     model: Any,
     example_inputs: Any,

@@ -22,7 +22,8 @@ Place = tuple[str, int, str]
 
 _BRANCHING = r"data-dependent expression|Data-dependent branching|data-dependent jump"
 _DATA = r"\.numpy\(\) is not supported for tensor subclasses"
-_LEAVES = {
+READS_DATA = "what `.data` gives cannot be followed; write .detach()"
+LEAVES = {
     ast.Return: (
         "a Python `if` on a tensor's values returns early; delete it and return every exit, `return early, late`: the "
         "bundle decides which one answers"
@@ -122,7 +123,7 @@ def reason(error: BaseException, network: torch.nn.Module | None = None) -> str:
     if place is not None and re.search(_BRANCHING, said):
         text = _leaving(place) or text
     elif network is not None and re.search(_DATA, said) and (read := _data_read(network)) is not None:
-        text, place = "what `.data` gives cannot be followed; write .detach()", read
+        text, place = READS_DATA, read
     where = "" if place is None else f" ({place[0]}:{place[1]}: {place[2]})"
     return text[: max(0, _MAX - len(where))] + where[:_MAX]
 
@@ -151,7 +152,7 @@ def _leaving(place: Place) -> str | None:
         return None
     for node in ast.walk(tree):
         if isinstance(node, ast.If) and node.lineno <= place[1] <= (node.test.end_lineno or 0):
-            for kind, words in _LEAVES.items():
+            for kind, words in LEAVES.items():
                 if any(isinstance(inner, kind) for inner in _statements(node)):
                     return words
     return None
