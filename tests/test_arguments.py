@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import onnx
 import pytest
+import torch
 
 import eetoolkit as ee
 from eetoolkit_runtime.arguments import checked
@@ -91,3 +93,62 @@ def test_a_call_that_no_function_takes_stays_pythons_error() -> None:
 def test_the_decorated_function_looks_as_it_did() -> None:
     assert door.__doc__ == "Returns that it was let in."
     assert list(inspect.signature(door).parameters)[:2] == ["path", "count"]
+
+
+WRONG = [
+    5,
+    -(2**70),
+    -1,
+    0.5,
+    float("nan"),
+    True,
+    "",
+    "x",
+    b"x",
+    [],
+    [5],
+    [None],
+    {},
+    {"x": 5},
+    {5: "x"},
+    object(),
+    None,
+]
+"""Values of other types than most arguments have."""
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """Returns for each function of the host what it takes."""
+    folder = tmp_path_factory.mktemp("small")
+    text = """net (float[batch,4] x) => (float[batch,4] a, float[batch,4] b) { a = Sin (x)  b = Cos (a) }"""
+    onnx.save(onnx.parser.parse_model(f'<ir_version: 9, opset_import: ["" : 18]> {text}'), folder / "m.onnx")
+    x = np.array([[0.1, 0.2, 0.3, 0.9]], np.float32)
+    export = {"model": folder / "m.onnx", "example_inputs": x, "output": folder / "out.ee", "overwrite": True}
+    bundle = ee.export(**export | {"output": folder / "m.ee"})
+    backbone = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Linear(3, 2))
+    attached = ee.attach_exits(backbone, ["0"], 2)
+    return {
+        "export": export,
+        "prune": {"bundle": bundle, "exits": ["a"], "output": folder / "p.ee", "overwrite": True},
+        "attach_exits": {"backbone": backbone, "heads": ["0"], "num_classes": 2},
+        "fit_exits": {"model": attached, "batches": [(x, np.array([1]))]},
+    }
+
+
+@pytest.mark.parametrize("name", ["export", "prune", "attach_exits", "fit_exits"])
+def test_any_argument_of_any_type_is_taken_or_refused(
+    name: str, small: dict[str, dict[str, Any]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)  # "x" is a path as well
+    function = getattr(ee, name)
+    function(**small[name])
+    refused = 0
+    for argument in inspect.signature(function).parameters:
+        for wrong in WRONG:
+            try:
+                function(**{**small[name], argument: wrong})
+            except ee.EEToolkitError as error:
+                assert str(error), argument
+                refused += 1
+    assert refused > 40

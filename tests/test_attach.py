@@ -117,3 +117,170 @@ def test_labels_beyond_the_classes_are_refused(batches):
     model = ee.attach_exits(Backbone(), ["layer1"], num_classes=7)
     with pytest.raises(ee.ExportError, match=r"the loss of heads of shape .*\(64, 7\).* fails on labels \("):
         ee.fit_exits(model, batches)
+
+
+# Features of every layout.
+
+
+class Signal(nn.Module):
+    """Takes (batch, channels, steps), as networks for sound and sensors do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Sequential(nn.Conv1d(2, 6, 3, padding=1), nn.BatchNorm1d(6), nn.ReLU())
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, signal: torch.Tensor) -> torch.Tensor:
+        return self.head(self.conv(signal).amax(2))
+
+
+class Tagger(nn.Module):
+    """Takes tokens and their mask; answers once, or for every token."""
+
+    def __init__(self, *, every: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed, self.norm = nn.Embedding(9, 6), nn.LayerNorm(6)
+        self.shared, self.head = nn.Linear(6, 6), nn.Linear(6, 3)
+        self.every = every
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
+        tokens = self.norm(self.embed(input_ids))
+        for _ in range(3):
+            tokens = torch.tanh(self.shared(tokens))
+        return self.head(tokens if self.every else tokens[:, 0])
+
+
+class Steps(nn.Module):
+    """Takes (steps, batch, width)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.gru, self.head = nn.GRU(4, 6), nn.Linear(6, 3)
+
+    def forward(self, steps: torch.Tensor) -> torch.Tensor:
+        return self.head(self.gru(steps)[0][-1])
+
+
+class Blocks(nn.Module):
+    """A block that ends in a linear layer over channels last, and permutes them back, as ConvNeXt does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.block = Permuting()
+        self.head = nn.Conv2d(5, 3, 1)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = nn.functional.interpolate(self.head(self.block(image)), scale_factor=2.0)
+        return found
+
+
+class Permuting(nn.Module):
+    """Halves the image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.linear = nn.Conv2d(1, 4, 3, stride=2, padding=1), nn.Linear(4, 5)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.linear(self.conv(image).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+IDS = torch.tensor([[1, 2, 3, 0, 0], [4, 5, 6, 7, 8]])
+MASK = torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]])
+
+
+def linear(model: nn.Module, features: torch.Tensor, head: int = 0) -> torch.Tensor:
+    """Returns what a head's layer gives."""
+    return model.heads[head].linear(features)
+
+
+def test_channels_of_a_signal_come_first():
+    model = ee.attach_exits(Signal().eval(), ["conv"], num_classes=3)
+    signal = torch.rand(2, 2, 6)  # as many steps as channels
+    found = model(signal)["conv"]
+    torch.testing.assert_close(found, linear(model, model.backbone.conv(signal).mean(2)))
+
+
+def test_channels_of_tokens_come_last():
+    model = ee.attach_exits(Tagger().eval(), ["norm"], num_classes=3)
+    found = model(IDS)["norm"]
+    torch.testing.assert_close(found, linear(model, model.backbone.norm(model.backbone.embed(IDS)).mean(1)))
+
+
+def test_steps_may_come_before_rows():
+    model = ee.attach_exits(Steps().eval(), ["gru"], num_classes=3)
+    steps = torch.rand(7, 2, 4)
+    torch.testing.assert_close(model(steps)["gru"], linear(model, model.backbone.gru(steps)[0].mean(0)))
+
+
+def test_a_permutation_behind_the_layer_is_seen():
+    model = ee.attach_exits(Blocks().eval(), ["block"], num_classes=3)
+    image = torch.rand(2, 1, 8, 6)
+    found = model(image)["block"]
+    assert found.shape == (2, 3, 8, 6)
+    small = linear(model, model.backbone.block(image).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+    torch.testing.assert_close(found, nn.functional.interpolate(small, (8, 6), mode="bilinear"))
+
+
+def test_the_mean_leaves_out_what_the_mask_leaves_out():
+    model = ee.attach_exits(Tagger().eval(), ["norm"], num_classes=3)
+    found = model(IDS, attention_mask=MASK)["norm"]
+    tokens = model.backbone.norm(model.backbone.embed(IDS))
+    expected = torch.stack([tokens[0, :3].mean(0), tokens[1].mean(0)])
+    torch.testing.assert_close(found, linear(model, expected))
+    torch.testing.assert_close(model(IDS, MASK)["norm"], found)  # by place as well
+
+
+def test_a_backbone_that_answers_for_every_token_gets_such_heads():
+    model = ee.attach_exits(Tagger(every=True), ["norm"], num_classes=3)
+    labels = torch.zeros(2, 5, dtype=torch.long)
+    history = ee.fit_exits(model, [((IDS, MASK), labels)], epochs=20, learning_rate=0.1)
+    assert history[-1]["norm"] < history[0]["norm"] / 2
+    found = model(IDS, MASK)
+    assert found["norm"].shape == found["final"].shape == (2, 5, 3)
+    torch.testing.assert_close(found["norm"], linear(model, model.backbone.norm(model.backbone.embed(IDS))))
+
+
+def test_a_module_that_is_called_again_and_again_needs_a_number():
+    with pytest.raises(ee.ExportError) as error:
+        ee.attach_exits(Tagger().eval(), ["shared"], num_classes=3)(IDS)
+    assert str(error.value) == ("the backbone calls shared 3 times: say after which call, 'shared:0' to 'shared:2'")
+    with pytest.raises(ee.ExportError, match="shared:3: the backbone calls shared 3 times, counted from 0"):
+        ee.attach_exits(Tagger().eval(), ["shared:3"], num_classes=3)(IDS)
+
+
+def test_the_number_is_that_of_the_call():
+    model = ee.attach_exits(Tagger().eval(), ["shared:0", "shared:1"], num_classes=3)
+    found = model(IDS)
+    tokens = model.backbone.shared(model.backbone.norm(model.backbone.embed(IDS)))
+    torch.testing.assert_close(found["shared:0"], linear(model, tokens.mean(1)))
+    torch.testing.assert_close(found["shared:1"], linear(model, model.backbone.shared(tokens.tanh()).mean(1), 1))
+
+
+def test_an_answer_without_an_axis_of_the_classes_gets_a_word():
+    model = ee.attach_exits(Tagger(every=True).eval(), ["norm"], num_classes=4)
+    with pytest.raises(ee.ExportError) as error:
+        model(IDS)
+    assert str(error.value) == (
+        "no head of ours fits 'norm': the backbone answers [2, 5, 3], where one axis must be 4 classes; give one of "
+        "your own, attach_exits(backbone, {'norm': head})"
+    )
+
+
+def test_inputs_keep_the_backbones_names_and_the_mask_counts_on_the_device(tmp_path: Path):
+    model = ee.attach_exits(Tagger().eval(), ["norm", "shared:1"], num_classes=3)
+    ee.fit_exits(model, [((IDS, MASK), torch.tensor([0, 1]))])
+    shapes = {"input_ids": {1: "length"}, "attention_mask": {1: "length"}}
+    bundle = ee.export(model, (IDS, MASK), tmp_path / "a.ee", dynamic_shapes=shapes)
+    assert [spec.name for spec in bundle.manifest.inputs] == ["input_ids", "attention_mask"]
+    assert list(bundle.exits) == ["norm", "shared:1", "final"]
+    ids, mask = IDS[:1, :4], MASK[:1, :4]
+    with torch.no_grad():
+        expected = model(ids, mask)
+    with ee.Runner(bundle) as runner:
+        for answer in runner.run_all_exits({"input_ids": ids.numpy(), "attention_mask": mask.numpy()}):
+            np.testing.assert_allclose(answer.outputs["logits"], expected[answer.exit], atol=1e-5)

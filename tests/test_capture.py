@@ -175,7 +175,7 @@ def test_a_forward_that_returns_nothing_is_refused(refuse: Refuse) -> None:
 def test_an_exit_that_is_a_number_is_refused(refuse: Refuse) -> None:
     assert refuse(returning(lambda net, x: (net.logits(x)[0], 3.0))) == (
         "exit 'exit1' is float, expected a tensor or a dict of tensors: it is not a function of the input that can be "
-        "exported"
+        "exported; do not return it, or name the exits, exits=['exit0']"
     )
 
 
@@ -285,7 +285,11 @@ def test_dynamic_shapes_of_an_unknown_input_are_refused(refuse: Refuse) -> None:
     assert refuse(module(AsDict), dynamic_shapes={"y": {1: "length"}}) == ("dynamic_shapes names 'y'; the inputs are x")
 
 
-@pytest.mark.parametrize("dynamic_shapes", [{"x": 1}, {"x": {5: "length"}}, ({0: "batch"},)], ids=str)
+@pytest.mark.parametrize(
+    "dynamic_shapes",
+    [{"x": 1}, {"x": {5: "n"}}, {"x": {True: "n"}}, {"x": {1: 2.0}}, {"x": {1: ""}}, {"x": ("n",)}, (None, None), "n"],
+    ids=str,
+)
 def test_dynamic_shapes_of_another_form_are_refused(dynamic_shapes: Any, refuse: Refuse) -> None:
     assert says(refuse(module(AsDict), dynamic_shapes=dynamic_shapes), "dynamic_shapes", "expected")
 

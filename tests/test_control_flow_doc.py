@@ -67,5 +67,6 @@ ROWS = [
 @pytest.mark.parametrize("error", ROWS)
 def test_an_error_on_the_page_is_one_that_we_give(error: str) -> None:
     parts = [part.strip() for part in error.split("...")]
-    said = [text.replace(r"of \1", "of map") for text in torch_errors.KNOWN.values()]
+    words = [*torch_errors.KNOWN.values(), *torch_errors.LEAVES.values(), torch_errors.READS_DATA]
+    said = [text.replace(r"of \1", "of map") for text in words]
     assert any(re.search(".*".join(map(re.escape, parts)), text) for text in said)

@@ -57,7 +57,7 @@ def test_golden_samples_leave_out_rows_that_may_go_either_way_unless_all_do(tmp_
 
     def kept(*rows: list[float]) -> int:
         inputs = dict.fromkeys(names, np.array(rows, np.float32))
-        taken = sample_rows(source, names, inputs)
+        taken = sample_rows(source, dict.fromkeys(names, 0), inputs)
         return len(
             golden_samples(source, taken, [meet(source, row, exits, list(exits)) for row in taken], chosen, 1e-4)
         )

@@ -72,7 +72,7 @@ _LOWER: dict[str, Lower] = {"lower": True, "always": "always", "inside": False}
     metavar="[EXIT=]VALUE",
     help="When an exit is confident enough. Repeatable.",
 )
-@click.option("--static-batch", is_flag=True, help="Fix the leading dimension of every input.")
+@click.option("--static-batch", is_flag=True, help="Fix the number of rows.")
 @click.option(
     "--dynamic",
     multiple=True,
@@ -222,7 +222,7 @@ def _criterion(text: str) -> str | Criterion:
 def _dynamic_shapes(texts: tuple[str, ...]) -> dict[str, dict[int, str]] | None:
     shapes: dict[str, dict[int, str]] = {}
     for text in texts:
-        match = re.fullmatch(r"(.+):(\d+)=([A-Za-z_]\w*)", text)
+        match = re.fullmatch(r"(.+):(-?\d+)=([A-Za-z_]\w*)", text)
         if match is None:
             raise click.BadParameter(
                 f"{text!r}: expected NAME:AXIS=SYMBOL, such as ids:1=length", param_hint="--dynamic"

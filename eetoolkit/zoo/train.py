@@ -19,8 +19,8 @@ from torch.nn import functional
 
 from eetoolkit.zoo.digits import PREPROCESS, Part, digits
 from eetoolkit.zoo.system import System, images_alone
+from eetoolkit_exporters.capturing.outputs import walk_outputs
 from eetoolkit_exporters.capturing.source import LOGITS
-from eetoolkit_exporters.capturing.torch_source import walk_outputs
 
 EPOCHS: Final = 40
 BATCH: Final = 64

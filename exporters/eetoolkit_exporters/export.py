@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from numbers import Real
@@ -16,8 +16,9 @@ import onnx_ir as ir
 import onnxruntime as ort
 import torch
 
-from eetoolkit_exporters.capturing.capture import DynamicShapes, Network, capture, check_deterministic, check_repeatable
+from eetoolkit_exporters.capturing.capture import Network, capture, check_deterministic, check_repeatable
 from eetoolkit_exporters.capturing.cascade import CascadeSource, open_source
+from eetoolkit_exporters.capturing.dynamic_shapes import DynamicShapes
 from eetoolkit_exporters.capturing.onnx_source import OnnxSource
 from eetoolkit_exporters.capturing.scopes import subgraphs
 from eetoolkit_exporters.capturing.source import LOGITS, Array, ExitSpec, Source, choose_exits
@@ -39,6 +40,7 @@ from eetoolkit_exporters.judging.criteria import class_output
 from eetoolkit_exporters.judging.facts import facts
 from eetoolkit_exporters.judging.judge import CriterionSpec, choose_criteria, default_threshold, judge, stored_threshold
 from eetoolkit_exporters.judging.remarks import remarks, single_scores
+from eetoolkit_runtime.arguments import checked
 from eetoolkit_runtime.bundle import Bundle, load
 from eetoolkit_runtime.errors import ExportError, did_you_mean
 from eetoolkit_runtime.inputs import BATCH, axes_of_rows
@@ -52,6 +54,13 @@ _LOOSE = 0.1  # of the largest value: a tolerance by which golden samples show l
 ThresholdSpec = float | Mapping[str, float] | None
 
 
+_OWN_WORDS = (
+    "exits", "criterion", "threshold", "labels", "preprocess", "lower_control_flow", "max_loop_steps", "fallback",
+    "tolerance",
+)  # fmt: skip
+
+
+@checked(ExportError, but=_OWN_WORDS)
 def export(  # noqa: PLR0913 - the choices of one command, each with a default
     model: Any,
     example_inputs: Any,
@@ -61,7 +70,7 @@ def export(  # noqa: PLR0913 - the choices of one command, each with a default
     criterion: CriterionSpec = "max_prob",
     threshold: ThresholdSpec = None,
     dynamic_batch: bool = True,
-    dynamic_shapes: DynamicShapes | None = None,
+    dynamic_shapes: DynamicShapes = None,
     input_names: Sequence[str] | None = None,
     labels: Sequence[str] | None = None,
     preprocess: Mapping[str, Mapping[str, Any]] | None = None,
@@ -93,8 +102,10 @@ def export(  # noqa: PLR0913 - the choices of one command, each with a default
             per row.
         threshold: When an exit fires; one for all exits or one per exit; None: 0.9, or 2 for patience, or all, one or
             n of the members.
-        dynamic_batch: Whether the leading dimension of every input may vary.
-        dynamic_shapes: Further dynamic dimensions: for an input's name, {axis: symbol}.
+        dynamic_batch: Whether the number of rows may vary. They lie along the first dimension of every input, or along
+            another one if that proves to count them, as in a recurrent state (layers, rows, width).
+        dynamic_shapes: Further dynamic dimensions: for an input's name, {axis: symbol}; or any form that `torch.export`
+            takes. The symbol `batch` says where rows lie, whatever else the network lets one think.
         input_names: What the inputs are called; None: as `forward` calls them.
         labels: The classes' names, in order; two for an exit of one score a row.
         preprocess: For an input's name, how an image becomes that input: `layout`, `resize` (height, width), `scale`,
@@ -132,7 +143,7 @@ def export(  # noqa: PLR0913 - the choices of one command, each with a default
     sort_exits(network)
     order = list(dict.fromkeys(exit_.name for exit_ in network.exits))
     given = choose_criteria(network.exits, criterion)
-    rows = sample_rows(source, _batched(network), golden_inputs)
+    rows = sample_rows(source, _row_axes(network), golden_inputs)
     met = [meet(source, row, chosen, order) for row in rows]
     known = facts(network, given, met, usual)
     criteria = judge(network, given)
@@ -283,6 +294,8 @@ def _loose(usual: float, asked: float | None) -> Iterator[str]:
 def _labels(labels: Sequence[str] | None) -> tuple[str, ...] | None:
     if isinstance(labels, str):
         raise ExportError(f"labels is the string {labels!r}, expected a list of names")
+    if not isinstance(labels, Iterable | None):
+        raise ExportError(f"labels is {labels!r}, expected a list of names")
     return None if labels is None else tuple(map(str, labels))
 
 
@@ -330,8 +343,8 @@ def _preprocess(
     return found
 
 
-def _batched(network: Network) -> list[str]:
-    """Returns the inputs that hold rows.
+def _row_axes(network: Network) -> dict[str, int]:
+    """Returns the inputs that hold rows, and along which dimension.
 
     Raises:
         ExportError: None does.
@@ -341,7 +354,8 @@ def _batched(network: Network) -> list[str]:
         for value in network.graph.inputs
         if value.name not in network.constants
     }
-    found = [name for name, axis in zip(shapes, axes_of_rows(list(shapes.values())), strict=True) if axis is not None]
+    places = zip(shapes, axes_of_rows(list(shapes.values())), strict=True)
+    found = {name: axis for name, axis in places if axis is not None}
     if any(shapes.values()) and not found:
         shown = ", ".join(f"{name} has {shape[0]}" for name, shape in shapes.items() if shape)
         raise ExportError(f"no input has a batch dimension, dynamic or 1 ({shown}): pass an example of one row")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from types import NoneType, UnionType
 from typing import Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin
@@ -21,6 +21,7 @@ _KINDS: dict[Any, tuple[str, _Check]] = {
     dict: ("a dict", lambda value: isinstance(value, dict)),
     Callable: ("a function", callable),
     Iterable: ("several", lambda value: isinstance(value, Iterable) and not isinstance(value, str | bytes)),
+    Collection: ("a list", lambda value: isinstance(value, Collection) and not isinstance(value, str | bytes)),
     Sequence: ("a list", lambda value: isinstance(value, Sequence) and not isinstance(value, str | bytes)),
     os.PathLike: ("a path", lambda value: isinstance(value, os.PathLike)),
     NoneType: ("None", lambda value: value is None),
@@ -31,7 +32,7 @@ _KINDS: dict[Any, tuple[str, _Check]] = {
 }
 
 
-def checked(error: type[EEToolkitError]) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def checked(error: type[EEToolkitError], *, but: Sequence[str] = ()) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Returns a decorator that refuses arguments of another type than annotated, before the function begins.
 
     Looked at are numbers, texts, choices, None, containers as such, and the package's own classes; `bool` is no number.
@@ -39,6 +40,7 @@ def checked(error: type[EEToolkitError]) -> Callable[[Callable[P, R]], Callable[
 
     Args:
         error: What to raise: the argument, what it is, and what is expected.
+        but: Arguments that the function checks itself, since it has a better word for them.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
@@ -46,7 +48,7 @@ def checked(error: type[EEToolkitError]) -> Callable[[Callable[P, R]], Callable[
 
         @functools.cache  # when the first call comes: annotations name what is imported by then
         def checks() -> dict[str, tuple[str, _Check]]:
-            return dict(_checks(function))
+            return {name: check for name, check in _checks(function) if name not in but}
 
         @functools.wraps(function)
         def refusing(*arguments: P.args, **named: P.kwargs) -> R:
@@ -77,8 +79,8 @@ def _check(hint: Any) -> tuple[str, _Check] | None:  # noqa: PLR0911 - one kind 
     """Returns what an annotation asks for, in words, and whether a value is that; None where it leaves it open."""
     origin = get_origin(hint)
     kind = NoneType if hint is None else origin or hint
-    if kind is Sequence and (each := _check(get_args(hint)[0])) is not None:
-        return f"a list, each {each[0]}", lambda value: _KINDS[Sequence][1](value) and all(map(each[1], value))
+    if kind in (Sequence, Collection) and (each := _check(get_args(hint)[0])) is not None:
+        return f"a list, each {each[0]}", lambda value: _KINDS[kind][1](value) and all(map(each[1], value))
     if kind in _KINDS:
         return _KINDS[kind]
     if origin is Literal:

@@ -94,11 +94,11 @@ def running(what: str) -> Iterator[None]:
         raise RunError(f"{what}: {first_line(error)}") from error
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: object, known: Iterable[str]) -> str:
     """Returns `; did you mean 'exit1'?` with the known name that is closest; empty where none is, or several are."""
     from difflib import SequenceMatcher
 
-    alike = sorted((SequenceMatcher(None, name.lower(), each.lower()).ratio(), each) for each in set(known))
+    alike = sorted((SequenceMatcher(None, str(name).lower(), each.lower()).ratio(), each) for each in set(known))
     if not alike or alike[-1][0] < _ALIKE or (len(alike) > 1 and alike[-2][0] == alike[-1][0]):
         return ""
     return f"; did you mean {alike[-1][1]!r}?"

@@ -10,23 +10,26 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from eetoolkit_exporters.capturing.cascade import CascadeSource
+from eetoolkit_exporters.capturing.conditions import flatten_conditions
+from eetoolkit_exporters.capturing.dynamic_shapes import DynamicShapes
+from eetoolkit_exporters.capturing.file_symbols import name_symbols
 from eetoolkit_exporters.capturing.foreign import ask_onnxruntime
 from eetoolkit_exporters.capturing.marker import Mark, take_marks
+from eetoolkit_exporters.capturing.onnx_file import read_onnx
 from eetoolkit_exporters.capturing.onnx_source import OnnxSource
 from eetoolkit_exporters.capturing.shapes import mend_shapes
+from eetoolkit_exporters.capturing.side_by_side import Captured, put_side_by_side
 from eetoolkit_exporters.capturing.source import LOGITS, Source
-from eetoolkit_exporters.capturing.tidy import level_values, tidy
-from eetoolkit_exporters.capturing.torch_export import DynamicShapes, export_torch
+from eetoolkit_exporters.capturing.tidy import tidy
+from eetoolkit_exporters.capturing.torch_export import export_torch
 from eetoolkit_exporters.capturing.torch_source import TorchSource
 from eetoolkit_runtime.errors import ExportError
-from eetoolkit_runtime.inputs import BATCH
+from eetoolkit_runtime.plan import Limit
 from eetoolkit_runtime.verify import difference
 
 __all__ = [
     "DynamicShapes", "Network", "NetworkExit", "capture", "check_deterministic", "check_repeatable",
 ]  # fmt: skip
-
-MIN_OPSET = 13
 
 
 @dataclass
@@ -52,6 +55,10 @@ class Network:
     """Whether the exits' order is the caller's to keep (a cascade), and not that of their depth."""
     constants: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
     """Graph inputs that are constants in the manifest, and their values."""
+    last: str | None = None
+    """The exit that is the last one whatever it needs."""
+    limits: dict[str, Limit] = field(default_factory=dict)
+    """The sizes that it takes of dimensions that do not take all."""
 
 
 def capture(
@@ -59,7 +66,7 @@ def capture(
     exits: Mapping[str, Mapping[str, str]],
     *,
     dynamic_batch: bool = True,
-    dynamic_shapes: DynamicShapes | None = None,
+    dynamic_shapes: DynamicShapes = None,
 ) -> Network:
     """Returns the source as one graph.
 
@@ -76,33 +83,35 @@ def capture(
         ExportError: A module that torch cannot export, an opset below 13, a random operator, a marked exit that PyTorch
             dropped.
     """
-    marks: list[Mark] = []
     if isinstance(source, CascadeSource):
-        graph, outputs = _capture_cascade(source, dynamic_batch=dynamic_batch, dynamic_shapes=dynamic_shapes)
+        found = _capture_cascade(source, dynamic_batch=dynamic_batch, dynamic_shapes=dynamic_shapes)
     elif isinstance(source, TorchSource | OnnxSource):
-        graph, outputs, marks = _capture_single(source, dynamic_batch=dynamic_batch, dynamic_shapes=dynamic_shapes)
+        found = _capture_single(source, dynamic_batch=dynamic_batch, dynamic_shapes=dynamic_shapes)
     else:
         raise ExportError(f"cannot capture a {type(source).__name__}")
-    named = [NetworkExit(mark.name, mark.outputs) for mark in marks if mark.name in exits]
+    flatten_conditions(found.graph)
+    named = [NetworkExit(mark.name, mark.outputs) for mark in found.marks if mark.name in exits]
     for name in exits:
-        if name in source.marked and all(mark.name != name for mark in marks):
+        if name in source.marked and all(mark.name != name for mark in found.marks):
             raise ExportError(
                 f"exit {name!r} is marked, but nothing depends on what ee.exit returned, and PyTorch leaves it out: "
                 f"write `t = ee.exit(t, {name!r})` and go on with t"
             )
     for name, wanted in exits.items():
-        returned = {key: outputs[flat] for key, flat in wanted.items() if flat in outputs}
+        returned = {key: found.outputs[flat] for key, flat in wanted.items() if flat in found.outputs}
         if returned:
             named.append(NetworkExit(name, returned))
-    return Network(graph, named, ordered=isinstance(source, CascadeSource))
+    last = getattr(source.module, "last_exit", None) if isinstance(source, TorchSource) else None
+    return Network(found.graph, named, ordered=isinstance(source, CascadeSource), last=last, limits=found.limits)
 
 
 def _capture_single(
-    source: TorchSource | OnnxSource, *, dynamic_batch: bool, dynamic_shapes: DynamicShapes | None
-) -> tuple[ir.Graph, dict[str, ir.Value], list[Mark]]:
+    source: TorchSource | OnnxSource, *, dynamic_batch: bool, dynamic_shapes: DynamicShapes
+) -> Captured:
     marks: list[Mark] = []
+    limits: dict[str, Limit] = {}
     if isinstance(source, TorchSource):
-        model = export_torch(source, dynamic_batch=dynamic_batch, dynamic_shapes=dynamic_shapes)
+        model, limits = export_torch(source, dynamic_batch=dynamic_batch, dynamic_shapes=dynamic_shapes)
         names = source.returned
         model = tidy(model, infer_shapes=False)
         marks = take_marks(model.graph)
@@ -110,101 +119,28 @@ def _capture_single(
     else:
         if dynamic_shapes:
             raise ExportError(f"dynamic_shapes is for torch networks; {source.path} says itself which sizes vary")
-        model = tidy(_read_onnx(source), infer_shapes=True)
-        ask_onnxruntime(model, source.inputs, source.path.parent)
+        model, folder = read_onnx(source)
+        name_symbols(model, source)
+        model = tidy(model, infer_shapes=True)
+        ask_onnxruntime(model, source.inputs, folder)
+        inputs = [str(value.name) for value in model.graph.inputs]
+        if inputs != list(source.inputs):
+            raise ExportError(f"{source.path}: onnxruntime says its inputs are {list(source.inputs)}, onnx {inputs}")
         names = [str(value.name) for value in model.graph.outputs]
-    return model.graph, dict(zip(names, model.graph.outputs, strict=True)), marks
+    return Captured(model.graph, dict(zip(names, model.graph.outputs, strict=True)), marks, limits)
 
 
-def _read_onnx(source: OnnxSource) -> ir.Model:
-    try:
-        model = ir.load(source.path)
-    except Exception as error:
-        raise ExportError(f"{source.path}: cannot be read: {str(error).splitlines()[0]}") from error
-    opset = model.opset_imports.get("", 0)
-    if opset < MIN_OPSET:
-        raise ExportError(
-            f"{source.path}: opset {opset}, expected {MIN_OPSET} or newer; convert it with onnx's converter"
-        )
-    _name_batch(model.graph)
-    return model
-
-
-def _name_batch(graph: ir.Graph) -> None:
-    """Calls the leading dynamic dimension of the inputs `batch`, everywhere it stands."""
-    initializers = set(graph.initializers.values())
-    leading = {
-        str(value.shape[0])
-        for value in graph.inputs
-        if value not in initializers and value.shape is not None and len(value.shape) and not value.shape.is_static(0)
-    }
-    values = [*graph.inputs, *(output for node in graph.all_nodes() for output in node.outputs)]
-    for value in values:
-        shape = value.shape
-        if shape is None:
-            continue
-        dims = [
-            BATCH if not isinstance(dim, int) and dim.value is not None and str(dim) in leading else dim
-            for dim in shape
-        ]
-        if value.is_graph_input() and dims and not isinstance(dims[0], int):
-            dims[0] = BATCH
-        value.shape = ir.Shape(dims)
-
-
-def _capture_cascade(
-    source: CascadeSource, *, dynamic_batch: bool, dynamic_shapes: DynamicShapes | None
-) -> tuple[ir.Graph, dict[str, ir.Value]]:
-    """Puts the stages side by side in one graph; each node keeps the opset of its own stage."""
-    graphs = []
+def _capture_cascade(source: CascadeSource, *, dynamic_batch: bool, dynamic_shapes: DynamicShapes) -> Captured:
+    shapes = source.by_input(dynamic_shapes)
+    stages = []
     for number, stage in enumerate(source.stages):
+        own = {name: shapes[shared] for name, shared in stage.inputs.items() if shared in shapes}
+        given = own if isinstance(stage.source, TorchSource) else None
         try:
-            graph, outputs, _ = _capture_single(
-                stage.source, dynamic_batch=dynamic_batch, dynamic_shapes=dynamic_shapes
-            )
-            graphs.append((graph, outputs))
+            stages.append(_capture_single(stage.source, dynamic_batch=dynamic_batch, dynamic_shapes=given))
         except ExportError as error:
             raise ExportError(f"stage {number} of the cascade: {error}") from error
-    found: dict[str, ir.Value] = {}
-    shared: dict[str, ir.Value] = {}
-    nodes: list[ir.Node] = []
-    initializers: list[ir.Value] = []
-    opsets: dict[str, int] = {}
-    for number, ((graph, outputs), stage) in enumerate(zip(graphs, source.stages, strict=True)):
-        prefix = f"stage{number}."
-        graph.outputs.clear()
-        for value in list(graph.inputs):
-            name = stage.inputs[str(value.name)]
-            kept = shared.setdefault(name, value)
-            if (kept.dtype, kept.shape) != (value.dtype, value.shape):
-                raise ExportError(
-                    f"stage {number}: input {value.name!r} is {value.dtype}{value.shape}, the first stage's is "
-                    f"{kept.dtype}{kept.shape}; put the conversion into the stage's "
-                    "network, or where only the batch differs pass dynamic_batch=False"
-                )
-            if kept is not value:
-                value.replace_all_uses_with(kept)
-                outputs = {key: kept if output is value else output for key, output in outputs.items()}  # noqa: PLW2901
-            else:
-                kept.name = name
-        found.update({f"{prefix}{name}": value for name, value in outputs.items()})
-        inputs = set(graph.inputs)
-        initializers.extend(graph.initializers.values())
-        for value in list(level_values(graph)):
-            if value not in inputs and value.name:
-                value.name = f"{prefix}{value.name}"
-        for node in graph.all_nodes():
-            node.name = f"{prefix}{node.name}"
-        opsets.update(graph.opset_imports)
-        graph.inputs.clear()
-        graph.initializers.clear()
-        stage_nodes = list(graph)
-        graph.remove(stage_nodes)
-        nodes.extend(stage_nodes)
-    merged = ir.Graph(
-        list(shared.values()), [], nodes=nodes, initializers=initializers, opset_imports=opsets, name="cascade"
-    )
-    return merged, found
+    return put_side_by_side(stages, [stage.inputs for stage in source.stages])
 
 
 def check_deterministic(graph: ir.Graph) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,13 @@ class OnnxSource:
     Args:
         path: The file.
         example_inputs: An array, a tuple in the graph's order, a mapping by name, or None: random ones of its shapes.
+        some: Whether the mapping may have further inputs.
 
     Raises:
         ExportError: The file cannot be loaded, or the inputs do not fit.
     """
 
-    def __init__(self, path: str | os.PathLike[str], example_inputs: Any = None) -> None:
+    def __init__(self, path: str | os.PathLike[str], example_inputs: Any = None, *, some: bool = False) -> None:
         self.path = Path(path)
         if not self.path.is_file():
             raise ExportError(f"{self.path} does not exist or is not a file; expected an .onnx file")
@@ -36,19 +37,24 @@ class OnnxSource:
             self._session = ort.InferenceSession(
                 str(self.path), options, providers=["CPUExecutionProvider"], enable_fallback=0
             )
+            given, returned = (
+                [(value.name, value.type, value.shape) for value in values]  # names that are no UTF-8 fail here
+                for values in (self._session.get_inputs(), self._session.get_outputs())
+            )
         except Exception as error:
-            raise ExportError(f"{self.path}: onnxruntime cannot load it: {_one_line(error)}") from error
-        names = [value.name for value in self._session.get_inputs()]
-        for value in (*self._session.get_inputs(), *self._session.get_outputs()):
-            if not value.type.startswith("tensor("):
+            fix = f"; copy what links lead to: cp -rL {self.path.parent} COPY" if "escapes" in str(error) else ""
+            raise ExportError(f"{self.path}: onnxruntime cannot load it: {_one_line(error)}{fix}") from error
+        names = [name for name, _, _ in given]
+        for name, kind, _ in (*given, *returned):
+            if not kind.startswith("tensor("):
                 raise ExportError(
-                    f"{self.path}: {value.name!r} is a {value.type}, expected a tensor; for scikit-learn models "
+                    f"{self.path}: {name!r} is a {kind}, expected a tensor; for scikit-learn models "
                     "convert with options={'zipmap': False}"
                 )
         if example_inputs is None:
-            values = [_random(value) for value in self._session.get_inputs()]
+            values = [_random(*each) for each in given]
         elif isinstance(example_inputs, Mapping):
-            if set(example_inputs) != set(names):
+            if not set(names) <= set(example_inputs) or (set(names) != set(example_inputs) and not some):
                 raise ExportError(f"example_inputs are {sorted(example_inputs)}, the file's inputs are {names}")
             values = [to_array(example_inputs[name]) for name in names]
         else:
@@ -58,11 +64,12 @@ class OnnxSource:
         if len(values) != len(names):
             raise ExportError(f"got {len(values)} example inputs, the file has {len(names)}: {names}")
         self.inputs = dict(zip(names, values, strict=True))
-        self._outputs = [value.name for value in self._session.get_outputs()]
+        self._outputs = [name for name, _, _ in returned]
         if twice := [name for name in self._outputs if self._outputs.count(name) > 1]:
             raise ExportError(f"{self.path}: two exits are called {twice[0]!r}; give each its own name")
         self.exits = {name: {LOGITS: name} for name in self._outputs}
         self.marked: dict[str, tuple[str, ...]] = {}
+        self.untaken: dict[str, str] = {}
         self.returned = self._outputs
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -86,10 +93,10 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def _random(value: Any) -> Array:
-    shape = [dim if isinstance(dim, int) else 1 for dim in value.shape]
+def _random(name: str, kind: str, dims: Sequence[Any]) -> Array:
+    shape = [dim if isinstance(dim, int) and dim > 0 else 1 for dim in dims]
     rng = np.random.default_rng(0)
-    if value.type in ("tensor(float)", "tensor(double)", "tensor(float16)"):
+    if kind in ("tensor(float)", "tensor(double)", "tensor(float16)"):
         kinds = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16}
-        return rng.standard_normal(shape).astype(kinds[value.type])
-    raise ExportError(f"input {value.name!r} is {value.type}: pass example_inputs, random ones would mean nothing")
+        return rng.standard_normal(shape).astype(kinds[kind])
+    raise ExportError(f"input {name!r} is {kind}: pass example_inputs, random ones would mean nothing")

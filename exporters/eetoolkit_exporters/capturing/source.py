@@ -33,6 +33,8 @@ class Source(Protocol):
     """The marked exits and those that its outputs show: for each, its outputs' names here and in the source."""
     marked: dict[str, tuple[str, ...]]
     """The exits that `ee.exit` marks in it, with their outputs' names."""
+    untaken: dict[str, str]
+    """What it returns beside tensors: by name, its type."""
     returned: list[str]
     """The names of what it returns, in order."""
 
@@ -54,6 +56,7 @@ def choose_exits(source: Source, exits: ExitSpec | None) -> dict[str, dict[str, 
     if not source.returned:
         raise ExportError("the network has no exit: its outputs are its exits, and it returned no tensor")
     if exits is None:
+        _check_taken(source)
         return source.exits
     if isinstance(exits, str) or not isinstance(exits, Sequence | Mapping):
         raise ExportError(f"exits is {exits!r}, expected a list of names or a mapping")
@@ -70,6 +73,14 @@ def choose_exits(source: Source, exits: ExitSpec | None) -> dict[str, dict[str, 
             "of them fires"
         )
     return chosen
+
+
+def _check_taken(source: Source) -> None:
+    for name, kind in source.untaken.items():
+        raise ExportError(
+            f"exit {name!r} is {kind}, expected a tensor or a dict of tensors: it is not a function of the input that "
+            f"can be exported; do not return it, or name the exits, exits={list(source.exits)}"
+        )
 
 
 def _chosen(source: Source, name: str, wanted: str | Mapping[str, str]) -> dict[str, str]:

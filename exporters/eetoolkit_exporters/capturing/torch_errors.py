@@ -2,9 +2,37 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
+import linecache
 import re
+import textwrap
+import traceback
+from collections.abc import Iterator
+
+import torch
 
 _MAX = 400
+_LIBRARY = re.compile(
+    r"[/\\](torch|onnxscript|onnx_ir|sympy|eetoolkit_exporters)[/\\]|[/\\]lib[/\\]python[\d.]+[/\\](?!site-)|^<"
+)
+
+Place = tuple[str, int, str]
+"""A line of the user's: file, number, code."""
+
+_BRANCHING = r"data-dependent expression|Data-dependent branching|data-dependent jump"
+_DATA = r"\.numpy\(\) is not supported for tensor subclasses"
+READS_DATA = "what `.data` gives cannot be followed; write .detach()"
+LEAVES = {
+    ast.Return: (
+        "a Python `if` on a tensor's values returns early; delete it and return every exit, `return early, late`: the "
+        "bundle decides which one answers"
+    ),
+    ast.Break: (
+        "a Python `if` on a tensor's values leaves a loop early; delete it and return what every round gives as an "
+        "exit: the bundle decides which one answers"
+    ),
+}
 
 KNOWN = {
     r"No ONNX function found for <OpOverload\(op='([^']+)'": r"no ONNX operator for \1",
@@ -50,7 +78,7 @@ KNOWN = {
     r"extract specialized integer from data-dependent expression|Runtime assertion failed for expression": (
         "a Python index, slice or size depends on a tensor's values; write w[i] as w.index_select(0, i.reshape(1))[0]"
     ),
-    r"data-dependent expression|Data-dependent branching|data-dependent jump": (
+    _BRANCHING: (
         "a Python `if`, loop or size depends on a tensor's values; write it with torch.cond, torch.where or "
         "torch.while_loop"
     ),
@@ -86,15 +114,64 @@ def everything(error: BaseException) -> str:
     return "\n".join(str(part) for part in chain(error))
 
 
-def reason(error: BaseException) -> str:
+def reason(error: BaseException, network: torch.nn.Module | None = None) -> str:
     """Shortens an error to the innermost cause, in our words where it is known, and the line of the network's code."""
     said = everything(error)
     innermost = next((part for part in reversed(chain(error)) if str(part).strip()), error)
     line = next((line.strip() for line in str(innermost).splitlines() if line.strip()), type(innermost).__name__)
-    text = known(error) or line
-    lines = re.findall(r'File "([^"<]+)", line (\d+), in (\S+)\n\s+(.+)', said)
-    own = [line for line in lines if "/torch/" not in line[0] and "eetoolkit_exporters" not in line[0]]
+    text, place = known(error) or line, _place(error, said)
+    if place is not None and re.search(_BRANCHING, said):
+        text = _leaving(place) or text
+    elif network is not None and re.search(_DATA, said) and (read := _data_read(network)) is not None:
+        text, place = READS_DATA, read
+    where = "" if place is None else f" ({place[0]}:{place[1]}: {place[2]})"
+    return text[: max(0, _MAX - len(where))] + where[:_MAX]
+
+
+def _place(error: BaseException, said: str) -> Place | None:
+    """Returns the innermost line of the user's: PyTorch's text shows it, or the traceback."""
+    shown = re.findall(r'File "([^"<]+)", line (\d+), in \S+\n\s+(.+)', said)
+    own = [(path, int(number), code.strip()) for path, number, code in shown if not _LIBRARY.search(path)]
     if own:
-        path, number, _, code = own[-1]
-        text = f"{text} ({path}:{number}: {code.strip()})"
-    return text[:_MAX]
+        return own[-1]
+    for part in reversed(chain(error)):
+        frames = traceback.extract_tb(part.__traceback__)
+        ours = [number for number, frame in enumerate(frames) if "eetoolkit_exporters" in frame.filename]
+        below = frames[ours[-1] + 1 :] if ours else frames
+        for frame in reversed(below):
+            if not _LIBRARY.search(frame.filename):
+                return frame.filename, frame.lineno or 0, (frame.line or "").strip()
+    return None
+
+
+def _leaving(place: Place) -> str | None:
+    """Returns what to write where the `if` at a place ends its function or its loop."""
+    try:
+        tree = ast.parse("".join(linecache.getlines(place[0])))
+    except SyntaxError:
+        return None
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and node.lineno <= place[1] <= (node.test.end_lineno or 0):
+            for kind, words in LEAVES.items():
+                if any(isinstance(inner, kind) for inner in _statements(node)):
+                    return words
+    return None
+
+
+def _statements(node: ast.If) -> Iterator[ast.AST]:
+    return (inner for part in (*node.body, *node.orelse) for inner in ast.walk(part))
+
+
+def _data_read(network: torch.nn.Module) -> Place | None:
+    """Returns where the code of a network reads `.data`."""
+    for kind in dict.fromkeys(type(module) for module in network.modules()):
+        try:
+            lines, first = inspect.getsourcelines(kind.forward)
+            path = inspect.getsourcefile(kind) or ""
+            tree = ast.parse(textwrap.dedent("".join(lines)))
+        except (OSError, TypeError, SyntaxError):
+            continue
+        for node in () if _LIBRARY.search(path) else ast.walk(tree):
+            if isinstance(node, ast.Attribute) and node.attr == "data":
+                return path, first + node.lineno - 1, lines[node.lineno - 1].strip()
+    return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import logging
 import re
 import warnings
@@ -14,14 +15,24 @@ import onnx_ir as ir
 import torch
 from onnxscript import evaluator, opset20
 
+from eetoolkit_exporters.capturing.dynamic_shapes import (
+    Axis,
+    Dynamic,
+    DynamicShapes,
+    choose_rows,
+    normalise,
+    settle,
+)
 from eetoolkit_exporters.capturing.marker import marker_to_onnx
+from eetoolkit_exporters.capturing.outputs import walk_outputs
+from eetoolkit_exporters.capturing.row_axes import Axes, copied
+from eetoolkit_exporters.capturing.source import Array
+from eetoolkit_exporters.capturing.symbols import rename_symbols
 from eetoolkit_exporters.capturing.torch_errors import everything, reason
-from eetoolkit_exporters.capturing.torch_source import TorchSource, walk_outputs
+from eetoolkit_exporters.capturing.torch_source import TorchSource
 from eetoolkit_runtime.errors import ExportError
 from eetoolkit_runtime.inputs import BATCH
-
-DynamicShapes = Mapping[str, Mapping[int, str]]
-"""Dynamic dimensions beside the batch: for an input's name, {axis: symbol}."""
+from eetoolkit_runtime.plan import Limit
 
 _MAX_PRINTED = 400
 
@@ -42,44 +53,34 @@ class _Flat(torch.nn.Module):
         return tuple(tensor for _, _, tensor in walk_outputs(outputs))
 
 
-def _dynamic(
-    source: TorchSource, dynamic_shapes: DynamicShapes | None, *, dynamic_batch: bool
-) -> dict[str, dict[int, str]]:
-    """Returns the dynamic axes of every input, with their symbols."""
-    dynamic = {name: {0: BATCH} if dynamic_batch and tensor.ndim else {} for name, tensor in source.inputs.items()}
-    if dynamic_shapes is not None and not isinstance(dynamic_shapes, Mapping):
-        raise ExportError(f"dynamic_shapes is {dynamic_shapes!r}, expected {{input: {{axis: symbol}}}}")
-    for name, axes in (dynamic_shapes or {}).items():
-        if name not in dynamic:
-            raise ExportError(f"dynamic_shapes names {name!r}; the inputs are {', '.join(dynamic)}")
-        rank = source.inputs[name].ndim
-        if not isinstance(axes, Mapping) or not all(isinstance(axis, int) and 0 <= axis < rank for axis in axes):
-            raise ExportError(f"dynamic_shapes of {name!r} is {axes!r}, expected {{axis below {rank}: symbol}}")
-        dynamic[name].update(axes)
-    return dynamic
-
-
-def export_torch(source: TorchSource, *, dynamic_batch: bool, dynamic_shapes: DynamicShapes | None) -> ir.Model:
+def export_torch(
+    source: TorchSource, *, dynamic_batch: bool, dynamic_shapes: DynamicShapes
+) -> tuple[ir.Model, dict[str, Limit]]:
     """Returns the module as torch's exporter gives it: markers as operators of our own, the inputs' names the source's.
 
     Args:
         source: The network.
-        dynamic_batch: Whether the leading dimension of every input is dynamic.
+        dynamic_batch: Whether the rows of every input may vary.
         dynamic_shapes: Further dynamic dimensions.
+
+    Returns:
+        The model, and which sizes it takes of the dimensions that do not take all.
 
     Raises:
         ExportError: Torch cannot export it, or it fixes a size that is to be dynamic.
     """
-    tensors = tuple(torch.from_numpy(array) for array in source.inputs.values())
-    dynamic = _dynamic(source, dynamic_shapes, dynamic_batch=dynamic_batch)
-    any_dynamic = any(dynamic.values())
+    named, rows = choose_rows(source, normalise(dynamic_shapes, source), dynamic_batch=dynamic_batch)
+    dynamic = settle(source, named)
+    example = _traced(source, dynamic, rows)
+    specs = tuple({axis: said.hint() for axis, said in axes.items()} for axes in dynamic.values())
+    _forget_eager_calls()
     with _quiet() as printed:
         try:
             program = torch.onnx.export(
                 _Flat(source),
-                tensors,
+                tuple(map(torch.from_numpy, example.values())),
                 dynamo=True,
-                dynamic_shapes=(tuple(dynamic.values()),) if any_dynamic else None,
+                dynamic_shapes=(specs,) if any(specs) else None,
                 input_names=list(source.inputs),
                 verbose=False,
                 custom_translation_table=_TRANSLATIONS,
@@ -88,19 +89,82 @@ def export_torch(source: TorchSource, *, dynamic_batch: bool, dynamic_shapes: Dy
             if fixed := _FIXED.search(everything(error)):
                 size, number, axis = map(int, fixed.groups())
                 raise _fixed(list(dynamic.items())[number], axis, size) from error
-            raise ExportError(f"torch cannot export the network: {reason(error)}") from error
+            raise ExportError(f"torch cannot export the network: {reason(error, source.module)}") from error
     if program is None:
         raise ExportError(f"torch cannot export the network: {printed.getvalue()[-_MAX_PRINTED:]}")
     model: ir.Model = program.model
-    for value, (name, axes) in zip(model.graph.inputs, dynamic.items(), strict=True):
-        for axis in axes:
-            if value.shape is not None and isinstance(value.shape[axis], int):
-                raise _fixed((name, axes), axis, value.shape[axis])
+    names = _name_dimensions(model.graph, dynamic)
     ir.convenience.rename_values(
         [value for value in model.graph.initializers.values() if (value.name or "").startswith("module.")],
         [name.removeprefix("module.") for name in list(model.graph.initializers) if name.startswith("module.")],
     )
-    return model
+    exported: Any = program.exported_program
+    ranges = {str(key): value for key, value in exported.range_constraints.items()}
+    return model, dict(_limits(dynamic, example, names, ranges))
+
+
+def _traced(source: TorchSource, dynamic: Dynamic, rows: Axes | None) -> dict[str, Array]:
+    """Returns the example, with a single row twice or more: torch takes a size of 1 for one that never varies.
+
+    How many, no other dimension is long, so that torch does not take one for the other.
+    """
+    counts = {
+        array.shape[axis] for name, array in source.inputs.items() if (axis := (rows or {}).get(name)) is not None
+    }
+    if rows is None or counts != {1}:
+        return dict(source.inputs)
+    sizes = {size for array in source.inputs.values() for size in array.shape}
+    most = [said.max for axes in dynamic.values() for said in axes.values() if said.symbol == BATCH and said.max]
+    times = next(count for count in itertools.count(2) if count not in sizes)
+    return copied(source.inputs, rows, min([times, *most]))
+
+
+def _forget_eager_calls() -> None:
+    """Makes torch trace recurrent layers as it would in a fresh process.
+
+    Their operators remember from an eager call to go straight to the kernel for numbers, whose shapes fix the length.
+    """
+    for operator in ("gru", "lstm", "rnn_tanh", "rnn_relu"):
+        remembered = getattr(getattr(torch.ops.aten, operator).input, "_dispatch_cache", None)
+        if remembered is not None:
+            remembered.clear()
+
+
+def _name_dimensions(graph: ir.Graph, dynamic: Dynamic) -> dict[str, str]:
+    """Gives torch's own symbols the names that they are to have, and returns these.
+
+    Raises:
+        ExportError: A size that is to be dynamic is fixed.
+    """
+    names: dict[str, str] = {}
+    for value, (name, axes) in zip(graph.inputs, dynamic.items(), strict=True):
+        for axis, said in axes.items():
+            dim = value.shape[axis] if value.shape is not None else None
+            if isinstance(dim, int):
+                if said.kind != "auto":
+                    raise _fixed((name, axes), axis, dim)
+            elif dim is not None and re.fullmatch(r"\w+", str(dim.value)) and names.get(str(dim.value)) != BATCH:
+                names[str(dim.value)] = BATCH if said.symbol == BATCH else names.get(str(dim.value), str(said.symbol))
+    rename_symbols(graph, names)
+    return names
+
+
+def _limits(
+    dynamic: Dynamic, example: Mapping[str, Array], names: Mapping[str, str], ranges: Mapping[str, Any]
+) -> Iterator[tuple[str, Limit]]:
+    """Yields the sizes that the graph takes: those that the user wants, of those with which torch found its way."""
+    alone = {
+        said.symbol for name, axes in dynamic.items() for axis, said in axes.items() if example[name].shape[axis] == 1
+    }
+    for own, symbol in names.items():
+        said = [axis for axes in dynamic.values() for axis in axes.values() if axis.symbol == symbol]
+        lows, highs = [axis.min or 0 for axis in said], [axis.max for axis in said if axis.max is not None]
+        if own in ranges and symbol not in alone:  # of a size of 1 torch says what it likes
+            lows += [int(low) for low in [ranges[own].lower] if low.is_Integer]
+            highs += [int(high) for high in [ranges[own].upper] if high.is_Integer]
+        low = max(lows, default=0) if symbol != BATCH else 0
+        if low > 1 or highs:
+            yield symbol, Limit(min=low if low > 1 else 0, max=min(highs, default=None))
 
 
 def _to_if(
@@ -151,14 +215,15 @@ _TRANSLATIONS: dict[Any, Any] = {
 _FIXED = re.compile(r"inferred a static shape of (\d+) for dimension inputs\['tensors'\]\[(\d+)\]\.shape\[(\d+)\]")
 
 
-def _fixed(dynamic: tuple[str, Mapping[int, str]], axis: int, size: object) -> ExportError:
+def _fixed(dynamic: tuple[str, Mapping[int, Axis]], axis: int, size: object) -> ExportError:
     name, axes = dynamic
+    symbol = axes[axis].symbol
     fix = (
         "pass dynamic_batch=False with an example of one row, or do not write the batch size into the network"
-        if axis == 0
+        if symbol == BATCH
         else "leave it out of dynamic_shapes, or do not write its size into the network"
     )
-    return ExportError(f"input {name!r}: the network fixes dimension {axis} ({axes[axis]}) at {size}; {fix}")
+    return ExportError(f"input {name!r}: the network fixes dimension {axis} ({symbol}) at {size}; {fix}")
 
 
 @contextlib.contextmanager

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
 from eetoolkit_exporters.capturing.marker import any_marked, watching
+from eetoolkit_exporters.capturing.outputs import other_outputs, walk_outputs
 from eetoolkit_exporters.capturing.source import LOGITS, Array, Visits, returned_visits, to_array
 from eetoolkit_exporters.capturing.torch_errors import from_tracing, known, reason
 from eetoolkit_runtime.errors import ExportError
@@ -24,18 +25,24 @@ class TorchSource:
     """A `torch.nn.Module` in evaluation mode.
 
     Args:
-        module: Its `forward` returns a tensor, or a tuple, list or dict of tensors or of dicts of tensors.
+        module: Its `forward` returns tensors, in whatever `walk_outputs` takes.
         example_inputs: A tensor or array, a tuple of them in `forward`'s order, or a mapping by parameter name.
         input_names: Names of the inputs in the bundle; None: those of `forward`'s parameters.
 
+    Attributes:
+        parameters: What `forward` calls the inputs that it takes by place.
+        rest: Its `*args`, if it has them.
+        others: Its `**kwargs`.
+
     Raises:
-        ExportError: Training mode, inputs that `forward` does not take, or outputs that are not tensors.
+        ExportError: Training mode, inputs that `forward` does not take, or no outputs.
     """
 
     def __init__(self, module: torch.nn.Module, example_inputs: Any, input_names: Sequence[str] | None = None) -> None:
         _check_evaluation(module)
         self.module = module
         self.keywords: tuple[str, ...] | None = None
+        self.parameters, self.rest, self.others = parameters_of(module)
         if example_inputs is None:
             raise ExportError("example_inputs is None: a torch network needs one example of every input")
         if isinstance(example_inputs, Mapping):
@@ -50,6 +57,7 @@ class TorchSource:
             raise ExportError(f"input_names are {names}, expected {len(tensors)} different names")
         self.inputs = {name: _numpy(tensor, f"input {name!r}") for name, tensor in zip(names, tensors, strict=True)}
         outputs, self.marked = self._first_call(tensors)
+        self.untaken = other_outputs(outputs)
         found: dict[str, dict[str, str]] = {}
         self.returned: list[str] = []
         for exit_, output, tensor in walk_outputs(outputs):
@@ -98,6 +106,11 @@ class TorchSource:
             said = reason(error) if from_tracing(error) else known(error) or " ".join(str(error).split())
             raise ExportError(f"the network fails on inputs of {shapes}: {said}") from error
 
+    def arguments(self) -> tuple[tuple[torch.Tensor, ...], dict[str, torch.Tensor]]:
+        """Returns the example as `forward` takes it: by place and by keyword."""
+        tensors = tuple(map(to_tensor, self.inputs.values()))
+        return (tensors, {}) if self.keywords is None else ((), dict(zip(self.keywords, tensors, strict=True)))
+
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Returns the outputs by name, as eager PyTorch computes them.
 
@@ -125,39 +138,29 @@ class TorchSource:
     def _parameter_names(self, count: int) -> list[str]:
         if self.keywords is not None:
             return list(self.keywords)
-        kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-        parameters = [p.name for p in inspect.signature(self.module.forward).parameters.values() if p.kind in kinds]
-        return [parameters[i] if i < len(parameters) else f"input{i}" for i in range(count)]
+        return [self.parameters[i] if i < len(self.parameters) else f"input{i}" for i in range(count)]
 
 
-def walk_outputs(outputs: Any) -> Iterator[tuple[str, str | None, torch.Tensor]]:
-    """Yields (exit, output, tensor) of what `forward` returned; output is None where the exit is one tensor.
+def parameters_of(module: torch.nn.Module) -> tuple[tuple[str, ...], str | None, str | None]:
+    """Returns what `forward` calls the inputs that it takes by place, and its `*args` and `**kwargs` if it has them."""
+    kinds = inspect.Parameter
+    by_kind: dict[Any, list[str]] = {}
+    for parameter in _signature(module).parameters.values():
+        by_kind.setdefault(parameter.kind, []).append(parameter.name)
+    places = (*by_kind.get(kinds.POSITIONAL_ONLY, ()), *by_kind.get(kinds.POSITIONAL_OR_KEYWORD, ()))
+    rest, others = (next(iter(by_kind.get(kind, ())), None) for kind in (kinds.VAR_POSITIONAL, kinds.VAR_KEYWORD))
+    return places, rest, others
 
-    A tuple's or list's exits are `exit0`, `exit1`, ...; a mapping's are its keys; None is passed over.
 
-    Raises:
-        ExportError: Anything that is not a tensor.
-    """
-    if isinstance(outputs, torch.Tensor):
-        outputs = (outputs,)
-    if isinstance(outputs, Mapping):
-        items = [(str(name), value) for name, value in outputs.items()]
-    elif isinstance(outputs, tuple | list):
-        items = [(f"exit{i}", value) for i, value in enumerate(outputs)]
-    else:
-        raise ExportError(f"forward returned {type(outputs).__name__}, expected a tuple, list or dict of tensors")
-    for name, value in items:
-        if isinstance(value, torch.Tensor):
-            yield name, None, value
-        elif isinstance(value, Mapping) and value and all(isinstance(v, torch.Tensor | None) for v in value.values()):
-            for output, tensor in value.items():
-                if tensor is not None:
-                    yield name, str(output), tensor
-        elif value is not None:
-            raise ExportError(
-                f"exit {name!r} is {type(value).__name__}, expected a tensor or a dict of tensors: it is not a "
-                "function of the input that can be exported"
-            )
+def _signature(module: torch.nn.Module) -> inspect.Signature:
+    """Returns what `forward` takes; a module that wraps another one says whose inputs it hands on."""
+    return inspect.signature(getattr(module, "stands_for", module).forward)
+
+
+def keywords_of(module: torch.nn.Module) -> tuple[str, ...]:
+    """Returns the inputs that `forward` takes by keyword alone."""
+    parameters = _signature(module).parameters.values()
+    return tuple(parameter.name for parameter in parameters if parameter.kind == inspect.Parameter.KEYWORD_ONLY)
 
 
 def to_tensor(value: Any) -> torch.Tensor:

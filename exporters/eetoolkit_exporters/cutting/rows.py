@@ -17,7 +17,7 @@ def against_rows(graph: ir.Graph, segments: Sequence[CutSegment]) -> str | None:
     """Returns why the rows of a batch must run one by one; None where they may run together.
 
     A gate must decide for each row, nothing inside a segment may decide once for all rows, and every tensor between
-    segments must have its rows along its leading dimension, or nothing of them.
+    segments must have its rows along one dimension, or nothing of them.
 
     Args:
         graph: The network.
@@ -44,6 +44,12 @@ _ALONG_AN_AXIS = {
 """Operators that look at several elements along an axis and may keep its size, with the axis that they have unasked."""
 _ALL_ROWS = {"CumSum", "ReverseSequence", "Scatter", "ScatterND", "Einsum", "LSTM", "GRU", "RNN"}
 
+_ANYWHERE = {
+    "Add", "Sub", "Mul", "Div", "Where", "Cast", "Identity", "Relu", "Sigmoid", "Tanh", "MatMul", "Transpose",
+    "Squeeze", "Unsqueeze",
+}  # fmt: skip
+"""Operators that keep rows apart along any dimension; of the others it is known for rows along the first alone."""
+
 
 def mixing(nodes: Iterable[ir.Node]) -> str | None:
     """Returns what may let the rows of a batch affect each other; None where nothing can.
@@ -54,7 +60,8 @@ def mixing(nodes: Iterable[ir.Node]) -> str | None:
         if node.op_type in {"Shape", "Size"} or not any(value is not None and _batched(value) for value in node.inputs):
             continue
         kept = all(_batched(value) and not _wide(value) for value in node.outputs if value.name)
-        if node.domain or node.op_type in _ALL_ROWS or _along_rows(node) or not kept:
+        elsewhere = node.op_type not in _ANYWHERE and _places(node) != {0}
+        if node.domain or node.op_type in _ALL_ROWS or _along_rows(node) or elsewhere or not kept:
             return f"{node.op_type} {str(node.outputs[0].name)!r} may mix rows"
     return None
 
@@ -66,13 +73,19 @@ def _along_rows(node: ir.Node) -> bool:
     return node.attributes.get_int("axis", _ALONG_AN_AXIS[node.op_type]) % len(x.shape) == 0
 
 
+def _places(node: ir.Node) -> set[int]:
+    """Returns along which dimensions of what a node gets and gives rows lie."""
+    values = [value for value in (*node.inputs, *node.outputs) if value is not None and value.shape is not None]
+    return {axis for value in values for axis, dim in enumerate(value.shape or ()) if str(dim) == BATCH}
+
+
 def _batched(value: ir.Value) -> bool:
-    return value.shape is not None and len(value.shape) > 0 and str(value.shape[0]) == BATCH
+    return value.shape is not None and any(str(dim) == BATCH for dim in value.shape)
 
 
 def _wide(value: ir.Value) -> bool:
-    """Whether rows stand along another dimension too, as they do in what compares each with each."""
-    return value.shape is not None and any(BATCH in str(dim) for dim in list(value.shape)[1:])
+    """Whether rows stand along several dimensions, as they do in what compares each with each."""
+    return value.shape is not None and sum(BATCH in str(dim) for dim in value.shape) > 1
 
 
 def _per_row(value: ir.Value) -> bool:
@@ -85,11 +98,12 @@ def _against(value: ir.Value, fixed: Fixed) -> str | None:
         return "has an unknown shape"
     if value not in fixed.shapes:
         return f"has the shape {shape}, which depends on data"
-    leading, *others = [dim if isinstance(dim, int) else dim.value for dim in shape] or [1]
-    if any(dim is None or BATCH in str(dim) for dim in others) or (leading != BATCH and BATCH in str(leading)):
-        return f"has its rows elsewhere than along its leading dimension: {shape}"
-    if leading is None:
+    dims = [dim if isinstance(dim, int) else dim.value for dim in shape]
+    if None in dims:
         return f"has an unknown number of rows: {shape}"
-    if value in fixed.contents and leading != BATCH:
+    hang = [str(dim) for dim in dims if BATCH in str(dim)]
+    if hang not in ([], [BATCH]):
+        return f"has its rows elsewhere than along one dimension: {shape}"
+    if value in fixed.contents and BATCH not in dims:
         return "may hold the number of rows"
     return None

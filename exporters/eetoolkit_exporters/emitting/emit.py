@@ -122,6 +122,7 @@ def emit(
         created_with=dict(details.created_with),
         onnxruntime="{}.{}".format(*written.onnxruntime),
         inputs=inputs,
+        limits=network.limits,
         outputs=tuple(_spec(name, value) for name, value in last.outputs.items()),
         preprocess=dict(details.preprocess or {}),
         labels=details.labels,
@@ -210,13 +211,6 @@ def _exit(segment: CutSegment, names: Mapping[ir.Value, str], fixed: Fixed, deta
     exit_ = segment.exit
     if exit_ is None:
         return None
-    for name, value in exit_.outputs.items():
-        leading = value.shape[0] if value.shape is not None and len(value.shape) else None
-        if isinstance(leading, int) and leading != 1:
-            raise ExportError(
-                f"exit {exit_.name!r}: output {name!r} has shape {value.shape}; its leading dimension must be "
-                "the batch, dynamic or 1"
-            )
     if exit_.confidence is None:
         raise ExportError(f"exit {exit_.name!r} has no confidence")
     if None in _slot(exit_.confidence, fixed).shape:
@@ -224,6 +218,13 @@ def _exit(segment: CutSegment, names: Mapping[ir.Value, str], fixed: Fixed, deta
         raise ExportError(
             f"exit {exit_.name!r}: how many rows it has cannot be known from its shape, {shapes}; every way to it must "
             "give (batch, ...)"
+        )
+    rows = exit_.confidence.shape
+    if rows is not None and any(dim != 1 if isinstance(dim, int) else dim.value not in (BATCH, None) for dim in rows):
+        shapes = ", ".join(f"{name} {value.shape}" for name, value in exit_.outputs.items())
+        raise ExportError(
+            f"exit {exit_.name!r} has the outputs {shapes}; the leading dimension of what its criterion reads must be "
+            "the batch, dynamic or 1: transpose it to the front"
         )
     last = not segment.to
     return Exit(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from eetoolkit_exporters.judging.criteria import verdict
 from eetoolkit_runtime.bundle import Bundle, load
 from eetoolkit_runtime.errors import ExportError, InputError
 from eetoolkit_runtime.golden import Sample, Visit, read_golden
-from eetoolkit_runtime.inputs import BATCH
+from eetoolkit_runtime.inputs import row_axes, rows_between
 from eetoolkit_runtime.plan import Criterion
 from eetoolkit_runtime.scores import LABEL
 from eetoolkit_runtime.verify import DEFAULT_TOLERANCE
@@ -24,14 +24,14 @@ from eetoolkit_runtime.verify import DEFAULT_TOLERANCE
 MAX_SAMPLES = 8  # enough to meet every exit in practice, small enough to ship
 
 
-def sample_rows(source: Source, batched: Collection[str], inputs: Any) -> list[dict[str, Array]]:
+def sample_rows(source: Source, axes: Mapping[str, int], inputs: Any) -> list[dict[str, Array]]:
     """Returns up to 16 rows of `inputs` (None: the example), of which the golden samples are taken.
 
     Raises:
         ExportError: Inputs that the network does not take.
     """
     arrays = source.inputs if inputs is None else by_name(source, inputs)
-    return rows_of(arrays, batched)[: 2 * MAX_SAMPLES]
+    return rows_of(arrays, axes)[: 2 * MAX_SAMPLES]
 
 
 def golden_samples(
@@ -93,7 +93,10 @@ def _judged(
             seen = returned
         says = verdict(seen)
         if says.confidence.size != 1:
-            raise ExportError(f"exit {name!r}: one row of inputs gives {says.confidence.size} rows of outputs")
+            raise ExportError(
+                f"exit {name!r}: one row of inputs gives {says.confidence.size} rows of outputs; what its criterion "
+                "reads must be (batch, ...): transpose it where its rows are another dimension"
+            )
         visits.append(Visit(name, says.outputs, float(np.float32(says.confidence.item()))))
         closest = min(closest, float(says.margin.item()))
     return Sample(dict(row), tuple(visits)), closest
@@ -105,9 +108,14 @@ def meet(
     """Returns the chosen exits that a row meets, with their outputs: marked ones as they are met, then in `order`.
 
     Raises:
-        ExportError: Inputs that the network does not take.
+        ExportError: Inputs that the network does not take, or an output without any number.
     """
-    return list(_met(source, row, exits, order))
+    met = list(_met(source, row, exits, order))
+    for name, outputs in met:
+        for output, array in outputs.items():
+            if array.size == 0:
+                raise ExportError(f"exit {name!r}: {output!r} has the empty shape {list(array.shape)} on the example")
+    return met
 
 
 def _met(
@@ -157,20 +165,28 @@ def by_name(source: Source, inputs: Any) -> dict[str, Array]:
     return found
 
 
-def rows_of(arrays: Mapping[str, Array], batched: Collection[str]) -> list[dict[str, Array]]:
-    """Splits the `batched` inputs along their leading dimension; the others go to every row.
+def rows_of(arrays: Mapping[str, Array], axes: Mapping[str, int]) -> list[dict[str, Array]]:
+    """Splits the inputs that have an axis of rows along it; the others go to every row.
 
     Raises:
         ExportError: Inputs of different numbers of rows, or of none.
     """
-    counts = {name: len(arrays[name]) for name in batched}
+    for name, axis in axes.items():
+        if arrays[name].ndim <= axis:
+            raise ExportError(
+                f"input {name!r} has the shape {list(arrays[name].shape)}, expected rows along axis {axis}"
+            )
+    counts = {name: arrays[name].shape[axis] for name, axis in axes.items()}
     if len(set(counts.values())) > 1:
         shown = ", ".join(f"{name} has {count}" for name, count in counts.items())
         raise ExportError(f"the inputs differ in their number of rows: {shown}")
     if 0 in counts.values():
         raise ExportError("the inputs have no rows; pass one or more, the golden samples are made of them")
     return [
-        {name: array[row : row + 1] if name in counts else array for name, array in arrays.items()}
+        {
+            name: rows_between(array, axes[name], row, row + 1) if name in axes else array
+            for name, array in arrays.items()
+        }
         for row in range(max(counts.values(), default=1))
     ]
 
@@ -218,8 +234,9 @@ def source_samples(
                 f"exit {name!r}: the model's outputs are {', '.join(chosen[name])}, the bundle's "
                 f"{', '.join(opened.exits[name].outputs)}; pass the `exits` of the export"
             )
-    batched = [spec.name for spec in opened.manifest.inputs if spec.shape and spec.shape[0] in (BATCH, 1)]
-    rows = rows_of(by_name(source, inputs), batched) if inputs is not None else []
+    places = zip(names, row_axes(opened.manifest), strict=True)
+    axes = {name: axis for name, axis in places if axis is not None}
+    rows = rows_of(by_name(source, inputs), axes) if inputs is not None else []
     rng = np.random.default_rng(seed)
     rows += [{name: _like([s.inputs[name] for s in golden], rng) for name in names} for _ in range(fresh)]
     functions = functions_of(criterion)

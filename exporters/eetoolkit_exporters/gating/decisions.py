@@ -175,10 +175,11 @@ _COPIES: dict[str, Callable[[ir.Node, ir.Value], bool]] = {
 
 def batch_of(graph: ir.Graph) -> int | ir.SymbolicDim | None:
     """Returns the dimension that counts the rows: the symbol, or 1; None if the batch is fixed at another size."""
-    leading = [value.shape[0] for value in graph.inputs if value.const_value is None and value.shape]
-    for dim in leading:
+    shapes = [value.shape for value in graph.inputs if value.const_value is None and value.shape]
+    for dim in (dim for shape in shapes for dim in shape):
         if not isinstance(dim, int) and dim.value == BATCH:
             return dim
+    leading = [shape[0] for shape in shapes]
     return 1 if leading and all(dim == 1 for dim in leading) else None
 
 

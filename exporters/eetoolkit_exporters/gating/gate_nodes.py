@@ -39,7 +39,8 @@ class GateBuilder:
         self.version = graph.opset_imports[""]
         self._graph = graph
         self._batch = batch_of(graph)
-        self._rows = next((value for value in graph.inputs if value.shape and value.shape[0] == self._batch), None)
+        counted = (value for value in graph.inputs if self._batch is not None and self._batch in (value.shape or ()))
+        self._rows = next(counted, None)
         self._used = names_of(graph) | {str(node.name) for node in graph.all_nodes()}
         self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
         self._predicates: dict[tuple[ir.Value, bool, bool], ir.Value] = {}
@@ -100,7 +101,8 @@ class GateBuilder:
         fixed = [dim for dim in dims if isinstance(dim, int)]
         target = self.constant(np.array(fixed, np.int64))
         if len(fixed) < len(dims) and self._rows is not None and self._rows.shape is not None:
-            int64, first = ir.DataType.INT64, self.constant(np.array([0], np.int64))
+            axis = [str(dim) for dim in self._rows.shape].index(str(self._batch))
+            int64, first = ir.DataType.INT64, self.constant(np.array([axis], np.int64))
             sizes = ir.Shape([len(self._rows.shape)])
             rows = self.node(nodes, like, "Shape", (self._rows,), name, int64, sizes)
             rows = self.node(nodes, like, "Gather", (rows, first), name, int64, ir.Shape([1]), {"axis": 0})

@@ -13,6 +13,7 @@ from eetoolkit_exporters.cutting.work import count_work
 from eetoolkit_exporters.emitting.files import SegmentFiles
 from eetoolkit_exporters.emitting.layout import keep_blocked
 from eetoolkit_exporters.pruning.join import Part, join, trim
+from eetoolkit_runtime.arguments import checked
 from eetoolkit_runtime.bundle import Bundle, load
 from eetoolkit_runtime.chains import chains, without_exits
 from eetoolkit_runtime.errors import ExportError, InputError
@@ -28,6 +29,7 @@ from eetoolkit_runtime.validate import validate
 from eetoolkit_runtime.verify import verify
 
 
+@checked(ExportError)
 def prune(
     bundle: str | os.PathLike[str] | Bundle,
     exits: Collection[str],
