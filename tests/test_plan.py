@@ -171,6 +171,7 @@ def full() -> dict[str, Any]:
         "onnxruntime": "1.18",
         "inputs": [{"name": "x", "dtype": "float32", "shape": ["batch", 3, 8, 8]}],
         "outputs": [{"name": "logits", "dtype": "float32", "shape": ["batch", 10]}],
+        "limits": {"batch": {"min": 1, "max": 64}},
         "preprocess": {"x": {"layout": "NCHW", "resize": [8, 8], "scale": 0.5, "mean": [0, 0, 0], "std": [1, 1, 1]}},
         "labels": ["zero", "one"],
         "slots": {

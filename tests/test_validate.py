@@ -24,6 +24,7 @@ from eetoolkit_runtime.plan import (
     File,
     Golden,
     Goto,
+    Limit,
     Manifest,
     Preprocess,
     Segment,
@@ -120,6 +121,14 @@ CASES: dict[str, tuple[Callable[[], Manifest], str]] = {
     "a file that differs from the manifest in case": (
         lambda: with_file(plain(), "Manifest.JSON"),
         "manifest.json: 'manifest.json' and 'Manifest.JSON' are one file on a case-insensitive disk",
+    ),
+    "limits of what is no dimension": (
+        lambda: replace(plain(), limits={"n": Limit(max=3)}),
+        "manifest.json: limits names 'n', which is no dimension of the inputs",
+    ),
+    "limits between which there is no size": (
+        lambda: replace(plain(), limits={"batch": Limit(min=4, max=3)}),
+        "manifest.json: limits of 'batch': 4 to 3 is no size",
     ),
     "no inputs": (lambda: replace(plain(), inputs=()), "manifest.json: no inputs"),
     "a profile of no segment": (
