@@ -614,6 +614,9 @@ def test_goals_that_cannot_be_met_say_the_best_that_can(bundle: ee.Bundle) -> No
         ee.tune(bundle, record=record, budget_ms=-1)
     with pytest.raises(ee.TuneError, match=r"risk 0\.05 and delta 2 must lie between 0 and 1"):
         ee.tune(bundle, record=record, risk=0.05, delta=2)
+    for rare in ({"risk": 1e-300}, {"risk": 0.05, "delta": 1e-300}):
+        with pytest.raises(ee.TuneError, match="must lie between 0 and 1, at 1e-05 or above"):
+            ee.tune(bundle, record=record, **rare)  # type: ignore[arg-type] # the names are its goals
     with pytest.raises(ee.TuneError, match="temperatures need inputs that can be run again"):
         ee.tune(bundle, record=record, calibrate=True)
     with pytest.raises(ee.TuneError, match="nothing to tune by"):
