@@ -537,6 +537,7 @@ WRONG: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     ),
     "ragged labels": ({"labels": [0, [1, 2]]}, ee.InputError, "labels are no array: setting an array element"),
     "labels that are None": ({"labels": [None] * 40}, ee.InputError, "labels are object, expected numbers or texts"),
+    "masked labels": ({"labels": np.ma.masked_less(np.arange(40) % 4, 1)}, ee.InputError, "labels are masked"),
     "a metric of texts": ({"metric": lambda _, labels: ["x"] * len(labels)}, ee.TuneError, "the metric gave .'x'"),
     "a metric of pairs": ({"metric": lambda _, labels: np.zeros((len(labels), 2))}, ee.TuneError, "gave shape"),
     "a metric of nothing": ({"metric": lambda *_: None}, ee.TuneError, "the metric gave nan, expected a number"),
