@@ -537,6 +537,7 @@ WRONG: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     ),
     "ragged labels": ({"labels": [0, [1, 2]]}, ee.InputError, "labels are no array: setting an array element"),
     "labels that are None": ({"labels": [None] * 40}, ee.InputError, "labels are object, expected numbers or texts"),
+    "masked labels": ({"labels": np.ma.masked_less(np.arange(40) % 4, 1)}, ee.InputError, "labels are masked"),
     "a metric of texts": ({"metric": lambda _, labels: ["x"] * len(labels)}, ee.TuneError, "the metric gave .'x'"),
     "a metric of pairs": ({"metric": lambda _, labels: np.zeros((len(labels), 2))}, ee.TuneError, "gave shape"),
     "a metric of nothing": ({"metric": lambda *_: None}, ee.TuneError, "the metric gave nan, expected a number"),
@@ -614,6 +615,9 @@ def test_goals_that_cannot_be_met_say_the_best_that_can(bundle: ee.Bundle) -> No
         ee.tune(bundle, record=record, budget_ms=-1)
     with pytest.raises(ee.TuneError, match=r"risk 0\.05 and delta 2 must lie between 0 and 1"):
         ee.tune(bundle, record=record, risk=0.05, delta=2)
+    for rare in ({"risk": 1e-300}, {"risk": 0.05, "delta": 1e-300}):
+        with pytest.raises(ee.TuneError, match="must lie between 0 and 1, at 1e-05 or above"):
+            ee.tune(bundle, record=record, **rare)  # type: ignore[arg-type] # the names are its goals
     with pytest.raises(ee.TuneError, match="temperatures need inputs that can be run again"):
         ee.tune(bundle, record=record, calibrate=True)
     with pytest.raises(ee.TuneError, match="nothing to tune by"):

@@ -134,12 +134,14 @@ def _as_labels(labels: Any) -> Array:
     """Returns labels as an array that a record can hold.
 
     Raises:
-        InputError: They are of different shapes, or no numbers and no texts.
+        InputError: They are of different shapes, masked, or no numbers and no texts.
     """
     try:
         found = np.asarray(labels)
     except (TypeError, ValueError, RuntimeError) as error:  # a tensor of PyTorch may raise any of them
         raise InputError(f"labels are no array: {first_line(error)}") from error
+    if np.ma.is_masked(labels):
+        raise InputError("labels are masked, behind which a class would be read; leave these rows out")
     if found.dtype.kind not in "biufcSU":
         raise InputError(f"labels are {found.dtype}, expected numbers or texts")
     return found

@@ -8,7 +8,7 @@ One rule for every goal, by a figure of these rows and the end of its 95 % inter
 
 The tolerance is what makes some hundreds of rows enough; for a bound without one there is `--risk`. It is
 
-- for a drop twice what is allowed, but no more than five points; an allowed drop of 0 counts as one point;
+- for a drop twice what is allowed, of which less than one point counts as one, but no more than five points;
 - for a least accuracy the same, with the errors that it allows in the place of the drop;
 - for another metric the same, a point being a hundredth of what the whole network reaches; for a least worth five;
 - for a budget a quarter of it. Costs of segments are taken as exact.
@@ -41,6 +41,7 @@ _TIMES = 2.0  # what a goal allows: the tolerance
 _POINT = 0.01  # of the scale of worth
 _MOST_POINTS = 5
 _OF_BUDGET = 0.25
+_ALL_ROWS = 10**9
 
 
 @dataclass(frozen=True)
@@ -96,12 +97,12 @@ class _Held:
         unseen = wilson(self.differ * rows, rows).high - self.differ
         return max(self.towards * math.sqrt(self.rows / rows), self.span * unseen)
 
-    def enough(self, room: float) -> int:
-        """Returns about how many rows like these bring the interval's end so near to the figure."""
+    def enough(self, room: float) -> int | None:
+        """Returns about how many rows like these bring the interval's end so near; None: more than anybody has."""
         count = LEAST_ROWS
-        while self.reach(count) > room:
+        while count < _ALL_ROWS and self.reach(count) > room:
             count = math.ceil(1.02 * count) + 1
-        return count
+        return count if count < _ALL_ROWS else None
 
 
 def judge_goal(
@@ -135,9 +136,9 @@ def _judge(held: _Held, rows: int) -> Outcome:
         return Outcome(met=True, reason=held.told)
     few = held.rows < LEAST_ROWS or not missed
     room = held.tolerance - min(0.0, held.over) if few else held.tolerance / _TIMES
-    if room <= 0 or (not few and (held.over > held.away or reach <= room)):
+    needed = held.enough(room) if few or held.over <= held.away else None
+    if needed is None or (not few and reach <= room):
         return Outcome(met=None if few else False, reason=held.told)
-    needed = held.enough(room)
     in_all = math.ceil(needed * rows / held.rows)
     why = "are too few to know" if few else "may show that by chance"
     told, wanted = (held.spell(float(f"{within:.2g}")) for within in (reach, room))
@@ -185,7 +186,7 @@ def _worth(wish: Wish, test: Part, answered: Array, chosen: Figures, whole: Figu
         away=away,
         differ=float((lost != 0).mean()) if counted else 0.0,
         span=scale if test.worth is None else max(scale, float(np.ptp(test.worth))),
-        tolerance=min(_TIMES * (allowed or _POINT * scale), _MOST_POINTS * _POINT * scale),
+        tolerance=min(_TIMES * max(allowed, _POINT * scale), _MOST_POINTS * _POINT * scale),
         rows=len(test.record),
         spell=spell,
     )

@@ -31,6 +31,8 @@ METHODS: Mapping[Method, str] = MappingProxyType(
     }
 )
 _HALVINGS = 30
+RAREST = 1e-5
+"""The least risk, and the least probability that a guarantee fails: less takes more rows than anybody has labelled."""
 LOSS = "early answer wrong and the whole network's right"
 _ASSUMPTIONS = (
     "the rows of the guarantee and the inputs to come are drawn independently from one distribution",
@@ -139,7 +141,7 @@ def least_rows(method: Method, risk: float, delta: float) -> int:
         return math.ceil(1 / risk) - 1
     if method == "ltt":
         return math.ceil(math.log(1 / delta) / -math.log1p(-risk))
-    count = 1
+    count = math.ceil(math.log(1 / delta) / math.log1p(risk))  # where every bet is 1, the most
     while log_wealth(np.zeros((count, 1)), risk, delta)[0] < math.log(1 / delta):
         count = math.ceil(1.05 * count) + 1
     return count

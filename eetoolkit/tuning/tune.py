@@ -27,7 +27,7 @@ from eetoolkit.tuning.pruning import choose_gone, without_overheads
 from eetoolkit.tuning.record import Array, Record, judging_values, values_of
 from eetoolkit.tuning.replay import own_thresholds
 from eetoolkit.tuning.report import TuningReport
-from eetoolkit.tuning.risk import Method
+from eetoolkit.tuning.risk import RAREST, Method
 from eetoolkit.tuning.search import Goal, Search
 from eetoolkit.tuning.static import WHOLE, best_static
 from eetoolkit.tuning.verdict import Verdict, judge_exits
@@ -109,8 +109,8 @@ def tune(  # noqa: PLR0913 - what a choice depends on
         accuracy=metric is None, max_accuracy_drop=max_accuracy_drop, min_accuracy=min_accuracy, budget_ms=budget_ms,
         budget_share=budget_share, risk=risk,
     )  # fmt: skip
-    if not 0 < delta < 1 or risk in (0, 1):
-        raise TuneError(f"risk {risk} and delta {delta} must lie between 0 and 1")
+    if not (RAREST <= delta < 1 and (risk is None or RAREST <= risk < 1)):
+        raise TuneError(f"risk {risk} and delta {delta} must lie between 0 and 1, at {RAREST:g} or above")
     if not 0 <= seed < _SEEDS:
         raise TuneError(f"seed is {seed}, expected 0 to {_SEEDS - 1}")
     opened = load(bundle)
