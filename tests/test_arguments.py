@@ -14,7 +14,8 @@ import pytest
 import torch
 
 import eetoolkit as ee
-from eetoolkit_runtime.arguments import checked
+from eetoolkit_exporters.export import _OWN_WORDS
+from eetoolkit_runtime.arguments import _checks, checked, shortened
 from eetoolkit_runtime.errors import InputError
 
 
@@ -152,3 +153,25 @@ def test_any_argument_of_any_type_is_taken_or_refused(
                 assert str(error), argument
                 refused += 1
     assert refused > 40
+
+
+PUBLIC = [name for name in ee.__all__ if inspect.isfunction(getattr(ee, name)) and name != "exit"]
+"""`exit` marks a place in a torch network while it is traced, and has arguments of torch's alone."""
+
+
+OWN_WORDS = {"attach_exits": {"heads"}, "fit_exits": {"model"}, "export": _OWN_WORDS}
+"""What functions check themselves, with a better word."""
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_every_public_function_refuses_what_its_annotations_do_not_say(name: str) -> None:
+    function = getattr(ee, name)
+    checks = dict(_checks(function.__wrapped__))
+    assert checks
+    for parameter, (expected, fits) in checks.items():
+        if parameter in OWN_WORDS.get(name, ()):
+            continue
+        wrong = next(value for value in (object(), True, 1, "x", None, [], {}) if not fits(value))
+        with pytest.raises(ee.EEToolkitError) as caught:
+            function(**{parameter: wrong})
+        assert str(caught.value) == f"{parameter} is {shortened(wrong)}, expected {expected}"
