@@ -606,7 +606,8 @@ def test_a_dynamic_number_of_classes_is_refused(refuse: Refuse) -> None:
 
     example = np.ones((2, 5, 3), np.float32)
     assert refuse(module(Growing), example, dynamic_shapes={"steps": {1: "length"}}) == (
-        "exit 'exit0': max_prob reads shape [batch,length]: the class dimension, axis 1, must be a fixed number"
+        "exit 'exit0': max_prob reads shape [batch,length]: the class dimension, axis 1, must be a fixed number; what "
+        "is no exit, as a state, is returned beside the logits, {'logits': ..., 'state': ...}, or left out by exits="
     )
 
 
@@ -710,3 +711,25 @@ def test_an_export_leaves_the_network_as_it_was(tmp_path: Path) -> None:
     assert all(parameter.requires_grad for parameter in network.parameters())
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     np.testing.assert_array_equal(network(torch.from_numpy(ROWS))["late"].detach().numpy(), first)
+
+
+@pytest.mark.parametrize("by_name", [False, True])
+def test_an_input_that_is_several_tensors_is_refused(by_name: bool, refuse: Refuse) -> None:
+    state = (torch.zeros(1), torch.zeros(1))
+    example: Any = {"x": ROWS, "state": state} if by_name else (ROWS, state)
+    assert refuse(module(AsDict), example) == (
+        f"input {'state' if by_name else 'number 1'} is a tuple of tensors; a bundle's inputs are tensors: let forward "
+        "take them one by one, as in forward(self, x, h, c), and put them together inside"
+    )
+
+
+def test_a_state_that_is_returned_as_an_exit_is_refused(refuse: Refuse) -> None:
+    class Kept(nn.Module):
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return x, torch.stack([x, x])
+
+    assert refuse(module(Kept), ROWS[:1], dynamic_batch=False) == (
+        "exit 'exit1': one row of inputs gives 2 rows of outputs; what its criterion reads must be (batch, ...): "
+        "transpose it where its rows are another dimension; what is no exit, as a state, is returned beside the "
+        "logits, {'logits': ..., 'state': ...}"
+    )

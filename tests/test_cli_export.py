@@ -248,3 +248,9 @@ def test_what_may_be_a_mistake_is_a_warning_in_the_words_of_the_shell(here: Path
         "--control-flow", "always",
     )  # fmt: skip
     assert (said.exit_code, said.stderr) == (0, "")
+
+
+def test_dynamic_axes_may_be_counted_from_the_end() -> None:
+    from eetoolkit.cli.export import _dynamic_shapes
+
+    assert _dynamic_shapes(("ids:-1=length", "ids:0=n")) == {"ids": {-1: "length", 0: "n"}}

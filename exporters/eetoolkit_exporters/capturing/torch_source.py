@@ -45,6 +45,7 @@ class TorchSource:
         self.parameters, self.rest, self.others = parameters_of(module)
         if example_inputs is None:
             raise ExportError("example_inputs is None: a torch network needs one example of every input")
+        _check_flat(example_inputs)
         if isinstance(example_inputs, Mapping):
             self.keywords = tuple(example_inputs)
             tensors = [to_tensor(value) for value in example_inputs.values()]
@@ -161,6 +162,20 @@ def keywords_of(module: torch.nn.Module) -> tuple[str, ...]:
     """Returns the inputs that `forward` takes by keyword alone."""
     parameters = _signature(module).parameters.values()
     return tuple(parameter.name for parameter in parameters if parameter.kind == inspect.Parameter.KEYWORD_ONLY)
+
+
+def _check_flat(example_inputs: Any) -> None:
+    """Refuses an input that is several tensors, which would be stacked."""
+    named = example_inputs if isinstance(example_inputs, Mapping) else {}
+    if isinstance(example_inputs, tuple | list):
+        named = {f"number {number}": value for number, value in enumerate(example_inputs)}
+    for name, value in named.items():
+        parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, tuple | list) else ()
+        if any(isinstance(part, torch.Tensor | np.ndarray) for part in parts):
+            raise ExportError(
+                f"input {name} is a {type(value).__name__} of tensors; a bundle's inputs are tensors: let forward take "
+                "them one by one, as in forward(self, x, h, c), and put them together inside"
+            )
 
 
 def to_tensor(value: Any) -> torch.Tensor:

@@ -95,7 +95,8 @@ def _judged(
         if says.confidence.size != 1:
             raise ExportError(
                 f"exit {name!r}: one row of inputs gives {says.confidence.size} rows of outputs; what its criterion "
-                "reads must be (batch, ...): transpose it where its rows are another dimension"
+                "reads must be (batch, ...): transpose it where its rows are another dimension; what is no exit, as a "
+                "state, is returned beside the logits, {'logits': ..., 'state': ...}"
             )
         visits.append(Visit(name, says.outputs, float(np.float32(says.confidence.item()))))
         closest = min(closest, float(says.margin.item()))

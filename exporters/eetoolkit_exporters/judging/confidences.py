@@ -56,7 +56,9 @@ def class_scores(exit_name: str, value: ir.Value, criterion: Criterion, kind: st
     classes = shape[axis]
     if not isinstance(classes, int) or classes < 1:
         raise ExportError(
-            f"exit {exit_name!r}: {kind} reads shape {shape}: the class dimension, axis {axis}, must be a fixed number"
+            f"exit {exit_name!r}: {kind} reads shape {shape}: the class dimension, axis {axis}, must be a fixed "
+            "number; what is no exit, as a state, is returned beside the logits, {'logits': ..., 'state': ...}, or "
+            "left out by exits="
         )
     if classes == 1:
         dims = [2 if place == axis else dim for place, dim in enumerate(shape)]
