@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import msgspec
@@ -266,3 +267,9 @@ def test_the_command_prints_findings_and_its_status_says_whether_there_is_a_prob
     assert bad.exit_code == 1
     found = [finding for finding in json.loads(bad.stdout) if finding["state"] == "problem"]
     assert [finding["name"] for finding in found] == ["bundle"]
+
+
+@pytest.mark.parametrize("seconds", [math.nan, -1.0, math.inf])
+def test_seconds_that_are_no_time_to_measure_are_refused(seconds: float) -> None:
+    with pytest.raises(ee.InputError, match=rf"^seconds is {seconds}, expected 0 to 86400$"):
+        ee.examine(seconds=seconds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from unittest import mock
 
@@ -457,3 +458,14 @@ def test_labels_say_nothing_where_answers_name_no_class(tmp_path: Path) -> None:
         unknown = profile(bundle, x, np.zeros(3, int), threads=1, seconds=0)
     assert unknown.accuracy is None
     assert all(cost.accuracy is cost.accuracy_if_always is None for cost in unknown.exits.values())
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"seconds": -1.0}, {"seconds": math.nan}, {"seconds": math.inf}, {"max_rows": 0}, {"cool_down_s": math.nan}],
+    ids=str,
+)
+def test_bounds_of_the_measurement_that_are_none_are_refused(bundle: ee.Bundle, given: dict[str, float]) -> None:
+    ((name, value),) = given.items()
+    with pytest.raises(ee.InputError, match=rf"^{name} is {value}, expected "):
+        ee.profile(bundle, threads=1, **given)

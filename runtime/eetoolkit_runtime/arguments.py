@@ -101,6 +101,12 @@ def _check(hint: Any) -> tuple[str, _Check] | None:  # noqa: PLR0911 - one kind 
     return None
 
 
+def check_range(error: type[EEToolkitError], name: str, value: float, low: float, high: float) -> None:
+    """Refuses a number outside of [low, high], and NaN."""
+    if not low <= value <= high:
+        raise error(f"{name} is {shortened(value)}, expected {low:g} to {high:g}")
+
+
 def shortened(value: object) -> str:
     """Returns what was given for people, at most 80 characters of it."""
     text = repr(value)

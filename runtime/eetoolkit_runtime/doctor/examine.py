@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from eetoolkit_runtime.arguments import checked
+from eetoolkit_runtime.arguments import check_range, checked
 from eetoolkit_runtime.bundle import Bundle
 from eetoolkit_runtime.doctor.bundle_findings import examine_bundle
 from eetoolkit_runtime.doctor.finding import Finding
 from eetoolkit_runtime.doctor.machine_findings import examine_machine
 from eetoolkit_runtime.errors import InputError
+from eetoolkit_runtime.profiling.profiler import LONGEST_S
 
 
 @checked(InputError)
@@ -29,7 +30,11 @@ def examine(
         bundle: A `Bundle`, the path of one, or None for the machine alone.
         seconds: How long to measure the bundle's settings, about.
         progress: Is told (what, done, total) from time to time.
+
+    Raises:
+        InputError: Seconds that are no time to measure.
     """
+    check_range(InputError, "seconds", seconds, 0, LONGEST_S)
     findings = examine_machine()
     if bundle is not None:
         findings += examine_bundle(bundle, seconds=seconds, progress=progress)

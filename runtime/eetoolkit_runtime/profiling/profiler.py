@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections import Counter
@@ -15,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eetoolkit_runtime.answer import Answer
-from eetoolkit_runtime.arguments import checked
+from eetoolkit_runtime.arguments import check_range, checked
 from eetoolkit_runtime.bundle import Bundle
 from eetoolkit_runtime.errors import InputError
 from eetoolkit_runtime.inputs import Inputs
@@ -48,7 +49,8 @@ _TIMED_ROWS = 8  # at least, however slow the network
 _ROUND_S = 0.25  # a round, about: what a machine's speed changes by meanwhile is taken for a difference
 _GOLDEN = (5**0.5 - 1) / 2  # whose multiples modulo 1 are spread evenly, however many of them
 _IDLE_S = 0.5
-_LONGEST_S = 24 * 3600
+LONGEST_S = 24 * 3600
+"""How long may be measured."""
 _OWN_PART = 0.5  # of the seconds: for what exits add to their segments; as much again for tracing
 
 
@@ -100,11 +102,9 @@ def profile(  # noqa: PLR0913 - what a measurement depends on
             or takes other inputs.
         RunError: onnxruntime failed, or it has no such providers.
     """
-    if not 0 <= seconds <= _LONGEST_S or max_rows < 1 or not cool_down_s >= 0:
-        raise InputError(
-            f"seconds is {seconds}, max_rows {max_rows}, cool_down_s {cool_down_s}; expected 0 to {_LONGEST_S}, 1 or "
-            "more, 0 or more"
-        )
+    check_range(InputError, "seconds", seconds, 0, LONGEST_S)
+    check_range(InputError, "cool_down_s", cool_down_s, 0, LONGEST_S)
+    check_range(InputError, "max_rows", max_rows, 1, math.inf)
     before, began, resident = condition(), datetime.now(UTC), resident_bytes()
     tell: Tell = progress or (lambda _what, _done, _total: None)
     chosen = choose_providers(providers)
