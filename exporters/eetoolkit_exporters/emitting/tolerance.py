@@ -78,7 +78,7 @@ def measured(network: Network, criteria: Mapping[str, Criterion], rows: Sequence
         if value.name not in counted and value.dtype is not None and value.dtype.is_floating_point()
     ]
     plain, fused = _both(model, names, rows)
-    found = (difference(a, b) for one, other in zip(plain, fused, strict=True) for a, b in zip(one, other, strict=True))
+    found = (difference(b, a) for one, other in zip(plain, fused, strict=True) for a, b in zip(one, other, strict=True))
     return _FLIPS * max((each for each in found if math.isfinite(each)), default=0.0)
 
 
