@@ -71,8 +71,8 @@ def test_expected_latency_follows_the_applied_thresholds(tmp_path: Path) -> None
     x = np.random.default_rng(0).uniform(0, 1, (12, 4)).astype(np.float32)
     record = collect(bundle, x, np.arange(12) % 2, threads=1)
     profile = ee.profile(bundle, x, threads=1, seconds=0.02)
-    always = [cost.latency.mean_ms for cost in profile.exits.values() if cost.latency is not None]
-    segments = [cost.latency.mean_ms for cost in profile.segments.values() if cost.latency is not None]
+    always = [cost.latency.robust_ms for cost in profile.exits.values() if cost.latency is not None]
+    segments = [cost.latency.robust_ms for cost in profile.segments.values() if cost.latency is not None]
     slower = called(profile, exit0=(10**9, 1.1), exit2=(10**9, 1.1))
     names = list(bundle.exits)[:-1]
     at_once, never = dict.fromkeys(names, 0.0), dict.fromkeys(names)

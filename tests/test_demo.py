@@ -302,13 +302,16 @@ def test_another_system_is_shown_by_its_name(tmp_path: Path, monkeypatch: pytest
     )
 
 
-def test_a_system_that_is_not_there_is_named_with_those_that_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_system_that_is_not_there_is_named_with_those_that_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     result = CliRunner().invoke(main, ["demo", "--model", "skipnot"])
     assert (result.exit_code, result.stderr) == (
         1,
         f"error: the zoo has no 'skipnot'; it has {', '.join(zoo.names())}; did you mean 'skipnet'?\n",
     )
-    monkeypatch.setattr("eetoolkit.zoo.system.CHECKPOINTS", Path("nowhere"))
+    monkeypatch.setattr("eetoolkit.zoo.system.CHECKPOINTS", tmp_path / "nowhere")
+    monkeypatch.setenv("EETOOLKIT_CACHE", str(tmp_path))
     result = CliRunner().invoke(main, ["demo", "--model", "act"])
     assert (result.exit_code, result.stderr) == (1, "error: act has no weights here: eetoolkit zoo train act\n")
 

@@ -65,7 +65,7 @@ class Runner:
         RunError: A setting that this onnxruntime does not have.
     """
 
-    @checked(RunError)
+    @checked(RunError, but=("bundle",))  # which `load` looks at
     def __init__(  # noqa: PLR0913 - the public settings, each with a default
         self,
         bundle: str | os.PathLike[str] | Bundle,
