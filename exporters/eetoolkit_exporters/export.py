@@ -8,7 +8,6 @@ import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from numbers import Real
 from typing import Any
 
 import msgspec
@@ -40,7 +39,7 @@ from eetoolkit_exporters.judging.criteria import class_output
 from eetoolkit_exporters.judging.facts import facts
 from eetoolkit_exporters.judging.judge import CriterionSpec, choose_criteria, default_threshold, judge, stored_threshold
 from eetoolkit_exporters.judging.remarks import remarks, single_scores
-from eetoolkit_runtime.arguments import checked
+from eetoolkit_runtime.arguments import checked, is_number
 from eetoolkit_runtime.bundle import Bundle, load
 from eetoolkit_runtime.errors import ExportError, did_you_mean
 from eetoolkit_runtime.inputs import BATCH, axes_of_rows
@@ -268,7 +267,7 @@ def _thresholds(criteria: Mapping[str, Criterion], threshold: ThresholdSpec) -> 
     found = {}
     for name, criterion in criteria.items():
         value = given.get(name)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value)):
+        if value is not None and not (is_number(value) and math.isfinite(value)):
             raise ExportError(f"exit {name!r}: threshold is {value!r}, expected a finite number")
         found[name] = stored_threshold(criterion, default_threshold(criterion) if value is None else float(value))
     return found

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from types import NoneType, UnionType
-from typing import Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin
+from typing import Any, Literal, ParamSpec, TypeGuard, TypeVar, Union, get_args, get_origin
 
 from eetoolkit_runtime.errors import EEToolkitError
 
@@ -16,6 +16,19 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _Check = Callable[[Any], bool]
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether a value is a number that a float can hold; NaN and infinity are, `bool` is not."""
+    if not isinstance(value, Real) or isinstance(value, bool):
+        return False
+    try:
+        float(value)
+    except OverflowError:
+        return False
+    return True
+
+
 _KINDS: dict[Any, tuple[str, _Check]] = {
     Mapping: ("a mapping", lambda value: isinstance(value, Mapping)),
     dict: ("a dict", lambda value: isinstance(value, dict)),
@@ -27,7 +40,7 @@ _KINDS: dict[Any, tuple[str, _Check]] = {
     NoneType: ("None", lambda value: value is None),
     bool: ("True or False", lambda value: isinstance(value, bool)),
     int: ("a whole number", lambda value: isinstance(value, Integral) and not isinstance(value, bool)),
-    float: ("a number", lambda value: isinstance(value, Real) and not isinstance(value, bool)),
+    float: ("a number", is_number),
     str: ("a text", lambda value: isinstance(value, str)),
 }
 

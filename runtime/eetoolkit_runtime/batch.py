@@ -15,7 +15,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from eetoolkit_runtime.answer import Answer, stand_in
-from eetoolkit_runtime.errors import EEToolkitError, RunError, failure, no_such_case, too_many_visits
+from eetoolkit_runtime.errors import RunError, failure, is_foreign, no_such_case, too_many_visits
 from eetoolkit_runtime.inputs import BATCH, Array, most_rows, row_axes, rows_between
 from eetoolkit_runtime.layout import Layout
 from eetoolkit_runtime.pace import Paces, watched
@@ -127,8 +127,8 @@ class _Batch:
         self._waiting: dict[str, list[_Group]] = {}
         self._answers: list[Answer | None] = [None] * count
         self._best: list[Answer | None] = [None] * count
-        self._paths: list[tuple[str, ...]] = [()] * count
-        self._gates: list[tuple[tuple[str, int], ...]] = [()] * count
+        self._paths: list[list[str]] = [[] for _ in range(count)]
+        self._gates: list[list[tuple[str, int]]] = [[] for _ in range(count)]
         self._options = ort.RunOptions()
         self._visits: Counter[tuple[int, str]] = Counter()
 
@@ -189,7 +189,7 @@ class _Batch:
         outputs = self._run_model(name, segment, group)
         if segment.model is not None:
             for row in group.rows.tolist():
-                self._paths[row] += (name,)
+                self._paths[row].append(name)
         after = dict(group.tensors)
         for slot, source in segment.writes.items():
             if source.output is not None:
@@ -220,9 +220,9 @@ class _Batch:
         run = watched(lambda given, options: session.run(names, given, options), pace, self._options)
         try:
             return dict(zip(names, run(feeds, self._options), strict=True))
-        except EEToolkitError:
-            raise
         except Exception as error:
+            if not is_foreign(error):
+                raise
             raise failure(name, error) from error
 
     def _spread(self, name: str, slot: str, array: Array, count: int) -> Array:
@@ -273,7 +273,7 @@ class _Batch:
             only = ... if axis is None else (*(slice(None),) * axis, slice(place, place + 1))
             outputs[name] = array[only].copy()
         return Answer(
-            outputs, exit_.name, confidence, self._paths[row], self._layout.models, self._gates[row],
+            outputs, exit_.name, confidence, tuple(self._paths[row]), self._layout.models, tuple(self._gates[row]),
             "end" if ends else "exit", exit_.criterion,
         )  # fmt: skip
 
@@ -290,7 +290,7 @@ class _Batch:
                 raise no_such_case(name, on, decision, len(cases))
             some = self._take(group, np.flatnonzero(decisions == decision))
             for row in some.rows.tolist():
-                self._gates[row] += ((name, decision),)
+                self._gates[row].append((name, decision))
             self._enter(cases[decision], some)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import _thread
 import math
 import threading
 import time
 
+from eetoolkit_runtime.errors import RunError
 from eetoolkit_runtime.forked import renew_after_fork
 from eetoolkit_runtime.interrupt import Stop
 
@@ -24,24 +26,34 @@ class Clock:
 
     def renew(self) -> None:
         """Begins without a thread, and with nothing to call."""
-        self._changed = threading.Condition()
+        # Entered as it is: a signal handler may raise between the lines of a `Condition`, and would leave it locked.
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._waiting: dict[Stop, float] = {}
         self._wakes = math.inf
-        self._thread: threading.Thread | None = None
+        self._runs = False
 
     def add(self, when: float, stop: Stop) -> None:
-        """Has `stop` called at `when`, on the clock of `time.perf_counter`."""
-        with self._changed:
+        """Has `stop` called at `when`, on the clock of `time.perf_counter`.
+
+        Raises:
+            RunError: The clock needs a thread, and the system gives none.
+        """
+        with self._lock:
             self._waiting[stop] = when
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._watch, name="eetoolkit-deadline", daemon=True)
-                self._thread.start()
+            if not self._runs:
+                try:
+                    _thread.start_new_thread(self._watch, ())
+                except RuntimeError as error:
+                    del self._waiting[stop]
+                    raise RunError(f"no thread for deadlines: {error}") from error
+                self._runs = True
             elif when < self._wakes:
                 self._changed.notify()
 
     def discard(self, stop: Stop) -> None:
         """Undoes `add`; `stop` is not being called any more."""
-        with self._changed:
+        with self._lock:
             self._waiting.pop(stop, None)
 
     def _watch(self) -> None:

@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable
-from numbers import Real
 from types import TracebackType
 from typing import Literal, Self
 
 import onnxruntime as ort
 
-from eetoolkit_runtime.arguments import shortened
+from eetoolkit_runtime.arguments import is_number, shortened
 from eetoolkit_runtime.clock import clock
-from eetoolkit_runtime.errors import DeadlineError, InputError
+from eetoolkit_runtime.errors import DeadlineError, InputError, RunError
 from eetoolkit_runtime.interrupt import Interrupt
 from eetoolkit_runtime.pace import Pace, Paces
-
-
-def _is_time(value: object) -> bool:
-    try:
-        return isinstance(value, Real) and not isinstance(value, bool) and float(value) > 0
-    except OverflowError:
-        return False
 
 
 class Stopped(Exception):  # noqa: N818 - no error: what it ends may have an answer
@@ -47,18 +40,18 @@ class Watch:
         started = time.perf_counter()
         if interrupt is not None and not isinstance(interrupt, Interrupt):
             raise InputError(f"interrupt is {interrupt!r}, expected an `Interrupt`")
-        if deadline_ms is not None and not _is_time(deadline_ms):
+        if deadline_ms is not None and not (is_number(deadline_ms) and deadline_ms > 0):
             raise InputError(f"deadline_ms is {shortened(deadline_ms)}, expected milliseconds, more than 0")
         self.options = ort.RunOptions()
         self.options.log_severity_level = 4  # what stops a segment on purpose is no error to print
         self.stopped_by: Literal["deadline", "interrupt"] | None = None
         self.cut = False
         self.broken = False
-        self.path: tuple[str, ...] = ()
+        self.path: list[str] = []
         self._deadline_ms = deadline_ms
         self._end = math.inf if deadline_ms is None else started + float(deadline_ms) / 1e3
         self._interrupt = interrupt
-        self._keys = (0, 0)
+        self._process = os.getpid()
         self._paces = Paces()
 
     def expect(self, paces: Paces) -> None:
@@ -70,7 +63,10 @@ class Watch:
 
         Raises:
             Stopped: The token is set, the time is up, or it is less than the segment takes.
+            RunError: The call began in the process from which this one was forked.
         """
+        if self._process != os.getpid():
+            raise RunError("this process was forked in the middle of a call; begin the call anew")
         if self._end != math.inf and self.stopped_by is None:
             left_ms = (self._end - time.perf_counter()) * 1e3
             if left_ms <= 0 or not self._paces[segment].fits(left_ms):
@@ -84,7 +80,7 @@ class Watch:
         ran = f"ran {', '.join(self.path)}" if self.path else "no segment was finished"
         if self.stopped_by == "interrupt":
             return DeadlineError(f"interrupted before there was an answer; {ran}")
-        return DeadlineError(f"no answer within deadline_ms {self._deadline_ms:g}; {ran}")
+        return DeadlineError(f"no answer within deadline_ms {float(self._deadline_ms or 0):g}; {ran}")
 
     # Called from other threads and from signal handlers.
 

@@ -26,6 +26,8 @@ from eetoolkit_runtime.printable import flat
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+_BARE = {RuntimeError, ValueError, TypeError, MemoryError, IndexError, KeyError, OverflowError}
+"""What onnxruntime's binding and numpy raise beside classes of their own."""
 _ALIKE = 0.75  # of 1, as `difflib` counts: one letter of four is another, or two have changed places
 
 
@@ -83,14 +85,20 @@ def failure(segment: str, error: Exception) -> RunError:
     return RunError(f"segment {segment!r}: {first_line(error)}")
 
 
+def is_foreign(error: BaseException | None) -> bool:
+    """Whether an error is one that onnxruntime or numpy raises, and not what a signal handler of the user's does."""
+    kind = type(error)
+    return kind in _BARE or kind.__module__.partition(".")[0] in ("onnxruntime", "numpy")
+
+
 @contextlib.contextmanager
 def running(what: str) -> Iterator[None]:
     """Raises a `RunError` that begins with `what` for whatever onnxruntime raises inside."""
     try:
         yield
-    except EEToolkitError:
-        raise
-    except Exception as error:  # onnxruntime's own are of many classes, some of them bare
+    except Exception as error:
+        if not is_foreign(error):
+            raise
         raise RunError(f"{what}: {first_line(error)}") from error
 
 

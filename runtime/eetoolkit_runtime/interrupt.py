@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import _thread
 import threading
 from collections.abc import Callable
 from typing import TypeVar
+
+from eetoolkit_runtime.errors import RunError
 
 Stop = Callable[[], None]
 Result = TypeVar("Result")
@@ -67,7 +70,7 @@ def apart(function: Callable[[], Result], stop: Stop) -> Result:
         return function()
     results: list[Result] = []
     errors: list[BaseException] = []
-    running = threading.Lock()
+    running = _thread.allocate_lock()
 
     def work() -> None:
         try:
@@ -78,16 +81,23 @@ def apart(function: Callable[[], Result], stop: Stop) -> Result:
             running.release()
 
     running.acquire()
-    thread = threading.Thread(target=work, name="eetoolkit-run", daemon=True)
-    thread.start()
     try:
+        _begin(work, running)
         while not running.acquire(timeout=_WAKE_S):
             pass
     except BaseException:
         stop()
-        thread.join()
+        running.acquire()
         raise
-    thread.join()  # which is at its end: nothing that it holds outlives this call
     if errors:
         raise errors.pop()  # not left in a list of a frame that it points at
     return results[0]
+
+
+def _begin(work: Callable[[], None], running: _thread.LockType) -> None:
+    """Starts a thread; `threading` would wait for it to begin, where a signal handler may raise."""
+    try:
+        _thread.start_new_thread(work, ())
+    except RuntimeError as error:
+        running.release()
+        raise RunError(f"no thread to run on: {error}") from error

@@ -15,6 +15,7 @@ import time
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from eetoolkit_runtime.errors import BundleError
 from eetoolkit_runtime.paths import shown
@@ -26,12 +27,15 @@ _NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
 
 
 class _Held:
-    """A lock that a thread of this process has, and how many blocks of that thread are inside."""
+    """A lock that a thread of this process has, and how many blocks of that thread are inside.
+
+    The file is an object, which is closed, and so lets go of the system's lock, wherever a signal handler may raise.
+    """
 
     def __init__(self) -> None:
         self.thread = threading.RLock()
         self.depth = 0
-        self.handle: int | None = None
+        self.file: BinaryIO | None = None
 
 
 _held: weakref.WeakValueDictionary[Path, _Held] = weakref.WeakValueDictionary()
@@ -56,59 +60,67 @@ def alone(target: Path) -> Iterator[None]:
         raise _busy(target, file)
     try:
         if held.depth == 0:
-            held.handle = _acquire(target, file, until)
+            held.file = None  # of a block that never began
+            held.file = _acquire(target, file, until)
         held.depth += 1
         try:
             yield
         finally:
             held.depth -= 1
-            if held.depth == 0 and held.handle is not None:
-                handle, held.handle = held.handle, None
-                _release(file, handle)
+            if held.depth == 0 and held.file is not None:
+                opened, held.file = held.file, None
+                _release(file, opened)
     finally:
         held.thread.release()
 
 
-def _acquire(target: Path, file: Path, until: float) -> int | None:
-    """Returns the handle of the locked file; None where the file system has no locks."""
+def _acquire(target: Path, file: Path, until: float) -> BinaryIO | None:
+    """Returns the locked file; None where the file system has no locks."""
     while True:
         try:
-            handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+            opened = _open(file)
         except OSError as error:
             raise BundleError(f"cannot write {shown(target)}: {error.strerror or error}") from error
         try:
-            _lock(handle)
-            if _is(file, handle):
-                return handle
+            _lock(opened.fileno())
+            if _is(file, opened):
+                return opened
         except OSError as error:
+            opened.close()
             if error.errno in _NO_LOCKS:
-                os.close(handle)
                 return None
             if error.errno not in _BUSY:
-                os.close(handle)
                 raise BundleError(f"cannot lock {file}: {error.strerror or error}") from error
-        os.close(handle)  # another has it, or the last who had it has removed it meanwhile
+        opened.close()  # another has it, or the last who had it has removed it meanwhile
         if time.monotonic() > until:
             raise _busy(target, file)
         time.sleep(_LOOK_S)
+
+
+def _open(file: Path) -> BinaryIO:
+    """Opens the file of a lock, which another user may have left."""
+    try:
+        return os.fdopen(os.open(file, os.O_RDWR | os.O_CREAT, 0o666), "rb", 0)
+    except PermissionError:
+        return file.open("rb", 0)
 
 
 def _busy(target: Path, file: Path) -> BundleError:
     return BundleError(f"{shown(target)} is being written by another process for {_WAIT_S:.0f} s ({file} is locked)")
 
 
-def _is(file: Path, handle: int) -> bool:
+def _is(file: Path, opened: BinaryIO) -> bool:
     """Whether an open file is still the one of that name."""
     try:
-        return os.path.samestat(file.stat(), os.fstat(handle))
+        return os.path.samestat(file.stat(), os.fstat(opened.fileno()))
     except FileNotFoundError:
         return False
 
 
-def _release(file: Path, handle: int) -> None:
+def _release(file: Path, opened: BinaryIO) -> None:
     with contextlib.suppress(OSError):  # Windows removes no open file; it serves the next writer
         file.unlink()
-    os.close(handle)
+    opened.close()
 
 
 if sys.platform == "win32":
@@ -126,8 +138,9 @@ else:
     def _forget() -> None:
         """Leaves the locks to the process that was forked, whose threads have them."""
         for held in tuple(_held.values()):
-            if held.handle is not None:
-                os.close(held.handle)
+            if held.file is not None:
+                held.file.close()
+            held.file, held.depth = None, 0
         _held.clear()
         global _looking_up  # noqa: PLW0603 - a thread that the child does not have may have it
         _looking_up = threading.Lock()

@@ -40,7 +40,7 @@ def answer_by(lane: Lane, arrays: tuple[Array, ...], rule: Rule, watch: Watch | 
     if watch is not None and watch.cut:
         if best is None:
             raise watch.error()
-        return msgspec.structs.replace(best, path=watch.path, gates=gates, stopped_by=watch.stopped_by)
+        return msgspec.structs.replace(best, path=tuple(watch.path), gates=gates, stopped_by=watch.stopped_by)
     if best is None or last is None:
         raise RunError("the plan ended without an exit")
     return stand_in(best, last)

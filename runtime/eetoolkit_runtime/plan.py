@@ -18,6 +18,7 @@ from eetoolkit_runtime.seal import DIGEST, check_seal, seal
 FORMAT: Literal["eetoolkit-bundle"] = "eetoolkit-bundle"
 VERSION = 1
 MANIFEST = "manifest.json"
+JOURNAL = ".writing.json"
 MANIFEST_LIMIT_BYTES = 8 << 20
 """What a small file may hold without filling a device's memory: a plan of hundreds of segments takes some 100 KB."""
 

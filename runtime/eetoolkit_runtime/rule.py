@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from numbers import Real
 
 import msgspec
 
 from eetoolkit_runtime.answer import Answer, rank
-from eetoolkit_runtime.arguments import shortened
+from eetoolkit_runtime.arguments import is_number, shortened
 from eetoolkit_runtime.errors import InputError, did_you_mean
 from eetoolkit_runtime.plan import Exit
 
@@ -62,7 +61,7 @@ def limits_of(exits: Mapping[str, Exit], thresholds: Thresholds | None = None) -
 
 
 def _is_limit(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and not math.isnan(value)
+    return is_number(value) and not math.isnan(value)
 
 
 class _Reached(float):

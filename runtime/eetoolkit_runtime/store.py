@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -21,10 +22,10 @@ from eetoolkit_runtime.integrity import check_full, digest, read_regular
 from eetoolkit_runtime.lock import alone
 from eetoolkit_runtime.outfile import PARTIAL, remove_stale, umask
 from eetoolkit_runtime.paths import absolute, shown
-from eetoolkit_runtime.plan import MANIFEST, MANIFEST_LIMIT_BYTES, File, Manifest, decode, encode
+from eetoolkit_runtime.plan import JOURNAL, MANIFEST, MANIFEST_LIMIT_BYTES, File, Manifest, decode, encode
 from eetoolkit_runtime.validate import check_files, is_plain, validate
 
-_JOURNAL = ".writing.json"
+_OURS = re.compile(r"-[0-9a-f]{8}\.[a-z]+$")  # what `named_by_content` gives
 
 
 def named_by_content(path: Path, stem: str) -> tuple[str, File]:
@@ -122,7 +123,7 @@ def commit(folder: Path, manifest: Manifest, target: Path, *, overwrite: bool = 
             sync(target.parent)
             return
         before = _names(target) | _left(target)
-        (target / _JOURNAL).write_bytes(msgspec.json.encode(sorted(before.union(manifest.files))))
+        (target / JOURNAL).write_bytes(msgspec.json.encode(sorted(before.union(manifest.files))))
         for path in folder.iterdir():
             if path.name != MANIFEST:
                 path.replace(target / path.name)
@@ -130,9 +131,9 @@ def commit(folder: Path, manifest: Manifest, target: Path, *, overwrite: bool = 
         (folder / MANIFEST).replace(target / MANIFEST)
         sync(target)
         for name in before.difference(manifest.files):
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):  # a folder, or a name of no file: the journal may be anybody's
                 (target / name).unlink()
-        (target / _JOURNAL).unlink()
+        (target / JOURNAL).unlink()
 
 
 @checked(BundleError)
@@ -170,10 +171,10 @@ def _names(folder: Path) -> frozenset[str]:
 def _left(folder: Path) -> frozenset[str]:
     """Returns the files that a killed writer may have left, by its journal; none where there is none or it is cut."""
     try:
-        names = msgspec.json.decode(read_regular(folder / _JOURNAL, MANIFEST_LIMIT_BYTES), type=list[str])
+        names = msgspec.json.decode(read_regular(folder / JOURNAL, MANIFEST_LIMIT_BYTES), type=list[str])
     except (OSError, BundleError, msgspec.MsgspecError, UnicodeDecodeError):
         return frozenset()
-    return frozenset(name for name in names if is_plain(name))
+    return frozenset(name for name in names if is_plain(name) and _OURS.search(name))
 
 
 def sync(path: Path) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from eetoolkit_runtime.errors import ManifestError
 from eetoolkit_runtime.plan import (
+    JOURNAL,
     MANIFEST,
     Constant,
     Dim,
@@ -192,8 +193,9 @@ def _check_twins(plan: Manifest) -> None:
 
 
 def is_plain(name: str) -> bool:
-    """Whether a name is that of a file inside the bundle's folder, and not the manifest's."""
-    return name not in {"", ".", "..", MANIFEST} and not any(c in name for c in "/\\:\0") and name == name.strip()
+    """Whether a name is that of a file inside the bundle's folder, and not the manifest's nor a writer's journal's."""
+    own = {"", ".", "..", MANIFEST, JOURNAL}
+    return name not in own and not any(c in name for c in "/\\:\0") and name == name.strip()
 
 
 def check_files(plan: Manifest) -> None:

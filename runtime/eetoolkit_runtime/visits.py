@@ -7,7 +7,7 @@ from functools import partial
 
 from eetoolkit_runtime.answer import Answer
 from eetoolkit_runtime.deadline import Stopped, watched_by
-from eetoolkit_runtime.errors import BundleError, EEToolkitError, failure
+from eetoolkit_runtime.errors import RunError, failure, is_foreign
 from eetoolkit_runtime.inputs import Array
 from eetoolkit_runtime.workspace import Workspace
 
@@ -24,7 +24,7 @@ def visit_exits(
     """
     watch = workspace.watch
     options = workspace.options if watch is None else watch.options
-    done: tuple[str, ...] = ()
+    done: list[str] = []
     names: tuple[str, ...]
     step = None
     try:
@@ -38,10 +38,10 @@ def visit_exits(
                     took_ms = watched_by(watch, workspace.paces[step.name], partial(call, binding, options))
                     if took is not None:
                         took(step.name, took_ms)
-                if watch is not None:
-                    watch.path = done + names
+                    if watch is not None:
+                        watch.path.append(step.name)
                 if step.exit is not None:
-                    yield workspace.answer(step, done + names)
+                    yield workspace.answer(step, (*done, *names))
             following = workspace.follow(step, head)
             done += names
             if following is None:
@@ -50,11 +50,10 @@ def visit_exits(
     except Stopped:
         return
     except Exception as error:
-        ours = isinstance(error, EEToolkitError)
-        onnxruntimes = error.__cause__ is not None if ours else True
-        if watch is not None and watch.stopped_by is not None and onnxruntimes and not isinstance(error, BundleError):
+        broken = is_foreign(error) or (isinstance(error, RunError) and is_foreign(error.__cause__))
+        if watch is not None and watch.stopped_by is not None and broken:
             watch.cut = watch.broken = True
             return
-        if ours or step is None:
+        if not is_foreign(error) or step is None:
             raise
         raise failure(step.name, error) from error

@@ -144,6 +144,8 @@ def _read_varint(data: bytes, at: int) -> tuple[int, int]:
     while True:
         if at >= len(data):
             raise ValueError("not an ONNX model: it ends within a number")
+        if shift > 63:
+            raise ValueError("not an ONNX model: a number of over 10 bytes")
         byte = data[at]
         value |= (byte & 0x7F) << shift
         at += 1

@@ -18,7 +18,7 @@ import onnxruntime as ort
 
 from eetoolkit_runtime.answer import Answer, StoppedBy
 from eetoolkit_runtime.deadline import Watch, watched_by
-from eetoolkit_runtime.errors import EEToolkitError, RunError, failure, no_such_case, too_many_visits
+from eetoolkit_runtime.errors import RunError, failure, is_foreign, no_such_case, too_many_visits
 from eetoolkit_runtime.layout import Array, Cell, Layout, allocate
 from eetoolkit_runtime.liveness import live_after
 from eetoolkit_runtime.pace import Pace, Paces, watched
@@ -81,6 +81,9 @@ class Workspace:
     """
 
     def __init__(self, layout: Layout, shapes: tuple[tuple[int, ...], ...], paces: Paces) -> None:
+        self._steps: dict[tuple[object, ...], Step] = {}  # first these three, of which `__del__` lets go
+        self._bindings: dict[tuple[object, ...], ort.IOBinding] = {}
+        self._start: Step | None = None
         self.watch: Watch | None = None
         self.paces = paces
         self._settling: list[Pace] = []  # of the segments that are watched until they are known
@@ -89,13 +92,10 @@ class Workspace:
         self._pool: dict[tuple[str, tuple[int, ...]], list[Cell]] = {}
         self._loose: list[Cell] = []
         self._shapes: dict[tuple[str, str], tuple[int, ...]] = {}
-        self._bindings: dict[tuple[object, ...], ort.IOBinding] = {}
         start = layout.plan.start
         self._first_visit = {start: 1} if layout.plan.segments[start].max_visits is not None else {}
         self._visits: dict[str, int] = {}
         self._gates: list[tuple[str, int]] = []
-        self._steps: dict[tuple[object, ...], Step] = {}
-        self._start: Step | None = None
         self._inputs = {
             spec.name: allocate(f"input {spec.name!r}", spec.dtype, shape)
             for spec, shape in zip(layout.plan.inputs, shapes, strict=True)
@@ -121,7 +121,7 @@ class Workspace:
                 more NaN, for steps without an exit.
         """
         step, options = self.begin(arrays), self.options
-        done: tuple[str, ...] = ()
+        done: list[str] = []
         names: tuple[str, ...]
         try:
             while True:
@@ -129,15 +129,15 @@ class Workspace:
                 for call, binding, confidence, index, step, names in head.chain:
                     call(binding, options)
                     if confidence[0] >= thresholds[index]:
-                        return self.answer(step, done + names)
+                        return self.answer(step, (*done, *names) if done else names)
                 following = self.follow(step, head)
                 done += names
                 if following is None:
-                    return self.answer(step, done)
+                    return self.answer(step, tuple(done))
                 step = following
-        except EEToolkitError:
-            raise
         except Exception as error:
+            if not is_foreign(error):
+                raise
             raise failure(step.name, error) from error
 
     def answer(self, step: Step, path: tuple[str, ...]) -> Answer:
@@ -153,7 +153,8 @@ class Workspace:
     def size_bytes(self) -> int:
         """What its buffers take."""
         pools = [tuple(pool) for pool in tuple(self._pool.values())]  # copies: a call may be adding to them
-        return sum(cell.array.nbytes for pool in (tuple(self._inputs.values()), *pools) for cell in pool)
+        all_ = (tuple(self._inputs.values()), tuple(self._loose), *pools)
+        return sum(cell.array.nbytes for pool in all_ for cell in pool)
 
     @property
     def gates(self) -> tuple[tuple[str, int], ...]:
@@ -313,6 +314,8 @@ class Workspace:
         try:
             watched_by(self.watch, pace, run)
         except Exception as error:
+            if not is_foreign(error):
+                raise
             raise failure(step.name, error) from error
         for name, value in zip(unknown, binding.get_outputs(), strict=True):
             self._shapes[step.name, name] = tuple(value.shape())

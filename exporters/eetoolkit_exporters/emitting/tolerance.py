@@ -7,7 +7,6 @@ import math
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
-from numbers import Real
 from pathlib import Path
 
 import onnx_ir as ir
@@ -17,6 +16,7 @@ from eetoolkit_exporters.capturing.capture import Network
 from eetoolkit_exporters.capturing.source import Array
 from eetoolkit_exporters.cutting.cut import graph_of
 from eetoolkit_exporters.emitting.graphs import whole_model
+from eetoolkit_runtime.arguments import is_number, shortened
 from eetoolkit_runtime.errors import ExportError
 from eetoolkit_runtime.plan import COUNTED_KINDS, Criterion
 from eetoolkit_runtime.verify import DEFAULT_TOLERANCE, difference
@@ -40,8 +40,8 @@ def check_tolerance(tolerance: object) -> float | None:
     """
     if tolerance is None:
         return None
-    if isinstance(tolerance, bool) or not isinstance(tolerance, Real) or not 0 < float(tolerance) < math.inf:
-        raise ExportError(f"tolerance is {tolerance!r}, expected a finite number above 0")
+    if not (is_number(tolerance) and 0 < tolerance < math.inf):
+        raise ExportError(f"tolerance is {shortened(tolerance)}, expected a finite number above 0")
     return float(tolerance)
 
 
