@@ -55,6 +55,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"count": "3"}, "count is '3', expected a whole number or None"),
     ({"share": True}, "share is True, expected a number"),
     ({"share": None}, "share is None, expected a number"),
+    ({"share": 10**400}, f"share is 1{'0' * 78}…, expected a number"),
     ({"flag": 1}, "flag is 1, expected True or False"),
     ({"kind": "c"}, "kind is 'c', expected 'a' or 'b' or 1"),
     ({"kind": True}, "kind is True, expected 'a' or 'b' or 1"),

@@ -51,6 +51,35 @@ def forked(folder: Path, pool: str, load: str, end: str, telemetry: str = "1") -
     )  # fmt: skip
 
 
+REFINED = """
+    import os, signal, sys
+    import numpy as np
+    from eetoolkit_runtime import Runner
+
+    runner = Runner(sys.argv[1], threads=1)
+    answers = runner.refine(np.array([[0.1, 0.9, 0, 0]], np.float32), deadline_ms=1e5)
+    next(answers)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)
+        try:
+            next(answers)
+        except Exception as error:
+            print(type(error).__name__, error, flush=True)
+        os._exit(0)
+    print(os.waitpid(child, 0)[1], next(answers).exit)
+"""
+
+
+def test_a_call_that_was_begun_before_the_fork_says_so_in_the_child_and_goes_on_in_the_parent(tmp_path: Path) -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(REFINED), str(chain().save(tmp_path / "b"))],
+        capture_output=True, text=True, timeout=120, check=True, env=os.environ | {"ORT_DISABLE_TELEMETRY": "1"},
+    )  # fmt: skip
+    expected = "RunError this process was forked in the middle of a call; begin the call anew"
+    assert run.stdout.splitlines() == [expected, "0 exit1"]
+
+
 @pytest.mark.parametrize("end", ["sys.exit()", "os._exit(0)", "runner.close(); sys.exit()"])
 @pytest.mark.parametrize("load", ["lazy", "background"])
 def test_a_call_in_the_child_opens_its_own_sessions_and_answers_as_in_the_parent(

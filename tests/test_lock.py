@@ -144,3 +144,35 @@ def test_a_child_does_not_think_that_it_has_its_parents_lock(tmp_path: Path) -> 
     writer = python(code, tmp_path / "b.ee")
     writer.communicate("", 60)
     assert writer.returncode == 7
+
+
+def test_a_lock_file_of_another_user_is_locked_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / ".b.lock"
+    file.touch()
+    real = os.open
+
+    def denied(path: str, flags: int, *mode: int) -> int:
+        if flags & os.O_CREAT:
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, flags, *mode)
+
+    monkeypatch.setattr(os, "open", denied)
+    with alone(tmp_path / "b"):
+        assert file.exists()
+    assert not file.exists()
+
+
+def test_an_interrupt_while_it_is_locked_leaves_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = lock._lock
+
+    def interrupted(handle: int) -> None:
+        real(handle)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lock, "_lock", interrupted)
+        with pytest.raises(KeyboardInterrupt), alone(tmp_path / "b"):
+            pass
+    monkeypatch.setattr(lock, "_WAIT_S", 0.2)
+    with alone(tmp_path / "b"):
+        pass

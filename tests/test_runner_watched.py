@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import math
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from eetoolkit_runtime import lanes, pace
 from eetoolkit_runtime.answer import Answer
 from eetoolkit_runtime.clock import Clock
 from eetoolkit_runtime.errors import DeadlineError, InputError, ManifestError, RunError
-from eetoolkit_runtime.interrupt import Interrupt
+from eetoolkit_runtime.interrupt import Interrupt, apart
 from eetoolkit_runtime.runner import Runner
 
 AGES_MS = 1e9  # twelve days: never reached in a test
@@ -244,9 +245,26 @@ def test_eight_threads_with_deadlines_give_the_answers_of_one_without(opened: Op
 
 def test_all_deadlines_of_a_process_share_one_thread(opened: Open) -> None:
     runner = opened(chain())
+    runner.run(row(), deadline_ms=AGES_MS)
+    before = _thread._count()
     for k in range(50):
         runner.run(row(), deadline_ms=AGES_MS + k)
-    assert [thread.name for thread in threading.enumerate()].count("eetoolkit-deadline") == 1
+    assert _thread._count() <= before
+
+
+def test_a_clock_that_got_no_thread_asks_for_one_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    clock, rung = Clock(), threading.Event()
+    with monkeypatch.context() as patch:
+        patch.setattr("_thread.start_new_thread", refuse)
+        with pytest.raises(RunError, match=r"^no thread for deadlines: can't start new thread$"):
+            clock.add(time.perf_counter(), rung.set)
+        with pytest.raises(RunError, match=r"^no thread to run on: can't start new thread$"):
+            apart(lambda: 1, lambda: None)
+    clock.add(time.perf_counter(), rung.set)
+    assert rung.wait(30)
 
 
 def test_the_clock_wakes_for_an_earlier_deadline_and_forgets_one_that_was_kept() -> None:
@@ -361,12 +379,16 @@ INTERRUPTED = """
     stuck, free = np.array([[0, 0, 1, 0]], np.float32), np.array([[0, 0, 0, 0]], np.float32)
     for _ in range({runs}):
         runner.run(free), runner.run_batch(np.concatenate([free, free]))
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def late(number, frame):
+        raise TimeoutError
+
+    signal.signal(signal.SIGINT, {handler})
     threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
     try:
         print({call})
-    except KeyboardInterrupt:
-        print("KeyboardInterrupt")
+    except (KeyboardInterrupt, TimeoutError) as error:
+        print(type(error).__name__)
     many = runner.run_batch(np.concatenate([free, free]))
     print(runner.run(free).exit, runner.run(free, deadline_ms=1e5).exit, len(many))
 """
@@ -382,17 +404,19 @@ CALLS = {
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
-@pytest.mark.parametrize("runs", [0, 5])
+@pytest.mark.parametrize(("runs", "handler"), [(0, "signal.default_int_handler"), (5, "late")])
 @pytest.mark.parametrize("call", sorted(CALLS))
-def test_ctrl_c_reaches_every_call_that_is_in_a_segment_that_never_ends(tmp_path: Path, call: str, runs: int) -> None:
+def test_what_a_signal_handler_raises_ends_every_call_that_is_in_a_segment_that_never_ends(
+    tmp_path: Path, call: str, runs: int, handler: str
+) -> None:
     folder = endless().save(tmp_path / "b")
-    script = textwrap.dedent(INTERRUPTED).format(call=CALLS[call], runs=runs)
+    script = textwrap.dedent(INTERRUPTED).format(call=CALLS[call], runs=runs, handler=handler)
     run = subprocess.run(
         [sys.executable, "-W", "error", "-c", script, str(folder)],
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
-    assert run.stdout.splitlines() == ["KeyboardInterrupt", "last last 2"]
+    assert run.stdout.splitlines() == ["TimeoutError" if handler == "late" else "KeyboardInterrupt", "last last 2"]
 
 
 SIGNALLED = """

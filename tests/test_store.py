@@ -482,3 +482,27 @@ def test_a_manifest_can_be_replaced_alone(tmp_path: Path) -> None:
     with staging(old) as folder:
         commit(folder, msgspec.structs.replace(load(old).manifest, name="tuned"), old)
     assert manifest_of(old).name == "tuned"
+
+
+def test_a_strangers_journal_removes_nothing_but_what_writers_of_ours_leave(tmp_path: Path) -> None:
+    target = chain().save(tmp_path / "b")
+    (target / "folder").mkdir()
+    (target / "notes.txt").write_text("mine")
+    (target / "old-0123abcd.onnx").write_bytes(b"left by a killed writer")
+    names = [
+        "folder",
+        "notes.txt",
+        "old-0123abcd.onnx",
+        "x" * 300,
+        ".writing.json",
+        "manifest.json",
+        "gone-0123abcd.bin",
+    ]
+    (target / ".writing.json").write_text(json.dumps(names))
+    other = chain(0.25).save(tmp_path / "other")
+    write(other, target)
+    assert (target / "folder").is_dir()
+    assert (target / "notes.txt").read_text() == "mine"
+    assert not (target / "old-0123abcd.onnx").exists()
+    assert not (target / ".writing.json").exists()
+    assert load(target, check="full").manifest.exits["exit0"].threshold == 0.25

@@ -327,3 +327,12 @@ def test_labels_of_other_rows_or_classes_are_remarked_on(bundle: ee.Bundle) -> N
         other = dataclasses.replace(record, label=given)
         report = ee.tune(bundle, record=other, max_accuracy_drop=0.5)
         assert bool(re.search(said, str(report))) is remarked
+
+
+def test_a_metric_that_sees_no_difference_in_a_few_rows_is_not_met_by_definition() -> None:
+    found = outcome_of("max_accuracy_drop", 0.01, 40, 0, metric=True)
+    assert found.met is None
+    assert "whole network always answers" not in found.reason
+    silent = outcome_of("max_accuracy_drop", 0.01, 40, 0, metric=True, limits=np.full(2, np.nan))
+    assert silent.met is True
+    assert silent.reason == "the whole network always answers, which loses nothing against itself"

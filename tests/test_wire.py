@@ -141,3 +141,9 @@ def test_of_a_key_that_stands_twice_the_last_value_counts_as_for_protobuf() -> N
 def test_what_is_no_model_maps_nothing_that_could_be_told(text: bytes) -> None:
     with pytest.raises(ValueError, match="not an ONNX model"):
         external_files(text)
+
+
+@pytest.mark.parametrize("size", [11, 100_000])
+def test_a_number_without_end_is_no_model_and_is_not_read_to_its_end(size: int) -> None:
+    with pytest.raises(ValueError, match="a number of over 10 bytes"):
+        external_files(b"\xff" * size)

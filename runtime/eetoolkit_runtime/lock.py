@@ -91,6 +91,9 @@ def _acquire(target: Path, file: Path, until: float) -> BinaryIO | None:
                 return None
             if error.errno not in _BUSY:
                 raise BundleError(f"cannot lock {file}: {error.strerror or error}") from error
+        except BaseException:  # of a signal handler
+            opened.close()
+            raise
         opened.close()  # another has it, or the last who had it has removed it meanwhile
         if time.monotonic() > until:
             raise _busy(target, file)
