@@ -11,7 +11,7 @@ import pytest
 from eetoolkit_runtime.errors import EEToolkitError
 
 INPUTS = {"manifest": 20_000, "zip": 3_000, "input": 10_000, "picture": 6_000, "golden": 3_000, "profile": 10_000,
-          "record": 3_000, "graph": 20_000, "run": 3_000}  # fmt: skip
+          "record": 3_000, "graph": 20_000, "run": 1_500}  # fmt: skip
 """How many inputs of each reader: some seven seconds on a quiet core."""
 MOST_MIB = 512
 

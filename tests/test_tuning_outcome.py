@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import re
 from bisect import bisect_left
@@ -18,6 +19,7 @@ from test_tuning_tune import bundle, data, exported  # noqa: F401 - fixtures
 
 import eetoolkit as ee
 from eetoolkit.cli import main
+from eetoolkit.tuning.choice import Figures
 from eetoolkit.tuning.collect import collect
 from eetoolkit.tuning.measure import Part, Sheet
 from eetoolkit.tuning.objective import Candidates
@@ -44,6 +46,14 @@ def outcome_of(
 
     The early exit costs a tenth of the whole network. In all there are three times as many rows.
     """
+    part, chosen, whole = _figures(rows, lost, gained, deep, metric, tuple(limits))
+    return judge_goal(Wish(kind, value), part, limits, chosen, whole, 3 * rows, None)  # type: ignore[arg-type] # its kinds
+
+
+@functools.cache
+def _figures(
+    rows: int, lost: int, gained: int, deep: int, metric: bool, limits: tuple[float, ...]
+) -> tuple[Part, Figures, Figures]:
     record = made(0, rows=rows, exits=2)
     place = np.arange(rows)
     worth = np.stack([place >= lost, (place < rows - gained) | (place < lost)], axis=1).astype(float)
@@ -51,8 +61,7 @@ def outcome_of(
     record = dataclasses.replace(record, confidence=sure)
     part = Part(record, worth, np.tile([0.1, 1.0], (rows, 1)), (lambda *_: 0.0) if metric else None, "last", 0)
     sheet = Sheet(part, part, Candidates((np.zeros(1), np.zeros(0))), plan_of(2))
-    chosen, whole = sheet.choice("tuned", limits), sheet.always("whole network", None)
-    return judge_goal(Wish(kind, value), part, limits, chosen, whole, 3 * rows, None)  # type: ignore[arg-type] # its kinds
+    return part, sheet.choice("tuned", np.array(limits)), sheet.always("whole network", None)
 
 
 def most_lost(goal: float, rows: int) -> int:

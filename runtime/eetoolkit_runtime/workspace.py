@@ -81,7 +81,7 @@ class Workspace:
     """
 
     def __init__(self, layout: Layout, shapes: tuple[tuple[int, ...], ...], paces: Paces) -> None:
-        self._steps: dict[tuple[object, ...], Step] = {}  # first these three, of which `__del__` lets go
+        self._steps: dict[tuple[object, ...], Step] = {}
         self._bindings: dict[tuple[object, ...], ort.IOBinding] = {}
         self._start: Step | None = None
         self.watch: Watch | None = None
@@ -110,7 +110,8 @@ class Workspace:
 
     def __del__(self) -> None:
         """Lets go of the steps, which would hold their sessions."""
-        self.forget()
+        if hasattr(self, "_start"):  # else a signal handler raised before there were any
+            self.forget()
 
     def run(self, arrays: tuple[Array, ...], thresholds: list[float]) -> Answer:
         """Returns the answer of the first exit whose confidence reaches its threshold, else of the last.
