@@ -163,13 +163,6 @@ def spell_writes(segment: SegmentSummary) -> str:
     return ", ".join(f"{name} = {segment.moves[name]}" if name in segment.moves else name for name in segment.writes)
 
 
-def spell_size(size_bytes: int) -> str:
-    """Returns a size as people write it: 711 bytes, 83.4 kB, 0.83 MB."""
-    if size_bytes < 1000:
-        return f"{size_bytes} bytes"
-    return f"{size_bytes / 1e3:.1f} kB" if size_bytes < 1e5 else f"{size_bytes / 1e6:.2f} MB"
-
-
 def spell_next(segment: SegmentSummary) -> str:
     """Returns which segments may follow, and what decides."""
     visits = "" if segment.max_visits is None else f" (at most {segment.max_visits} visits)"

@@ -199,3 +199,15 @@ def test_progress_is_shown_where_only_stderr_is_a_terminal(chain: Path, rows: Pa
     assert "2 of 2" in seen.stdout
     assert len(out.read_text().splitlines()) == 2
     assert "\x1b" not in out.read_text()
+
+
+def test_ctrl_c_in_an_import_of_compiled_code_is_an_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
+    def initialise(*_: object, **__: object) -> None:
+        raise ImportError("initialization failed") from KeyboardInterrupt()
+
+    monkeypatch.setattr("eetoolkit_runtime.bundle.load", initialise)
+    monkeypatch.setattr("eetoolkit.load", initialise, raising=False)
+    result = CliRunner().invoke(main, ["inspect", "any.ee"])
+    assert result.exit_code == 130
+    assert "Traceback" not in result.stderr
+    assert "ImportError" not in result.stderr

@@ -119,6 +119,22 @@ def test_float64_becomes_float32() -> None:
     assert array.dtype == np.float32
 
 
+@pytest.mark.parametrize("given", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("expected", ["float16", "float32", "float64"])
+def test_floats_become_the_networks_floats_as_numpy_rounds_them_where_they_fit(given: str, expected: str) -> None:
+    plan, values = network(("x", expected, (3,))), np.array([0.1, -2, 6e4], given)
+    array = prepare(plan, values, one_row=True)[0]
+    assert array.dtype == expected
+    np.testing.assert_array_equal(array, values.astype(expected))
+
+
+def test_a_number_that_half_precision_would_make_infinite_is_refused() -> None:
+    plan = network(("x", "float16", (2,)))
+    assert refusal(plan, np.array([1, 7e4], np.float32)) == (
+        "input 'x': 70000 is beyond what float16 holds, 6.55e04; expected x: float16[2]; scale it as in training"
+    )
+
+
 @pytest.mark.parametrize("dtype", ["int32", "uint8", "uint64", "int16"])
 def test_integers_become_the_networks_integers_where_they_fit(dtype: str) -> None:
     array = prepare(network(("x", "int64", (3,))), np.array([0, 1, 100], dtype), one_row=True)[0]

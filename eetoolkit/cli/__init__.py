@@ -59,14 +59,28 @@ class _Main(Verbs):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            if told := what_was_written(ctx):
-                terminal.complain("interrupted:", "yellow", told)
-            raise click.exceptions.Exit(_INTERRUPTED) from None
+            raise _interrupted(ctx) from None
         except Exception as error:
+            if _is_interrupt(error):
+                raise _interrupted(ctx) from None
             line = _explain(error)
             if line is None:
                 raise
             raise terminal.Failure(terminal.for_shell(line)) from error
+
+
+def _interrupted(ctx: click.Context) -> click.exceptions.Exit:
+    """Says what was written, and returns what ends the command."""
+    if told := what_was_written(ctx):
+        terminal.complain("interrupted:", "yellow", told)
+    return click.exceptions.Exit(_INTERRUPTED)
+
+
+def _is_interrupt(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is behind an error: a compiled module that is being imported makes an ImportError of it."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _explain(error: Exception) -> str | None:

@@ -60,7 +60,8 @@ def inspect(bundle: str, as_json: bool, draw: str | None, svg: Path | None, over
 
 
 def _header(summary: BundleSummary) -> Iterator[tuple[str, str]]:
-    from eetoolkit.summary import spell_shape, spell_size
+    from eetoolkit.summary import spell_shape
+    from eetoolkit_runtime.printable import spell_size
 
     yield "name", summary.name
     for kind, specs in (("input", summary.inputs), ("output", summary.outputs)):

@@ -44,8 +44,8 @@ def pack(bundle: str, output: Path | None, single_file: bool, overwrite: bool, a
         write_single_file(bundle, target, overwrite=overwrite)
     else:
         ee.load(bundle).pack(target, overwrite=overwrite)
-    from eetoolkit.summary import spell_size
     from eetoolkit_runtime.paths import shown
+    from eetoolkit_runtime.printable import spell_size
 
     if as_json:
         terminal.print_json({"path": str(shown(target)), "size_bytes": target.stat().st_size})

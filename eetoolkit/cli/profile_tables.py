@@ -62,7 +62,7 @@ def _add_pair(table: Table, what: str, pair: Pair) -> None:
 
 
 def _header(found: Profile) -> Iterator[tuple[str, str]]:
-    from eetoolkit.summary import spell_size
+    from eetoolkit_runtime.printable import spell_size
 
     machine = found.machine
     yield "machine", f"{machine.processor}, {machine.cores} cores, {machine.system}"

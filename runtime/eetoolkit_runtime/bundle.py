@@ -12,7 +12,7 @@ from eetoolkit_runtime.errors import BundleError
 from eetoolkit_runtime.integrity import Check, check_full, check_quick, read_graph, read_manifest
 from eetoolkit_runtime.paths import absolute, shown
 from eetoolkit_runtime.plan import Exit, Manifest, Segment
-from eetoolkit_runtime.printable import printable
+from eetoolkit_runtime.printable import printable, spell_size
 from eetoolkit_runtime.validate import validate
 
 
@@ -60,7 +60,7 @@ class Bundle(msgspec.Struct, frozen=True):
         return printable(
             f"{plan.name}: {len(plan.segments)} segment{'s' if several else ''}, "
             f"exit{'s' if len(self.exits) > 1 else ''} {', '.join(self.exits)}, "
-            f"{self.size_bytes / 1e6:.2f} MB in {self.place}"
+            f"{spell_size(self.size_bytes)} in {self.place}"
         )
 
 

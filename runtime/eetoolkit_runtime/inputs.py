@@ -157,12 +157,12 @@ def _reshaped(spec: TensorSpec, dims: tuple[Dim, ...], value: Any, array: Array)
 
 
 def _cast(spec: TensorSpec, value: Any, array: Array) -> Array:
-    """Only what loses no meaning: float64 to float32, and integers to the network's integers where they fit."""
+    """Only what loses no meaning: floats to the network's floats, integers to its integers, where they fit."""
     expected = np.dtype(spec.dtype)
     if array.dtype == expected:
         return array
-    if array.dtype == np.float64 and expected == np.float32:
-        return _single(spec, array)
+    if array.dtype.kind == "f" and expected.kind == "f":
+        return _rounded(spec, array, expected)
     if array.dtype.kind in "iu" and expected.kind in "iu":
         limits = np.iinfo(expected)
         if limits.min <= array.min() and array.max() <= limits.max:
@@ -170,14 +170,15 @@ def _cast(spec: TensorSpec, value: Any, array: Array) -> Array:
     raise _refused(spec, value, array)
 
 
-def _single(spec: TensorSpec, array: Array) -> Array:
+def _rounded(spec: TensorSpec, array: Array, expected: np.dtype[Any]) -> Array:
     with np.errstate(over="ignore"):
-        found = array.astype(np.float32)
+        found = array.astype(expected)
     beyond = np.isinf(found) & np.isfinite(array)
     if beyond.any():
+        most = f"{float(np.finfo(expected).max):.3g}".replace("e+", "e")
         raise InputError(
-            f"input {spec.name!r}: {array[beyond][0]:.6g} is beyond what float32 holds, 3.4e38; expected "
-            f"{_spell(spec)}; scale it as in training"
+            f"input {spec.name!r}: {array[beyond][0]:.6g} is beyond what {expected} holds, {most}; "
+            f"expected {_spell(spec)}; scale it as in training"
         )
     return found
 

@@ -20,3 +20,10 @@ def printable(text: str) -> str:
 def flat(text: str) -> str:
     """Returns what was said in several lines as one that is printable."""
     return printable(" ".join(filter(None, map(str.strip, text.split("\n")))))
+
+
+def spell_size(size_bytes: int) -> str:
+    """Returns a size as people write it: 711 bytes, 83.4 kB, 0.83 MB."""
+    if size_bytes < 1000:
+        return f"{size_bytes} bytes"
+    return f"{size_bytes / 1e3:.1f} kB" if size_bytes < 1e5 else f"{size_bytes / 1e6:.2f} MB"

@@ -9,6 +9,8 @@ import onnx_ir as ir
 from eetoolkit_exporters.capturing.scopes import subgraphs
 
 _CONTENT = "eetoolkit.constant"
+OURS = "eetoolkit.ours"
+"""In a node's `meta`: it is not the network's own, so that nothing is to be said about it."""
 
 
 def names_of(graph: ir.Graph) -> set[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from eetoolkit_exporters.capturing.names import OURS
 from eetoolkit_exporters.gating.decisions import Decisions, one_minus
 
 _PICKS = {"Gather", "GatherElements", "GatherND"}
@@ -17,6 +18,8 @@ def note_near_blend(node: ir.Node, decisions: Decisions) -> str | None:
     has one value per row; `Where` between two computed values whose condition has fewer elements than they; and a
     computed index that picks one of several stacked values.
     """
+    if OURS in node.meta:
+        return None
     if not node.domain and node.op_type in _PICKS:
         return _note_pick(node)
     if node.domain or node.op_type not in {"Add", "Where"}:

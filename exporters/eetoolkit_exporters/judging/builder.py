@@ -9,7 +9,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from eetoolkit_exporters.capturing.capture import Network
-from eetoolkit_exporters.capturing.names import fresh
+from eetoolkit_exporters.capturing.names import OURS, fresh
 
 
 class Builder:
@@ -83,6 +83,7 @@ class Builder:
         outputs = [ir.Value(name=self.name(stem)) for stem in stems]
         title = f"node_{outputs[0].name}"
         node = ir.node(op, inputs, dict(attributes), outputs=outputs, version=self.opset, name=title)
+        node.meta[OURS] = True
         self.graph.append(node)
         return node.outputs
 
