@@ -121,6 +121,14 @@ def test_probabilities_and_vectors_say_the_same(
     )
 
 
+def test_nothing_is_said_of_gates_in_what_a_criterion_computes(network: Wake, tmp_path: Path) -> None:
+    x, _ = rows(1)
+    exported = ee.export(
+        of_form(network, "probs"), x, tmp_path / "it.ee", criterion=Criterion(kind="max_prob", scale="probs")
+    )
+    assert not [note for note in exported.manifest.notes if "gate" in note]
+
+
 def test_labels_name_the_two_classes_of_one_score(network: Wake, tmp_path: Path) -> None:
     x, _ = rows(1)
     for labels in (["wake"], ["a", "b", "c"]):
