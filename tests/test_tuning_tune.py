@@ -604,7 +604,7 @@ def test_goals_that_cannot_be_met_say_the_best_that_can(bundle: ee.Bundle) -> No
         ee.tune(bundle, record=record, min_accuracy=1)
     with pytest.raises(ee.TuneError, match=r"budget_share=0\.05 .* the cheapest thresholds cost 0\.1 of"):
         ee.tune(bundle, record=record, budget_share=0.05)
-    with pytest.raises(ee.TuneError, match=r"budget_ms=1 .* needs latencies, and costs are multiply-adds here; pass"):
+    with pytest.raises(ee.TuneError, match=r"budget_ms=1 .* needs latencies, and there is no profile here; pass"):
         ee.tune(bundle, record=record, budget_ms=1)
     with pytest.raises(ee.TuneError, match=r"one goal at a time: got max_accuracy_drop=0\.1 .* and budget_share=0\.5"):
         ee.tune(bundle, record=record, max_accuracy_drop=0.1, budget_share=0.5)
@@ -757,3 +757,29 @@ def test_a_missed_goal_is_the_first_line(bundle: ee.Bundle) -> None:
         first = str(report).splitlines()[0]
         assert first == f"it: goal {'missed' if report in over else 'met'}: {report.goal_reason}"
         assert f"the drop is {100 * report.chosen.drop.value:.4g}% [" in first
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (
+            {"labels": np.zeros(60, np.float32)},
+            r"expected one integer for each row; convert them: labels.astype\('int64'\)$",
+        ),
+        ({"labels": np.zeros((60, 1), int)}, r"convert them: labels.reshape\(-1\)$"),
+        ({"labels": np.zeros((60, 1), bool)}, r"convert them: labels.reshape\(-1\).astype\('int64'\)$"),
+        ({"labels": np.full(60, 0.5)}, r"labels are float64\[60\], expected one integer for each row$"),
+        ({"labels": np.full(60, 2)}, r"^all 60 labels are 2: figures of one class say nothing"),
+        ({"labels": np.arange(60) % 2, "budget_ms": 1.0}, r"needs latencies, and there is no profile here"),
+    ],
+)
+def test_what_can_be_told_of_labels_and_goal_is_told_before_anything_is_run(
+    bundle: ee.Bundle, given: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(*_: Any, **__: Any) -> None:
+        raise AssertionError("it was run")
+
+    monkeypatch.setattr("eetoolkit.tuning.tune.gather", run)
+    x, _ = data(60)
+    with pytest.raises(ee.TuneError, match=said):
+        ee.tune(bundle, x, threads=1, **given)

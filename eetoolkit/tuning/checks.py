@@ -38,13 +38,25 @@ def check_record(record: Record, plan: Manifest, *, classes: bool) -> None:
     if not classes:
         return
     label = record.label
-    if label.ndim != 1 or label.dtype.kind not in "iu":
-        raise TuneError(f"labels are {label.dtype}{list(label.shape)}, expected one integer for each row")
+    check_labels(label)
     count = _classes(record, plan)
     wrong = np.flatnonzero((label < 0) | (label >= (np.inf if count is None else count)))
     if len(wrong):
         where = "at least 0" if count is None else f"0 to {count - 1}"
         raise TuneError(f"label {label[wrong[0]]} of row {record.row[wrong[0]]} is no class; expected {where}")
+
+
+def check_labels(label: Array) -> None:
+    """Refuses labels that are no classes of several, whatever the network.
+
+    Raises:
+        TuneError: What they are.
+    """
+    if label.ndim != 1 or label.dtype.kind not in "iu":
+        whole = label.dtype.kind == "b" or (label.dtype.kind == "f" and bool(np.equal(label, np.round(label)).all()))
+        steps = [".reshape(-1)"] * (label.ndim > 1 and label.size == len(label)) + [".astype('int64')"] * whole
+        fix = f"; convert them: labels{''.join(steps)}" if steps else ""
+        raise TuneError(f"labels are {label.dtype}{list(label.shape)}, expected one integer for each row{fix}")
     if len(np.unique(label)) == 1:
         raise TuneError(
             f"all {len(label)} labels are {label[0]}: figures of one class say nothing; pass rows of several"

@@ -124,13 +124,13 @@ def _samples(
         return total, _pairs(plan, data)
     arrays = prepare(plan, data, one_row=False)  # type: ignore[arg-type] # with labels it is inputs
     rows = split_rows(plan, arrays)
-    right = _as_labels(labels)
+    right = as_labels(labels)
     if right.ndim == 0 or len(right) != len(rows):
         raise InputError(f"labels have shape {list(right.shape)}, expected one for each of {len(rows)} rows")
     return len(rows), zip(rows, right, strict=True)
 
 
-def _as_labels(labels: Any) -> Array:
+def as_labels(labels: Any) -> Array:
     """Returns labels as an array that a record can hold.
 
     Raises:
@@ -190,7 +190,7 @@ def _pack(plan: Manifest, waiting: Sequence[tuple[int, int, Any, list[Answer]]])
         segments=segments,
         row=np.array([row for row, *_ in waiting], np.int64),
         digest=np.array([digest for _, digest, *_ in waiting], np.uint64),
-        label=_as_labels([label for _, _, label, _ in waiting]),
+        label=as_labels([label for _, _, label, _ in waiting]),
         exit=exit_,
         confidence=confidence,
         prediction=prediction,

@@ -13,8 +13,9 @@ from eetoolkit.tuning import details
 from eetoolkit.tuning.baselines import baselines
 from eetoolkit.tuning.calibrate import Calibration, calibrations, temperatures_of
 from eetoolkit.tuning.caution import margin, spared
+from eetoolkit.tuning.checks import check_labels
 from eetoolkit.tuning.choice import Figures
-from eetoolkit.tuning.collect import Data, Progress
+from eetoolkit.tuning.collect import Data, Progress, as_labels
 from eetoolkit.tuning.costs import Costs, choose_costs, overheads_of
 from eetoolkit.tuning.evidence import Evidence, gather
 from eetoolkit.tuning.manifest import may_fire
@@ -121,6 +122,9 @@ def tune(  # noqa: PLR0913 - what a choice depends on
         raise TuneError(f"no exit of {plan.name!r} may leave early, so there is nothing to tune{fix}")
     chosen_providers = choose_providers(providers)
     taken = _read_profile(profile) or saved_profile(opened)
+    wish.check_costs(latencies=taken is not None or bool(plan.profile))
+    if labels is not None and metric is None:
+        check_labels(as_labels(labels))
     tell = progress or (lambda _what, _done, _total: None)
     found = gather(
         opened, inputs, labels, record, classes=metric is None, calibrate=calibrate, guarantee=risk is not None,
@@ -132,7 +136,7 @@ def tune(  # noqa: PLR0913 - what a choice depends on
     tuned, test = whole.take(found.tune), whole.take(found.test)
     tell("searching", 0, 0)
     scale = tuned.means((tuned.record.last, tuned.record.last))
-    goal = wish.goal(scale, costs)
+    goal = wish.goal(scale)
     extra = _extra(plan, tuned, wish, goal)
     rivals = [*baselines(tuned, plan, np.array(may_fire(plan)), goal)]
     others = np.array([thresholds for _, thresholds in rivals])

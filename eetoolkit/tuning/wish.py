@@ -40,18 +40,21 @@ class Wish:
             case "risk":
                 return f"least cost at a risk of at most {self.value:g}"
 
-    def goal(self, whole: tuple[float, float], costs: Costs) -> Goal:
-        """Returns the goal in terms of the tune part, where the whole network has this worth and cost.
+    def check_costs(self, *, latencies: bool) -> None:
+        """Refuses milliseconds where no latencies are known, before anything is run.
 
         Raises:
-            TuneError: Milliseconds are asked for and costs are none.
+            TuneError: What to pass.
         """
-        worth, cost = whole
-        if self.kind == "budget_ms" and costs.unit != "ms":
+        if self.kind == "budget_ms" and not latencies:
             raise TuneError(
-                f"{self.asked} needs latencies, and costs are {costs.unit} here; pass profile=FILE (--profile FILE), "
+                f"{self.asked} needs latencies, and there is no profile here; pass profile=FILE (--profile FILE), "
                 "or budget_share=SHARE (--budget-share SHARE)"
             )
+
+    def goal(self, whole: tuple[float, float]) -> Goal:
+        """Returns the goal in terms of the tune part, where the whole network has this worth and cost."""
+        worth, cost = whole
         match self.kind:
             case "min_accuracy":
                 return Goal(least_worth=self.value)
