@@ -198,7 +198,7 @@ def test_a_bundle_says_what_it_is(folder: Path) -> None:
     bundle = load(folder)
     size = sum(path.stat().st_size for path in folder.iterdir() if path.name != "manifest.json")
     assert bundle.size_bytes == size
-    assert str(bundle) == f"drafted: 3 segments, exits exit0, exit1, exit2, {size / 1e6:.2f} MB in {folder}"
+    assert str(bundle) == f"drafted: 3 segments, exits exit0, exit1, exit2, {size / 1e3:.1f} kB in {folder}"
 
 
 # What a graph maps, and what it is run from
