@@ -21,6 +21,7 @@ import eetoolkit as ee
 from eetoolkit.cli import main
 from eetoolkit.tuning.choice import Figures
 from eetoolkit.tuning.collect import collect
+from eetoolkit.tuning.figures import bootstrap_means
 from eetoolkit.tuning.measure import Part, Sheet
 from eetoolkit.tuning.objective import Candidates
 from eetoolkit.tuning.outcome import LEAST_ROWS, Outcome, judge_goal
@@ -345,3 +346,10 @@ def test_a_metric_that_sees_no_difference_in_a_few_rows_is_not_met_by_definition
     silent = outcome_of("max_accuracy_drop", 0.01, 40, 0, metric=True, limits=np.full(2, np.nan))
     assert silent.met is True
     assert silent.reason == "the whole network always answers, which loses nothing against itself"
+
+
+@pytest.mark.parametrize("rows", [1, 7, 300, 9000])
+def test_means_over_resampled_rows_are_those_of_one_draw_after_the_other(rows: int) -> None:
+    columns, draw = np.random.default_rng(1).normal(size=(rows, 2)), np.random.default_rng(5)
+    expected = [columns[draw.integers(0, rows, rows)].mean(axis=0) for _ in range(1000)]
+    np.testing.assert_allclose(bootstrap_means(columns, 5), expected, rtol=1e-12)
