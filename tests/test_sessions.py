@@ -123,7 +123,7 @@ def test_workers_that_spin_briefly_do_so_for_20_us() -> None:
 def test_an_onnxruntime_without_brief_spinning_stops_its_workers_after_each_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(sessions, "_VERSION", (1, 20))
+    monkeypatch.setattr(sessions, "VERSION", (1, 20))
     options = SessionSettings(spin="brief").options()
     assert (entry(options, STOP), entry(options, SPIN_US)) == ("1", None)
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from eetoolkit.tuning.record import NO_CLASS, NO_EXIT, Array, Record, check_bundle, merge, read_record, values_of
 from eetoolkit_runtime.answer import Answer
+from eetoolkit_runtime.arguments import shortened
 from eetoolkit_runtime.bundle import Bundle
 from eetoolkit_runtime.errors import InputError, TuneError, first_line
 from eetoolkit_runtime.inputs import Inputs, prepare, split_rows
@@ -149,7 +150,7 @@ def as_labels(labels: Any) -> Array:
 
 def _pairs(plan: Manifest, data: Any) -> Iterator[tuple[tuple[Array, ...], Any]]:
     if not isinstance(data, Iterable):
-        raise InputError(f"the data are {data!r:.80}, expected inputs beside labels, or pairs of both")
+        raise InputError(f"the data are {shortened(data)}, expected inputs beside labels, or pairs of both")
     for place, pair in enumerate(data):
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             raise InputError(f"sample {place} is no pair of inputs and label; pass labels, or pairs")

@@ -15,8 +15,10 @@ import numpy.typing as npt
 
 from eetoolkit.tuning.record import NO_CLASS, NO_EXIT, Array, Record
 from eetoolkit.tuning.replay import answers, most_confident, stops
+from eetoolkit_runtime.arguments import shortened
 from eetoolkit_runtime.errors import TuneError
 from eetoolkit_runtime.plan import COUNTED_KINDS, Fallback, Manifest
+from eetoolkit_runtime.printable import cut
 
 Metric = Callable[[Mapping[str, Array], Array], npt.ArrayLike]
 """From the answers' outputs, by name (N, ...), and the labels to one number, or to one per row whose mean counts."""
@@ -275,7 +277,7 @@ def worth_at(record: Record, worth: Array | None, metric: Metric | None, visit: 
         return float(worth[np.arange(len(record)), visit].mean())
     found = np.float64(np.nan) if metric is None else _measured(metric, record, visit)
     if found.shape != () or not np.isfinite(found):
-        raise TuneError(f"the metric gave {found!s:.80}, expected a number")
+        raise TuneError(f"the metric gave {cut(str(found), 80)}, expected a number")
     return float(found)
 
 
@@ -285,7 +287,7 @@ def _measured(metric: Metric, record: Record, visit: Array) -> Array:
     try:
         found = np.asarray(given, np.float64)
     except (TypeError, ValueError) as error:
-        raise TuneError(f"the metric gave {given!r:.80}, expected one number, or one for each row") from error
+        raise TuneError(f"the metric gave {shortened(given)}, expected one number, or one for each row") from error
     if found.shape not in ((), (len(record),)):
         raise TuneError(f"the metric gave shape {list(found.shape)}, expected one number, or one for each row")
     return found

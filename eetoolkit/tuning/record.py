@@ -18,6 +18,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from eetoolkit_runtime.arguments import shortened
 from eetoolkit_runtime.errors import IntegrityError, TuneError, first_line
 from eetoolkit_runtime.integrity import open_regular
 from eetoolkit_runtime.npy import read_npz
@@ -204,7 +205,7 @@ def _misshapen(record: Record) -> Iterator[str]:
     """Yields names that are not told apart, and arrays of another shape or dtype."""
     for what, names in (("exits", record.exits), ("segments", record.segments)):
         if not names or len(set(names)) < len(names):
-            yield f"its {what} are {list(names)!r:.80}, expected names that differ"
+            yield f"its {what} are {shortened(list(names))}, expected names that differ"
     sizes = {"S": len(record.segments)}
     for name, (dtype, axes) in _KINDS.items():
         array = getattr(record, name)

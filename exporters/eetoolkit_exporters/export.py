@@ -20,6 +20,7 @@ from eetoolkit_exporters.capturing.cascade import CascadeSource, open_source
 from eetoolkit_exporters.capturing.dynamic_shapes import DynamicShapes
 from eetoolkit_exporters.capturing.onnx_source import OnnxSource
 from eetoolkit_exporters.capturing.scopes import subgraphs
+from eetoolkit_exporters.capturing.shapes import dims_of
 from eetoolkit_exporters.capturing.source import LOGITS, Array, ExitSpec, Source, choose_exits
 from eetoolkit_exporters.capturing.torch_source import TorchSource
 from eetoolkit_exporters.cutting.control_flow import Lower, Lowering, check_loops_end, choose
@@ -316,9 +317,7 @@ def _preprocess(
     if not isinstance(preprocess, Mapping | None):
         raise ExportError(f"preprocess is {preprocess!r}, expected {{input: {{'layout': ..., 'resize': ...}}}}")
     shapes = {
-        str(value.name): [dim if isinstance(dim, int) else dim.value for dim in value.shape or ()]
-        for value in network.graph.inputs
-        if value.name not in network.constants
+        str(value.name): dims_of(value.shape) for value in network.graph.inputs if value.name not in network.constants
     }
     for name, options in (preprocess or {}).items():
         if name not in shapes:
@@ -349,7 +348,7 @@ def _row_axes(network: Network) -> dict[str, int]:
         ExportError: None does.
     """
     shapes = {
-        str(value.name): tuple(dim if isinstance(dim, int) else dim.value for dim in value.shape or ())
+        str(value.name): tuple(dims_of(value.shape))
         for value in network.graph.inputs
         if value.name not in network.constants
     }

@@ -11,6 +11,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, ParamSpec, TypeGuard, TypeVar, Union, get_args, get_origin
 
 from eetoolkit_runtime.errors import EEToolkitError
+from eetoolkit_runtime.printable import cut
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -29,6 +30,11 @@ def is_number(value: object) -> TypeGuard[float]:
     return True
 
 
+def is_whole(value: object) -> TypeGuard[int]:
+    """Whether a value is a whole number; `bool` is not."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
 _KINDS: dict[Any, tuple[str, _Check]] = {
     Mapping: ("a mapping", lambda value: isinstance(value, Mapping)),
     dict: ("a dict", lambda value: isinstance(value, dict)),
@@ -39,7 +45,7 @@ _KINDS: dict[Any, tuple[str, _Check]] = {
     os.PathLike: ("a path", lambda value: isinstance(value, os.PathLike)),
     NoneType: ("None", lambda value: value is None),
     bool: ("True or False", lambda value: isinstance(value, bool)),
-    int: ("a whole number", lambda value: isinstance(value, Integral) and not isinstance(value, bool)),
+    int: ("a whole number", is_whole),
     float: ("a number", is_number),
     str: ("a text", lambda value: isinstance(value, str)),
 }
@@ -122,5 +128,4 @@ def check_range(error: type[EEToolkitError], name: str, value: float, low: float
 
 def shortened(value: object) -> str:
     """Returns what was given for people, at most 80 characters of it."""
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:79]}…"
+    return cut(repr(value), 80)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from eetoolkit_runtime.answer import Answer, stand_in
-from eetoolkit_runtime.errors import RunError, failure, is_foreign, no_such_case, too_many_visits
+from eetoolkit_runtime.errors import RunError, no_such_case, running, too_many_visits
 from eetoolkit_runtime.inputs import BATCH, Array, most_rows, row_axes, rows_between
 from eetoolkit_runtime.layout import Layout
 from eetoolkit_runtime.pace import Paces, watched
@@ -218,12 +218,8 @@ class _Batch:
         pace = self._shared.paces[name]
         pace.may_loop = name in self._layout.sessions.may_loop
         run = watched(lambda given, options: session.run(names, given, options), pace, self._options)
-        try:
+        with running(f"segment {name!r}"):
             return dict(zip(names, run(feeds, self._options), strict=True))
-        except Exception as error:
-            if not is_foreign(error):
-                raise
-            raise failure(name, error) from error
 
     def _spread(self, name: str, slot: str, array: Array, count: int) -> Array:
         """Returns the tensor with one value for each row where it has one for all, as a constant has.

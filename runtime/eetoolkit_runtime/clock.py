@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import _thread
 import math
 import threading
 import time
 
-from eetoolkit_runtime.errors import RunError
 from eetoolkit_runtime.forked import renew_after_fork
-from eetoolkit_runtime.interrupt import Stop
+from eetoolkit_runtime.interrupt import Stop, start_thread
 
 _LONGEST_WAIT_S = 3600.0  # a lock cannot be waited for without end
 
@@ -40,15 +38,11 @@ class Clock:
             RunError: The clock needs a thread, and the system gives none.
         """
         with self._lock:
-            self._waiting[stop] = when
             if not self._runs:
-                try:
-                    _thread.start_new_thread(self._watch, ())
-                except RuntimeError as error:
-                    del self._waiting[stop]
-                    raise RunError(f"no thread for deadlines: {error}") from error
+                start_thread(self._watch, "for deadlines")
                 self._runs = True
-            elif when < self._wakes:
+            self._waiting[stop] = when
+            if when < self._wakes:
                 self._changed.notify()
 
     def discard(self, stop: Stop) -> None:

@@ -21,7 +21,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from eetoolkit_runtime.printable import flat
+from eetoolkit_runtime.printable import cut, flat
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -115,4 +115,4 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
 def first_line(error: Exception) -> str:
     """Returns what another library's error says, in one line and at most 300 characters."""
     line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    return line if len(line) <= 300 else f"{line[:299]}…"
+    return cut(line, 300)

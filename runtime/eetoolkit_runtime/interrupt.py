@@ -82,7 +82,11 @@ def apart(function: Callable[[], Result], stop: Stop) -> Result:
 
     running.acquire()
     try:
-        _begin(work, running)
+        try:
+            start_thread(work, "to run on")
+        except RunError:
+            running.release()
+            raise
         while not running.acquire(timeout=_WAKE_S):
             pass
     except BaseException:
@@ -94,10 +98,13 @@ def apart(function: Callable[[], Result], stop: Stop) -> Result:
     return results[0]
 
 
-def _begin(work: Callable[[], None], running: _thread.LockType) -> None:
-    """Starts a thread; `threading` would wait for it to begin, where a signal handler may raise."""
+def start_thread(work: Callable[[], None], what: str) -> None:
+    """Starts a thread; `threading` would wait for it to begin, where a signal handler may raise.
+
+    Raises:
+        RunError: The system gives none.
+    """
     try:
         _thread.start_new_thread(work, ())
     except RuntimeError as error:
-        running.release()
-        raise RunError(f"no thread to run on: {error}") from error
+        raise RunError(f"no thread {what}: {error}") from error

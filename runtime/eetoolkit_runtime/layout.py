@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from eetoolkit_runtime.errors import RunError
+from eetoolkit_runtime.errors import RunError, is_foreign
 from eetoolkit_runtime.liveness import live_before
 from eetoolkit_runtime.plan import Manifest
 from eetoolkit_runtime.sessions import Sessions
@@ -41,7 +41,9 @@ def allocate(what: str, dtype: str, shape: Sequence[int]) -> Cell:
     """
     try:
         return Cell(ort.OrtValue.ortvalue_from_shape_and_type(list(shape), np.dtype(dtype)), fixed=True)
-    except Exception as error:  # onnxruntime's own are of many classes
+    except Exception as error:
+        if not is_foreign(error):
+            raise
         size = math.prod(shape) * np.dtype(dtype).itemsize
         raise RunError(f"{what}: no memory for {dtype}{list(shape)}, {size / 2**30:,.1f} GiB") from error
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from eetoolkit_runtime.errors import BundleError
+from eetoolkit_runtime.forked import renew_after_fork
 from eetoolkit_runtime.paths import shown
 
 _WAIT_S = 60.0
@@ -38,8 +39,30 @@ class _Held:
         self.file: BinaryIO | None = None
 
 
-_held: weakref.WeakValueDictionary[Path, _Held] = weakref.WeakValueDictionary()
-_looking_up = threading.Lock()
+class _Locks:
+    """The locks of this process by the paths that they are of; one is gone with the last block that is inside."""
+
+    def __init__(self) -> None:
+        self._held: weakref.WeakValueDictionary[Path, _Held] = weakref.WeakValueDictionary()
+        self._looking_up = threading.Lock()
+        renew_after_fork(self)
+
+    def of(self, place: Path) -> _Held:
+        """Returns the lock of a path."""
+        with self._looking_up:
+            return self._held.setdefault(place, _Held())
+
+    def renew(self) -> None:
+        """Leaves the locks to the process that was forked, whose threads have them."""
+        for held in tuple(self._held.values()):
+            if held.file is not None:
+                held.file.close()
+            held.file, held.depth = None, 0
+        self._held.clear()
+        self._looking_up = threading.Lock()
+
+
+_locks = _Locks()
 
 
 @contextlib.contextmanager
@@ -52,8 +75,7 @@ def alone(target: Path) -> Iterator[None]:
         BundleError: Another writer is not done after a minute, or no file can be made beside `target`.
     """
     place = target.resolve()
-    with _looking_up:
-        held = _held.setdefault(place, _Held())  # gone with the last block that is inside
+    held = _locks.of(place)
     file = place.with_name(f".{place.name}.lock")
     until = time.monotonic() + _WAIT_S
     if not held.thread.acquire(timeout=_WAIT_S):
@@ -137,15 +159,3 @@ else:
 
     def _lock(handle: int) -> None:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-    def _forget() -> None:
-        """Leaves the locks to the process that was forked, whose threads have them."""
-        for held in tuple(_held.values()):
-            if held.file is not None:
-                held.file.close()
-            held.file, held.depth = None, 0
-        _held.clear()
-        global _looking_up  # noqa: PLW0603 - a thread that the child does not have may have it
-        _looking_up = threading.Lock()
-
-    os.register_at_fork(after_in_child=_forget)

@@ -17,6 +17,11 @@ def printable(text: str) -> str:
     )
 
 
+def cut(text: str, most: int) -> str:
+    """Returns a text, at most so many characters of it, the last of them a sign where there are more."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
 def flat(text: str) -> str:
     """Returns what was said in several lines as one that is printable."""
     return printable(" ".join(filter(None, map(str.strip, text.split("\n")))))

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eetoolkit_runtime.plan import Dim
+from eetoolkit_runtime.printable import cut
 
 Array = npt.NDArray[Any]
 
@@ -68,7 +69,11 @@ def convert(name: str, value: Any, array: Array, dtype: str) -> str:
     try:
         array.astype(dtype)
     except (TypeError, ValueError, OverflowError):
-        return f"it holds what is no number, such as {array.flat[0]!r:.40}" if array.size else "it holds no numbers"
+        return (
+            f"it holds what is no number, such as {cut(repr(array.flat[0]), 40)}"
+            if array.size
+            else "it holds no numbers"
+        )
     return f"convert it: {own}.astype({dtype!r})"
 
 

@@ -91,5 +91,5 @@ def known_exit(exits: Mapping[str, Exit], name: str) -> Exit:
         InputError: There is none.
     """
     if not isinstance(name, str) or name not in exits:
-        raise InputError(f"no exit {shortened(name)}; the exits are {', '.join(exits)}{did_you_mean(str(name), exits)}")
+        raise InputError(f"no exit {shortened(name)}; the exits are {', '.join(exits)}{did_you_mean(name, exits)}")
     return exits[name]

@@ -11,7 +11,6 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
-from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +18,7 @@ import msgspec
 import onnxruntime as ort
 
 from eetoolkit_runtime import telemetry
-from eetoolkit_runtime.arguments import shortened
+from eetoolkit_runtime.arguments import is_whole, shortened
 from eetoolkit_runtime.bundle import Bundle
 from eetoolkit_runtime.errors import BundleError, IntegrityError, RunError, first_line
 from eetoolkit_runtime.forked import keep_for_ever, renew_after_fork
@@ -33,7 +32,8 @@ Provider = str | tuple[str, Mapping[str, object]]
 _CPU = "CPUExecutionProvider"
 _BRIEF_SPIN_US = 20
 _SPIN_DURATION_SINCE = (1, 26)  # the first release that reads session.intra_op.spin_duration_us
-_VERSION = tuple(int(part) for part in ort.__version__.split(".")[:2])
+VERSION = tuple(int(part) for part in ort.__version__.split(".")[:2])
+"""This onnxruntime's, its first two numbers."""
 
 
 class _SharedPool:
@@ -106,9 +106,7 @@ class SessionSettings(msgspec.Struct, frozen=True):
     def __post_init__(self) -> None:
         """Refuse settings that onnxruntime would misread."""
         threads = self.threads
-        if threads is not None and not (
-            isinstance(threads, Integral) and not isinstance(threads, bool) and 1 <= threads <= MOST_THREADS
-        ):
+        if threads is not None and not (is_whole(threads) and 1 <= threads <= MOST_THREADS):
             raise RunError(f"threads is {shortened(threads)}, expected 1 to {MOST_THREADS}, or None for one per core")
         if self.spin not in ("always", "brief", "never"):
             raise RunError(f"spin is {shortened(self.spin)}, expected 'always', 'brief' or 'never'")
@@ -147,7 +145,7 @@ class SessionSettings(msgspec.Struct, frozen=True):
         if self.spin == "never":
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         elif self.spin == "brief":
-            if _VERSION >= _SPIN_DURATION_SINCE:
+            if VERSION >= _SPIN_DURATION_SINCE:
                 options.add_session_config_entry("session.intra_op.spin_duration_us", str(_BRIEF_SPIN_US))
             else:
                 options.add_session_config_entry("session.force_spinning_stop", "1")
@@ -317,7 +315,7 @@ class Sessions:
 
 def is_new_enough(needed: str | None) -> bool:
     """Whether this onnxruntime is of a version, such as 1.20, or newer."""
-    return needed is None or tuple(map(int, needed.split("."))) <= _VERSION
+    return needed is None or tuple(map(int, needed.split("."))) <= VERSION
 
 
 def choose_providers(given: str | Sequence[Provider] | None) -> tuple[Provider, ...]:
@@ -336,12 +334,9 @@ def choose_providers(given: str | Sequence[Provider] | None) -> tuple[Provider, 
 
 def _is_provider(given: object) -> bool:
     match given:
-        case str():
+        case str() | (str(), Mapping()):
             return True
-        case (str(), Mapping()):
-            return True
-        case _:
-            return False
+    return False
 
 
 def expected_providers(asked: Sequence[Provider]) -> tuple[str, ...]:
@@ -370,7 +365,7 @@ def shared_pool_threads() -> int | None:
 
 def brief_spin_is_known() -> bool:
     """Whether this onnxruntime can let idle workers spin for a while and then sleep."""
-    return _VERSION >= _SPIN_DURATION_SINCE
+    return VERSION >= _SPIN_DURATION_SINCE
 
 
 def _give_memory_back() -> None:

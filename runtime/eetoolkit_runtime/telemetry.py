@@ -8,7 +8,7 @@ from collections.abc import Mapping
 SWITCH = "ORT_DISABLE_TELEMETRY"
 """The variable of onnxruntime that decides, read when onnxruntime is imported; "1" is off, "0" is on."""
 _ALSO_OFF = ("CI", "GITHUB_ACTIONS", "ORT_RUNNING_UNIT_TESTS")
-_SINCE = (1, 29)
+_SINCE = "1.29"
 
 
 def switch_off() -> None:
@@ -22,8 +22,8 @@ def tells(environment: Mapping[str, str] | None = None) -> bool:
     It then has a thread of its own and files in the home folder, which `onnxruntime.disable_telemetry_events` does not
     change, and a process that was forked after its import never comes to its end.
     """
-    import onnxruntime as ort
+    from eetoolkit_runtime.sessions import is_new_enough
 
     given = os.environ if environment is None else environment
     off = any(given.get(name, "").lower() in ("1", "true", "yes") for name in (SWITCH, *_ALSO_OFF))
-    return os.name == "posix" and not off and tuple(map(int, ort.__version__.split(".")[:2])) >= _SINCE
+    return os.name == "posix" and not off and is_new_enough(_SINCE)

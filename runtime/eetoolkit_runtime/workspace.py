@@ -18,7 +18,7 @@ import onnxruntime as ort
 
 from eetoolkit_runtime.answer import Answer, StoppedBy
 from eetoolkit_runtime.deadline import Watch, watched_by
-from eetoolkit_runtime.errors import RunError, failure, is_foreign, no_such_case, too_many_visits
+from eetoolkit_runtime.errors import RunError, failure, is_foreign, no_such_case, running, too_many_visits
 from eetoolkit_runtime.layout import Array, Cell, Layout, allocate
 from eetoolkit_runtime.liveness import live_after
 from eetoolkit_runtime.pace import Pace, Paces, watched
@@ -312,12 +312,8 @@ class Workspace:
             binding.bind_output(name)
         pace, options = self.paces[step.name], self.options if self.watch is None else self.watch.options
         run = partial(watched(session.run_with_iobinding, pace, self.options), binding, options)
-        try:
+        with running(f"segment {step.name!r}"):
             watched_by(self.watch, pace, run)
-        except Exception as error:
-            if not is_foreign(error):
-                raise
-            raise failure(step.name, error) from error
         for name, value in zip(unknown, binding.get_outputs(), strict=True):
             self._shapes[step.name, name] = tuple(value.shape())
 

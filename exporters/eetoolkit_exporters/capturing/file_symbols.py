@@ -7,6 +7,7 @@ import onnx_ir as ir
 from eetoolkit_exporters.capturing.names import fresh
 from eetoolkit_exporters.capturing.onnx_source import OnnxSource
 from eetoolkit_exporters.capturing.row_axes import Axes, prove_rows
+from eetoolkit_exporters.capturing.shapes import dims_of
 from eetoolkit_exporters.capturing.symbols import Dim, is_named, rename_symbols, safe
 from eetoolkit_runtime.inputs import BATCH
 
@@ -36,8 +37,7 @@ def name_symbols(model: ir.Model, source: OnnxSource) -> None:
 
 def _sizes(value: ir.Value) -> list[Dim]:
     found: list[Dim] = []
-    for axis, dim in enumerate(value.shape or ()):
-        size = dim if isinstance(dim, int) else dim.value
+    for axis, size in enumerate(dims_of(value.shape)):
         named = isinstance(size, str) and is_named(size)
         found.append(size if named or (isinstance(size, int) and size > 0) else f"{value.name}_{axis}")
     return found

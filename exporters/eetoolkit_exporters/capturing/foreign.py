@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +10,8 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 
-from eetoolkit_exporters.capturing.scopes import captured, subgraphs
-from eetoolkit_exporters.capturing.shapes import infer_shapes
+from eetoolkit_exporters.capturing.scopes import captured, levels
+from eetoolkit_exporters.capturing.shapes import dims_of, infer_shapes
 from eetoolkit_exporters.capturing.source import Array
 from eetoolkit_runtime.errors import ExportError
 
@@ -41,7 +41,7 @@ def ask_onnxruntime(model: ir.Model, example: Mapping[str, Array], folder: Path)
         ExportError: onnxruntime fails on it.
     """
     symbols = {dim.value for value in model.graph.inputs for dim in value.shape or () if not isinstance(dim, int)}
-    for graph in _levels(model.graph):
+    for graph in levels(model.graph):
         if all(node.domain in _OWN for node in graph):
             continue
         unknown = [value for node in graph for value in node.outputs if value.name and not _is_known(value, symbols)]
@@ -60,14 +60,6 @@ def ask_onnxruntime(model: ir.Model, example: Mapping[str, Array], folder: Path)
                 dims = [dim if isinstance(dim, int) or dim in symbols else None for dim in found.shape]
                 _complete(value, dims, grown, symbols)
         infer_shapes(model)
-
-
-def _levels(graph: ir.Graph) -> Iterator[ir.Graph]:
-    """Yields a graph and those in it, each before what lies in it."""
-    yield graph
-    for node in graph:
-        for inner in subgraphs(node):
-            yield from _levels(inner)
 
 
 def _is_known(value: ir.Value, symbols: set[str | None]) -> bool:
@@ -161,7 +153,7 @@ def _complete(value: ir.Value, told: Dims, grown: _Grown | None, symbols: set[st
         told = [a if a is not None else b if isinstance(b, str) else None for a, b in zip(told, seen, strict=True)]
     own = value.shape
     if own is not None and len(own) == len(told):
-        known = [dim if isinstance(dim, int) else dim.value for dim in own]
+        known = dims_of(own)
         told = [a if _is_size(dim, symbols) else b for dim, a, b in zip(own, known, told, strict=True)]
     if told or seen is not None or own is not None:
         value.shape = ir.Shape(told)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import onnx_ir as ir
 
 
@@ -16,6 +18,14 @@ def subgraphs(node: ir.Node) -> tuple[ir.Graph, ...]:
         elif attr.type == ir.AttributeType.GRAPHS:
             found[name] = tuple(attr.as_graphs())
     return tuple(graph for name in sorted(found, reverse=True) for graph in found[name])
+
+
+def levels(graph: ir.Graph) -> Iterator[ir.Graph]:
+    """Yields a graph and those in it, each before what lies in it."""
+    yield graph
+    for node in graph:
+        for inner in subgraphs(node):
+            yield from levels(inner)
 
 
 def needs(node: ir.Node) -> list[ir.Value]:

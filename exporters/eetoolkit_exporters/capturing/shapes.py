@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 import onnx_ir as ir
 from onnx_ir.passes import common as passes
@@ -200,10 +200,15 @@ def _agreed(one: ir.Shape | None, other: ir.Shape | None) -> ir.Shape | None:
     return ir.Shape(mine if mine == dim else None for mine, dim in zip(_dims(one), _dims(other), strict=True))
 
 
+def dims_of(shape: Iterable[int | ir.SymbolicDim] | None) -> list[int | str | None]:
+    """Returns sizes and symbols; None where one is not known, and nothing where nothing is."""
+    return [dim if isinstance(dim, int) else dim.value for dim in shape or ()]
+
+
 def _dims(shape: ir.Shape) -> tuple[int | str | None, ...]:
     return tuple(_dim(dim) for dim in shape)
 
 
 def _dim(dim: int | ir.SymbolicDim) -> int | str | None:
-    value = dim if isinstance(dim, int) else dim.value
+    (value,) = dims_of([dim])
     return None if isinstance(value, str) and _INVENTED.fullmatch(value) else value

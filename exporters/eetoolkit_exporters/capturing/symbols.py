@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 
 import onnx_ir as ir
 
+from eetoolkit_exporters.capturing.shapes import dims_of
 from eetoolkit_exporters.capturing.tidy import level_values
 
 Dim = str | int | None
@@ -48,15 +49,8 @@ def rename_symbols(graph: ir.Graph, names: Mapping[str, Dim]) -> None:
             value.shape = ir.Shape([_renamed(dim, names) for dim in _dims(value.shape)])
 
 
-def symbols_of(graph: ir.Graph) -> list[str]:
-    """Returns the names of the inputs' dimensions, in their order."""
-    shapes = [value.shape for value in graph.inputs if value.const_value is None and value.shape is not None]
-    return list(dict.fromkeys(dim for shape in shapes for dim in _dims(shape) if isinstance(dim, str)))
-
-
 def _dims(shape: ir.Shape) -> Iterator[Dim]:
-    for dim in shape:
-        size = dim if isinstance(dim, int) else dim.value
+    for size in dims_of(shape):
         yield None if isinstance(size, int) and size < 0 else size
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import onnx_ir as ir
 
 from eetoolkit_exporters.capturing.scopes import subgraphs
+from eetoolkit_exporters.capturing.shapes import dims_of
 from eetoolkit_exporters.cutting.blocks import exit_values
 from eetoolkit_exporters.cutting.fixed_shapes import Fixed, fixed_shapes
 from eetoolkit_exporters.cutting.segments import CutSegment
@@ -98,7 +99,7 @@ def _against(value: ir.Value, fixed: Fixed) -> str | None:
         return "has an unknown shape"
     if value not in fixed.shapes:
         return f"has the shape {shape}, which depends on data"
-    dims = [dim if isinstance(dim, int) else dim.value for dim in shape]
+    dims = dims_of(shape)
     if None in dims:
         return f"has an unknown number of rows: {shape}"
     hang = [str(dim) for dim in dims if BATCH in str(dim)]

@@ -11,6 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from eetoolkit_exporters.capturing.capture import Network
+from eetoolkit_exporters.capturing.shapes import dims_of
 from eetoolkit_exporters.capturing.source import Array
 from eetoolkit_exporters.cutting.blocks import exit_values, opset_of
 from eetoolkit_exporters.cutting.fixed_shapes import Fixed, fixed_shapes
@@ -294,7 +295,7 @@ def _spec(name: str, value: ir.Value) -> TensorSpec:
         )
     if value.shape is None:
         raise ExportError(f"the tensor {value.name!r} crosses between segments without a known number of dimensions")
-    dims: list[Dim] = [dim if isinstance(dim, int) else dim.value for dim in value.shape]
+    dims: list[Dim] = dims_of(value.shape)
     return TensorSpec(name=name, dtype=_DTYPES[value.dtype], shape=tuple(dims))
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import onnx_ir as ir
-import onnxruntime as ort
+
+from eetoolkit_runtime.sessions import VERSION
 
 Version = tuple[int, int]
 
@@ -46,5 +47,5 @@ def least_onnxruntime(model: ir.Model) -> Version:
             and model.ir_version <= release.ir
         ):
             return release.version
-    major, minor = ort.__version__.split(".")[:2]
-    return int(major), int(minor)
+    major, minor = VERSION
+    return major, minor

@@ -17,7 +17,7 @@ from typing import Literal
 
 import onnx_ir as ir
 
-from eetoolkit_exporters.capturing.scopes import subgraphs
+from eetoolkit_exporters.capturing.scopes import levels, subgraphs
 from eetoolkit_exporters.gating.decisions import Decision, Decisions
 from eetoolkit_exporters.gating.gate_nodes import BranchBuilder, GateBuilder, known_shape, same_shape
 from eetoolkit_exporters.gating.near_blend import note_near_blend
@@ -88,7 +88,7 @@ def find_blends(graph: ir.Graph, hard: Collection[ir.Value]) -> tuple[list[Blend
     """
     decisions, builder = Decisions(graph, hard), GateBuilder(graph)
     blends, notes = [], []
-    for level in _levels(graph):
+    for level in levels(graph):
         found = _Finder(level, decisions, builder)
         blends.append(found.blends())
         notes += found.notes
@@ -143,13 +143,6 @@ def to_if(blends: Sequence[Blend], keep: Collection[ir.Value] = ()) -> ir.Node:
     if len(blends) > 1:  # what reads the first result may stand before the last
         graph.sort()
     return if_node
-
-
-def _levels(graph: ir.Graph) -> Iterator[ir.Graph]:
-    yield graph
-    for node in graph:
-        for inner in subgraphs(node):
-            yield from _levels(inner)
 
 
 def _in_order(graph: ir.Graph) -> Iterator[ir.Node]:
