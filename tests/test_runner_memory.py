@@ -251,7 +251,7 @@ def test_closed_runners_leave_no_thread(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("uncollected")
 def test_the_buffers_of_shapes_stay_within_their_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("eetoolkit_runtime.runner._SHAPES_KEPT_BYTES", 20_000)
+    monkeypatch.setattr("eetoolkit_runtime.lanes._SHAPES_KEPT_BYTES", 20_000)
     draft = Draft({"x": ("float32", ("batch", "n"))})
     for name in ("y", "z"):
         draft.slot(name, shape=("batch", "n"))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from eetoolkit_runtime.answer import Answer
 from eetoolkit_runtime.plan import Gate, Manifest, Switch
-from eetoolkit_runtime.workspace import targets
+from eetoolkit_runtime.ways import targets
 
 
 def possible_visits(plan: Manifest) -> dict[str, int]:

@@ -21,7 +21,7 @@ from eetoolkit_runtime.layout import Layout
 from eetoolkit_runtime.pace import Paces, watched
 from eetoolkit_runtime.plan import Dim, Exit, Manifest, Segment, Source, Stop, spell
 from eetoolkit_runtime.rule import Rule
-from eetoolkit_runtime.workspace import decider, targets
+from eetoolkit_runtime.ways import decider, targets
 
 ROWS_AT_ONCE = 64
 """How many rows start together: more gain next to nothing, and hold memory."""

@@ -8,7 +8,7 @@ from collections.abc import Collection
 import msgspec
 
 from eetoolkit_runtime.plan import Goto, Manifest
-from eetoolkit_runtime.validate import successors
+from eetoolkit_runtime.ways import successors
 
 
 def without_exits(plan: Manifest, names: Collection[str]) -> Manifest:

@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
 
 from eetoolkit_runtime.deadline import Watch
 from eetoolkit_runtime.layout import Layout
 from eetoolkit_runtime.pace import Paces
 from eetoolkit_runtime.workspace import Workspace
+
+_SHAPES_KEPT, _SHAPES_KEPT_BYTES = 128, 64 << 20
+Key = tuple[tuple[tuple[int, ...], np.dtype[Any]], ...]
 
 
 class Lane:
@@ -73,3 +79,24 @@ class Lane:
         """Closes what is not kept after a call whose workspace is not given back."""
         if self._kept is not None:
             self._layout.sessions.keep(self._kept)
+
+
+class Lanes(dict[Key, Lane]):
+    """The lanes of a runner by the shapes and dtypes of the inputs, in the order of their first meeting.
+
+    So many are kept, and of so many bytes; the one that was first met goes first. A new shape costs about half a
+    millisecond, so sentences of a hundred lengths should all find theirs.
+    """
+
+    def meet(self, key: Key, layout: Layout, kept: frozenset[str] | None) -> Lane:
+        """Returns the lane of a key, which is the newest then."""
+        lane = self.pop(key, None)
+        if lane is None:
+            lane = Lane(layout, tuple(shape for shape, _ in key), kept)
+            while self and not self._has_room():
+                del self[next(iter(self))]
+        self[key] = lane
+        return lane
+
+    def _has_room(self) -> bool:
+        return len(self) < _SHAPES_KEPT and sum(lane.size_bytes for lane in self.values()) < _SHAPES_KEPT_BYTES

@@ -6,7 +6,8 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 
 from eetoolkit_runtime.plan import Manifest, Segment
-from eetoolkit_runtime.validate import mask_of, observed, slot_bits, successors
+from eetoolkit_runtime.validate import mask_of, observed, slot_bits
+from eetoolkit_runtime.ways import successors
 
 
 class Live:

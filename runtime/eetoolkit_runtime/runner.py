@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Generator, Iterable, Sequence
 from functools import cached_property
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import msgspec
 import numpy as np
@@ -23,7 +23,7 @@ from eetoolkit_runtime.forked import renew_after_fork
 from eetoolkit_runtime.inputs import Array, Inputs, prepare, split_rows
 from eetoolkit_runtime.integrity import Check
 from eetoolkit_runtime.interrupt import Interrupt, apart
-from eetoolkit_runtime.lanes import Lane
+from eetoolkit_runtime.lanes import Lane, Lanes
 from eetoolkit_runtime.layout import Layout
 from eetoolkit_runtime.observed import answer_by, better_and_better
 from eetoolkit_runtime.plan import Fallback, Manifest
@@ -33,10 +33,6 @@ from eetoolkit_runtime.stream import gather
 from eetoolkit_runtime.visits import visit_exits
 
 Load = Literal["lazy", "background", "eager"]
-
-# Input shapes whose buffers are kept, so many and of so many bytes; the one that was first met goes first. A new shape
-# costs about half a millisecond, so sentences of a hundred lengths should all find theirs.
-_SHAPES_KEPT, _SHAPES_KEPT_BYTES = 128, 64 << 20
 
 
 class Runner:
@@ -82,8 +78,7 @@ class Runner:
         prepack: bool = True,
     ) -> None:
         self.bundle = load_bundle(bundle, check=check)
-        plan = self.bundle.manifest
-        self._plan = plan
+        plan = self._plan = self.bundle.manifest
         self._fallback: Fallback = plan.fallback if fallback is None else fallback
         settings = SessionSettings(threads, spin, pool, choose_providers(providers), arena, prepack)
         self._kept = _kept(plan, keep, load)
@@ -94,7 +89,7 @@ class Runner:
         self._limits = limits_of(self._exits)
         self._limits_at: dict[str, list[float]] = {}
         self._names = dict.fromkeys(spec.name for spec in plan.inputs).keys()
-        self._lanes: dict[tuple[tuple[tuple[int, ...], np.dtype[Any]], ...], Lane] = {}
+        self._lanes = Lanes()
         self._lock = threading.Lock()
         self._closed = False
         if load == "eager":
@@ -380,17 +375,7 @@ class Runner:
         key = tuple([(array.shape, array.dtype) for array in arrays])
         with self._lock:
             self._check_open()
-            lane = self._lanes.pop(key, None)
-            if lane is None:
-                lane = Lane(self._layout, tuple(array.shape for array in arrays), self._kept)
-                while self._lanes and not self._room_for_a_shape():
-                    del self._lanes[next(iter(self._lanes))]
-            self._lanes[key] = lane
-        return arrays, lane
-
-    def _room_for_a_shape(self) -> bool:
-        held = sum(lane.size_bytes for lane in self._lanes.values())
-        return len(self._lanes) < _SHAPES_KEPT and held < _SHAPES_KEPT_BYTES
+            return arrays, self._lanes.meet(key, self._layout, self._kept)
 
     def _check_open(self) -> None:
         if self._closed:

@@ -16,7 +16,8 @@ from eetoolkit_runtime.integrity import check_full
 from eetoolkit_runtime.plan import Manifest, Segment, Stop
 from eetoolkit_runtime.rule import known_exit
 from eetoolkit_runtime.store import check_target, commit, staging
-from eetoolkit_runtime.validate import successors, validate
+from eetoolkit_runtime.validate import validate
+from eetoolkit_runtime.ways import successors
 
 
 @checked(InputError)

@@ -19,7 +19,6 @@ from eetoolkit_runtime.plan import (
     Dim,
     DType,
     Gate,
-    Goto,
     Manifest,
     Preprocess,
     Segment,
@@ -28,6 +27,7 @@ from eetoolkit_runtime.plan import (
     Switch,
     spell,
 )
+from eetoolkit_runtime.ways import successors
 
 MOST_SEGMENTS, MOST_SLOTS = 4096, 16384
 """So that the proofs, whose time grows with both, stay below a second or so whatever a plan holds."""
@@ -54,19 +54,6 @@ def validate(plan: Manifest) -> None:
     _check_cycles(plan)
     _check_assignment(plan)
     _check_types(plan)
-
-
-def successors(segment: Segment) -> tuple[str, ...]:
-    """Returns the names of the segments that may run next."""
-    match segment.next:
-        case Goto(segment=name):
-            return (name,)
-        case Gate(then=then, otherwise=otherwise):
-            return (then, otherwise)
-        case Switch(cases=cases):
-            return cases
-        case Stop():
-            return ()
 
 
 def observed(segment: Segment) -> Iterator[tuple[str, str]]:

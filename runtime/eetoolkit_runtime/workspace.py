@@ -22,9 +22,9 @@ from eetoolkit_runtime.errors import RunError, failure, is_foreign, no_such_case
 from eetoolkit_runtime.layout import Array, Cell, Layout, allocate
 from eetoolkit_runtime.liveness import live_after
 from eetoolkit_runtime.pace import Pace, Paces, watched
-from eetoolkit_runtime.plan import Exit, Gate, Segment, Slot, Stop, Switch
+from eetoolkit_runtime.plan import Exit, Segment, Slot, Stop
 from eetoolkit_runtime.sessions import fast_run
-from eetoolkit_runtime.validate import successors
+from eetoolkit_runtime.ways import decider, targets
 
 _MAX_STEPS = 4096  # states of a plan with many gates; beyond it the steps are made anew
 
@@ -365,18 +365,6 @@ class Workspace:
                 else:
                     binding.bind_output(name)
         return binding
-
-
-def targets(segment: Segment) -> tuple[str, ...]:
-    """Returns the segments that may be next, by the number that a switch, or a gate as 0 or 1, decides for."""
-    if isinstance(segment.next, Gate):
-        return segment.next.otherwise, segment.next.then
-    return successors(segment)
-
-
-def decider(segment: Segment) -> str | None:
-    """Returns the slot that decides which segment is next; None where nothing does."""
-    return segment.next.on if isinstance(segment.next, Gate | Switch) else None
 
 
 def _nothing(_binding: Any, _options: Any) -> None:

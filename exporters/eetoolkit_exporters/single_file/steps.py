@@ -16,7 +16,7 @@ import onnx_ir as ir
 from eetoolkit_exporters.single_file.sheets import Array, Sheet
 from eetoolkit_exporters.single_file.structure import Label, components, entry_points
 from eetoolkit_runtime.plan import Exit, Gate, Goto, Manifest, Next, Segment, Source, Switch
-from eetoolkit_runtime.validate import successors
+from eetoolkit_runtime.ways import successors
 
 Key = tuple[str, str]
 Values = Mapping[Key, ir.Value]

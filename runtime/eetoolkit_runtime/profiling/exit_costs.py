@@ -21,7 +21,7 @@ from eetoolkit_runtime.plan import Segment, Stop
 from eetoolkit_runtime.profiling.profile import Added, mean_added
 from eetoolkit_runtime.profiling.walk import walk
 from eetoolkit_runtime.sessions import SessionSettings, fast_run
-from eetoolkit_runtime.validate import successors
+from eetoolkit_runtime.ways import successors
 from eetoolkit_runtime.wire import without_outputs
 
 _WARMUP = 5
