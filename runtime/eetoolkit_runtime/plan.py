@@ -419,10 +419,15 @@ def encode(manifest: Manifest) -> bytes:
 
 def json_schema() -> bytes:
     """Returns the JSON Schema of `manifest.json`, for other languages."""
+    import inspect
+
     schema = msgspec.json.schema(Manifest)
     top = schema["$defs"]["Manifest"]
     top["properties"][DIGEST] = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
     top["required"].append(DIGEST)
+    for definition in schema["$defs"].values():
+        if "description" in definition:  # which msgspec leaves as it stands in the code before 0.23
+            definition["description"] = inspect.cleandoc(definition["description"])
     return msgspec.json.format(msgspec.json.encode(schema), indent=1) + b"\n"
 
 
