@@ -466,6 +466,21 @@ def test_the_file_holds_its_weights_and_says_what_it_is(tmp_path: Path) -> None:
     assert shapes == {"x": [1, 4], "logits": [1, 4], "exit": [], "confidence": []}
 
 
+def test_weights_lie_in_the_one_branch_that_reads_them(tmp_path: Path) -> None:
+    draft = chain(weights=True)
+    model = onnx.load(write_single_file(draft.save(tmp_path / "b.ee"), tmp_path / "n.onnx"))
+    outside = {tensor.name for tensor in model.graph.initializer if not tensor.name.endswith("_threshold")}
+    here = {name for node in model.graph.node for name in node.input}
+    assert outside <= here
+    assert sum(len(graph.initializer) for graph in _inner(model.graph)) >= 2
+
+
+def _inner(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    for inner in (attribute.g for node in graph.node for attribute in node.attribute if attribute.HasField("g")):
+        yield inner
+        yield from _inner(inner)
+
+
 def test_the_file_is_the_same_every_time(tmp_path: Path) -> None:
     bundle = with_one_output(Generator(3).draft).save(tmp_path / "b.ee")
     first, second = (write_single_file(bundle, tmp_path / name).read_bytes() for name in ("1.onnx", "2.onnx"))

@@ -21,6 +21,7 @@ from eetoolkit_exporters.emitting.files import SegmentFiles
 from eetoolkit_exporters.emitting.graphs import segment_model
 from eetoolkit_exporters.emitting.layout import keep_blocked
 from eetoolkit_exporters.emitting.peephole import simplify
+from eetoolkit_exporters.emitting.scoping import lower
 from eetoolkit_runtime.errors import ExportError
 from eetoolkit_runtime.golden import Sample, store_golden
 from eetoolkit_runtime.inputs import BATCH
@@ -101,6 +102,7 @@ def emit(
             _forget_sizes(model, segment, fixed)
             simplify(model)
             keep_blocked(model)
+            lower(model)
             file, mapped = written.write(model, title)
         slots.update({names[value]: _slot(value, fixed) for value in segment.writes})
         planned[title] = Segment(

@@ -8,7 +8,10 @@ import onnx_ir as ir
 
 from eetoolkit_exporters.capturing.capture import Network
 from eetoolkit_exporters.cutting.segments import CutSegment
+from eetoolkit_exporters.emitting.scoping import lift
+from eetoolkit_runtime.bundle import Bundle
 from eetoolkit_runtime.errors import ExportError
+from eetoolkit_runtime.plan import Segment
 
 IR_VERSION = 10  # onnxruntime 1.21, the oldest that we run on, reads up to this
 
@@ -35,6 +38,11 @@ def segment_model(segment: CutSegment, inputs: Mapping[ir.Value, str], outputs: 
         for original, copy in zip(originals, copies, strict=True):
             copy.name = names[original]
     return _model(graph)
+
+
+def read_model(bundle: Bundle, segment: Segment) -> ir.Model | None:
+    """Returns a segment's graph with all its weights in the outermost one, still in the bundle's files."""
+    return None if segment.model is None else lift(ir.load(bundle.path / segment.model))
 
 
 def whole_model(network: Network, exits: Sequence[str] | None = None, *, confidences: bool = True) -> ir.Model:

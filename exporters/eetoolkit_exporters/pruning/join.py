@@ -9,6 +9,7 @@ import msgspec
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from eetoolkit_exporters.emitting.graphs import read_model
 from eetoolkit_exporters.single_file.sheets import Book, Sheet
 from eetoolkit_runtime.bundle import Bundle
 from eetoolkit_runtime.plan import Manifest, Segment, Slot, Source
@@ -36,11 +37,10 @@ def join(bundle: Bundle, plan: Manifest, chain: Sequence[str]) -> Part:
     segments = [plan.segments[name] for name in chain]
     if len(chain) == 1:
         (segment,) = segments
-        return Part(segment, None if segment.model is None else ir.load(bundle.path / segment.model))
+        return Part(segment, read_model(bundle, segment))
     joint = _Joint(plan)
     for name, segment in zip(chain, segments, strict=True):
-        model = None if segment.model is None else ir.load(bundle.path / segment.model)
-        joint.add(name, segment, model)
+        joint.add(name, segment, read_model(bundle, segment))
     visits = [segment.max_visits for segment in segments if segment.max_visits is not None]
     return joint.part(chain[0], segments[-1], min(visits, default=None))
 

@@ -12,6 +12,7 @@ import msgspec
 from eetoolkit_exporters.cutting.work import count_work
 from eetoolkit_exporters.emitting.files import SegmentFiles
 from eetoolkit_exporters.emitting.layout import keep_blocked
+from eetoolkit_exporters.emitting.scoping import lower
 from eetoolkit_exporters.pruning.join import Part, join, trim
 from eetoolkit_runtime.arguments import checked
 from eetoolkit_runtime.bundle import Bundle, load
@@ -117,6 +118,7 @@ def _write(name: str, part: Part, written: SegmentFiles, symbols: Mapping[str, i
     graph = part.model.graph
     work = count_work(graph, graph.initializers.values(), symbols)
     keep_blocked(part.model)
+    lower(part.model)
     model, weights = written.write(part.model, name)
     return msgspec.structs.replace(part.segment, model=model, weights=weights, work=work)
 

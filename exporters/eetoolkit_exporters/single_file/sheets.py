@@ -60,6 +60,10 @@ class Book:
             self.initializers[key] = _initializer(self.fresh(name), ir.tensor(array))
         return self.initializers[key]
 
+    def named(self, what: str) -> list[ir.Value]:
+        """Returns the initializers whose keys begin with `what`."""
+        return [value for key, value in self.initializers.items() if isinstance(key, tuple) and key[0] == what]
+
     def integer(self, number: int) -> ir.Value:
         """Returns an int64 scalar."""
         return self.constant(np.array(number, np.int64), f"int_{number}")

@@ -7,8 +7,8 @@ It answers one row as the runner does. Its outputs are those of the exits, and
   outputs mean nothing then, and may be empty.
 - `confidence`: float32 scalar, that of the exit that answered, NaN where `exit` is -1.
 
-Thresholds are initializers called `{exit}_threshold`, float32 and rounded up, so that they can be edited; so are the
-manifest's constants, under their own names.
+Thresholds are initializers of the outermost graph called `{exit}_threshold`, float32 and rounded up, so that they can
+be edited; so are the manifest's constants, under their own names, in the branch that reads them.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from eetoolkit_exporters.emitting.graphs import read_model
+from eetoolkit_exporters.emitting.scoping import lower
 from eetoolkit_exporters.single_file.nesting import Nesting, State, to
 from eetoolkit_exporters.single_file.sheets import Book, Sheet
 from eetoolkit_exporters.single_file.steps import (
@@ -119,12 +121,16 @@ def single_model(bundle: Bundle) -> ir.Model:
         metadata["eetoolkit.preprocess"] = msgspec.json.encode(plan.preprocess).decode()
     model = ir.Model(graph, ir_version=book.ir_version, producer_name="eetoolkit", metadata_props=metadata)
     RemoveUnusedNodesPass()(model)
+    thresholds, constants = (book.named(what) for what in ("threshold", "constant"))
+    lower(model, thresholds, constants)
     return model
 
 
 def _inline(bundle: Bundle, sheet: Sheet, name: str, feeds: Mapping[str, ir.Value]) -> dict[str, ir.Value]:
     segment = bundle.manifest.segments[name]
-    model = ir.load(bundle.path / str(segment.model))
+    model = read_model(bundle, segment)
+    if model is None:
+        raise ExportError(f"segment {name!r} has no graph")
     wanted = {source.output for source in segment.writes.values() if source.output is not None}
     if missing := wanted - {str(value.name) for value in model.graph.outputs}:
         raise ExportError(f"segment {name!r}: its graph has no output {min(missing)!r}")
