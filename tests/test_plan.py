@@ -190,7 +190,7 @@ def full() -> dict[str, Any]:
         "segments": {
             "a": {
                 "model": "a.onnx",
-                "weights": ["a.bin"],
+                "weights": ["a.bin"], "prepack": False,
                 "reads": {"image": "x", "t": "t"},
                 "writes": {"y": {"output": "out"}, "sure": {"output": "sure"}, "open": {"output": "open"}},
                 "exit": {

@@ -204,10 +204,14 @@ class Work(_Struct, frozen=True, kw_only=True):
 
 
 class Segment(_Struct, frozen=True, kw_only=True):
-    """One ONNX graph, or only moves where `model` is None; `weights` are the external data that the graph maps."""
+    """One ONNX graph, or only moves where `model` is None; `weights` are the external data that the graph maps.
+
+    `prepack` is whether a runner of one row should have them packed.
+    """
 
     model: str | None = None
     weights: tuple[str, ...] = ()
+    prepack: bool = True
     reads: dict[str, str] = {}
     writes: dict[str, Source] = {}
     exit: Exit | None = None

@@ -53,8 +53,8 @@ class Runner:
         keep: How many segments stay open after a call, in the plan's order; what a call opens beyond them is closed
             when it ends, for devices whose memory does not hold all. None: all that were reached.
         arena: Whether segments keep the memory of their intermediate tensors for the next call.
-        prepack: Whether weights are copied into the layout that is fastest to multiply with; False reads them from the
-            mapped files, slower and with less memory.
+        prepack: Whether weights are copied into the layout that is fastest to multiply with, but for segments of which
+            the bundle says otherwise; False reads all from the mapped files, slower and with less memory.
 
     Raises:
         BundleError: The bundle cannot be opened.

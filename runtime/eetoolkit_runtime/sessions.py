@@ -31,6 +31,7 @@ Provider = str | tuple[str, Mapping[str, object]]
 
 _CPU = "CPUExecutionProvider"
 _BRIEF_SPIN_US = 20
+_NO_PREPACKING = "session.disable_prepacking"
 _SPIN_DURATION_SINCE = (1, 26)  # the first release that reads session.intra_op.spin_duration_us
 VERSION = tuple(int(part) for part in ort.__version__.split(".")[:2])
 """This onnxruntime's, its first two numbers."""
@@ -90,7 +91,8 @@ class SessionSettings(msgspec.Struct, frozen=True):
             session in the process that is made with default options, so it is never the default.
         providers: Passed to onnxruntime as they are, never replaced silently.
         arena: Whether each session keeps the memory of its intermediate tensors for the next run.
-        prepack: Whether weights are copied into the layout that is fastest to multiply with, else read as they are.
+        prepack: Whether weights are copied into the layout that is fastest to multiply with, but for segments of which
+            the bundle says otherwise, or read as they are.
         one_row: Whether the dimension `batch` is 1 in every run: onnxruntime then works out while loading what would
             else be computed of it again and again.
     """
@@ -123,7 +125,7 @@ class SessionSettings(msgspec.Struct, frozen=True):
         options.log_severity_level = 4  # errors are raised; its log would print names of strangers as they are
         options.enable_cpu_mem_arena = self.arena
         if not self.prepack:
-            options.add_session_config_entry("session.disable_prepacking", "1")
+            options.add_session_config_entry(_NO_PREPACKING, "1")
         if self.one_row:
             options.add_free_dimension_override_by_name(BATCH, 1)
         if _shared_pool.lost:
@@ -201,7 +203,10 @@ class SessionSettings(msgspec.Struct, frozen=True):
         Raises:
             IntegrityError: They are others, or onnxruntime cannot load them.
         """
-        told = str(bundle.path / str(bundle.manifest.segments[name].model))
+        segment = bundle.manifest.segments[name]
+        told, options = str(bundle.path / str(segment.model)), options or self.options()
+        if self.one_row and self.prepack and not segment.prepack:
+            options.add_session_config_entry(_NO_PREPACKING, "1")
         graph = _graph(bundle, name) if graph is None else graph
         return self.open(graph, f"segment {name!r}", folder=bundle.path, told=told, options=options)
 

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import onnx_ir as ir
 
@@ -45,6 +46,7 @@ from eetoolkit_runtime.plan import (
     Stop,
     Switch,
     TensorSpec,
+    Work,
 )
 
 _DTYPES: dict[ir.DataType, DType] = {
@@ -97,11 +99,13 @@ def emit(
         outputs = _output_names(segment, names)
         file: str | None = None
         mapped: tuple[str, ...] = ()
+        work: Work | None = None
         if segment.nodes:
             model = segment_model(segment, names, outputs)
             _forget_sizes(model, segment, fixed)
             simplify(model)
-            keep_blocked(model)
+            work = count_work(segment.nodes, segment.initializers, symbols)
+            keep_blocked(model, work.multiply_adds, symbols)
             lower(model)
             file, mapped = written.write(model, title)
         slots.update({names[value]: _slot(value, fixed) for value in segment.writes})
@@ -113,8 +117,10 @@ def emit(
             exit=_exit(segment, names, fixed, details),
             next=_next(segment, names),
             max_visits=segment.max_visits,
-            work=count_work(segment.nodes, segment.initializers, symbols) if segment.nodes else None,
+            work=work,
         )
+    for title in written.unpacked():
+        planned[title] = msgspec.structs.replace(planned[title], prepack=False)
     golden, stored = store_golden(folder, samples, details.tolerance)
     inputs = tuple(_spec(str(value.name), value) for value in _inputs(network))
     last = next(segment.exit for segment in segments if not segment.to and segment.exit is not None)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from eetoolkit_exporters.emitting.packing import mostly_shared, one_row
 from eetoolkit_exporters.emitting.releases import RELEASES, Version, least_onnxruntime
 from eetoolkit_runtime.paths import file_stem
 from eetoolkit_runtime.plan import File
@@ -38,18 +39,26 @@ class SegmentFiles:
     files: dict[str, File] = field(default_factory=dict)
     onnxruntime: Version = RELEASES[0].version
     _places: dict[bytes, _Place] = field(default_factory=dict)
+    _weights: dict[str, dict[bytes, int]] = field(default_factory=dict)
+    _of_one_row: set[str] = field(default_factory=set)
 
-    def write(self, model: ir.Model, stem: str) -> tuple[str, tuple[str, ...]]:
+    def write(self, model: ir.Model, segment: str) -> tuple[str, tuple[str, ...]]:
         """Writes a segment's graph and weights; returns the names of its own file and of those that it maps."""
-        stem = file_stem(stem)
-        mapped = self.externalize(model, stem)
+        if one_row(model, INLINE_BYTES):
+            self._of_one_row.add(segment)
+        stem = file_stem(segment)
+        mapped = self._externalize(model, segment)
         self.onnxruntime = max(self.onnxruntime, least_onnxruntime(model))
         path = self.folder / f"{stem}.onnx"
         path.write_bytes(ir.to_proto(model).SerializeToString(deterministic=True))
         name, self.files[name] = named_by_content(path, stem)
         return name, mapped
 
-    def externalize(self, model: ir.Model, stem: str) -> tuple[str, ...]:
+    def unpacked(self) -> set[str]:
+        """Returns the segments, all of them written, whose weights are better not packed."""
+        return mostly_shared(self._weights) & self._of_one_row
+
+    def _externalize(self, model: ir.Model, segment: str) -> tuple[str, ...]:
         """Moves the model's weights to files and returns the names of those that it maps."""
         tensors = [
             (value, tensor)
@@ -60,7 +69,9 @@ class SegmentFiles:
             and tensor.dtype != ir.DataType.STRING
         ]
         keys = [_content(tensor) for _, tensor in tensors]
+        self._weights[segment] = {key: tensor.nbytes for key, (_, tensor) in zip(keys, tensors, strict=True)}
         _inline_small(model)
+        stem = file_stem(segment)
         path = self.folder / f"{stem}.bin"
         fresh: dict[bytes, tuple[int, int]] = {}
         with path.open("wb") as file:

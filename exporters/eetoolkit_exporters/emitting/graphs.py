@@ -8,6 +8,7 @@ import onnx_ir as ir
 
 from eetoolkit_exporters.capturing.capture import Network
 from eetoolkit_exporters.cutting.segments import CutSegment
+from eetoolkit_exporters.emitting.layout import drop_blocked
 from eetoolkit_exporters.emitting.scoping import lift
 from eetoolkit_runtime.bundle import Bundle
 from eetoolkit_runtime.errors import ExportError
@@ -41,8 +42,12 @@ def segment_model(segment: CutSegment, inputs: Mapping[ir.Value, str], outputs: 
 
 
 def read_model(bundle: Bundle, segment: Segment) -> ir.Model | None:
-    """Returns a segment's graph with all its weights in the outermost one, still in the bundle's files."""
-    return None if segment.model is None else lift(ir.load(bundle.path / segment.model))
+    """Returns a segment's graph as it was cut, all its weights in the outermost graph and in the bundle's files."""
+    if segment.model is None:
+        return None
+    model = lift(ir.load(bundle.path / segment.model))
+    drop_blocked(model)
+    return model
 
 
 def whole_model(network: Network, exits: Sequence[str] | None = None, *, confidences: bool = True) -> ir.Model:

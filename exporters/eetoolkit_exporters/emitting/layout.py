@@ -2,40 +2,73 @@
 
 On x86 onnxruntime runs convolutions in a blocked layout (NCHWc) and fuses `Conv, Add, Relu` there, but only if the
 shortcut that is added is in that layout too. A shortcut that enters a segment as an input is not, and then neither is
-its sum, nor the next one: every residual block of the segment converts back and forth. An average over windows of one
-element changes no value (a maximum would turn NaN into a number) but is an operator of the blocked layout, so behind it
-the whole chain stays blocked. `benchmarks/README.md` has the ratios with and without.
+its sum, nor the next one: every residual block of the segment converts back and forth. An operator of that layout which
+changes no value keeps the whole chain behind it blocked. Where the channels fill whole blocks it is an average over
+windows of one element (a maximum would turn NaN into a number); else onnxruntime blocks only convolutions, which pad,
+and it is a 1x1 convolution with the unit matrix, where that costs little of the segment's work. `benchmarks/README.md`
+has the ratios with and without.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+
+import numpy as np
 import onnx_ir as ir
 
+from eetoolkit_exporters.capturing.names import constant
+
 _SHORTCUTS = {"Add", "Sum", "Mul", "Concat", "Relu", "Clip", "Sigmoid", "HardSigmoid", "Tanh"}
-_BLOCK = 8  # channels; AVX2 blocks by 8, AVX-512 by 16, and where a width does not fit the pool is a small copy
+_IDENTITIES = {"AveragePool", "Conv"}
+_BLOCK = 16  # channels; AVX-512 blocks by 16, AVX2 by 8
+_MAX_SHARE = 0.05  # of the segment's multiply-adds, for a convolution with the unit matrix
+_SUFFIX = "_blocked"
 
 
-def keep_blocked(model: ir.Model) -> None:
-    """Puts an identity pool behind every input that a convolution and a shortcut of the model read."""
+def keep_blocked(model: ir.Model, multiply_adds: int | None, symbols: Mapping[str, int]) -> None:
+    """Puts an identity behind every input that a convolution and a shortcut of the model read.
+
+    Args:
+        model: A segment.
+        multiply_adds: Its own.
+        symbols: The sizes of dynamic dimensions: one row at the example's sizes.
+    """
     graph = model.graph
-    first = graph[0] if len(graph) else None
     for value in graph.inputs:
         readers = {node.op_type for node in value.consumers()}
-        if first is None or not _blockable(value) or "Conv" not in readers or not readers & _SHORTCUTS:
+        dims = _image(value, symbols)
+        if dims is None or "Conv" not in readers or not readers & _SHORTCUTS:
             continue
-        uses = list(value.uses())
-        version = graph.opset_imports[""]
-        pool = ir.Node("", "AveragePool", [value], [ir.AttrInt64s("kernel_shape", [1, 1])], version=version)
-        output = pool.outputs[0]
-        output.name, output.type, output.shape = f"{value.name}_blocked", value.type, value.shape
-        graph.insert_before(first, pool)
+        channels, attributes = dims[1], [ir.AttrInt64s("kernel_shape", [1, 1])]
+        uses, version = list(value.uses()), graph.opset_imports[""]
+        if channels % _BLOCK == 0:
+            same = ir.Node("", "AveragePool", [value], attributes, version=version)
+        elif math.prod(dims) * channels <= _MAX_SHARE * (multiply_adds or 0):
+            unit = constant(graph, np.eye(channels, dtype=np.float32).reshape(channels, channels, 1, 1))
+            same = ir.Node("", "Conv", [value, unit], attributes, version=version)
+        else:
+            continue
+        output = same.outputs[0]
+        output.name, output.type, output.shape = f"{value.name}{_SUFFIX}", value.type, value.shape
+        graph.insert_before(graph[0], same)
         for node, index in uses:
             node.replace_input_with(index, output)
 
 
-def _blockable(value: ir.Value) -> bool:
-    """Whether the value is an image-like float tensor whose channels fill whole blocks."""
+def drop_blocked(model: ir.Model) -> None:
+    """Takes out what `keep_blocked` has put in."""
+    for value in model.graph.inputs:
+        for node in list(value.consumers()):
+            if node.op_type in _IDENTITIES and node.outputs[0].name == f"{value.name}{_SUFFIX}":
+                node.outputs[0].replace_all_uses_with(value)
+                model.graph.remove(node, safe=True)
+
+
+def _image(value: ir.Value, symbols: Mapping[str, int]) -> list[int] | None:
+    """Returns the dimensions of an image-like float tensor; None for any other, and where one is not known."""
     if value.dtype != ir.DataType.FLOAT or value.shape is None or len(value.shape) != 4:
-        return False
-    channels = value.shape[1]
-    return isinstance(channels, int) and channels % _BLOCK == 0
+        return None
+    dims = [dim if isinstance(dim, int) else symbols.get(str(dim.value)) for dim in value.shape]
+    found = [dim for dim in dims if dim is not None]
+    return found if len(found) == 4 else None

@@ -73,6 +73,10 @@ def prune(
         golden, stored = store_golden(folder, shortened, tolerance)
         written = SegmentFiles(folder)
         segments = {name: _write(name, part, written, _symbols(plan, shortened[0])) for name, part in parts.items()}
+        unpacked = written.unpacked()
+        segments = {
+            name: msgspec.structs.replace(segment, prepack=name not in unpacked) for name, segment in segments.items()
+        }
         plan = msgspec.structs.replace(
             plan,
             segments=segments,
@@ -117,7 +121,7 @@ def _write(name: str, part: Part, written: SegmentFiles, symbols: Mapping[str, i
         return msgspec.structs.replace(part.segment, model=None, weights=(), work=None)
     graph = part.model.graph
     work = count_work(graph, graph.initializers.values(), symbols)
-    keep_blocked(part.model)
+    keep_blocked(part.model, work.multiply_adds, symbols)
     lower(part.model)
     model, weights = written.write(part.model, name)
     return msgspec.structs.replace(part.segment, model=model, weights=weights, work=work)

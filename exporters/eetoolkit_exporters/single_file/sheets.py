@@ -194,7 +194,6 @@ class Sheet:
         stand_ins = {value: feeds[str(value.name)] for value in graph.inputs}
         for value in graph.initializers.values():
             stand_ins[value] = self.book.weight(value, f"{prefix}/{value.name}")
-        _drop_blocking(graph, stand_ins)
         for value, other in stand_ins.items():
             value.replace_all_uses_with(other)
         nodes = list(graph)
@@ -238,16 +237,6 @@ def _graphs(attribute: ir.Attr) -> list[ir.Graph]:
     if attribute.type == ir.AttributeType.GRAPH:
         return [attribute.as_graph()]
     return list(attribute.as_graphs()) if attribute.type == ir.AttributeType.GRAPHS else []
-
-
-def _drop_blocking(graph: ir.Graph, stand_ins: dict[ir.Value, ir.Value]) -> None:
-    """Takes out the identity pools of `layout`, which only help where a session starts."""
-    for node in list(graph):
-        fed = node.inputs[0] if node.op_type == "AveragePool" else None
-        if fed in stand_ins and fed is not None and node.outputs[0].name == f"{fed.name}_blocked":
-            stand_ins[node.outputs[0]] = stand_ins[fed]
-            node.outputs[0].replace_all_uses_with(fed)
-            graph.remove(node, safe=True)
 
 
 def _last(value: ir.Value, stand_ins: Mapping[ir.Value, ir.Value]) -> ir.Value:

@@ -1,0 +1,75 @@
+"""Weights that several segments share are read as they lie, where one row meets them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import eetoolkit as ee
+from eetoolkit_runtime.sessions import SessionSettings
+
+WIDTH, STEPS = 64, 4
+
+
+class Repeated(nn.Module):
+    """One layer applied again and again, an exit behind each time; `own` gives each time a layer of its own."""
+
+    def __init__(self, *, own: bool) -> None:
+        super().__init__()
+        layer = nn.Linear(WIDTH, WIDTH)
+        self.layers = nn.ModuleList([nn.Linear(WIDTH, WIDTH) if own else layer for _ in range(STEPS)])
+        self.heads = nn.ModuleList([nn.Linear(WIDTH, 3) for _ in range(STEPS)])
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        found = []
+        for layer, head in zip(self.layers, self.heads, strict=True):
+            x = torch.relu(layer(x))
+            found.append(head(x if x.ndim == 2 else x.mean(1)))
+        return tuple(found)
+
+
+def cut(network: nn.Module, example: torch.Tensor, folder: Path) -> ee.Bundle:
+    return ee.export(network.eval(), example, folder / "n.ee", threshold=2.0)
+
+
+def packed(bundle: ee.Bundle) -> list[bool]:
+    return [segment.prepack for segment in bundle.manifest.segments.values()]
+
+
+@pytest.mark.parametrize(
+    ("own", "shape", "expected"),
+    [(False, (1, WIDTH), False), (True, (1, WIDTH), True), (False, (1, 5, WIDTH), True)],
+    ids=["shared", "a layer for each", "shared, several rows of features"],
+)
+def test_only_what_is_shared_and_meets_one_row_is_not_packed(
+    *, own: bool, shape: tuple[int, ...], expected: bool, tmp_path: Path
+) -> None:
+    assert packed(cut(Repeated(own=own), torch.randn(shape), tmp_path)) == [expected] * STEPS
+
+
+def test_sessions_of_one_row_do_as_the_bundle_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, WIDTH)
+    network = Repeated(own=False)
+    bundle = cut(network, x, tmp_path)
+    asked: list[tuple[bool, bool]] = []
+    original = SessionSettings.open
+
+    def noted(self: SessionSettings, *args: object, **kwargs: object) -> object:
+        options = kwargs["options"]
+        try:
+            asked.append((self.one_row, options.get_session_config_entry("session.disable_prepacking") == "1"))  # type: ignore[attr-defined]
+        except RuntimeError:  # it was not set
+            asked.append((self.one_row, False))
+        return original(self, *args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(SessionSettings, "open", noted)
+    with ee.Runner(bundle, threads=1) as runner, torch.inference_mode():
+        one, both = runner.run(x[:1].numpy()), runner.run_batch(x.numpy())
+        np.testing.assert_allclose(one.outputs["logits"], network(x[:1])[-1], atol=1e-6)
+        np.testing.assert_allclose(both[0].outputs["logits"], one.outputs["logits"], atol=1e-6)
+    assert set(asked) == {(True, True), (False, False)}
