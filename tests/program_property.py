@@ -15,12 +15,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from unittest import mock
+from unittest.mock import patch
 
 import numpy as np
 import onnxruntime as ort
 from random_programs import Program, random_program
 
 import eetoolkit as ee
+from eetoolkit_exporters.cutting import control_flow
 from eetoolkit_runtime.answer import Answer
 from eetoolkit_runtime.sessions import SessionSettings
 
@@ -72,7 +74,8 @@ def unoptimised_segments() -> Iterator[None]:
 
 def compiled(program: Program, folder: Path, variant: str) -> ee.Bundle:
     """Returns the program as a bundle, its rows those of the variant."""
-    return ee.export(program.path, None, folder, threshold=THRESHOLD, overwrite=True, **VARIANTS[variant])
+    with patch.object(control_flow, "SEGMENT", control_flow.BRANCH):  # that of a program of this size
+        return ee.export(program.path, None, folder, threshold=THRESHOLD, overwrite=True, **VARIANTS[variant])
 
 
 class Reference:

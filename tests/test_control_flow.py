@@ -100,8 +100,8 @@ def test_cheap_branches_stay_inside_by_the_cost_floor_and_the_notes_say_why(tmp_
     assert list(bundle.manifest.segments) == ["segment0"]
     (note,) = bundle.manifest.notes
     assert note == (
-        "If 'b' stays inside its segment: a branch costs 0 multiply-adds, less than the 500,000 "
-        "(or 256 KiB of weights) for which a segment "
+        "If 'b' stays inside its segment: a branch costs 0 multiply-adds, less than the 30,000,000 "
+        "(or 8,192 KiB of weights) for which a segment "
         "of its own pays"
     )
     check(tmp_path, bundle)

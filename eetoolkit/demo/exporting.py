@@ -80,8 +80,13 @@ def load_system(system: System) -> Trained:
     return Trained(system, network, system.exported(network), images, labels.numpy())
 
 
-def export_system(trained: Trained, path: Path, *, name: str | None = None, overwrite: bool = False) -> Bundle:
-    """Compiles the system to a bundle at `path` with the options that it states; None: named as the system."""
+def export_system(
+    trained: Trained, path: Path, *, name: str | None = None, overwrite: bool = False, **options: Any
+) -> Bundle:
+    """Compiles the system to a bundle at `path` with the options that it states; None: named as the system.
+
+    All its control flow becomes gates of the plan, small as it is, so that its decisions are seen.
+    """
     from eetoolkit.zoo.digits import LABELS, PREPROCESS
     from eetoolkit.zoo.system import images_alone
     from eetoolkit_exporters.capturing.cascade import open_source
@@ -100,7 +105,7 @@ def export_system(trained: Trained, path: Path, *, name: str | None = None, over
         preprocess=preprocess,
         golden_inputs=trained.inputs(0, GOLDEN_ROWS),
         overwrite=overwrite,
-        **trained.system.options,
+        **{"lower_control_flow": "always", **trained.system.options, **options},
     )
 
 

@@ -140,6 +140,7 @@ SYSTEM: Final = System(
     source="Graves 2016, arXiv:1603.08983, section 2",
     build=ACT,
     loss=loss,
-    options={"dynamic_batch": False},  # one row decides how often the loop runs
+    # One row decides how often the loop runs; what it blends is a few numbers.
+    options={"dynamic_batch": False, "lower_control_flow": True},
     decisions=decisions,
 )

@@ -164,6 +164,7 @@ SYSTEM: Final = System(
     source="Banino et al. 2021, arXiv:2107.05407, section 2",
     build=PonderNet,
     loss=loss,
-    options={"dynamic_batch": False},  # one row decides how often the loop runs
+    # One row decides how often the loop runs; what it blends is a few numbers.
+    options={"dynamic_batch": False, "lower_control_flow": True},
     decisions=decisions,
 )

@@ -1,8 +1,11 @@
 """Which `If` and `Loop` nodes become gates of the plan, and which stay inside a segment.
 
-A gate costs a segment of its own, a few microseconds and the fusions across the cut, so a branch or a loop's body is
-worth one only if it costs more: `FLOOR_MULTIPLY_ADDS` or `FLOOR_BYTES`, or if something inside it is worth one. A loop
-also needs a bound on its rounds, so that no plan runs for ever.
+onnxruntime's own `If` is as fast as a gate of the plan where the weights lie in the branch (`scoping`), and faster
+where short branches follow each other, as no layout is changed and no fusion lost at a cut. A gate is worth one for
+what else it gives: what is skipped is never loaded, and the profile, a deadline and a batch's rows see each part. So a
+branch is lowered where a segment of its own costs next to nothing of it, from `SEGMENT` on; a loop, which is as fast in
+the plan, where its body costs more than a gate, from `BRANCH` on; and either if something inside it is. A loop also
+needs a bound on its rounds, so that no plan runs for ever.
 """
 
 from __future__ import annotations
@@ -22,10 +25,31 @@ from eetoolkit_runtime.errors import ExportError
 Lower = bool | Literal["always"]
 """Whether control flow becomes gates: never, by the cost floor, or always."""
 
-FLOOR_MULTIPLY_ADDS = 500_000  # about 50 us on one core of a small machine; `benchmarks/README.md` has the break-even
-FLOOR_BYTES = 256 * 1024  # of weights, which a skipped segment does not load
 
-FLOOR = f"the {FLOOR_MULTIPLY_ADDS:,} (or {FLOOR_BYTES // 1024} KiB of weights) for which a segment of its own pays"
+@dataclass(frozen=True)
+class Floor:
+    """From what cost on a branch pays; `benchmarks/README.md` has the ratios.
+
+    Attributes:
+        multiply_adds: Its own at the example's sizes.
+        weight_bytes: Of the weights that it alone holds.
+        pays: What does then.
+    """
+
+    multiply_adds: int
+    weight_bytes: int
+    pays: str
+
+    def __str__(self) -> str:
+        return (
+            f"the {self.multiply_adds:,} (or {self.weight_bytes // 1024:,} KiB of weights) for which {self.pays} pays"
+        )
+
+
+SEGMENT = Floor(30_000_000, 8 * 2**20, "a segment of its own")
+"""Half a millisecond of a fast core and several of a Raspberry Pi's, of which a cut is about one per cent."""
+BRANCH = Floor(500_000, 256 * 2**10, "control flow")
+"""About 50 us of a small machine's core, of which an `If`, or a gate of the plan, is some three."""
 
 _CONTROL = {"If", "Loop"}
 
@@ -100,15 +124,16 @@ class _Chooser:
         )
 
     def _against_cost(self, node: ir.Node, graphs: Sequence[ir.Graph]) -> str | None:
-        if self._lower == "always" or any(self._worth(graph) for graph in graphs):
+        floor = SEGMENT if node.op_type == "If" else BRANCH
+        if self._lower == "always" or any(self._worth(graph, floor) for graph in graphs):
             return None
         adds = max((count_work(_all(graph), [], self._symbols).multiply_adds or 0) for graph in graphs)
-        return f"{'a branch' if node.op_type == 'If' else 'its body'} costs {adds:,} multiply-adds, less than {FLOOR}"
+        return f"{'a branch' if node.op_type == 'If' else 'its body'} costs {adds:,} multiply-adds, less than {floor}"
 
-    def _worth(self, graph: ir.Graph) -> bool:
+    def _worth(self, graph: ir.Graph, floor: Floor) -> bool:
         if graph in self._marked or any(inner in self._marked for node in _all(graph) for inner in subgraphs(node)):
             return True
-        return worth(_all(graph), self._symbols)
+        return worth(_all(graph), self._symbols, floor)
 
 
 def check_loops_end(graph: ir.Graph) -> None:
@@ -144,15 +169,15 @@ def _against_values(node: ir.Node, graphs: Iterable[ir.Graph]) -> str | None:
     return None
 
 
-def worth(nodes: Iterable[ir.Node], symbols: Mapping[str, int]) -> bool:
-    """Returns whether nodes cost enough, or hold weights enough, for a segment of their own."""
+def worth(nodes: Iterable[ir.Node], symbols: Mapping[str, int], floor: Floor) -> bool:
+    """Returns whether nodes cost enough, or hold weights enough."""
     nodes = list(nodes)
     weights = {value for node in nodes for value in node.inputs if value is not None and value.is_initializer()}
     size = sum(value.const_value.nbytes for value in weights if value.const_value is not None)
-    if size >= FLOOR_BYTES:
+    if size >= floor.weight_bytes:
         return True
     adds = count_work([node for node in nodes if not subgraphs(node)], [], symbols).multiply_adds
-    return adds is None or adds >= FLOOR_MULTIPLY_ADDS
+    return adds is None or adds >= floor.multiply_adds
 
 
 def _all(graph: ir.Graph) -> Iterator[ir.Node]:

@@ -9,7 +9,7 @@ import onnx_ir as ir
 from eetoolkit_exporters.capturing.capture import Network
 from eetoolkit_exporters.capturing.scopes import needs
 from eetoolkit_exporters.cutting.blocks import exit_values
-from eetoolkit_exporters.cutting.control_flow import FLOOR, Lower, worth
+from eetoolkit_exporters.cutting.control_flow import BRANCH, Lower, worth
 from eetoolkit_exporters.cutting.cut import needed_by
 from eetoolkit_exporters.cutting.work import count_work
 from eetoolkit_exporters.gating.blend import Blend, branch_nodes, find_blends, to_if
@@ -24,7 +24,7 @@ def make_gates(network: Network, lower: Lower, symbols: Mapping[str, int]) -> li
 
     Args:
         network: Its exits are judged.
-        lower: Whether: by the cost floor, always, or not at all.
+        lower: Whether blended gates are rewritten: by the cost floor, always, or not at all.
         symbols: The sizes of dynamic dimensions, to estimate what a branch costs.
 
     Returns:
@@ -37,12 +37,12 @@ def make_gates(network: Network, lower: Lower, symbols: Mapping[str, int]) -> li
         for group in _by_graph(together):
             keep = {value for exit_ in network.exits for value in exit_values(exit_)}
             branches = branch_nodes(group, keep)
-            if lower == "always" or any(worth(nodes, symbols) for nodes in branches):
+            if lower == "always" or any(worth(nodes, symbols, BRANCH) for nodes in branches):
                 _rewrite(network, group, keep)
             elif adds := max(count_work(nodes, [], symbols).multiply_adds or 0 for nodes in branches):
                 notes.append(
                     f"the gate of {group[-1].result.name!r} stays blended: what it skips costs {adds:,} multiply-adds, "
-                    f"less than {FLOOR}"
+                    f"less than {BRANCH}"
                 )
     keep = {value for exit_ in network.exits for value in exit_values(exit_)}
     for node in reversed(list(network.graph.all_nodes())):
