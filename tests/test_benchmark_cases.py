@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from benchmarks import peers, real_cases, real_process, real_report, turns
-from benchmarks.cases import archives, fit, mnist, reviews
+from benchmarks.cases import archives, fit, mnist, mobilenet, reviews
 from benchmarks.cases.case import Case, Link, Part, logits
 from benchmarks.cases.splits import split
 from benchmarks.policy import Policy, choose, stops
@@ -72,6 +72,15 @@ def test_augmented_images_keep_their_shape_and_range() -> None:
     assert moved.min() >= 0
     assert moved.max() <= 1
     assert torch.equal(moved, mnist.augment(images, torch.Generator().manual_seed(0)))
+
+
+def test_inverted_residuals_have_a_shortcut_where_shapes_agree() -> None:
+    network = mobilenet.MobileNet().eval()
+    blocks = [block for block in network.modules() if isinstance(block, mobilenet.InvertedResidual)]
+    assert [block.same for block in blocks] == [False, True, False, True, True, False, True, True]
+    features = torch.rand(2, 24, 5, 5)
+    torch.testing.assert_close(blocks[1](features), features + blocks[1].layers(features))
+    assert [exit_.shape for exit_ in network(torch.rand(2, 1, 28, 28))] == [(2, 10)] * 3
 
 
 def test_padding_is_masked() -> None:
@@ -183,6 +192,15 @@ def test_the_ratio_is_of_the_means_and_its_interval_paired() -> None:
     times, low, high = turns.ratio(noisy, below)
     assert low < times < high
     assert times == pytest.approx(noisy.mean() / below.mean())
+
+
+def test_what_is_compared_is_the_bundle_over_its_peer() -> None:
+    bundle = np.random.default_rng(0).random((3, 50)) + 0.5
+    found = turns.compared({"peer": 4 * bundle, "bundle": bundle})
+    assert found["peer"]["bundle_over"] == pytest.approx(0.25)
+    assert found["peer"]["bundle_over_p95"] == pytest.approx(0.25)
+    assert found["bundle"]["bundle_over"] == found["bundle"]["bundle_over_p95"] == 1
+    assert found["peer"]["mean_ms"] == pytest.approx(4 * bundle.mean())
 
 
 def test_a_static_network_has_the_benefit_of_the_doubt() -> None:
