@@ -19,7 +19,7 @@ check: $(STAMP)
 	@$(RUN)ruff format --check .
 	@$(RUN)mypy
 
-# The first time it also fetches some 90 MB (pip, npm) and trains two networks, which takes up to half an hour.
+# The first time it also fetches some 90 MB (pip, npm) and trains three networks, which takes up to half an hour.
 bench: $(STAMP)
 	@$(RUN)python -m benchmarks
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from benchmarks import earlyon_peer
 from benchmarks.cases.case import Case, Link
 from benchmarks.policy import Policy
+from benchmarks.turns import Way
 from eetoolkit_exporters.capturing.capture import Network, capture
 from eetoolkit_exporters.capturing.cascade import open_source
 from eetoolkit_exporters.capturing.source import choose_exits
@@ -35,26 +36,19 @@ from eetoolkit_runtime.sessions import SessionSettings
 Array = NDArray[Any]
 Rows = list[tuple[Array, ...]]
 BUNDLE = "network.ee"
-SINGLE = "single.onnx"
+ONE_FILE = "one_file.onnx"
 WHOLE = "whole.onnx"
 
 
 @dataclass(frozen=True)
-class Peer:
+class Peer(Way):
     """One way to run the network.
 
     Attributes:
-        given: What `run` takes, for each row.
-        run: What is timed.
-        answer: From what `run` returned and the number of the row to its logits (1, classes), and the exit, counted as
-            the network counts; -1: this way has no choice.
-        torch: Whether torch's own workers run it.
+        answer: From what `run` returned to the row's logits (1, classes), and the exit, counted as the network counts.
     """
 
-    given: Sequence[Any]
-    run: Callable[[Any], Any]
     answer: Callable[[Any], tuple[Array, int]]
-    torch: bool = False
 
 
 def export_bundle(case: Case, policy: Policy, path: Path) -> Bundle:
@@ -65,11 +59,11 @@ def export_bundle(case: Case, policy: Policy, path: Path) -> Bundle:
 
 
 def write(case: Case, policy: Policy, fixed: int, folder: Path) -> str | None:
-    """Writes the bundle and all peers' ONNX files into `folder`; returns why there is no single file, if so."""
+    """Writes the bundle and all peers' ONNX files into `folder`; returns why there is no one file, if so."""
     bundle = export_bundle(case, policy, folder / BUNDLE)
     refusal = None
     try:
-        write_single_file(bundle, folder / SINGLE)
+        write_single_file(bundle, folder / ONE_FILE)
     except ExportError as error:
         refusal = str(error)
     network = _judged(case)
@@ -77,7 +71,7 @@ def write(case: Case, policy: Policy, fixed: int, folder: Path) -> str | None:
     _save(network, kept[-1:], folder / WHOLE, confidences=False)
     _save(network, [exit_name(fixed)], folder / _fixed(fixed), confidences=False)
     for place, number in enumerate(policy.exits):
-        _save(network, kept[: place + 1], folder / _limit(number), confidences=True)
+        _save(network, kept[: place + 1], folder / _truncated(number), confidences=True)
         _save(network, [kept[place]], folder / _bare(number), confidences=True)
     return refusal
 
@@ -91,7 +85,7 @@ def open_peers(
         case: The network.
         policy: What all but `whole` and `fixed` stop by.
         fixed: The exit at which the best static network ends.
-        stopped: The exit of each row, which `limit` has to be told.
+        stopped: The exit of each row, which `hand-truncated` has to be told.
         rows: The inputs.
         folder: Where `write` wrote.
         threads: Workers of every session and of torch; None: one per core.
@@ -115,13 +109,13 @@ def open_peers(
     peers["whole"] = _sessions([session(WHOLE)], [policy.exits[-1]], [0] * len(rows), feeds)
     peers["fixed"] = _sessions([session(_fixed(fixed))], [fixed], [0] * len(rows), feeds)
     places = [policy.exits.index(stop) for stop in stopped]
-    for name, file in (("limit", _limit), ("limit, no earlier heads", _bare)):
+    for name, file in (("hand-truncated", _truncated), ("hand-truncated, no earlier heads", _bare)):
         peers[name] = _sessions([session(file(number)) for number in policy.exits], policy.exits, places, feeds)
     refused = {}
-    if (folder / SINGLE).exists():
-        peers["single file"] = _single(session(SINGLE), kept, feeds)
+    if (folder / ONE_FILE).exists():
+        peers["one file"] = _one_file(session(ONE_FILE), kept, feeds)
     else:
-        refused["single file"] = "not exported"
+        refused["one file"] = "not exported"
     first = [torch.from_numpy(row[0]) for row in rows]
     links = kept_links(case.chain, policy)
     exits = policy.exits
@@ -199,7 +193,7 @@ def _sessions(
     return Peer(given, run, lambda found: (found[0][output[found[1]]], exits[found[1]]))
 
 
-def _single(session: ort.InferenceSession, kept: dict[str, int], feeds: list[dict[str, Array]]) -> Peer:
+def _one_file(session: ort.InferenceSession, kept: dict[str, int], feeds: list[dict[str, Array]]) -> Peer:
     exits = json.loads(session.get_modelmeta().custom_metadata_map[EXITS])
     names = [value.name for value in session.get_outputs()]
     logits, exit_ = names.index("logits"), names.index("exit")
@@ -208,8 +202,8 @@ def _single(session: ort.InferenceSession, kept: dict[str, int], feeds: list[dic
     )
 
 
-def _limit(number: int) -> str:
-    return f"limit{number}.onnx"
+def _truncated(number: int) -> str:
+    return f"truncated{number}.onnx"
 
 
 def _bare(number: int) -> str:

@@ -20,7 +20,7 @@ from scipy.stats import t as student
 
 import eetoolkit as ee
 from benchmarks.cases.case import Case
-from benchmarks.cases.catalogue import NAMES, load_case
+from benchmarks.cases.catalogue import load_case
 from benchmarks.section import Row, Section, met, publish
 from eetoolkit.tuning.choice import Thresholds
 from eetoolkit.tuning.collect import collect
@@ -82,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(json.dumps(list(measure(load_case(name), Path(folder), int(seed)))))
         return
     rows: list[Row] = []
-    for name in NAMES:
+    for name in SECONDS:
         case = load_case(name)
         with tempfile.TemporaryDirectory() as folder:
             bundle = ee.export(case.network, case.example, Path(folder) / _BUNDLE, name=name, **case.options)

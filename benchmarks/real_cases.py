@@ -1,14 +1,15 @@
-"""Three trained networks on held-out data: the bundle beside every other way to run the same exits.
+"""Trained networks on held-out data: the bundle beside every other way to run the same exits.
 
 Thresholds are chosen on validation data so that nothing is lost there against the last exit; what is lost on test data
 is told, and all latencies are of test data. All peers run the same rows in turns in one process, one row at a time;
 every case is measured in several processes, with one thread and with all. `--quick` only tries that everything works.
 
-Peers: `whole` is the network to its last exit as one onnxruntime session; `single file` the plan as one file with
-nested `If`; `eager` PyTorch with real early exit; `earlyon eager` and `earlyon staged` that library's two ways; `limit`
-one session over the network cut off after the exit that the row takes, with the exits before it and their criteria in
-it, and beside it the same without the earlier heads; `fixed` one session that always ends at the cheapest exit within
-half a point of the last on validation or on test data, or as accurate as the bundle.
+Peers: `whole` is the network to its last exit as one onnxruntime session; `one file` the plan as one file with nested
+`If`; `eager` PyTorch with real early exit; `earlyon eager` and `earlyon staged` that library's two ways;
+`hand-truncated` one session over the network cut off by hand after the exit that the row takes, which it must be told,
+with the exits before it and their criteria in it, and beside it the same without the earlier heads; `fixed` one session
+that always ends at the cheapest exit within half a point of the last on validation or on test data, or as accurate as
+the bundle. All ratios are bundle / peer.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from benchmarks.measure import store
 from benchmarks.peers import exit_name, write
 from benchmarks.policy import Policy, choose, stops
 from benchmarks.real_process import Setup
-from benchmarks.turns import ratio
+from benchmarks.turns import compared
 
 Array = NDArray[Any]
 MAX_DROP = 0.005
@@ -168,33 +169,25 @@ def _figures(case: Case, policy: Policy, fixed: int, tested: Array, taken: Array
 
 
 def _latencies(setup: Setup, folder: Path, threads: int | None, refusal: str | None, *, quick: bool) -> dict[str, Any]:
-    """Returns what the processes measured: of each peer its latencies and how often the bundle's they are."""
+    """Returns what the processes measured: of each peer its latencies, and the bundle's over them."""
     found = [_child(folder, threads, process, quick=quick) for process in range(1 if quick else PROCESSES)]
     names = list(found[0]["peers"])
     times = [np.load(one["times"]) for one in found]
     rows = {name: np.stack([np.median(one[:, place], axis=0) for one in times]) for place, name in enumerate(names)}
     calls = {name: np.concatenate([one[:, place].ravel() for one in times]) for place, name in enumerate(names)}
-    peers: dict[str, Any] = {}
-    for name in names:
-        often, low, high = ratio(rows[name], rows["bundle"])
-        p50, p95, p99 = np.quantile(rows[name].mean(axis=0), (0.5, 0.95, 0.99))
-        peers[name] = {
-            "mean_ms": float(rows[name].mean()), "p50_ms": float(p50), "p95_ms": float(p95), "p99_ms": float(p99),
-            "p99_of_calls_ms": float(np.quantile(calls[name], 0.99)),
-            "times_bundle": often, "low": low, "high": high,
-        }  # fmt: skip
-    refused = {**found[0]["refused"], **({"single file": refusal} if refusal is not None else {})}
-    over, low, high = ratio(rows["bundle"], rows["limit"])
+    peers: dict[str, Any] = compared(rows)
+    for name, peer in peers.items():
+        peer["p99_of_calls_ms"] = float(np.quantile(calls[name], 0.99))
+    refused = {**found[0]["refused"], **({"one file": refusal} if refusal is not None else {})}
     return {
         "threads": threads or "all",
         "rows": len(setup.rows),
         "rounds": [len(one) for one in times],
         "processes": len(found),
-        "over_limit": over, "over_limit_low": low, "over_limit_high": high,
         "peers": {**peers, **dict.fromkeys(refused)},
         "refused": refused,
         "versions": {"torch": torch.__version__, "transformers": version("transformers"), "earlyon": EARLYON.version},
-    }  # fmt: skip
+    }
 
 
 def _child(folder: Path, threads: int | None, process: int, *, quick: bool) -> dict[str, Any]:
@@ -206,6 +199,8 @@ def _child(folder: Path, threads: int | None, process: int, *, quick: bool) -> d
 
 
 def _print(rows: list[dict[str, Any]], exits: list[dict[str, Any]]) -> None:
+    console = Console()
+    console.width = max(console.width, 130)
     table = Table(title="Accuracy of every exit on test data", box=None)
     for column in ("case", "exit", "if all stop here", "threshold", "stop here", "of these right"):
         table.add_column(column, justify="left" if column in ("case", "exit") else "right", no_wrap=True)
@@ -213,12 +208,12 @@ def _print(rows: list[dict[str, Any]], exits: list[dict[str, Any]]) -> None:
         limit = "-" if row["threshold"] is None else f"{row['threshold']:.4f}"
         right = "-" if row["accuracy_here"] is None else f"{row['accuracy_here']:.2%}"
         table.add_row(row["case"], row["exit"], f"{row['accuracy']:.2%}", limit, f"{row['share']:.1%}", right)
-    Console().print(table)
+    console.print(table)
     for row in rows:
         accuracy = f"accuracy {row['accuracy']:.2%}, of the last exit {row['whole_accuracy']:.2%}"
         title = f"{row['case']}, threads: {row['threads']}, {accuracy}"
         table = Table(title=title, box=None)
-        for column in ("", "mean, ms", "p50", "p95", "p99", "/ bundle", "interval"):
+        for column in ("", "mean, ms", "p50", "p95", "p99", "bundle / it", "interval", "p95 / p95"):
             table.add_column(column, justify="left" if not column else "right", no_wrap=True)
         for name, peer in row["peers"].items():
             if peer is None:
@@ -226,9 +221,10 @@ def _print(rows: list[dict[str, Any]], exits: list[dict[str, Any]]) -> None:
                 continue
             table.add_row(
                 name, *(f"{peer[key]:.3f}" for key in ("mean_ms", "p50_ms", "p95_ms", "p99_ms")),
-                f"{peer['times_bundle']:.2f}", f"{peer['low']:.2f} to {peer['high']:.2f}",
+                f"{peer['bundle_over']:.3f}", f"{peer['low']:.3f} to {peer['high']:.3f}",
+                f"{peer['bundle_over_p95']:.3f}",
             )  # fmt: skip
-        Console().print(table)
+        console.print(table)
 
 
 if __name__ == "__main__":

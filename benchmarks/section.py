@@ -54,6 +54,11 @@ def markdown(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join([*lines, *("| " + " | ".join(cells) + " |" for cells in rows)])
 
 
+def over(peer: Row | None) -> str:
+    """Spells bundle / peer and its interval."""
+    return "-" if peer is None else f"{peer['bundle_over']:.3f} ({peer['low']:.3f} to {peer['high']:.3f})"
+
+
 def met(row: Row) -> str:
     """Spells whether a row's target was met."""
     return "-" if row.get("met") is None else "yes" if row["met"] else "**no**"

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-from benchmarks.peers import Peer
 
 Array = NDArray[Any]
 
@@ -21,7 +20,22 @@ does hits all peers alike."""
 _SETTLE_MS = 20.0  # after torch with several workers, which spin for a while: they would time the next peer
 
 
-def timed(peers: Mapping[str, Peer], seconds: float, seed: int, *, settle: bool, least_rounds: int = 2) -> Array:
+@dataclass(frozen=True)
+class Way:
+    """One way to run the rows.
+
+    Attributes:
+        given: What `run` takes, for each row.
+        run: What is timed.
+        torch: Whether torch's own workers run it.
+    """
+
+    given: Sequence[Any]
+    run: Callable[[Any], Any]
+    torch: bool = field(default=False, kw_only=True)
+
+
+def timed(peers: Mapping[str, Way], seconds: float, seed: int, *, settle: bool, least_rounds: int = 2) -> Array:
     """Returns latencies in ms, (rounds, peers, rows), of as many rounds as fit into the time.
 
     A round is all rows in a new order; in every block of rows the peers take turns in a new order, each with one more
@@ -57,7 +71,7 @@ def timed(peers: Mapping[str, Peer], seconds: float, seed: int, *, settle: bool,
     return np.stack(rounds)
 
 
-def _turn(peer: Peer, block: list[int], found: Array) -> None:
+def _turn(peer: Way, block: list[int], found: Array) -> None:
     run, given, clock = peer.run, peer.given, time.perf_counter_ns
     run(given[block[0]])
     for row in block:
@@ -71,6 +85,25 @@ def _wait(milliseconds: float) -> None:
     ends = time.perf_counter() + milliseconds / 1e3
     while time.perf_counter() < ends:
         pass
+
+
+def compared(rows: Mapping[str, Array]) -> dict[str, dict[str, float]]:
+    """Returns of each peer its latencies in ms, and the bundle's over them: of the means with their interval, of p95.
+
+    Args:
+        rows: Of each peer, `bundle` among them, each row's median over the rounds, ms, (processes, rows).
+    """
+    found = {}
+    for name, times in rows.items():
+        over, low, high = ratio(rows["bundle"], times)
+        p50, p95, p99 = (float(value) for value in np.quantile(times.mean(axis=0), (0.5, 0.95, 0.99)))
+        found[name] = {
+            "mean_ms": float(times.mean()), "p50_ms": p50, "p95_ms": p95, "p99_ms": p99,
+            "bundle_over": over, "low": low, "high": high,
+        }  # fmt: skip
+    for peer in found.values():
+        peer["bundle_over_p95"] = found["bundle"]["p95_ms"] / peer["p95_ms"]
+    return found
 
 
 def ratio(above: Array, below: Array, draws: int = 1000) -> tuple[float, float, float]:

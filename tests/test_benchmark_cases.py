@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from benchmarks import peers, real_cases, real_process, real_report, turns
-from benchmarks.cases import archives, fit, mnist, reviews
+from benchmarks.cases import archives, fit, mnist, mobilenet, reviews
 from benchmarks.cases.case import Case, Link, Part, logits
 from benchmarks.cases.splits import split
 from benchmarks.policy import Policy, choose, stops
@@ -72,6 +72,15 @@ def test_augmented_images_keep_their_shape_and_range() -> None:
     assert moved.min() >= 0
     assert moved.max() <= 1
     assert torch.equal(moved, mnist.augment(images, torch.Generator().manual_seed(0)))
+
+
+def test_inverted_residuals_have_a_shortcut_where_shapes_agree() -> None:
+    network = mobilenet.MobileNet().eval()
+    blocks = [block for block in network.modules() if isinstance(block, mobilenet.InvertedResidual)]
+    assert [block.same for block in blocks] == [False, True, False, True, True, False, True, True]
+    features = torch.rand(2, 24, 5, 5)
+    torch.testing.assert_close(blocks[1](features), features + blocks[1].layers(features))
+    assert [exit_.shape for exit_ in network(torch.rand(2, 1, 28, 28))] == [(2, 10)] * 3
 
 
 def test_padding_is_masked() -> None:
@@ -138,7 +147,9 @@ def test_every_peer_that_needs_nothing_fetched_answers_as_the_network(
     assert peers.write(case, policy, 1, tmp_path) is None
     found, refused = peers.open_peers(case, policy, 1, stopped, rows, tmp_path, 1)
     assert set(refused) == {"earlyon eager", "earlyon staged"}
-    assert set(found) == {"bundle", "whole", "fixed", "limit", "limit, no earlier heads", "single file", "eager"}
+    assert set(found) == {
+        "bundle", "whole", "fixed", "hand-truncated", "hand-truncated, no earlier heads", "one file", "eager",
+    }  # fmt: skip
     for name, peer in found.items():
         real_process.check(name, peer, wanted, stopped)
     with pytest.raises(RuntimeError, match="bundle answers otherwise than the eager network on row 0"):
@@ -183,6 +194,15 @@ def test_the_ratio_is_of_the_means_and_its_interval_paired() -> None:
     assert times == pytest.approx(noisy.mean() / below.mean())
 
 
+def test_what_is_compared_is_the_bundle_over_its_peer() -> None:
+    bundle = np.random.default_rng(0).random((3, 50)) + 0.5
+    found = turns.compared({"peer": 4 * bundle, "bundle": bundle})
+    assert found["peer"]["bundle_over"] == pytest.approx(0.25)
+    assert found["peer"]["bundle_over_p95"] == pytest.approx(0.25)
+    assert found["bundle"]["bundle_over"] == found["bundle"]["bundle_over_p95"] == 1
+    assert found["peer"]["mean_ms"] == pytest.approx(4 * bundle.mean())
+
+
 def test_a_static_network_has_the_benefit_of_the_doubt() -> None:
     def rights(*shares: float) -> np.ndarray:
         return np.array([[place < share * 1000 for place in range(1000)] for share in shares])
@@ -195,19 +215,18 @@ def test_a_static_network_has_the_benefit_of_the_doubt() -> None:
 
 
 def test_missed_targets_are_told_with_their_figures() -> None:
-    def peer(times: float, low: float) -> dict[str, float]:
-        return {"times_bundle": times, "low": low, "high": times + 0.1, "mean_ms": 1.0}
+    def peer(over: float) -> dict[str, float]:
+        return {"bundle_over": over, "low": over - 0.05, "high": over + 0.05, "mean_ms": 1.0}
 
-    row = {
-        "case": "MNIST", "name": "mnist", "threads": 1, "drop_points": 0.2, "over_limit_high": 1.02,
-        "peers": {"bundle": peer(1, 1), "whole": peer(3.0, 2.9), "fixed": peer(1.5, 1.4)},
-    }  # fmt: skip
+    kept = {"bundle": peer(1), "whole": peer(0.33), "fixed": peer(0.7), "hand-truncated": peer(0.97)}
+    row = {"case": "MNIST", "name": "mnist", "threads": 1, "drop_points": 0.2, "peers": kept}
     assert real_report._targets([row]) == "No target was missed."
-    worse = {**row, "drop_points": 0.6, "over_limit_high": 1.05, "peers": {**row["peers"], "fixed": peer(1.35, 1.25)}}
-    told = real_report._targets([worse])
+    missed = {**kept, "whole": peer(0.41), "fixed": peer(0.75), "hand-truncated": peer(1.0)}
+    told = real_report._targets([{**row, "drop_points": 0.6, "peers": missed}])
     assert "0.60 points lost" in told
-    assert "1.35 (1.25 to 1.45) times the best fixed exit's speed" in told
-    assert "1.050 of the limit" in told
+    assert "0.410 (0.360 to 0.460) of the whole network, at most 0.4" in told
+    assert "0.750 (0.700 to 0.800) of the best fixed exit, at most 0.769" in told
+    assert "1.000 (0.950 to 1.050) of a hand-truncated session, at most 1.03" in told
 
 
 def test_a_later_exit_costs_more_and_a_convolution_what_its_formula_says() -> None:

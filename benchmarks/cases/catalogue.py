@@ -10,12 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from benchmarks.cases import mnist, reviews
+from benchmarks.cases import mnist, mobilenet, reviews
 from benchmarks.cases.case import Case, Link, Part
+from benchmarks.cases.splits import Splits
 from eetoolkit.zoo import branchynet
 from eetoolkit.zoo.digits import PREPROCESS, digits
 
-NAMES = ("digits", "mnist", "reviews")
+NAMES = ("digits", "mnist", "mobilenet", "reviews")
 
 
 def load_case(name: str) -> Case:
@@ -45,14 +46,22 @@ def _digits() -> Case:
 
 
 def _mnist() -> Case:
-    network, images, labels, parts = mnist.load()
+    return _of_mnist("mnist", "MNIST, 28x28: residual CNN, four exits", *mnist.load())
+
+
+def _mobilenet() -> Case:
+    return _of_mnist("mobilenet", "MNIST, 28x28: MobileNet-like, three exits", *mobilenet.load())
+
+
+def _of_mnist(
+    name: str, title: str, network: nn.Module, images: NDArray[np.float32], labels: NDArray[np.int64], parts: Splits
+) -> Case:
     chain = tuple(
         Link(trunk, head) for trunk, head in zip(cast("Any", network).stages, cast("Any", network).heads, strict=True)
     )
     validation = _images(images[parts.validation], labels[parts.validation])
     test = _images(images[parts.test], labels[parts.test])
-    title = "MNIST, 28x28: residual CNN, four exits"
-    return Case("mnist", title, network, chain, _example(test), validation, test)
+    return Case(name, title, network, chain, _example(test), validation, test)
 
 
 def _reviews() -> Case:
@@ -70,7 +79,12 @@ def _reviews() -> Case:
     return Case("reviews", title, network, reviews.links(network), example, part(parts.validation), test, options)
 
 
-_LOADERS: Mapping[str, Callable[[], Case]] = {"digits": _digits, "mnist": _mnist, "reviews": _reviews}
+_LOADERS: Mapping[str, Callable[[], Case]] = {
+    "digits": _digits,
+    "mnist": _mnist,
+    "mobilenet": _mobilenet,
+    "reviews": _reviews,
+}
 
 
 def _images(images: NDArray[np.float32], labels: NDArray[np.int64]) -> Part:

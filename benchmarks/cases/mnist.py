@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -138,20 +138,22 @@ def augment(images: Tensor, generator: torch.Generator) -> Tensor:
     return functional.grid_sample(images, grid, align_corners=False)
 
 
-def load() -> tuple[nn.Module, NDArray[np.float32], NDArray[np.int64], Splits]:
-    """Returns the trained network, all images and labels, and which of them are for what."""
+def load(
+    name: str = "mnist", build: Callable[[], nn.Module] = ResNet, recipe: Recipe = RECIPE
+) -> tuple[nn.Module, NDArray[np.float32], NDArray[np.int64], Splits]:
+    """Returns a network trained on the digits, all images and labels, and which of them are for what."""
     images, labels = read(fetch(MNIST))
     parts = split(labels, VALIDATION, TEST)
     given, wanted = torch.from_numpy(images[parts.train]), torch.from_numpy(labels[parts.train])
-    steps = len(given) // RECIPE.batch
+    steps = len(given) // recipe.batch
 
     def batches(generator: torch.Generator) -> Iterator[Batch]:
-        order = torch.randperm(len(given), generator=generator)[: steps * RECIPE.batch]
-        for rows in order.reshape(steps, RECIPE.batch):
+        order = torch.randperm(len(given), generator=generator)[: steps * recipe.batch]
+        for rows in order.reshape(steps, recipe.batch):
             images = augment(given[rows], generator)
             yield (images.contiguous(memory_format=torch.channels_last),), wanted[rows]
 
-    return trained("mnist", ResNet, RECIPE, batches, steps), images, labels, parts
+    return trained(name, build, recipe, batches, steps), images, labels, parts
 
 
 if __name__ == "__main__":

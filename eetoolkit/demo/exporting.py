@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from eetoolkit.demo.timing import Row, Whole
@@ -17,9 +16,11 @@ from eetoolkit_runtime.bundle import Bundle
 from eetoolkit_runtime.errors import EEToolkitError
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
     from torch import Tensor, nn
 
     from eetoolkit.zoo.system import System
+    from eetoolkit_runtime.sessions import SessionSettings
 
 GOLDEN_ROWS = 8
 _PNG_SCALE = 1 / 255  # so that `eetoolkit run digits.ee picture.png` works; scikit-learn's own pixels end at 16
@@ -109,13 +110,20 @@ def export_system(
     )
 
 
-def open_whole(trained: Trained, exit_: str, threads: int) -> Whole:
-    """Returns the network up to one exit, without the heads of the others, as one onnxruntime session.
+def open_whole(trained: Trained, exit_: str, settings: SessionSettings) -> Whole:
+    """Returns the network up to one exit at its best: every weight in the branch or loop body that reads it."""
+    from eetoolkit_exporters.emitting.scoping import lower
 
-    Its control flow is onnxruntime's own `If` and `Loop`; blended gates compute both sides, as they were written.
+    model = whole_network(trained, exit_)
+    lower(model)
+    return open_network(model, exit_, settings)
+
+
+def whole_network(trained: Trained, exit_: str) -> ir.Model:
+    """Returns the network up to one exit, without the heads of the others, as one graph.
+
+    Its control flow is `If` and `Loop`, their weights outside; blended gates compute both sides, as they were written.
     """
-    import onnx_ir as ir
-
     from eetoolkit_exporters.capturing.capture import capture
     from eetoolkit_exporters.capturing.cascade import open_source
     from eetoolkit_exporters.capturing.source import choose_exits
@@ -125,20 +133,19 @@ def open_whole(trained: Trained, exit_: str, threads: int) -> Whole:
     network = capture(
         source, choose_exits(source, None), dynamic_batch=bool(trained.system.options.get("dynamic_batch", True))
     )
+    return whole_model(network, [exit_], confidences=False)
+
+
+def open_network(model: ir.Model, exit_: str, settings: SessionSettings) -> Whole:
+    """Returns such a graph as one onnxruntime session."""
+    import onnx_ir as ir
+
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "whole.onnx"
-        ir.save(whole_model(network, [exit_], confidences=False), path)
-        session = open_session(path, threads)
+        ir.save(model, path)
+        session = settings.open(str(path), "the whole network")
     return Whole(
         session,
         tuple(value.name for value in session.get_inputs()),
         tuple(value.name.removeprefix(f"{exit_}_") for value in session.get_outputs()),
     )
-
-
-def open_session(path: Path, threads: int) -> ort.InferenceSession:
-    """Returns an ONNX file as a session with `threads` workers, which keeps its warnings to itself."""
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = options.inter_op_num_threads = threads
-    return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])

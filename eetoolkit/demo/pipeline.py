@@ -14,6 +14,7 @@ from eetoolkit.demo.report import DemoReport, summarize
 from eetoolkit.demo.timing import Runs, Tell, interleave
 from eetoolkit_runtime.errors import BundleError, EEToolkitError
 from eetoolkit_runtime.integrity import read_manifest
+from eetoolkit_runtime.sessions import SessionSettings
 from eetoolkit_runtime.store import check_target
 from eetoolkit_runtime.verify import difference
 
@@ -77,7 +78,7 @@ def demo(
         raise EEToolkitError(f"{bundle.place} differs from its network on this machine: {verified.failures[0]}")
     exits = list(bundle.exits)
     tell("exporting the network as one graph", 0, 0)
-    whole = open_whole(trained, exits[-1], THREADS)
+    whole = open_whole(trained, exits[-1], SessionSettings(threads=THREADS, one_row=True))
     runs = interleave(bundle, whole, trained.rows, THREADS, tell)
     check_same_network(runs)
     parted = len({answer.exit for answer in runs.answers}) > 1

@@ -54,7 +54,7 @@ class Routes:
 
 @dataclass(frozen=True)
 class DemoReport:
-    """What the demo found; `whole` is the network without its side exits as one onnxruntime session.
+    """What the demo found; `whole` is the network without its side exits as one onnxruntime session, at its best.
 
     Attributes:
         model: The system's name in the zoo.
