@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnxruntime as ort
 
 from eetoolkit_runtime.errors import RunError, is_foreign
@@ -15,7 +14,7 @@ from eetoolkit_runtime.liveness import live_before
 from eetoolkit_runtime.plan import Manifest
 from eetoolkit_runtime.sessions import Sessions
 
-Array = npt.NDArray[Any]
+Array = np.ndarray[tuple[Any, ...], np.dtype[Any]]
 
 
 class Cell:
