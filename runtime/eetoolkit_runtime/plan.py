@@ -1,9 +1,8 @@
 """The plan: the types of `manifest.json`, decoded once and strictly.
 
-Every value is frozen. `docs/bundle-format.md` specifies each key; `validate` proves what types cannot say.
+Every value is frozen. `docs/bundle-format.md` specifies each key; `validate` proves what types cannot say. Annotations
+are no texts here: msgspec would compile each of them when the first manifest is decoded, in nearly two milliseconds.
 """
-
-from __future__ import annotations
 
 import math
 import re
@@ -145,7 +144,7 @@ class Criterion(_Struct, frozen=True, kw_only=True):
     bias: Numbers = None
     invert: bool = False
     n: Positive | None = None
-    members: tuple[Criterion, ...] = ()
+    members: tuple["Criterion", ...] = ()
     threshold: Number = None
     function: Function | None = None
 
