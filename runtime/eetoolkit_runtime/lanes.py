@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, KeysView
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from eetoolkit_runtime.answer import Answer
+from eetoolkit_runtime.inputs import Inputs
 from eetoolkit_runtime.layout import Array, Layout
 from eetoolkit_runtime.pace import Paces
 from eetoolkit_runtime.workspace import Workspace
@@ -131,6 +132,21 @@ class Lanes(dict[Key, Lane]):
                 del self[next(iter(self))]
         self[key] = self.latest = lane
         return lane
+
+    def find(self, inputs: Inputs, names: KeysView[str]) -> tuple[tuple[Array, ...], Lane] | None:
+        """Returns the inputs, called `names`, in order and their lane; None where they must be looked at first.
+
+        Arrays whose shapes and dtypes were met before fit as they are: the hot path is one look-up.
+        """
+        arrays: Any = inputs
+        if type(inputs) is np.ndarray:
+            arrays = (inputs,)
+        elif type(inputs) is dict and inputs.keys() == names:
+            arrays = tuple([inputs[name] for name in names])
+        if type(arrays) is not tuple or not all(type(array) is np.ndarray for array in arrays):
+            return None
+        lane = self.get(tuple([(array.shape, array.dtype) for array in arrays]))
+        return None if lane is None else (arrays, lane)
 
     def _has_room(self) -> bool:
         return len(self) < _SHAPES_KEPT and sum(lane.size_bytes for lane in self.values()) < _SHAPES_KEPT_BYTES

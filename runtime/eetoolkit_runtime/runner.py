@@ -362,22 +362,10 @@ class Runner:
         return Rule(self._exits, limits, exit_at, self._fallback == "most_confident")
 
     def _admit(self, inputs: Inputs) -> tuple[tuple[Array, ...], Lane]:
-        """Returns one row of inputs as arrays that fit, and the lane of their shapes.
-
-        Arrays whose shapes and dtypes were met before fit as they are: the hot path is one look-up.
-        """
-        if type(inputs) is np.ndarray:
-            lane = self._lanes.get(((inputs.shape, inputs.dtype),))
-            if lane is not None:
-                return (inputs,), lane
-        else:
-            arrays = inputs
-            if type(inputs) is dict and inputs.keys() == self._names:
-                arrays = tuple([inputs[name] for name in self._names])
-            if type(arrays) is tuple and all(type(array) is np.ndarray for array in arrays):
-                lane = self._lanes.get(tuple([(array.shape, array.dtype) for array in arrays]))
-                if lane is not None:
-                    return arrays, lane
+        """Returns one row of inputs as arrays that fit, and the lane of their shapes."""
+        found = self._lanes.find(inputs, self._names)
+        if found is not None:
+            return found
         arrays = prepare(self._plan, inputs, one_row=True)
         key = tuple([(array.shape, array.dtype) for array in arrays])
         with self._lock:

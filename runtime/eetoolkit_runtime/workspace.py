@@ -18,7 +18,7 @@ import onnxruntime as ort
 
 from eetoolkit_runtime.answer import Answer, StoppedBy
 from eetoolkit_runtime.errors import RunError, failure, is_foreign, no_such_case, running, too_many_visits
-from eetoolkit_runtime.layout import Array, Cell, Layout, allocate
+from eetoolkit_runtime.layout import Array, Cell, Layout, allocate, run_loose
 from eetoolkit_runtime.liveness import live_after
 from eetoolkit_runtime.pace import Pace, Paces, watched
 from eetoolkit_runtime.plan import Segment, Slot, Stop
@@ -300,7 +300,7 @@ class Workspace:
         loose_in = [(name, cell) for name, cell in self._sources(step).items() if not cell.fixed]
         loose_out = [(name, cell) for name, cell in cells.items() if not cell.fixed]
         if loose_in or loose_out:
-            call, argument = _run_loose(session, list(outputs), loose_in, loose_out), binding
+            call, argument = run_loose(session, list(outputs), loose_in, loose_out), binding
         else:
             call, argument = fast_run(session, binding)
         if not pace.settled:
@@ -388,25 +388,3 @@ class Workspace:
 
 def _nothing(_binding: Any, _options: Any) -> None:
     """What a segment without a model runs."""
-
-
-def _run_loose(
-    session: ort.InferenceSession,
-    outputs: list[str],
-    loose_in: list[tuple[str, Cell]],
-    loose_out: list[tuple[str, Cell]],
-) -> Callable[[Any, Any], None]:
-    """Returns what runs a step some of whose tensors change their shape: these are bound afresh each time."""
-
-    def rebind(binding: ort.IOBinding, options: ort.RunOptions) -> None:
-        for name, cell in loose_in:
-            binding.bind_ortvalue_input(name, cell.value)
-        for name, _ in loose_out:
-            binding.bind_output(name)
-        session.run_with_iobinding(binding, options)
-        if loose_out:
-            values = dict(zip(outputs, binding.get_outputs(), strict=True))
-            for name, cell in loose_out:
-                cell.set(values[name])
-
-    return rebind
