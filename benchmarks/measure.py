@@ -19,8 +19,16 @@ from eetoolkit_runtime.profiling.machine import this_machine
 RESULTS = Path(__file__).parent / "results"
 
 
-def interleaved_ms(candidates: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 20) -> dict[str, Any]:
-    """Returns each candidate's latencies in ms, (rounds,); they run one after the other, in a new order each round."""
+def interleaved_ms(
+    candidates: Mapping[str, Callable[[], object]],
+    rounds: int,
+    warmup: int = 20,
+    before: Callable[[], object] | None = None,
+) -> dict[str, Any]:
+    """Returns each candidate's latencies in ms, (rounds,); they run one after the other, in a new order each round.
+
+    `before` is called before each of them, outside of its time.
+    """
     names = list(candidates)
     order = np.random.default_rng(0)
     for _ in range(warmup):
@@ -33,6 +41,8 @@ def interleaved_ms(candidates: Mapping[str, Callable[[], object]], rounds: int, 
         for i in range(rounds):
             for j in order.permutation(len(names)):
                 run = candidates[names[j]]
+                if before is not None:
+                    before()
                 start = time.perf_counter_ns()
                 run()
                 found[names[j]][i] = (time.perf_counter_ns() - start) / 1e6

@@ -6,7 +6,6 @@ The public names are handed on lazily, so `import eetoolkit` costs what you use:
 from __future__ import annotations
 
 import importlib
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -104,6 +103,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Imports a public name when it is first used."""
     if name == "__version__":
+        from importlib.metadata import version
+
         return version("eetoolkit")
     if name not in _PLACES:
         raise AttributeError(f"module 'eetoolkit' has no attribute {name!r}")

@@ -345,6 +345,19 @@ def test_a_key_that_stands_twice_is_refused_deep_inside() -> None:
     assert refusal(text) == "manifest.json: the key 'threshold' stands twice in one object"
 
 
+def test_a_key_that_stands_twice_is_refused_in_what_is_ignored() -> None:
+    text = text_of(full() | {"optional": ["mood"], "mood": {"a": 1}}).replace(b'{"a": 1}', b'{"a": 1, "a": 1e999}')
+    assert refusal(text) == "manifest.json: the key 'a' stands twice in one object"
+
+
+@pytest.mark.parametrize("note", ['":', ":", '": "start": ', "\\", '\\": {"', '\\\\":', "\u00e9\n:"])
+def test_texts_that_look_like_keys_are_none(note: str) -> None:
+    manifest = full() | {"notes": [note, note], "labels": [note, ":" + note]}
+    for text in (text_of(manifest), json.dumps(manifest, separators=(",", ":")).encode()):
+        assert decode(text).notes == (note, note)
+        assert "'name' stands twice" in refusal(text[:-1] + b', "name" : "a"}')
+
+
 @pytest.mark.parametrize(
     ("path", "value", "text"),
     [

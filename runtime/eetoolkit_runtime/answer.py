@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
-import numpy.typing as npt
 
 from eetoolkit_runtime.plan import Criterion
 from eetoolkit_runtime.printable import printable
-from eetoolkit_runtime.scores import predicted
+from eetoolkit_runtime.scores import Array, predicted
 
 StoppedBy = Literal["exit", "end", "deadline", "interrupt"]
 
@@ -31,7 +30,7 @@ class Answer(msgspec.Struct, frozen=True, eq=False):
         criterion: The exit's, which says how its class scores are read.
     """
 
-    outputs: dict[str, npt.NDArray[Any]]
+    outputs: dict[str, Array]
     exit: str
     confidence: float
     path: tuple[str, ...]

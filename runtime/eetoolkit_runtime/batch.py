@@ -16,15 +16,12 @@ import onnxruntime as ort
 
 from eetoolkit_runtime.answer import Answer, stand_in
 from eetoolkit_runtime.errors import RunError, no_such_case, running, too_many_visits
-from eetoolkit_runtime.inputs import BATCH, Array, most_rows, row_axes, rows_between
+from eetoolkit_runtime.inputs import BATCH, ROWS_AT_ONCE, Array, most_rows, row_axes, rows_between
 from eetoolkit_runtime.layout import Layout
 from eetoolkit_runtime.pace import Paces, watched
 from eetoolkit_runtime.plan import Dim, Exit, Manifest, Segment, Source, Stop, spell
 from eetoolkit_runtime.rule import Rule
 from eetoolkit_runtime.ways import decider, targets
-
-ROWS_AT_ONCE = 64
-"""How many rows start together: more gain next to nothing, and hold memory."""
 
 Places = npt.NDArray[np.intp]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -14,6 +14,9 @@ from eetoolkit_runtime.paths import absolute, shown
 from eetoolkit_runtime.plan import Exit, Manifest, Segment
 from eetoolkit_runtime.printable import printable, spell_size
 from eetoolkit_runtime.validate import validate
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class Bundle(msgspec.Struct, frozen=True):
@@ -98,7 +101,9 @@ def load(
         what = "is not a bundle: it has no manifest.json" if place.exists() else "does not exist"
         raise BundleError(f"{shown(place)} {what}") from error
     except OSError as error:
-        raise BundleError(f"cannot read {shown(Path(error.filename or place))}: {error.strerror or error}") from error
+        raise BundleError(
+            f"cannot read {shown(absolute(error.filename or place, BundleError))}: {error.strerror or error}"
+        ) from error
     return Bundle(place, manifest)
 
 

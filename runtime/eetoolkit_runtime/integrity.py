@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import stat
-from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import TYPE_CHECKING, BinaryIO, Literal
 
 from eetoolkit_runtime.errors import IntegrityError
 from eetoolkit_runtime.paths import shown
 from eetoolkit_runtime.plan import MANIFEST, MANIFEST_LIMIT_BYTES, File, Manifest, Segment, decode_sealed
 from eetoolkit_runtime.wire import external_files
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 Check = Literal["quick", "full"]
 

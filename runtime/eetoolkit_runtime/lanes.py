@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, KeysView
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from eetoolkit_runtime.deadline import Watch
-from eetoolkit_runtime.layout import Layout
+from eetoolkit_runtime.answer import Answer
+from eetoolkit_runtime.inputs import Inputs
+from eetoolkit_runtime.layout import Array, Layout
 from eetoolkit_runtime.pace import Paces
 from eetoolkit_runtime.workspace import Workspace
+
+if TYPE_CHECKING:
+    from eetoolkit_runtime.deadline import Watch
 
 _SHAPES_KEPT, _SHAPES_KEPT_BYTES = 128, 64 << 20
 Key = tuple[tuple[tuple[int, ...], np.dtype[Any]], ...]
@@ -25,11 +29,11 @@ class Lane:
     state. `kept` are the segments that stay open when a call ends; None: all.
     """
 
-    __slots__ = ("_free", "_kept", "_layout", "_shapes", "paces")
+    __slots__ = ("_free", "_kept", "_layout", "key", "paces")
 
-    def __init__(self, layout: Layout, shapes: tuple[tuple[int, ...], ...], kept: frozenset[str] | None = None) -> None:
+    def __init__(self, layout: Layout, key: Key, kept: frozenset[str] | None = None) -> None:
+        self.key = key
         self._layout = layout
-        self._shapes = shapes
         self._kept = kept
         self._free: deque[Workspace] = deque()
         self.paces = Paces(layout.plan.profile)
@@ -44,7 +48,7 @@ class Lane:
         try:
             return self._free.pop()
         except IndexError:
-            return Workspace(self._layout, self._shapes, self.paces)
+            return Workspace(self._layout, tuple(shape for shape, _ in self.key), self.paces)
 
     def give_back(self, workspace: Workspace) -> None:
         """Takes a workspace back, without what it holds of segments that are not kept, and closes these."""
@@ -52,6 +56,23 @@ class Lane:
             workspace.release(self._kept)
             self.give_up()
         self._free.append(workspace)
+
+    def run(self, arrays: tuple[Array, ...], limits: list[float]) -> Answer:
+        """Returns the answer of the first exit that fires, as `Workspace.run`, with a workspace of this call's own."""
+        try:
+            workspace = self._free.pop()
+        except IndexError:
+            workspace = self.take()
+        try:
+            answer = workspace.run(arrays, limits)
+        except BaseException:
+            self.give_up()
+            raise
+        if self._kept is None:
+            self._free.append(workspace)
+        else:
+            self.give_back(workspace)
+        return answer
 
     @contextmanager
     def lend(self, watch: Watch | None = None) -> Iterator[Workspace]:
@@ -86,17 +107,46 @@ class Lanes(dict[Key, Lane]):
 
     So many are kept, and of so many bytes; the one that was first met goes first. A new shape costs about half a
     millisecond, so sentences of a hundred lengths should all find theirs.
+
+    Attributes:
+        latest: The newest.
     """
+
+    __slots__ = ("latest",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.latest: Lane | None = None
+
+    def clear(self) -> None:
+        """Lets go of all."""
+        self.latest = None
+        super().clear()
 
     def meet(self, key: Key, layout: Layout, kept: frozenset[str] | None) -> Lane:
         """Returns the lane of a key, which is the newest then."""
         lane = self.pop(key, None)
         if lane is None:
-            lane = Lane(layout, tuple(shape for shape, _ in key), kept)
+            lane = Lane(layout, key, kept)
             while self and not self._has_room():
                 del self[next(iter(self))]
-        self[key] = lane
+        self[key] = self.latest = lane
         return lane
+
+    def find(self, inputs: Inputs, names: KeysView[str]) -> tuple[tuple[Array, ...], Lane] | None:
+        """Returns the inputs, called `names`, in order and their lane; None where they must be looked at first.
+
+        Arrays whose shapes and dtypes were met before fit as they are: the hot path is one look-up.
+        """
+        arrays: Any = inputs
+        if type(inputs) is np.ndarray:
+            arrays = (inputs,)
+        elif type(inputs) is dict and inputs.keys() == names:
+            arrays = tuple([inputs[name] for name in names])
+        if type(arrays) is not tuple or not all(type(array) is np.ndarray for array in arrays):
+            return None
+        lane = self.get(tuple([(array.shape, array.dtype) for array in arrays]))
+        return None if lane is None else (arrays, lane)
 
     def _has_room(self) -> bool:
         return len(self) < _SHAPES_KEPT and sum(lane.size_bytes for lane in self.values()) < _SHAPES_KEPT_BYTES

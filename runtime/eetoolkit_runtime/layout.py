@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnxruntime as ort
 
 from eetoolkit_runtime.errors import RunError, is_foreign
@@ -15,7 +14,7 @@ from eetoolkit_runtime.liveness import live_before
 from eetoolkit_runtime.plan import Manifest
 from eetoolkit_runtime.sessions import Sessions
 
-Array = npt.NDArray[Any]
+Array = np.ndarray[tuple[Any, ...], np.dtype[Any]]
 
 
 class Cell:
@@ -46,6 +45,28 @@ def allocate(what: str, dtype: str, shape: Sequence[int]) -> Cell:
             raise
         size = math.prod(shape) * np.dtype(dtype).itemsize
         raise RunError(f"{what}: no memory for {dtype}{list(shape)}, {size / 2**30:,.1f} GiB") from error
+
+
+def run_loose(
+    session: ort.InferenceSession,
+    outputs: list[str],
+    loose_in: list[tuple[str, Cell]],
+    loose_out: list[tuple[str, Cell]],
+) -> Callable[[Any, Any], None]:
+    """Returns what runs a step some of whose tensors change their shape: these are bound afresh each time."""
+
+    def rebind(binding: ort.IOBinding, options: ort.RunOptions) -> None:
+        for name, cell in loose_in:
+            binding.bind_ortvalue_input(name, cell.value)
+        for name, _ in loose_out:
+            binding.bind_output(name)
+        session.run_with_iobinding(binding, options)
+        if loose_out:
+            values = dict(zip(outputs, binding.get_outputs(), strict=True))
+            for name, cell in loose_out:
+                cell.set(values[name])
+
+    return rebind
 
 
 class Layout:

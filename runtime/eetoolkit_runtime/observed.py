@@ -46,6 +46,16 @@ def answer_by(lane: Lane, arrays: tuple[Array, ...], rule: Rule, watch: Watch | 
     return stand_in(best, last)
 
 
+def answer_in_time(
+    lane: Lane, arrays: tuple[Array, ...], rule: Rule, watch: Watch, interrupt: Interrupt | None
+) -> Answer:
+    """Returns `answer_by` under a watch; with a token so that signal handlers, which may set it, run meanwhile."""
+    with watch:
+        if interrupt is None:
+            return answer_by(lane, arrays, rule, watch)
+        return apart(lambda: answer_by(lane, arrays, rule, watch), watch.interrupt)
+
+
 def better_and_better(
     lane: Lane, arrays: tuple[Array, ...], rule: Rule, watch: Watch, interrupt: Interrupt | None
 ) -> Generator[Answer, None, None]:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from eetoolkit_runtime.errors import EEToolkitError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _STEM_CHARACTERS = 40  # of four bytes each at most, so that a digest and an ending fit into 255
 
@@ -24,6 +27,8 @@ def absolute(given: str | os.PathLike[str], error: type[EEToolkitError]) -> Path
     """
     if not isinstance(given, str | os.PathLike) or "\0" in str(given) or not str(given):
         raise error(f"got {given!r}, expected a path")
+    from pathlib import Path  # in three milliseconds, which wait until there is a path
+
     try:
         return Path(os.path.abspath(str(given)))  # noqa: PTH100 - `resolve` follows links, `absolute` keeps `..`
     except OSError as cause:
@@ -33,6 +38,6 @@ def absolute(given: str | os.PathLike[str], error: type[EEToolkitError]) -> Path
 def shown(path: Path) -> Path:
     """Returns a path as a user would name it: from the working directory where it lies below."""
     try:
-        return path.relative_to(Path.cwd())
+        return path.relative_to(path.cwd())
     except (ValueError, OSError):  # elsewhere, or the working directory is gone
         return path

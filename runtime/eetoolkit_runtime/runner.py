@@ -7,30 +7,28 @@ import threading
 from collections.abc import Callable, Generator, Iterable, Sequence
 from functools import cached_property
 from types import TracebackType
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import msgspec
 import numpy as np
 
 from eetoolkit_runtime.answer import Answer
 from eetoolkit_runtime.arguments import checked
-from eetoolkit_runtime.batch import ROWS_AT_ONCE, Rows, rows_go_together
 from eetoolkit_runtime.bundle import Bundle
 from eetoolkit_runtime.bundle import load as load_bundle
-from eetoolkit_runtime.deadline import Watch
 from eetoolkit_runtime.errors import BundleError, InputError, RunError
 from eetoolkit_runtime.forked import renew_after_fork
-from eetoolkit_runtime.inputs import Array, Inputs, prepare, split_rows
+from eetoolkit_runtime.inputs import ROWS_AT_ONCE, Array, Inputs, prepare, split_rows
 from eetoolkit_runtime.integrity import Check
-from eetoolkit_runtime.interrupt import Interrupt, apart
+from eetoolkit_runtime.interrupt import Interrupt
 from eetoolkit_runtime.lanes import Lane, Lanes
 from eetoolkit_runtime.layout import Layout
-from eetoolkit_runtime.observed import answer_by, better_and_better
 from eetoolkit_runtime.plan import Fallback, Manifest
 from eetoolkit_runtime.rule import Rule, Thresholds, known_exit, limits_at, limits_of
 from eetoolkit_runtime.sessions import Pool, Provider, Sessions, SessionSettings, Spin, choose_providers
-from eetoolkit_runtime.stream import gather
-from eetoolkit_runtime.visits import visit_exits
+
+if TYPE_CHECKING:
+    from eetoolkit_runtime.batch import Rows
 
 Load = Literal["lazy", "background", "eager"]
 
@@ -132,29 +130,27 @@ class Runner:
             RunError: onnxruntime failed, a switch has no such case, or a loop exceeds its bound.
         """
         if deadline_ms is not None or interrupt is not None:
+            from eetoolkit_runtime.deadline import Watch
+            from eetoolkit_runtime.observed import answer_in_time
+
             watch = Watch(deadline_ms, interrupt)
             arrays, lane = self._admit(inputs)
-            rule = self._rule(exit_at, thresholds)
-            with watch:
-                if interrupt is None:
-                    return answer_by(lane, arrays, rule, watch)
-                return apart(lambda: answer_by(lane, arrays, rule, watch), watch.interrupt)
-        arrays, lane = self._admit(inputs)
+            return answer_in_time(lane, arrays, self._rule(exit_at, thresholds), watch, interrupt)
+        latest = self._lanes.latest
+        if type(inputs) is np.ndarray and latest is not None and latest.key == ((inputs.shape, inputs.dtype),):
+            arrays, lane = (inputs,), latest
+        else:
+            arrays, lane = self._admit(inputs)
         if exit_at is not None and thresholds is None:
             known = self._limits_at.get(exit_at) if type(exit_at) is str else None
             limits = known or self._limits_at.setdefault(exit_at, limits_at(self._exits, exit_at))
         elif exit_at is not None or self._fallback != "last":
+            from eetoolkit_runtime.observed import answer_by
+
             return answer_by(lane, arrays, self._rule(exit_at, thresholds))
         else:
             limits = self._limits if thresholds is None else limits_of(self._exits, thresholds)
-        workspace = lane.take()
-        try:
-            answer = workspace.run(arrays, limits)
-        except BaseException:
-            lane.give_up()
-            raise
-        lane.give_back(workspace)
-        return answer
+        return lane.run(arrays, limits)
 
     def refine(
         self, inputs: Inputs, *, deadline_ms: float | None = None, interrupt: Interrupt | None = None
@@ -176,6 +172,9 @@ class Runner:
             DeadlineError: Stopped by the deadline or the token before there was an answer.
             RunError: onnxruntime failed, a switch has no such case, or a loop exceeds its bound.
         """
+        from eetoolkit_runtime.deadline import Watch
+        from eetoolkit_runtime.observed import better_and_better
+
         watch = Watch(deadline_ms, interrupt)
         arrays, lane = self._admit(inputs)
         return better_and_better(lane, arrays, self._rule(), watch, interrupt)
@@ -236,6 +235,8 @@ class Runner:
             InputError: An input that the bundle does not take, when it is reached; an exit or threshold, or no `rows`.
             RunError: As `run`'s.
         """
+        from eetoolkit_runtime.stream import gather
+
         if rows < 1:
             raise InputError(f"rows is {rows}, expected 1 or more")
         done, together = 0, self._rows is not None
@@ -256,6 +257,8 @@ class Runner:
             InputError: An input that the bundle does not take.
             RunError: onnxruntime failed, a switch has no such case, or a loop exceeds its bound.
         """
+        from eetoolkit_runtime.visits import visit_exits
+
         arrays, lane = self._admit(inputs)
         with lane.lend() as workspace:
             return list(visit_exits(workspace, arrays))
@@ -272,6 +275,8 @@ class Runner:
             InputError: An input that the bundle does not take.
             RunError: onnxruntime failed, a switch has no such case, or a loop exceeds its bound.
         """
+        from eetoolkit_runtime.visits import visit_exits
+
         arrays, lane = self._admit(inputs)
         with lane.lend() as workspace:
             return [(answer.exit, len(answer.path)) for answer in visit_exits(workspace, arrays, took)]
@@ -344,6 +349,8 @@ class Runner:
     @cached_property
     def _rows(self) -> Rows | None:
         """What batches share, worked out when the first one comes; None where rows run one by one."""
+        from eetoolkit_runtime.batch import Rows, rows_go_together
+
         if not rows_go_together(self._plan):
             return None
         return Rows(Layout(self._plan, self._sessions_of_rows))
@@ -355,22 +362,10 @@ class Runner:
         return Rule(self._exits, limits, exit_at, self._fallback == "most_confident")
 
     def _admit(self, inputs: Inputs) -> tuple[tuple[Array, ...], Lane]:
-        """Returns one row of inputs as arrays that fit, and the lane of their shapes.
-
-        Arrays whose shapes and dtypes were met before fit as they are: the hot path is one look-up.
-        """
-        if type(inputs) is np.ndarray:
-            lane = self._lanes.get(((inputs.shape, inputs.dtype),))
-            if lane is not None:
-                return (inputs,), lane
-        else:
-            arrays = inputs
-            if type(inputs) is dict and inputs.keys() == self._names:
-                arrays = tuple([inputs[name] for name in self._names])
-            if type(arrays) is tuple and all(type(array) is np.ndarray for array in arrays):
-                lane = self._lanes.get(tuple([(array.shape, array.dtype) for array in arrays]))
-                if lane is not None:
-                    return arrays, lane
+        """Returns one row of inputs as arrays that fit, and the lane of their shapes."""
+        found = self._lanes.find(inputs, self._names)
+        if found is not None:
+            return found
         arrays = prepare(self._plan, inputs, one_row=True)
         key = tuple([(array.shape, array.dtype) for array in arrays])
         with self._lock:

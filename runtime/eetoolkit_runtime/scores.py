@@ -11,11 +11,10 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from eetoolkit_runtime.plan import Criterion, CriterionKind, Scale
 
-Array = npt.NDArray[Any]
+Array = np.ndarray[tuple[Any, ...], np.dtype[Any]]
 
 LOGITS = "logits"
 """What the output of an exit is called that is one tensor."""

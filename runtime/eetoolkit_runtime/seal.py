@@ -13,7 +13,7 @@ import msgspec
 from eetoolkit_runtime.errors import IntegrityError, ManifestError
 
 DIGEST = "digest"
-_SEALED = re.compile(rb'(?s)(?P<rest>.*),"digest":"(?P<digest>[0-9a-f]{64})"\}')
+_SEALED = rb'(?s)(?P<rest>.*),"digest":"(?P<digest>[0-9a-f]{64})"\}'
 
 
 def seal(text: bytes) -> bytes:
@@ -29,7 +29,7 @@ def check_seal(text: bytes, what: str, fix: str) -> None:
     Raises:
         IntegrityError: The manifest has none as its last member, or holds something else than when it was written.
     """
-    found = _SEALED.fullmatch(_compact(text))
+    found = re.fullmatch(_SEALED, _compact(text))
     if found is None:
         raise IntegrityError(f"{what} does not end with its digest: {fix}")
     digest = _sha256(found["rest"] + b"}")

@@ -11,19 +11,20 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 import onnxruntime as ort
 
-from eetoolkit_runtime import telemetry
 from eetoolkit_runtime.arguments import is_whole, shortened
 from eetoolkit_runtime.bundle import Bundle
 from eetoolkit_runtime.errors import BundleError, IntegrityError, RunError, first_line
 from eetoolkit_runtime.forked import keep_for_ever, renew_after_fork
 from eetoolkit_runtime.inputs import BATCH
 from eetoolkit_runtime.plan import Segment
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 Spin = Literal["always", "brief", "never"]
 Pool = Literal["own", "shared"]
@@ -297,14 +298,8 @@ class Sessions:
 
     def _open(self, name: str, segment: Segment) -> ort.InferenceSession:
         what = f"segment {name!r}"
-        if self._forked and telemetry.tells():
-            warnings.warn(
-                "this process was forked after the import of onnxruntime, whose telemetry will keep it from coming to "
-                f"its end: set {telemetry.SWITCH}=1 before the import",
-                RuntimeWarning,
-                stacklevel=2,
-            )
-            self._forked = False
+        if self._forked:
+            self._warn_of_telemetry()
         graph = _graph(self._bundle, name)
         if b"Loop" in graph:  # the name of the operator, or of something else
             self.may_loop.add(name)
@@ -316,6 +311,18 @@ class Sessions:
             # onnxruntime leaves a bound output as it was there, and says nothing.
             raise IntegrityError(f"{what}: the output {passed[0]!r} of its graph is an input; write it as a move")
         return session
+
+    def _warn_of_telemetry(self) -> None:
+        from eetoolkit_runtime import telemetry
+
+        if telemetry.tells():
+            warnings.warn(
+                "this process was forked after the import of onnxruntime, whose telemetry will keep it from coming to "
+                f"its end: set {telemetry.SWITCH}=1 before the import",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+        self._forked = False
 
 
 def is_new_enough(needed: str | None) -> bool:

@@ -31,7 +31,7 @@ def visit_exits(
         step = workspace.begin(arrays)
         while True:
             head, names = step, ()
-            for call, binding, _, _, step, names in head.chain:
+            for call, binding, _, _, (step, names) in head.chain:
                 if step.segment.model is not None:
                     if watch is not None:
                         watch.require(step.name)
@@ -40,7 +40,7 @@ def visit_exits(
                         took(step.name, took_ms)
                     if watch is not None:
                         watch.path.append(step.name)
-                if step.exit is not None:
+                if step.segment.exit is not None:
                     yield workspace.answer(step, (*done, *names))
             following = workspace.follow(step, head)
             done += names

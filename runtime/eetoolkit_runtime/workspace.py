@@ -12,19 +12,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import onnxruntime as ort
 
 from eetoolkit_runtime.answer import Answer, StoppedBy
-from eetoolkit_runtime.deadline import Watch, watched_by
 from eetoolkit_runtime.errors import RunError, failure, is_foreign, no_such_case, running, too_many_visits
-from eetoolkit_runtime.layout import Array, Cell, Layout, allocate
+from eetoolkit_runtime.layout import Array, Cell, Layout, allocate, run_loose
 from eetoolkit_runtime.liveness import live_after
 from eetoolkit_runtime.pace import Pace, Paces, watched
-from eetoolkit_runtime.plan import Exit, Segment, Slot, Stop
+from eetoolkit_runtime.plan import Segment, Slot, Stop
 from eetoolkit_runtime.sessions import fast_run
 from eetoolkit_runtime.ways import decider, targets
+
+if TYPE_CHECKING:
+    from eetoolkit_runtime.deadline import Watch
 
 _MAX_STEPS = 4096  # states of a plan with many gates; beyond it the steps are made anew
 
@@ -33,11 +35,11 @@ class Step:
     """One visit of one segment with its tensors in known places.
 
     `chain` is this step and those that always follow it, as the hot path wants them: what to call, with which binding,
-    where the confidence will be, which threshold it meets, the step, and the names of the segments run so far.
+    where the confidence will be, which threshold it meets, and the step with the names of the segments run so far.
     """
 
-    __slots__ = ("after", "before", "chain", "confidence", "decisions", "exit", "exit_index", "following", "live",
-                 "name", "on", "outputs", "segment", "stopped_by", "targets")  # fmt: skip
+    __slots__ = ("after", "before", "chain", "confidence", "criterion", "decisions", "exit", "exit_index", "following",
+                 "live", "name", "on", "outputs", "segment", "stopped_by", "targets")  # fmt: skip
 
     def __init__(self, name: str, segment: Segment, before: dict[str, Cell], live: frozenset[str]) -> None:
         self.name = name
@@ -45,7 +47,8 @@ class Step:
         self.before = before
         self.live = live
         self.after: dict[str, Cell] = {}
-        self.exit: Exit | None = segment.exit
+        self.exit = "" if segment.exit is None else segment.exit.name
+        self.criterion = None if segment.exit is None else segment.exit.criterion
         self.exit_index = NO_EXIT
         self.stopped_by: StoppedBy = "end" if isinstance(segment.next, Stop) else "exit"
         self.confidence: Sequence[float] = _NEVER
@@ -60,7 +63,7 @@ class Step:
 NO_EXIT = -1
 """The index of a threshold that is always NaN, for steps without an exit."""
 _NEVER = (math.nan,)
-_Link = tuple[Callable[[Any, Any], None], Any, Sequence[float], int, Step, tuple[str, ...]]
+_Link = tuple[Callable[[Any, Any], None], Any, Sequence[float], int, tuple[Step, tuple[str, ...]]]
 
 
 class Workspace:
@@ -84,18 +87,20 @@ class Workspace:
         self._steps: dict[tuple[object, ...], Step] = {}
         self._bindings: dict[tuple[object, ...], ort.IOBinding] = {}
         self._start: Step | None = None
+        self._fresh: Step | None = None  # the first step, where a call finds nothing of the one before
+        self._models = layout.models
+        self.options = ort.RunOptions()
+        self._gates: list[tuple[str, int]] = []
         self.watch: Watch | None = None
         self.paces = paces
         self._settling: list[Pace] = []  # of the segments that are watched until they are known
         self._layout = layout
-        self.options = ort.RunOptions()
         self._pool: dict[tuple[str, tuple[int, ...]], list[Cell]] = {}
         self._loose: list[Cell] = []
         self._shapes: dict[tuple[str, str], tuple[int, ...]] = {}
         start = layout.plan.start
         self._first_visit = {start: 1} if layout.plan.segments[start].max_visits is not None else {}
         self._visits: dict[str, int] = {}
-        self._gates: list[tuple[str, int]] = []
         self._inputs = {
             spec.name: allocate(f"input {spec.name!r}", spec.dtype, shape)
             for spec, shape in zip(layout.plan.inputs, shapes, strict=True)
@@ -121,33 +126,35 @@ class Workspace:
             thresholds: One per exit, in the order of `Layout.exits`, NaN for an exit that must not fire; then one
                 more NaN, for steps without an exit.
         """
-        step, options = self.begin(arrays), self.options
+        head, options = self.begin(arrays), self.options
         done: list[str] = []
-        names: tuple[str, ...]
         try:
             while True:
-                head, names = step, ()
-                for call, binding, confidence, index, step, names in head.chain:
+                end: tuple[Step, tuple[str, ...]] = (head, ())
+                for call, binding, confidence, index, end in head.chain:
                     call(binding, options)
                     if confidence[0] >= thresholds[index]:
+                        step, names = end
                         return self.answer(step, (*done, *names) if done else names)
-                following = self.follow(step, head)
+                step, names = end
                 done += names
+                following = self.follow(step, head)
                 if following is None:
                     return self.answer(step, tuple(done))
-                step = following
+                head = following
         except Exception as error:
             if not is_foreign(error):
                 raise
-            raise failure(step.name, error) from error
+            raise failure(end[0].name, error) from error
 
     def answer(self, step: Step, path: tuple[str, ...]) -> Answer:
         """Returns the answer of the exit that `step` reached, its tensors copied."""
-        outputs = {name: cell.array.copy() for name, cell in step.outputs}
-        name, criterion = (step.exit.name, step.exit.criterion) if step.exit is not None else ("", None)
+        outputs = {}
+        for name, cell in step.outputs:
+            outputs[name] = cell.array.copy()
         gates = tuple(self._gates) if self._gates else ()
         return Answer(
-            outputs, name, float(step.confidence[0]), path, self._layout.models, gates, step.stopped_by, criterion
+            outputs, step.exit, step.confidence[0], path, self._models, gates, step.stopped_by, step.criterion
         )
 
     @property
@@ -164,8 +171,14 @@ class Workspace:
 
     def begin(self, arrays: tuple[Array, ...]) -> Step:
         """Takes over the inputs and returns the first step."""
-        for feed, array in zip(self._feeds, arrays, strict=True):
-            feed[...] = array
+        for place, array in enumerate(arrays):
+            self._feeds[place][...] = array
+        return self._renew() if self._fresh is None else self._fresh
+
+    # The rest is off the hot path: it runs when a state is met for the first time, or at a gate.
+
+    def _renew(self) -> Step:
+        """Leaves nothing of the call before, and returns the first step."""
         if self._visits or self._first_visit:
             self._visits = dict(self._first_visit)
         if self._gates:
@@ -174,9 +187,9 @@ class Workspace:
             self._settle()
         if self._start is None:
             self._start = self._step(self._layout.plan.start, self._inputs)
+        if not self._first_visit and not self._settling:
+            self._fresh = self._start
         return self._start
-
-    # The rest is off the hot path: it runs when a state is met for the first time, or at a gate.
 
     def follow(self, step: Step, head: Step) -> Step | None:
         """Returns the step after `step`, which ends the chain of `head` and has been run; None at a stop."""
@@ -187,19 +200,21 @@ class Workspace:
             case = on.array.item()
             if not 0 <= case < len(step.targets):
                 raise no_such_case(step.name, decider(step.segment), case, len(step.targets))
+            self._fresh = None
             self._gates.append(step.decisions[case])
         following = step.following.get(case)
         if following is None:
             following = step.following[case] = self._step(step.targets[case], step.after)
         limit = following.segment.max_visits
         if limit is not None:
+            self._fresh = None
             visits = self._visits.get(following.name, 0) + 1
             self._visits[following.name] = visits
             if visits > limit:
                 raise too_many_visits(following.name, limit)
         elif on is None:
-            names = head.chain[-1][-1] if head.chain else ()
-            head.chain = [*head.chain, *((*link[:-1], names + link[-1]) for link in following.chain)]
+            before = head.chain[-1][-1][1] if head.chain else ()
+            head.chain = [*head.chain, *((*link, (last, before + names)) for *link, (last, names) in following.chain)]
         return following
 
     def _step(self, name: str, pointers: dict[str, Cell]) -> Step:
@@ -220,7 +235,7 @@ class Workspace:
             else:
                 self._point(step, {})
                 if segment.exit is not None:
-                    step.chain = [(_nothing, None, step.confidence, step.exit_index, step, ())]
+                    step.chain = [(_nothing, None, step.confidence, step.exit_index, (step, ()))]
             self._steps[key] = step
         return step
 
@@ -230,7 +245,7 @@ class Workspace:
             step.chain, step.following = [], {}
         self._steps.clear()
         self._bindings.clear()
-        self._start = None
+        self._start = self._fresh = None
 
     def _settle(self) -> None:
         """Makes the steps anew once one of their segments need not be watched any more."""
@@ -260,16 +275,17 @@ class Workspace:
         on = decider(step.segment)
         if on is not None:
             step.on = step.after[on]
-        if step.exit is not None:
-            step.exit_index = layout.exits[step.exit.name]
-            confidence = step.after[step.exit.confidence].array
+        exit_ = step.segment.exit
+        if exit_ is not None:
+            step.exit_index = layout.exits[exit_.name]
+            confidence = step.after[exit_.confidence].array
             if confidence.size != 1:
                 raise RunError(
-                    f"segment {step.name!r}: the confidence {step.exit.confidence!r} has {confidence.size} values, "
+                    f"segment {step.name!r}: the confidence {exit_.confidence!r} has {confidence.size} values, "
                     "expected one"
                 )
             step.confidence = memoryview(confidence.reshape(-1).data)
-            step.outputs = tuple((name, step.after[slot]) for name, slot in step.exit.outputs.items())
+            step.outputs = tuple((name, step.after[slot]) for name, slot in exit_.outputs.items())
 
     def _bind(self, step: Step) -> None:
         """Finds places for the step's outputs and makes its binding."""
@@ -284,13 +300,14 @@ class Workspace:
         loose_in = [(name, cell) for name, cell in self._sources(step).items() if not cell.fixed]
         loose_out = [(name, cell) for name, cell in cells.items() if not cell.fixed]
         if loose_in or loose_out:
-            call, argument = _run_loose(session, list(outputs), loose_in, loose_out), binding
+            call, argument = run_loose(session, list(outputs), loose_in, loose_out), binding
         else:
             call, argument = fast_run(session, binding)
         if not pace.settled:
             call = watched(call, pace, self.options)
             self._settling += [] if pace.may_loop else [pace]
-        step.chain = [(call, argument, step.confidence, step.exit_index, step, (step.name,))]
+            self._fresh = None
+        step.chain = [(call, argument, step.confidence, step.exit_index, (step, (step.name,)))]
 
     def _learn_shapes(self, step: Step, session: ort.InferenceSession, outputs: dict[str, Slot]) -> None:
         """Finds the outputs' shapes: from the inputs' symbols, else by a run whose outputs onnxruntime allocates."""
@@ -312,6 +329,8 @@ class Workspace:
             binding.bind_output(name)
         pace, options = self.paces[step.name], self.options if self.watch is None else self.watch.options
         run = partial(watched(session.run_with_iobinding, pace, self.options), binding, options)
+        from eetoolkit_runtime.deadline import watched_by
+
         with running(f"segment {step.name!r}"):
             watched_by(self.watch, pace, run)
         for name, value in zip(unknown, binding.get_outputs(), strict=True):
@@ -369,25 +388,3 @@ class Workspace:
 
 def _nothing(_binding: Any, _options: Any) -> None:
     """What a segment without a model runs."""
-
-
-def _run_loose(
-    session: ort.InferenceSession,
-    outputs: list[str],
-    loose_in: list[tuple[str, Cell]],
-    loose_out: list[tuple[str, Cell]],
-) -> Callable[[Any, Any], None]:
-    """Returns what runs a step some of whose tensors change their shape: these are bound afresh each time."""
-
-    def rebind(binding: ort.IOBinding, options: ort.RunOptions) -> None:
-        for name, cell in loose_in:
-            binding.bind_ortvalue_input(name, cell.value)
-        for name, _ in loose_out:
-            binding.bind_output(name)
-        session.run_with_iobinding(binding, options)
-        if loose_out:
-            values = dict(zip(outputs, binding.get_outputs(), strict=True))
-            for name, cell in loose_out:
-                cell.set(values[name])
-
-    return rebind
