@@ -77,7 +77,9 @@ def systems() -> str:
         f"Mean latency over the demo's {stored['rows'][0]['digits']} held-out digits, one at a time, with the "
         f"thresholds of `eetoolkit demo --model NAME`, {where}; below 1 the bundle is faster. Right: the bundle's "
         "answers, in brackets those of the whole network's last exit. Work done: multiply-adds of the segments that "
-        "ran. Whole: the network as one session, with its control flow as `torch.onnx.export` writes it; local "
+        'ran, with all control flow in the plan (`lower_control_flow="always"`, as `eetoolkit demo` shows it); the '
+        "latency is of what `ee.export` makes by default. "
+        "Whole: the network as one session, with its control flow as `torch.onnx.export` writes it; local "
         "weights: the same with every weight in the branch that reads it, where it has branches. One file: the same "
         "plan in one session, with onnxruntime's own `If` and `Loop`. Networks this small are where a segment's own "
         "cost weighs most."

@@ -12,17 +12,17 @@ from torch import nn
 import eetoolkit as ee
 from eetoolkit_runtime.sessions import SessionSettings
 
-WIDTH, STEPS = 64, 4
+WIDTH, STEPS = 192, 4  # 144 KiB a layer
 
 
 class Repeated(nn.Module):
     """One layer applied again and again, an exit behind each time; `own` gives each time a layer of its own."""
 
-    def __init__(self, *, own: bool) -> None:
+    def __init__(self, width: int, *, own: bool) -> None:
         super().__init__()
-        layer = nn.Linear(WIDTH, WIDTH)
-        self.layers = nn.ModuleList([nn.Linear(WIDTH, WIDTH) if own else layer for _ in range(STEPS)])
-        self.heads = nn.ModuleList([nn.Linear(WIDTH, 3) for _ in range(STEPS)])
+        layer = nn.Linear(width, width)
+        self.layers = nn.ModuleList([nn.Linear(width, width) if own else layer for _ in range(STEPS)])
+        self.heads = nn.ModuleList([nn.Linear(width, 3) for _ in range(STEPS)])
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         found = []
@@ -41,20 +41,21 @@ def packed(bundle: ee.Bundle) -> list[bool]:
 
 
 @pytest.mark.parametrize(
-    ("own", "shape", "expected"),
-    [(False, (1, WIDTH), False), (True, (1, WIDTH), True), (False, (1, 5, WIDTH), True)],
-    ids=["shared", "a layer for each", "shared, several rows of features"],
+    ("own", "width", "rows", "expected"),
+    [(False, WIDTH, (), False), (True, WIDTH, (), True), (False, WIDTH, (5,), True), (False, 64, (), True)],
+    ids=["shared", "a layer for each", "shared, several rows of features", "shared, small"],
 )
 def test_only_what_is_shared_and_meets_one_row_is_not_packed(
-    *, own: bool, shape: tuple[int, ...], expected: bool, tmp_path: Path
+    *, own: bool, width: int, rows: tuple[int, ...], expected: bool, tmp_path: Path
 ) -> None:
-    assert packed(cut(Repeated(own=own), torch.randn(shape), tmp_path)) == [expected] * STEPS
+    bundle = cut(Repeated(width, own=own), torch.randn(1, *rows, width), tmp_path)
+    assert packed(bundle) == [expected] * STEPS
 
 
 def test_sessions_of_one_row_do_as_the_bundle_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     x = torch.randn(2, WIDTH)
-    network = Repeated(own=False)
+    network = Repeated(WIDTH, own=False)
     bundle = cut(network, x, tmp_path)
     asked: list[tuple[bool, bool]] = []
     original = SessionSettings.open

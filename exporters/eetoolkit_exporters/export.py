@@ -111,8 +111,9 @@ def export(  # noqa: PLR0913 - the choices of one command, each with a default
         preprocess: For an input's name, how an image becomes that input: `layout`, `resize` (height, width), `scale`,
             `mean`, `std`.
         golden_inputs: Real inputs, a few rows, for the golden samples; None: the example.
-        lower_control_flow: Whether `If`, `Loop` and blended gates become gates of the plan, whose skipped work is not
-            done: where that pays (True), always (`"always"`), or never (False); `notes` of the bundle say which did.
+        lower_control_flow: Whether `If`, `Loop` and blended gates become gates of the plan: where a segment of its own
+            costs next to nothing, while smaller ones stay inside a segment, blended ones as an `If` (True); always
+            (`"always"`); or never, all of it as it was written (False). `notes` of the bundle say which did.
         max_loop_steps: The bound of loops whose own bound cannot be read from the graph; without one they stay inside
             a segment.
         min_exit: The first exit that may fire; earlier ones are disabled.

@@ -15,6 +15,8 @@ import onnx_ir as ir
 from eetoolkit_exporters.capturing.scopes import levels
 from eetoolkit_runtime.inputs import BATCH
 
+LEAST_BYTES = 128 * 1024
+"""Of shared weights: a cache holds some copies of less."""
 _PRODUCTS = {"MatMul", "Gemm"}
 _UNPACKED = {"Add", "Div", "Gather", "Mul", "Sub"}
 """Operators that read a weight as it lies."""
@@ -40,14 +42,11 @@ def _is_row(node: ir.Node) -> bool:
 
 
 def mostly_shared(weights: Mapping[str, Mapping[bytes, int]]) -> set[str]:
-    """Returns the segments at least half of whose weights others have too.
+    """Returns the segments at least half of whose weights others have too, and enough of them to matter.
 
     Args:
         weights: Of each segment the size in bytes of each weight, by its content.
     """
     users = Counter(key for found in weights.values() for key in found)
-    return {
-        name
-        for name, found in weights.items()
-        if 2 * sum(size for key, size in found.items() if users[key] > 1) >= sum(found.values()) > 0
-    }
+    shared = {name: sum(size for key, size in found.items() if users[key] > 1) for name, found in weights.items()}
+    return {name for name, size in shared.items() if size >= LEAST_BYTES and 2 * size >= sum(weights[name].values())}
