@@ -163,7 +163,7 @@ def test_importing_the_product_loads_nothing_of_the_host() -> None:
 def test_a_runner_loads_what_is_asked_of_it_later() -> None:
     script = "import sys; from eetoolkit_runtime import Runner; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    later = {"archive", "batch", "clock", "deadline", "golden", "observed", "remedies", "stream", "telemetry", "visits"}
+    later = {"archive", "batch", "golden", "remedies", "stream", "telemetry"}
     assert set(done.stdout.split()) & {f"eetoolkit_runtime.{name}" for name in later} == set()
 
 

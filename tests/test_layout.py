@@ -6,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 import torch
 from torch import nn
 
 import eetoolkit as ee
 from eetoolkit_exporters.emitting.graphs import read_model
+from eetoolkit_exporters.emitting.layout import drop_blocked
 from eetoolkit_exporters.single_file.single_file import write_single_file
 
 
@@ -70,3 +72,15 @@ def test_it_costs_nothing_on_paper_and_is_gone_in_what_a_bundle_is_made_into(tmp
     assert segment.work.multiply_adds == 4 * 9 * 24**2 * 36 + 24 * 4
     file = onnx.load(write_single_file(bundle, tmp_path / "n.onnx"))
     assert "_blocked" not in str(file.graph)
+
+
+def test_a_networks_own_convolution_is_not_taken_for_an_identity(tmp_path: Path) -> None:
+    bundle = cut(24, 2, tmp_path)
+    segment = bundle.manifest.segments["segment1"]
+    model = onnx.load(bundle.path / str(segment.model))
+    model.graph.node[0].name = "mine"
+    onnx.save(model, tmp_path / "mine.onnx", save_as_external_data=False)
+    renamed = ir.load(tmp_path / "mine.onnx")
+    count = len(renamed.graph)
+    drop_blocked(renamed)
+    assert len(renamed.graph) == count

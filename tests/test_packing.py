@@ -52,6 +52,12 @@ def test_only_what_is_shared_and_meets_one_row_is_not_packed(
     assert packed(bundle) == [expected] * STEPS
 
 
+def test_a_segment_that_is_left_alone_is_packed_again(tmp_path: Path) -> None:
+    bundle = cut(Repeated(WIDTH, own=False), torch.randn(1, WIDTH), tmp_path)
+    assert packed(ee.truncate(bundle, "exit1")) == [False, False]
+    assert packed(ee.truncate(bundle, "exit0")) == [True]
+
+
 def test_sessions_of_one_row_do_as_the_bundle_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     x = torch.randn(2, WIDTH)

@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, KeysView
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from eetoolkit_runtime.answer import Answer
+from eetoolkit_runtime.deadline import Watch
 from eetoolkit_runtime.inputs import Inputs
 from eetoolkit_runtime.layout import Array, Layout
 from eetoolkit_runtime.pace import Paces
 from eetoolkit_runtime.workspace import Workspace
-
-if TYPE_CHECKING:
-    from eetoolkit_runtime.deadline import Watch
 
 _SHAPES_KEPT, _SHAPES_KEPT_BYTES = 128, 64 << 20
 Key = tuple[tuple[tuple[int, ...], np.dtype[Any]], ...]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, TypeVar
 
+from eetoolkit_runtime.clock import clock
 from eetoolkit_runtime.interrupt import apart
 
 LONG_MS = 50.0
@@ -117,8 +118,6 @@ def _terminate(options: Any) -> None:
 
 
 def _run_or_begin_again(run: Callable[[], Result], again: Callable[[], Result], options: Any) -> Result:
-    from eetoolkit_runtime.clock import clock
-
     stop = partial(_terminate, options)
     clock.add(time.perf_counter() + LONG_MS / 1e3, stop)
     try:

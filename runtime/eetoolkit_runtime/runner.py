@@ -16,6 +16,7 @@ from eetoolkit_runtime.answer import Answer
 from eetoolkit_runtime.arguments import checked
 from eetoolkit_runtime.bundle import Bundle
 from eetoolkit_runtime.bundle import load as load_bundle
+from eetoolkit_runtime.deadline import Watch
 from eetoolkit_runtime.errors import BundleError, InputError, RunError
 from eetoolkit_runtime.forked import renew_after_fork
 from eetoolkit_runtime.inputs import ROWS_AT_ONCE, Array, Inputs, prepare, split_rows
@@ -23,9 +24,11 @@ from eetoolkit_runtime.integrity import Check
 from eetoolkit_runtime.interrupt import Interrupt
 from eetoolkit_runtime.lanes import Lane, Lanes
 from eetoolkit_runtime.layout import Layout
+from eetoolkit_runtime.observed import answer_by, answer_in_time, better_and_better
 from eetoolkit_runtime.plan import Fallback, Manifest
 from eetoolkit_runtime.rule import Rule, Thresholds, known_exit, limits_at, limits_of
 from eetoolkit_runtime.sessions import Pool, Provider, Sessions, SessionSettings, Spin, choose_providers
+from eetoolkit_runtime.visits import visit_exits
 
 if TYPE_CHECKING:
     from eetoolkit_runtime.batch import Rows
@@ -130,9 +133,6 @@ class Runner:
             RunError: onnxruntime failed, a switch has no such case, or a loop exceeds its bound.
         """
         if deadline_ms is not None or interrupt is not None:
-            from eetoolkit_runtime.deadline import Watch
-            from eetoolkit_runtime.observed import answer_in_time
-
             watch = Watch(deadline_ms, interrupt)
             arrays, lane = self._admit(inputs)
             return answer_in_time(lane, arrays, self._rule(exit_at, thresholds), watch, interrupt)
@@ -145,8 +145,6 @@ class Runner:
             known = self._limits_at.get(exit_at) if type(exit_at) is str else None
             limits = known or self._limits_at.setdefault(exit_at, limits_at(self._exits, exit_at))
         elif exit_at is not None or self._fallback != "last":
-            from eetoolkit_runtime.observed import answer_by
-
             return answer_by(lane, arrays, self._rule(exit_at, thresholds))
         else:
             limits = self._limits if thresholds is None else limits_of(self._exits, thresholds)
@@ -172,9 +170,6 @@ class Runner:
             DeadlineError: Stopped by the deadline or the token before there was an answer.
             RunError: onnxruntime failed, a switch has no such case, or a loop exceeds its bound.
         """
-        from eetoolkit_runtime.deadline import Watch
-        from eetoolkit_runtime.observed import better_and_better
-
         watch = Watch(deadline_ms, interrupt)
         arrays, lane = self._admit(inputs)
         return better_and_better(lane, arrays, self._rule(), watch, interrupt)
@@ -257,8 +252,6 @@ class Runner:
             InputError: An input that the bundle does not take.
             RunError: onnxruntime failed, a switch has no such case, or a loop exceeds its bound.
         """
-        from eetoolkit_runtime.visits import visit_exits
-
         arrays, lane = self._admit(inputs)
         with lane.lend() as workspace:
             return list(visit_exits(workspace, arrays))
@@ -275,8 +268,6 @@ class Runner:
             InputError: An input that the bundle does not take.
             RunError: onnxruntime failed, a switch has no such case, or a loop exceeds its bound.
         """
-        from eetoolkit_runtime.visits import visit_exits
-
         arrays, lane = self._admit(inputs)
         with lane.lend() as workspace:
             return [(answer.exit, len(answer.path)) for answer in visit_exits(workspace, arrays, took)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections import Counter
 from collections.abc import Mapping
 
 import msgspec
@@ -84,7 +85,12 @@ def _cut(plan: Manifest, at: str) -> Manifest:
         segments[name] = segment
         waiting.extend(successors(segment))
     kept = {name: segments[name] for name in plan.segments if name in segments}
-    return restricted(plan, {name: _without_unread(segment, kept) for name, segment in kept.items()})
+    kept = {name: _without_unread(segment, kept) for name, segment in kept.items()}
+    users = Counter(file for segment in kept.values() for file in segment.weights)
+    for name, segment in kept.items():
+        if not segment.prepack and all(users[file] == 1 for file in segment.weights):
+            kept[name] = msgspec.structs.replace(segment, prepack=True)  # who shared them is gone
+    return restricted(plan, kept)
 
 
 def restricted(plan: Manifest, segments: Mapping[str, Segment]) -> Manifest:

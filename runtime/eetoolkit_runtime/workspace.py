@@ -12,11 +12,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import onnxruntime as ort
 
 from eetoolkit_runtime.answer import Answer, StoppedBy
+from eetoolkit_runtime.deadline import Watch, watched_by
 from eetoolkit_runtime.errors import RunError, failure, is_foreign, no_such_case, running, too_many_visits
 from eetoolkit_runtime.layout import Array, Cell, Layout, allocate, run_loose
 from eetoolkit_runtime.liveness import live_after
@@ -24,9 +25,6 @@ from eetoolkit_runtime.pace import Pace, Paces, watched
 from eetoolkit_runtime.plan import Segment, Slot, Stop
 from eetoolkit_runtime.sessions import fast_run
 from eetoolkit_runtime.ways import decider, targets
-
-if TYPE_CHECKING:
-    from eetoolkit_runtime.deadline import Watch
 
 _MAX_STEPS = 4096  # states of a plan with many gates; beyond it the steps are made anew
 
@@ -329,8 +327,6 @@ class Workspace:
             binding.bind_output(name)
         pace, options = self.paces[step.name], self.options if self.watch is None else self.watch.options
         run = partial(watched(session.run_with_iobinding, pace, self.options), binding, options)
-        from eetoolkit_runtime.deadline import watched_by
-
         with running(f"segment {step.name!r}"):
             watched_by(self.watch, pace, run)
         for name, value in zip(unknown, binding.get_outputs(), strict=True):

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import onnx_ir as ir
 
+from eetoolkit_exporters.capturing.scopes import subgraphs
 from eetoolkit_runtime.plan import Work
 
 
@@ -15,7 +16,8 @@ def count_work(nodes: Iterable[ir.Node], initializers: Iterable[ir.Value], symbo
     """Returns the work of `nodes`.
 
     Multiply-adds are those of convolutions, matrix products and recurrent layers, as is usual in the field; other
-    operators count nothing. They are None where a shape is unknown.
+    operators count nothing, and of an `If` the larger branch counts. They are None where a shape is unknown, and for a
+    loop.
 
     Args:
         nodes: The nodes.
@@ -39,6 +41,9 @@ def count_work(nodes: Iterable[ir.Node], initializers: Iterable[ir.Value], symbo
 def _multiply_adds(node: ir.Node, symbols: Mapping[str, int]) -> int | None:
     if node.op_type == "MatMul" and not node.domain:
         return _product(node, symbols)
+    if node.op_type == "If" and not node.domain:
+        branches = [count_work(branch, (), symbols).multiply_adds for branch in subgraphs(node)]
+        return None if None in branches else max(adds for adds in branches if adds is not None)
     formula = None if node.domain else _FORMULAS.get(node.op_type)
     if formula is None:
         return None if _MULTIPLYING.search(node.op_type) else 0

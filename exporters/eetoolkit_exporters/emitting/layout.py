@@ -2,11 +2,12 @@
 
 On x86 onnxruntime runs convolutions in a blocked layout (NCHWc) and fuses `Conv, Add, Relu` there, but only if the
 shortcut that is added is in that layout too. A shortcut that enters a segment as an input is not, and then neither is
-its sum, nor the next one: every residual block of the segment converts back and forth. An operator of that layout which
+its sum, nor the next one: every residual block of the segment converts back and forth. An operator of that layout that
 changes no value keeps the whole chain behind it blocked. Where the channels fill whole blocks it is an average over
-windows of one element (a maximum would turn NaN into a number); else onnxruntime blocks only convolutions, which pad,
-and it is a 1x1 convolution with the unit matrix, where that costs little of the segment's work. `benchmarks/README.md`
-has the ratios with and without.
+windows of one element (a maximum would turn NaN into a number). Else onnxruntime blocks only convolutions, which pad,
+and it is a 1x1 convolution with the unit matrix, where that costs little of the segment's work; an infinity or a NaN
+then takes the other channels with it, as the convolution behind it would have done. `benchmarks/README.md` has the
+ratios with and without.
 """
 
 from __future__ import annotations
@@ -17,13 +18,12 @@ from collections.abc import Mapping
 import numpy as np
 import onnx_ir as ir
 
-from eetoolkit_exporters.capturing.names import constant
+from eetoolkit_exporters.capturing.names import constant, fresh, names_of
 
 _SHORTCUTS = {"Add", "Sum", "Mul", "Concat", "Relu", "Clip", "Sigmoid", "HardSigmoid", "Tanh"}
-_IDENTITIES = {"AveragePool", "Conv"}
 _BLOCK = 16  # channels; AVX-512 blocks by 16, AVX2 by 8
 _MAX_SHARE = 0.05  # of the segment's multiply-adds, for a convolution with the unit matrix
-_SUFFIX = "_blocked"
+_MARK = "eetoolkit/keep_blocked/"  # what the identities' names begin with
 
 
 def keep_blocked(model: ir.Model, multiply_adds: int | None, symbols: Mapping[str, int]) -> None:
@@ -35,22 +35,25 @@ def keep_blocked(model: ir.Model, multiply_adds: int | None, symbols: Mapping[st
         symbols: The sizes of dynamic dimensions: one row at the example's sizes.
     """
     graph = model.graph
+    used = names_of(graph)
     for value in graph.inputs:
         readers = {node.op_type for node in value.consumers()}
         dims = _image(value, symbols)
         if dims is None or "Conv" not in readers or not readers & _SHORTCUTS:
             continue
+        grouped = any(node.attributes.get_int("group", 1) != 1 for node in value.consumers())
         channels, attributes = dims[1], [ir.AttrInt64s("kernel_shape", [1, 1])]
         uses, version = list(value.uses()), graph.opset_imports[""]
         if channels % _BLOCK == 0:
             same = ir.Node("", "AveragePool", [value], attributes, version=version)
-        elif math.prod(dims) * channels <= _MAX_SHARE * (multiply_adds or 0):
+        elif not grouped and math.prod(dims) * channels <= _MAX_SHARE * (multiply_adds or 0):
             unit = constant(graph, np.eye(channels, dtype=np.float32).reshape(channels, channels, 1, 1))
             same = ir.Node("", "Conv", [value, unit], attributes, version=version)
         else:
             continue
         output = same.outputs[0]
-        output.name, output.type, output.shape = f"{value.name}{_SUFFIX}", value.type, value.shape
+        same.name = f"{_MARK}{value.name}"
+        output.name, output.type, output.shape = fresh(f"{value.name}_blocked", used), value.type, value.shape
         graph.insert_before(graph[0], same)
         for node, index in uses:
             node.replace_input_with(index, output)
@@ -58,11 +61,13 @@ def keep_blocked(model: ir.Model, multiply_adds: int | None, symbols: Mapping[st
 
 def drop_blocked(model: ir.Model) -> None:
     """Takes out what `keep_blocked` has put in."""
-    for value in model.graph.inputs:
-        for node in list(value.consumers()):
-            if node.op_type in _IDENTITIES and node.outputs[0].name == f"{value.name}{_SUFFIX}":
-                node.outputs[0].replace_all_uses_with(value)
-                model.graph.remove(node, safe=True)
+    for node in list(model.graph):
+        if (node.name or "").startswith(_MARK) and node.inputs[0] is not None:
+            node.outputs[0].replace_all_uses_with(node.inputs[0])
+            model.graph.remove(node, safe=True)
+            for unit in node.inputs[1:]:
+                if unit is not None and not unit.uses():
+                    model.graph.initializers.pop(str(unit.name))
 
 
 def _image(value: ir.Value, symbols: Mapping[str, int]) -> list[int] | None:

@@ -35,7 +35,7 @@ def lower(model: ir.Model, keep: Collection[ir.Value] = (), single: Collection[i
     for graph in at.values():
         values = [*(value for node in graph for value in node.inputs), *graph.outputs]
         for value in values:
-            if value is not None and value.is_initializer() and value.graph is top:
+            if value is not None and value.is_initializer() and value.graph is top and not value.is_graph_input():
                 readers.setdefault(value, {})[graph] = None
     used = names_of(top)
     for value, graphs in readers.items():
