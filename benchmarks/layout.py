@@ -51,7 +51,7 @@ def measure(name: str) -> float:
     (case,) = cases(name)
     with tempfile.TemporaryDirectory() as folder:
         blocked = export(case.network, case.example, Path(folder) / "blocked.ee", threshold=2.0)
-        with patch("eetoolkit_exporters.emitting.emit.keep_blocked", lambda *_: None):
+        with patch("eetoolkit_exporters.emitting.graphs.keep_blocked", lambda *_: None):
             plain = export(case.network, case.example, Path(folder) / "plain.ee", threshold=2.0)
         array = case.example.numpy()
         with Runner(blocked, threads=1) as first, Runner(plain, threads=1) as second:

@@ -107,6 +107,24 @@ def test_cheap_branches_stay_inside_by_the_cost_floor_and_the_notes_say_why(tmp_
     check(tmp_path, bundle)
 
 
+PRODUCTS = """net (float[1,4] x) => (float[1,4] y)
+<float zero = {0.0}, float[4,4] w = {1,2,3,4,5,6,7,8,9,8,7,6,5,4,3,2}> {
+    s = ReduceSum <keepdims=0> (x)
+    p = Greater (s, zero)
+    b = If (p) <
+        then_branch = open () => (float[1,4] a) { a0 = MatMul (x, w)  a = MatMul (a0, w) },
+        else_branch = closed () => (float[1,4] c) { c = MatMul (x, w) }
+    >
+    y = MatMul (b, w)
+}"""
+
+
+def test_of_an_if_inside_a_segment_the_larger_branch_is_its_work(tmp_path):
+    bundle = compile_(tmp_path, PRODUCTS)
+    assert [segment.work.multiply_adds for segment in bundle.manifest.segments.values()] == [3 * 4 * 4]
+    check(tmp_path, bundle, scale=0.01)
+
+
 def test_control_flow_stays_inside_where_the_user_says_so(tmp_path):
     bundle = compile_(tmp_path, BRANCH, lower_control_flow=False)
     assert list(bundle.manifest.segments) == ["segment0"]

@@ -19,10 +19,8 @@ from eetoolkit_exporters.cutting.fixed_shapes import Fixed, fixed_shapes
 from eetoolkit_exporters.cutting.segments import CutSegment
 from eetoolkit_exporters.cutting.work import count_work
 from eetoolkit_exporters.emitting.files import SegmentFiles
-from eetoolkit_exporters.emitting.graphs import segment_model
-from eetoolkit_exporters.emitting.layout import keep_blocked
+from eetoolkit_exporters.emitting.graphs import fit, segment_model
 from eetoolkit_exporters.emitting.peephole import simplify
-from eetoolkit_exporters.emitting.scoping import lower
 from eetoolkit_runtime.errors import ExportError
 from eetoolkit_runtime.golden import Sample, store_golden
 from eetoolkit_runtime.inputs import BATCH
@@ -105,8 +103,7 @@ def emit(
             _forget_sizes(model, segment, fixed)
             simplify(model)
             work = count_work(segment.nodes, segment.initializers, symbols)
-            keep_blocked(model, work.multiply_adds, symbols)
-            lower(model)
+            fit(model, [str(value.name) for value in _inputs(network)], work.multiply_adds, symbols)
             file, mapped = written.write(model, title)
         slots.update({names[value]: _slot(value, fixed) for value in segment.writes})
         planned[title] = Segment(

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import onnx_ir as ir
 
 from eetoolkit_exporters.capturing.capture import Network
 from eetoolkit_exporters.cutting.segments import CutSegment
-from eetoolkit_exporters.emitting.layout import drop_blocked
-from eetoolkit_exporters.emitting.scoping import lift
+from eetoolkit_exporters.emitting.batch_names import loosen, tighten
+from eetoolkit_exporters.emitting.layout import drop_blocked, keep_blocked
+from eetoolkit_exporters.emitting.scoping import lift, lower
 from eetoolkit_runtime.bundle import Bundle
 from eetoolkit_runtime.errors import ExportError
 from eetoolkit_runtime.plan import Segment
@@ -47,7 +48,22 @@ def read_model(bundle: Bundle, segment: Segment) -> ir.Model | None:
         return None
     model = lift(ir.load(bundle.path / segment.model))
     drop_blocked(model)
+    tighten(model)
     return model
+
+
+def fit(model: ir.Model, inputs: Collection[str], multiply_adds: int | None, symbols: Mapping[str, int]) -> None:
+    """Fits a segment to onnxruntime, answers unchanged; `read_model` gives it back as it was cut.
+
+    Args:
+        model: A segment, all its weights in the outermost graph.
+        inputs: The graph's inputs that are the network's.
+        multiply_adds: Its own.
+        symbols: The sizes of dynamic dimensions: one row at the example's sizes.
+    """
+    keep_blocked(model, multiply_adds, symbols)
+    lower(model)
+    loosen(model, inputs)
 
 
 def whole_model(network: Network, exits: Sequence[str] | None = None, *, confidences: bool = True) -> ir.Model:

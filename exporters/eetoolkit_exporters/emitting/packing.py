@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import onnx_ir as ir
 
 from eetoolkit_exporters.capturing.scopes import levels
-from eetoolkit_runtime.inputs import BATCH
+from eetoolkit_exporters.emitting.batch_names import NAMES
 
 LEAST_BYTES = 128 * 1024
 """Of shared weights: a cache holds some copies of less."""
@@ -38,7 +38,7 @@ def _is_row(node: ir.Node) -> bool:
     if features is None or features.shape is None or node.attributes.get_int("transA", 0) != 0:
         return False
     dims = [dim if isinstance(dim, int) else dim.value for dim in features.shape]
-    return all(dim in (1, BATCH) for dim in dims[:-1])
+    return all(dim in (1, *NAMES) for dim in dims[:-1])
 
 
 def mostly_shared(weights: Mapping[str, Mapping[bytes, int]]) -> set[str]:

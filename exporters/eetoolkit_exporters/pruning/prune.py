@@ -11,8 +11,7 @@ import msgspec
 
 from eetoolkit_exporters.cutting.work import count_work
 from eetoolkit_exporters.emitting.files import SegmentFiles
-from eetoolkit_exporters.emitting.layout import keep_blocked
-from eetoolkit_exporters.emitting.scoping import lower
+from eetoolkit_exporters.emitting.graphs import fit
 from eetoolkit_exporters.pruning.join import Part, join, trim
 from eetoolkit_runtime.arguments import checked
 from eetoolkit_runtime.bundle import Bundle, load
@@ -72,7 +71,8 @@ def prune(
     with staging(target) as folder:
         golden, stored = store_golden(folder, shortened, tolerance)
         written = SegmentFiles(folder)
-        segments = {name: _write(name, part, written, _symbols(plan, shortened[0])) for name, part in parts.items()}
+        symbols = _symbols(plan, shortened[0])
+        segments = {name: _write(name, part, written, plan, symbols) for name, part in parts.items()}
         unpacked = written.unpacked()
         segments = {
             name: msgspec.structs.replace(segment, prepack=name not in unpacked) for name, segment in segments.items()
@@ -116,13 +116,14 @@ def _trimmed(plan: Manifest, parts: Mapping[str, Part]) -> dict[str, Part]:
             return found
 
 
-def _write(name: str, part: Part, written: SegmentFiles, symbols: Mapping[str, int]) -> Segment:
+def _write(name: str, part: Part, written: SegmentFiles, plan: Manifest, symbols: Mapping[str, int]) -> Segment:
     if part.model is None:
         return msgspec.structs.replace(part.segment, model=None, weights=(), work=None)
     graph = part.model.graph
     work = count_work(graph, graph.initializers.values(), symbols)
-    keep_blocked(part.model, work.multiply_adds, symbols)
-    lower(part.model)
+    given = {spec.name for spec in plan.inputs}
+    inputs = [read for read, source in part.segment.reads.items() if source in given]
+    fit(part.model, inputs, work.multiply_adds, symbols)
     model, weights = written.write(part.model, name)
     return msgspec.structs.replace(part.segment, model=model, weights=weights, work=work)
 

@@ -23,6 +23,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from eetoolkit_exporters.emitting.batch_names import tighten
 from eetoolkit_exporters.emitting.graphs import read_model
 from eetoolkit_exporters.emitting.scoping import lower
 from eetoolkit_exporters.single_file.nesting import Nesting, State, to
@@ -121,6 +122,7 @@ def single_model(bundle: Bundle) -> ir.Model:
         metadata["eetoolkit.preprocess"] = msgspec.json.encode(plan.preprocess).decode()
     model = ir.Model(graph, ir_version=book.ir_version, producer_name="eetoolkit", metadata_props=metadata)
     RemoveUnusedNodesPass()(model)
+    tighten(model, 1)
     thresholds, constants = (book.named(what) for what in ("threshold", "constant"))
     lower(model, thresholds, constants)
     return model
