@@ -1,10 +1,9 @@
 """What cutting costs: the full path through all segments against the whole network as one session.
 
 All compute every exit; the session once with every criterion, as the segments have it, and once without any, as a
-network comes. The session is run as its users run it, `session.run(None, feeds)`. Where
-weights happen to lie in memory shifts a session's time by some per cent, so each case is measured in several processes
-of its own, and the median ratio is the result. With all threads both use one shared pool, since the spinning workers
-of two pools would time each other.
+network comes. It is run as its users run it, `session.run(None, feeds)`. Where weights happen to lie in memory shifts a
+session's time by some per cent, so each case is measured in several processes of its own, and the median ratio is the
+result. With all threads all use one shared pool, since the spinning workers of two pools would time each other.
 """
 
 from __future__ import annotations

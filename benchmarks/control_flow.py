@@ -25,13 +25,14 @@ import torch
 from benchmarks.gated_networks import BLOCKS, OpenBlocks, SkipNet, convolutional_branch, linear_branch, repeated_block
 from benchmarks.measure import median
 from benchmarks.section import Row, Section, over, publish
-from benchmarks.turns import BLOCK, Way, timed
+from benchmarks.turns import Way, timed
+from eetoolkit.demo.timing import BLOCK
 from eetoolkit_exporters.capturing.capture import capture
 from eetoolkit_exporters.capturing.cascade import open_source
 from eetoolkit_exporters.capturing.scopes import subgraphs
 from eetoolkit_exporters.capturing.source import choose_exits
 from eetoolkit_exporters.emitting.graphs import whole_model
-from eetoolkit_exporters.emitting.scoping import lower
+from eetoolkit_exporters.emitting.scoping import localize
 from eetoolkit_exporters.export import export
 from eetoolkit_exporters.judging.judge import choose_criteria, judge
 from eetoolkit_exporters.single_file.single_file import write_single_file
@@ -172,7 +173,7 @@ def measure(name: str) -> dict[str, Any]:
         model = _whole(network, case.example)
         sessions = {WHOLE: _session(model, folder)}
         if any(subgraphs(node) for node in model.graph):
-            lower(model)
+            localize(model)
             sessions[LOCAL] = _session(model, folder)
         if case.without is not None:
             sessions[OPEN] = _session(_whole(case.without(network).eval(), case.example), folder)

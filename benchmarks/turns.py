@@ -11,11 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from eetoolkit.demo.timing import BLOCK, take_turn
 
-BLOCK = 25
-"""Rows that one peer runs in a row: enough that its caches are as warm as in use, few enough that what else the machine
-does hits all peers alike."""
+Array = NDArray[Any]
 
 _SETTLE_MS = 20.0  # after torch with several workers, which spin for a while: they would time the next peer
 
@@ -62,23 +60,14 @@ def timed(peers: Mapping[str, Way], seconds: float, seed: int, *, settle: bool, 
             for start in range(0, count, BLOCK):
                 block = order[start : start + BLOCK].tolist()
                 for place in rng.permutation(len(names)).tolist():
-                    _turn(peers[names[place]], block, found[place])
-                    if settle and peers[names[place]].torch:
+                    peer = peers[names[place]]
+                    take_turn(peer.run, peer.given, block, found[place])
+                    if settle and peer.torch:
                         _wait(_SETTLE_MS)
             rounds.append(found)
     finally:
         gc.enable()
     return np.stack(rounds)
-
-
-def _turn(peer: Way, block: list[int], found: Array) -> None:
-    run, given, clock = peer.run, peer.given, time.perf_counter_ns
-    run(given[block[0]])
-    for row in block:
-        item = given[row]
-        start = clock()
-        run(item)
-        found[row] = (clock() - start) / 1e6
 
 
 def _wait(milliseconds: float) -> None:

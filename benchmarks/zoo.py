@@ -29,7 +29,7 @@ from eetoolkit.demo.timing import Row as Inputs
 from eetoolkit.demo.timing import Runs
 from eetoolkit.demo.work import segments_run, share_of_work
 from eetoolkit_exporters.capturing.scopes import subgraphs
-from eetoolkit_exporters.emitting.scoping import lower
+from eetoolkit_exporters.emitting.scoping import localize
 from eetoolkit_exporters.single_file.single_file import EXITS, write_single_file
 from eetoolkit_runtime.answer import Answer
 from eetoolkit_runtime.bundle import Bundle
@@ -94,7 +94,7 @@ def measure(name: str) -> dict[str, Any]:
         model = whole_network(trained, last)
         wholes = {WHOLE: open_network(model, last, settings)}
         if any(subgraphs(node) for node in model.graph):
-            lower(model)
+            localize(model)
             wholes[LOCAL] = open_network(model, last, settings)
         inputs = [spec.name for spec in bundle.manifest.inputs]
         feeds = [dict(zip(inputs, row, strict=True)) for row in trained.rows]

@@ -100,8 +100,7 @@ def test_answers_are_the_networks_for_one_row_and_for_many(tmp_path: Path) -> No
 
 def test_what_is_made_of_a_bundle_has_the_batch_by_its_own_name_or_as_one(tmp_path: Path) -> None:
     bundle = cut(tmp_path)
-    model = read_model(bundle, bundle.manifest.segments["segment1"])
-    assert model is not None
+    model = read_model(bundle, str(bundle.manifest.segments["segment1"].model))
     assert "eetoolkit_batch" not in str(model.graph)
     text = str(onnx.load(write_single_file(bundle, tmp_path / "n.onnx")).graph)
     assert "eetoolkit_batch" not in text

@@ -9,9 +9,10 @@ import onnxruntime as ort
 import pytest
 
 from eetoolkit_exporters.capturing.scopes import levels
-from eetoolkit_exporters.emitting.scoping import COPIED_BYTES, lift, lower
+from eetoolkit_exporters.emitting.files import INLINE_BYTES
+from eetoolkit_exporters.emitting.scoping import lift, localize
 
-LARGE = COPIED_BYTES // 4  # elements of float32
+LARGE = INLINE_BYTES // 4  # elements of float32
 NESTED = f"""
 <ir_version: 10, opset_import: ["" : 20]>
 nested (float[1,{LARGE}] x, bool a, bool b, float[1,{LARGE}] everywhere, float[1,{LARGE}] inner,
@@ -63,7 +64,7 @@ def _outputs(model: ir.Model) -> list[np.ndarray]:
 
 def test_large_weights_lie_in_the_innermost_graph_that_holds_their_readers(nested: ir.Model) -> None:
     before = _outputs(nested)
-    lower(nested)
+    localize(nested)
     homes = _homes(nested)
     assert {name: homes[name] for name in ("everywhere", "inner", "deepest", "both")} == {
         "everywhere": "nested", "inner": "then", "deepest": "deep", "both": "nested",
@@ -73,20 +74,20 @@ def test_large_weights_lie_in_the_innermost_graph_that_holds_their_readers(neste
 
 
 def test_small_ones_are_copied_into_every_reader(nested: ir.Model) -> None:
-    lower(nested)
+    localize(nested)
     assert sorted(home for name, home in _homes(nested).items() if name.startswith("small")) == ["deep", "otherwise"]
 
 
 def test_what_is_kept_stays_outermost_and_what_is_single_keeps_its_name(nested: ir.Model) -> None:
     top = nested.graph.initializers
-    lower(nested, keep=[top["inner"]], single=[top["limit"], top["small"]])
+    localize(nested, keep=[top["inner"]], single=[top["limit"], top["small"]])
     homes = _homes(nested)
     assert (homes["inner"], homes["limit"], homes["small"]) == ("nested", "otherwise", "nested")
 
 
 def test_what_was_lowered_can_be_lifted(nested: ir.Model) -> None:
     before = _outputs(nested)
-    lower(nested)
+    localize(nested)
     lift(nested)
     assert set(_homes(nested).values()) == {"nested"}
     for one, other in zip(before, _outputs(nested), strict=True):

@@ -112,10 +112,10 @@ def export_system(
 
 def open_whole(trained: Trained, exit_: str, settings: SessionSettings) -> Whole:
     """Returns the network up to one exit at its best: every weight in the branch or loop body that reads it."""
-    from eetoolkit_exporters.emitting.scoping import lower
+    from eetoolkit_exporters.emitting.scoping import localize
 
     model = whole_network(trained, exit_)
-    lower(model)
+    localize(model)
     return open_network(model, exit_, settings)
 
 

@@ -17,7 +17,9 @@ from eetoolkit_runtime.runner import Runner
 
 ROUNDS = 5  # times that every input is run; the median of these is its latency, without what the machine did meanwhile
 _WARMUP = 50
-_BLOCK = 25  # rows that each runs before it is the other's turn: its caches are then as warm as in use
+BLOCK = 25
+"""Rows that one way runs in a turn: enough that its caches are as warm as in use, few enough that what else the machine
+does hits all ways alike."""
 
 Tell = Callable[[str, int, int], None]
 """Takes what goes on, how much of it is done, and of how much; 0 of 0 where nobody knows."""
@@ -89,15 +91,22 @@ def interleave(bundle: Bundle, whole: Whole, rows: Sequence[Row], threads: int, 
             (partial(session.run, None), feeds),
         )
         for turn in range(ROUNDS):
-            for begin in range(0, len(rows), _BLOCK):
-                first = (turn + begin // _BLOCK) % 2
+            for begin in range(0, len(rows), BLOCK):
+                block = range(begin, min(begin + BLOCK, len(rows)))
+                first = (turn + begin // BLOCK) % 2
                 for which in (first, 1 - first):
-                    run, items = ways[which]
-                    run(items[begin])
-                    for number in range(begin, min(begin + _BLOCK, len(rows))):
-                        start = time.perf_counter_ns()
-                        run(items[number])
-                        times[which, turn, number] = time.perf_counter_ns() - start
+                    take_turn(*ways[which], block, times[which, turn])
             tell("running the digits", (turn + 1) * len(rows), ROUNDS * len(rows))
-    bundle_ms, whole_ms = np.median(times, axis=1) / 1e6
+    bundle_ms, whole_ms = np.median(times, axis=1)
     return Runs(answers, every_exit, said, bundle_ms, whole_ms)
+
+
+def take_turn(run: Callable[[Any], object], given: Sequence[Any], rows: Sequence[int], found: Array) -> None:
+    """Writes the latency of each of some rows, in ms, to its place in `found`; a call before them does not count."""
+    clock = time.perf_counter_ns
+    run(given[rows[0]])
+    for row in rows:
+        item = given[row]
+        start = clock()
+        run(item)
+        found[row] = (clock() - start) / 1e6

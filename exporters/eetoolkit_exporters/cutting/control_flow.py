@@ -127,7 +127,7 @@ class _Chooser:
         floor = SEGMENT if node.op_type == "If" else BRANCH
         if self._lower == "always" or any(self._worth(graph, floor) for graph in graphs):
             return None
-        adds = max((count_work(_all(graph), [], self._symbols).multiply_adds or 0) for graph in graphs)
+        adds = max((_multiply_adds(_all(graph), self._symbols) or 0) for graph in graphs)
         return f"{'a branch' if node.op_type == 'If' else 'its body'} costs {adds:,} multiply-adds, less than {floor}"
 
     def _worth(self, graph: ir.Graph, floor: Floor) -> bool:
@@ -176,8 +176,13 @@ def worth(nodes: Iterable[ir.Node], symbols: Mapping[str, int], floor: Floor) ->
     size = sum(value.const_value.nbytes for value in weights if value.const_value is not None)
     if size >= floor.weight_bytes:
         return True
-    adds = count_work([node for node in nodes if not subgraphs(node)], [], symbols).multiply_adds
+    adds = _multiply_adds(nodes, symbols)
     return adds is None or adds >= floor.multiply_adds
+
+
+def _multiply_adds(nodes: Iterable[ir.Node], symbols: Mapping[str, int]) -> int | None:
+    """Returns those of nodes among which the nodes of inner graphs stand too."""
+    return count_work([node for node in nodes if not subgraphs(node)], [], symbols).multiply_adds
 
 
 def _all(graph: ir.Graph) -> Iterator[ir.Node]:

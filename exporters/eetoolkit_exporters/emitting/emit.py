@@ -7,7 +7,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import onnx_ir as ir
 
@@ -92,6 +91,7 @@ def emit(
     written = SegmentFiles(folder)
     planned: dict[str, Segment] = {}
     slots: dict[str, Slot] = {}
+    given = [str(value.name) for value in _inputs(network)]
     for segment in segments:
         title = segment.name
         outputs = _output_names(segment, names)
@@ -103,7 +103,7 @@ def emit(
             _forget_sizes(model, segment, fixed)
             simplify(model)
             work = count_work(segment.nodes, segment.initializers, symbols)
-            fit(model, [str(value.name) for value in _inputs(network)], work.multiply_adds, symbols)
+            fit(model, given, work.multiply_adds, symbols)
             file, mapped = written.write(model, title)
         slots.update({names[value]: _slot(value, fixed) for value in segment.writes})
         planned[title] = Segment(
@@ -116,8 +116,6 @@ def emit(
             max_visits=segment.max_visits,
             work=work,
         )
-    for title in written.unpacked():
-        planned[title] = msgspec.structs.replace(planned[title], prepack=False)
     golden, stored = store_golden(folder, samples, details.tolerance)
     inputs = tuple(_spec(str(value.name), value) for value in _inputs(network))
     last = next(segment.exit for segment in segments if not segment.to and segment.exit is not None)
@@ -137,7 +135,7 @@ def emit(
         batch=None if details.rows_together and any(BATCH in spec.shape for spec in inputs) else 1,
         start=segments[0].name,
         fallback=details.fallback,
-        segments=planned,
+        segments=written.settle(planned),
         files={**written.files, **stored},
         golden=golden,
         notes=tuple(details.notes),

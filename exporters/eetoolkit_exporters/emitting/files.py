@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import onnx_ir as ir
+from msgspec import structs
 
 from eetoolkit_exporters.emitting.packing import mostly_shared, one_row
 from eetoolkit_exporters.emitting.releases import RELEASES, Version, least_onnxruntime
 from eetoolkit_runtime.paths import file_stem
-from eetoolkit_runtime.plan import File
+from eetoolkit_runtime.plan import File, Segment
 from eetoolkit_runtime.store import named_by_content
 
 INLINE_BYTES = 1024  # below it a copy in every graph is smaller on disk than an entry that points to one
@@ -54,9 +56,10 @@ class SegmentFiles:
         name, self.files[name] = named_by_content(path, stem)
         return name, mapped
 
-    def unpacked(self) -> set[str]:
-        """Returns the segments, all of them written, whose weights are better not packed."""
-        return mostly_shared(self._weights) & self._of_one_row
+    def settle(self, segments: Mapping[str, Segment]) -> dict[str, Segment]:
+        """Returns the segments, whose graphs are all written, with what is now known of packing their weights."""
+        unpacked = mostly_shared(self._weights) & self._of_one_row
+        return {name: structs.replace(segment, prepack=name not in unpacked) for name, segment in segments.items()}
 
     def _externalize(self, model: ir.Model, segment: str) -> tuple[str, ...]:
         """Moves the model's weights to files and returns the names of those that it maps."""

@@ -10,10 +10,9 @@ from eetoolkit_exporters.capturing.capture import Network
 from eetoolkit_exporters.cutting.segments import CutSegment
 from eetoolkit_exporters.emitting.batch_names import loosen, tighten
 from eetoolkit_exporters.emitting.layout import drop_blocked, keep_blocked
-from eetoolkit_exporters.emitting.scoping import lift, lower
+from eetoolkit_exporters.emitting.scoping import lift, localize
 from eetoolkit_runtime.bundle import Bundle
 from eetoolkit_runtime.errors import ExportError
-from eetoolkit_runtime.plan import Segment
 
 IR_VERSION = 10  # onnxruntime 1.21, the oldest that we run on, reads up to this
 
@@ -42,11 +41,9 @@ def segment_model(segment: CutSegment, inputs: Mapping[ir.Value, str], outputs: 
     return _model(graph)
 
 
-def read_model(bundle: Bundle, segment: Segment) -> ir.Model | None:
+def read_model(bundle: Bundle, file: str) -> ir.Model:
     """Returns a segment's graph as it was cut, all its weights in the outermost graph and in the bundle's files."""
-    if segment.model is None:
-        return None
-    model = lift(ir.load(bundle.path / segment.model))
+    model = lift(ir.load(bundle.path / file))
     drop_blocked(model)
     tighten(model)
     return model
@@ -62,7 +59,7 @@ def fit(model: ir.Model, inputs: Collection[str], multiply_adds: int | None, sym
         symbols: The sizes of dynamic dimensions: one row at the example's sizes.
     """
     keep_blocked(model, multiply_adds, symbols)
-    lower(model)
+    localize(model)
     loosen(model, inputs)
 
 

@@ -13,13 +13,14 @@ from onnx_ir.passes.common import LiftSubgraphInitializersToMainGraphPass
 
 from eetoolkit_exporters.capturing.names import fresh, names_of
 from eetoolkit_exporters.capturing.scopes import subgraphs
-
-COPIED_BYTES = 1024
-"""What is smaller has a copy in every graph that reads it; what is larger lies in the innermost that holds them all."""
+from eetoolkit_exporters.emitting.files import INLINE_BYTES
 
 
-def lower(model: ir.Model, keep: Collection[ir.Value] = (), single: Collection[ir.Value] = ()) -> None:
+def localize(model: ir.Model, keep: Collection[ir.Value] = (), single: Collection[ir.Value] = ()) -> None:
     """Moves the initializers of the outermost graph into the graphs that read them.
+
+    What is so small that it stands in the graph itself has a copy in each; what is larger lies in the innermost graph
+    that holds them all.
 
     Args:
         model: All its initializers are in the outermost graph.
@@ -41,7 +42,7 @@ def lower(model: ir.Model, keep: Collection[ir.Value] = (), single: Collection[i
     for value, graphs in readers.items():
         if value in keep or value.const_value is None:
             continue
-        if value.const_value.nbytes < COPIED_BYTES and value not in single:
+        if value.const_value.nbytes < INLINE_BYTES and value not in single:
             for graph in graphs:
                 if graph is not top:
                     _copy(value, graph, used)

@@ -37,12 +37,16 @@ def join(bundle: Bundle, plan: Manifest, chain: Sequence[str]) -> Part:
     segments = [plan.segments[name] for name in chain]
     if len(chain) == 1:
         (segment,) = segments
-        return Part(segment, read_model(bundle, segment))
+        return Part(segment, _read(bundle, segment))
     joint = _Joint(plan)
     for name, segment in zip(chain, segments, strict=True):
-        joint.add(name, segment, read_model(bundle, segment))
+        joint.add(name, segment, _read(bundle, segment))
     visits = [segment.max_visits for segment in segments if segment.max_visits is not None]
     return joint.part(chain[0], segments[-1], min(visits, default=None))
+
+
+def _read(bundle: Bundle, segment: Segment) -> ir.Model | None:
+    return None if segment.model is None else read_model(bundle, segment.model)
 
 
 class _Joint:

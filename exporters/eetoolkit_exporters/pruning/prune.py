@@ -73,13 +73,9 @@ def prune(
         written = SegmentFiles(folder)
         symbols = _symbols(plan, shortened[0])
         segments = {name: _write(name, part, written, plan, symbols) for name, part in parts.items()}
-        unpacked = written.unpacked()
-        segments = {
-            name: msgspec.structs.replace(segment, prepack=name not in unpacked) for name, segment in segments.items()
-        }
         plan = msgspec.structs.replace(
             plan,
-            segments=segments,
+            segments=written.settle(segments),
             files={**written.files, **stored},
             onnxruntime="{}.{}".format(*written.onnxruntime),
             golden=golden,

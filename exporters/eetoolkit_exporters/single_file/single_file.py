@@ -25,7 +25,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from eetoolkit_exporters.emitting.batch_names import tighten
 from eetoolkit_exporters.emitting.graphs import read_model
-from eetoolkit_exporters.emitting.scoping import lower
+from eetoolkit_exporters.emitting.scoping import localize
 from eetoolkit_exporters.single_file.nesting import Nesting, State, to
 from eetoolkit_exporters.single_file.sheets import Book, Sheet
 from eetoolkit_exporters.single_file.steps import (
@@ -124,15 +124,13 @@ def single_model(bundle: Bundle) -> ir.Model:
     RemoveUnusedNodesPass()(model)
     tighten(model, 1)
     thresholds, constants = (book.named(what) for what in ("threshold", "constant"))
-    lower(model, thresholds, constants)
+    localize(model, thresholds, constants)
     return model
 
 
 def _inline(bundle: Bundle, sheet: Sheet, name: str, feeds: Mapping[str, ir.Value]) -> dict[str, ir.Value]:
     segment = bundle.manifest.segments[name]
-    model = read_model(bundle, segment)
-    if model is None:
-        raise ExportError(f"segment {name!r} has no graph")
+    model = read_model(bundle, str(segment.model))
     wanted = {source.output for source in segment.writes.values() if source.output is not None}
     if missing := wanted - {str(value.name) for value in model.graph.outputs}:
         raise ExportError(f"segment {name!r}: its graph has no output {min(missing)!r}")
