@@ -22,7 +22,8 @@ from eetoolkit_exporters.emitting.emit import Details, emit
 from eetoolkit_exporters.emitting.graphs import whole_model
 from eetoolkit_exporters.export import compile_plan
 from eetoolkit_exporters.judging.judge import choose_criteria, judge
-from eetoolkit_runtime.plan import MANIFEST, encode
+from eetoolkit_runtime.manifest import encode
+from eetoolkit_runtime.plan import MANIFEST
 from eetoolkit_runtime.runner import Runner
 from eetoolkit_runtime.sessions import SessionSettings
 

@@ -39,7 +39,8 @@ from eetoolkit_runtime.golden import read_golden
 from eetoolkit_runtime.inputs import row_axes
 from eetoolkit_runtime.integrity import digest
 from eetoolkit_runtime.liveness import live_before
-from eetoolkit_runtime.plan import MANIFEST, Preprocess, TensorSpec, decode, decode_sealed, encode
+from eetoolkit_runtime.manifest import decode, decode_sealed, encode
+from eetoolkit_runtime.plan import MANIFEST, Preprocess, TensorSpec
 from eetoolkit_runtime.profiling import profile as profiles
 from eetoolkit_runtime.profiling.comparison import compare_profiles
 from eetoolkit_runtime.profiling.merging import merge_profiles

@@ -18,6 +18,7 @@ import onnx
 from onnx import parser
 
 from eetoolkit_runtime.golden import Sample, Visit, write_golden
+from eetoolkit_runtime.manifest import decode, encode
 from eetoolkit_runtime.plan import (
     Constant,
     Criterion,
@@ -35,8 +36,6 @@ from eetoolkit_runtime.plan import (
     Stop,
     Switch,
     TensorSpec,
-    decode,
-    encode,
 )
 from eetoolkit_runtime.runner import Runner
 

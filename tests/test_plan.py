@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from eetoolkit_runtime import plan as types
 from eetoolkit_runtime.errors import ManifestError
-from eetoolkit_runtime.plan import Manifest, decode, encode, json_schema
+from eetoolkit_runtime.manifest import decode, encode, json_schema
+from eetoolkit_runtime.plan import Manifest
 from eetoolkit_runtime.validate import validate
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -458,7 +459,9 @@ def test_keys_at_their_defaults_are_left_out() -> None:
 
 def test_the_committed_json_schema_is_that_of_the_types() -> None:
     committed = (DOCS / "bundle-format.schema.json").read_bytes()
-    assert committed == json_schema(), "write eetoolkit_runtime.plan.json_schema() to docs/bundle-format.schema.json"
+    assert committed == json_schema(), (
+        "write eetoolkit_runtime.manifest.json_schema() to docs/bundle-format.schema.json"
+    )
 
 
 @pytest.mark.parametrize("struct", STRUCTS, ids=lambda struct: struct.__name__)

@@ -22,7 +22,8 @@ from plans import NETWORKS, Array, Draft, fixed, gate, leave, looped, move, row,
 
 from eetoolkit_runtime import workspace as workspaces
 from eetoolkit_runtime.errors import RunError
-from eetoolkit_runtime.plan import Dim, Exit, Gate, Goto, Manifest, Next, Segment, Source, Stop, Switch, decode
+from eetoolkit_runtime.manifest import decode
+from eetoolkit_runtime.plan import Dim, Exit, Gate, Goto, Manifest, Next, Segment, Source, Stop, Switch
 from eetoolkit_runtime.runner import Runner
 from eetoolkit_runtime.validate import validate
 

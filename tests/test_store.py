@@ -451,7 +451,7 @@ def test_a_kill_during_an_export_leaves_the_old_bundle_or_the_new_one_or_nothing
 
 def test_the_harness_notices_a_manifest_that_is_written_in_place(tmp_path: Path) -> None:
     scenario = """
-        from eetoolkit_runtime.plan import encode
+        from eetoolkit_runtime.manifest import encode
 
         def careless():
             (target / "manifest.json").write_bytes(encode(load(new).manifest))

@@ -29,7 +29,8 @@ from eetoolkit.tuning.notes import less_reliable
 from eetoolkit.tuning.objective import worth_of
 from eetoolkit.tuning.search import Goal
 from eetoolkit.tuning.splits import split
-from eetoolkit_runtime.plan import ExitBefore, Work, encode
+from eetoolkit_runtime.manifest import encode
+from eetoolkit_runtime.plan import ExitBefore, Work
 from eetoolkit_runtime.profiling.latency import QUANTILES
 
 ROWS = 600

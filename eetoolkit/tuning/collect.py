@@ -22,8 +22,8 @@ from eetoolkit_runtime.inputs import Inputs, prepare, split_rows
 from eetoolkit_runtime.outfile import check_file
 from eetoolkit_runtime.plan import Manifest
 from eetoolkit_runtime.profiling.profile import digests
+from eetoolkit_runtime.providers import Provider, choose_providers
 from eetoolkit_runtime.runner import Runner
-from eetoolkit_runtime.sessions import Provider, choose_providers
 
 Progress = Callable[[str, int, int], object]
 Data = Inputs | Iterable[tuple[Inputs, Any]]

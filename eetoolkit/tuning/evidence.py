@@ -29,7 +29,7 @@ from eetoolkit.tuning.record import (
 from eetoolkit.tuning.splits import share_of, split
 from eetoolkit_runtime.bundle import Bundle
 from eetoolkit_runtime.errors import TuneError
-from eetoolkit_runtime.sessions import Provider
+from eetoolkit_runtime.providers import Provider
 
 _LEAST_ROWS = 30  # by which temperatures are fitted unasked
 

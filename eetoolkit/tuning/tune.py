@@ -39,7 +39,7 @@ from eetoolkit_runtime.errors import TuneError
 from eetoolkit_runtime.plan import Manifest
 from eetoolkit_runtime.profiling.profile import Profile
 from eetoolkit_runtime.profiling.profiles import read_profile, saved_profile
-from eetoolkit_runtime.sessions import Provider, choose_providers, expected_providers
+from eetoolkit_runtime.providers import Provider, choose_providers, expected_providers
 
 _SEEDS = 1 << 53  # as many as every reader of JSON tells apart
 

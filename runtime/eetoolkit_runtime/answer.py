@@ -8,9 +8,10 @@ from typing import Literal
 
 import msgspec
 
+from eetoolkit_runtime.inputs import Array
 from eetoolkit_runtime.plan import Criterion
 from eetoolkit_runtime.printable import printable
-from eetoolkit_runtime.scores import Array, predicted
+from eetoolkit_runtime.scores import predicted
 
 StoppedBy = Literal["exit", "end", "deadline", "interrupt"]
 

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from eetoolkit_runtime.errors import BundleError, IntegrityError
 from eetoolkit_runtime.integrity import Check, check_full, check_quick, digest, read_manifest
+from eetoolkit_runtime.manifest import decode_sealed, encode
 from eetoolkit_runtime.outfile import remove_partial, writing
 from eetoolkit_runtime.paths import absolute, shown
-from eetoolkit_runtime.plan import MANIFEST, MANIFEST_LIMIT_BYTES, Manifest, decode_sealed, encode
+from eetoolkit_runtime.plan import MANIFEST, MANIFEST_LIMIT_BYTES, Manifest
 from eetoolkit_runtime.store import commit, staging
 from eetoolkit_runtime.validate import validate
 from eetoolkit_runtime.zips import open_zip

@@ -7,8 +7,9 @@ import stat
 from typing import TYPE_CHECKING, BinaryIO, Literal
 
 from eetoolkit_runtime.errors import IntegrityError
+from eetoolkit_runtime.manifest import decode_sealed
 from eetoolkit_runtime.paths import shown
-from eetoolkit_runtime.plan import MANIFEST, MANIFEST_LIMIT_BYTES, File, Manifest, Segment, decode_sealed
+from eetoolkit_runtime.plan import MANIFEST, MANIFEST_LIMIT_BYTES, File, Manifest, Segment
 from eetoolkit_runtime.wire import external_files
 
 if TYPE_CHECKING:

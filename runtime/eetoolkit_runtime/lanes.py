@@ -11,8 +11,8 @@ import numpy as np
 
 from eetoolkit_runtime.answer import Answer
 from eetoolkit_runtime.deadline import Watch
-from eetoolkit_runtime.inputs import Inputs
-from eetoolkit_runtime.layout import Array, Layout
+from eetoolkit_runtime.inputs import Array, Inputs
+from eetoolkit_runtime.layout import Layout
 from eetoolkit_runtime.pace import Paces
 from eetoolkit_runtime.workspace import Workspace
 

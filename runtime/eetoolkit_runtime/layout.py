@@ -10,11 +10,10 @@ import numpy as np
 import onnxruntime as ort
 
 from eetoolkit_runtime.errors import RunError, is_foreign
+from eetoolkit_runtime.inputs import Array
 from eetoolkit_runtime.liveness import live_before
 from eetoolkit_runtime.plan import Manifest
 from eetoolkit_runtime.sessions import Sessions
-
-Array = np.ndarray[tuple[Any, ...], np.dtype[Any]]
 
 
 class Cell:

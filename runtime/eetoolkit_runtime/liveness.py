@@ -6,8 +6,8 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 
 from eetoolkit_runtime.plan import Manifest, Segment
-from eetoolkit_runtime.validate import mask_of, observed, slot_bits
-from eetoolkit_runtime.ways import successors
+from eetoolkit_runtime.validate import mask_of, slot_bits
+from eetoolkit_runtime.ways import looked_at, successors
 
 
 class Live:
@@ -34,7 +34,7 @@ def live_before(plan: Manifest) -> Live:
     """Returns what matters before each segment runs."""
     bits = slot_bits(plan)
     used = {name: mask_of(_used(segment), bits) for name, segment in plan.segments.items()}
-    seen = {name: mask_of((slot for _, slot in observed(segment)), bits) for name, segment in plan.segments.items()}
+    seen = {name: mask_of((slot for _, slot in looked_at(segment)), bits) for name, segment in plan.segments.items()}
     kept = {name: ~mask_of(segment.writes, bits) for name, segment in plan.segments.items()}
     before: dict[str, list[str]] = {name: [] for name in plan.segments}
     for name, segment in plan.segments.items():
@@ -56,7 +56,7 @@ def live_before(plan: Manifest) -> Live:
 
 def live_after(segment: Segment, live: Live) -> frozenset[str]:
     """Returns the slots that matter once the segment's writes are done, its own exit and gate included."""
-    after = {slot for _, slot in observed(segment)}
+    after = {slot for _, slot in looked_at(segment)}
     return frozenset(after.union(*(live[name] for name in successors(segment))))
 
 

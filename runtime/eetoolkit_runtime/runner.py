@@ -26,8 +26,9 @@ from eetoolkit_runtime.lanes import Lane, Lanes
 from eetoolkit_runtime.layout import Layout
 from eetoolkit_runtime.observed import answer_by, answer_in_time, better_and_better
 from eetoolkit_runtime.plan import Fallback, Manifest
+from eetoolkit_runtime.providers import Provider, choose_providers
 from eetoolkit_runtime.rule import Rule, Thresholds, known_exit, limits_at, limits_of
-from eetoolkit_runtime.sessions import Pool, Provider, Sessions, SessionSettings, Spin, choose_providers
+from eetoolkit_runtime.sessions import Pool, Sessions, SessionSettings, Spin
 from eetoolkit_runtime.visits import visit_exits
 
 if TYPE_CHECKING:

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any
 
 import numpy as np
 
+from eetoolkit_runtime.inputs import Array
 from eetoolkit_runtime.plan import Criterion, CriterionKind, Scale
-
-Array = np.ndarray[tuple[Any, ...], np.dtype[Any]]
 
 LOGITS = "logits"
 """What the output of an exit is called that is one tensor."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -22,15 +22,14 @@ from eetoolkit_runtime.errors import BundleError, IntegrityError, RunError, firs
 from eetoolkit_runtime.forked import keep_for_ever, renew_after_fork
 from eetoolkit_runtime.inputs import BATCH
 from eetoolkit_runtime.plan import Segment
+from eetoolkit_runtime.providers import CPU, Provider, name_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 Spin = Literal["always", "brief", "never"]
 Pool = Literal["own", "shared"]
-Provider = str | tuple[str, Mapping[str, object]]
 
-_CPU = "CPUExecutionProvider"
 _BRIEF_SPIN_US = 20
 _NO_PREPACKING = "session.disable_prepacking"
 _SPIN_DURATION_SINCE = (1, 26)  # the first release that reads session.intra_op.spin_duration_us
@@ -101,7 +100,7 @@ class SessionSettings(msgspec.Struct, frozen=True):
     threads: int | None = None
     spin: Spin = "brief"
     pool: Pool = "own"
-    providers: tuple[Provider, ...] = (_CPU,)
+    providers: tuple[Provider, ...] = (CPU,)
     arena: bool = True
     prepack: bool = True
     one_row: bool = False
@@ -115,7 +114,7 @@ class SessionSettings(msgspec.Struct, frozen=True):
             raise RunError(f"spin is {shortened(self.spin)}, expected 'always', 'brief' or 'never'")
         if self.pool not in ("own", "shared"):
             raise RunError(f"pool is {shortened(self.pool)}, expected 'own' or 'shared'")
-        names = [_name(provider) for provider in self.providers]
+        names = [name_of(provider) for provider in self.providers]
         available = ort.get_available_providers()
         if not names or (missing := [name for name in names if name not in available]):
             raise RunError(f"providers {missing if names else []} are not in this onnxruntime; it has {available}")
@@ -175,7 +174,7 @@ class SessionSettings(msgspec.Struct, frozen=True):
         Raises:
             IntegrityError: onnxruntime cannot load it, or would run it on other providers than asked for.
         """
-        names = [_name(provider) for provider in self.providers]
+        names = [name_of(provider) for provider in self.providers]
         providers: list[Any] = [
             provider if isinstance(provider, str) else tuple(provider) for provider in self.providers
         ]
@@ -330,33 +329,6 @@ def is_new_enough(needed: str | None) -> bool:
     return needed is None or tuple(map(int, needed.split("."))) <= VERSION
 
 
-def choose_providers(given: str | Sequence[Provider] | None) -> tuple[Provider, ...]:
-    """Returns the execution providers that a caller asks for; None: the CPU.
-
-    Raises:
-        RunError: They are not asked for as they should be.
-    """
-    if given is None:
-        return (_CPU,)
-    asked = (given,) if isinstance(given, str) else tuple(given) if isinstance(given, Sequence) else ()
-    if not asked or not all(map(_is_provider, asked)):
-        raise RunError(f"providers is {shortened(given)}, expected a list of names, or of (name, options)")
-    return asked
-
-
-def _is_provider(given: object) -> bool:
-    match given:
-        case str() | (str(), Mapping()):
-            return True
-    return False
-
-
-def expected_providers(asked: Sequence[Provider]) -> tuple[str, ...]:
-    """Returns what sessions say that they run on where these providers are asked for: the CPU is always behind them."""
-    names = tuple(map(_name, asked))
-    return names if _CPU in names else (*names, _CPU)
-
-
 def fast_run(session: ort.InferenceSession, binding: ort.IOBinding) -> tuple[Callable[[Any, Any], None], Any]:
     """Returns what runs a session at the least cost per call, and what to pass it as the binding.
 
@@ -397,7 +369,3 @@ def _check_names(what: str, kind: str, got: Sequence[str], expected: Any, *, exa
         raise IntegrityError(
             f"{what}: its graph's {kind} are {list(got)}, the manifest names {sorted(set(expected))}; export again"
         )
-
-
-def _name(provider: Provider) -> str:
-    return provider if isinstance(provider, str) else provider[0]

@@ -20,9 +20,10 @@ from eetoolkit_runtime.arguments import checked
 from eetoolkit_runtime.errors import BundleError
 from eetoolkit_runtime.integrity import check_full, digest, read_regular
 from eetoolkit_runtime.lock import alone
+from eetoolkit_runtime.manifest import decode, encode
 from eetoolkit_runtime.outfile import PARTIAL, remove_stale, umask
 from eetoolkit_runtime.paths import absolute, shown
-from eetoolkit_runtime.plan import JOURNAL, MANIFEST, MANIFEST_LIMIT_BYTES, File, Manifest, decode, encode
+from eetoolkit_runtime.plan import JOURNAL, MANIFEST, MANIFEST_LIMIT_BYTES, File, Manifest
 from eetoolkit_runtime.validate import check_files, is_plain, validate
 
 _OURS = re.compile(r"-[0-9a-f]{8}\.[a-z]+$")  # what `named_by_content` gives

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from eetoolkit_runtime.errors import ManifestError
 from eetoolkit_runtime.plan import (
@@ -27,7 +27,7 @@ from eetoolkit_runtime.plan import (
     Switch,
     spell,
 )
-from eetoolkit_runtime.ways import successors
+from eetoolkit_runtime.ways import looked_at, successors
 
 MOST_SEGMENTS, MOST_SLOTS = 4096, 16384
 """So that the proofs, whose time grows with both, stay below a second or so whatever a plan holds."""
@@ -54,16 +54,6 @@ def validate(plan: Manifest) -> None:
     _check_cycles(plan)
     _check_assignment(plan)
     _check_types(plan)
-
-
-def observed(segment: Segment) -> Iterator[tuple[str, str]]:
-    """Yields (what for, slot) for every slot looked at after the segment's writes: its exit's and its gate's."""
-    if segment.exit is not None:
-        for name, slot in segment.exit.outputs.items():
-            yield f"exit output {name!r}", slot
-        yield "confidence", segment.exit.confidence
-    if isinstance(segment.next, Gate | Switch):
-        yield "gate" if isinstance(segment.next, Gate) else "switch", segment.next.on
 
 
 def _check_counts(plan: Manifest) -> None:
@@ -162,7 +152,7 @@ def _check_segments(plan: Manifest) -> None:
             raise ManifestError(f"segment {name!r}: has a model but takes no output of it")
         if segment.reads and segment.model is None:
             raise ManifestError(f"segment {name!r}: reads {sorted(segment.reads)} but has no model")
-        for what, slot in observed(segment):
+        for what, slot in looked_at(segment):
             if slot not in tensors:
                 raise ManifestError(f"segment {name!r}: {what} is the slot {slot!r}, which is not defined")
 
@@ -320,7 +310,7 @@ def _check_assignment(plan: Manifest) -> None:
         for origin in segment.writes.values():
             if origin.slot is not None and not known & bits[origin.slot]:
                 raise ManifestError(f"segment {name!r}: moves {origin.slot!r}, which some path to it leaves unwritten")
-        for what, slot in observed(segment):
+        for what, slot in looked_at(segment):
             if not (known | writes[name]) & bits[slot]:
                 raise ManifestError(f"segment {name!r}: {what} {slot!r} is left unwritten by some path")
 

@@ -1,6 +1,8 @@
-"""Where a segment leads: which ones may run next, and what decides."""
+"""Where a segment leads: which ones may run next, what decides, and what is looked at then."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 from eetoolkit_runtime.plan import Gate, Goto, Segment, Stop, Switch
 
@@ -28,3 +30,13 @@ def targets(segment: Segment) -> tuple[str, ...]:
 def decider(segment: Segment) -> str | None:
     """Returns the slot that decides which segment is next; None where nothing does."""
     return segment.next.on if isinstance(segment.next, Gate | Switch) else None
+
+
+def looked_at(segment: Segment) -> Iterator[tuple[str, str]]:
+    """Yields (what for, slot) for every slot looked at after the segment's writes: its exit's and its gate's."""
+    if segment.exit is not None:
+        for name, slot in segment.exit.outputs.items():
+            yield f"exit output {name!r}", slot
+        yield "confidence", segment.exit.confidence
+    if isinstance(segment.next, Gate | Switch):
+        yield "gate" if isinstance(segment.next, Gate) else "switch", segment.next.on

@@ -19,7 +19,8 @@ import onnxruntime as ort
 from eetoolkit_runtime.answer import Answer, StoppedBy
 from eetoolkit_runtime.deadline import Watch, watched_by
 from eetoolkit_runtime.errors import RunError, failure, is_foreign, no_such_case, running, too_many_visits
-from eetoolkit_runtime.layout import Array, Cell, Layout, allocate, run_loose
+from eetoolkit_runtime.inputs import Array
+from eetoolkit_runtime.layout import Cell, Layout, allocate, run_loose
 from eetoolkit_runtime.liveness import live_after
 from eetoolkit_runtime.pace import Pace, Paces, watched
 from eetoolkit_runtime.plan import Segment, Slot, Stop

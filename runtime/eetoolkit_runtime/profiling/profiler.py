@@ -40,8 +40,9 @@ from eetoolkit_runtime.profiling.rounds import (
     warm_up,
 )
 from eetoolkit_runtime.profiling.whole import Whole, open_whole
+from eetoolkit_runtime.providers import Provider, choose_providers
 from eetoolkit_runtime.runner import Runner
-from eetoolkit_runtime.sessions import Pool, Provider, SessionSettings, Spin, choose_providers
+from eetoolkit_runtime.sessions import Pool, SessionSettings, Spin
 
 _COMPARED_ROWS = 16  # with the whole network's outputs
 _WALKED_ROWS = 64  # to come to every exit
