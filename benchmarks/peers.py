@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 import torch
@@ -28,7 +29,7 @@ from eetoolkit_exporters.emitting.graphs import whole_model
 from eetoolkit_exporters.export import export
 from eetoolkit_exporters.judging.judge import choose_criteria, judge
 from eetoolkit_exporters.single_file.single_file import EXITS, write_single_file
-from eetoolkit_runtime.bundle import Bundle
+from eetoolkit_runtime.bundle import Bundle, load
 from eetoolkit_runtime.errors import ExportError
 from eetoolkit_runtime.runner import Runner
 from eetoolkit_runtime.sessions import SessionSettings
@@ -77,7 +78,14 @@ def write(case: Case, policy: Policy, fixed: int, folder: Path) -> str | None:
 
 
 def open_peers(
-    case: Case, policy: Policy, fixed: int, stopped: Sequence[int], rows: Rows, folder: Path, threads: int | None
+    case: Case,
+    policy: Policy,
+    fixed: int,
+    stopped: Sequence[int],
+    rows: Rows,
+    folder: Path,
+    threads: int | None,
+    seed: int,
 ) -> tuple[dict[str, Peer], dict[str, str]]:
     """Returns all peers, and for those that cannot run this network the reason.
 
@@ -89,6 +97,7 @@ def open_peers(
         rows: The inputs.
         folder: Where `write` wrote.
         threads: Workers of every session and of torch; None: one per core.
+        seed: Of the order in which they are opened: where the memory of a session lies is worth some per cent.
     """
     # The batch fixed at 1, as the runner has it; of several workers one pool for all, as chains want it.
     settings = SessionSettings(threads, pool="own" if threads == 1 else "shared", one_row=True)
@@ -96,26 +105,34 @@ def open_peers(
     def session(name: str) -> ort.InferenceSession:
         return settings.open(str(folder / name), name)
 
-    runner = Runner(folder / BUNDLE, threads=threads, pool=settings.pool, load="eager")
-    names = [spec.name for spec in runner.bundle.manifest.inputs]
+    names = [spec.name for spec in load(folder / BUNDLE).manifest.inputs]
     feeds = [dict(zip(names, row, strict=True)) for row in rows]
     given = [row[0] if len(row) == 1 else row for row in rows]
     kept = {exit_name(number): number for number in policy.exits}
-
-    def answered(found: Any) -> tuple[Array, int]:
-        return found.outputs["logits"], kept[found.exit]
-
-    peers = {"bundle": Peer(given, runner.run, answered)}
-    peers["whole"] = _sessions([session(WHOLE)], [policy.exits[-1]], [0] * len(rows), feeds)
-    peers["fixed"] = _sessions([session(_fixed(fixed))], [fixed], [0] * len(rows), feeds)
     places = [policy.exits.index(stop) for stop in stopped]
-    for name, file in (("hand-truncated", _truncated), ("hand-truncated, no earlier heads", _bare)):
-        peers[name] = _sessions([session(file(number)) for number in policy.exits], policy.exits, places, feeds)
+
+    def bundle() -> Peer:
+        runner = Runner(folder / BUNDLE, threads=threads, pool=settings.pool, load="eager")
+        return Peer(given, runner.run, lambda found: (found.outputs["logits"], kept[found.exit]))
+
+    def truncated(file: Callable[[int], str]) -> Peer:
+        return _sessions([session(file(number)) for number in policy.exits], policy.exits, places, feeds)
+
+    opening: dict[str, Callable[[], Peer]] = {
+        "bundle": bundle,
+        "whole": lambda: _sessions([session(WHOLE)], [policy.exits[-1]], [0] * len(rows), feeds),
+        "fixed": lambda: _sessions([session(_fixed(fixed))], [fixed], [0] * len(rows), feeds),
+        "hand-truncated": lambda: truncated(_truncated),
+        "hand-truncated, no earlier heads": lambda: truncated(_bare),
+    }
     refused = {}
     if (folder / ONE_FILE).exists():
-        peers["one file"] = _one_file(session(ONE_FILE), kept, feeds)
+        opening["one file"] = lambda: _one_file(session(ONE_FILE), kept, feeds)
     else:
         refused["one file"] = "not exported"
+    order = np.random.default_rng(seed).permutation(list(opening))
+    opened = {name: opening[name]() for name in order.tolist()}
+    peers = {name: opened[name] for name in opening}
     first = [torch.from_numpy(row[0]) for row in rows]
     links = kept_links(case.chain, policy)
     exits = policy.exits

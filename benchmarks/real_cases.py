@@ -2,7 +2,8 @@
 
 Thresholds are chosen on validation data so that nothing is lost there against the last exit; what is lost on test data
 is told, and all latencies are of test data. All peers run the same rows in turns in one process, one row at a time;
-every case is measured in several processes, with one thread and with all. `--quick` only tries that everything works.
+every case is measured in several processes, with one thread and with all, and in each the peers are opened in another
+order. `--quick` only tries that everything works.
 
 Peers: `whole` is the network to its last exit as one onnxruntime session; `one file` the plan as one file with nested
 `If`; `eager` PyTorch with real early exit; `earlyon eager` and `earlyon staged` that library's two ways;
@@ -43,8 +44,8 @@ from benchmarks.turns import compared
 Array = NDArray[Any]
 MAX_DROP = 0.005
 VALIDATION_DROP = 0.0
-PROCESSES = 3
-SECONDS = 20.0
+PROCESSES = 5
+SECONDS = 15.0
 TIMED_ROWS = {"reviews": 250}
 """Of the test rows; elsewhere all of them."""
 _TIE = 1e-5  # rows with a confidence this close to a threshold may stop elsewhere in another framework

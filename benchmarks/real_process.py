@@ -53,7 +53,7 @@ def run(folder: Path, threads: int | None, process: int, seconds: float) -> dict
         torch.set_num_threads(threads)  # else one per core, torch's own default
     case = load_case(setup.case)
     rows = [case.test.rows[row] for row in setup.rows]
-    peers, refused = open_peers(case, setup.policy, setup.fixed, setup.stops, rows, folder, threads)
+    peers, refused = open_peers(case, setup.policy, setup.fixed, setup.stops, rows, folder, threads, process)
     wanted = np.load(folder / "logits.npy")
     for name, peer in peers.items():
         check(name, peer, wanted, setup.stops)
