@@ -26,7 +26,8 @@ from eetoolkit_exporters.capturing.cascade import open_source
 from eetoolkit_exporters.capturing.source import choose_exits
 from eetoolkit_exporters.emitting.graphs import whole_model
 from eetoolkit_exporters.export import export
-from eetoolkit_exporters.judging.judge import choose_criteria, judge
+from eetoolkit_exporters.judging.choices import choose_criteria
+from eetoolkit_exporters.judging.judge import judge
 
 PROCESSES = 7
 MAX_SHARE = 0.2

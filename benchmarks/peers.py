@@ -27,7 +27,8 @@ from eetoolkit_exporters.capturing.cascade import open_source
 from eetoolkit_exporters.capturing.source import choose_exits
 from eetoolkit_exporters.emitting.graphs import whole_model
 from eetoolkit_exporters.export import export
-from eetoolkit_exporters.judging.judge import choose_criteria, judge
+from eetoolkit_exporters.judging.choices import choose_criteria
+from eetoolkit_exporters.judging.judge import judge
 from eetoolkit_exporters.single_file.single_file import EXITS, write_single_file
 from eetoolkit_runtime.bundle import Bundle, load
 from eetoolkit_runtime.errors import ExportError

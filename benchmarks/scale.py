@@ -21,7 +21,8 @@ from eetoolkit_exporters.cutting.cut import sort_exits
 from eetoolkit_exporters.emitting.emit import Details, emit
 from eetoolkit_exporters.emitting.graphs import whole_model
 from eetoolkit_exporters.export import compile_plan
-from eetoolkit_exporters.judging.judge import choose_criteria, judge
+from eetoolkit_exporters.judging.choices import choose_criteria
+from eetoolkit_exporters.judging.judge import judge
 from eetoolkit_runtime.manifest import encode
 from eetoolkit_runtime.plan import MANIFEST
 from eetoolkit_runtime.runner import Runner

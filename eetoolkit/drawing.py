@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Literal
 
 from eetoolkit.summary import spell_shape
+from eetoolkit_runtime.decision import spell_threshold
 from eetoolkit_runtime.errors import EEToolkitError
-from eetoolkit_runtime.liveness import live_before
+from eetoolkit_runtime.flow import live_before
 from eetoolkit_runtime.outfile import check_file, writing
 from eetoolkit_runtime.plan import Gate, Goto, Manifest, Segment, Slot, Stop, Switch
 from eetoolkit_runtime.printable import printable
@@ -112,10 +113,9 @@ def _describe(name: str, segment: Segment) -> Iterator[str]:
     if segment.max_visits is not None:
         yield f"at most {segment.max_visits} visits"
     exit_ = segment.exit
-    if exit_ is not None and exit_.threshold is None:
-        yield f"{exit_.name}: always"
-    elif exit_ is not None:
-        yield f"{exit_.name}: {exit_.criterion.kind} >= {exit_.threshold:g}" + ("" if exit_.enabled else " (disabled)")
+    if exit_ is not None:
+        kind = "" if isinstance(exit_.threshold, str) else f"{exit_.criterion.kind} "
+        yield f"{exit_.name}: {kind}{spell_threshold(exit_.threshold)}"
 
 
 def _edges(plan: Manifest) -> Iterator[_Edge]:
@@ -123,7 +123,7 @@ def _edges(plan: Manifest) -> Iterator[_Edge]:
     yield _Edge("inputs", keys[plan.start], "goes", ())
     for name, segment in plan.segments.items():
         exit_ = segment.exit
-        if exit_ is not None and exit_.enabled and exit_.threshold is not None:
+        if exit_ is not None and not isinstance(exit_.threshold, str):
             yield _Edge(keys[name], "answer", "answers", (f"{exit_.name} fires",))
         for following, condition in _ways(segment):
             if following is None:

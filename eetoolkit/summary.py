@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from eetoolkit_runtime.bundle import Bundle
+from eetoolkit_runtime.decision import spell_threshold
 from eetoolkit_runtime.plan import (
     Criterion,
     Dim,
@@ -19,6 +20,7 @@ from eetoolkit_runtime.plan import (
     Stop,
     Switch,
     TensorSpec,
+    Threshold,
 )
 
 
@@ -32,7 +34,7 @@ class SegmentSummary:
         moves: Those of them that take another slot's tensor or a constant, and which.
         multiply_adds: For one row at the example's shapes; None where unknown.
         size_bytes: Its graph and its weights on disk; a weights file that two segments map counts for both.
-        threshold: None where it has no exit, or where its exit accepts everything.
+        threshold: When its exit fires; None where it has no exit.
         next: The names of the segments that may follow, with what decides.
     """
 
@@ -46,8 +48,7 @@ class SegmentSummary:
     size_bytes: int
     exit: str | None
     criterion: Criterion | None
-    threshold: float | None
-    enabled: bool | None
+    threshold: Threshold | None
     next: Next
     max_visits: int | None
 
@@ -116,7 +117,6 @@ def _segment(plan: Manifest, name: str, segment: Segment) -> SegmentSummary:
         exit=exit_.name if exit_ is not None else None,
         criterion=exit_.criterion if exit_ is not None else None,
         threshold=exit_.threshold if exit_ is not None else None,
-        enabled=exit_.enabled if exit_ is not None else None,
         next=segment.next,
         max_visits=segment.max_visits,
     )
@@ -128,12 +128,8 @@ def spell_shape(shape: Sequence[Dim]) -> str:
 
 
 def spell_rule(segment: SegmentSummary) -> str:
-    """Returns when the segment's exit answers, as `>= 0.9`, `always` or `disabled`; empty where it has none."""
-    if segment.exit is None:
-        return ""
-    if segment.threshold is None:
-        return "always"
-    return f">= {segment.threshold:g}" if segment.enabled else f"disabled (>= {segment.threshold:g})"
+    """Returns when the segment's exit answers, as `>= 0.9`, `always` or `never`; empty where it has none."""
+    return "" if segment.threshold is None else spell_threshold(segment.threshold)
 
 
 def spell_criterion(criterion: Criterion) -> str:

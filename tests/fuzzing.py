@@ -35,10 +35,10 @@ from eetoolkit.tuning.record import Record, read_record
 from eetoolkit_runtime.archive import unpack
 from eetoolkit_runtime.bundle import Bundle, load
 from eetoolkit_runtime.errors import DeadlineError, EEToolkitError, RunError
+from eetoolkit_runtime.flow import live_before
 from eetoolkit_runtime.golden import read_golden
 from eetoolkit_runtime.inputs import row_axes
 from eetoolkit_runtime.integrity import digest
-from eetoolkit_runtime.liveness import live_before
 from eetoolkit_runtime.manifest import decode, decode_sealed, encode
 from eetoolkit_runtime.plan import MANIFEST, Preprocess, TensorSpec
 from eetoolkit_runtime.profiling import profile as profiles

@@ -20,6 +20,8 @@ from onnx import parser
 from eetoolkit_runtime.golden import Sample, Visit, write_golden
 from eetoolkit_runtime.manifest import decode, encode
 from eetoolkit_runtime.plan import (
+    VERSION,
+    ClassScores,
     Constant,
     Criterion,
     Dim,
@@ -36,6 +38,7 @@ from eetoolkit_runtime.plan import (
     Stop,
     Switch,
     TensorSpec,
+    Threshold,
 )
 from eetoolkit_runtime.runner import Runner
 
@@ -60,17 +63,15 @@ def fixed(constant: str) -> Source:
     return Source(constant=constant)
 
 
-def leave(
-    name: str, logits: str, confidence: str, threshold: float | None = None, *, enabled: bool = True, **more: str
-) -> Exit:
+def leave(name: str, logits: str, confidence: str, threshold: Threshold = "always", **more: str) -> Exit:
     """Returns an exit that answers with the slot `logits` (and the outputs in `more`)."""
     return Exit(
         name=name,
         outputs={"logits": logits} | more,
+        scores=ClassScores(output="logits"),
         criterion=Criterion(kind="max_prob", output="logits"),
         confidence=confidence,
         threshold=threshold,
-        enabled=enabled,
     )
 
 
@@ -190,7 +191,7 @@ class Draft:
     def _manifest(self, segments: Mapping[str, Segment], files: Mapping[str, File], golden: Golden | None) -> Manifest:
         manifest = Manifest(
             format="eetoolkit-bundle",
-            version=1,
+            version=VERSION,
             name="drafted",
             created_with={"tests": "1", "opset": 18},
             inputs=self.inputs,
@@ -271,9 +272,9 @@ def _externalised(model: onnx.ModelProto, file: str) -> onnx.ModelProto:
 # The networks. Each names the columns of `x` that steer it.
 
 
-def chain(*thresholds: float | None, weights: bool = False) -> Draft:
+def chain(*thresholds: Threshold, weights: bool = False) -> Draft:
     """A straight chain: `exit{k}` answers `x * 2**(k+1)` with confidence x[k]; the last exit accepts everything."""
-    limits = (*(thresholds or (0.5, 0.5)), None)
+    limits: tuple[Threshold, ...] = (*(thresholds or (0.5, 0.5)), "always")
     draft = Draft()
     for k, limit in enumerate(limits):
         before, last = "x" if k == 0 else f"h{k - 1}", k == len(limits) - 1

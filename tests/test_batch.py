@@ -131,7 +131,7 @@ def test_every_kind_of_network_is_answered_as_row_by_row(opened: Open, network: 
         as_row_by_row(runner, (mixed(count, seed=count),), exit_at=exit_)
         if found.threshold is not None:
             as_row_by_row(runner, (mixed(count, seed=count),), thresholds={exit_: 0.3})
-            as_row_by_row(runner, (mixed(count, seed=count),), thresholds={exit_: None})
+            as_row_by_row(runner, (mixed(count, seed=count),), thresholds={exit_: "never"})
 
 
 def test_nan_confidences_rank_lowest_and_never_fire(opened: Open) -> None:

@@ -17,7 +17,7 @@ from plans import PER_ROW, ROW, Draft, chain, column, edit, leave, looped, row
 
 import eetoolkit as ee
 from eetoolkit.cli import main
-from eetoolkit_runtime.plan import Preprocess
+from eetoolkit_runtime.plan import Preprocess, SavedProfile
 
 EARLY, LATE = row(0.9, 0, 0.25), row(0.1, 0.2, 0.75)
 
@@ -136,7 +136,7 @@ def test_gates_and_repeated_visits_are_told_where_there_are_any(here: Path) -> N
 
 def test_a_deadline_is_passed_on_and_told(here: Path) -> None:
     draft = chain(0.5, 0.5)
-    draft.options["profile"] = {"segment1": 1e9}
+    draft.options["profile"] = SavedProfile(expected_ms={"segment1": 1e9})
     draft.save(here / "chain.ee")
     np.save("row.npy", LATE)
     (line,) = answers("chain.ee", "row.npy", "--deadline-ms", "1e8")
@@ -149,7 +149,7 @@ def test_a_deadline_is_passed_on_and_told(here: Path) -> None:
 
 def test_a_row_without_an_answer_in_time_is_told_and_the_others_are_answered(here: Path) -> None:
     draft = chain(0.5, 0.5)
-    draft.options["profile"] = {"segment0": 1e9}
+    draft.options["profile"] = SavedProfile(expected_ms={"segment0": 1e9})
     draft.save(here / "late.ee")
     np.save("rows.npy", np.concatenate([LATE, LATE]))
     result = run("late.ee", "rows.npy", "--deadline-ms", "5")

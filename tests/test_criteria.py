@@ -13,8 +13,8 @@ from networks import formulas
 from networks.case import Array
 from networks.judged import TOLERANCE, Found, Outputs, Shape, assert_alike, in_numpy, in_onnx, network_of
 
-from eetoolkit_exporters.judging import criteria
-from eetoolkit_exporters.judging.judge import default_threshold, stored_threshold
+from eetoolkit_exporters.judging.choices import default_threshold, stored_threshold
+from eetoolkit_runtime.criteria import KINDS
 from eetoolkit_runtime.plan import Criterion
 
 EXITS = 4
@@ -107,7 +107,7 @@ def criteria_of(kind: str, scale: str, temperatures: tuple[float, ...]) -> dict[
 @pytest.mark.parametrize("temperatures", [(1.0,) * EXITS, TEMPERATURES], ids=["plain", "tempered"])
 @pytest.mark.parametrize("opset", OPSETS)
 @pytest.mark.parametrize("scale", SCALES)
-@pytest.mark.parametrize("kind", sorted(criteria.STATEFUL))
+@pytest.mark.parametrize("kind", sorted(kind for kind, its in KINDS.items() if its.stateful))
 def test_state_runs_from_exit_to_exit_as_the_formula_says(
     kind: str, scale: str, opset: int, temperatures: tuple[float, ...], tmp_path: Path
 ) -> None:
@@ -138,7 +138,7 @@ CUTS = {"logits": np.float32(0), "probs": np.float32(0.5), "log_probs": np.float
 @pytest.mark.parametrize("shape", [("batch", 1), ("batch",), ("batch", 1, 1, 1)], ids=["column", "vector", "image"])
 @pytest.mark.parametrize("opset", [13, 20])
 @pytest.mark.parametrize("scale", SCALES)
-@pytest.mark.parametrize("kind", sorted(criteria.STATEFUL))
+@pytest.mark.parametrize("kind", sorted(kind for kind, its in KINDS.items() if its.stateful))
 def test_state_takes_one_score_for_two_classes(kind: str, scale: str, opset: int, shape: Shape, tmp_path: Path) -> None:
     given = single_scores(scale, shape)
     network = network_of(tmp_path, [{"logits": shape}] * EXITS, opset)
@@ -228,7 +228,7 @@ def test_exits_may_be_chained_that_hold_other_scales_and_have_other_criteria(tmp
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float16"])
-@pytest.mark.parametrize("kind", sorted(criteria.STATEFUL))
+@pytest.mark.parametrize("kind", sorted(kind for kind, its in KINDS.items() if its.stateful))
 def test_scores_with_state_may_be_of_half_or_double_precision(kind: str, dtype: str, tmp_path: Path) -> None:
     given = scores_of_rows("logits", dtype)
     network = network_of(tmp_path, [{"logits": ("batch", 5)}] * EXITS, dtype=dtype)

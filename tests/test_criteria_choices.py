@@ -11,9 +11,9 @@ import pytest
 import torch
 from networks.judged import Shape, network_of
 
-from eetoolkit_exporters.judging import criteria
-from eetoolkit_exporters.judging.choices import bind
-from eetoolkit_exporters.judging.judge import apply_min_exit, choose_criteria, default_threshold, judge
+from eetoolkit_exporters.judging.choices import bind, choose_criteria, default_threshold, exits_before
+from eetoolkit_exporters.judging.judge import judge
+from eetoolkit_runtime.criteria import KINDS
 from eetoolkit_runtime.errors import ExportError
 from eetoolkit_runtime.plan import Constant, Criterion
 
@@ -67,7 +67,7 @@ def test_an_exit_that_stands_in_two_places_has_its_constants_once(tmp_path: Path
 
 
 def test_every_value_that_state_is_made_of_has_a_dtype(tmp_path: Path) -> None:
-    for kind in sorted(criteria.STATEFUL):
+    for kind in sorted(kind for kind, its in KINDS.items() if its.stateful):
         network = network_of(tmp_path, [{"logits": ("batch", 5)}] * 4)
         before = set(network.graph)
         judge(network, choose_criteria(network.exits, kind))
@@ -140,10 +140,10 @@ def test_class_scores_that_no_name_tells_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_first_exit_may_be_named() -> None:
-    assert apply_min_exit(["a", "b", "c"], "b") == {"a"}
-    assert apply_min_exit(["a", "b", "c"], None) == frozenset()
+    assert exits_before(["a", "b", "c"], "b") == ["a"]
+    assert exits_before(["a", "b", "c"], None) == ()
     with pytest.raises(ExportError, match="min_exit is 'd'; the exits are a, b, c"):
-        apply_min_exit(["a", "b", "c"], "d")
+        exits_before(["a", "b", "c"], "d")
 
 
 @pytest.mark.parametrize(("kind", "threshold"), [

@@ -10,8 +10,8 @@ from networks.judged import network_of
 
 from eetoolkit_exporters.capturing.onnx_source import OnnxSource
 from eetoolkit_exporters.emitting.samples import golden_samples, meet, sample_rows
+from eetoolkit_exporters.judging.choices import choose_criteria
 from eetoolkit_exporters.judging.criteria import verdict
-from eetoolkit_exporters.judging.judge import choose_criteria
 from eetoolkit_runtime.plan import Criterion
 
 CLEAR, NEAR = [0.0, 2.0, 1.0], [0.0, 1.0, 1.0 + 1e-6]

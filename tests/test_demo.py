@@ -22,13 +22,14 @@ from eetoolkit.demo.exporting import load_system
 from eetoolkit.demo.picture import check_picture, choose, draw
 from eetoolkit.demo.timing import Runs, Whole, interleave
 from eetoolkit_runtime.answer import Answer
-from eetoolkit_runtime.plan import Goto, Manifest, Next, Segment, Stop, Work
+from eetoolkit_runtime.plan import VERSION, ClassScores, Goto, Manifest, Next, Segment, Stop, Work
 
 EXITS = ["exit0", "exit1", "exit2"]
 
 
 def answer(exit_: str, confidence: float, prediction: int = 0) -> Answer:
-    return Answer({"logits": np.eye(10, dtype=np.float32)[[prediction]]}, exit_, confidence, ("segment0",), 3)
+    logits = np.eye(10, dtype=np.float32)[[prediction]]
+    return Answer({"logits": logits}, exit_, confidence, ("segment0",), 3, scores=ClassScores(output="logits"))
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +178,7 @@ def plan(**segments: tuple[Next, int | None, int | None]) -> Manifest:
     }  # fmt: skip
     start = next(iter(made))
     return Manifest(
-        format="eetoolkit-bundle", version=1, name="plan", created_with={}, inputs=(), outputs=(), slots={},
+        format="eetoolkit-bundle", version=VERSION, name="plan", created_with={}, inputs=(), outputs=(), slots={},
         start=start, segments=made,
     )  # fmt: skip
 

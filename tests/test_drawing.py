@@ -68,9 +68,9 @@ def test_work_and_disabled_exits_are_told() -> None:
     first = draft.segments["segment0"]
     assert first.exit is not None
     work = Work(nodes=1, parameters=2, multiply_adds=270_480)
-    draft.segments["segment0"] = replace(first, exit=replace(first.exit, enabled=False), work=work)
+    draft.segments["segment0"] = replace(first, exit=replace(first.exit, threshold="never"), work=work)
     found = lines(mermaid(draft.plan()))
-    assert 's0["segment0<br/>0.27 M multiply-adds<br/>exit0: max_prob #gt;= 0.5 (disabled)"]' in found
+    assert 's0["segment0<br/>0.27 M multiply-adds<br/>exit0: never"]' in found
     assert not any("fires" in line for line in found)
 
 

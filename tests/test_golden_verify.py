@@ -316,7 +316,7 @@ def test_a_disabled_exit_is_compared_and_not_expected_to_answer(tmp_path: Path) 
     draft = chain()
     found = draft.segments["segment0"]
     assert found.exit is not None
-    off = msgspec.structs.replace(found.exit, enabled=False)
+    off = msgspec.structs.replace(found.exit, threshold="never")
     draft.segments["segment0"] = msgspec.structs.replace(found, exit=off)
     report = verify(saved(tmp_path / "b", sample(0.9, 0.9), draft=draft))
     assert report.passed

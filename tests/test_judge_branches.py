@@ -16,8 +16,9 @@ from networks.judged import TOLERANCE, in_numpy
 from eetoolkit_exporters.capturing.capture import Network, NetworkExit, capture
 from eetoolkit_exporters.capturing.onnx_source import OnnxSource
 from eetoolkit_exporters.emitting.graphs import whole_model
-from eetoolkit_exporters.judging import criteria
-from eetoolkit_exporters.judging.judge import choose_criteria, judge
+from eetoolkit_exporters.judging.choices import choose_criteria
+from eetoolkit_exporters.judging.judge import judge
+from eetoolkit_runtime.criteria import KINDS
 from eetoolkit_runtime.errors import ExportError
 from eetoolkit_runtime.plan import Criterion
 
@@ -80,7 +81,7 @@ def test_an_exit_inside_a_branch_is_judged_inside_it(spec: Any, tmp_path: Path) 
     np.testing.assert_allclose(found, expected, atol=TOLERANCE)
 
 
-@pytest.mark.parametrize("kind", sorted(criteria.STATEFUL))
+@pytest.mark.parametrize("kind", sorted(kind for kind, its in KINDS.items() if its.stateful))
 def test_state_is_refused_inside_a_branch(kind: str, tmp_path: Path) -> None:
     network, _ = branching(tmp_path)
     with pytest.raises(ExportError, match=f"exit 'inner': {kind} runs over all exits so far, and it lies inside"):

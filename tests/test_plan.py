@@ -76,10 +76,10 @@ exits = st.builds(
     types.Exit,
     name=names,
     outputs=keyed(names),
+    scores=st.none() | st.builds(types.ClassScores, output=names, scale=st.sampled_from(["logits", "probs"])),
     criterion=criteria,
     confidence=names,
-    threshold=st.none() | floats,
-    enabled=st.booleans(),
+    threshold=st.sampled_from(["never", "always"]) | floats,
 )
 nexts = st.one_of(
     st.builds(types.Goto, segment=names),
@@ -110,7 +110,7 @@ preprocesses = st.builds(
 manifests = st.builds(
     Manifest,
     format=st.just("eetoolkit-bundle"),
-    version=st.just(1),
+    version=st.just(2),
     name=names,
     created_with=keyed(names | st.integers(-(2**63), 2**63 - 1)),
     onnxruntime=st.none() | st.from_regex(r"[0-9]{1,4}\.[0-9]{1,4}", fullmatch=True, alphabet="0123456789."),
@@ -166,7 +166,7 @@ def full() -> dict[str, Any]:
     digest = {"sha256": "0" * 64, "size": 1}
     return {
         "format": "eetoolkit-bundle",
-        "version": 1,
+        "version": 2,
         "name": "full",
         "created_with": {"eetoolkit": "0.1.0", "opset": 20},
         "onnxruntime": "1.18",
@@ -197,6 +197,7 @@ def full() -> dict[str, Any]:
                 "exit": {
                     "name": "early",
                     "outputs": {"logits": "y"},
+                    "scores": {"output": "logits", "scale": "probs", "axis": 2},
                     "criterion": {
                         "kind": "margin", "output": "logits", "scale": "probs", "axis": 1, "quantile": 0.5,
                         "temperature": "t", "tau": "t", "weights": "w", "bias": "w", "invert": True, "n": 1,
@@ -204,7 +205,6 @@ def full() -> dict[str, Any]:
                     },
                     "confidence": "sure",
                     "threshold": 0.9,
-                    "enabled": False,
                 },
                 "next": {"kind": "gate", "on": "open", "then": "a", "else": "b"},
                 "max_visits": 3,
@@ -213,13 +213,14 @@ def full() -> dict[str, Any]:
             "b": {
                 "exit": {
                     "name": "last", "outputs": {"logits": "y"}, "criterion": {"kind": "entropy"}, "confidence": "sure",
+                    "threshold": "always",
                 },
                 "next": {"kind": "stop"},
             },
         },
-        "files": {"a.onnx": digest, "a.bin": digest, "golden.npz": digest},
+        "files": {"a.onnx": digest, "a.bin": digest, "golden.npz": digest, "profile.json": digest},
         "golden": {"file": "golden.npz", "tolerance": 1e-4},
-        "profile": {"a": 0.25},
+        "profile": {"file": "profile.json", "expected_ms": {"a": 0.25}},
         "tuning": {
             "goal": "least cost", "metric": "accuracy", "costs": "a profile", "seed": 0, "rows": {"tune": 7, "test": 3},
             "figures": {"worth": [0.5, 0.25, 0.75]},
@@ -227,7 +228,7 @@ def full() -> dict[str, Any]:
                 "method": "ltt", "loss": "wrong", "risk": 0.01, "delta": 0.05, "rows": 500, "found": 0.0,
                 "bound": 0.006, "passed": True, "assumptions": ["drawn independently"],
             },
-            "exits_before": {"first": {"threshold": 0.5, "enabled": True}}, "constants_before": {"t": [1.0]},
+            "exits_before": {"first": 0.5, "second": "never"}, "constants_before": {"t": [1.0]},
         },
         "notes": ["a note"],
     }  # fmt: skip
@@ -332,8 +333,8 @@ def test_json_without_a_format_is_no_manifest() -> None:
 
 
 def test_a_newer_version_is_refused_with_the_fix_although_its_keys_are_unknown() -> None:
-    message = refusal(text_of(full() | {"version": 2, "surprise": 1}))
-    assert message == 'manifest.json: "version" is 2, this eetoolkit reads 1; update eetoolkit'
+    message = refusal(text_of(full() | {"version": 3, "surprise": 1}))
+    assert message == 'manifest.json: "version" is 3, this eetoolkit reads 2; update eetoolkit'
 
 
 def test_a_key_that_stands_twice_is_refused_at_the_top() -> None:
@@ -380,8 +381,8 @@ def test_texts_that_look_like_keys_are_none(note: str) -> None:
         ("segments/a/next/kind", "jump", "Invalid value 'jump' - at `$.segments[...].next.kind`"),
         ("segments/a/next", {"kind": "gate", "on": "open", "then": "a"}, "missing required field `else`"),
         ("segments/a/max_visits", 0, "Expected `int` >= 1 - at `$.segments[...].max_visits`"),
-        ("segments/a/exit/threshold", "0.9", "got `str` - at `$.segments[...].exit.threshold`"),
-        ("segments/a/exit/enabled", 1, "Expected `bool`, got `int` - at `$.segments[...].exit.enabled`"),
+        ("segments/a/exit/threshold", "0.9", "Invalid enum value '0.9' - at `$.segments[...].exit.threshold`"),
+        ("segments/a/exit/threshold", None, "got `null` - at `$.segments[...].exit.threshold`"),
         ("segments/a/exit/criterion/kind", "luck", "Invalid enum value 'luck'"),
         ("segments/a/exit/criterion/quantile", 1.5, "Expected `float` <= 1.0"),
         ("segments/a/work/nodes", -1, "Expected `int` >= 0 - at `$.segments[...].work.nodes`"),

@@ -256,7 +256,7 @@ def test_a_profile_is_not_saved_where_a_zip_was_unpacked(
 ) -> None:
     monkeypatch.setenv("EETOOLKIT_CACHE", str(tmp_path / "cache"))
     packed = ee.load(chain(0.5, 0.5).save(tmp_path / "chain.ee")).pack(tmp_path / "chain.zip")
-    with pytest.raises(ee.BundleError, match=r"chain\.zip is packed; a profile is saved in a bundle's folder"):
+    with pytest.raises(ee.BundleError, match=r"chain\.zip is packed, and only a bundle's folder can be changed"):
         ee.save_profile(ee.load(packed), found)
     assert not ee.load(packed).manifest.profile
 

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 import eetoolkit as ee
 from eetoolkit_exporters.pruning.prune import prune
 from eetoolkit_runtime.bundle import Bundle, load
-from eetoolkit_runtime.chains import chains, without_exits
 from eetoolkit_runtime.errors import BundleError, ExportError, InputError, RunError
+from eetoolkit_runtime.flow import chains, without_exits
 from eetoolkit_runtime.golden import Sample, Visit
 from eetoolkit_runtime.runner import Runner
 from eetoolkit_runtime.verify import verify
@@ -34,7 +34,7 @@ ROWS = [row(a, b, c) for a in (0, 0.9, 2) for b in (0, 0.4, 0.9) for c in (0, 0.
 def disabled(bundle: Bundle, names: tuple[str, ...]) -> Bundle:
     """Returns the bundle, in memory, without what its exits of these names answer."""
     segments = {
-        name: msgspec.structs.replace(segment, exit=msgspec.structs.replace(segment.exit, enabled=False))
+        name: msgspec.structs.replace(segment, exit=msgspec.structs.replace(segment.exit, threshold="never"))
         if segment.exit is not None and segment.exit.name in names
         else segment
         for name, segment in bundle.manifest.segments.items()

@@ -32,6 +32,7 @@ from plans import (
 
 from eetoolkit_runtime.answer import Answer
 from eetoolkit_runtime.errors import InputError, ManifestError, RunError
+from eetoolkit_runtime.plan import ClassScores
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def disabled(draft: Draft, segment: str) -> Draft:
     """Returns the draft with the exit of a segment disabled."""
     found = draft.segments[segment]
     assert found.exit is not None
-    exit_ = msgspec.structs.replace(found.exit, enabled=False)
+    exit_ = msgspec.structs.replace(found.exit, threshold="never")
     draft.segments[segment] = msgspec.structs.replace(found, exit=exit_)
     return draft
 
@@ -84,8 +85,8 @@ def test_the_float32_confidence_is_compared_with_the_float64_threshold(opened: O
 
 def test_scores_that_are_no_numbers_predict_no_class() -> None:
     scores = np.array([[0.1, np.nan, 0.3]], np.float32)
-    assert Answer({"logits": scores}, "exit0", float("nan"), ("segment0",), 1).prediction is None
-    assert Answer({"logits": np.nan_to_num(scores)}, "exit0", 0.5, ("segment0",), 1).prediction == 2
+    assert answering(logits=scores).prediction is None
+    assert answering(logits=np.nan_to_num(scores)).prediction == 2
 
 
 def test_a_nan_confidence_never_fires(opened: Open) -> None:
@@ -177,7 +178,7 @@ def test_thresholds_replace_the_bundles_for_one_call(opened: Open) -> None:
 
 
 def test_a_threshold_of_none_keeps_an_exit_from_firing(opened: Open) -> None:
-    assert opened(chain()).run(row(math.inf, 0.9), thresholds={"exit0": None}).exit == "exit1"
+    assert opened(chain()).run(row(math.inf, 0.9), thresholds={"exit0": "never"}).exit == "exit1"
 
 
 def test_a_threshold_brings_a_disabled_exit_back(opened: Open) -> None:
@@ -339,7 +340,8 @@ def test_an_answer_says_whether_the_plan_ran_to_its_end(opened: Open, fallback: 
 
 
 def answering(**outputs: Any) -> Answer:
-    return Answer({name: np.asarray(value) for name, value in outputs.items()}, "exit0", 0.5, ("a",), 1)
+    arrays = {name: np.asarray(value) for name, value in outputs.items()}
+    return Answer(arrays, "exit0", 0.5, ("a",), 1, scores=ClassScores(output="logits"))
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from eetoolkit_runtime.answer import Answer
 from eetoolkit_runtime.clock import Clock
 from eetoolkit_runtime.errors import DeadlineError, InputError, ManifestError, RunError
 from eetoolkit_runtime.interrupt import Interrupt, apart
+from eetoolkit_runtime.plan import SavedProfile
 from eetoolkit_runtime.runner import Runner
 
 AGES_MS = 1e9  # twelve days: never reached in a test
@@ -39,13 +40,13 @@ def opened(tmp_path: Path) -> Iterator[Open]:
 
 
 def profiled(draft: Draft, **latencies_ms: float) -> Draft:
-    draft.options["profile"] = latencies_ms
+    draft.options["profile"] = SavedProfile(expected_ms=latencies_ms)
     return draft
 
 
 def disabled(draft: Draft, segment: str) -> Draft:
     found = draft.segments[segment]
-    exit_ = msgspec.structs.replace(found.exit, enabled=False)
+    exit_ = msgspec.structs.replace(found.exit, threshold="never")
     draft.segments[segment] = msgspec.structs.replace(found, exit=exit_)
     return draft
 
@@ -61,7 +62,7 @@ def same(found: Answer, expected: Answer) -> None:
 
 def warm(runner: Runner) -> Runner:
     """Returns the runner with every segment open, so that a deadline is spent in the loop alone."""
-    assert runner.run(FREE, thresholds={"early": None} if "early" in runner.bundle.exits else None).exit == "last"
+    assert runner.run(FREE, thresholds={"early": "never"} if "early" in runner.bundle.exits else None).exit == "last"
     return runner
 
 
@@ -396,7 +397,7 @@ CALLS = {
     "run": "runner.run(stuck)",
     "deadline": "runner.run(stuck, deadline_ms=1e5)",
     "refine": "list(runner.refine(stuck, deadline_ms=1e5))",
-    "most confident": "runner.run(stuck, thresholds={'early': None}, exit_at='last')",
+    "most confident": "runner.run(stuck, thresholds={'early': 'never'}, exit_at='last')",
     "run_all_exits": "runner.run_all_exits(stuck)",
     "run_batch": "runner.run_batch(np.concatenate([stuck, stuck]))",
     "stream": "list(runner.stream([stuck, stuck]))",
@@ -470,7 +471,7 @@ def test_refining_yields_every_exit_and_at_last_what_a_run_without_early_exits_g
     opened: Open, network: str, token: Interrupt | None
 ) -> None:
     runner = opened(NETWORKS[network]())
-    early = {name: None for name, exit_ in runner.bundle.exits.items() if exit_.threshold is not None}
+    early = {name: "never" for name, exit_ in runner.bundle.exits.items() if not exit_.ends}
     for x in ROWS:
         answers = list(runner.refine(x, interrupt=token))
         for answer, expected in zip(answers, runner.run_all_exits(x), strict=True):

@@ -15,9 +15,10 @@ from torch import nn
 import eetoolkit as ee
 from eetoolkit.tuning.calibrate import raw_scores
 from eetoolkit.tuning.collect import collect
+from eetoolkit_exporters.judging.criteria import scores_of
 from eetoolkit_runtime.answer import Answer
 from eetoolkit_runtime.errors import ExportError, TuneError
-from eetoolkit_runtime.plan import Criterion
+from eetoolkit_runtime.plan import ClassScores, Criterion
 from eetoolkit_runtime.scores import means_one, predicted, two_classes
 
 ROWS = 600
@@ -175,7 +176,7 @@ def test_one_score_means_class_1_from_one_half_on(scale: Any, half: float, dtype
     step = 8 * float(np.finfo(dtype).eps)
     for score, said in ((half + step, 1), (half - step, 0), (math.nan, None)):
         outputs = {"logits": np.full(shape, score, dtype)}
-        assert predicted(outputs, Criterion(kind="entropy", scale=scale)) == said
+        assert predicted(outputs, ClassScores(output="logits", scale=scale)) == said
     if dtype != "float16" or scale != "log_probs":  # which has no ln 0.5
         assert means_one(np.full(1, half, dtype), scale).all()
 
@@ -183,17 +184,20 @@ def test_one_score_means_class_1_from_one_half_on(scale: Any, half: float, dtype
 def test_what_the_criterion_reads_is_what_is_said() -> None:
     outputs = {"score": np.array([[0.7]], np.float32), "state": np.zeros((1, 4), np.float32)}
     assert predicted(outputs, None) is None
-    assert predicted(outputs, Criterion(kind="margin", output="score", scale="probs")) == 1
+    assert predicted(outputs, scores_of(Criterion(kind="margin", output="score", scale="probs"), outputs)) == 1
     members = (Criterion(kind="learned", output="state"), Criterion(kind="max_prob", output="score"))
-    assert predicted(outputs, Criterion(kind="any_of", members=members)) == 1
-    assert predicted({"logits": np.array([[-0.2]])}, Criterion(kind="mean_ensemble", scale="probs")) == 0
+    assert predicted(outputs, scores_of(Criterion(kind="any_of", members=members), outputs)) == 1
+    mean = scores_of(Criterion(kind="mean_ensemble", scale="probs"), ["logits"])
+    assert predicted({"logits": np.array([[-0.2]])}, mean) == 0
+    assert scores_of(Criterion(kind="custom", function="f"), ["a", "b"]) is None
+    assert scores_of(Criterion(kind="learned", output="sure"), ["sure", "answer"]) == ClassScores(output="answer")
 
 
 @pytest.mark.parametrize("criterion", [
     Criterion(kind="patience", tau=0.1), Criterion(kind="any_of", members=(Criterion(kind="patience", tau="tau"),)),
 ])  # fmt: skip
 def test_a_value_of_regression_is_no_class(criterion: Criterion) -> None:
-    assert Answer({"logits": np.array([[2.5]])}, "exit0", 1.0, (), 1, criterion=criterion).prediction is None
+    assert scores_of(criterion, ["logits"]) is None
 
 
 def test_a_vote_that_nobody_cast_is_no_class() -> None:

@@ -162,6 +162,6 @@ def test_a_manifest_without_a_digest_is_refused(folder: Path) -> None:
 
 def test_a_newer_version_is_told_to_update_whatever_its_digest(folder: Path) -> None:
     path = folder / "manifest.json"
-    path.write_text(path.read_text().replace('"version": 1', '"version": 2', 1))
+    path.write_text(path.read_text().replace('"version": 2', '"version": 3', 1))
     with pytest.raises(ManifestError, match="update eetoolkit"):
         load(folder)

@@ -49,7 +49,8 @@ from eetoolkit_exporters.single_file import single_file
 from eetoolkit_exporters.single_file.nesting import Nesting, State
 from eetoolkit_exporters.single_file.sheets import Sheet
 from eetoolkit_exporters.single_file.single_file import write_single_file
-from eetoolkit_exporters.single_file.steps import slot_key, threshold_in_float32
+from eetoolkit_exporters.single_file.steps import slot_key
+from eetoolkit_runtime.decision import in_float32
 from eetoolkit_runtime.plan import Segment
 
 
@@ -156,7 +157,7 @@ def test_a_disabled_exit_is_left_out(tmp_path: Path) -> None:
     draft = chain()
     exit_ = draft.segments["segment0"].exit
     assert exit_ is not None
-    disabled = msgspec.structs.replace(exit_, enabled=False)
+    disabled = msgspec.structs.replace(exit_, threshold="never")
     draft.segments["segment0"] = msgspec.structs.replace(draft.segments["segment0"], exit=disabled)
     assert first_difference(draft, rows((0.9, 0.9), (0.9, 0.1)), tmp_path, "most_confident") is None
     names = {tensor.name for tensor in onnx.load(tmp_path / "network.onnx").graph.initializer}
@@ -440,7 +441,7 @@ def test_constants_are_initializers_of_their_names(tmp_path: Path) -> None:
 
 @given(st.floats(allow_nan=False, allow_infinity=False), st.floats(width=32, allow_nan=False))
 def test_a_threshold_in_float32_is_reached_by_the_same_confidences(threshold: float, confidence: float) -> None:
-    limit = threshold_in_float32(threshold)
+    limit = in_float32(threshold)
     with np.errstate(over="ignore"):
         near = [confidence, limit.item(), *(np.nextafter(limit, np.float32(end)).item() for end in (-np.inf, np.inf))]
     for value in near:

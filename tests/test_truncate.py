@@ -155,7 +155,7 @@ def test_earlier_exits_are_disabled_and_thresholds_bring_them_back(tmp_path: Pat
 
 def test_its_last_exit_accepts_everything(tmp_path: Path) -> None:
     last = truncate(chain().save(tmp_path / "whole.ee"), "exit1").exits["exit1"]
-    assert (last.threshold, last.enabled) == (None, True)
+    assert last.threshold == "always"
 
 
 def test_the_bundle_that_it_came_from_is_as_it_was(tmp_path: Path) -> None:

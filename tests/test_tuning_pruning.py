@@ -115,7 +115,7 @@ def test_the_pruned_bundle_has_the_figures_that_the_report_gives_it(
     assert report.thresholds["exit0"] is not None
     assert [verdict.pays for verdict in report.verdict.exits] == [False, True]
     assert report.pruned is not None
-    assert report.pruned.thresholds == {"exit0": None, "exit1": report.thresholds["exit1"]}
+    assert report.pruned.thresholds == {"exit0": "never", "exit1": report.thresholds["exit1"]}
     assert report.pruned.tune_worth >= report.whole.tune_worth - 0.02
     before = (bundle.path / "manifest.json").read_bytes()
     pruning = report.prune(tmp_path / "short.ee", x[:50])

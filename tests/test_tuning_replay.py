@@ -36,16 +36,16 @@ def data(rows: int = 60, columns: int = 4) -> tuple[np.ndarray, np.ndarray]:
 
 
 def with_thresholds(bundle: ee.Bundle, limits: np.ndarray, fallback: str = "last") -> ee.Bundle:
-    """Returns the bundle with thresholds as tuning writes them: NaN disables an exit."""
+    """Returns the bundle with thresholds as tuning writes them: NaN: never."""
     plan = bundle.manifest
     chosen = dict(zip(plan.exits, limits.tolist(), strict=True))
     segments = {}
     for name, segment in plan.segments.items():
         exit_ = segment.exit
-        if exit_ is not None and exit_.threshold is not None:
+        if exit_ is not None and not exit_.ends:
             limit = chosen[exit_.name]
-            new = {"enabled": False} if np.isnan(limit) else {"threshold": limit, "enabled": True}
-            segment = msgspec.structs.replace(segment, exit=msgspec.structs.replace(exit_, **new))  # noqa: PLW2901
+            exit_ = msgspec.structs.replace(exit_, threshold="never" if np.isnan(limit) else limit)
+            segment = msgspec.structs.replace(segment, exit=exit_)  # noqa: PLW2901
         segments[name] = segment
     return ee.Bundle(bundle.path, msgspec.structs.replace(plan, segments=segments, fallback=fallback))
 

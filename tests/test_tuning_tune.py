@@ -30,7 +30,7 @@ from eetoolkit.tuning.objective import worth_of
 from eetoolkit.tuning.search import Goal
 from eetoolkit.tuning.splits import split
 from eetoolkit_runtime.manifest import encode
-from eetoolkit_runtime.plan import ExitBefore, Work
+from eetoolkit_runtime.plan import Work
 from eetoolkit_runtime.profiling.latency import QUANTILES
 
 ROWS = 600
@@ -198,9 +198,7 @@ def test_applying_writes_in_one_step_and_undo_puts_back(bundle: ee.Bundle) -> No
     assert ee.load(bundle.path).manifest == before
     tuned = report.apply()
     for name, limit in report.thresholds.items():
-        exit_ = tuned.exits[name]
-        assert exit_.enabled == (limit is not None)
-        assert limit is None or exit_.threshold == limit
+        assert tuned.exits[name].threshold == limit
     told = tuned.manifest.tuning
     assert told is not None
     assert (told.goal, told.rows, told.seed) == (report.goal, report.rows, 0)
@@ -234,7 +232,7 @@ def test_thresholds_are_written_with_the_temperatures_that_they_were_found_with(
 
 def test_what_was_before_is_measured_with_the_temperatures_of_before(bundle: ee.Bundle) -> None:
     x, labels = data()
-    own = {name: ExitBefore(threshold=0.95, enabled=True) for name in ("exit0", "exit1")}
+    own = dict.fromkeys(("exit0", "exit1"), 0.95)
     (bundle.path / "manifest.json").write_bytes(encode(replaced(bundle.manifest, own, {}, None)))
     report = ee.tune(bundle.path, x, labels, threads=1)
     test = split(labels, calibrate=True, guarantee=False, seed=0).test
@@ -312,14 +310,14 @@ def test_a_packed_bundle_is_tuned_and_not_written(
     text = packed.read_bytes()
     x, labels = data()
     report = ee.tune(packed, x, labels, calibrate=False, threads=1)
-    with pytest.raises(ee.TuneError, match="is packed; tuning is written to a bundle's folder"):
+    with pytest.raises(ee.BundleError, match="is packed, and only a bundle's folder can be changed"):
         report.apply()
-    with pytest.raises(ee.TuneError, match="is packed"):
+    with pytest.raises(ee.BundleError, match="is packed"):
         ee.undo_tuning(packed)
     opened = ee.load(packed)
-    with pytest.raises(ee.TuneError, match="is packed"):
+    with pytest.raises(ee.BundleError, match="is packed"):
         ee.tune(opened, x, labels, calibrate=False, threads=1).apply()
-    with pytest.raises(ee.TuneError, match="is packed"):
+    with pytest.raises(ee.BundleError, match="is packed"):
         ee.undo_tuning(opened)
     assert packed.read_bytes() == text
     assert ee.load(packed).manifest == bundle.manifest
@@ -346,17 +344,17 @@ def test_a_report_of_another_bundle_is_not_written(bundle: ee.Bundle) -> None:
 def test_an_exit_that_tuning_disabled_may_come_back_but_not_one_that_its_user_did(bundle: ee.Bundle) -> None:
     x, labels = data()
     report = ee.tune(bundle, x, labels, calibrate=False, threads=1)
-    off = msgspec.structs.replace(report.chosen, thresholds={"exit0": None, "exit1": 0.5})
+    off = msgspec.structs.replace(report.chosen, thresholds={"exit0": "never", "exit1": 0.5})
     tuned = msgspec.structs.replace(report, chosen=off).apply()
     assert not tuned.exits["exit0"].enabled
     assert may_fire(tuned.manifest) == [True, True, False]
     ee.undo_tuning(tuned)
-    own = replaced(bundle.manifest, {"exit0": ExitBefore(threshold=0.9, enabled=False)}, {}, None)
+    own = replaced(bundle.manifest, {"exit0": "never"}, {}, None)
     (bundle.path / "manifest.json").write_bytes(encode(own))
     assert may_fire(ee.load(bundle.path).manifest) == [False, True, False]
     found = ee.tune(bundle.path, x, labels, calibrate=False, threads=1)
-    assert found.thresholds["exit0"] is None
-    assert all(point.thresholds["exit0"] is None for point in found.frontier)
+    assert found.thresholds["exit0"] == "never"
+    assert all(point.thresholds["exit0"] == "never" for point in found.frontier)
 
 
 def test_a_guarantee_is_written_with_its_grounds(bundle: ee.Bundle) -> None:
@@ -376,7 +374,7 @@ def test_a_guarantee_is_written_with_its_grounds(bundle: ee.Bundle) -> None:
     few = ee.tune(bundle, x[:200], labels[:200], risk=0.01, calibrate=False, threads=1)
     assert few.guarantee is not None
     assert not few.guarantee.passed
-    assert list(few.thresholds.values()) == [None, None]
+    assert list(few.thresholds.values()) == ["never", "never"]
     assert few.chosen.cost == few.whole.cost
     assert few.goal_met is None
     assert "59 rows can show no guarantee, it takes 299 at least" in few.goal_reason
@@ -392,7 +390,7 @@ def test_the_verdict_is_against_the_best_static_choice(bundle: ee.Bundle) -> Non
     assert lax.verdict.best_static == "always exit0"
     assert "early exit does not pay here: always exit0" in str(lax)
     for verdict in report.verdict.exits:
-        without = report.thresholds | {verdict.exit: None}
+        without = report.thresholds | {verdict.exit: "never"}
         parts = split(labels, calibrate=False, guarantee=False, seed=0)
         with ee.Runner(bundle, threads=1) as runner:
             paths = [runner.run(x[n : n + 1], thresholds=without).path for n in parts.test]

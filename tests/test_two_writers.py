@@ -16,7 +16,7 @@ import pytest
 from plans import chain, edit
 
 import eetoolkit as ee
-from eetoolkit_runtime.plan import ExitBefore, Tuning
+from eetoolkit_runtime.plan import Tuning
 from eetoolkit_runtime.profiling import profiles
 from eetoolkit_runtime.store import commit, staging
 
@@ -88,7 +88,7 @@ def test_of_two_processes_that_write_one_bundle_one_is_whole(tmp_path: Path, how
 def test_what_reads_and_writes_waits_for_another_that_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = chain(0.5, 0.5).save(tmp_path / "b.ee")
     found = ee.profile(folder, np.full((2, 4), 0.25, np.float32), threads=1, seconds=0)
-    before = {"exit0": ExitBefore(threshold=0.75)}
+    before = {"exit0": 0.75}
     edit(folder, tuning=Tuning(goal="g", metric="m", costs="c", seed=0, rows={}, exits_before=before))
     reading, go_on = threading.Event(), threading.Event()
 
@@ -111,7 +111,10 @@ def test_what_reads_and_writes_waits_for_another_that_does(tmp_path: Path, monke
     plan = ee.load(folder, check="full").manifest
     assert plan.exits["exit0"].threshold == 0.75
     assert plan.tuning is None
-    assert plan.profile == {name: cost.latency.p90_ms for name, cost in found.segments.items() if cost.latency}
+    assert plan.profile is not None
+    assert plan.profile.expected_ms == {
+        name: cost.latency.p90_ms for name, cost in found.segments.items() if cost.latency
+    }
     assert ee.read_profile(folder) == found
 
 

@@ -17,7 +17,7 @@ from plans import NETWORKS, Draft, chain, fixed, gate, joined, leave, looped, mo
 
 from eetoolkit_runtime import validate as validation
 from eetoolkit_runtime.errors import ManifestError
-from eetoolkit_runtime.liveness import live_before
+from eetoolkit_runtime.flow import live_before
 from eetoolkit_runtime.plan import (
     Constant,
     Criterion,
@@ -27,6 +27,7 @@ from eetoolkit_runtime.plan import (
     Limit,
     Manifest,
     Preprocess,
+    SavedProfile,
     Segment,
     Slot,
     Source,
@@ -132,11 +133,15 @@ CASES: dict[str, tuple[Callable[[], Manifest], str]] = {
     ),
     "no inputs": (lambda: replace(plain(), inputs=()), "manifest.json: no inputs"),
     "a profile of no segment": (
-        lambda: replace(plain(), profile={"gone": 1.0}),
+        lambda: replace(plain(), profile=SavedProfile(expected_ms={"gone": 1.0})),
         "manifest.json: profile names 'gone', which is not a segment",
     ),
+    "a profile in no file": (
+        lambda: replace(plain(), profile=SavedProfile(file="gone.json", expected_ms={})),
+        "manifest.json: the profile file 'gone.json' is not listed under files",
+    ),
     "an endless profile": (
-        lambda: replace(plain(), profile={"segment0": math.inf}),
+        lambda: replace(plain(), profile=SavedProfile(expected_ms={"segment0": math.inf})),
         "manifest.json: profile says inf ms for 'segment0', which is not finite",
     ),
     "two inputs of one name": (
@@ -237,7 +242,7 @@ CASES: dict[str, tuple[Callable[[], Manifest], str]] = {
         "segment 'plus': exit 'early' stands elsewhere with another threshold or outputs",
     ),
     "one exit enabled here and not there": (
-        lambda: with_exit(NETWORKS["one_name_twice"]().plan(), "plus", enabled=False),
+        lambda: with_exit(NETWORKS["one_name_twice"]().plan(), "plus", threshold="never"),
         "segment 'plus': exit 'early' stands elsewhere with another threshold or outputs",
     ),
     "one exit with other outputs": (
@@ -294,15 +299,15 @@ CASES: dict[str, tuple[Callable[[], Manifest], str]] = {
     ),
     "a last exit with a threshold": (
         lambda: with_exit(plain(), "segment2", threshold=0.5),
-        "segment 'segment2': exit 'exit2' ends the plan, so it must accept everything: threshold null and enabled",
+        """segment 'segment2': exit 'exit2' ends the plan: "threshold" is 0.5, expected "always\"""",
     ),
     "a last exit that is disabled": (
-        lambda: with_exit(plain(), "segment2", enabled=False),
-        "segment 'segment2': exit 'exit2' ends the plan, so it must accept everything: threshold null and enabled",
+        lambda: with_exit(plain(), "segment2", threshold="never"),
+        """segment 'segment2': exit 'exit2' ends the plan: "threshold" is 'never', expected "always\"""",
     ),
     "an exit that accepts everything in the middle": (
-        lambda: with_exit(plain(), "segment0", threshold=None),
-        "segment 'segment0': exit 'exit0' accepts everything (threshold null) but does not stop",
+        lambda: with_exit(plain(), "segment0", threshold="always"),
+        "segment 'segment0': exit 'exit0' has the threshold \"always\" but does not stop",
     ),
     "segments that nothing leads to": (
         lambda: with_segment(plain(), "segment0", next=Goto(segment="segment2")),
@@ -424,7 +429,7 @@ CASES: dict[str, tuple[Callable[[], Manifest], str]] = {
     ),
     "a threshold that is not a number": (
         lambda: with_exit(plain(), "segment0", threshold=math.nan),
-        "segment 'segment0': the threshold is nan, not finite; disable the exit",
+        "segment 'segment0': the threshold is nan, not finite; 'never' disables it",
     ),
 } | {
     f"the file name {name!r}": (

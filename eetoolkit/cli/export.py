@@ -12,7 +12,7 @@ import click
 
 import eetoolkit as ee
 from eetoolkit.cli import terminal
-from eetoolkit.cli.options import json_option, one_or_per_exit, overwrite_option, split_names
+from eetoolkit.cli.options import json_option, one_or_per_exit, overwrite_option, split_names, to_threshold
 from eetoolkit.cli.outputs import Outputs
 from eetoolkit.cli.verb import Verb
 
@@ -148,7 +148,7 @@ def export(  # noqa: PLR0913 - one for each option
     """
     _check_usage(onnx_files, model, weights, inputs)
     criterion = one_or_per_exit("--criterion", criteria, _criterion)
-    threshold = one_or_per_exit("--threshold", thresholds, float)
+    threshold = one_or_per_exit("--threshold", thresholds, to_threshold)
     shapes = _dynamic_shapes(dynamic)
     given = (*onnx_files, weights, labels, preprocess, golden)
     Outputs(bundles={"--output": output}, reads=given).check(overwrite=overwrite)

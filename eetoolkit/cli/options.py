@@ -11,6 +11,8 @@ from typing import Any, Literal, TypeVar
 
 import click
 
+from eetoolkit_runtime.plan import Threshold
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 Value = TypeVar("Value")
 
@@ -115,6 +117,11 @@ def per_exit(option: str, texts: Sequence[str], convert: Callable[[str], Value])
             raise click.BadParameter(f"the exit {name!r} is given twice", param_hint=option)
         values[name] = _convert(option, value, convert)
     return values
+
+
+def to_threshold(text: str) -> Threshold:
+    """Returns a threshold: a number, or `never`."""
+    return "never" if text == "never" else float(text)
 
 
 def one_or_per_exit(

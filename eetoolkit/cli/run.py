@@ -10,7 +10,15 @@ import click
 
 import eetoolkit as ee
 from eetoolkit.cli import terminal
-from eetoolkit.cli.options import PICTURES, json_option, per_exit, picture_options, pool_option, threads_option
+from eetoolkit.cli.options import (
+    PICTURES,
+    json_option,
+    per_exit,
+    picture_options,
+    pool_option,
+    threads_option,
+    to_threshold,
+)
 from eetoolkit.cli.verb import Verb
 
 if TYPE_CHECKING:
@@ -40,7 +48,7 @@ if TYPE_CHECKING:
     "thresholds",
     multiple=True,
     metavar="EXIT=VALUE",
-    help="Another threshold for an exit; inf keeps it from firing. Repeatable.",
+    help="Another threshold for an exit, a number or never. Repeatable.",
 )
 @click.option(
     "--deadline-ms",
@@ -86,7 +94,7 @@ def run(  # noqa: PLR0913 - one for each option
     if outputs and not as_json:
         raise click.UsageError("--outputs goes with --json")
     load: Literal["lazy", "eager"] = "lazy" if deadline_ms is None else "eager"  # opening is not answering
-    limits = per_exit("--threshold", thresholds, float)
+    limits = per_exit("--threshold", thresholds, to_threshold)
     files = find_files(inputs)
     with (
         ee.Runner(bundle, threads=threads, pool=pool, check=check, load=load) as runner,

@@ -17,6 +17,7 @@ from eetoolkit.cli.options import PICTURES, json_option, overwrite_option, pictu
 from eetoolkit.cli.outputs import Outputs
 from eetoolkit.cli.table import Table, print_pairs
 from eetoolkit.cli.verb import Verb
+from eetoolkit_runtime.decision import spell_threshold
 
 if TYPE_CHECKING:
     from eetoolkit.images import ImageOptions
@@ -246,7 +247,7 @@ def _header(report: ee.TuningReport, pruning: Pruning | None, *, applied: bool) 
     parts = ", ".join(f"{count} {name}" for name, count in report.rows.items())
     yield "rows", f"{parts}; seed {report.seed}{', each label its share' if report.by_label else ''}"
     for name, threshold in report.thresholds.items():
-        yield name, "disabled" if threshold is None else f">= {threshold:.6g}"
+        yield name, spell_threshold(threshold)
     yield report.metric, f"{_percent(report.chosen.worth)}, whole network {_percent(report.whole.worth)}"
     yield "drop", _percent(report.chosen.drop)
     yield "cost", f"{_percent(report.chosen.share)} of the whole network's"
@@ -267,7 +268,7 @@ def _header(report: ee.TuningReport, pruning: Pruning | None, *, applied: bool) 
         disabled = " with these exits disabled" if pruning.exits else ""
         yield "answers", f"{alike} answered as by the tuned bundle{disabled}"
     elif report.pruned is not None:
-        gone = [name for name, limit in report.pruned.thresholds.items() if limit is None]
+        gone = [name for name, limit in report.pruned.thresholds.items() if limit == "never"]
         yield "prune", f"{', '.join(gone)} would pay better gone: --prune OUT writes a bundle without"
     apply = "--apply" if report.goal_met else "--apply --force"
     yield "bundle", "thresholds written; --undo puts the old ones back" if applied else f"left as it is; {apply} writes"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from eetoolkit_runtime.answer import Answer
+from eetoolkit_runtime.flow import targets
 from eetoolkit_runtime.plan import Gate, Manifest, Switch
-from eetoolkit_runtime.ways import targets
 
 
 def possible_visits(plan: Manifest) -> dict[str, int]:

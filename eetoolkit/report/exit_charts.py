@@ -78,7 +78,8 @@ def changed(found: Calibration) -> bool:
 def confidences(report: TuningReport) -> Iterator[Chart]:
     """Yields each exit's confidences: of what it has right, upwards, and of what it has wrong, downwards."""
     for number, found in enumerate(report.histograms):
-        limit = report.thresholds.get(found.exit)
+        threshold = report.thresholds.get(found.exit, "always")
+        limit = None if isinstance(threshold, str) else threshold
         right, wrong = sum(found.right), sum(found.wrong)
         passed = "" if limit is None else f" The threshold is {limit:.4g}."
         text = f"{right} right, {wrong} wrong; each group's bars add up to 100%.{passed}"

@@ -9,8 +9,9 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 
 from eetoolkit.tuning.record import Array, Record
+from eetoolkit_runtime.criteria import kind_of
 from eetoolkit_runtime.plan import Manifest
-from eetoolkit_runtime.scores import ENSEMBLES, class_output, parts, reading, two_classes
+from eetoolkit_runtime.scores import parts, two_classes
 
 BINS = 15
 """Equal-width bins of the largest probability, as Guo et al. count them."""
@@ -60,21 +61,21 @@ def raw_scores(record: Record, plan: Manifest, exit_: str) -> tuple[Array, Array
     None where its outputs do not hold them: dense ones, ensembles (whose answer is another one), no classes, or fewer
     than there are labels.
     """
-    criterion = plan.exits[exit_].criterion
-    part = reading(criterion)
-    scores = record.outputs.get(class_output(part, plan.exits[exit_].outputs) or "")
-    here = record.exit == record.exits.index(exit_)
-    if criterion.kind in ENSEMBLES or part.tau is not None or scores is None or not here.any():
+    said = plan.exits[exit_].scores
+    if said is None or kind_of(plan.exits[exit_].criterion).ensemble:
+        return None
+    scores, here = record.outputs.get(said.output), record.exit == record.exits.index(exit_)
+    if scores is None or not here.any():
         return None
     z, labels = scores[here].astype(np.float64), np.broadcast_to(record.label[:, None], here.shape)[here]
     single = z.size == len(z)
     if labels.max() >= (2 if single else z.shape[1]):
         return None
     if single:  # class 1 first, since among equals the first is said
-        z, labels = two_classes(z.reshape(-1, 1), part.scale)[:, ::-1], 1 - labels
+        z, labels = two_classes(z.reshape(-1, 1), said.scale)[:, ::-1], 1 - labels
     elif z.ndim != 2:
         return None
-    if part.scale == "probs":
+    if said.scale == "probs":
         with np.errstate(divide="ignore"):
             z = np.log(np.maximum(z, 0))
     return np.maximum(z, _LEAST), labels

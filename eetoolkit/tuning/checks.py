@@ -10,7 +10,6 @@ from eetoolkit.tuning.calibrate import temperatures_of
 from eetoolkit.tuning.record import NO_EXIT, Array, Record
 from eetoolkit_runtime.errors import TuneError
 from eetoolkit_runtime.plan import Manifest
-from eetoolkit_runtime.scores import class_output, reading
 
 
 def check_record(record: Record, plan: Manifest, *, classes: bool) -> None:
@@ -72,9 +71,8 @@ def _classes(record: Record, plan: Manifest) -> int | None:
 def _class_scores(record: Record, plan: Manifest) -> Iterator[Array]:
     """Yields the class scores of each exit, (N, V, C), or where it has one score, (N, V) or with sizes of 1 behind."""
     for exit_ in plan.exits.values():
-        part = reading(exit_.criterion)
-        scores = record.outputs.get(class_output(part, exit_.outputs) or "")
-        if scores is not None and part.tau is None and (scores.ndim == 3 or _is_single(scores)):
+        scores = None if exit_.scores is None else record.outputs.get(exit_.scores.output)
+        if scores is not None and (scores.ndim == 3 or _is_single(scores)):
             yield scores
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import msgspec
 
 from eetoolkit.tuning.figures import Interval
+from eetoolkit_runtime.plan import Threshold
 
-Thresholds = dict[str, float | None]
-"""By exit; None: it is disabled. The exit that ends the plan has none and is left out."""
+Thresholds = dict[str, Threshold]
+"""By exit; the one that ends the plan is left out."""
 
 
 class Figures(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,8 +9,8 @@ from typing import Literal
 import numpy as np
 
 from eetoolkit.tuning.record import Array, Record
-from eetoolkit_runtime.chains import chains, without_exits
 from eetoolkit_runtime.errors import TuneError
+from eetoolkit_runtime.flow import chains, without_exits
 from eetoolkit_runtime.plan import Manifest
 from eetoolkit_runtime.profiling.latency import QUANTILES
 from eetoolkit_runtime.profiling.profile import ExitCost, Profile, digests
@@ -102,8 +102,8 @@ def choose_costs(
                 "again, name the providers that the bundle is to run on, or pass force=True (--force)"
             )
         return _of_profile(profile, record)
-    if plan.profile:
-        of = np.array([plan.profile.get(name, np.nan) for name in names])
+    if plan.profile is not None:
+        of = np.array([plan.profile.expected_ms.get(name, np.nan) for name in names])
         return Costs(of, 0.0, "ms", "the latencies (p90) in the bundle's manifest")
     work = [plan.segments[name].work for name in names]
     known = [each.multiply_adds for each in work if each is not None and each.multiply_adds is not None]

@@ -122,7 +122,7 @@ def gather(  # noqa: PLR0913 - what evidence depends on
     if fits:
         fitted = fit_temperatures(found.take(parts.calibrate), plan)
         changed: Values = {constant: (float(np.float32(t)),) for constant, t in fitted.values()}
-        missing = [name for name, exit_ in plan.exits.items() if exit_.threshold is not None and name not in fitted]
+        missing = [name for name, exit_ in plan.exits.items() if not exit_.ends and name not in fitted]
         if missing:
             notes.append(f"no temperature for {', '.join(missing)}: none is used there, or the logits are not given")
         if changed and inputs is not None:

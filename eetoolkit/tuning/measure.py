@@ -108,7 +108,7 @@ class Sheet:
     def choice(self, name: str, thresholds: Array) -> Figures:
         """Returns the figures of thresholds (E,)."""
         by_exit = self._by_exit(thresholds)
-        silent = self.plan.fallback == "last" and all(limit is None for limit in by_exit.values())
+        silent = self.plan.fallback == "last" and all(threshold == "never" for threshold in by_exit.values())
         return self._measure(name, self.test.ends(thresholds), self.tune.ends(thresholds), by_exit, whole=silent)
 
     def always(self, name: str, exit_: int | None) -> Figures:
@@ -116,7 +116,7 @@ class Sheet:
         if exit_ is None:
             last, there = self.test.record.last, self.tune.record.last
             return self._measure(name, (last, last), (there, there), {}, whole=True)
-        ends = [e for e, each in enumerate(self.plan.exits.values()) if each.threshold is None]
+        ends = [e for e, each in enumerate(self.plan.exits.values()) if each.ends]
         return self._measure(name, self.test.always(exit_), self.tune.always(exit_), {}, whole=ends == [exit_])
 
     def frontier(self, found: Points, scale: float) -> tuple[Point, ...]:
@@ -165,11 +165,11 @@ class Sheet:
         )
 
     def _by_exit(self, thresholds: Array) -> Thresholds:
-        """Returns thresholds (E,) by name, None for NaN, without the exits that end the plan."""
+        """Returns thresholds (E,) by name, `never` for NaN, without the exits that end the plan."""
         return {
-            name: None if np.isnan(limit) else float(limit)
+            name: "never" if np.isnan(limit) else limit
             for (name, exit_), limit in zip(self.plan.exits.items(), thresholds.tolist(), strict=True)
-            if exit_.threshold is not None
+            if not exit_.ends
         }
 
 
@@ -184,7 +184,7 @@ def objective_of(plan: Manifest, part: Part, also: npt.ArrayLike = ()) -> Object
     rows = np.arange(len(part.record))
     scale = part.cost[rows, part.record.last].mean()
     allowed = np.array(may_fire(plan))
-    ends = np.array([exit_.threshold is None for exit_ in plan.exits.values()])
+    ends = np.array([exit_.ends for exit_ in plan.exits.values()])
     most = _CANDIDATES if part.worth is not None else _FEW_CANDIDATES
     return Objective(
         part.record, candidates(part.record, plan, allowed, most, also), part.worth, part.cost / scale, part.fallback,

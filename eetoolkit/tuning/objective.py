@@ -16,8 +16,9 @@ import numpy.typing as npt
 from eetoolkit.tuning.record import NO_CLASS, NO_EXIT, Array, Record
 from eetoolkit.tuning.replay import answers, most_confident, stops
 from eetoolkit_runtime.arguments import shortened
+from eetoolkit_runtime.criteria import kind_of
 from eetoolkit_runtime.errors import TuneError
-from eetoolkit_runtime.plan import COUNTED_KINDS, Fallback, Manifest
+from eetoolkit_runtime.plan import Fallback, Manifest
 from eetoolkit_runtime.printable import cut
 
 Metric = Callable[[Mapping[str, Array], Array], npt.ArrayLike]
@@ -98,10 +99,10 @@ def candidates(record: Record, plan: Manifest, allowed: Array, most: int = 100, 
         seen = record.confidence[record.exit == e].astype(np.float64)
         seen = np.sort(seen[np.isfinite(seen)])
         values = np.unique(seen)
-        if exit_.threshold is None or not allowed[e] or not len(values):
+        if exit_.ends or not allowed[e] or not len(values):
             found.append(np.zeros(0))
             continue
-        if exit_.criterion.kind not in COUNTED_KINDS:
+        if not kind_of(exit_.criterion).counted:
             values = np.array([min(0.0, values[0]), *(values[:-1] + values[1:]) / 2])
         if len(values) > most:
             # Even steps through the rows, not through the values: a step changes the exit for equally many.

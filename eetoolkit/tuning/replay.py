@@ -8,16 +8,15 @@ import numpy as np
 import numpy.typing as npt
 
 from eetoolkit.tuning.record import NO_EXIT, Array, Record
+from eetoolkit_runtime.decision import in_float32, limit_of
 from eetoolkit_runtime.plan import Fallback, Manifest
 
 _CELLS = 1 << 21  # rows x settings that are looked at together, so that they stay in the cache
 
 
 def own_thresholds(plan: Manifest) -> Array:
-    """Returns the plan's own thresholds, float64 (E,); NaN for an exit that is disabled, or has none."""
-    return np.array([
-        np.nan if exit_.threshold is None or not exit_.enabled else exit_.threshold for exit_ in plan.exits.values()
-    ])  # fmt: skip
+    """Returns the plan's own thresholds, float64 (E,); NaN for an exit that never fires, and for the last."""
+    return np.array([limit_of(exit_.threshold) for exit_ in plan.exits.values()])
 
 
 def stops(record: Record, thresholds: npt.ArrayLike) -> Array:
@@ -30,7 +29,7 @@ def stops(record: Record, thresholds: npt.ArrayLike) -> Array:
         record: N rows.
         thresholds: (S, E), or (E,) for one setting; NaN: the exit is disabled; infinity: it never fires.
     """
-    limits = _limits(thresholds)
+    limits = np.atleast_2d(in_float32(thresholds))
     found = np.empty((len(record), len(limits)), np.int16)
     for rows, part in _parts(record, limits):
         found[rows] = part
@@ -77,7 +76,7 @@ def means(
         costs: What a run that ends at each visit costs, (N, V).
         fallback: What answers where none fired.
     """
-    limits = _limits(thresholds)
+    limits = np.atleast_2d(in_float32(thresholds))
     worth, cost = np.zeros(len(limits)), np.zeros(len(limits))
     values, costs = values.astype(np.float64, copy=False), costs.astype(np.float64, copy=False)
     for rows, ended in _parts(record, limits):
@@ -86,14 +85,6 @@ def means(
         worth += np.take_along_axis(values[rows], chosen, axis=1).sum(axis=0)
         cost += np.take_along_axis(costs[rows], ended, axis=1).sum(axis=0)
     return worth / len(record), cost / len(record)
-
-
-def _limits(thresholds: npt.ArrayLike) -> npt.NDArray[np.float32]:
-    """Returns, for every threshold, the least float32 that reaches it: then float32 compares as float64 would."""
-    wanted = np.atleast_2d(np.asarray(thresholds, np.float64))
-    with np.errstate(over="ignore"):
-        near = wanted.astype(np.float32)
-        return np.where(near < wanted, np.nextafter(near, np.float32(np.inf)), near)
 
 
 def _parts(record: Record, limits: npt.NDArray[np.float32]) -> Iterator[tuple[Array, Array]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from functools import partial
-from pathlib import Path
 
 import msgspec
 
@@ -13,16 +12,17 @@ from eetoolkit.tuning.calibrate import Calibration
 from eetoolkit.tuning.choice import Figures, Point, Thresholds
 from eetoolkit.tuning.details import ClassFigures, CostSpread, Histogram, Mistake
 from eetoolkit.tuning.figures import Interval
-from eetoolkit.tuning.manifest import apply, tuned_plan, undo
+from eetoolkit.tuning.manifest import tuned_plan, undo, with_golden
 from eetoolkit.tuning.pruning import Pruning, write_pruned
 from eetoolkit.tuning.verdict import Verdict
 from eetoolkit_runtime.arguments import checked
 from eetoolkit_runtime.bundle import Bundle, load
+from eetoolkit_runtime.decision import spell_threshold
 from eetoolkit_runtime.errors import TuneError
 from eetoolkit_runtime.inputs import Inputs
-from eetoolkit_runtime.lock import alone
 from eetoolkit_runtime.plan import Guarantee, Tuning
 from eetoolkit_runtime.printable import printable
+from eetoolkit_runtime.rewriting import change_bundle
 
 
 class TuningReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,7 +95,7 @@ class TuningReport(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def thresholds(self) -> Thresholds:
-        """The chosen thresholds by exit; None: disabled."""
+        """The chosen thresholds by exit."""
         return self.chosen.thresholds
 
     @property
@@ -115,13 +115,13 @@ class TuningReport(msgspec.Struct, frozen=True, kw_only=True):
             The bundle as it is now.
 
         Raises:
-            TuneError: The goal was missed or nobody knows; the bundle is another one by now, or packed.
-            BundleError: The manifest cannot be written.
+            TuneError: The goal was missed or nobody knows; the bundle is another one by now.
+            BundleError: It is packed, or the manifest cannot be written.
         """
         self._check_goal(force=force)
-        with alone(Path(self.path)):
-            bundle = load(self.path)
-            return apply(bundle, self._plan(bundle, self.chosen).manifest)
+        return change_bundle(
+            self.path, lambda now, folder: with_golden(now, self._plan(now, self.chosen).manifest, folder)
+        )
 
     @checked(TuneError)
     def prune(
@@ -155,7 +155,7 @@ class TuningReport(msgspec.Struct, frozen=True, kw_only=True):
         bundle = load(self.path)
         chosen, silent = (self._plan(bundle, figures) for figures in (self.chosen, self.pruned or self.chosen))
         limits = {} if self.pruned is None else self.pruned.thresholds
-        gone = tuple(name for name, limit in limits.items() if limit is None)
+        gone = tuple(name for name, limit in limits.items() if limit == "never")
         found = write_pruned(chosen, silent, gone, output, inputs, self.seed, threads=threads, overwrite=overwrite)
         return found if gone else msgspec.structs.replace(found, kept=self._why_none_goes())
 
@@ -206,8 +206,8 @@ class TuningReport(msgspec.Struct, frozen=True, kw_only=True):
         chosen = self.chosen
         lines = [f"{self.bundle}: {self.outcome}", f"goal: {self.goal}"]
         for name, threshold in chosen.thresholds.items():
-            rule = "disabled" if threshold is None else f">= {threshold:.6g}"
-            lines.append(f"{name} {rule}, {chosen.exits.get(name, 0.0):.1%} of the rows leave here")
+            share = chosen.exits.get(name, 0.0)
+            lines.append(f"{name} {spell_threshold(threshold)}, {share:.1%} of the rows leave here")
         lines.append(f"{self.metric} {_percent(chosen.worth)}, whole network {_percent(self.whole.worth)}")
         lines.append(f"drop {_percent(chosen.drop)}")
         lines.append(f"expected cost {_percent(chosen.share)} of the whole network's, by {self.costs}")

@@ -117,12 +117,12 @@ def tune(  # noqa: PLR0913 - what a choice depends on
     opened = load(bundle)
     plan = opened.manifest
     if not any(may_fire(plan)):
-        disabled = [name for name, exit_ in plan.exits.items() if exit_.threshold is not None]
+        disabled = [name for name, exit_ in plan.exits.items() if not exit_.ends]
         fix = f"; enable {' or '.join(disabled)} in its manifest" if disabled else ""
         raise TuneError(f"no exit of {plan.name!r} may leave early, so there is nothing to tune{fix}")
     chosen_providers = choose_providers(providers)
     taken = _read_profile(profile) or saved_profile(opened)
-    wish.check_costs(latencies=taken is not None or bool(plan.profile))
+    wish.check_costs(latencies=taken is not None or plan.profile is not None)
     if labels is not None and metric is None:
         check_labels(as_labels(labels))
     tell = progress or (lambda _what, _done, _total: None)
@@ -240,7 +240,7 @@ def _pruned(sheet: Sheet, limits: Array, overheads: Array, goal: Goal, *, firing
 
     A guarantee was shown of the choice as it is: with one, only exits that never fire go (`firing` is False).
     """
-    exits = np.array([exit_.threshold is not None for exit_ in sheet.plan.exits.values()])
+    exits = np.array([not exit_.ends for exit_ in sheet.plan.exits.values()])
     gone = choose_gone(sheet.tune, limits, exits, overheads, goal.least_worth, firing=firing)
     if not gone.any():
         return None

@@ -34,24 +34,31 @@ from eetoolkit_exporters.emitting.prove import prove
 from eetoolkit_exporters.emitting.samples import golden_samples, meet, sample_rows
 from eetoolkit_exporters.emitting.tolerance import check_tolerance, measured, rounding
 from eetoolkit_exporters.gating.gates import make_gates
-from eetoolkit_exporters.judging.choices import apply_min_exit
+from eetoolkit_exporters.judging.choices import (
+    CriterionSpec,
+    choose_criteria,
+    default_threshold,
+    exits_before,
+    stored_threshold,
+)
 from eetoolkit_exporters.judging.confidences import class_count
 from eetoolkit_exporters.judging.criteria import class_output
 from eetoolkit_exporters.judging.facts import facts
-from eetoolkit_exporters.judging.judge import CriterionSpec, choose_criteria, default_threshold, judge, stored_threshold
+from eetoolkit_exporters.judging.judge import judge
 from eetoolkit_exporters.judging.remarks import remarks, single_scores
 from eetoolkit_runtime.arguments import checked, is_number
-from eetoolkit_runtime.bundle import Bundle, load
+from eetoolkit_runtime.bundle import Bundle
 from eetoolkit_runtime.errors import ExportError, did_you_mean
 from eetoolkit_runtime.inputs import BATCH, axes_of_rows
-from eetoolkit_runtime.plan import Criterion, Fallback, Preprocess
+from eetoolkit_runtime.plan import Criterion, Fallback, Preprocess, Threshold
+from eetoolkit_runtime.rewriting import write_bundle
 from eetoolkit_runtime.scores import LABEL
-from eetoolkit_runtime.store import check_target, commit, staging
-from eetoolkit_runtime.validate import preprocess_problem, validate
+from eetoolkit_runtime.store import check_target
+from eetoolkit_runtime.validate import preprocess_problem
 
 _LOOSE = 0.1  # of the largest value: a tolerance by which golden samples show little
 
-ThresholdSpec = float | Mapping[str, float] | None
+ThresholdSpec = Threshold | Mapping[str, Threshold] | None
 
 
 _OWN_WORDS = (
@@ -148,11 +155,10 @@ def export(  # noqa: PLR0913 - the choices of one command, each with a default
     met = [meet(source, row, chosen, order) for row in rows]
     known = facts(network, given, met, usual)
     criteria = judge(network, given)
-    thresholds = _thresholds(criteria, threshold)
+    thresholds = _thresholds(criteria, threshold) | dict.fromkeys(exits_before(order, min_exit), "never")
     usual = max(usual, measured(network, criteria, rows))
-    disabled = apply_min_exit(order, min_exit)
     compiled = compile_plan(network, source.inputs, lower=lower_control_flow, max_loop_steps=max_loop_steps)
-    doubts = [*remarks(known, thresholds, disabled), *_without_a_choice(compiled.segments), *_loose(usual, asked)]
+    doubts = [*remarks(known, thresholds), *_without_a_choice(compiled.segments), *_loose(usual, asked)]
     samples = golden_samples(source, rows, met, given, usual)
     details = Details(
         name=name or target.stem,
@@ -160,7 +166,6 @@ def export(  # noqa: PLR0913 - the choices of one command, each with a default
         criteria=criteria,
         thresholds=thresholds,
         tolerance=usual if asked is None else asked,
-        disabled=disabled,
         fallback=fallback,
         rows_together=compiled.rows_together,
         notes=(*compiled.notes, *single_scores(known), *doubts),
@@ -168,15 +173,16 @@ def export(  # noqa: PLR0913 - the choices of one command, each with a default
         preprocess=_preprocess(source, network, preprocess),
     )
     _check_labels(network, criteria, details.labels)
-    with staging(target) as folder:
-        manifest = emit(network, compiled.segments, samples, source.inputs, details, folder)
-        validate(manifest)
-        manifest = prove(folder, manifest, samples, compiled.segments)
-        commit(folder, manifest, target, overwrite=overwrite)
+    bundle = write_bundle(
+        target,
+        lambda folder: emit(network, compiled.segments, samples, source.inputs, details, folder),
+        lambda staged: prove(staged, samples, compiled.segments),
+        overwrite=overwrite,
+    )
     if warn is not None:
         for doubt in doubts:
             warn(doubt)
-    return load(target)
+    return bundle
 
 
 @dataclass(frozen=True)
@@ -261,17 +267,22 @@ def separate_exits(network: Network) -> None:
             exit_.outputs[output] = copy
 
 
-def _thresholds(criteria: Mapping[str, Criterion], threshold: ThresholdSpec) -> dict[str, float]:
+def _thresholds(criteria: Mapping[str, Criterion], threshold: ThresholdSpec) -> dict[str, Threshold]:
     given = threshold if isinstance(threshold, Mapping) else dict.fromkeys(criteria, threshold)
     if unknown := set(given) - set(criteria):
         meant = did_you_mean(min(unknown), criteria)
         raise ExportError(f"threshold names {sorted(unknown)}; the exits are {', '.join(criteria)}{meant}")
-    found = {}
+    found: dict[str, Threshold] = {}
     for name, criterion in criteria.items():
         value = given.get(name)
-        if value is not None and not (is_number(value) and math.isfinite(value)):
-            raise ExportError(f"exit {name!r}: threshold is {value!r}, expected a finite number")
-        found[name] = stored_threshold(criterion, default_threshold(criterion) if value is None else float(value))
+        if value == "never":
+            found[name] = "never"
+        elif value is None:
+            found[name] = stored_threshold(criterion, default_threshold(criterion))
+        elif is_number(value) and math.isfinite(value):
+            found[name] = stored_threshold(criterion, float(value))
+        else:
+            raise ExportError(f"exit {name!r}: threshold is {value!r}, expected a finite number, or 'never'")
     return found
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 import msgspec
 
 from eetoolkit_runtime.inputs import Array
-from eetoolkit_runtime.plan import Criterion
+from eetoolkit_runtime.plan import ClassScores
 from eetoolkit_runtime.printable import printable
 from eetoolkit_runtime.scores import predicted
 
@@ -28,7 +28,7 @@ class Answer(msgspec.Struct, frozen=True, eq=False):
         gates: The decisions met, in order: the segment, and 1 or 0 for a gate, the number of the case for a switch.
         stopped_by: `exit`: an exit before the end fired, or was asked for; `end`: none did, so the plan ran to its end;
             `deadline` or `interrupt`: the best answer that was finished by then.
-        criterion: The exit's, which says how its class scores are read.
+        scores: Where the class scores are, and how they are read; None: no output says a class.
     """
 
     outputs: dict[str, Array]
@@ -38,7 +38,7 @@ class Answer(msgspec.Struct, frozen=True, eq=False):
     segments: int
     gates: tuple[tuple[str, int], ...] = ()
     stopped_by: StoppedBy = "exit"
-    criterion: Criterion | None = None
+    scores: ClassScores | None = None
 
     @property
     def visits(self) -> dict[str, int]:
@@ -58,7 +58,7 @@ class Answer(msgspec.Struct, frozen=True, eq=False):
         An exit's own `label` (a vote's) is taken as it is; else it is the class with the largest of the class scores,
         or of one score 1 where its probability is at least one half, else 0.
         """
-        return predicted(self.outputs, self.criterion)
+        return predicted(self.outputs, self.scores)
 
     def __str__(self) -> str:
         stopped = f", stopped by {self.stopped_by}" if self.stopped_by in ("deadline", "interrupt") else ""

@@ -15,13 +15,13 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from eetoolkit_runtime.answer import Answer, stand_in
+from eetoolkit_runtime.decision import Decision
 from eetoolkit_runtime.errors import RunError, no_such_case, running, too_many_visits
+from eetoolkit_runtime.flow import decider, targets
 from eetoolkit_runtime.inputs import BATCH, ROWS_AT_ONCE, Array, most_rows, row_axes, rows_between
 from eetoolkit_runtime.layout import Layout
 from eetoolkit_runtime.pace import Paces, watched
 from eetoolkit_runtime.plan import Dim, Exit, Manifest, Segment, Source, Stop, spell
-from eetoolkit_runtime.rule import Rule
-from eetoolkit_runtime.ways import decider, targets
 
 Places = npt.NDArray[np.intp]
 
@@ -89,7 +89,7 @@ class Rows:
             int(array.shape[axis]) for array, axis in zip(arrays, self.input_axes, strict=True) if axis is not None
         )
 
-    def run(self, arrays: tuple[Array, ...], rule: Rule) -> list[Answer]:
+    def run(self, arrays: tuple[Array, ...], decision: Decision) -> list[Answer]:
         """Returns the answer of each row of `arrays`, in order, as runs of one row would give them.
 
         Raises:
@@ -104,7 +104,7 @@ class Rows:
                 )
                 for spec, array, axis in zip(specs, arrays, self.input_axes, strict=True)
             }
-            answers += _Batch(self, rule, min(self.at_once, count - start)).run(part)
+            answers += _Batch(self, decision, min(self.at_once, count - start)).run(part)
         return answers
 
 
@@ -116,10 +116,10 @@ class _Group(msgspec.Struct, frozen=True):
 class _Batch:
     """What became of every row so far, and the groups that wait, by segment."""
 
-    def __init__(self, shared: Rows, rule: Rule, count: int) -> None:
+    def __init__(self, shared: Rows, decision: Decision, count: int) -> None:
         self._shared = shared
         self._layout = shared.layout
-        self._rule = rule
+        self._decision = decision
         self._axes = shared.axes
         self._waiting: dict[str, list[_Group]] = {}
         self._answers: list[Answer | None] = [None] * count
@@ -238,20 +238,17 @@ class _Batch:
 
     def _leave(self, segment: Segment, exit_: Exit, group: _Group) -> _Group:
         """Answers the rows for which the exit fires, all at a stop; returns the others."""
-        rule, ends = self._rule, isinstance(segment.next, Stop)
+        decision, ends = self._decision, isinstance(segment.next, Stop)
         confidences = _per_row(group.tensors[exit_.confidence], len(group.rows)).astype(np.float64)
-        if rule.exit_at is None:
-            fires = confidences >= rule.limits[self._layout.exits[exit_.name]]
-        else:
-            fires = np.full(len(group.rows), exit_.name == rule.exit_at)
-        compared = rule.most_confident and rule.exit_at is None and exit_.enabled
+        fires = decision.fires(self._layout.exits[exit_.name], confidences)
+        compared = decision.most_confident and decision.at is None and exit_.name in decision.stand_ins
         for place, row in enumerate(group.rows.tolist()):
             if not (fires[place] or ends or compared):
                 continue
             answer = self._answer(exit_, group, place, float(confidences[place]), ends=ends)
             if compared and not fires[place]:
                 best = self._best[row]
-                self._best[row] = best = answer if best is None or rule.better(answer, best) else best
+                self._best[row] = best = answer if best is None or decision.better(answer, best) else best
                 if ends:
                     self._answers[row] = stand_in(best, answer)
             else:
@@ -267,7 +264,7 @@ class _Batch:
             outputs[name] = array[only].copy()
         return Answer(
             outputs, exit_.name, confidence, tuple(self._paths[row]), self._layout.models, tuple(self._gates[row]),
-            "end" if ends else "exit", exit_.criterion,
+            "end" if ends else "exit", exit_.scores,
         )  # fmt: skip
 
     def _part(self, name: str, segment: Segment, group: _Group) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from eetoolkit_runtime.answer import Answer
 from eetoolkit_runtime.deadline import Watch
+from eetoolkit_runtime.decision import Decision
 from eetoolkit_runtime.inputs import Array, Inputs
 from eetoolkit_runtime.layout import Layout
 from eetoolkit_runtime.pace import Paces
@@ -34,7 +35,7 @@ class Lane:
         self._layout = layout
         self._kept = kept
         self._free: deque[Workspace] = deque()
-        self.paces = Paces(layout.plan.profile)
+        self.paces = Paces(layout.expected_ms)
 
     @property
     def size_bytes(self) -> int:
@@ -55,14 +56,14 @@ class Lane:
             self.give_up()
         self._free.append(workspace)
 
-    def run(self, arrays: tuple[Array, ...], limits: list[float]) -> Answer:
+    def run(self, arrays: tuple[Array, ...], decision: Decision) -> Answer:
         """Returns the answer of the first exit that fires, as `Workspace.run`, with a workspace of this call's own."""
         try:
             workspace = self._free.pop()
         except IndexError:
             workspace = self.take()
         try:
-            answer = workspace.run(arrays, limits)
+            answer = workspace.run(arrays, decision)
         except BaseException:
             self.give_up()
             raise

@@ -10,8 +10,8 @@ import numpy as np
 import onnxruntime as ort
 
 from eetoolkit_runtime.errors import RunError, is_foreign
+from eetoolkit_runtime.flow import live_before
 from eetoolkit_runtime.inputs import Array
-from eetoolkit_runtime.liveness import live_before
 from eetoolkit_runtime.plan import Manifest
 from eetoolkit_runtime.sessions import Sessions
 
@@ -75,6 +75,7 @@ class Layout:
         self.plan = plan
         self.sessions = sessions
         self.live = live_before(plan)
+        self.expected_ms = plan.profile.expected_ms if plan.profile is not None else {}
         self.exits = {name: index for index, name in enumerate(plan.exits)}
         self.models = sum(segment.model is not None for segment in plan.segments.values())
         self.constants: dict[str, Cell] = {}

@@ -87,8 +87,8 @@ def encode(manifest: Manifest) -> bytes:
         ManifestError: A threshold or constant that JSON cannot hold, or more than a manifest may hold.
     """
     for name, exit_ in manifest.exits.items():
-        if exit_.threshold is not None and not math.isfinite(exit_.threshold):
-            raise ManifestError(f"exit {name!r}: the threshold {exit_.threshold} is not finite; disable the exit")
+        if isinstance(exit_.threshold, float) and not math.isfinite(exit_.threshold):
+            raise ManifestError(f"exit {name!r}: the threshold {exit_.threshold} is not finite; 'never' disables it")
     for name, constant in manifest.constants.items():
         if not all(math.isfinite(value) for value in constant.data):
             raise ManifestError(f"constant {name!r}: a value is not finite, which JSON cannot hold")

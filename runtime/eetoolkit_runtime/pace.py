@@ -77,12 +77,12 @@ class Pace:
 class Paces(dict[str, Pace]):
     """The paces of segments by name, made when they are asked for, from what a profile says."""
 
-    def __init__(self, profile_ms: Mapping[str, float] | None = None) -> None:
+    def __init__(self, expected_ms: Mapping[str, float] | None = None) -> None:
         super().__init__()
-        self._profile_ms = profile_ms or {}
+        self._expected_ms = expected_ms or {}
 
     def __missing__(self, name: str) -> Pace:
-        pace = self[name] = Pace(self._profile_ms.get(name, 0.0))
+        pace = self[name] = Pace(self._expected_ms.get(name, 0.0))
         return pace
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import msgspec
 
 FORMAT: Literal["eetoolkit-bundle"] = "eetoolkit-bundle"
-VERSION = 1
+VERSION = 2
 MANIFEST = "manifest.json"
 JOURNAL = ".writing.json"
 MANIFEST_LIMIT_BYTES = 8 << 20
@@ -31,11 +31,12 @@ CriterionKind = Literal[
     "patience", "vote", "mean_ensemble", "geometric_ensemble",
     "learned", "all_of", "any_of", "at_least", "custom",
 ]  # fmt: skip
-COUNTED_KINDS: frozenset[CriterionKind] = frozenset({"patience", "vote", "all_of", "any_of", "at_least"})
-"""Kinds whose confidence is a count or a share, the same on every machine: at its threshold there is no rounding."""
 Number = float | str | None
 """A number as it is handed to `export`; in a bundle, the name of the constant that holds it."""
 Numbers = tuple[float, ...] | str | None
+Threshold = float | Literal["never", "always"]
+"""When an exit fires: where its confidence reaches a number (NaN never does); `never`, and it stands in for none;
+`always`, which is the exit that ends the plan."""
 Scale = Literal["logits", "log_probs", "probs"]
 Fallback = Literal["last", "most_confident"]
 Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
@@ -150,15 +151,33 @@ class Criterion(_Struct, frozen=True, kw_only=True):
         return (*names, *(name for member in self.members for name in member.named_constants()))
 
 
+class ClassScores(_Struct, frozen=True, kw_only=True):
+    """Which of an exit's outputs holds the class scores of its answer, and how they are read."""
+
+    output: str
+    scale: Scale = "logits"
+    axis: int = 1
+
+
 class Exit(_Struct, frozen=True, kw_only=True):
-    """A place where the network may answer."""
+    """A place where the network may answer; `scores` is None where no output says a class."""
 
     name: str
     outputs: dict[str, str]
+    scores: ClassScores | None = None
     criterion: Criterion
     confidence: str
-    threshold: float | None = None
-    enabled: bool = True
+    threshold: Threshold
+
+    @property
+    def ends(self) -> bool:
+        """Whether it ends the plan and accepts everything."""
+        return self.threshold == "always"
+
+    @property
+    def enabled(self) -> bool:
+        """Whether it may answer."""
+        return self.threshold != "never"
 
 
 class Goto(_Struct, frozen=True, kw_only=True, tag_field="kind", tag="goto"):
@@ -228,6 +247,18 @@ class Golden(_Struct, frozen=True, kw_only=True):
     tolerance: Annotated[float, msgspec.Meta(gt=0)]
 
 
+class SavedProfile(_Struct, frozen=True, kw_only=True):
+    """What the bundle costs on its device: the profile's file, and what deadlines go by, so that none need read it.
+
+    Attributes:
+        file: The whole profile; None: only the latencies are known.
+        expected_ms: How many milliseconds a segment takes (p90).
+    """
+
+    file: str | None = None
+    expected_ms: dict[str, LatencyMs]
+
+
 class Preprocess(_Struct, frozen=True, kw_only=True):
     """How an image becomes an input: resize to (height, width), then `(pixel * scale - mean) / std` per channel."""
 
@@ -236,13 +267,6 @@ class Preprocess(_Struct, frozen=True, kw_only=True):
     scale: float = 1 / 255
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
-
-
-class ExitBefore(_Struct, frozen=True, kw_only=True):
-    """What an exit had before it was tuned."""
-
-    threshold: float | None = None
-    enabled: bool = True
 
 
 class Guarantee(_Struct, frozen=True, kw_only=True):
@@ -293,7 +317,7 @@ class Tuning(_Struct, frozen=True, kw_only=True):
     rows: dict[str, Count]
     figures: dict[str, tuple[float, float, float]] = {}
     guarantee: Guarantee | None = None
-    exits_before: dict[str, ExitBefore]
+    exits_before: dict[str, Threshold]
     constants_before: dict[str, tuple[float, ...]] = {}
 
 
@@ -319,7 +343,7 @@ class Manifest(_Struct, frozen=True, kw_only=True):
     files: dict[str, File] = {}
     golden: Golden | None = None
     notes: tuple[str, ...] = ()
-    profile: dict[str, LatencyMs] = {}
+    profile: SavedProfile | None = None
     tuning: Tuning | None = None
 
     @property

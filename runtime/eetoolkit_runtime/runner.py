@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Literal, Self
 import msgspec
 import numpy as np
 
+from eetoolkit_runtime.all_exits import answer_by, answer_in_time, better_and_better, visit_exits
 from eetoolkit_runtime.answer import Answer
 from eetoolkit_runtime.arguments import checked
 from eetoolkit_runtime.bundle import Bundle
 from eetoolkit_runtime.bundle import load as load_bundle
 from eetoolkit_runtime.deadline import Watch
+from eetoolkit_runtime.decision import Decision, Thresholds, decide
 from eetoolkit_runtime.errors import BundleError, InputError, RunError
 from eetoolkit_runtime.forked import renew_after_fork
 from eetoolkit_runtime.inputs import ROWS_AT_ONCE, Array, Inputs, prepare, split_rows
@@ -24,12 +26,9 @@ from eetoolkit_runtime.integrity import Check
 from eetoolkit_runtime.interrupt import Interrupt
 from eetoolkit_runtime.lanes import Lane, Lanes
 from eetoolkit_runtime.layout import Layout
-from eetoolkit_runtime.observed import answer_by, answer_in_time, better_and_better
 from eetoolkit_runtime.plan import Fallback, Manifest
 from eetoolkit_runtime.providers import Provider, choose_providers
-from eetoolkit_runtime.rule import Rule, Thresholds, known_exit, limits_at, limits_of
 from eetoolkit_runtime.sessions import Pool, Sessions, SessionSettings, Spin
-from eetoolkit_runtime.visits import visit_exits
 
 if TYPE_CHECKING:
     from eetoolkit_runtime.batch import Rows
@@ -81,15 +80,15 @@ class Runner:
     ) -> None:
         self.bundle = load_bundle(bundle, check=check)
         plan = self._plan = self.bundle.manifest
-        self._fallback: Fallback = plan.fallback if fallback is None else fallback
+        self._most_confident = (plan.fallback if fallback is None else fallback) == "most_confident"
         settings = SessionSettings(threads, spin, pool, choose_providers(providers), arena, prepack)
         self._kept = _kept(plan, keep, load)
         self._sessions = Sessions(self.bundle, msgspec.structs.replace(settings, one_row=True))
         self._sessions_of_rows = Sessions(self.bundle, settings)
         self._layout = Layout(plan, self._sessions)
         self._exits = plan.exits
-        self._limits = limits_of(self._exits)
-        self._limits_at: dict[str, list[float]] = {}
+        self._own = decide(self._exits, most_confident=self._most_confident)
+        self._at: dict[str, Decision] = {}
         self._names = dict.fromkeys(spec.name for spec in plan.inputs).keys()
         self._lanes = Lanes()
         self._lock = threading.Lock()
@@ -123,7 +122,7 @@ class Runner:
             inputs: One array, a tuple in the bundle's order, or a mapping by name; leading dimension 1.
             exit_at: Always answer at this exit, whatever the confidences, on its first visit; where the row's path does
                 not meet it, the last exit answers.
-            thresholds: Other thresholds than the bundle's for this call, by exit; None keeps an exit from firing.
+            thresholds: Other thresholds than the bundle's for this call, by exit; `never` disables an exit.
             deadline_ms: Milliseconds from the beginning of this call in which it must answer.
             interrupt: A token that stops this call from another thread or a signal handler. In the main thread the
                 segments then run on a thread of their own, since Python could not run a handler before they end.
@@ -136,20 +135,16 @@ class Runner:
         if deadline_ms is not None or interrupt is not None:
             watch = Watch(deadline_ms, interrupt)
             arrays, lane = self._admit(inputs)
-            return answer_in_time(lane, arrays, self._rule(exit_at, thresholds), watch, interrupt)
+            return answer_in_time(lane, arrays, self._decision(exit_at, thresholds), watch, interrupt)
         latest = self._lanes.latest
         if type(inputs) is np.ndarray and latest is not None and latest.key == ((inputs.shape, inputs.dtype),):
             arrays, lane = (inputs,), latest
         else:
             arrays, lane = self._admit(inputs)
-        if exit_at is not None and thresholds is None:
-            known = self._limits_at.get(exit_at) if type(exit_at) is str else None
-            limits = known or self._limits_at.setdefault(exit_at, limits_at(self._exits, exit_at))
-        elif exit_at is not None or self._fallback != "last":
-            return answer_by(lane, arrays, self._rule(exit_at, thresholds))
-        else:
-            limits = self._limits if thresholds is None else limits_of(self._exits, thresholds)
-        return lane.run(arrays, limits)
+        decision = self._own if exit_at is None and thresholds is None else self._decision(exit_at, thresholds)
+        if decision.most_confident and decision.at is None:
+            return answer_by(lane, arrays, decision)
+        return lane.run(arrays, decision)
 
     def refine(
         self, inputs: Inputs, *, deadline_ms: float | None = None, interrupt: Interrupt | None = None
@@ -173,7 +168,7 @@ class Runner:
         """
         watch = Watch(deadline_ms, interrupt)
         arrays, lane = self._admit(inputs)
-        return better_and_better(lane, arrays, self._rule(), watch, interrupt)
+        return better_and_better(lane, arrays, self._own, watch, interrupt)
 
     @checked(InputError)
     def run_batch(
@@ -201,7 +196,7 @@ class Runner:
             return [self.run(row, exit_at=exit_at, thresholds=thresholds) for row in rows]
         self._check_open()
         try:
-            return together.run(arrays, self._rule(exit_at, thresholds))
+            return together.run(arrays, self._decision(exit_at, thresholds))
         finally:
             if self._kept is not None:
                 self._sessions_of_rows.keep(self._kept)
@@ -347,11 +342,16 @@ class Runner:
             return None
         return Rows(Layout(self._plan, self._sessions_of_rows))
 
-    def _rule(self, exit_at: str | None = None, thresholds: Thresholds | None = None) -> Rule:
-        if exit_at is not None:
-            known_exit(self._exits, exit_at)
-        limits = self._limits if thresholds is None else limits_of(self._exits, thresholds)
-        return Rule(self._exits, limits, exit_at, self._fallback == "most_confident")
+    def _decision(self, exit_at: str | None, thresholds: Thresholds | None) -> Decision:
+        if thresholds is not None:
+            return decide(self._exits, thresholds, exit_at, most_confident=self._most_confident)
+        if exit_at is None:
+            return self._own
+        found = self._at.get(exit_at) if type(exit_at) is str else None
+        if found is None:
+            found = decide(self._exits, None, exit_at, most_confident=self._most_confident)
+            self._at[exit_at] = found
+        return found
 
     def _admit(self, inputs: Inputs) -> tuple[tuple[Array, ...], Lane]:
         """Returns one row of inputs as arrays that fit, and the lane of their shapes."""

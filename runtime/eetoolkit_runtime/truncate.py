@@ -5,20 +5,21 @@ from __future__ import annotations
 import os
 import shutil
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from pathlib import Path
 
 import msgspec
 
 from eetoolkit_runtime.arguments import checked
 from eetoolkit_runtime.bundle import Bundle, load
+from eetoolkit_runtime.decision import known_exit
 from eetoolkit_runtime.errors import InputError
+from eetoolkit_runtime.flow import live_after, live_before, successors
 from eetoolkit_runtime.golden import Sample, read_golden, store_golden
 from eetoolkit_runtime.integrity import check_full
-from eetoolkit_runtime.plan import Manifest, Segment, Stop
-from eetoolkit_runtime.rule import known_exit
-from eetoolkit_runtime.store import check_target, commit, staging
-from eetoolkit_runtime.validate import validate
-from eetoolkit_runtime.ways import successors
+from eetoolkit_runtime.plan import Manifest, SavedProfile, Segment, Stop
+from eetoolkit_runtime.rewriting import write_bundle
+from eetoolkit_runtime.store import check_target
 
 
 @checked(InputError)
@@ -49,24 +50,21 @@ def truncate(
     beside = (source.archive or source.path).resolve()
     target = check_target(beside.with_name(f"{beside.stem}-{at}.ee") if output is None else output, overwrite=overwrite)
     check_full(source.path, source.manifest)
+    return write_bundle(target, lambda folder: _make(source, at, folder), overwrite=overwrite)
+
+
+def _make(source: Bundle, at: str, folder: Path) -> Manifest:
     plan = _cut(source.manifest, at)
-    with staging(target) as folder:
-        files = {}
-        for segment in plan.segments.values():
-            for name in (segment.model, *segment.weights):
-                if name is not None:
-                    files[name] = source.manifest.files[name]
-        for name in files:
-            shutil.copyfile(source.path / name, folder / name)
-        golden = None
-        if source.manifest.golden is not None:
-            samples = [_shorten(sample, at) for sample in read_golden(source)]
-            golden, stored = store_golden(folder, samples, source.manifest.golden.tolerance)
-            files |= stored
-        plan = msgspec.structs.replace(plan, files=files, golden=golden)
-        validate(plan)
-        commit(folder, plan, target, overwrite=overwrite)
-    return load(target)
+    used = (file for segment in plan.segments.values() for file in (segment.model, *segment.weights))
+    files = {name: source.manifest.files[name] for name in used if name is not None}
+    for name in files:
+        shutil.copyfile(source.path / name, folder / name)
+    golden = None
+    if source.manifest.golden is not None:
+        samples = [_shorten(sample, at) for sample in read_golden(source)]
+        golden, stored = store_golden(folder, samples, source.manifest.golden.tolerance)
+        files |= stored
+    return msgspec.structs.replace(plan, files=files, golden=golden)
 
 
 def _cut(plan: Manifest, at: str) -> Manifest:
@@ -78,14 +76,15 @@ def _cut(plan: Manifest, at: str) -> Manifest:
             continue
         segment = plan.segments[name]
         if segment.exit is not None and segment.exit.name == at:
-            last = msgspec.structs.replace(segment.exit, threshold=None, enabled=True)
+            last = msgspec.structs.replace(segment.exit, threshold="always")
             segment = msgspec.structs.replace(segment, exit=last, next=Stop())
-        elif segment.exit is not None and segment.exit.threshold is not None:
-            segment = msgspec.structs.replace(segment, exit=msgspec.structs.replace(segment.exit, enabled=False))
+        elif segment.exit is not None and not segment.exit.ends:
+            segment = msgspec.structs.replace(segment, exit=msgspec.structs.replace(segment.exit, threshold="never"))
         segments[name] = segment
         waiting.extend(successors(segment))
     kept = {name: segments[name] for name in plan.segments if name in segments}
-    kept = {name: _without_unread(segment, kept) for name, segment in kept.items()}
+    live = live_before(msgspec.structs.replace(plan, segments=kept))
+    kept = {name: _without_unread(segment, live_after(segment, live)) for name, segment in kept.items()}
     users = Counter(file for segment in kept.values() for file in segment.weights)
     for name, segment in kept.items():
         if not segment.prepack and all(users[file] == 1 for file in segment.weights):
@@ -109,20 +108,18 @@ def restricted(plan: Manifest, segments: Mapping[str, Segment]) -> Manifest:
         segments=dict(segments),
         slots={name: slot for name, slot in plan.slots.items() if name in used},
         constants={name: constant for name, constant in plan.constants.items() if name in used},
-        profile={name: latency_ms for name, latency_ms in plan.profile.items() if name in segments},
+        profile=None if plan.profile is None else _of_segments(plan.profile, segments),
         tuning=None,
     )
 
 
-def _without_unread(segment: Segment, kept: dict[str, Segment]) -> Segment:
+def _of_segments(profile: SavedProfile, segments: Collection[str]) -> SavedProfile:
+    """Returns the latencies of these segments; the profile itself was measured with others behind them."""
+    return SavedProfile(expected_ms={name: ms for name, ms in profile.expected_ms.items() if name in segments})
+
+
+def _without_unread(segment: Segment, read: frozenset[str]) -> Segment:
     """Drops the writes that only what lies behind would have read."""
-    read: set[str | None] = set()
-    for other in kept.values():
-        read.update(other.reads.values())
-        read.update(source.slot for source in other.writes.values())
-        read.add(getattr(other.next, "on", None))
-        if other.exit is not None:
-            read.update((*other.exit.outputs.values(), other.exit.confidence))
     writes = {slot: source for slot, source in segment.writes.items() if slot in read}
     if not any(source.output is not None for source in writes.values()):  # a model must give something
         writes = segment.writes

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 
 from eetoolkit_runtime.errors import ManifestError
+from eetoolkit_runtime.flow import looked_at, mask_of, slot_bits, successors
 from eetoolkit_runtime.plan import (
     JOURNAL,
     MANIFEST,
@@ -27,7 +28,6 @@ from eetoolkit_runtime.plan import (
     Switch,
     spell,
 )
-from eetoolkit_runtime.ways import looked_at, successors
 
 MOST_SEGMENTS, MOST_SLOTS = 4096, 16384
 """So that the proofs, whose time grows with both, stay below a second or so whatever a plan holds."""
@@ -162,7 +162,7 @@ def _check_twins(plan: Manifest) -> None:
     seen: dict[str, tuple[object, ...]] = {}
     for name, segment in plan.segments.items():
         if segment.exit is not None:
-            kind = (segment.exit.threshold, segment.exit.enabled, sorted(segment.exit.outputs))
+            kind = (segment.exit.threshold, sorted(segment.exit.outputs))
             if seen.setdefault(segment.exit.name, kind) != kind:
                 raise ManifestError(
                     f"segment {name!r}: exit {segment.exit.name!r} stands elsewhere with another threshold or outputs"
@@ -194,8 +194,10 @@ def check_files(plan: Manifest) -> None:
         for file in (segment.model, *segment.weights):
             if file is not None and file not in plan.files:
                 raise ManifestError(f"segment {segment_name!r}: the file {file!r} is not listed under files")
-    if plan.golden is not None and plan.golden.file not in plan.files:
-        raise ManifestError(f"manifest.json: the golden file {plan.golden.file!r} is not listed under files")
+    own = {"golden": plan.golden, "profile": plan.profile}
+    for what, entry in own.items():
+        if entry is not None and entry.file is not None and entry.file not in plan.files:
+            raise ManifestError(f"manifest.json: the {what} file {entry.file!r} is not listed under files")
     if plan.golden is not None and not math.isfinite(plan.golden.tolerance):
         raise ManifestError(f"manifest.json: the golden tolerance is {plan.golden.tolerance}, not finite")
 
@@ -214,14 +216,14 @@ def _check_flow(plan: Manifest) -> None:
         if isinstance(segment.next, Stop):
             if segment.exit is None:
                 raise ManifestError(f"segment {name!r}: stops without an exit")
-            if segment.exit.threshold is not None or not segment.exit.enabled:
+            if not segment.exit.ends:
                 raise ManifestError(
-                    f"segment {name!r}: exit {segment.exit.name!r} ends the plan, so it must accept everything: "
-                    "threshold null and enabled"
+                    f"segment {name!r}: exit {segment.exit.name!r} ends the plan: "
+                    f'"threshold" is {segment.exit.threshold!r}, expected "always"'
                 )
-        elif segment.exit is not None and segment.exit.threshold is None:
+        elif segment.exit is not None and segment.exit.ends:
             raise ManifestError(
-                f"segment {name!r}: exit {segment.exit.name!r} accepts everything (threshold null) but does not stop"
+                f'segment {name!r}: exit {segment.exit.name!r} has the threshold "always" but does not stop'
             )
     edges = {name: successors(segment) for name, segment in plan.segments.items()}
     if unreachable := plan.segments.keys() - _closure((plan.start,), edges):
@@ -232,7 +234,7 @@ def _check_flow(plan: Manifest) -> None:
 
 
 def _check_profile(plan: Manifest) -> None:
-    for name, latency_ms in plan.profile.items():
+    for name, latency_ms in plan.profile.expected_ms.items() if plan.profile is not None else ():
         if name not in plan.segments:
             raise ManifestError(f"manifest.json: profile names {name!r}, which is not a segment")
         if not math.isfinite(latency_ms):
@@ -315,20 +317,6 @@ def _check_assignment(plan: Manifest) -> None:
                 raise ManifestError(f"segment {name!r}: {what} {slot!r} is left unwritten by some path")
 
 
-def slot_bits(plan: Manifest) -> dict[str, int]:
-    """Returns a bit for every input and slot: sets of them are then numbers, and those of a long plan take little."""
-    names = dict.fromkeys((*(spec.name for spec in plan.inputs), *plan.slots))
-    return {name: 1 << place for place, name in enumerate(names)}
-
-
-def mask_of(names: Iterable[str], bits: Mapping[str, int]) -> int:
-    """Returns a set of inputs and slots as a number; other names are left out."""
-    mask = 0
-    for name in names:
-        mask |= bits.get(name, 0)
-    return mask
-
-
 def _check_types(plan: Manifest) -> None:
     slots: dict[str, Slot] = {spec.name: Slot(dtype=spec.dtype, shape=spec.shape) for spec in plan.inputs} | plan.slots
     for name, slot in slots.items():
@@ -370,8 +358,8 @@ def _check_exit(plan: Manifest, name: str, segment: Segment, slots: Mapping[str,
     for key, constant in exit_.criterion.named_constants():
         if constant not in plan.constants:
             raise ManifestError(f"segment {name!r}: the {key} {constant!r} is not among the constants")
-    if exit_.threshold is not None and not math.isfinite(exit_.threshold):
-        raise ManifestError(f"segment {name!r}: the threshold is {exit_.threshold}, not finite; disable the exit")
+    if isinstance(exit_.threshold, float) and not math.isfinite(exit_.threshold):
+        raise ManifestError(f"segment {name!r}: the threshold is {exit_.threshold}, not finite; 'never' disables it")
 
 
 def _check_per_row(what: str, slot: Slot, dtypes: tuple[DType, ...]) -> None:

@@ -12,10 +12,12 @@ import numpy as np
 from eetoolkit_runtime.answer import Answer
 from eetoolkit_runtime.arguments import checked
 from eetoolkit_runtime.bundle import Bundle, load_again
+from eetoolkit_runtime.criteria import kind_of
+from eetoolkit_runtime.decision import limit_of
 from eetoolkit_runtime.errors import InputError
 from eetoolkit_runtime.golden import Sample, read_golden
 from eetoolkit_runtime.inputs import Array
-from eetoolkit_runtime.plan import COUNTED_KINDS, Exit
+from eetoolkit_runtime.plan import Exit
 from eetoolkit_runtime.printable import printable
 from eetoolkit_runtime.runner import Runner
 
@@ -166,14 +168,14 @@ class _Tally:
         allowed: list[str] = []
         for visit in sample.visits:
             exit_ = self._exits[visit.exit]
-            if exit_.threshold is None:
+            if exit_.ends:
                 return [*allowed, visit.exit]
-            counted = exit_.criterion.kind in COUNTED_KINDS
+            limit, counted = limit_of(exit_.threshold), kind_of(exit_.criterion).counted
             tolerance = 0.0 if counted else self._tolerance
-            if not exit_.enabled or not visit.confidence >= exit_.threshold - tolerance:
+            if not visit.confidence >= limit - tolerance:
                 continue
             allowed.append(visit.exit)
-            if counted or visit.confidence > exit_.threshold + tolerance:
+            if counted or visit.confidence > limit + tolerance:
                 return allowed
         return allowed
 

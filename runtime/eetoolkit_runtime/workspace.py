@@ -18,14 +18,14 @@ import onnxruntime as ort
 
 from eetoolkit_runtime.answer import Answer, StoppedBy
 from eetoolkit_runtime.deadline import Watch, watched_by
+from eetoolkit_runtime.decision import Decision
 from eetoolkit_runtime.errors import RunError, failure, is_foreign, no_such_case, running, too_many_visits
+from eetoolkit_runtime.flow import decider, live_after, targets
 from eetoolkit_runtime.inputs import Array
 from eetoolkit_runtime.layout import Cell, Layout, allocate, run_loose
-from eetoolkit_runtime.liveness import live_after
 from eetoolkit_runtime.pace import Pace, Paces, watched
 from eetoolkit_runtime.plan import Segment, Slot, Stop
 from eetoolkit_runtime.sessions import fast_run
-from eetoolkit_runtime.ways import decider, targets
 
 _MAX_STEPS = 4096  # states of a plan with many gates; beyond it the steps are made anew
 
@@ -37,8 +37,8 @@ class Step:
     where the confidence will be, which threshold it meets, and the step with the names of the segments run so far.
     """
 
-    __slots__ = ("after", "before", "chain", "confidence", "criterion", "decisions", "exit", "exit_index", "following",
-                 "live", "name", "on", "outputs", "segment", "stopped_by", "targets")  # fmt: skip
+    __slots__ = ("after", "before", "chain", "confidence", "decisions", "exit", "exit_index", "following", "live",
+                 "name", "on", "outputs", "scores", "segment", "stopped_by", "targets")  # fmt: skip
 
     def __init__(self, name: str, segment: Segment, before: dict[str, Cell], live: frozenset[str]) -> None:
         self.name = name
@@ -47,7 +47,7 @@ class Step:
         self.live = live
         self.after: dict[str, Cell] = {}
         self.exit = "" if segment.exit is None else segment.exit.name
-        self.criterion = None if segment.exit is None else segment.exit.criterion
+        self.scores = None if segment.exit is None else segment.exit.scores
         self.exit_index = NO_EXIT
         self.stopped_by: StoppedBy = "end" if isinstance(segment.next, Stop) else "exit"
         self.confidence: Sequence[float] = _NEVER
@@ -60,7 +60,7 @@ class Step:
 
 
 NO_EXIT = -1
-"""The index of a threshold that is always NaN, for steps without an exit."""
+"""The index of the last limit, which is NaN, for steps without an exit."""
 _NEVER = (math.nan,)
 _Link = tuple[Callable[[Any, Any], None], Any, Sequence[float], int, tuple[Step, tuple[str, ...]]]
 
@@ -117,14 +117,14 @@ class Workspace:
         if hasattr(self, "_start"):  # else a signal handler raised before there were any
             self.forget()
 
-    def run(self, arrays: tuple[Array, ...], thresholds: list[float]) -> Answer:
-        """Returns the answer of the first exit whose confidence reaches its threshold, else of the last.
+    def run(self, arrays: tuple[Array, ...], decision: Decision) -> Answer:
+        """Returns the answer of the first exit that fires, else of the last.
 
         Args:
             arrays: The inputs, in order, of this workspace's shapes.
-            thresholds: One per exit, in the order of `Layout.exits`, NaN for an exit that must not fire; then one
-                more NaN, for steps without an exit.
+            decision: Of this plan's exits.
         """
+        limits, at = decision.limits, decision.at
         head, options = self.begin(arrays), self.options
         done: list[str] = []
         try:
@@ -132,7 +132,7 @@ class Workspace:
                 end: tuple[Step, tuple[str, ...]] = (head, ())
                 for call, binding, confidence, index, end in head.chain:
                     call(binding, options)
-                    if confidence[0] >= thresholds[index]:
+                    if confidence[0] >= limits[index] or index == at:  # `Decision.fires`
                         step, names = end
                         return self.answer(step, (*done, *names) if done else names)
                 step, names = end
@@ -152,9 +152,7 @@ class Workspace:
         for name, cell in step.outputs:
             outputs[name] = cell.array.copy()
         gates = tuple(self._gates) if self._gates else ()
-        return Answer(
-            outputs, step.exit, step.confidence[0], path, self._models, gates, step.stopped_by, step.criterion
-        )
+        return Answer(outputs, step.exit, step.confidence[0], path, self._models, gates, step.stopped_by, step.scores)
 
     @property
     def size_bytes(self) -> int:

@@ -15,7 +15,8 @@ from eetoolkit_exporters.capturing.capture import Network, capture
 from eetoolkit_exporters.capturing.onnx_source import OnnxSource
 from eetoolkit_exporters.emitting.graphs import whole_model
 from eetoolkit_exporters.judging import criteria
-from eetoolkit_exporters.judging.judge import choose_criteria, judge
+from eetoolkit_exporters.judging.choices import choose_criteria
+from eetoolkit_exporters.judging.judge import judge
 from networks.case import Array
 
 Shape = tuple[int | str, ...]

@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from eetoolkit_exporters.capturing.capture import NetworkExit
 from eetoolkit_exporters.capturing.scopes import needs
+from eetoolkit_runtime.flow import backward
 
 
 @dataclass(eq=False)
@@ -86,22 +87,18 @@ def predecessors(blocks: Iterable[Block]) -> dict[Block, list[Block]]:
     return found
 
 
-def live_before(blocks: list[Block]) -> dict[Block, set[ir.Value]]:
-    """Returns the slots that each block or a later one may look at, by backward dataflow to a fixed point."""
+def live_before(blocks: list[Block]) -> dict[Block, frozenset[ir.Value]]:
+    """Returns the slots that each block or a later one may look at."""
     read = {block: _read(block) for block in blocks}
     made = {block: block.made for block in blocks}
-    live: dict[Block, set[ir.Value]] = {block: set() for block in blocks}
-    changed = True
-    while changed:
-        changed = False
-        for block in reversed(blocks):
-            after = block.observed.union(*(live[other] for other in block.to))
-            moved = {source for slot, source in block.writes.items() if slot in after}
-            now = read[block] | ((moved | (after - block.writes.keys())) - made[block])
-            now = {value for value in now if not value.is_initializer()}
-            if now != live[block]:
-                live[block], changed = now, True
-    return live
+
+    def before(block: Block, beyond: frozenset[ir.Value]) -> frozenset[ir.Value]:
+        after = beyond | block.observed
+        moved = {source for slot, source in block.writes.items() if slot in after}
+        now = read[block] | ((moved | (after - block.writes.keys())) - made[block])
+        return frozenset(value for value in now if not value.is_initializer())
+
+    return backward({block: block.to for block in blocks}, before, frozenset())
 
 
 def _read(block: Block) -> set[ir.Value]:

@@ -80,7 +80,7 @@ def _only_goes_on(block: Block) -> bool:
     return not block.nodes and block.exit is None and block.on is None and len(block.to) == 1
 
 
-def _leave_out(block: Block, before: dict[Block, list[Block]], live: dict[Block, set[ir.Value]]) -> bool:
+def _leave_out(block: Block, before: dict[Block, list[Block]], live: dict[Block, frozenset[ir.Value]]) -> bool:
     """Redirects what leads to a block that does nothing."""
     following = block.to[0] if _only_goes_on(block) else block
     if following is block or any(slot in live[following] for slot in block.writes):
@@ -117,7 +117,7 @@ def _absorb(block: Block, before: dict[Block, list[Block]]) -> bool:
     return True
 
 
-def _hoist(block: Block, before: dict[Block, list[Block]], live: dict[Block, set[ir.Value]]) -> bool:
+def _hoist(block: Block, before: dict[Block, list[Block]], live: dict[Block, frozenset[ir.Value]]) -> bool:
     """Sets the slots of a branch that only hands tensors on before the gate that leads to it."""
     gate = before[block][0]
     if not _only_goes_on(block) or not block.writes or len(before[block]) > 1 or gate is block or gate.on is None:
@@ -129,7 +129,7 @@ def _hoist(block: Block, before: dict[Block, list[Block]], live: dict[Block, set
     return True
 
 
-def _needed_elsewhere(block: Block, gate: Block, live: dict[Block, set[ir.Value]]) -> bool:
+def _needed_elsewhere(block: Block, gate: Block, live: dict[Block, frozenset[ir.Value]]) -> bool:
     """Whether a slot that `block` sets is looked at on another way from `gate`."""
     return any(slot in live[other] for other in gate.to if other is not block for slot in block.writes)
 

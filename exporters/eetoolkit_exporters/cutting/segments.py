@@ -62,7 +62,7 @@ def segments_of(start: Block, shapes: Collection[ir.Node] = ()) -> list[CutSegme
     return [_segment(block, names, live) for block in blocks]
 
 
-def _segment(block: Block, names: dict[Block, str], live: dict[Block, set[ir.Value]]) -> CutSegment:
+def _segment(block: Block, names: dict[Block, str], live: dict[Block, frozenset[ir.Value]]) -> CutSegment:
     after = block.observed.union(*(live[other] for other in block.to))
     writes = {slot: source for slot, source in block.writes.items() if slot in after and slot is not source}
     made = block.made

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from eetoolkit_exporters.cutting.work import count_work
 from eetoolkit_exporters.emitting.files import SegmentFiles
 from eetoolkit_exporters.emitting.graphs import fit, segment_model
 from eetoolkit_exporters.emitting.peephole import simplify
+from eetoolkit_exporters.judging.criteria import scores_of
 from eetoolkit_runtime.errors import ExportError
 from eetoolkit_runtime.golden import Sample, store_golden
 from eetoolkit_runtime.inputs import BATCH
@@ -43,8 +44,10 @@ from eetoolkit_runtime.plan import (
     Stop,
     Switch,
     TensorSpec,
+    Threshold,
     Work,
 )
+from eetoolkit_runtime.scores import LABEL
 
 _DTYPES: dict[ir.DataType, DType] = {
     ir.DataType.FLOAT: "float32", ir.DataType.DOUBLE: "float64", ir.DataType.FLOAT16: "float16",
@@ -61,9 +64,8 @@ class Details:
     name: str
     created_with: Mapping[str, str | int]
     criteria: Mapping[str, Criterion]
-    thresholds: Mapping[str, float]
+    thresholds: Mapping[str, Threshold]
     tolerance: float
-    disabled: Collection[str] = ()
     fallback: Fallback = "last"
     rows_together: bool = True
     notes: Sequence[str] = ()
@@ -230,14 +232,13 @@ def _exit(segment: CutSegment, names: Mapping[ir.Value, str], fixed: Fixed, deta
             f"exit {exit_.name!r} has the outputs {shapes}; the leading dimension of what its criterion reads must be "
             "the batch, dynamic or 1: transpose it to the front"
         )
-    last = not segment.to
     return Exit(
         name=exit_.name,
         outputs={name: names[value] for name, value in exit_.outputs.items()},
+        scores=scores_of(details.criteria[exit_.name], [name for name in exit_.outputs if name != LABEL]),
         criterion=details.criteria[exit_.name],
         confidence=names[exit_.confidence],
-        threshold=None if last else details.thresholds[exit_.name],
-        enabled=last or exit_.name not in details.disabled,
+        threshold=details.thresholds[exit_.name] if segment.to else "always",
     )
 
 

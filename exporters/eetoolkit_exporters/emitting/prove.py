@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -19,15 +18,14 @@ from eetoolkit_runtime.golden import Sample
 from eetoolkit_runtime.inputs import row_axes
 from eetoolkit_runtime.plan import Manifest
 from eetoolkit_runtime.runner import Runner
-from eetoolkit_runtime.store import write_manifest
 from eetoolkit_runtime.verify import DEFAULT_TOLERANCE, VerifyReport, difference, verify
 
 _NO_ROUNDING = 0.1  # of the largest value
 _AMPLE = 2  # times the largest difference, which other inputs may exceed
 
 
-def prove(folder: Path, manifest: Manifest, samples: Sequence[Sample], segments: Sequence[CutSegment]) -> Manifest:
-    """Runs the staged bundle on its golden samples, one by one and together.
+def prove(bundle: Bundle, samples: Sequence[Sample], segments: Sequence[CutSegment]) -> Manifest:
+    """Runs a staged bundle on its golden samples, one by one and together.
 
     Returns:
         The manifest, which says that rows run one by one where together they give something else, or may do so in a
@@ -36,9 +34,7 @@ def prove(folder: Path, manifest: Manifest, samples: Sequence[Sample], segments:
     Raises:
         ExportError: It differs from the source.
     """
-    write_manifest(folder, manifest)
-    bundle = Bundle(folder, manifest)
-    report = verify(bundle)
+    manifest, report = bundle.manifest, verify(bundle)
     if not report.passed:
         raise ExportError(
             f"the segments differ from the source network: {report.failures[0]}; nothing was written{_fix(report)}"

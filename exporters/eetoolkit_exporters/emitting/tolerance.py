@@ -17,8 +17,9 @@ from eetoolkit_exporters.capturing.source import Array
 from eetoolkit_exporters.cutting.cut import graph_of
 from eetoolkit_exporters.emitting.graphs import whole_model
 from eetoolkit_runtime.arguments import is_number, shortened
+from eetoolkit_runtime.criteria import kind_of
 from eetoolkit_runtime.errors import ExportError
-from eetoolkit_runtime.plan import COUNTED_KINDS, Criterion
+from eetoolkit_runtime.plan import Criterion
 from eetoolkit_runtime.verify import DEFAULT_TOLERANCE, difference
 
 _EPS = {ir.DataType.FLOAT16: 2.0**-10, ir.DataType.BFLOAT16: 2.0**-7}
@@ -71,7 +72,7 @@ def measured(network: Network, criteria: Mapping[str, Criterion], rows: Sequence
         model = whole_model(dataclasses.replace(network, exits=top))
     except ExportError:  # stages of different opsets, which no single graph can hold
         return 0.0
-    counted = {f"{name}_confidence" for name, criterion in criteria.items() if criterion.kind in COUNTED_KINDS}
+    counted = {f"{name}_confidence" for name, criterion in criteria.items() if kind_of(criterion).counted}
     names = [
         str(value.name)
         for value in model.graph.outputs

@@ -11,30 +11,19 @@ import numpy as np
 
 from eetoolkit_exporters.capturing.capture import NetworkExit
 from eetoolkit_exporters.judging.custom import name_of
+from eetoolkit_runtime.criteria import KINDS, kind_of, needed
 from eetoolkit_runtime.errors import ExportError, did_you_mean
-from eetoolkit_runtime.plan import COUNTED_KINDS, Constant, Criterion
-from eetoolkit_runtime.scores import COMBINED, LABEL, LOGITS
+from eetoolkit_runtime.plan import Constant, Criterion
+from eetoolkit_runtime.scores import LABEL, LOGITS
 
 Spec = str | Criterion | Callable[..., Any]
 CriterionSpec = Spec | Mapping[str, Spec]
 """A kind, a criterion with options, or a torch function from an exit's outputs to one number a row; or one per exit."""
 
-DEFAULT_THRESHOLD = {
-    "max_prob": 0.9, "entropy": 0.9, "margin": 0.9,
-    "patience": 2.0, "vote": 0.9, "mean_ensemble": 0.9, "geometric_ensemble": 0.9,
-    "learned": 0.9, "all_of": 1.0, "any_of": None, "at_least": None, "custom": 0.9,
-}  # fmt: skip
-
 CONFIDENCE = "confidence"
 """The output that `learned` reads where nothing else is said."""
 
 _USUAL = {"kind", "output", "scale", "axis", "temperature", "threshold"}
-_OPTIONS = {
-    "max_prob": {"quantile"}, "entropy": {"quantile"}, "margin": {"quantile"},
-    "patience": {"tau"}, "vote": set(), "mean_ensemble": set(), "geometric_ensemble": {"weights", "bias"},
-    "learned": {"invert"}, "all_of": {"members"}, "any_of": {"members"}, "at_least": {"members", "n"},
-    "custom": {"function"},
-}  # fmt: skip
 
 
 def choose_criteria(exits: Sequence[NetworkExit], criterion: CriterionSpec) -> dict[str, Criterion]:
@@ -56,11 +45,10 @@ def choose_criteria(exits: Sequence[NetworkExit], criterion: CriterionSpec) -> d
 
 def default_threshold(criterion: Criterion) -> float:
     """Returns the threshold of an exit or a member whose user gave none."""
-    if criterion.kind == "any_of":
-        return stored_threshold(criterion, 1 / len(criterion.members))
-    if criterion.kind == "at_least":
-        return stored_threshold(criterion, (criterion.n or 1) / len(criterion.members))
-    return DEFAULT_THRESHOLD[criterion.kind] or 0.0
+    default = kind_of(criterion).default
+    if default is None:
+        default = (needed(criterion) or 1) / len(criterion.members)
+    return stored_threshold(criterion, default)
 
 
 def stored_threshold(criterion: Criterion, threshold: float) -> float:
@@ -69,11 +57,11 @@ def stored_threshold(criterion: Criterion, threshold: float) -> float:
     A share such as 7/10 is a float32 on the device, and 0.7 in float64 is a little more: it would never be reached. So
     the threshold of a share is rounded to float32 as well.
     """
-    return float(np.float32(threshold)) if criterion.kind in COUNTED_KINDS else float(threshold)
+    return float(np.float32(threshold)) if kind_of(criterion).counted else float(threshold)
 
 
-def apply_min_exit(order: Sequence[str], name: str | None) -> frozenset[str]:
-    """Returns the exits that may not fire, those before `name`; none where it is None.
+def exits_before(order: Sequence[str], name: str | None) -> Sequence[str]:
+    """Returns the exits before `name`, which `min_exit` keeps from firing; none where it is None.
 
     Args:
         order: The exits as a row meets them.
@@ -83,10 +71,10 @@ def apply_min_exit(order: Sequence[str], name: str | None) -> frozenset[str]:
         ExportError: No such exit.
     """
     if name is None:
-        return frozenset()
+        return ()
     if name not in order:
         raise ExportError(f"min_exit is {name!r}; the exits are {', '.join(order)}{did_you_mean(name, order)}")
-    return frozenset(order[: order.index(name)])
+    return order[: order.index(name)]
 
 
 def bind(criterion: Criterion, constants: Mapping[str, Constant], functions: Mapping[str, Any]) -> Criterion:
@@ -137,13 +125,13 @@ def _functions(spec: Spec | None) -> Iterator[Callable[..., Any]]:
 
 
 def _resolve(exit_: NetworkExit, spec: Spec) -> Criterion:
-    kinds = ", ".join(DEFAULT_THRESHOLD)
-    if isinstance(spec, str) and spec in DEFAULT_THRESHOLD:
+    kinds = ", ".join(KINDS)
+    if isinstance(spec, str) and spec in KINDS:
         spec = {"kind": spec}  # type: ignore[assignment]
     elif not isinstance(spec, Criterion) and callable(spec):
         spec = Criterion(kind="custom", function=spec)
     elif not isinstance(spec, Criterion):
-        meant = did_you_mean(spec, DEFAULT_THRESHOLD) if isinstance(spec, str) else ""
+        meant = did_you_mean(spec, KINDS) if isinstance(spec, str) else ""
         raise ExportError(
             f"exit {exit_.name!r}: criterion is {spec!r}, expected one of {kinds}, an ee.Criterion, or a torch function"
             f"{meant}"
@@ -177,9 +165,9 @@ def _complete(exit_: NetworkExit, criterion: Criterion, *, member: bool) -> Crit
     kind = criterion.kind
     _check_options(exit_, criterion, member=member)
     _check_numbers(exit_, criterion)
-    if kind in COMBINED:
+    if kind_of(criterion).combined:
         members = tuple(_complete(exit_, part, member=True) for part in criterion.members)
-        wanted = criterion.n if kind == "at_least" else 1
+        wanted = needed(criterion)
         if wanted is None or not 1 <= wanted <= len(members):
             raise ExportError(
                 f"exit {exit_.name!r}: criterion: {kind} has {len(members)} members and n={criterion.n}; expected one "
@@ -190,7 +178,7 @@ def _complete(exit_: NetworkExit, criterion: Criterion, *, member: bool) -> Crit
         raise ExportError(f"exit {exit_.name!r}: criterion: function is {criterion.function!r}, not a torch function")
     elif kind == "learned" and criterion.output is None:
         criterion = msgspec.structs.replace(criterion, output=CONFIDENCE)
-    elif kind != "custom" and criterion.output is None and (len(exit_.outputs) > 1 or kind == "vote"):
+    elif kind != "custom" and criterion.output is None:
         criterion = msgspec.structs.replace(criterion, output=_scores(exit_))
     if kind == "vote" and not member and LABEL in exit_.outputs:
         raise ExportError(f"exit {exit_.name!r}: vote adds the output {LABEL!r}, and the exit has one of that name")
@@ -214,13 +202,14 @@ def _scores(exit_: NetworkExit) -> str:
 
 def _check_options(exit_: NetworkExit, criterion: Criterion, *, member: bool) -> None:
     """Refuses what the kind has no use for: it would be a wish that nobody grants."""
-    allowed = _USUAL | _OPTIONS[criterion.kind]
+    allowed = _USUAL | kind_of(criterion).options
     for field in msgspec.structs.fields(criterion):
         if field.name not in allowed and getattr(criterion, field.name) != field.default:
             raise ExportError(f"exit {exit_.name!r}: criterion: {criterion.kind} has no option {field.name}")
     if criterion.threshold is not None and not member:
+        combined = ", ".join(sorted(name for name, kind in KINDS.items() if kind.combined))
         raise ExportError(
-            f"exit {exit_.name!r}: criterion: threshold is for the members of {', '.join(sorted(COMBINED))}; an exit's "
+            f"exit {exit_.name!r}: criterion: threshold is for the members of {combined}; an exit's "
             "own goes to export(threshold=...)"
         )
 

@@ -5,7 +5,7 @@ Every row is judged by itself. NaN, or an infinity that leaves no distribution, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -14,16 +14,15 @@ import numpy as np
 import numpy.typing as npt
 
 from eetoolkit_exporters.judging.custom import evaluate
-from eetoolkit_runtime import scores as rules
+from eetoolkit_runtime.criteria import kind_of
 from eetoolkit_runtime.errors import ExportError
-from eetoolkit_runtime.plan import COUNTED_KINDS, Criterion
-from eetoolkit_runtime.scores import ENSEMBLES, LABEL, LOGITS, means_one, reading, two_classes
+from eetoolkit_runtime.plan import ClassScores, Criterion, CriterionKind
+from eetoolkit_runtime.scores import LABEL, LOGITS, means_one, parts, two_classes
 
 Array = npt.NDArray[Any]
 Seen = Sequence[tuple[Mapping[str, Array], Criterion]]
 """The exits that a row has met: what each gave, and its criterion with numbers in place of constants' names."""
 
-STATEFUL = frozenset({"patience", "vote"}) | ENSEMBLES
 FLOOR = -1e30
 """The least log p in an ensemble: finite, so that a weight of 0 silences it and sums of several stay finite."""
 
@@ -71,7 +70,7 @@ def verdict(seen: Seen) -> Verdict:
     answer = dict(outputs)
     if criterion.kind == "vote":
         answer[LABEL] = _label(_chain(criterion, seen))
-    elif criterion.kind in ENSEMBLES:
+    elif kind_of(criterion).ensemble:
         name = class_output(criterion, tuple(outputs))
         q, own = _ensemble(criterion, seen), np.asarray(outputs[name])
         answer[name] = ((q[:, 1] - q[:, 0]).reshape(own.shape) if _one_per_row(own) else q).astype(np.float32)
@@ -108,13 +107,43 @@ def confidence(scores: Array, criterion: Criterion, temperature: float = 1.0) ->
     return np.asarray(np.quantile(positions, criterion.quantile, axis=1, method="lower"))
 
 
-def class_output(criterion: Criterion, names: Sequence[str]) -> str:
+def reading(criterion: Criterion, kind: CriterionKind | None = None) -> Criterion:
+    """Returns the criterion that says how an exit's class scores are read.
+
+    It is the exit's own, or a member of it: one of `kind`, else the first that reads class scores.
+    """
+    found = list(parts(criterion))
+    same = [part for part in found if part.kind == kind]
+    return (same or [part for part in found if kind_of(part).reads_scores] or found)[0]
+
+
+def scores_of(criterion: Criterion, names: Collection[str]) -> ClassScores | None:
+    """Returns which of an exit's outputs holds the class scores of its answer; None where none says a class."""
+    part = reading(criterion)
+    output = _class_output(part, names)
+    if output is None or part.tau is not None:  # a value of regression
+        return None
+    scale = "logits" if kind_of(criterion).ensemble else part.scale
+    return ClassScores(output=output, scale=scale, axis=part.axis)
+
+
+def _class_output(criterion: Criterion, names: Collection[str]) -> str | None:
+    own = criterion.output
+    if own is not None and criterion.kind != "learned":
+        return own
+    left = [name for name in names if name != own]
+    if LOGITS in left:
+        return LOGITS
+    return left[0] if len(left) == 1 else None
+
+
+def class_output(criterion: Criterion, names: Collection[str]) -> str:
     """Returns which of an exit's outputs holds its class scores.
 
     Raises:
         ExportError: None is called `logits`, and there are several.
     """
-    found = rules.class_output(criterion, names)
+    found = _class_output(criterion, names)
     if found is None:
         raise ExportError(f"of the outputs {', '.join(names)} none is called {LOGITS!r}, which the criteria read")
     return found
@@ -178,7 +207,7 @@ def _combine(criterion: Criterion, seen: Seen) -> tuple[Array, Array]:
         limit = np.float32(_number(member.threshold, np.nan))
         fired.append(found.astype(np.float32) >= limit)
         margins.append(margin)
-        if member.kind not in COUNTED_KINDS:
+        if not kind_of(member).counted:
             margins.append(np.nan_to_num(abs(found - limit), nan=np.inf))
     share = np.mean(fired, axis=0, dtype=np.float64)
     return np.asarray(share), np.asarray(np.min(margins, axis=0))

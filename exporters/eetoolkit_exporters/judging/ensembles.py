@@ -16,10 +16,9 @@ from eetoolkit_exporters.judging import confidences
 from eetoolkit_exporters.judging.builder import Builder, inside
 from eetoolkit_exporters.judging.confidences import Scores, class_scores
 from eetoolkit_exporters.judging.constants import Constants
-from eetoolkit_exporters.judging.criteria import class_output
+from eetoolkit_exporters.judging.criteria import class_output, reading
 from eetoolkit_runtime.errors import ExportError
 from eetoolkit_runtime.plan import Criterion, CriterionKind
-from eetoolkit_runtime.scores import reading
 
 
 class Chain:

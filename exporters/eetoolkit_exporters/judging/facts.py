@@ -14,9 +14,10 @@ from eetoolkit_exporters.gating.hardness import value_ranges
 from eetoolkit_exporters.gating.ranges import UNKNOWN, Range
 from eetoolkit_exporters.judging.confidences import Scores, class_scores
 from eetoolkit_exporters.judging.criteria import class_output
+from eetoolkit_runtime.criteria import kind_of
 from eetoolkit_runtime.errors import ExportError
 from eetoolkit_runtime.plan import Criterion
-from eetoolkit_runtime.scores import READ_NO_SCORES, parts
+from eetoolkit_runtime.scores import parts
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Facts:
     def read(self, exit_: NetworkExit, criterion: Criterion | None = None) -> Iterator[tuple[Criterion, Scores]]:
         """Yields the parts of an exit's criterion, or of another one, that read class scores, with these."""
         for part in parts(criterion or self.criteria[exit_.name]):
-            if part.kind in READ_NO_SCORES or part.tau is not None:
+            if not kind_of(part).reads_scores or part.tau is not None:
                 continue
             try:
                 value = exit_.outputs[class_output(part, tuple(exit_.outputs))]

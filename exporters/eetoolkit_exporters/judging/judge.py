@@ -14,28 +14,13 @@ from eetoolkit_exporters.capturing.capture import Network, NetworkExit
 from eetoolkit_exporters.capturing.names import names_of
 from eetoolkit_exporters.judging import confidences, custom
 from eetoolkit_exporters.judging.builder import Builder
-from eetoolkit_exporters.judging.choices import (
-    CriterionSpec,
-    apply_min_exit,
-    choose_criteria,
-    default_threshold,
-    stored_threshold,
-)
 from eetoolkit_exporters.judging.constants import Constants
-from eetoolkit_exporters.judging.criteria import STATEFUL, class_output
+from eetoolkit_exporters.judging.criteria import class_output
 from eetoolkit_exporters.judging.ensembles import Chain
+from eetoolkit_runtime.criteria import kind_of
 from eetoolkit_runtime.errors import ExportError
 from eetoolkit_runtime.plan import Criterion
-from eetoolkit_runtime.scores import COMBINED, ENSEMBLES, LABEL
-
-__all__ = [
-    "CriterionSpec",
-    "apply_min_exit",
-    "choose_criteria",
-    "default_threshold",
-    "judge",
-    "stored_threshold",
-]
+from eetoolkit_runtime.scores import LABEL
 
 
 def judge(network: Network, criteria: Mapping[str, Criterion]) -> dict[str, Criterion]:
@@ -81,7 +66,7 @@ class _Judge:
         found, named, answer = self._judge(criterion)
         if criterion.kind == "vote" and answer is not None:
             self.exit.outputs[LABEL] = answer
-        elif criterion.kind in ENSEMBLES and answer is not None:
+        elif kind_of(criterion).ensemble and answer is not None:
             self.exit.outputs[class_output(criterion, tuple(self._outputs))] = answer
         batch = next(iter(self._outputs.values())).shape
         found.name = self._build.name("confidence")
@@ -93,7 +78,7 @@ class _Judge:
         """Returns the criterion with the temperatures of the class scores that it or a later exit reads."""
         members = tuple(map(self.name_temperatures, criterion.members))
         criterion = msgspec.structs.replace(criterion, members=members)
-        if criterion.kind in COMBINED:
+        if kind_of(criterion).combined:
             return criterion
         try:
             output = class_output(criterion, tuple(self._outputs))
@@ -107,7 +92,7 @@ class _Judge:
         """Returns the confidence, the criterion with its constants named, and the answer where it is another one."""
         kind, build = criterion.kind, self._build
         result: tuple[ir.Value, Criterion, ir.Value | None]
-        if kind in STATEFUL:
+        if kind_of(criterion).stateful:
             self._chain.check(self._place, kind)
         match kind:
             case "learned":

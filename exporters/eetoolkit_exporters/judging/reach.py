@@ -8,9 +8,9 @@ import numpy as np
 
 from eetoolkit_exporters.capturing.capture import NetworkExit
 from eetoolkit_exporters.gating.ranges import UNKNOWN, Range
+from eetoolkit_exporters.judging.criteria import reading
 from eetoolkit_exporters.judging.facts import Facts
 from eetoolkit_runtime.plan import Criterion, CriterionKind
-from eetoolkit_runtime.scores import reading
 
 _ROUNDING = 1e-6
 

@@ -12,27 +12,25 @@ from eetoolkit_exporters.gating.ranges import Range, join
 from eetoolkit_exporters.judging.confidences import Scores
 from eetoolkit_exporters.judging.facts import Facts
 from eetoolkit_exporters.judging.reach import fires_always, fires_never, reach
-from eetoolkit_runtime.plan import CriterionKind, Scale
-from eetoolkit_runtime.scores import ENSEMBLES
+from eetoolkit_runtime.criteria import kind_of
+from eetoolkit_runtime.plan import CriterionKind, Scale, Threshold
 
-_BY_SOFTMAX: frozenset[CriterionKind] = ENSEMBLES | {"max_prob", "entropy", "margin"}
 """Kinds that take probabilities for logits otherwise than for what they are; a vote of several classes is the same."""
 _ROWS = 8  # of one score each, by which numbers from 0 to 1 look like probabilities where the graph shows nothing
 
 
-def remarks(known: Facts, thresholds: Mapping[str, float], disabled: Collection[str]) -> list[str]:
+def remarks(known: Facts, thresholds: Mapping[str, Threshold]) -> list[str]:
     """Returns what the user should look at, a sentence each.
 
     Args:
         known: The network.
         thresholds: Each exit's.
-        disabled: Exits that may not fire.
     """
     found = [
         *_taken_for_logits(known),
         *_of_other_scales(known),
         *_not_finite(known),
-        *_that_cannot_decide(known, thresholds, disabled),
+        *_that_cannot_decide(known, thresholds),
         *_of_other_sizes(known.exits),
     ]
     return list(dict.fromkeys(found))
@@ -55,7 +53,7 @@ def _taken_for_logits(known: Facts) -> Iterator[str]:
     for exit_ in known.exits:
         for part, scores in known.read(exit_):
             scale, why = _looks_like(known, exit_, scores)
-            if part.scale == "logits" and scale != "logits" and (scores.single or part.kind in _BY_SOFTMAX):
+            if part.scale == "logits" and scale != "logits" and (scores.single or kind_of(part).softmax):
                 own = part is known.criteria[exit_.name]
                 taken.setdefault((part.kind, own, scale, why), {})[exit_.name] = None
     for (kind, own, scale, why), names in taken.items():
@@ -119,16 +117,16 @@ def _not_finite(known: Facts) -> Iterator[str]:
             )
 
 
-def _that_cannot_decide(known: Facts, thresholds: Mapping[str, float], disabled: Collection[str]) -> Iterator[str]:
+def _that_cannot_decide(known: Facts, thresholds: Mapping[str, Threshold]) -> Iterator[str]:
     """Yields which exits reach their threshold for no input or for all; the last one needs none."""
     reached: dict[str, Range] = {}
     for place, exit_ in enumerate(known.exits):
         found = reach(known, known.criteria[exit_.name], place)
         reached[exit_.name] = join(found, reached.get(exit_.name, found))
     for name, found in reached.items():
-        if name in disabled or name == known.exits[-1].name:
-            continue
         kind, threshold = known.criteria[name].kind, thresholds[name]
+        if isinstance(threshold, str) or name == known.exits[-1].name:
+            continue
         if fires_never(found, threshold):
             yield f"exit {name!r} never fires: its threshold is {threshold:g}, and {kind} is at most {found.high:.6g}"
         elif fires_always(found, threshold):

@@ -15,17 +15,16 @@ from eetoolkit_exporters.emitting.graphs import fit
 from eetoolkit_exporters.pruning.join import Part, join, trim
 from eetoolkit_runtime.arguments import checked
 from eetoolkit_runtime.bundle import Bundle, load
-from eetoolkit_runtime.chains import chains, without_exits
+from eetoolkit_runtime.decision import known_exit
 from eetoolkit_runtime.errors import ExportError, InputError
+from eetoolkit_runtime.flow import chains, live_after, live_before, without_exits
 from eetoolkit_runtime.golden import Sample, read_golden, store_golden
 from eetoolkit_runtime.inputs import BATCH
 from eetoolkit_runtime.integrity import check_full
-from eetoolkit_runtime.liveness import live_after, live_before
 from eetoolkit_runtime.plan import Manifest, Segment, Tuning
-from eetoolkit_runtime.rule import known_exit
-from eetoolkit_runtime.store import check_target, commit, staging, write_manifest
+from eetoolkit_runtime.rewriting import write_bundle
+from eetoolkit_runtime.store import check_target
 from eetoolkit_runtime.truncate import restricted
-from eetoolkit_runtime.validate import validate
 from eetoolkit_runtime.verify import verify
 
 
@@ -68,32 +67,31 @@ def prune(
     tolerance = plan.golden.tolerance
     parts = _trimmed(plan, _joined(source, without_exits(plan, exits)))
     plan = restricted(plan, {name: part.segment for name, part in parts.items()})
-    with staging(target) as folder:
+
+    def make(folder: Path) -> Manifest:
         golden, stored = store_golden(folder, shortened, tolerance)
         written = SegmentFiles(folder)
         symbols = _symbols(plan, shortened[0])
         segments = {name: _write(name, part, written, plan, symbols) for name, part in parts.items()}
-        plan = msgspec.structs.replace(
+        return msgspec.structs.replace(
             plan,
             segments=written.settle(segments),
             files={**written.files, **stored},
             onnxruntime="{}.{}".format(*written.onnxruntime),
             golden=golden,
             notes=(*plan.notes, f"pruned: {', '.join(exits)}") if exits else plan.notes,
-            profile={},
+            profile=None,
             tuning=_tuning(source.manifest, plan),
         )
-        validate(plan)
-        _verify(folder, plan)
-        commit(folder, plan, target, overwrite=overwrite)
-    return load(target)
+
+    return write_bundle(target, make, _proved, overwrite=overwrite)
 
 
 def _check_exits(plan: Manifest, exits: Collection[str]) -> None:
     for name in exits:
         known_exit(plan.exits, name)
     for segment in plan.segments.values():
-        if segment.exit is not None and segment.exit.name in exits and segment.exit.threshold is None:
+        if segment.exit is not None and segment.exit.name in exits and segment.exit.ends:
             raise InputError(f"exit {segment.exit.name!r} ends the plan and cannot be pruned; `truncate` moves the end")
 
 
@@ -156,8 +154,8 @@ def _tuning(plan: Manifest, pruned: Manifest) -> Tuning | None:
     )
 
 
-def _verify(folder: Path, plan: Manifest) -> None:
-    write_manifest(folder, plan)
-    report = verify(Bundle(folder, plan))
+def _proved(bundle: Bundle) -> Manifest:
+    report = verify(bundle)
     if not report.passed:
         raise ExportError(f"the pruned bundle answers otherwise: {report.failures[0]}; nothing was written")
+    return bundle.manifest

@@ -15,8 +15,9 @@ import onnx_ir as ir
 
 from eetoolkit_exporters.single_file.sheets import Array, Sheet
 from eetoolkit_exporters.single_file.structure import Label, components, entry_points
+from eetoolkit_runtime.decision import in_float32, limit_of
+from eetoolkit_runtime.flow import backward, successors
 from eetoolkit_runtime.plan import Exit, Gate, Goto, Manifest, Next, Segment, Source, Switch
-from eetoolkit_runtime.ways import successors
 
 Key = tuple[str, str]
 Values = Mapping[Key, ir.Value]
@@ -90,13 +91,6 @@ def slot_key(name: str) -> Key:
 def answer_key(output: str) -> Key:
     """Returns the key of an output of the answer."""
     return ("answer output", output)
-
-
-def threshold_in_float32(threshold: float) -> Array:
-    """Returns the least float32 that is not below `threshold`: float32 confidences reach both or neither."""
-    with np.errstate(over="ignore"):
-        found = np.float32(threshold)
-        return np.asarray(found if float(found) >= threshold else np.nextafter(found, np.float32(np.inf)))
 
 
 def plan_steps(plan: Manifest, specs: Mapping[Key, Spec], inline: Inline) -> Steps:
@@ -188,7 +182,7 @@ class _Writer:
         """Adds the test of an exit and what follows it; returns the test's label."""
         keep: Label = ("keep", name)
         self._keep(keep, name, exit_)
-        if exit_.threshold is None:
+        if exit_.ends:
             onward = ("keep best", name)
             if not self.keeps_best:
                 return keep
@@ -199,7 +193,7 @@ class _Writer:
             better: Label = ("better", name)
             self._keep(better, name, exit_, onward)
             onward = self._compare(name, exit_, (onward, better))
-        limit, fires, sure = threshold_in_float32(exit_.threshold), ("fires", name), slot_key(exit_.confidence)
+        limit, fires, sure = in_float32(limit_of(exit_.threshold)), ("fires", name), slot_key(exit_.confidence)
         self._declare(fires, _BOOL)
 
         def compute(sheet: Sheet, values: Values) -> dict[Key, ir.Value]:
@@ -332,14 +326,13 @@ def _bounds(plan: Manifest) -> tuple[dict[Label, int], dict[str, int]]:
 
 
 def _live(steps: Mapping[Label, Step], end: frozenset[Key]) -> dict[Label, frozenset[Key]]:
-    """Returns the keys that matter at each label: the backward dataflow analysis, to a fixed point."""
-    live = {**dict.fromkeys(steps, frozenset[Key]()), END: end, FAILED: frozenset[Key]()}
-    changed = True
-    while changed:
-        changed = False
-        for label, step in reversed(list(steps.items())):
-            after = frozenset([] if step.on is None else [step.on]).union(*(live[target] for target in step.targets))
-            now = step.reads | (after - step.writes)
-            if now != live[label]:
-                live[label], changed = now, True
-    return live
+    """Returns the keys that matter at each label."""
+
+    def before(label: Label, after: frozenset[Key]) -> frozenset[Key]:
+        if label in (END, FAILED):
+            return end if label == END else after
+        step = steps[label]
+        return step.reads | (after.union([] if step.on is None else [step.on]) - step.writes)
+
+    targets = {label: step.targets for label, step in steps.items()} | dict.fromkeys((END, FAILED), ())
+    return backward(targets, before, frozenset())

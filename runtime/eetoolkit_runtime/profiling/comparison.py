@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 import msgspec
 
 from eetoolkit_runtime.arguments import checked
+from eetoolkit_runtime.decision import spell_threshold
 from eetoolkit_runtime.errors import InputError
 from eetoolkit_runtime.profiling.latency import Latency
 from eetoolkit_runtime.profiling.profile import Profile
@@ -122,8 +123,7 @@ def _spell(value: object) -> str:
 def _threshold(profile: Profile, exit_: str) -> str:
     if exit_ not in profile.thresholds:
         return "no such exit"
-    threshold = profile.thresholds[exit_]
-    return "none" if threshold is None else f"{threshold:g}"
+    return spell_threshold(profile.thresholds[exit_])
 
 
 def _spell_graphs(a: Mapping[str, str], b: Mapping[str, str]) -> tuple[str, str]:

@@ -15,13 +15,12 @@ import onnxruntime as ort
 
 from eetoolkit_runtime.bundle import Bundle
 from eetoolkit_runtime.errors import IntegrityError, running
+from eetoolkit_runtime.flow import decider, live_before, live_beyond
 from eetoolkit_runtime.inputs import Array
-from eetoolkit_runtime.liveness import live_before
+from eetoolkit_runtime.interpret import path_of
 from eetoolkit_runtime.plan import Segment, Stop
 from eetoolkit_runtime.profiling.profile import Added, mean_added
-from eetoolkit_runtime.profiling.walk import walk
 from eetoolkit_runtime.sessions import SessionSettings, fast_run
-from eetoolkit_runtime.ways import successors
 from eetoolkit_runtime.wire import without_outputs
 
 _WARMUP = 5
@@ -94,14 +93,13 @@ def exits_own(
             return dict(zip((value.name for value in session.get_outputs()), session.run(None, feeds), strict=True))
 
     for row in rows:
-        walk(plan, row, run)
+        path_of(plan, row, run)
     places = {name: feeds for name, feeds in given.items() if plan.segments[name].exit is not None}
     live = live_before(plan)
     found: dict[str, list[ExitsOwn]] = {}
     for name, feeds in places.items():
         segment = plan.segments[name]
-        live_on = frozenset().union(*(live[following] for following in successors(segment)))
-        variants = _variants(bundle, name, segment, live_on, settings)
+        variants = _variants(bundle, name, segment, live_beyond(segment, live), settings)
         with running(f"segment {name!r}"):
             alone = {key: _Variant(session, feeds) for key, session in variants.items()}
             alone["as it is"] = _Variant(sessions[name], feeds)
@@ -117,17 +115,16 @@ def exits_own(
 
 
 def _variants(
-    bundle: Bundle, name: str, segment: Segment, live_on: frozenset[str], settings: SessionSettings
+    bundle: Bundle, name: str, segment: Segment, beyond: frozenset[str], settings: SessionSettings
 ) -> dict[str, ort.InferenceSession]:
     """Returns sessions over the segment's graph without what the confidence needs, and without what the exit needs."""
     if segment.exit is None or segment.model is None:
         return {}
-    on = getattr(segment.next, "on", None)
     feeding: dict[str, set[str]] = {}
     for slot, source in segment.writes.items():
         if source.output is not None:
             feeding.setdefault(source.output, set()).add(slot)
-    kept = live_on | {on}
+    kept = beyond | {decider(segment)}
     taken_out = {
         "decision": {o for o, slots in feeding.items() if segment.exit.confidence in slots and slots.isdisjoint(kept)},
         "passing": {o for o, slots in feeding.items() if slots.isdisjoint(kept)},

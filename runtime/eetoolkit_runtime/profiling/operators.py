@@ -17,8 +17,8 @@ import onnxruntime as ort
 from eetoolkit_runtime.bundle import Bundle
 from eetoolkit_runtime.errors import RunError, running
 from eetoolkit_runtime.inputs import Array
+from eetoolkit_runtime.interpret import path_of
 from eetoolkit_runtime.profiling.profile import OperatorCost
-from eetoolkit_runtime.profiling.walk import walk
 from eetoolkit_runtime.sessions import SessionSettings
 
 TRACED_ROWS = 16
@@ -114,7 +114,7 @@ def trace_operators(
     """
     plan = bundle.manifest
     sessions: dict[str, ort.InferenceSession] = {}
-    paths: list[list[str]] = []
+    paths: list[tuple[str, ...]] = []
     with tempfile.TemporaryDirectory(prefix="eetoolkit-") as folder:
 
         def run(name: str, feeds: dict[str, Array]) -> dict[str, Array]:
@@ -126,7 +126,7 @@ def trace_operators(
 
         until = time.perf_counter() + seconds
         for number in range(_WARMUP_ROUNDS + _ROUNDS):
-            paths += [walk(plan, row, run) for row in rows]
+            paths += [path_of(plan, row, run) for row in rows]
             if number >= _WARMUP_ROUNDS and time.perf_counter() > until:
                 break
         starts = {name: session.get_profiling_start_time_ns() / 1e3 for name, session in sessions.items()}

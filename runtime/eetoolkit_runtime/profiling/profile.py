@@ -8,12 +8,12 @@ from typing import Annotated
 import msgspec
 
 from eetoolkit_runtime.errors import BundleError
-from eetoolkit_runtime.plan import Manifest
+from eetoolkit_runtime.plan import Manifest, Threshold
 from eetoolkit_runtime.printable import printable
 from eetoolkit_runtime.profiling.latency import Amount, Count, Difference, Latency, Some, Took
 from eetoolkit_runtime.profiling.machine import Condition, Machine
 
-VERSION = 4
+VERSION = 5
 Share = Annotated[float, msgspec.Meta(ge=0, le=1 + 1e-9)]  # of a sum of shares, by what is lost in rounding
 _FAR = 1.3  # times its median from which a mean is far from it
 
@@ -190,7 +190,7 @@ class Profile(_Struct, frozen=True, kw_only=True):
         rounds: How many there were, each over all of these, or where that takes too long over some of them in turn.
         merged: Of how many profiles this is made; the mean of a merged latency is exact, its percentiles are
             interpolated between the quantiles of each.
-        thresholds: Of each exit; None where it accepts everything or never fires.
+        thresholds: Of each exit.
         warmup_rounds: How often each before that, until the latency was steady.
         steady: Whether it was.
         cooled_s: How long it paused between rounds, so that the machine could cool down.
@@ -222,7 +222,7 @@ class Profile(_Struct, frozen=True, kw_only=True):
     warmup_rounds: Count
     steady: bool
     merged: Some = 1
-    thresholds: dict[str, float | None]
+    thresholds: dict[str, Threshold]
     cooled_s: Amount = 0
     segments: dict[str, SegmentCost]
     exits: dict[str, ExitCost]

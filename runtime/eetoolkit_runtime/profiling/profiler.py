@@ -166,7 +166,7 @@ def profile(  # noqa: PLR0913 - what a measurement depends on
         rounds=found.rounds,
         warmup_rounds=warmup,
         steady=steady,
-        thresholds={name: exit_.threshold if exit_.enabled else None for name, exit_ in plan.exits.items()},
+        thresholds={name: exit_.threshold for name, exit_ in plan.exits.items()},
         cooled_s=cooler.paused_s,
         segments=segments,
         exits=exits,
@@ -277,7 +277,7 @@ def _whole_cost(
 
 
 def _difference(runner: Runner, whole: Whole, rows: Sequence[Row]) -> float | None:
-    last = next(name for name, exit_ in runner.bundle.exits.items() if exit_.threshold is None)
+    last = next(name for name, exit_ in runner.bundle.exits.items() if exit_.ends)
     answers = [runner.run(row, exit_at=last) for row in rows]
     known = [whole.difference(row, answer.outputs) for row, answer in zip(rows, answers, strict=True)]
     return max((difference for difference in known if difference is not None), default=None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import zipfile
 from pathlib import Path
 
@@ -13,15 +12,15 @@ from eetoolkit_runtime.arguments import checked
 from eetoolkit_runtime.bundle import Bundle, load
 from eetoolkit_runtime.errors import BundleError, InputError
 from eetoolkit_runtime.integrity import read_regular
-from eetoolkit_runtime.lock import alone
 from eetoolkit_runtime.outfile import writing
 from eetoolkit_runtime.paths import absolute, shown
+from eetoolkit_runtime.plan import Manifest, SavedProfile
 from eetoolkit_runtime.profiling.profile import Profile, decode, digests, encode
-from eetoolkit_runtime.store import commit, named_by_content, staging
+from eetoolkit_runtime.rewriting import change_bundle
+from eetoolkit_runtime.store import named_by_content
 
 _STEM = "profile"
 _LIMIT_BYTES = 16 << 20
-_NAME = re.compile(rf"{_STEM}-[0-9a-f]{{8}}\.json")
 
 
 @checked(InputError)
@@ -60,8 +59,8 @@ def saved_profile(bundle: Bundle) -> Profile | None:
     Raises:
         BundleError: Its file is not a profile.
     """
-    names = [name for name in bundle.manifest.files if _NAME.fullmatch(name)]
-    return _read(bundle.path / names[0]) if names else None
+    saved = bundle.manifest.profile
+    return None if saved is None or saved.file is None else _read(bundle.path / saved.file)
 
 
 @checked(InputError)
@@ -74,12 +73,9 @@ def save_profile(bundle: Bundle, found: Profile) -> None:
     Raises:
         BundleError: The profile is of another bundle, or the bundle is packed or cannot be written.
     """
-    if bundle.archive is not None:  # it would be written to where it was unpacked
-        raise BundleError(
-            f"{bundle.archive} is packed; a profile is saved in a bundle's folder: unpack it, and pack it again"
-        )
-    with alone(bundle.path), staging(bundle.path) as folder:
-        plan = load(bundle.path).manifest
+
+    def change(now: Bundle, folder: Path) -> Manifest:
+        plan = now.manifest
         if found.files != digests(plan):
             raise BundleError(
                 f"this profile is of another bundle, {found.bundle!r}, or of another build of {plan.name!r}"
@@ -88,8 +84,11 @@ def save_profile(bundle: Bundle, found: Profile) -> None:
         path = folder / f"{_STEM}.json"
         path.write_bytes(encode(found))
         name, file = named_by_content(path, _STEM)
-        files = {other: entry for other, entry in plan.files.items() if not _NAME.fullmatch(other)} | {name: file}
-        commit(folder, msgspec.structs.replace(plan, profile=taken, files=files), bundle.path)
+        before = plan.profile.file if plan.profile is not None else None
+        files = {other: entry for other, entry in plan.files.items() if other != before} | {name: file}
+        return msgspec.structs.replace(plan, profile=SavedProfile(file=name, expected_ms=taken), files=files)
+
+    change_bundle(bundle, change)
 
 
 def _read(path: Path) -> Profile:

@@ -218,7 +218,7 @@ def measure(
     the clock are cold: then a group is run once without being timed.
     """
     found = Found()
-    ends = [name for name, exit_ in runner.bundle.exits.items() if exit_.threshold is None]
+    ends = [name for name, exit_ in runner.bundle.exits.items() if exit_.ends]
     early = [name for name in runner.bundle.exits if name not in ends]
 
     def look(what: str) -> None:

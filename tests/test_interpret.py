@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,10 @@ import onnxruntime as ort
 import pytest
 from plans import NETWORKS, looped, switched
 
+from eetoolkit_runtime import interpret
 from eetoolkit_runtime.bundle import load
 from eetoolkit_runtime.errors import RunError
-from eetoolkit_runtime.profiling.walk import walk
+from eetoolkit_runtime.interpret import path_of
 from eetoolkit_runtime.runner import Runner
 
 
@@ -33,7 +35,7 @@ def test_the_path_and_what_segments_give_are_the_runners(kind: str, tmp_path: Pa
                 return found
 
             last = runner.run_all_exits(x)[-1]
-            assert tuple(walk(plan, (x,), run)) == last.path
+            assert path_of(plan, (x,), run) == last.path
             end = plan.segments[last.path[-1]]
             assert end.exit is not None
             own = {name: slot for name, slot in end.exit.outputs.items() if slot in end.writes}
@@ -45,7 +47,13 @@ def test_the_path_and_what_segments_give_are_the_runners(kind: str, tmp_path: Pa
 def test_a_switch_without_such_a_case_and_an_endless_loop_are_errors() -> None:
     x = np.array([[9, 0, 0, 0]], np.float32)
     with pytest.raises(RunError, match="the switch 'expert' is 9, expected 0 to 2"):
-        walk(switched().plan(), (x,), lambda name, feeds: {"expert": np.array([9])})
+        path_of(switched().plan(), (x,), lambda name, feeds: {"expert": np.array([9])})
     with pytest.raises(RunError, match="segment 'step': more than max_visits 3 visits"):
         step = {"z": x, "j": np.array([1]), "more": np.array([True]), "progress": np.array([0])}
-        walk(looped(max_visits=3).plan(), (x,), lambda name, feeds: step)
+        path_of(looped(max_visits=3).plan(), (x,), lambda name, feeds: step)
+
+
+def test_the_page_quotes_it() -> None:
+    page = (Path(__file__).parents[1] / "docs/bundle-format.md").read_text()
+    for function in (interpret.interpret, interpret.visit_exits, interpret._next):
+        assert inspect.getsource(function) in page
