@@ -29,11 +29,11 @@ from benchmarks.turns import Way, timed
 from eetoolkit.demo.timing import BLOCK
 from eetoolkit_exporters.capturing.capture import capture
 from eetoolkit_exporters.capturing.cascade import open_source
-from eetoolkit_exporters.capturing.scopes import subgraphs
 from eetoolkit_exporters.capturing.source import choose_exits
 from eetoolkit_exporters.emitting.graphs import whole_model
 from eetoolkit_exporters.emitting.scoping import localize
 from eetoolkit_exporters.export import export
+from eetoolkit_exporters.graph import subgraphs
 from eetoolkit_exporters.judging.choices import choose_criteria
 from eetoolkit_exporters.judging.judge import judge
 from eetoolkit_exporters.single_file.single_file import write_single_file

@@ -12,9 +12,9 @@ from gated_graphs import Array, from_text, from_torch, open_all_gates, run, sess
 from gated_networks import IMAGE, NETWORKS
 
 from eetoolkit_exporters.capturing.capture import Network
-from eetoolkit_exporters.capturing.scopes import subgraphs
 from eetoolkit_exporters.gating.blend import GATE, branch_nodes, find_blends, to_if
 from eetoolkit_exporters.gating.hardness import hard_values
+from eetoolkit_exporters.graph import subgraphs
 
 TOLERANCE = 1e-5
 ROWS = np.random.default_rng(0).normal(0, 2, (24, 1, 6)).astype(np.float32)

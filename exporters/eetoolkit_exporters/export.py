@@ -11,7 +11,6 @@ from importlib.metadata import version
 from typing import Any
 
 import msgspec
-import onnx_ir as ir
 import onnxruntime as ort
 import torch
 
@@ -19,7 +18,6 @@ from eetoolkit_exporters.capturing.capture import Network, capture, check_determ
 from eetoolkit_exporters.capturing.cascade import CascadeSource, open_source
 from eetoolkit_exporters.capturing.dynamic_shapes import DynamicShapes
 from eetoolkit_exporters.capturing.onnx_source import OnnxSource
-from eetoolkit_exporters.capturing.scopes import subgraphs
 from eetoolkit_exporters.capturing.shapes import dims_of
 from eetoolkit_exporters.capturing.source import LOGITS, Array, ExitSpec, Source, choose_exits
 from eetoolkit_exporters.capturing.torch_source import TorchSource
@@ -34,6 +32,7 @@ from eetoolkit_exporters.emitting.prove import prove
 from eetoolkit_exporters.emitting.samples import golden_samples, meet, sample_rows
 from eetoolkit_exporters.emitting.tolerance import check_tolerance, measured, rounding
 from eetoolkit_exporters.gating.gates import make_gates
+from eetoolkit_exporters.graph import copy_of, subgraphs
 from eetoolkit_exporters.judging.choices import (
     CriterionSpec,
     choose_criteria,
@@ -260,11 +259,9 @@ def separate_exits(network: Network) -> None:
                 continue
             if not value.is_graph_input():
                 raise ExportError(f"exit {exit_.name!r} is not a function of the input: {output!r} is a constant")
-            node = ir.Node("", "Identity", [value], version=network.graph.opset_imports.get("", 20))
-            copy = node.outputs[0]
-            copy.name, copy.type, copy.shape = f"{exit_.name}_{output}", value.type, value.shape
+            node = copy_of(value, f"{exit_.name}_{output}", network.graph.opset_imports.get("", 20))
             network.graph.append(node)
-            exit_.outputs[output] = copy
+            exit_.outputs[output] = node.outputs[0]
 
 
 def _thresholds(criteria: Mapping[str, Criterion], threshold: ThresholdSpec) -> dict[str, Threshold]:

@@ -10,9 +10,9 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 
-from eetoolkit_exporters.capturing.scopes import captured, levels
 from eetoolkit_exporters.capturing.shapes import dims_of, infer_shapes
 from eetoolkit_exporters.capturing.source import Array
+from eetoolkit_exporters.graph import captured
 from eetoolkit_runtime.errors import ExportError
 
 _OWN = {"", "ai.onnx.ml"}
@@ -41,7 +41,7 @@ def ask_onnxruntime(model: ir.Model, example: Mapping[str, Array], folder: Path)
         ExportError: onnxruntime fails on it.
     """
     symbols = {dim.value for value in model.graph.inputs for dim in value.shape or () if not isinstance(dim, int)}
-    for graph in levels(model.graph):
+    for graph in model.graphs():
         if all(node.domain in _OWN for node in graph):
             continue
         unknown = [value for node in graph for value in node.outputs if value.name and not _is_known(value, symbols)]

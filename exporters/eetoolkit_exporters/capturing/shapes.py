@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 import onnx_ir as ir
 from onnx_ir.passes import common as passes
 
-from eetoolkit_exporters.capturing.scopes import subgraphs
+from eetoolkit_exporters.graph import subgraphs
 
 Shapes = Mapping[ir.Value, ir.Shape]
 

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 
 import onnx_ir as ir
 
-from eetoolkit_exporters.capturing.scopes import subgraphs
 from eetoolkit_exporters.capturing.shapes import dims_of
 from eetoolkit_exporters.cutting.blocks import exit_values
 from eetoolkit_exporters.cutting.fixed_shapes import Fixed, fixed_shapes
 from eetoolkit_exporters.cutting.segments import CutSegment
+from eetoolkit_exporters.graph import subgraphs
 from eetoolkit_runtime.inputs import BATCH
 
 

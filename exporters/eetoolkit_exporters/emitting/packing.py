@@ -12,7 +12,6 @@ from collections.abc import Mapping
 
 import onnx_ir as ir
 
-from eetoolkit_exporters.capturing.scopes import levels
 from eetoolkit_exporters.emitting.batch_names import NAMES
 
 LEAST_BYTES = 128 * 1024
@@ -26,8 +25,7 @@ def one_row(model: ir.Model, least_bytes: int) -> bool:
     """Whether every weight of at least so many bytes meets one row of features, where the batch is one row."""
     return all(
         node.op_type in _UNPACKED or (node.op_type in _PRODUCTS and (place == 2 or _is_row(node)))
-        for graph in levels(model.graph)
-        for node in graph
+        for node in model.graph.all_nodes()
         for place, value in enumerate(node.inputs)
         if value is not None and value.const_value is not None and value.const_value.nbytes >= least_bytes
     )

@@ -11,9 +11,8 @@ from collections.abc import Collection, Iterator
 import onnx_ir as ir
 from onnx_ir.passes.common import LiftSubgraphInitializersToMainGraphPass
 
-from eetoolkit_exporters.capturing.names import fresh, names_of
-from eetoolkit_exporters.capturing.scopes import subgraphs
 from eetoolkit_exporters.emitting.files import INLINE_BYTES
+from eetoolkit_exporters.graph import fresh, names_of, subgraphs
 
 
 def localize(model: ir.Model, keep: Collection[ir.Value] = (), single: Collection[ir.Value] = ()) -> None:

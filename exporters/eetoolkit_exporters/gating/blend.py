@@ -11,13 +11,12 @@ Equal to the blend up to a rounding, where all that is mixed is finite. A weight
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import onnx_ir as ir
 
-from eetoolkit_exporters.capturing.scopes import levels, subgraphs
 from eetoolkit_exporters.gating.decisions import Decision, Decisions
 from eetoolkit_exporters.gating.gate_nodes import BranchBuilder, GateBuilder, known_shape, same_shape
 from eetoolkit_exporters.gating.near_blend import note_near_blend
@@ -88,11 +87,11 @@ def find_blends(graph: ir.Graph, hard: Collection[ir.Value]) -> tuple[list[Blend
     """
     decisions, builder = Decisions(graph, hard), GateBuilder(graph)
     blends, notes = [], []
-    for level in levels(graph):
+    for level in (graph, *graph.subgraphs()):
         found = _Finder(level, decisions, builder)
         blends.append(found.blends())
         notes += found.notes
-    order = {node: position for position, node in enumerate(_in_order(graph))}
+    order = {node: position for position, node in enumerate(graph.all_nodes())}
     return sorted((blend for some in blends for blend in some), key=lambda blend: order[blend.node]), notes
 
 
@@ -143,13 +142,6 @@ def to_if(blends: Sequence[Blend], keep: Collection[ir.Value] = ()) -> ir.Node:
     if len(blends) > 1:  # what reads the first result may stand before the last
         graph.sort()
     return if_node
-
-
-def _in_order(graph: ir.Graph) -> Iterator[ir.Node]:
-    for node in graph:
-        for inner in subgraphs(node):
-            yield from _in_order(inner)
-        yield node
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
-from eetoolkit_exporters.gating.hardness import Ranges, constant, straight_through, value_ranges
+from eetoolkit_exporters.gating.hardness import Ranges, contents, straight_through, value_ranges
 from eetoolkit_exporters.gating.one_hot import column, one_hot
 from eetoolkit_runtime.inputs import BATCH
 
@@ -201,7 +201,7 @@ def _is_single(value: ir.Value) -> bool:
 
 def _filled_with(value: ir.Value | None) -> float | None:
     """Returns the number that every element of a constant is."""
-    array = constant(value)
+    array = contents(value)
     if array is None or not array.size or array.dtype.kind not in "biuf":
         return None
     low, high = float(array.min()), float(array.max())
@@ -210,5 +210,5 @@ def _filled_with(value: ir.Value | None) -> float | None:
 
 def _identity(value: ir.Value | None) -> Hashable:
     """Returns what is equal for two operands that hold the same: the value, or a constant's contents."""
-    array = constant(value)
+    array = contents(value)
     return value if array is None else (str(array.dtype), array.shape, array.tobytes())

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from eetoolkit_exporters.capturing.names import OURS
 from eetoolkit_exporters.gating.decisions import Decisions, one_minus
+from eetoolkit_exporters.graph import OURS
 
 _PICKS = {"Gather", "GatherElements", "GatherND"}
 _CARRY = {"Expand", "Reshape", "Squeeze", "Unsqueeze", "Identity"}

@@ -11,7 +11,7 @@ import msgspec
 import onnx_ir as ir
 
 from eetoolkit_exporters.capturing.capture import Network, NetworkExit
-from eetoolkit_exporters.capturing.names import names_of
+from eetoolkit_exporters.graph import names_of
 from eetoolkit_exporters.judging import confidences, custom
 from eetoolkit_exporters.judging.builder import Builder
 from eetoolkit_exporters.judging.constants import Constants

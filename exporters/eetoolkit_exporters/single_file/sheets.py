@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from eetoolkit_exporters.graph import subgraphs
 from eetoolkit_runtime.errors import ExportError
 
 Array = npt.NDArray[Any]
@@ -57,7 +58,7 @@ class Book:
         """Returns an initializer that holds `array`; equal ones are one, unless they have a `key` of their own."""
         key = (array.dtype.str, array.shape, array.tobytes()) if key is None else key
         if key not in self.initializers:
-            self.initializers[key] = _initializer(self.fresh(name), ir.tensor(array))
+            self.initializers[key] = ir.val(self.fresh(name), const_value=ir.tensor(array))
         return self.initializers[key]
 
     def named(self, what: str) -> list[ir.Value]:
@@ -75,14 +76,14 @@ class Book:
     def settle(self, node: ir.Node) -> None:
         """Notes whether the outputs of a node may be constant."""
         known = all(value is None or value.const_value is not None or value in self.settled for value in node.inputs)
-        if node.op_type == "Shape" or (known and not any(_graphs(attribute) for attribute in node.attributes.values())):
+        if node.op_type == "Shape" or (known and not subgraphs(node)):
             self.settled.update(node.outputs)
 
     def guard(self, test: ir.Value) -> ir.Node | None:
         """Returns a node whose output is `test` and cannot be found out to be constant; None where `test` cannot."""
         if self.true is None or (test.const_value is None and test not in self.settled):
             return None
-        output = ir.Value(name=self.fresh("decided"), type=ir.TensorType(ir.DataType.BOOL))
+        output = ir.val(self.fresh("decided"), ir.DataType.BOOL)
         return ir.node("And", [test, self.true], outputs=[output], name=self.fresh("And_node"))
 
     def weight(self, value: ir.Value, name: str) -> ir.Value:
@@ -95,7 +96,7 @@ class Book:
             shape = tuple(tensor.shape.numpy())
             key = (tensor.path, tensor.offset, tensor.length, tensor.dtype, shape)
         if key not in self.initializers:
-            self.initializers[key] = _initializer(self.fresh(name), tensor)
+            self.initializers[key] = ir.val(self.fresh(name), const_value=tensor)
         return self.initializers[key]
 
 
@@ -116,7 +117,7 @@ class Sheet:
 
     def input(self, name: str, dtype: ir.DataType) -> ir.Value:
         """Adds an input of this level."""
-        self.inputs.append(ir.Value(name=self.book.fresh(name), type=ir.TensorType(dtype)))
+        self.inputs.append(ir.val(self.book.fresh(name), dtype))
         return self.inputs[-1]
 
     def nodes(
@@ -127,7 +128,7 @@ class Sheet:
         **attributes: Any,
     ) -> list[ir.Value]:
         """Adds a node and returns its outputs, which are called and typed as `outputs` say, in order."""
-        values = [ir.Value(name=self.book.fresh(name), type=ir.TensorType(dtype)) for name, dtype in outputs.items()]
+        values = [ir.val(self.book.fresh(name), dtype) for name, dtype in outputs.items()]
         name = self.book.fresh(f"{operator}_node")
         self._add(ir.node(operator, list(inputs), attributes, outputs=values, name=name))
         return values
@@ -203,7 +204,7 @@ class Sheet:
             if node.op_type == "If" and node.inputs[0] is not None:
                 node.replace_input_with(0, self.decide(node.inputs[0]))
             self._add(node)
-        return {name: _last(value, stand_ins) for name, value in named.items()}
+        return {name: stand_ins.get(value, value) for name, value in named.items()}
 
     def graph(self, name: str) -> ir.Graph:
         """Returns this level as a graph."""
@@ -219,31 +220,14 @@ class Sheet:
         for value in node.outputs:
             if value.name:
                 value.name = self.book.fresh(f"{prefix}/{value.name}")
-        for attribute in node.attributes.values():
-            for graph in _graphs(attribute):
-                for value in (*graph.inputs, *graph.initializers.values()):
-                    value.name = self.book.fresh(f"{prefix}/{value.name}")
-                for inner in list(graph):
-                    self._rename(inner, prefix)
-                    if inner.op_type == "If" and inner.inputs[0] is not None:
-                        guard = self.book.guard(inner.inputs[0])
-                        if guard is not None:
-                            graph.insert_before(inner, guard)
-                            inner.replace_input_with(0, guard.outputs[0])
-                    self.book.settle(inner)
-
-
-def _graphs(attribute: ir.Attr) -> list[ir.Graph]:
-    if attribute.type == ir.AttributeType.GRAPH:
-        return [attribute.as_graph()]
-    return list(attribute.as_graphs()) if attribute.type == ir.AttributeType.GRAPHS else []
-
-
-def _last(value: ir.Value, stand_ins: Mapping[ir.Value, ir.Value]) -> ir.Value:
-    return stand_ins.get(value, value)
-
-
-def _initializer(name: str, tensor: ir.TensorProtocol) -> ir.Value:
-    value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), const_value=tensor)
-    value.shape = ir.Shape(tensor.shape.numpy())
-    return value
+        for graph in subgraphs(node):
+            for value in (*graph.inputs, *graph.initializers.values()):
+                value.name = self.book.fresh(f"{prefix}/{value.name}")
+            for inner in list(graph):
+                self._rename(inner, prefix)
+                if inner.op_type == "If" and inner.inputs[0] is not None:
+                    guard = self.book.guard(inner.inputs[0])
+                    if guard is not None:
+                        graph.insert_before(inner, guard)
+                        inner.replace_input_with(0, guard.outputs[0])
+                self.book.settle(inner)
