@@ -93,6 +93,18 @@ class Decisions:
             return None
         return self._column(*found, value, inverted) or self._whole(*found, value, inverted)
 
+    def against(self, value: ir.Value, shape: ir.Shape | None) -> str | None:
+        """Returns why a value cannot gate a result of this shape; None where it may."""
+        if shape is None or value.shape is None:
+            return "its shape is not known"
+        if value not in self.hard:
+            return "it is not provably 0 or 1 in every element"
+        if self.batch is None and list(value.shape) == [*shape[:1], *(1 for _ in shape[1:])]:
+            return f"the batch is fixed at {shape[0]} rows"
+        if not (self.per_row(value, shape) or _is_single(value)):
+            return f"its shape is {value.shape}, which is not one value per row"
+        return None
+
     def _whole(self, source: ir.Value, turned: bool, per_row: bool, root: ir.Value, inverted: bool) -> Decision:
         producer = root.producer()
         if producer is not None and producer.op_type in _OPPOSITES:
