@@ -19,7 +19,7 @@ from eetoolkit_exporters.capturing.onnx_file import read_onnx
 from eetoolkit_exporters.capturing.onnx_source import OnnxSource
 from eetoolkit_exporters.capturing.shapes import mend_shapes
 from eetoolkit_exporters.capturing.side_by_side import Captured, put_side_by_side
-from eetoolkit_exporters.capturing.source import LOGITS, Source
+from eetoolkit_exporters.capturing.source import LOGITS, ModelSource
 from eetoolkit_exporters.capturing.tidy import tidy
 from eetoolkit_exporters.capturing.torch_export import export_torch
 from eetoolkit_exporters.capturing.torch_source import TorchSource
@@ -34,7 +34,7 @@ __all__ = [
 
 @dataclass
 class NetworkExit:
-    """An exit of a network: its outputs by name; `confidence` is set by `judge`.
+    """An exit of a network: its outputs by name; `confidence` is set by `add_confidences`.
 
     A marked exit (`ee.exit`) may lie in a subgraph, and one name may stand in several places.
     """
@@ -62,7 +62,7 @@ class Network:
 
 
 def capture(
-    source: Source,
+    source: ModelSource,
     exits: Mapping[str, Mapping[str, str]],
     *,
     dynamic_batch: bool = True,
@@ -158,7 +158,7 @@ def check_deterministic(graph: ir.Graph) -> None:
         )
 
 
-def check_repeatable(source: Source, tolerance: float) -> None:
+def check_repeatable(source: ModelSource, tolerance: float) -> None:
     """Refuses a network that answers the same inputs differently when it is called twice.
 
     Args:

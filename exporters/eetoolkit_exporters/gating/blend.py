@@ -19,7 +19,7 @@ from typing import Literal
 import onnx_ir as ir
 
 from eetoolkit_exporters.gating.decisions import Decision, Decisions, one_minus
-from eetoolkit_exporters.gating.gate_nodes import BranchBuilder, GateBuilder, known_shape, same_shape
+from eetoolkit_exporters.gating.gate_builder import BranchBuilder, GateBuilder, known_shape, same_shape
 from eetoolkit_exporters.gating.sink import exclusive
 from eetoolkit_exporters.graph import OURS
 

@@ -23,7 +23,7 @@ def make_gates(network: Network, lower: Lower, symbols: Mapping[str, int]) -> li
     The last gate comes first, so that an earlier one that only it needs moves into its branch.
 
     Args:
-        network: Its exits are judged.
+        network: Its exits have their confidences.
         lower: Whether blended gates are rewritten: by the cost floor, always, or not at all.
         symbols: The sizes of dynamic dimensions, to estimate what a branch costs.
 

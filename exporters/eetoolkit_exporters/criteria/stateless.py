@@ -1,4 +1,4 @@
-"""The criteria that look at one exit alone, as ONNX nodes; `criteria` has the formulas."""
+"""The criteria that look at one exit alone, as ONNX nodes; `reference` has the formulas."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from eetoolkit_exporters.judging.builder import Builder
-from eetoolkit_exporters.judging.criteria import FLOOR
+from eetoolkit_exporters.criteria.builder import Builder
+from eetoolkit_exporters.criteria.reference import FLOOR
 from eetoolkit_runtime.errors import ExportError
 from eetoolkit_runtime.plan import Criterion
 

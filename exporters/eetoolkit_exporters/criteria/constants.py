@@ -9,8 +9,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from eetoolkit_exporters.capturing.capture import Network
+from eetoolkit_exporters.criteria.reference import class_output
 from eetoolkit_exporters.graph import fresh
-from eetoolkit_exporters.judging.criteria import class_output
 from eetoolkit_runtime.plan import Criterion
 
 
