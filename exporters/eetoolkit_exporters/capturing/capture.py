@@ -52,13 +52,13 @@ class Network:
     exits: list[NetworkExit]
     """The marked ones in the graph's order, then those that the network returns."""
     ordered: bool
-    """Whether the exits' order is the caller's to keep (a cascade), and not that of their depth."""
+    """Whether the caller gave the exits' order (a cascade); else it follows their depth."""
     constants: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
     """Graph inputs that are constants in the manifest, and their values."""
     last: str | None = None
-    """The exit that is the last one whatever it needs."""
+    """The exit that comes last, however much it needs."""
     limits: dict[str, Limit] = field(default_factory=dict)
-    """The sizes that it takes of dimensions that do not take all."""
+    """Bounds on the sizes of dynamic dimensions, by symbol."""
 
 
 def capture(

@@ -98,7 +98,7 @@ def _session(
 
 
 class _Grown:
-    """The sizes of all outputs on the example, and how they change where one symbol of the inputs is twice as large."""
+    """The sizes of all outputs on the example, and with each symbol of the inputs twice as large."""
 
     def __init__(self, session: ort.InferenceSession, graph: ir.Graph, example: Mapping[str, Array]) -> None:
         named: dict[str, list[tuple[str, int]]] = {}
@@ -116,7 +116,7 @@ class _Grown:
             self._twice[name] = _sizes(session, larger)
 
     def dims(self, name: str) -> Dims | None:
-        """Returns an output's sizes: numbers, symbols, None where it cannot be told; None: it was not to be had."""
+        """Returns an output's sizes: numbers, symbols, None where neither is certain; None where the example fails."""
         if self._usual is None:
             return None
         return [self._dim(name, axis, size) for axis, size in enumerate(self._usual[name])]

@@ -17,7 +17,7 @@ _MOST_TRIED = 32
 
 
 def prove_rows(source: ModelSource, choices: Iterable[Axes]) -> Axes | None:
-    """Returns the first choice for which two copies of the rows give two copies of the outputs; None: for none.
+    """Returns the first choice for which two copies of the rows give two copies of the outputs; None where none does.
 
     A recurrent state is (layers, rows, width), and a sequence may be (steps, rows, width): sizes alone do not tell.
     """

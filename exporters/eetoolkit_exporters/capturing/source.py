@@ -21,7 +21,7 @@ Visits = list[tuple[str, dict[str, Array]]]
 """Exits in the order in which a network met them, each with its outputs."""
 
 LOGITS = "logits"
-"""What the output of an exit is called that is one tensor."""
+"""The name of an exit's output where the exit is one tensor."""
 
 
 class ModelSource(Protocol):
@@ -34,7 +34,7 @@ class ModelSource(Protocol):
     marked: dict[str, tuple[str, ...]]
     """The exits that `ee.exit` marks in it, with their outputs' names."""
     untaken: dict[str, str]
-    """What it returns beside tensors: by name, its type."""
+    """What it returns that is no tensor: types by name."""
     returned: list[str]
     """The names of what it returns, in order."""
 

@@ -18,7 +18,7 @@ _NAME = re.compile(r"[^\W\d]\w*")
 _OPERAND = re.compile(r"\b[^\W\d]\w*\b(?!\s*\()")  # and not a function's name
 _SUM = re.compile(r"[\w\s+\-*/(),]+")
 _UNNAMED = {"none", "unk", "unknown", "dynamic"}
-"""What exporters write where they know no name; two dimensions that are called so need not be of one size."""
+"""What exporters write where they know no name; two such dimensions may differ in size."""
 
 
 def is_named(text: str | None) -> bool:

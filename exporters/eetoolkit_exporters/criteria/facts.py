@@ -27,9 +27,9 @@ class Facts:
     Attributes:
         exits: In the order in which a row meets them.
         criteria: Each exit's, with numbers.
-        ranges: Between which numbers values lie, whatever the inputs.
+        ranges: Bounds of values that hold for every input.
         met: What the exits gave for each of some rows.
-        tolerance: By how much the network's arithmetic rounds.
+        tolerance: The rounding error of the network's arithmetic.
     """
 
     exits: Sequence[NetworkExit]
@@ -39,7 +39,7 @@ class Facts:
     tolerance: float
 
     def range_of(self, value: ir.Value) -> Range:
-        """Returns between which numbers a value lies."""
+        """Returns a value's bounds."""
         return self.ranges.get(value, UNKNOWN)
 
     def seen(self, exit_: NetworkExit, value: ir.Value) -> list[Array]:

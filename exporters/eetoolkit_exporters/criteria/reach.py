@@ -1,4 +1,4 @@
-"""Between which confidences an exit lies, whatever the input: by its criterion, classes, place and bounds of scores."""
+"""Bounds of an exit's confidence for every input: from its criterion, classes, place and bounds of its scores."""
 
 from __future__ import annotations
 

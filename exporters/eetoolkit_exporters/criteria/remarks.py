@@ -1,4 +1,4 @@
-"""What an export allows and what may be a mistake: scores of another scale, NaN, exits that never or always fire."""
+"""What may be a mistake and is no error: scores of another scale, NaN, exits that never or always fire."""
 
 from __future__ import annotations
 

@@ -28,12 +28,12 @@ Lower = bool | Literal["always"]
 
 @dataclass(frozen=True)
 class Floor:
-    """From what cost on a branch pays; `benchmarks/README.md` has the ratios.
+    """The least cost of a branch that pays; `benchmarks/README.md` has the ratios.
 
     Attributes:
-        multiply_adds: Its own at the example's sizes.
-        weight_bytes: Of the weights that it alone holds.
-        pays: What does then.
+        multiply_adds: The branch's, at the example's sizes.
+        weight_bytes: The size of the weights that the branch alone holds.
+        pays: What pays from there on, as messages call it.
     """
 
     multiply_adds: int
@@ -180,7 +180,7 @@ def worth(nodes: Iterable[ir.Node], symbols: Mapping[str, int], floor: Floor) ->
 
 
 def _multiply_adds(nodes: Iterable[ir.Node], symbols: Mapping[str, int]) -> int | None:
-    """Returns those of nodes among which the nodes of inner graphs stand too."""
+    """Returns the multiply-adds of nodes, those of inner graphs among them."""
     return count_work([node for node in nodes if not subgraphs(node)], [], symbols).multiply_adds
 
 

@@ -1,4 +1,4 @@
-"""What a segment costs on paper: nodes, parameters, multiply-adds."""
+"""The static cost of a segment: nodes, parameters, multiply-adds."""
 
 from __future__ import annotations
 

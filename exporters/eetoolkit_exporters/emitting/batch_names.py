@@ -1,4 +1,4 @@
-"""The batch under a name of its own in what a segment is given, where that keeps onnxruntime's fusions.
+"""Another name for the batch in what a segment is given, where that keeps onnxruntime's fusions.
 
 A runner of one row tells onnxruntime that the dimension `batch` of a graph's inputs is 1, so that shapes are worked out
 while loading. What the graph says of its inner tensors keeps the name, and a residual whose one side is an input then
@@ -21,7 +21,7 @@ NAMES = (BATCH, _OWN)
 
 
 def loosen(model: ir.Model, inputs: Collection[str]) -> None:
-    """Renames the batch of all but the network's inputs, unless a shape that is asked for is known but for it.
+    """Renames the batch of all but the network's inputs, unless it is all that a `Shape` node does not know.
 
     Args:
         model: A segment.

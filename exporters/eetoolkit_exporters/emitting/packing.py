@@ -1,4 +1,4 @@
-"""Segments whose weights are better read as they lie than packed for every session anew.
+"""Which segments should read their weights as they lie, and not pack them for every session anew.
 
 onnxruntime packs the weights of a matrix product when a session is opened, into memory of the session's own. What
 several segments share is then there several times and falls out of the processor's cache, where for one row of features
@@ -15,7 +15,7 @@ import onnx_ir as ir
 from eetoolkit_exporters.emitting.batch_names import NAMES
 
 LEAST_BYTES = 128 * 1024
-"""Of shared weights: a cache holds some copies of less."""
+"""The least size of shared weights that matters: a cache holds some copies of less."""
 _PRODUCTS = {"MatMul", "Gemm"}
 _UNPACKED = {"Add", "Div", "Gather", "Mul", "Sub"}
 """Operators that read a weight as it lies."""

@@ -41,14 +41,14 @@ def golden_samples(
     criteria: Mapping[str, Criterion],
     tolerance: float,
 ) -> list[Sample]:
-    """Returns up to 8 of the rows, each with every exit's values from the source, none by a decision within rounding.
+    """Returns up to 8 of the rows, each with every exit's values from the source; none decides within rounding.
 
     Args:
         source: The network in its own framework.
         rows: Their inputs.
         met: What `meet` returned for each of them.
         criteria: For each exit its criterion, with numbers.
-        tolerance: Within what a decision hangs on rounding.
+        tolerance: A decision that is closer than this hangs on rounding.
 
     Raises:
         ExportError: Outputs of several rows.

@@ -1,4 +1,4 @@
-"""Every weight in the branch or loop body that reads it, and back in the outermost graph for who takes graphs apart.
+"""Moving weights into the branch or loop body that reads them, and back where graphs are taken apart.
 
 onnxruntime's blocked convolution layout, and some of its fusions, look among the initializers of a (sub)graph's own: a
 convolution inside an `If` whose weights lie outside of it runs up to twice as long (`benchmarks/README.md`).

@@ -23,9 +23,9 @@ class Decision:
         source: The earliest value with one element per row (or one in all) that carries it: where the predicate starts.
         inverted: Whether the gate is open where `source` is 0.
         per_row: Whether there is one element per row; else there is one for the whole call.
-        key: What was decided; `opposite` says whether the gate is open where that does not hold.
-        opposite: See `key`.
-        column: Of a one-hot value, (value, axis, index): two columns are never 1 in the same row.
+        key: What was decided.
+        opposite: Whether the gate is open where `key` does not hold.
+        column: The column of a one-hot value that it is, (value, axis, index): two are never 1 in the same row.
     """
 
     source: ir.Value

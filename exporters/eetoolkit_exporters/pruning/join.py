@@ -1,4 +1,4 @@
-"""Segments that run one behind the other, as one; and a segment without what nothing looks at any more."""
+"""Joining segments that run one behind the other, and trimming what nothing looks at any more."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def join(bundle: Bundle, plan: Manifest, chain: Sequence[str]) -> Part:
 
     Args:
         bundle: Where the graphs are.
-        plan: The bundle's, some exits gone.
+        plan: The bundle's plan without some exits.
         chain: Names of segments, each but the first the only one behind another, nothing decided between them.
 
     Raises:

@@ -49,7 +49,7 @@ class Spec(NamedTuple):
 
 @dataclass(frozen=True)
 class Step:
-    """Computes what stands under some keys from others, then goes where the key `on` tells.
+    """Computes what stands under some keys from others, then goes where the key `on` says.
 
     Attributes:
         reads: The keys it looks at.
