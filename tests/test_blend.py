@@ -265,6 +265,15 @@ def test_a_gate_for_the_rows_of_a_fixed_batch_is_left() -> None:
     assert notes == ["y: looks like a gate by g, but the batch is fixed at 4 rows; both sides always run"]
 
 
+def test_a_side_that_cannot_be_brought_to_the_results_shape_leaves_the_blend() -> None:
+    body = "k = ReduceMax <keepdims = 1> (x, axis) ga = Mul (g, a) nk = Mul (n, k) y = Add (nk, ga)"
+    graph = from_text(GATES + body, inputs="float[batch,size] x", outputs="float[batch,size] y")
+    blends, notes = find_blends(graph, hard_values(graph))
+    assert [blend.result.name for blend in blends] == ["nk"]
+    why = "its two sides are not of the result's shape and dtype"
+    assert notes == [f"y: looks like a gate by g, but {why}; both sides always run"]
+
+
 def test_blends_are_priced_without_a_change_as_they_are_after_it() -> None:
     graph = from_text(
         GATES + "w = Abs (a) v = Sqrt (w) u = Add (b, x) gv = Mul (g, v) nu = Mul (n, u) y = Add (gv, nu)"

@@ -256,7 +256,10 @@ class _Finder:
             if first.decision.inverted:
                 first, second = second, first
             blend = self._blend(node, first.decision, (first.value,), second.value)
-            return blend, (first, second) if blend is not None else ()
+            if blend is None:
+                self._note(node, _unexpanded(first.factors[0]))
+                return None, ()
+            return blend, (first, second)
         for product, rest in ((first, y), (second, x)):
             if product is None:
                 continue
