@@ -24,10 +24,10 @@ from benchmarks.section import Section, met, publish
 from eetoolkit_exporters.capturing.capture import capture
 from eetoolkit_exporters.capturing.cascade import open_source
 from eetoolkit_exporters.capturing.source import choose_exits
+from eetoolkit_exporters.criteria.confidences import add_confidences
+from eetoolkit_exporters.criteria.resolve import choose_criteria
 from eetoolkit_exporters.emitting.graphs import whole_model
 from eetoolkit_exporters.export import export
-from eetoolkit_exporters.judging.choices import choose_criteria
-from eetoolkit_exporters.judging.judge import judge
 from eetoolkit_runtime.runner import Runner
 from eetoolkit_runtime.sessions import SessionSettings
 
@@ -102,7 +102,7 @@ def measure(name: str, threads: int | None, rounds: int = ROUNDS) -> dict[str, A
         bundle = export(case.network, case.example, Path(folder) / "case.ee", threshold=2.0)  # never
         source = open_source(case.network, case.example)
         network = capture(source, choose_exits(source, None))
-        judge(network, choose_criteria(network.exits, "max_prob"))
+        add_confidences(network, choose_criteria(network.exits, "max_prob"))
         sessions = []
         for confidences in (True, False):
             path = Path(folder) / f"whole-{confidences}.onnx"

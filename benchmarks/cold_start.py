@@ -24,10 +24,10 @@ from benchmarks.section import Row, Section, publish
 from eetoolkit_exporters.capturing.capture import capture
 from eetoolkit_exporters.capturing.cascade import open_source
 from eetoolkit_exporters.capturing.source import choose_exits
+from eetoolkit_exporters.criteria.confidences import add_confidences
+from eetoolkit_exporters.criteria.resolve import choose_criteria
 from eetoolkit_exporters.emitting.graphs import whole_model
 from eetoolkit_exporters.export import export
-from eetoolkit_exporters.judging.choices import choose_criteria
-from eetoolkit_exporters.judging.judge import judge
 
 PROCESSES = 7
 MAX_SHARE = 0.2
@@ -97,7 +97,7 @@ def _measure(case: Case, place: Path | None) -> dict[str, Any]:
         export(case.network, case.example, folder / "case.ee", threshold=0.0)
         source = open_source(case.network, case.example)
         network = capture(source, choose_exits(source, None))
-        judge(network, choose_criteria(network.exits, "max_prob"))
+        add_confidences(network, choose_criteria(network.exits, "max_prob"))
         ir.save(whole_model(network), folder / "whole.onnx")
         np.save(folder / "example.npy", case.example.numpy())
         commands = {

@@ -29,13 +29,13 @@ from benchmarks.turns import Way, timed
 from eetoolkit.demo.timing import BLOCK
 from eetoolkit_exporters.capturing.capture import capture
 from eetoolkit_exporters.capturing.cascade import open_source
-from eetoolkit_exporters.capturing.scopes import subgraphs
 from eetoolkit_exporters.capturing.source import choose_exits
+from eetoolkit_exporters.criteria.confidences import add_confidences
+from eetoolkit_exporters.criteria.resolve import choose_criteria
 from eetoolkit_exporters.emitting.graphs import whole_model
 from eetoolkit_exporters.emitting.scoping import localize
 from eetoolkit_exporters.export import export
-from eetoolkit_exporters.judging.choices import choose_criteria
-from eetoolkit_exporters.judging.judge import judge
+from eetoolkit_exporters.graph import subgraphs
 from eetoolkit_exporters.single_file.single_file import write_single_file
 from eetoolkit_runtime.runner import Runner
 from eetoolkit_runtime.sessions import SessionSettings
@@ -197,7 +197,7 @@ def _whole(network: torch.nn.Module, example: torch.Tensor) -> ir.Model:
     """Returns the network as one graph, with the criterion of its exit, as the plan's segments have it."""
     source = open_source(network, example)
     captured = capture(source, choose_exits(source, None), dynamic_batch=False)
-    judge(captured, choose_criteria(captured.exits, "max_prob"))
+    add_confidences(captured, choose_criteria(captured.exits, "max_prob"))
     return whole_model(captured)
 
 

@@ -25,10 +25,10 @@ from benchmarks.turns import Way
 from eetoolkit_exporters.capturing.capture import Network, capture
 from eetoolkit_exporters.capturing.cascade import open_source
 from eetoolkit_exporters.capturing.source import choose_exits
+from eetoolkit_exporters.criteria.confidences import add_confidences
+from eetoolkit_exporters.criteria.resolve import choose_criteria
 from eetoolkit_exporters.emitting.graphs import whole_model
 from eetoolkit_exporters.export import export
-from eetoolkit_exporters.judging.choices import choose_criteria
-from eetoolkit_exporters.judging.judge import judge
 from eetoolkit_exporters.single_file.single_file import EXITS, write_single_file
 from eetoolkit_runtime.bundle import Bundle, load
 from eetoolkit_runtime.errors import ExportError
@@ -183,7 +183,7 @@ def exit_name(number: int) -> str:
 def _judged(case: Case) -> Network:
     source = open_source(case.network, case.example)
     network = capture(source, choose_exits(source, None), **case.options)
-    judge(network, choose_criteria(network.exits, "max_prob"))
+    add_confidences(network, choose_criteria(network.exits, "max_prob"))
     return network
 
 

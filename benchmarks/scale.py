@@ -17,12 +17,12 @@ from onnx_ir import tape
 from benchmarks.measure import interleaved_ms
 from benchmarks.section import Row, Section, publish
 from eetoolkit_exporters.capturing.capture import Network, NetworkExit
+from eetoolkit_exporters.criteria.confidences import add_confidences
+from eetoolkit_exporters.criteria.resolve import choose_criteria
 from eetoolkit_exporters.cutting.cut import sort_exits
 from eetoolkit_exporters.emitting.emit import Details, emit
 from eetoolkit_exporters.emitting.graphs import whole_model
 from eetoolkit_exporters.export import compile_plan
-from eetoolkit_exporters.judging.choices import choose_criteria
-from eetoolkit_exporters.judging.judge import judge
 from eetoolkit_runtime.manifest import encode
 from eetoolkit_runtime.plan import MANIFEST
 from eetoolkit_runtime.runner import Runner
@@ -73,7 +73,7 @@ def measure(what: str, size: int) -> Row:
     (entry,) = given.graph.inputs
     width = int(entry.shape[1]) if entry.shape is not None else 0
     times = [time.perf_counter()]
-    criteria = judge(given, choose_criteria(given.exits, "max_prob"))
+    criteria = add_confidences(given, choose_criteria(given.exits, "max_prob"))
     times.append(time.perf_counter())
     example = {"x": np.ones((1, width), np.float32)}
     whole = whole_model(given)

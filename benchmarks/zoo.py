@@ -28,8 +28,8 @@ from eetoolkit.demo.report import whole_predictions
 from eetoolkit.demo.timing import Row as Inputs
 from eetoolkit.demo.timing import Runs
 from eetoolkit.demo.work import segments_run, share_of_work
-from eetoolkit_exporters.capturing.scopes import subgraphs
 from eetoolkit_exporters.emitting.scoping import localize
+from eetoolkit_exporters.graph import subgraphs
 from eetoolkit_exporters.single_file.single_file import EXITS, write_single_file
 from eetoolkit_runtime.answer import Answer
 from eetoolkit_runtime.bundle import Bundle

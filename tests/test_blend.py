@@ -12,9 +12,9 @@ from gated_graphs import Array, from_text, from_torch, open_all_gates, run, sess
 from gated_networks import IMAGE, NETWORKS
 
 from eetoolkit_exporters.capturing.capture import Network
-from eetoolkit_exporters.capturing.scopes import subgraphs
 from eetoolkit_exporters.gating.blend import GATE, branch_nodes, find_blends, to_if
 from eetoolkit_exporters.gating.hardness import hard_values
+from eetoolkit_exporters.graph import subgraphs
 
 TOLERANCE = 1e-5
 ROWS = np.random.default_rng(0).normal(0, 2, (24, 1, 6)).astype(np.float32)
@@ -263,6 +263,15 @@ def test_a_gate_for_the_rows_of_a_fixed_batch_is_left() -> None:
     graph = from_text(GATES + FORMS["select"], inputs="float[4,6] x", outputs="float[4,6] y")
     _, notes = find_blends(graph, hard_values(graph))
     assert notes == ["y: looks like a gate by g, but the batch is fixed at 4 rows; both sides always run"]
+
+
+def test_a_side_that_cannot_be_brought_to_the_results_shape_leaves_the_blend() -> None:
+    body = "k = ReduceMax <keepdims = 1> (x, axis) ga = Mul (g, a) nk = Mul (n, k) y = Add (nk, ga)"
+    graph = from_text(GATES + body, inputs="float[batch,size] x", outputs="float[batch,size] y")
+    blends, notes = find_blends(graph, hard_values(graph))
+    assert [blend.result.name for blend in blends] == ["nk"]
+    why = "its two sides are not of the result's shape and dtype"
+    assert notes == [f"y: looks like a gate by g, but {why}; both sides always run"]
 
 
 def test_blends_are_priced_without_a_change_as_they_are_after_it() -> None:

@@ -684,7 +684,7 @@ def test_labels_that_do_not_fit_the_classes_are_refused(labels: Any, refuse: Ref
         (lambda net, x: net.logits(x)[0], {"threshold": "high"}),
         (lambda net, x: net.logits(x)[0] * (2 if torch.compiler.is_exporting() else 1), {}),
     ],
-    ids=["source", "capture", "random", "judge", "cut", "thresholds", "proof"],
+    ids=["source", "capture", "random", "criterion", "cut", "thresholds", "proof"],
 )
 def test_a_refused_export_leaves_nothing_where_nothing_was(
     forward: Callable[[Layers, Tensor], Any], options: dict[str, Any], tmp_path: Path

@@ -13,7 +13,7 @@ from networks import formulas
 from networks.case import Array
 from networks.judged import TOLERANCE, Found, Outputs, Shape, assert_alike, in_numpy, in_onnx, network_of
 
-from eetoolkit_exporters.judging.choices import default_threshold, stored_threshold
+from eetoolkit_exporters.criteria.resolve import default_threshold, stored_threshold
 from eetoolkit_runtime.criteria import KINDS
 from eetoolkit_runtime.plan import Criterion
 

@@ -9,9 +9,9 @@ import pytest
 from networks.judged import network_of
 
 from eetoolkit_exporters.capturing.onnx_source import OnnxSource
+from eetoolkit_exporters.criteria.reference import exit_answer
+from eetoolkit_exporters.criteria.resolve import choose_criteria
 from eetoolkit_exporters.emitting.samples import golden_samples, meet, sample_rows
-from eetoolkit_exporters.judging.choices import choose_criteria
-from eetoolkit_exporters.judging.criteria import verdict
 from eetoolkit_runtime.plan import Criterion
 
 CLEAR, NEAR = [0.0, 2.0, 1.0], [0.0, 1.0, 1.0 + 1e-6]
@@ -19,7 +19,7 @@ CLEAR, NEAR = [0.0, 2.0, 1.0], [0.0, 1.0, 1.0 + 1e-6]
 
 def margins(criterion: Criterion, *exits: list[list[float]]) -> list[float]:
     """Returns the margin of the last exit for each row."""
-    return verdict([({"logits": np.array(rows)}, criterion) for rows in exits]).margin.tolist()
+    return exit_answer([({"logits": np.array(rows)}, criterion) for rows in exits]).margin.tolist()
 
 
 @pytest.mark.parametrize("kind", ["patience", "vote"])

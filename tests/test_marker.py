@@ -19,9 +19,9 @@ from eetoolkit_exporters.capturing import marker
 from eetoolkit_exporters.capturing.capture import Network, capture, check_repeatable
 from eetoolkit_exporters.capturing.cascade import open_source
 from eetoolkit_exporters.capturing.marker import watching
-from eetoolkit_exporters.capturing.scopes import subgraphs as ir_subgraphs
 from eetoolkit_exporters.capturing.source import choose_exits
 from eetoolkit_exporters.capturing.torch_source import TorchSource
+from eetoolkit_exporters.graph import subgraphs as ir_subgraphs
 
 FAR = 1e6
 

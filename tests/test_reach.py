@@ -17,10 +17,10 @@ from onnx import parser
 
 from eetoolkit_exporters.capturing.capture import Network, capture
 from eetoolkit_exporters.capturing.onnx_source import OnnxSource
+from eetoolkit_exporters.criteria.facts import Facts, facts
+from eetoolkit_exporters.criteria.reach import fires_always, fires_never, reach
+from eetoolkit_exporters.criteria.resolve import choose_criteria, stored_threshold
 from eetoolkit_exporters.gating.ranges import Range
-from eetoolkit_exporters.judging.choices import choose_criteria, stored_threshold
-from eetoolkit_exporters.judging.facts import Facts, facts
-from eetoolkit_exporters.judging.reach import fires_always, fires_never, reach
 from eetoolkit_runtime.plan import Criterion
 
 INF = math.inf

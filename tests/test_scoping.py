@@ -8,7 +8,6 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 
-from eetoolkit_exporters.capturing.scopes import levels
 from eetoolkit_exporters.emitting.files import INLINE_BYTES
 from eetoolkit_exporters.emitting.scoping import lift, localize
 
@@ -50,7 +49,7 @@ def nested() -> ir.Model:
 
 
 def _homes(model: ir.Model) -> dict[str, str]:
-    return {name: str(graph.name) for graph in levels(model.graph) for name in graph.initializers}
+    return {name: str(graph.name) for graph in model.graphs() for name in graph.initializers}
 
 
 def _outputs(model: ir.Model) -> list[np.ndarray]:

@@ -15,7 +15,7 @@ from torch import nn
 import eetoolkit as ee
 from eetoolkit.tuning.calibrate import raw_scores
 from eetoolkit.tuning.collect import collect
-from eetoolkit_exporters.judging.criteria import scores_of
+from eetoolkit_exporters.criteria.reference import scores_of
 from eetoolkit_runtime.answer import Answer
 from eetoolkit_runtime.errors import ExportError, TuneError
 from eetoolkit_runtime.plan import ClassScores, Criterion

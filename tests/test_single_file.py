@@ -46,8 +46,8 @@ from torch import Tensor
 
 import eetoolkit as ee
 from eetoolkit_exporters.single_file import single_file
+from eetoolkit_exporters.single_file.graph_builder import GraphLevel
 from eetoolkit_exporters.single_file.nesting import Nesting, State
-from eetoolkit_exporters.single_file.sheets import Sheet
 from eetoolkit_exporters.single_file.single_file import write_single_file
 from eetoolkit_exporters.single_file.steps import slot_key
 from eetoolkit_runtime.decision import in_float32
@@ -387,8 +387,8 @@ def test_random_plans_answer_as_the_runner_does(part: int, tmp_path: Path) -> No
 def test_a_lost_write_of_a_branch_would_be_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     original = Nesting._join
 
-    def careless(self: Nesting, sheet: Sheet, test: Any, ends: Any, before: State) -> State:
-        state = original(self, sheet, test, ends, before)
+    def careless(self: Nesting, level: GraphLevel, test: Any, ends: Any, before: State) -> State:
+        state = original(self, level, test, ends, before)
         stale = {key: value for key, value in before.values.items() if key == slot_key("wide0")}
         return State({**state.values, **stale}, state.route)
 

@@ -11,7 +11,6 @@ from importlib.metadata import version
 from typing import Any
 
 import msgspec
-import onnx_ir as ir
 import onnxruntime as ort
 import torch
 
@@ -19,10 +18,21 @@ from eetoolkit_exporters.capturing.capture import Network, capture, check_determ
 from eetoolkit_exporters.capturing.cascade import CascadeSource, open_source
 from eetoolkit_exporters.capturing.dynamic_shapes import DynamicShapes
 from eetoolkit_exporters.capturing.onnx_source import OnnxSource
-from eetoolkit_exporters.capturing.scopes import subgraphs
 from eetoolkit_exporters.capturing.shapes import dims_of
-from eetoolkit_exporters.capturing.source import LOGITS, Array, ExitSpec, Source, choose_exits
+from eetoolkit_exporters.capturing.source import LOGITS, Array, ExitSpec, ModelSource, choose_exits
 from eetoolkit_exporters.capturing.torch_source import TorchSource
+from eetoolkit_exporters.criteria.confidences import add_confidences
+from eetoolkit_exporters.criteria.facts import facts
+from eetoolkit_exporters.criteria.reference import class_output
+from eetoolkit_exporters.criteria.remarks import remarks, single_scores
+from eetoolkit_exporters.criteria.resolve import (
+    CriterionSpec,
+    choose_criteria,
+    default_threshold,
+    exits_before,
+    stored_threshold,
+)
+from eetoolkit_exporters.criteria.stateless import class_count
 from eetoolkit_exporters.cutting.control_flow import Lower, Lowering, check_loops_end, choose
 from eetoolkit_exporters.cutting.cut import cut, graph_of, sort_exits
 from eetoolkit_exporters.cutting.fixed_shapes import shape_nodes
@@ -34,18 +44,7 @@ from eetoolkit_exporters.emitting.prove import prove
 from eetoolkit_exporters.emitting.samples import golden_samples, meet, sample_rows
 from eetoolkit_exporters.emitting.tolerance import check_tolerance, measured, rounding
 from eetoolkit_exporters.gating.gates import make_gates
-from eetoolkit_exporters.judging.choices import (
-    CriterionSpec,
-    choose_criteria,
-    default_threshold,
-    exits_before,
-    stored_threshold,
-)
-from eetoolkit_exporters.judging.confidences import class_count
-from eetoolkit_exporters.judging.criteria import class_output
-from eetoolkit_exporters.judging.facts import facts
-from eetoolkit_exporters.judging.judge import judge
-from eetoolkit_exporters.judging.remarks import remarks, single_scores
+from eetoolkit_exporters.graph import copy_of, subgraphs
 from eetoolkit_runtime.arguments import checked, is_number
 from eetoolkit_runtime.bundle import Bundle
 from eetoolkit_runtime.errors import ExportError, did_you_mean
@@ -154,7 +153,7 @@ def export(  # noqa: PLR0913 - the choices of one command, each with a default
     rows = sample_rows(source, _row_axes(network), golden_inputs)
     met = [meet(source, row, chosen, order) for row in rows]
     known = facts(network, given, met, usual)
-    criteria = judge(network, given)
+    criteria = add_confidences(network, given)
     thresholds = _thresholds(criteria, threshold) | dict.fromkeys(exits_before(order, min_exit), "never")
     usual = max(usual, measured(network, criteria, rows))
     compiled = compile_plan(network, source.inputs, lower=lower_control_flow, max_loop_steps=max_loop_steps)
@@ -202,7 +201,7 @@ def compile_plan(
     max_loop_steps: int | None = None,
     duplicate_tails: bool = True,
 ) -> Compiled:
-    """Returns the network, whose exits are judged and in order, as segments."""
+    """Returns the network, whose exits have their confidences and are in order, as segments."""
     symbols = dimensions(network, example)
     blended = make_gates(network, lower, symbols)
     marked = {graph_of(exit_, network) for exit_ in network.exits} - {network.graph}
@@ -260,11 +259,9 @@ def separate_exits(network: Network) -> None:
                 continue
             if not value.is_graph_input():
                 raise ExportError(f"exit {exit_.name!r} is not a function of the input: {output!r} is a constant")
-            node = ir.Node("", "Identity", [value], version=network.graph.opset_imports.get("", 20))
-            copy = node.outputs[0]
-            copy.name, copy.type, copy.shape = f"{exit_.name}_{output}", value.type, value.shape
+            node = copy_of(value, f"{exit_.name}_{output}", network.graph.opset_imports.get("", 20))
             network.graph.append(node)
-            exit_.outputs[output] = copy
+            exit_.outputs[output] = node.outputs[0]
 
 
 def _thresholds(criteria: Mapping[str, Criterion], threshold: ThresholdSpec) -> dict[str, Threshold]:
@@ -323,7 +320,7 @@ def _check_labels(network: Network, criteria: Mapping[str, Criterion], labels: t
 
 
 def _preprocess(
-    source: Source, network: Network, preprocess: Mapping[str, Mapping[str, Any]] | None
+    source: ModelSource, network: Network, preprocess: Mapping[str, Mapping[str, Any]] | None
 ) -> dict[str, Preprocess]:
     found: dict[str, Preprocess] = {}
     if not isinstance(preprocess, Mapping | None):
@@ -372,7 +369,7 @@ def _row_axes(network: Network) -> dict[str, int]:
     return found
 
 
-def _provenance(source: Source, network: Network) -> dict[str, str | int]:
+def _provenance(source: ModelSource, network: Network) -> dict[str, str | int]:
     match source:
         case TorchSource():
             what = f"torch {type(source.module).__module__}.{type(source.module).__qualname__}"

@@ -106,7 +106,7 @@ class Source(_Struct, frozen=True, kw_only=True):
 
 
 class Criterion(_Struct, frozen=True, kw_only=True):
-    """How an exit's confidence is computed from its outputs (formulas: `eetoolkit_exporters.judging.criteria`).
+    """How an exit's confidence is computed from its outputs (formulas: `eetoolkit_exporters.criteria.reference`).
 
     What tuning changes (`temperature`, `weights`, `bias`, `tau`, a member's `threshold`) is a number when it is handed
     to `export`, and the name of a constant of the manifest in a bundle.

@@ -13,10 +13,10 @@ from onnx import TensorProto, helper
 
 from eetoolkit_exporters.capturing.capture import Network, capture
 from eetoolkit_exporters.capturing.onnx_source import OnnxSource
+from eetoolkit_exporters.criteria.confidences import add_confidences
+from eetoolkit_exporters.criteria.reference import exit_answer
+from eetoolkit_exporters.criteria.resolve import choose_criteria
 from eetoolkit_exporters.emitting.graphs import whole_model
-from eetoolkit_exporters.judging import criteria
-from eetoolkit_exporters.judging.choices import choose_criteria
-from eetoolkit_exporters.judging.judge import judge
 from networks.case import Array
 
 Shape = tuple[int | str, ...]
@@ -56,7 +56,7 @@ def network_of(folder: Path, shapes: list[dict[str, Shape]], opset: int = 20, dt
 def in_onnx(network: Network, given: list[Outputs], criterion: Any) -> Found:
     """Returns what the judged graph gives in onnxruntime, all rows of it in one batch."""
     chosen = choose_criteria(network.exits, criterion)
-    judge(network, chosen)
+    add_confidences(network, chosen)
     model = whole_model(network)
     session = ort.InferenceSession(ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"])
     feeds = {f"exit{n}_{name}_in": array for n, outputs in enumerate(given) for name, array in outputs.items()}
@@ -73,8 +73,8 @@ def in_numpy(network: Network, given: list[Outputs], criterion: Any) -> Found:
     """Returns what the reference says; call it before `in_onnx`, which gives exits other outputs."""
     chosen = choose_criteria(network.exits, criterion)
     seen = [(outputs, chosen[exit_.name]) for exit_, outputs in zip(network.exits, given, strict=True)]
-    verdicts = [criteria.verdict(seen[: count + 1]) for count in range(len(seen))]
-    return [(verdict.outputs, verdict.confidence) for verdict in verdicts]
+    answers = [exit_answer(seen[: count + 1]) for count in range(len(seen))]
+    return [(answer.outputs, answer.confidence) for answer in answers]
 
 
 def assert_alike(found: Found, expected: Found, tolerance: float = TOLERANCE) -> None:

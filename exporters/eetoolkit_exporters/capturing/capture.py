@@ -19,7 +19,7 @@ from eetoolkit_exporters.capturing.onnx_file import read_onnx
 from eetoolkit_exporters.capturing.onnx_source import OnnxSource
 from eetoolkit_exporters.capturing.shapes import mend_shapes
 from eetoolkit_exporters.capturing.side_by_side import Captured, put_side_by_side
-from eetoolkit_exporters.capturing.source import LOGITS, Source
+from eetoolkit_exporters.capturing.source import LOGITS, ModelSource
 from eetoolkit_exporters.capturing.tidy import tidy
 from eetoolkit_exporters.capturing.torch_export import export_torch
 from eetoolkit_exporters.capturing.torch_source import TorchSource
@@ -34,7 +34,7 @@ __all__ = [
 
 @dataclass
 class NetworkExit:
-    """An exit of a network: its outputs by name; `confidence` is set by `judge`.
+    """An exit of a network: its outputs by name; `confidence` is set by `add_confidences`.
 
     A marked exit (`ee.exit`) may lie in a subgraph, and one name may stand in several places.
     """
@@ -52,17 +52,17 @@ class Network:
     exits: list[NetworkExit]
     """The marked ones in the graph's order, then those that the network returns."""
     ordered: bool
-    """Whether the exits' order is the caller's to keep (a cascade), and not that of their depth."""
+    """Whether the caller gave the exits' order (a cascade); else it follows their depth."""
     constants: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
     """Graph inputs that are constants in the manifest, and their values."""
     last: str | None = None
-    """The exit that is the last one whatever it needs."""
+    """The exit that comes last, however much it needs."""
     limits: dict[str, Limit] = field(default_factory=dict)
-    """The sizes that it takes of dimensions that do not take all."""
+    """Bounds on the sizes of dynamic dimensions, by symbol."""
 
 
 def capture(
-    source: Source,
+    source: ModelSource,
     exits: Mapping[str, Mapping[str, str]],
     *,
     dynamic_batch: bool = True,
@@ -158,7 +158,7 @@ def check_deterministic(graph: ir.Graph) -> None:
         )
 
 
-def check_repeatable(source: Source, tolerance: float) -> None:
+def check_repeatable(source: ModelSource, tolerance: float) -> None:
     """Refuses a network that answers the same inputs differently when it is called twice.
 
     Args:

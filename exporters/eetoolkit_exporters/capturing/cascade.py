@@ -98,7 +98,7 @@ class CascadeSource:
 
 
 def _open_stage(model: Any, example_inputs: Any, input_names: Sequence[str] | None) -> TorchSource | OnnxSource:
-    """Returns a stage, which takes of the examples by name those that it knows."""
+    """Returns a stage; it takes the examples by name that it knows."""
     if isinstance(model, str | os.PathLike):
         return OnnxSource(model, example_inputs, some=True)
     if not isinstance(model, torch.nn.Module):

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from eetoolkit_exporters.capturing.names import constant, fresh, names_of
-from eetoolkit_exporters.capturing.scopes import subgraphs
+from eetoolkit_exporters.graph import constant, fresh, names_of, subgraphs
 
 
 def flatten_conditions(graph: ir.Graph) -> None:

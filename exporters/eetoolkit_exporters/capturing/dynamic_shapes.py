@@ -9,10 +9,10 @@ from typing import Any
 
 from torch.export import Dim, ShapesCollection
 
-from eetoolkit_exporters.capturing.names import fresh
 from eetoolkit_exporters.capturing.row_axes import Axes, prove_rows
 from eetoolkit_exporters.capturing.symbols import safe
 from eetoolkit_exporters.capturing.torch_source import TorchSource
+from eetoolkit_exporters.graph import fresh
 from eetoolkit_runtime.errors import ExportError, did_you_mean
 from eetoolkit_runtime.inputs import BATCH
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from eetoolkit_exporters.capturing.names import fresh
 from eetoolkit_exporters.capturing.onnx_source import OnnxSource
 from eetoolkit_exporters.capturing.row_axes import Axes, prove_rows
 from eetoolkit_exporters.capturing.shapes import dims_of
 from eetoolkit_exporters.capturing.symbols import Dim, is_named, rename_symbols, safe
+from eetoolkit_exporters.graph import fresh
 from eetoolkit_runtime.inputs import BATCH
 
 _ROWS = {"batch", "batch_size", "batchsize", "batch size", "n_batch", "num_batch", "bs"}

@@ -10,9 +10,9 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 
-from eetoolkit_exporters.capturing.scopes import captured, levels
 from eetoolkit_exporters.capturing.shapes import dims_of, infer_shapes
 from eetoolkit_exporters.capturing.source import Array
+from eetoolkit_exporters.graph import captured
 from eetoolkit_runtime.errors import ExportError
 
 _OWN = {"", "ai.onnx.ml"}
@@ -41,7 +41,7 @@ def ask_onnxruntime(model: ir.Model, example: Mapping[str, Array], folder: Path)
         ExportError: onnxruntime fails on it.
     """
     symbols = {dim.value for value in model.graph.inputs for dim in value.shape or () if not isinstance(dim, int)}
-    for graph in levels(model.graph):
+    for graph in model.graphs():
         if all(node.domain in _OWN for node in graph):
             continue
         unknown = [value for node in graph for value in node.outputs if value.name and not _is_known(value, symbols)]
@@ -98,7 +98,7 @@ def _session(
 
 
 class _Grown:
-    """The sizes of all outputs on the example, and how they change where one symbol of the inputs is twice as large."""
+    """The sizes of all outputs on the example, and with each symbol of the inputs twice as large."""
 
     def __init__(self, session: ort.InferenceSession, graph: ir.Graph, example: Mapping[str, Array]) -> None:
         named: dict[str, list[tuple[str, int]]] = {}
@@ -116,7 +116,7 @@ class _Grown:
             self._twice[name] = _sizes(session, larger)
 
     def dims(self, name: str) -> Dims | None:
-        """Returns an output's sizes: numbers, symbols, None where it cannot be told; None: it was not to be had."""
+        """Returns an output's sizes: numbers, symbols, None where neither is certain; None where the example fails."""
         if self._usual is None:
             return None
         return [self._dim(name, axis, size) for axis, size in enumerate(self._usual[name])]

@@ -75,7 +75,7 @@ def _named(value: Any) -> bool:
 
 
 def _children(value: Any) -> list[tuple[str, Any]] | None:
-    """Returns what a container holds, by name or number; None: it is none."""
+    """Returns what a container holds, by name or number; None where it is no container."""
     if isinstance(value, Mapping):
         return [(str(key), child) for key, child in value.items()]
     if isinstance(value, tuple) and hasattr(value, "_fields"):

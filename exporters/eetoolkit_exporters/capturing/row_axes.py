@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from eetoolkit_exporters.capturing.source import Array, Source
+from eetoolkit_exporters.capturing.source import Array, ModelSource
 from eetoolkit_runtime.errors import ExportError
 
 Axes = Mapping[str, int | None]
@@ -16,8 +16,8 @@ _CLOSE = 1e-2  # of the largest value, as half precision rounds; rows that are t
 _MOST_TRIED = 32
 
 
-def prove_rows(source: Source, choices: Iterable[Axes]) -> Axes | None:
-    """Returns the first choice for which two copies of the rows give two copies of the outputs; None: for none.
+def prove_rows(source: ModelSource, choices: Iterable[Axes]) -> Axes | None:
+    """Returns the first choice for which two copies of the rows give two copies of the outputs; None where none does.
 
     A recurrent state is (layers, rows, width), and a sequence may be (steps, rows, width): sizes alone do not tell.
     """
@@ -37,7 +37,7 @@ def copied(inputs: Mapping[str, Array], axes: Axes, times: int) -> dict[str, Arr
     }
 
 
-def _holds(source: Source, axes: Axes, usual: Mapping[str, Array]) -> bool:
+def _holds(source: ModelSource, axes: Axes, usual: Mapping[str, Array]) -> bool:
     try:
         found = source.run(copied(source.inputs, axes, 2))
     except ExportError:

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 import onnx_ir as ir
 from onnx_ir.passes import common as passes
 
-from eetoolkit_exporters.capturing.scopes import subgraphs
+from eetoolkit_exporters.graph import subgraphs
 
 Shapes = Mapping[ir.Value, ir.Shape]
 
@@ -27,7 +27,7 @@ def infer_shapes(model: ir.Model) -> None:
 
 
 def mend_shapes(model: ir.Model) -> None:
-    """Keeps torch's shapes, but for sizes of its example and names of its own where the inputs' symbols belong.
+    """Keeps torch's shapes, but puts the inputs' symbols where torch has the example's sizes or names of its own.
 
     Its meta kernels of LSTM and GRU fix the length, and a loop's body calls the batch by another name.
     """
@@ -82,7 +82,7 @@ def _loops(graph: ir.Graph, own: Shapes, known: set[ir.Value]) -> list[_Loop]:
 
 
 def _forget(graph: ir.Graph, known: Collection[ir.Value]) -> None:
-    """Takes away what onnx inferred from less than is known now: it would stand by the sizes that it invented."""
+    """Clears what onnx inferred from less than is known now: it would keep the sizes that it invented."""
     for value in _values(graph):
         if value not in known:
             value.shape = None

@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from eetoolkit_exporters.capturing.marker import Mark
-from eetoolkit_exporters.capturing.names import fresh
 from eetoolkit_exporters.capturing.symbols import Dim, rename_symbols
-from eetoolkit_exporters.capturing.tidy import level_values
+from eetoolkit_exporters.graph import fresh, values_of
 from eetoolkit_runtime.errors import ExportError
 from eetoolkit_runtime.inputs import BATCH
 from eetoolkit_runtime.plan import Limit
@@ -58,7 +57,7 @@ def put_side_by_side(stages: Sequence[Captured], inputs: Sequence[Mapping[str, s
         found.update({f"{prefix}{name}": value for name, value in outputs.items()})
         own = set(graph.inputs)
         initializers.extend(graph.initializers.values())
-        for value in list(level_values(graph)):
+        for value in list(values_of(graph)):
             if value not in own and value.name:
                 value.name = f"{prefix}{value.name}"
         for node in graph.all_nodes():

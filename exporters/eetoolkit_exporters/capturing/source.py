@@ -21,10 +21,10 @@ Visits = list[tuple[str, dict[str, Array]]]
 """Exits in the order in which a network met them, each with its outputs."""
 
 LOGITS = "logits"
-"""What the output of an exit is called that is one tensor."""
+"""The name of an exit's output where the exit is one tensor."""
 
 
-class Source(Protocol):
+class ModelSource(Protocol):
     """A network that runs in its own framework."""
 
     inputs: dict[str, Array]
@@ -34,7 +34,7 @@ class Source(Protocol):
     marked: dict[str, tuple[str, ...]]
     """The exits that `ee.exit` marks in it, with their outputs' names."""
     untaken: dict[str, str]
-    """What it returns beside tensors: by name, its type."""
+    """What it returns that is no tensor: types by name."""
     returned: list[str]
     """The names of what it returns, in order."""
 
@@ -47,7 +47,7 @@ class Source(Protocol):
         ...
 
 
-def choose_exits(source: Source, exits: ExitSpec | None) -> dict[str, dict[str, str]]:
+def choose_exits(source: ModelSource, exits: ExitSpec | None) -> dict[str, dict[str, str]]:
     """Returns the exits to export: for each, its outputs' names in the answer and in the source.
 
     Raises:
@@ -75,7 +75,7 @@ def choose_exits(source: Source, exits: ExitSpec | None) -> dict[str, dict[str, 
     return chosen
 
 
-def _check_taken(source: Source) -> None:
+def _check_taken(source: ModelSource) -> None:
     for name, kind in source.untaken.items():
         raise ExportError(
             f"exit {name!r} is {kind}, expected a tensor or a dict of tensors: it is not a function of the input that "
@@ -83,7 +83,7 @@ def _check_taken(source: Source) -> None:
         )
 
 
-def _chosen(source: Source, name: str, wanted: str | Mapping[str, str]) -> dict[str, str]:
+def _chosen(source: ModelSource, name: str, wanted: str | Mapping[str, str]) -> dict[str, str]:
     if isinstance(wanted, str) and wanted in source.exits:
         if wanted in source.marked and wanted != name:
             raise ExportError(f"exit {name!r}: {wanted!r} is marked in the network and keeps its name")
@@ -101,7 +101,7 @@ def _chosen(source: Source, name: str, wanted: str | Mapping[str, str]) -> dict[
     return outputs
 
 
-def returned_visits(source: Source, found: Mapping[str, Array]) -> Visits:
+def returned_visits(source: ModelSource, found: Mapping[str, Array]) -> Visits:
     """Returns the exits among the outputs found, in the source's order, each with its outputs."""
     return [
         (name, {output: found[flat] for output, flat in outputs.items()})

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 import onnx_ir as ir
 
 from eetoolkit_exporters.capturing.shapes import dims_of
-from eetoolkit_exporters.capturing.tidy import level_values
+from eetoolkit_exporters.graph import values_of
 
 Dim = str | int | None
 
@@ -18,7 +18,7 @@ _NAME = re.compile(r"[^\W\d]\w*")
 _OPERAND = re.compile(r"\b[^\W\d]\w*\b(?!\s*\()")  # and not a function's name
 _SUM = re.compile(r"[\w\s+\-*/(),]+")
 _UNNAMED = {"none", "unk", "unknown", "dynamic"}
-"""What exporters write where they know no name; two dimensions that are called so need not be of one size."""
+"""What exporters write where they know no name; two such dimensions may differ in size."""
 
 
 def is_named(text: str | None) -> bool:
@@ -44,7 +44,7 @@ def rename_symbols(graph: ir.Graph, names: Mapping[str, Dim]) -> None:
         graph: The graph.
         names: For each name a new one, or the size that it has.
     """
-    for value in dict.fromkeys((*level_values(graph), *graph.outputs)):
+    for value in dict.fromkeys((*values_of(graph), *graph.outputs)):
         if value.shape is not None:
             value.shape = ir.Shape([_renamed(dim, names) for dim in _dims(value.shape)])
 

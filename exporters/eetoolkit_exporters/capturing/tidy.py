@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import onnx_ir as ir
 from onnx_ir.passes import common as passes
 
-from eetoolkit_exporters.capturing.scopes import subgraphs
 from eetoolkit_exporters.capturing.shapes import infer_shapes as infer
+from eetoolkit_exporters.graph import copy_of, subgraphs, values_of
 from eetoolkit_runtime.errors import ExportError
 
 _SEQUENCES = {
@@ -65,11 +65,8 @@ def _copy_constant_outputs(model: ir.Model) -> None:
             producer = value.producer()
             constant = producer is not None and producer.op_type == "Constant" and producer.domain == ""
             if constant or (graph is not model.graph and value.is_initializer()):
-                node = ir.Node("", "Identity", [value])
-                copy = node.outputs[0]
-                copy.name, copy.type, copy.shape = f"{value.name}_copy", value.type, value.shape
-                graph.append(node)
-                graph.outputs[index] = copy
+                graph.append(node := copy_of(value, f"{value.name}_copy"))
+                graph.outputs[index] = node.outputs[0]
 
 
 def _detach_unused(graph: ir.Graph) -> None:
@@ -87,19 +84,10 @@ def _detach_unused(graph: ir.Graph) -> None:
         graph.remove(node, safe=True)
 
 
-def level_values(graph: ir.Graph) -> Iterator[ir.Value]:
-    """Yields every value of a graph and of the graphs in it: inputs, initializers, what nodes make."""
-    yield from dict.fromkeys((*graph.inputs, *graph.initializers.values()))
-    for node in graph:
-        yield from node.outputs
-        for subgraph in subgraphs(node):
-            yield from level_values(subgraph)
-
-
 def _name(graph: ir.Graph) -> None:
     """Makes the names of values, and of nodes, unique over all levels; `NameFixPass` lets two branches share one."""
     first = (*graph.inputs, *graph.outputs, *graph.initializers.values())
-    _make_unique(dict.fromkeys((*first, *level_values(graph))))
+    _make_unique(dict.fromkeys((*first, *values_of(graph))))
     _make_unique(graph.all_nodes())
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from eetoolkit_exporters.capturing.capture import NetworkExit
-from eetoolkit_exporters.capturing.scopes import needs
+from eetoolkit_exporters.graph import needs
 from eetoolkit_runtime.flow import backward
 
 

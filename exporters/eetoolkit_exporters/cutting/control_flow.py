@@ -17,9 +17,9 @@ from typing import Literal
 import numpy as np
 import onnx_ir as ir
 
-from eetoolkit_exporters.capturing.scopes import subgraphs
 from eetoolkit_exporters.cutting.cut import holds
 from eetoolkit_exporters.cutting.work import count_work
+from eetoolkit_exporters.graph import subgraphs
 from eetoolkit_runtime.errors import ExportError
 
 Lower = bool | Literal["always"]
@@ -28,12 +28,12 @@ Lower = bool | Literal["always"]
 
 @dataclass(frozen=True)
 class Floor:
-    """From what cost on a branch pays; `benchmarks/README.md` has the ratios.
+    """The least cost of a branch that pays; `benchmarks/README.md` has the ratios.
 
     Attributes:
-        multiply_adds: Its own at the example's sizes.
-        weight_bytes: Of the weights that it alone holds.
-        pays: What does then.
+        multiply_adds: The branch's, at the example's sizes.
+        weight_bytes: The size of the weights that the branch alone holds.
+        pays: What pays from there on, as messages call it.
     """
 
     multiply_adds: int
@@ -127,13 +127,12 @@ class _Chooser:
         floor = SEGMENT if node.op_type == "If" else BRANCH
         if self._lower == "always" or any(self._worth(graph, floor) for graph in graphs):
             return None
-        adds = max((_multiply_adds(_all(graph), self._symbols) or 0) for graph in graphs)
+        adds = max((_multiply_adds(graph.all_nodes(), self._symbols) or 0) for graph in graphs)
         return f"{'a branch' if node.op_type == 'If' else 'its body'} costs {adds:,} multiply-adds, less than {floor}"
 
     def _worth(self, graph: ir.Graph, floor: Floor) -> bool:
-        if graph in self._marked or any(inner in self._marked for node in _all(graph) for inner in subgraphs(node)):
-            return True
-        return worth(_all(graph), self._symbols, floor)
+        marked = any(inner in self._marked for inner in (graph, *graph.subgraphs()))
+        return marked or worth(graph.all_nodes(), self._symbols, floor)
 
 
 def check_loops_end(graph: ir.Graph) -> None:
@@ -142,7 +141,7 @@ def check_loops_end(graph: ir.Graph) -> None:
     Raises:
         ExportError: Names it.
     """
-    for node in _all(graph):
+    for node in graph.all_nodes():
         if node.op_type == "Loop" and node.domain == "" and node.inputs[0] is None:
             condition = _same(subgraphs(node)[0].outputs[0])
             if condition.const_value is not None and holds(condition):
@@ -181,16 +180,8 @@ def worth(nodes: Iterable[ir.Node], symbols: Mapping[str, int], floor: Floor) ->
 
 
 def _multiply_adds(nodes: Iterable[ir.Node], symbols: Mapping[str, int]) -> int | None:
-    """Returns those of nodes among which the nodes of inner graphs stand too."""
+    """Returns the multiply-adds of nodes, those of inner graphs among them."""
     return count_work([node for node in nodes if not subgraphs(node)], [], symbols).multiply_adds
-
-
-def _all(graph: ir.Graph) -> Iterator[ir.Node]:
-    """Yields the nodes of a graph and of all graphs in it."""
-    for node in graph:
-        yield node
-        for inner in subgraphs(node):
-            yield from _all(inner)
 
 
 def _deciders(node: ir.Node) -> list[ir.Value]:

@@ -7,15 +7,14 @@ earlier place has; nodes that nobody needs are in no block. A branch and a loop'
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
 
 from eetoolkit_exporters.capturing.capture import Network, NetworkExit
-from eetoolkit_exporters.capturing.names import constant
-from eetoolkit_exporters.capturing.scopes import needs
 from eetoolkit_exporters.cutting.blocks import Block, exit_values
+from eetoolkit_exporters.graph import ancestors, constant, needs
 from eetoolkit_runtime.errors import ExportError
 
 
@@ -92,21 +91,6 @@ def needed_by(network: Network) -> dict[ir.Node, int]:
     return found
 
 
-def _closure(values: Iterable[ir.Value], graph: ir.Graph, known: set[ir.Node]) -> Iterator[ir.Node]:
-    """Yields every node of `graph` that `values` depend on, but for `known` ones and what these need.
-
-    The nodes are added to `known`.
-    """
-    waiting = [producer for value in values if (producer := value.producer()) is not None]
-    while waiting:
-        node = waiting.pop()
-        if node in known or node.graph is not graph:
-            continue
-        known.add(node)
-        yield node
-        waiting.extend(producer for value in needs(node) if (producer := value.producer()) is not None)
-
-
 class _Cutter:
     """Appends nodes to blocks, place by place."""
 
@@ -140,9 +124,10 @@ class _Cutter:
 
     def _place(self, region: _Region, values: Iterable[ir.Value]) -> None:
         """Appends what `values` need and no earlier place has."""
-        left = set(_closure(values, region.graph, region.placed))
+        left = ancestors(values, lambda node: node.graph is region.graph and node not in region.placed)
+        region.placed |= left
         for control in region.sorted(node for node in left if node in self._lowered):
-            before = _within(needs(control), left - {control})
+            before = ancestors(needs(control), (left - {control}).__contains__)
             region.blocks[-1].nodes += region.sorted(before)
             left -= before | {control}
             lower = self._branch if control.op_type == "If" else self._repeat
@@ -259,18 +244,6 @@ class _Nodes:
 def holds(value: ir.Value) -> bool:
     """Returns whether a trip count is a constant above 0, or a condition the constant True."""
     return value.const_value is not None and bool((value.const_value.numpy() > 0).all())
-
-
-def _within(values: Iterable[ir.Value], nodes: set[ir.Node]) -> set[ir.Node]:
-    """Returns those of `nodes` that `values` depend on."""
-    found: set[ir.Node] = set()
-    waiting = [producer for value in values if (producer := value.producer()) in nodes]
-    while waiting:
-        node = waiting.pop()
-        if node not in found:
-            found.add(node)
-            waiting.extend(producer for value in needs(node) if (producer := value.producer()) in nodes)
-    return found
 
 
 def _paired(slots: Iterable[ir.Value], sources: Iterable[ir.Value | None]) -> dict[ir.Value, ir.Value]:

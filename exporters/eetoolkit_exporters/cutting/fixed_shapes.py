@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from eetoolkit_exporters.capturing.scopes import subgraphs
 from eetoolkit_exporters.cutting.segments import CutSegment
+from eetoolkit_exporters.graph import subgraphs
 
 _SHAPE_OPERANDS = {
     "Reshape": (1,), "Expand": (1,), "Tile": (1,), "Slice": (1, 2, 3, 4), "Pad": (1, 3), "Resize": (2, 3),

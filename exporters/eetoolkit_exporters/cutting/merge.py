@@ -15,8 +15,6 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from eetoolkit_exporters.capturing.names import constant
-from eetoolkit_exporters.capturing.scopes import needs, subgraphs
 from eetoolkit_exporters.cutting.blocks import (
     Block,
     copy_nodes,
@@ -26,6 +24,7 @@ from eetoolkit_exporters.cutting.blocks import (
     predecessors,
     reachable,
 )
+from eetoolkit_exporters.graph import constant, needs, subgraphs
 
 TAIL_BYTES = 64 * 1024  # of weights: a copy of a tail is read from the same file, but each session prepares its own
 TAIL_NODES = 64

@@ -1,4 +1,4 @@
-"""Whether rows of a batch may run together and part where their exits or gates do."""
+"""Whether the rows of a batch may run together until their exits or gates differ."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 
 import onnx_ir as ir
 
-from eetoolkit_exporters.capturing.scopes import subgraphs
 from eetoolkit_exporters.capturing.shapes import dims_of
 from eetoolkit_exporters.cutting.blocks import exit_values
 from eetoolkit_exporters.cutting.fixed_shapes import Fixed, fixed_shapes
 from eetoolkit_exporters.cutting.segments import CutSegment
+from eetoolkit_exporters.graph import subgraphs
 from eetoolkit_runtime.inputs import BATCH
 
 
@@ -42,14 +42,14 @@ _ALONG_AN_AXIS = {
     "ArgMax": 0, "ArgMin": 0, "Softmax": -1, "LogSoftmax": -1, "Hardmax": -1, "TopK": -1, "Gather": 0,
     "GatherElements": 0, "ScatterElements": 0, "Concat": 0, "Split": 0, "LayerNormalization": -1,
 }  # fmt: skip
-"""Operators that look at several elements along an axis and may keep its size, with the axis that they have unasked."""
+"""Operators that look at several elements along an axis and may keep its size, with their default axis."""
 _ALL_ROWS = {"CumSum", "ReverseSequence", "Scatter", "ScatterND", "Einsum", "LSTM", "GRU", "RNN"}
 
 _ANYWHERE = {
     "Add", "Sub", "Mul", "Div", "Where", "Cast", "Identity", "Relu", "Sigmoid", "Tanh", "MatMul", "Transpose",
     "Squeeze", "Unsqueeze",
 }  # fmt: skip
-"""Operators that keep rows apart along any dimension; of the others it is known for rows along the first alone."""
+"""Operators that keep rows apart along any dimension; the others are known to do so along the first alone."""
 
 
 def mixing(nodes: Iterable[ir.Node]) -> str | None:
@@ -85,7 +85,7 @@ def _batched(value: ir.Value) -> bool:
 
 
 def _wide(value: ir.Value) -> bool:
-    """Whether rows stand along several dimensions, as they do in what compares each with each."""
+    """Whether rows lie along several dimensions, as in a comparison of all pairs."""
     return value.shape is not None and sum(BATCH in str(dim) for dim in value.shape) > 1
 
 

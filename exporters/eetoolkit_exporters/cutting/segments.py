@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 
 from eetoolkit_exporters.capturing.capture import NetworkExit
-from eetoolkit_exporters.capturing.scopes import needs
 from eetoolkit_exporters.cutting.blocks import Block, live_before, opset_of, reachable
+from eetoolkit_exporters.graph import ancestors, copy_of, needs
 
 _CONSTANT_VALUES = 64  # a constant of more values that a slot takes is made by a node, not written into the manifest
 
@@ -68,7 +68,8 @@ def _segment(block: Block, names: dict[Block, str], live: dict[Block, frozenset[
     made = block.made
     writes |= {value: value for value in after if value in made and value not in writes}
     outputs = list(dict.fromkeys(source for source in writes.values() if source in made))
-    nodes = _needed(block.nodes, outputs)
+    needed = ancestors(outputs, set(block.nodes).__contains__)
+    nodes = [node for node in block.nodes if node in needed]
     own = {value for node in nodes for value in node.outputs}
     used = dict.fromkeys(value for node in nodes for value in needs(node) if value not in own)
     order = {value: index for index, value in enumerate(value for node in nodes for value in node.outputs)}
@@ -87,17 +88,6 @@ def _segment(block: Block, names: dict[Block, str], live: dict[Block, frozenset[
     )
 
 
-def _needed(nodes: Iterable[ir.Node], outputs: Iterable[ir.Value]) -> list[ir.Node]:
-    """Returns the nodes that `outputs` depend on, in their order."""
-    wanted = set(outputs)
-    kept = []
-    for node in reversed(list(nodes)):
-        if not wanted.isdisjoint(node.outputs):
-            kept.append(node)
-            wanted.update(needs(node))
-    return kept[::-1]
-
-
 def _name_constants(block: Block) -> None:
     """Makes a node's output of every initializer that the manifest cannot hold, or that decides."""
     for slot, source in list(block.writes.items()):
@@ -108,11 +98,9 @@ def _name_constants(block: Block) -> None:
 
 
 def _copy(block: Block, value: ir.Value) -> ir.Value:
-    node = ir.Node("", "Identity", [value], version=opset_of(block.nodes))
-    copy = node.outputs[0]
-    copy.name, copy.type, copy.shape = f"{value.name}_copy", value.type, value.shape
+    node = copy_of(value, f"{value.name}_copy", opset_of(block.nodes))
     block.nodes = [*block.nodes, node]
-    return copy
+    return node.outputs[0]
 
 
 def small_constant(value: ir.Value) -> bool:

@@ -1,4 +1,4 @@
-"""What a segment costs on paper: nodes, parameters, multiply-adds."""
+"""The static cost of a segment: nodes, parameters, multiply-adds."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import onnx_ir as ir
 
-from eetoolkit_exporters.capturing.scopes import subgraphs
+from eetoolkit_exporters.graph import subgraphs
 from eetoolkit_runtime.plan import Work
 
 

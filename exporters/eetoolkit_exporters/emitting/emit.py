@@ -13,6 +13,7 @@ import onnx_ir as ir
 from eetoolkit_exporters.capturing.capture import Network
 from eetoolkit_exporters.capturing.shapes import dims_of
 from eetoolkit_exporters.capturing.source import Array
+from eetoolkit_exporters.criteria.reference import scores_of
 from eetoolkit_exporters.cutting.blocks import exit_values, opset_of
 from eetoolkit_exporters.cutting.fixed_shapes import Fixed, fixed_shapes
 from eetoolkit_exporters.cutting.segments import CutSegment
@@ -20,7 +21,7 @@ from eetoolkit_exporters.cutting.work import count_work
 from eetoolkit_exporters.emitting.files import SegmentFiles
 from eetoolkit_exporters.emitting.graphs import fit, segment_model
 from eetoolkit_exporters.emitting.peephole import simplify
-from eetoolkit_exporters.judging.criteria import scores_of
+from eetoolkit_exporters.graph import copy_of, fresh
 from eetoolkit_runtime.errors import ExportError
 from eetoolkit_runtime.golden import Sample, store_golden
 from eetoolkit_runtime.inputs import BATCH
@@ -150,10 +151,8 @@ def _part_twins(segment: CutSegment, fixed: Fixed) -> CutSegment:
     nodes, writes = list(segment.nodes), dict(segment.writes)
     for slot, source in segment.writes.items():
         if source in segment.outputs and first.setdefault(source, _slot(slot, fixed)) != _slot(slot, fixed):
-            node = ir.Node("", "Identity", [source], version=opset_of(segment.nodes))
-            copy = writes[slot] = node.outputs[0]
-            copy.name, copy.type, copy.shape = f"{slot.name}_twin", source.type, source.shape
-            nodes.append(node)
+            nodes.append(node := copy_of(source, f"{slot.name}_twin", opset_of(segment.nodes)))
+            writes[slot] = node.outputs[0]
     outputs = dict.fromkeys([*segment.outputs, *(v for v in writes.values() if v not in segment.writes.values())])
     return dataclasses.replace(segment, nodes=tuple(nodes), outputs=tuple(outputs), writes=writes)
 
@@ -248,14 +247,8 @@ def slot_names(network: Network, segments: Sequence[CutSegment]) -> dict[ir.Valu
     taken = set(names.values()) | set(network.graph.initializers)
 
     def add(value: ir.Value, stem: str) -> None:
-        if value in names:
-            return
-        name, number = stem, 1
-        while name in taken:
-            number += 1
-            name = f"{stem}_{number}"
-        taken.add(name)
-        names[value] = name
+        if value not in names:
+            names[value] = fresh(stem, taken)
 
     for segment in segments:
         if segment.exit is not None:

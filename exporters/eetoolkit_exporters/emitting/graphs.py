@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import onnx_ir as ir
+from onnx_ir.passes.common import ClearMetadataAndDocStringPass, RemoveUnusedNodesPass
 
 from eetoolkit_exporters.capturing.capture import Network
 from eetoolkit_exporters.cutting.segments import CutSegment
@@ -100,20 +101,17 @@ def whole_model(network: Network, exits: Sequence[str] | None = None, *, confide
     for original, copy in zip(outputs, graph.outputs, strict=True):
         copy.name = names[original]
     model = _model(graph)
-    ir.passes.common.RemoveUnusedNodesPass()(model)
+    RemoveUnusedNodesPass()(model)
     return model
 
 
 def _model(graph: ir.Graph) -> ir.Model:
     graph.opset_imports.clear()
     graph.opset_imports.update(_opsets(graph.all_nodes()))
-    graph.metadata_props.clear()
-    for node in graph.all_nodes():
-        node.metadata_props.clear()
-        node.doc_string = None
-        for value in node.outputs:
-            value.metadata_props.clear()
-    return ir.Model(graph, ir_version=IR_VERSION, producer_name="eetoolkit")
+    for value in (value for node in graph.all_nodes() for value in node.outputs):
+        value.metadata_props.clear()
+    model = ir.Model(graph, ir_version=IR_VERSION, producer_name="eetoolkit")
+    return ClearMetadataAndDocStringPass()(model).model
 
 
 def _opsets(nodes: Iterable[ir.Node]) -> dict[str, int]:

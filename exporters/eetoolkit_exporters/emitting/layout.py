@@ -18,7 +18,7 @@ from collections.abc import Mapping
 import numpy as np
 import onnx_ir as ir
 
-from eetoolkit_exporters.capturing.names import constant, fresh, names_of
+from eetoolkit_exporters.graph import constant, fresh, names_of
 
 _SHORTCUTS = {"Add", "Sum", "Mul", "Concat", "Relu", "Clip", "Sigmoid", "HardSigmoid", "Tanh"}
 _BLOCK = 16  # channels; AVX-512 blocks by 16, AVX2 by 8

@@ -1,4 +1,4 @@
-"""Segments whose weights are better read as they lie than packed for every session anew.
+"""Which segments should read their weights as they lie, and not pack them for every session anew.
 
 onnxruntime packs the weights of a matrix product when a session is opened, into memory of the session's own. What
 several segments share is then there several times and falls out of the processor's cache, where for one row of features
@@ -12,11 +12,10 @@ from collections.abc import Mapping
 
 import onnx_ir as ir
 
-from eetoolkit_exporters.capturing.scopes import levels
 from eetoolkit_exporters.emitting.batch_names import NAMES
 
 LEAST_BYTES = 128 * 1024
-"""Of shared weights: a cache holds some copies of less."""
+"""The least size of shared weights that matters: a cache holds some copies of less."""
 _PRODUCTS = {"MatMul", "Gemm"}
 _UNPACKED = {"Add", "Div", "Gather", "Mul", "Sub"}
 """Operators that read a weight as it lies."""
@@ -26,8 +25,7 @@ def one_row(model: ir.Model, least_bytes: int) -> bool:
     """Whether every weight of at least so many bytes meets one row of features, where the batch is one row."""
     return all(
         node.op_type in _UNPACKED or (node.op_type in _PRODUCTS and (place == 2 or _is_row(node)))
-        for graph in levels(model.graph)
-        for node in graph
+        for node in model.graph.all_nodes()
         for place, value in enumerate(node.inputs)
         if value is not None and value.const_value is not None and value.const_value.nbytes >= least_bytes
     )

@@ -13,7 +13,7 @@ from __future__ import annotations
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from eetoolkit_exporters.capturing.names import constant
+from eetoolkit_exporters.graph import constant
 
 _FLATTENING = {"Reshape", "Flatten", "Squeeze"}
 _COMPARISONS = {"Greater", "GreaterOrEqual", "Less", "LessOrEqual"}

@@ -29,13 +29,13 @@ RELEASES = (
     Release((1, 25), onnx=26, ml=5, ir=13),
     Release((1, 32), onnx=28, ml=5, ir=14),
 )
-"""Those that read more than the one before. 1.18 is from https://onnxruntime.ai/docs/reference/compatibility.html; the
-others were asked to open models of every opset and IR version (the wheels 1.19.2, 1.20.1, 1.21.1, 1.22.1, 1.23.2,
-1.24.4, 1.25.1, 1.27.0, 1.29.0, 1.31.1 and 1.32.0)."""
+"""Every release that reads more than the one before it. 1.18 is from
+https://onnxruntime.ai/docs/reference/compatibility.html; the others were asked to open models of every opset and IR
+version (the wheels 1.19.2, 1.20.1, 1.21.1, 1.22.1, 1.23.2, 1.24.4, 1.25.1, 1.27.0, 1.29.0, 1.31.1 and 1.32.0)."""
 
 
 def least_onnxruntime(model: ir.Model) -> Version:
-    """Returns the first release that reads a model; of one that is newer than all that are known, the one in use here.
+    """Returns the first release that reads a model; the installed one where none that is known does.
 
     Operators of onnxruntime's own (`com.microsoft`) count for nothing: all are of version 1, whenever they came.
     """

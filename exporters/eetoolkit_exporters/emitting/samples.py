@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from eetoolkit_exporters.capturing.cascade import open_source
-from eetoolkit_exporters.capturing.source import Array, ExitSpec, Source, Visits, choose_exits, to_array
-from eetoolkit_exporters.judging.choices import CriterionSpec, bind, functions_of
-from eetoolkit_exporters.judging.criteria import verdict
+from eetoolkit_exporters.capturing.source import Array, ExitSpec, ModelSource, Visits, choose_exits, to_array
+from eetoolkit_exporters.criteria.reference import exit_answer
+from eetoolkit_exporters.criteria.resolve import CriterionSpec, bind, functions_of
 from eetoolkit_runtime.bundle import Bundle, load
 from eetoolkit_runtime.errors import ExportError, InputError
 from eetoolkit_runtime.golden import Sample, Visit, read_golden
@@ -24,7 +24,7 @@ from eetoolkit_runtime.verify import DEFAULT_TOLERANCE
 MAX_SAMPLES = 8  # enough to meet every exit in practice, small enough to ship
 
 
-def sample_rows(source: Source, axes: Mapping[str, int], inputs: Any) -> list[dict[str, Array]]:
+def sample_rows(source: ModelSource, axes: Mapping[str, int], inputs: Any) -> list[dict[str, Array]]:
     """Returns up to 16 rows of `inputs` (None: the example), of which the golden samples are taken.
 
     Raises:
@@ -35,20 +35,20 @@ def sample_rows(source: Source, axes: Mapping[str, int], inputs: Any) -> list[di
 
 
 def golden_samples(
-    source: Source,
+    source: ModelSource,
     rows: Sequence[Mapping[str, Array]],
     met: Sequence[Visits],
     criteria: Mapping[str, Criterion],
     tolerance: float,
 ) -> list[Sample]:
-    """Returns up to 8 of the rows, each with every exit's values from the source, none by a decision within rounding.
+    """Returns up to 8 of the rows, each with every exit's values from the source; none decides within rounding.
 
     Args:
         source: The network in its own framework.
         rows: Their inputs.
         met: What `meet` returned for each of them.
         criteria: For each exit its criterion, with numbers.
-        tolerance: Within what a decision hangs on rounding.
+        tolerance: A decision that is closer than this hangs on rounding.
 
     Raises:
         ExportError: Outputs of several rows.
@@ -58,7 +58,7 @@ def golden_samples(
 
 
 def reference(
-    source: Source,
+    source: ModelSource,
     row: Mapping[str, Array],
     exits: Mapping[str, Mapping[str, str]],
     criteria: Mapping[str, Criterion],
@@ -70,7 +70,7 @@ def reference(
         source: The network in its own framework.
         row: Its inputs.
         exits: For each exit, its outputs' names in the answer and in the source.
-        criteria: For each exit its criterion, with numbers and not the names of constants (`choices.bind`).
+        criteria: For each exit its criterion, with numbers and not the names of constants (`resolve.bind`).
         order: The exits as a row meets them.
 
     Raises:
@@ -80,7 +80,7 @@ def reference(
 
 
 def _judged(
-    source: Source, row: Mapping[str, Array], met: Visits, criteria: Mapping[str, Criterion]
+    source: ModelSource, row: Mapping[str, Array], met: Visits, criteria: Mapping[str, Criterion]
 ) -> tuple[Sample, float]:
     """Returns a sample, and how far its closest discrete decision is from going the other way."""
     visits: list[Visit] = []
@@ -91,7 +91,7 @@ def _judged(
         if name not in source.marked:
             returned += seen
             seen = returned
-        says = verdict(seen)
+        says = exit_answer(seen)
         if says.confidence.size != 1:
             raise ExportError(
                 f"exit {name!r}: one row of inputs gives {says.confidence.size} rows of outputs; what its criterion "
@@ -104,7 +104,7 @@ def _judged(
 
 
 def meet(
-    source: Source, row: Mapping[str, Array], exits: Mapping[str, Mapping[str, str]], order: Sequence[str]
+    source: ModelSource, row: Mapping[str, Array], exits: Mapping[str, Mapping[str, str]], order: Sequence[str]
 ) -> Visits:
     """Returns the chosen exits that a row meets, with their outputs: marked ones as they are met, then in `order`.
 
@@ -120,7 +120,7 @@ def meet(
 
 
 def _met(
-    source: Source, row: Mapping[str, Array], exits: Mapping[str, Mapping[str, str]], order: Sequence[str]
+    source: ModelSource, row: Mapping[str, Array], exits: Mapping[str, Mapping[str, str]], order: Sequence[str]
 ) -> Iterator[tuple[str, dict[str, Array]]]:
     found: dict[str, Array] = {}
     for own, arrays in source.run_visits(row):
@@ -145,7 +145,7 @@ def _clear(samples: Sequence[tuple[Sample, float]], tolerance: float) -> list[Sa
     return clear or [sample for sample, _ in samples]
 
 
-def by_name(source: Source, inputs: Any) -> dict[str, Array]:
+def by_name(source: ModelSource, inputs: Any) -> dict[str, Array]:
     """Returns inputs in any of the forms that a user may give them, by name.
 
     Raises:
@@ -204,7 +204,7 @@ def source_samples(
 ) -> list[Sample]:
     """Returns the bundle's golden samples, and what `model` gives for `inputs` and for `fresh` random rows.
 
-    Rows of which something discrete hangs on rounding (`criteria.Verdict.margin`) are left out.
+    Rows of which something discrete hangs on rounding (`ExitAnswer.margin`) are left out.
 
     Args:
         bundle: A `Bundle` or its path.
@@ -250,7 +250,7 @@ def source_samples(
     return [*golden, *_clear(judged, tolerance)]
 
 
-def _reopen(model: Any, example: Mapping[str, Array], names: Sequence[str]) -> Source:
+def _reopen(model: Any, example: Mapping[str, Array], names: Sequence[str]) -> ModelSource:
     """Opens a source by the bundle's input names where it knows them, else in the bundle's order."""
     with contextlib.suppress(ExportError):  # the names may not be the model's own: `input_names`, or `*args`
         return open_source(model, dict(example))

@@ -1,4 +1,4 @@
-"""Every weight in the branch or loop body that reads it, and back in the outermost graph for who takes graphs apart.
+"""Moving weights into the branch or loop body that reads them, and back where graphs are taken apart.
 
 onnxruntime's blocked convolution layout, and some of its fusions, look among the initializers of a (sub)graph's own: a
 convolution inside an `If` whose weights lie outside of it runs up to twice as long (`benchmarks/README.md`).
@@ -11,9 +11,8 @@ from collections.abc import Collection, Iterator
 import onnx_ir as ir
 from onnx_ir.passes.common import LiftSubgraphInitializersToMainGraphPass
 
-from eetoolkit_exporters.capturing.names import fresh, names_of
-from eetoolkit_exporters.capturing.scopes import subgraphs
 from eetoolkit_exporters.emitting.files import INLINE_BYTES
+from eetoolkit_exporters.graph import fresh, names_of, subgraphs
 
 
 def localize(model: ir.Model, keep: Collection[ir.Value] = (), single: Collection[ir.Value] = ()) -> None:

@@ -29,8 +29,8 @@ _QUANTISING = re.compile(r"Quantize|Integer|NBits|^Q[A-Z]")  # not DequantizeLin
 _BITS = 8  # of values whose operator gives floats, or sums of their products
 _WIDEST = 16
 _FLIPS = 4
-"""How many times one step, or what the few golden rows show: of 478 digits through a quantised BranchyNet, the most
-that optimisations change is three times what they change on the first eight."""
+"""A factor on one step, and on what the few golden rows show: over 478 digits through a quantised BranchyNet,
+optimisations change up to three times as much as over the first eight."""
 
 
 def check_tolerance(tolerance: object) -> float | None:

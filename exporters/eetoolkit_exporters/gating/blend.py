@@ -11,17 +11,17 @@ Equal to the blend up to a rounding, where all that is mixed is finite. A weight
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import product as pairs
 from typing import Literal
 
 import onnx_ir as ir
 
-from eetoolkit_exporters.capturing.scopes import levels, subgraphs
-from eetoolkit_exporters.gating.decisions import Decision, Decisions
-from eetoolkit_exporters.gating.gate_nodes import BranchBuilder, GateBuilder, known_shape, same_shape
-from eetoolkit_exporters.gating.near_blend import note_near_blend
+from eetoolkit_exporters.gating.decisions import Decision, Decisions, one_minus
+from eetoolkit_exporters.gating.gate_builder import BranchBuilder, GateBuilder, known_shape, same_shape
 from eetoolkit_exporters.gating.sink import exclusive
+from eetoolkit_exporters.graph import OURS
 
 GATE = "eetoolkit.gate"
 """Key in an `If` node's metadata: "row" where its predicate is bool (batch,), "call" where it is bool ()."""
@@ -88,11 +88,11 @@ def find_blends(graph: ir.Graph, hard: Collection[ir.Value]) -> tuple[list[Blend
     """
     decisions, builder = Decisions(graph, hard), GateBuilder(graph)
     blends, notes = [], []
-    for level in levels(graph):
+    for level in (graph, *graph.subgraphs()):
         found = _Finder(level, decisions, builder)
         blends.append(found.blends())
         notes += found.notes
-    order = {node: position for position, node in enumerate(_in_order(graph))}
+    order = {node: position for position, node in enumerate(graph.all_nodes())}
     return sorted((blend for some in blends for blend in some), key=lambda blend: order[blend.node]), notes
 
 
@@ -145,13 +145,6 @@ def to_if(blends: Sequence[Blend], keep: Collection[ir.Value] = ()) -> ir.Node:
     return if_node
 
 
-def _in_order(graph: ir.Graph) -> Iterator[ir.Node]:
-    for node in graph:
-        for inner in subgraphs(node):
-            yield from _in_order(inner)
-        yield node
-
-
 @dataclass(frozen=True)
 class _Product:
     """`gate * rest`; or, with a weight, something that is zero where the gate is closed."""
@@ -186,7 +179,9 @@ class _Finder:
             if node.domain or not node.outputs or node.outputs[0] in self._decisions.hard:
                 continue
             blend = None
-            if node.op_type == "Mul" and (product := self._product(node)) is not None:
+            if node.op_type in _PICKS:
+                self._note_pick(node)
+            elif node.op_type == "Mul" and (product := self._product(node)) is not None:
                 self._products[node] = product
             elif node.op_type == "Where":
                 blend = self._choice(node)
@@ -196,8 +191,6 @@ class _Finder:
                     absorbed.setdefault(product.node, set()).add(node)
             if blend is not None:
                 found.append(blend)
-            elif note := note_near_blend(node, self._decisions):
-                self.notes.append(note)
         for node, product in self._products.items():
             if node in self._weights:
                 continue
@@ -221,9 +214,7 @@ class _Finder:
 
     def _within(self, value: ir.Value, shape: ir.Shape) -> Decision | None:
         """Returns the hard factor of a weight that has one value per row."""
-        producer = value.producer()
-        while producer is not None and producer.op_type == "Expand" and producer.inputs[0] is not None:
-            value, producer = producer.inputs[0], producer.inputs[0].producer()
+        value = _unexpanded(value)
         if not self._decisions.per_row(value, shape):
             return None
         waiting: list[ir.Value] = [value]
@@ -248,6 +239,8 @@ class _Finder:
             return None
         decision = self._decisions.of(condition, shape)
         if decision is None:
+            if _looks_like_choice(node.outputs[0], condition, x, y):
+                self._note(node, condition)
             return None
         if decision.inverted:
             return self._blend(node, decision.turned(), (y,), x)
@@ -263,7 +256,10 @@ class _Finder:
             if first.decision.inverted:
                 first, second = second, first
             blend = self._blend(node, first.decision, (first.value,), second.value)
-            return blend, (first, second) if blend is not None else ()
+            if blend is None:
+                self._note(node, _unexpanded(first.factors[0]))
+                return None, ()
+            return blend, (first, second)
         for product, rest in ((first, y), (second, x)):
             if product is None:
                 continue
@@ -275,6 +271,8 @@ class _Finder:
                 continue
             if blend is not None:
                 return blend, (product,)
+        if (gate := self._gate_like(x, y, node.outputs[0].shape)) is not None:
+            self._note(node, gate)
         return None, ()
 
     def _closed_with(self, decision: Decision, rest: ir.Value) -> bool:
@@ -310,3 +308,66 @@ class _Finder:
         if closed is None and not self._builder.can_expand(result):
             return None
         return Blend(node, decision, combine, opened, closed, self._builder)
+
+    def _note(self, node: ir.Node, gate: ir.Value) -> None:
+        """Notes why the value that looks like the gate of a choice or a sum is none."""
+        result = node.outputs[0]
+        wide = result.shape is not None and any(dim != 1 for dim in result.shape[1:])
+        if wide and OURS not in node.meta:
+            why = self._decisions.against(gate, result.shape) or "its two sides are not of the result's shape and dtype"
+            self.notes.append(f"{result.name}: looks like a gate by {gate.name}, but {why}; both sides always run")
+
+    def _note_pick(self, node: ir.Node) -> None:
+        """Notes a computed index that picks one of several values, which are computed side by side."""
+        data, index = node.inputs[:2]
+        stack = data.producer() if data is not None else None
+        if stack is None or stack.op_type != "Concat" or stack.domain or index is None or index.const_value is not None:
+            return
+        computed = [value for value in stack.inputs if value is not None and value.producer() is not None]
+        if len(computed) >= 2 and all(map(_is_floating, computed)) and OURS not in node.meta:
+            self.notes.append(
+                f"{node.outputs[0].name}: {index.name} picks one of {len(computed)} values, all of which always run; "
+                "as a sum of (index == k) * value_k, or with torch.cond, it becomes a switch"
+            )
+
+    def _gate_like(self, x: ir.Value, y: ir.Value, shape: ir.Shape | None) -> ir.Value | None:
+        """Returns g of `g * a + (1 - g) * b`, hard or one value per row, or of `g * a + b`, in [0, 1] for each row."""
+        hard, per_row = self._decisions.hard, self._decisions.per_row
+        first, second = _factors(x), _factors(y)
+        for gate, other in (*pairs(first, second), *pairs(second, first)):
+            producer = other.producer()
+            whole = one_minus(producer) if producer is not None and not producer.domain else None
+            if whole is not None and _unexpanded(whole) is gate and (gate in hard or per_row(gate, shape)):
+                return gate
+        soft = (gate for gate in (*first, *second) if per_row(gate, shape) and gate not in hard)
+        return next((gate for gate in soft if self._decisions.ranges[gate].unit), None)
+
+
+_PICKS = {"Gather", "GatherElements", "GatherND"}
+
+
+def _looks_like_choice(result: ir.Value, condition: ir.Value, x: ir.Value, y: ir.Value) -> bool:
+    """Whether a condition with fewer elements than the result chooses between two computed values."""
+    if condition.shape is None or result.shape is None or condition.shape == result.shape:
+        return False
+    computed = all(value.const_value is None for value in (condition, x, y))
+    return computed and x.shape == y.shape == result.shape and _is_floating(result)
+
+
+def _factors(value: ir.Value) -> list[ir.Value]:
+    """Returns the computed factors of a product, as they were before they were expanded."""
+    producer = value.producer()
+    if producer is None or producer.op_type != "Mul" or producer.domain:
+        return []
+    return [_unexpanded(factor) for factor in producer.inputs if factor is not None and factor.const_value is None]
+
+
+def _unexpanded(value: ir.Value) -> ir.Value:
+    producer = value.producer()
+    while producer is not None and producer.op_type == "Expand" and producer.inputs[0] is not None:
+        value, producer = producer.inputs[0], producer.inputs[0].producer()
+    return value
+
+
+def _is_floating(value: ir.Value) -> bool:
+    return value.dtype is not None and value.dtype.is_floating_point()

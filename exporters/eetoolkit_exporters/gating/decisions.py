@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
-from eetoolkit_exporters.gating.hardness import Ranges, constant, straight_through, value_ranges
+from eetoolkit_exporters.gating.hardness import Ranges, contents, straight_through, value_ranges
 from eetoolkit_exporters.gating.one_hot import column, one_hot
 from eetoolkit_runtime.inputs import BATCH
 
@@ -23,9 +23,9 @@ class Decision:
         source: The earliest value with one element per row (or one in all) that carries it: where the predicate starts.
         inverted: Whether the gate is open where `source` is 0.
         per_row: Whether there is one element per row; else there is one for the whole call.
-        key: What was decided; `opposite` says whether the gate is open where that does not hold.
-        opposite: See `key`.
-        column: Of a one-hot value, (value, axis, index): two columns are never 1 in the same row.
+        key: What was decided.
+        opposite: Whether the gate is open where `key` does not hold.
+        column: The column of a one-hot value that it is, (value, axis, index): two are never 1 in the same row.
     """
 
     source: ir.Value
@@ -92,6 +92,18 @@ class Decisions:
         if found is None or found[0].const_value is not None:
             return None
         return self._column(*found, value, inverted) or self._whole(*found, value, inverted)
+
+    def against(self, value: ir.Value, shape: ir.Shape | None) -> str | None:
+        """Returns why a value cannot gate a result of this shape; None where it may."""
+        if shape is None or value.shape is None:
+            return "its shape is not known"
+        if value not in self.hard:
+            return "it is not provably 0 or 1 in every element"
+        if self.batch is None and list(value.shape) == [*shape[:1], *(1 for _ in shape[1:])]:
+            return f"the batch is fixed at {shape[0]} rows"
+        if not (self.per_row(value, shape) or _is_single(value)):
+            return f"its shape is {value.shape}, which is not one value per row"
+        return None
 
     def _whole(self, source: ir.Value, turned: bool, per_row: bool, root: ir.Value, inverted: bool) -> Decision:
         producer = root.producer()
@@ -201,7 +213,7 @@ def _is_single(value: ir.Value) -> bool:
 
 def _filled_with(value: ir.Value | None) -> float | None:
     """Returns the number that every element of a constant is."""
-    array = constant(value)
+    array = contents(value)
     if array is None or not array.size or array.dtype.kind not in "biuf":
         return None
     low, high = float(array.min()), float(array.max())
@@ -210,5 +222,5 @@ def _filled_with(value: ir.Value | None) -> float | None:
 
 def _identity(value: ir.Value | None) -> Hashable:
     """Returns what is equal for two operands that hold the same: the value, or a constant's contents."""
-    array = constant(value)
+    array = contents(value)
     return value if array is None else (str(array.dtype), array.shape, array.tobytes())

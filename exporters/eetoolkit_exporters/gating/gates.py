@@ -7,7 +7,6 @@ from collections.abc import Hashable, Mapping, Sequence
 import onnx_ir as ir
 
 from eetoolkit_exporters.capturing.capture import Network
-from eetoolkit_exporters.capturing.scopes import needs
 from eetoolkit_exporters.cutting.blocks import exit_values
 from eetoolkit_exporters.cutting.control_flow import BRANCH, Lower, worth
 from eetoolkit_exporters.cutting.cut import needed_by
@@ -15,6 +14,7 @@ from eetoolkit_exporters.cutting.work import count_work
 from eetoolkit_exporters.gating.blend import Blend, branch_nodes, find_blends, to_if
 from eetoolkit_exporters.gating.hardness import hard_values
 from eetoolkit_exporters.gating.sink import sink
+from eetoolkit_exporters.graph import needs
 
 
 def make_gates(network: Network, lower: Lower, symbols: Mapping[str, int]) -> list[str]:
@@ -23,7 +23,7 @@ def make_gates(network: Network, lower: Lower, symbols: Mapping[str, int]) -> li
     The last gate comes first, so that an earlier one that only it needs moves into its branch.
 
     Args:
-        network: Its exits are judged.
+        network: Its exits have their confidences.
         lower: Whether blended gates are rewritten: by the cost floor, always, or not at all.
         symbols: The sizes of dynamic dimensions, to estimate what a branch costs.
 

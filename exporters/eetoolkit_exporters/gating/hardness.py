@@ -35,7 +35,7 @@ def value_ranges(graph: ir.Graph) -> Ranges:
     return ranges
 
 
-def constant(value: ir.Value | None) -> npt.NDArray[np.generic] | None:
+def contents(value: ir.Value | None) -> npt.NDArray[np.generic] | None:
     """Returns the contents of a small initializer of numbers or booleans, None of anything else."""
     tensor = value.const_value if value is not None and not value.is_graph_input() else None
     if tensor is None or tensor.dtype == ir.DataType.STRING or tensor.size > _CONSTANT_SIZE:
@@ -109,7 +109,7 @@ def _of_outputs(node: ir.Node, ranges: Ranges) -> list[Range]:
 
 
 def _of_constant(value: ir.Value) -> Range:
-    array = constant(value)
+    array = contents(value)
     if array is None or not array.size or array.dtype.kind not in "biuf" or not np.isfinite(array).all():
         return UNKNOWN
     return Range(float(array.min()), float(array.max()), bool((array == np.floor(array)).all()))
@@ -151,7 +151,7 @@ def _pieces(value: ir.Value, ranges: Ranges, depth: int) -> list[Range]:
     kept = _pieces(old, ranges, depth - 1)
     test = mask.producer()
     if test is not None and test.op_type in _REST and test.inputs[0] is old:
-        limit = constant(test.inputs[1])
+        limit = contents(test.inputs[1])
         if limit is not None and limit.size == 1:
             kept = [rest for piece in kept if (rest := _where_false(test.op_type, piece, float(limit.item())))]
     return [ranges[new], *kept]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from eetoolkit_exporters.gating.hardness import Ranges, constant
+from eetoolkit_exporters.gating.hardness import Ranges, contents
 
 
 def one_hot(value: ir.Value, axis: int, ranges: Ranges) -> bool | None:
@@ -55,7 +55,7 @@ def _hardmax(node: ir.Node, shape: ir.Shape, axis: int, _: Ranges) -> bool | Non
 
 def _onnx_one_hot(node: ir.Node, shape: ir.Shape, axis: int, ranges: Ranges) -> bool | None:
     indices, depth, values = node.inputs
-    on_off, size = constant(values), _only(depth)
+    on_off, size = contents(values), _only(depth)
     if indices is None or on_off is None or size is None or on_off.tolist() != [0, 1]:
         return None
     found = ranges[indices]
@@ -78,7 +78,7 @@ def _compared(node: ir.Node, shape: ir.Shape, axis: int, ranges: Ranges) -> bool
     """An index compared with different numbers along the axis, torch's `one_hot`."""
     rank = len(shape)
     for index, numbers in (node.inputs, (node.inputs[1], node.inputs[0])):
-        array = constant(numbers)
+        array = contents(numbers)
         if array is None or index is None or index.shape is None or len(index.shape) != rank or array.ndim > rank:
             continue
         flat = [float(number) for number in array.reshape(-1).tolist()]
@@ -101,5 +101,5 @@ def _axis(node: ir.Node, default: int) -> int:
 
 def _only(value: ir.Value | None) -> int | None:
     """Returns the one number of a constant."""
-    array = constant(value)
+    array = contents(value)
     return int(array.item()) if array is not None and array.size == 1 else None

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 
 import onnx_ir as ir
 
-from eetoolkit_exporters.capturing.scopes import captured, needs, subgraphs
+from eetoolkit_exporters.graph import captured, needs, subgraphs
 
 
 def exclusive(values: Iterable[ir.Value], by: Collection[ir.Node], keep: Collection[ir.Value] = ()) -> list[ir.Node]:
@@ -18,8 +18,7 @@ def exclusive(values: Iterable[ir.Value], by: Collection[ir.Node], keep: Collect
         keep: Values that are needed whatever happens: the exits' outputs and confidences.
     """
     graph = next(iter(by)).graph
-    inside = {nested for node in by for nested in _nested(node)}
-    return _only_inside(values, graph, set(by), inside, set(keep))
+    return _only_inside(values, graph, set(by), _inner(by), set(keep))
 
 
 def sink(if_node: ir.Node, keep: Collection[ir.Value] = ()) -> int:
@@ -37,8 +36,7 @@ def sink(if_node: ir.Node, keep: Collection[ir.Value] = ()) -> int:
     if graph is None:
         raise ValueError(f"{if_node.name} stands in no graph")
     for branch in subgraphs(if_node):
-        inside = {branch, *(nested for node in branch for nested in _nested(node))}
-        nodes = _only_inside(captured(branch), graph, set(), inside, kept)
+        nodes = _only_inside(captured(branch), graph, set(), {branch, *branch.subgraphs()}, kept)
         graph.remove(nodes)
         if len(branch):
             branch.insert_before(branch[0], nodes)
@@ -49,11 +47,10 @@ def sink(if_node: ir.Node, keep: Collection[ir.Value] = ()) -> int:
     return moved
 
 
-def _nested(node: ir.Node) -> Iterator[ir.Graph]:
-    for graph in subgraphs(node):
-        yield graph
-        for inner in graph:
-            yield from _nested(inner)
+def _inner(nodes: Iterable[ir.Node]) -> set[ir.Graph]:
+    """Returns the graphs in nodes, at every level."""
+    graphs = {graph for node in nodes for graph in subgraphs(node)}
+    return graphs.union(*(graph.subgraphs() for graph in graphs))
 
 
 def _only_inside(
@@ -76,7 +73,7 @@ def _only_inside(
         users = (user for value in node.outputs for user, _ in value.uses())
         if all(user in inside or user.graph in inside_graphs for user in users):
             inside.add(node)
-            inside_graphs.update(_nested(node))
+            inside_graphs |= _inner([node])
             found[node] = needs(node)
             waiting.extend(found[node])
     return _in_order(found)

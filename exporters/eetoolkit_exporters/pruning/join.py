@@ -1,4 +1,4 @@
-"""Segments that run one behind the other, as one; and a segment without what nothing looks at any more."""
+"""Joining segments that run one behind the other, and trimming what nothing looks at any more."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from eetoolkit_exporters.emitting.graphs import read_model
-from eetoolkit_exporters.single_file.sheets import Book, Sheet
+from eetoolkit_exporters.single_file.graph_builder import GraphLevel, Shared
 from eetoolkit_runtime.bundle import Bundle
 from eetoolkit_runtime.plan import Manifest, Segment, Slot, Source
 
@@ -28,7 +28,7 @@ def join(bundle: Bundle, plan: Manifest, chain: Sequence[str]) -> Part:
 
     Args:
         bundle: Where the graphs are.
-        plan: The bundle's, some exits gone.
+        plan: The bundle's plan without some exits.
         chain: Names of segments, each but the first the only one behind another, nothing decided between them.
 
     Raises:
@@ -59,7 +59,7 @@ class _Joint:
     def __init__(self, plan: Manifest) -> None:
         self._slots = {spec.name: Slot(dtype=spec.dtype, shape=spec.shape) for spec in plan.inputs} | plan.slots
         self._constants = plan.constants
-        self._sheet = Sheet(Book())
+        self._level = GraphLevel(Shared())
         self._held: dict[str, ir.Value | Source] = {}
         self._inputs: dict[str, ir.Value] = {}
 
@@ -69,7 +69,7 @@ class _Joint:
         if model is not None:
             inner = {str(value.name): value for value in model.graph.inputs}
             feeds = {read: self._value(segment.reads[read], value) for read, value in inner.items()}
-            outputs = self._sheet.inline(model, feeds, name)
+            outputs = self._level.inline(model, feeds, name)
         self._held |= {slot: self._taken(source, outputs) for slot, source in segment.writes.items()}
 
     def part(self, name: str, last: Segment, max_visits: int | None) -> Part:
@@ -109,23 +109,23 @@ class _Joint:
             return held
         origin = str(held.slot if held.constant is None else held.constant)
         if origin not in self._inputs:
-            value = self._sheet.input(origin, like.dtype or ir.DataType.UNDEFINED)
+            value = self._level.input(origin, like.dtype or ir.DataType.UNDEFINED)
             value.shape = like.shape
             self._inputs[origin] = value
         return self._inputs[origin]
 
     def _give(self, value: ir.Value, slot: str) -> str:
-        self._sheet.give(value, slot)
-        output = self._sheet.outputs[-1]
-        output.name = self._sheet.book.fresh(slot)
+        self._level.give(value, slot)
+        output = self._level.outputs[-1]
+        output.name = self._level.shared.fresh(slot)
         return output.name
 
     def _model(self, name: str) -> ir.Model:
-        book, graph = self._sheet.book, self._sheet.graph(name)
-        for value in book.initializers.values():
+        shared, graph = self._level.shared, self._level.graph(name)
+        for value in shared.initializers.values():
             graph.register_initializer(value)
-        graph.opset_imports.update(book.opsets)
-        return ir.Model(graph, ir_version=book.ir_version, producer_name="eetoolkit")
+        graph.opset_imports.update(shared.opsets)
+        return ir.Model(graph, ir_version=shared.ir_version, producer_name="eetoolkit")
 
 
 def trim(part: Part, looked_at: Collection[str]) -> Part:

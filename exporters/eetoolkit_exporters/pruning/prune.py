@@ -1,4 +1,4 @@
-"""A bundle without some of its exits, what lay between two of the others one graph again."""
+"""Taking exits out of a bundle: what lay between two of the others is one graph again."""
 
 from __future__ import annotations
 

@@ -26,8 +26,8 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from eetoolkit_exporters.emitting.batch_names import tighten
 from eetoolkit_exporters.emitting.graphs import read_model
 from eetoolkit_exporters.emitting.scoping import localize
+from eetoolkit_exporters.single_file.graph_builder import GraphLevel, Shared
 from eetoolkit_exporters.single_file.nesting import Nesting, State, to
-from eetoolkit_exporters.single_file.sheets import Book, Sheet
 from eetoolkit_exporters.single_file.steps import (
     CONFIDENCE,
     END,
@@ -86,49 +86,49 @@ def single_model(bundle: Bundle) -> ir.Model:
         ExportError: The exits' outputs differ in name, dtype or dimensions, a name that stands for two tensors, or
             segments that one graph cannot hold.
     """
-    plan, book = bundle.manifest, Book()
-    top = Sheet(book)
+    plan, shared = bundle.manifest, Shared()
+    top = GraphLevel(shared)
     values: dict[Key, ir.Value] = {}
     for spec in plan.inputs:
         values[slot_key(spec.name)] = top.input(spec.name, _dtype(spec))
         top.inputs[-1].shape = _shape(spec.shape)
     outputs = _outputs(plan)
-    book.names.update(outputs, _RESERVED)
+    shared.names.update(outputs, _RESERVED)
     size = top.compute("Size", "size", ir.DataType.INT64, top.inputs[0])
-    book.true = top.compute("GreaterOrEqual", "true", ir.DataType.BOOL, size, book.integer(0))
+    shared.true = top.compute("GreaterOrEqual", "true", ir.DataType.BOOL, size, shared.integer(0))
     for name, constant in plan.constants.items():
         array = np.array(constant.data, constant.dtype).reshape(constant.shape)
-        values[slot_key(name)] = book.constant(array, name, ("constant", name))
-    steps = plan_steps(plan, _specs(plan, outputs), lambda sheet, name, feeds: _inline(bundle, sheet, name, feeds))
+        values[slot_key(name)] = shared.constant(array, name, ("constant", name))
+    steps = plan_steps(plan, _specs(plan, outputs), lambda level, name, feeds: _inline(bundle, level, name, feeds))
     region = structure({label: step.targets for label, step in steps.steps.items()}, [START])
     end = Nesting(steps).write(top, region, State(values, to(START)))
     for name, slot in outputs.items():
         _give(top, name, end.values[answer_key(name)], slot.shape)
     index, confidence = end.values[INDEX], end.values[CONFIDENCE]
     for test in _tests(top, end):
-        index = top.compute("Where", "exit_index", ir.DataType.INT64, test, index, book.integer(-1))
-        unknown = book.constant(np.array(np.nan, np.float32), "no_confidence")
+        index = top.compute("Where", "exit_index", ir.DataType.INT64, test, index, shared.integer(-1))
+        unknown = shared.constant(np.array(np.nan, np.float32), "no_confidence")
         confidence = top.compute("Where", "exit_confidence", ir.DataType.FLOAT, test, confidence, unknown)
     _give(top, "exit", index, ())
     _give(top, "confidence", confidence, ())
     graph = top.graph(plan.name)
-    for value in book.initializers.values():
+    for value in shared.initializers.values():
         graph.register_initializer(value)
-    graph.opset_imports.update(book.opsets or {"": 20})
+    graph.opset_imports.update(shared.opsets or {"": 20})
     metadata = {EXITS: json.dumps(list(plan.exits))}
     if plan.labels is not None:
         metadata["eetoolkit.labels"] = json.dumps(plan.labels)
     if plan.preprocess:
         metadata["eetoolkit.preprocess"] = msgspec.json.encode(plan.preprocess).decode()
-    model = ir.Model(graph, ir_version=book.ir_version, producer_name="eetoolkit", metadata_props=metadata)
+    model = ir.Model(graph, ir_version=shared.ir_version, producer_name="eetoolkit", metadata_props=metadata)
     RemoveUnusedNodesPass()(model)
     tighten(model, 1)
-    thresholds, constants = (book.named(what) for what in ("threshold", "constant"))
+    thresholds, constants = (shared.named(what) for what in ("threshold", "constant"))
     localize(model, thresholds, constants)
     return model
 
 
-def _inline(bundle: Bundle, sheet: Sheet, name: str, feeds: Mapping[str, ir.Value]) -> dict[str, ir.Value]:
+def _inline(bundle: Bundle, level: GraphLevel, name: str, feeds: Mapping[str, ir.Value]) -> dict[str, ir.Value]:
     segment = bundle.manifest.segments[name]
     model = read_model(bundle, str(segment.model))
     wanted = {source.output for source in segment.writes.values() if source.output is not None}
@@ -136,16 +136,16 @@ def _inline(bundle: Bundle, sheet: Sheet, name: str, feeds: Mapping[str, ir.Valu
         raise ExportError(f"segment {name!r}: its graph has no output {min(missing)!r}")
     if missing := {str(value.name) for value in model.graph.inputs} - feeds.keys():
         raise ExportError(f"segment {name!r}: its graph needs an input {min(missing)!r} that the plan does not give")
-    return sheet.inline(model, feeds, name)
+    return level.inline(model, feeds, name)
 
 
-def _give(top: Sheet, name: str, value: ir.Value, shape: tuple[Dim, ...]) -> None:
+def _give(top: GraphLevel, name: str, value: ir.Value, shape: tuple[Dim, ...]) -> None:
     top.give(value, name)
     top.outputs[-1].name = name
     top.outputs[-1].shape = _shape(shape)
 
 
-def _tests(top: Sheet, end: State) -> list[ir.Value]:
+def _tests(top: GraphLevel, end: State) -> list[ir.Value]:
     """Returns the bools that are all true where the answer is one."""
     tests = [end.values[VALID]] if VALID in end.values else []
     if end.route.value is not None:

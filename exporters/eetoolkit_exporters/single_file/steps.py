@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import onnx_ir as ir
 
-from eetoolkit_exporters.single_file.sheets import Array, Sheet
+from eetoolkit_exporters.single_file.graph_builder import Array, GraphLevel
 from eetoolkit_exporters.single_file.structure import Label, components, entry_points
 from eetoolkit_runtime.decision import in_float32, limit_of
 from eetoolkit_runtime.flow import backward, successors
@@ -21,9 +21,9 @@ from eetoolkit_runtime.plan import Exit, Gate, Goto, Manifest, Next, Segment, So
 
 Key = tuple[str, str]
 Values = Mapping[Key, ir.Value]
-Compute = Callable[[Sheet, Values], dict[Key, ir.Value]]
-Inline = Callable[[Sheet, str, Mapping[str, ir.Value]], Mapping[str, ir.Value]]
-"""Copies a segment's model to a sheet, given a value for each of its inputs, and returns its outputs by name."""
+Compute = Callable[[GraphLevel, Values], dict[Key, ir.Value]]
+Inline = Callable[[GraphLevel, str, Mapping[str, ir.Value]], Mapping[str, ir.Value]]
+"""Copies a segment's model to a level, given a value for each of its inputs, and returns its outputs by name."""
 
 START: Label = ("start",)
 END: Label = ("end",)
@@ -49,7 +49,7 @@ class Spec(NamedTuple):
 
 @dataclass(frozen=True)
 class Step:
-    """Computes what stands under some keys from others, then goes where the key `on` tells.
+    """Computes what stands under some keys from others, then goes where the key `on` says.
 
     Attributes:
         reads: The keys it looks at.
@@ -99,7 +99,7 @@ def plan_steps(plan: Manifest, specs: Mapping[Key, Spec], inline: Inline) -> Ste
     Args:
         plan: The plan.
         specs: What stands under the keys of slots, inputs, constants and the answer's outputs.
-        inline: How a segment's model gets onto a sheet.
+        inline: How a segment's model gets onto a level.
     """
     writer = _Writer(plan, specs, inline)
     for name, segment in plan.segments.items():
@@ -130,10 +130,10 @@ class _Writer:
     def add_start(self) -> None:
         """Adds the step that gives our own keys their first values."""
 
-        def compute(sheet: Sheet, _: Values) -> dict[Key, ir.Value]:
-            book = sheet.book
+        def compute(level: GraphLevel, _: Values) -> dict[Key, ir.Value]:
+            shared = level.shared
             return {
-                key: book.empty(*self.specs[key]) if first is None else book.constant(first, f"first_{key[1]}")
+                key: shared.empty(*self.specs[key]) if first is None else shared.constant(first, f"first_{key[1]}")
                 for key, first in self.initial.items()
             }
 
@@ -167,14 +167,14 @@ class _Writer:
         self._declare(case, _INT64)
         self._declare(VALID, _BOOL, np.array(True))
 
-        def compute(sheet: Sheet, values: Values) -> dict[Key, ir.Value]:
-            index = sheet.scalar(values[on], f"{name}/switch")
+        def compute(level: GraphLevel, values: Values) -> dict[Key, ir.Value]:
+            index = level.scalar(values[on], f"{name}/switch")
             if index.dtype != _INT64:
-                index = sheet.compute("Cast", f"{name}/index", _INT64, index, to=_INT64)
-            limits = (sheet.book.integer(0), sheet.book.integer(len(switch.cases) - 1))
-            nearest = sheet.compute("Clip", f"{name}/case", _INT64, index, *limits)
-            same = sheet.compute("Equal", f"{name}/is_case", _BOOL, index, nearest)
-            return {case: nearest, VALID: sheet.compute("And", f"{name}/valid", _BOOL, values[VALID], same)}
+                index = level.compute("Cast", f"{name}/index", _INT64, index, to=_INT64)
+            limits = (level.shared.integer(0), level.shared.integer(len(switch.cases) - 1))
+            nearest = level.compute("Clip", f"{name}/case", _INT64, index, *limits)
+            same = level.compute("Equal", f"{name}/is_case", _BOOL, index, nearest)
+            return {case: nearest, VALID: level.compute("And", f"{name}/valid", _BOOL, values[VALID], same)}
 
         self._add(label, (on, VALID), (case, VALID), compute, tuple(map(_enter, switch.cases)), case)
 
@@ -196,9 +196,9 @@ class _Writer:
         limit, fires, sure = in_float32(limit_of(exit_.threshold)), ("fires", name), slot_key(exit_.confidence)
         self._declare(fires, _BOOL)
 
-        def compute(sheet: Sheet, values: Values) -> dict[Key, ir.Value]:
-            threshold = sheet.book.constant(limit, f"{exit_.name}_threshold", ("threshold", exit_.name))
-            return {fires: sheet.compute("GreaterOrEqual", f"{name}/fires", _BOOL, values[sure], threshold)}
+        def compute(level: GraphLevel, values: Values) -> dict[Key, ir.Value]:
+            threshold = level.shared.constant(limit, f"{exit_.name}_threshold", ("threshold", exit_.name))
+            return {fires: level.compute("GreaterOrEqual", f"{name}/fires", _BOOL, values[sure], threshold)}
 
         label: Label = ("leave", name)
         self._add(label, (sure,), (fires,), compute, (onward, keep), fires)
@@ -211,10 +211,10 @@ class _Writer:
         moves = {place(answer_key(output)): slot_key(source) for output, source in exit_.outputs.items()}
         ranked = {} if onward is None else {_RANK: ("rank", name)}
 
-        def compute(sheet: Sheet, values: Values) -> dict[Key, ir.Value]:
-            found = _moving(moves | ranked)(sheet, values)
-            found[place(INDEX)] = sheet.book.integer(self.order[exit_.name])
-            found[place(CONFIDENCE)] = sheet.scalar(values[sure], f"{name}/confidence")
+        def compute(level: GraphLevel, values: Values) -> dict[Key, ir.Value]:
+            found = _moving(moves | ranked)(level, values)
+            found[place(INDEX)] = level.shared.integer(self.order[exit_.name])
+            found[place(CONFIDENCE)] = level.scalar(values[sure], f"{name}/confidence")
             return found
 
         reads = (*moves.values(), *ranked.values(), sure)
@@ -228,14 +228,14 @@ class _Writer:
         self._declare(rank, _FLOAT)
         self._declare(better, _BOOL)
 
-        def compute(sheet: Sheet, values: Values) -> dict[Key, ir.Value]:
-            confidence = sheet.scalar(values[sure], f"{name}/confidence")
-            lowest = sheet.book.constant(np.array(-np.inf, np.float32), "lowest")
-            unknown = sheet.compute("IsNaN", f"{name}/unknown", _BOOL, confidence)
-            ranked = sheet.compute("Where", f"{name}/rank", _FLOAT, unknown, lowest, confidence)
+        def compute(level: GraphLevel, values: Values) -> dict[Key, ir.Value]:
+            confidence = level.scalar(values[sure], f"{name}/confidence")
+            lowest = level.shared.constant(np.array(-np.inf, np.float32), "lowest")
+            unknown = level.compute("IsNaN", f"{name}/unknown", _BOOL, confidence)
+            ranked = level.compute("Where", f"{name}/rank", _FLOAT, unknown, lowest, confidence)
             return {
                 rank: ranked,
-                better: sheet.compute("GreaterOrEqual", f"{name}/better", _BOOL, ranked, values[_RANK]),
+                better: level.compute("GreaterOrEqual", f"{name}/better", _BOOL, ranked, values[_RANK]),
             }
 
         self._add(label, (sure, _RANK), (rank, better), compute, targets, better)
@@ -246,10 +246,10 @@ class _Writer:
         feeds = {graph_input: slot_key(source) for graph_input, source in segment.reads.items()}
         moves = {slot_key(slot): slot_key(origin) for slot, s in segment.writes.items() if (origin := _moved(s))}
 
-        def compute(sheet: Sheet, values: Values) -> dict[Key, ir.Value]:
-            found = _moving(moves)(sheet, values)
+        def compute(level: GraphLevel, values: Values) -> dict[Key, ir.Value]:
+            found = _moving(moves)(level, values)
             if segment.model is not None:
-                outputs = self.inline(sheet, name, {given: values[key] for given, key in feeds.items()})
+                outputs = self.inline(level, name, {given: values[key] for given, key in feeds.items()})
                 given = {slot: source.output for slot, source in segment.writes.items() if source.output is not None}
                 found |= {slot_key(slot): outputs[output] for slot, output in given.items()}
             return found
@@ -261,10 +261,10 @@ class _Writer:
         self._declare(visits, _INT64, np.array(0, np.int64))
         self._declare(over, _BOOL)
 
-        def compute(sheet: Sheet, values: Values) -> dict[Key, ir.Value]:
-            count = sheet.compute("Add", f"{name}/visits", _INT64, values[visits], sheet.book.integer(1))
-            most = sheet.book.integer(bound)
-            return {visits: count, over: sheet.compute("Greater", f"{name}/over", _BOOL, count, most)}
+        def compute(level: GraphLevel, values: Values) -> dict[Key, ir.Value]:
+            count = level.compute("Add", f"{name}/visits", _INT64, values[visits], level.shared.integer(1))
+            most = level.shared.integer(bound)
+            return {visits: count, over: level.compute("Greater", f"{name}/over", _BOOL, count, most)}
 
         self._add(_enter(name), (visits,), (visits, over), compute, (run, FAILED), over)
 
@@ -301,7 +301,7 @@ def _moving(moves: Mapping[Key, Key]) -> Compute:
     return lambda _, values: {target: values[source] for target, source in moves.items()}
 
 
-def _nothing(_sheet: Sheet, _values: Values) -> dict[Key, ir.Value]:
+def _nothing(_level: GraphLevel, _values: Values) -> dict[Key, ir.Value]:
     return {}
 
 

@@ -7,9 +7,11 @@ dominators, and dominance frontiers", TOPLAS 2002, section 2). What is left is a
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Collection, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
+
+from eetoolkit_runtime.flow import backward
 
 Label = tuple[str, ...]
 """The name of a place to go to."""
@@ -58,10 +60,6 @@ class Region:
     items: Mapping[Label, Item]
     dominated: Mapping[Item, frozenset[Item]]
     reached: Mapping[Item, frozenset[Item]]
-
-    def labels(self) -> Iterator[Label]:
-        """Yields every node, those of cycles too."""
-        yield from self.items
 
 
 def again(entry: Label) -> Label:
@@ -119,39 +117,11 @@ def entry_points(
 
 
 def components(edges: Mapping[Node, Iterable[Node]]) -> list[frozenset[Node]]:
-    """Returns the strongly connected components, sources first (Tarjan 1972, with a stack of its own)."""
-    number: dict[Node, int] = {}
-    low: dict[Node, int] = {}
-    open_nodes: list[Node] = []
-    found: list[frozenset[Node]] = []
-    placed: set[Node] = set()
-    for root in edges:
-        if root in number:
-            continue
-        number[root] = low[root] = len(number)
-        open_nodes.append(root)
-        path = [(root, iter(edges[root]))]
-        while path:
-            node, targets = path[-1]
-            fresh = None
-            for target in targets:
-                if target not in edges or target in placed:
-                    continue
-                if target not in number:
-                    fresh = target
-                    break
-                low[node] = min(low[node], number[target])
-            if fresh is not None:
-                number[fresh] = low[fresh] = len(number)
-                open_nodes.append(fresh)
-                path.append((fresh, iter(edges[fresh])))
-                continue
-            path.pop()
-            if path:
-                low[path[-1][0]] = min(low[path[-1][0]], low[node])
-            if low[node] == number[node]:
-                at = open_nodes.index(node)
-                found.append(frozenset(open_nodes[at:]))
-                placed.update(open_nodes[at:])
-                del open_nodes[at:]
-    return found[::-1]
+    """Returns the strongly connected components, sources first: the nodes from which the same nodes are reached."""
+    bits = {node: 1 << place for place, node in enumerate(edges)}
+    inner = {node: [target for target in targets if target in edges] for node, targets in edges.items()}
+    reached = backward(inner, lambda node, beyond: beyond | bits[node], 0)
+    found: dict[int, list[Node]] = {}
+    for node in edges:
+        found.setdefault(reached[node], []).append(node)
+    return [frozenset(found[nodes]) for nodes in sorted(found, key=int.bit_count, reverse=True)]

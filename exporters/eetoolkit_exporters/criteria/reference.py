@@ -1,6 +1,6 @@
-"""The criteria in plain numpy: the reference that `judge`'s ONNX nodes and the golden samples are measured against.
+"""The criteria in plain numpy: the reference for the ONNX nodes of `confidences`, and the golden samples' own answers.
 
-Every row is judged by itself. NaN, or an infinity that leaves no distribution, gives NaN, which never fires.
+Every row stands alone. NaN, or an infinity that leaves no distribution, gives NaN, which never fires.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from eetoolkit_exporters.judging.custom import evaluate
+from eetoolkit_exporters.criteria.custom import evaluate
 from eetoolkit_runtime.criteria import kind_of
 from eetoolkit_runtime.errors import ExportError
 from eetoolkit_runtime.plan import ClassScores, Criterion, CriterionKind
@@ -28,7 +28,7 @@ FLOOR = -1e30
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ExitAnswer:
     """What an exit answers and how sure it is.
 
     Attributes:
@@ -43,7 +43,7 @@ class Verdict:
     margin: Array
 
 
-def verdict(seen: Seen) -> Verdict:
+def exit_answer(seen: Seen) -> ExitAnswer:
     """Returns what the last of the exits in `seen` says; what came before it matters to the criteria with state.
 
     The formulas, with p = softmax(z / T), exits j = 0..k met so far, and C classes; one score is that of two classes,
@@ -66,7 +66,7 @@ def verdict(seen: Seen) -> Verdict:
         ExportError: An exit without class scores, or a custom function that fails.
     """
     outputs, criterion = seen[-1]
-    found, margin = _judge(criterion, seen)
+    found, margin = _confidence_of(criterion, seen)
     answer = dict(outputs)
     if criterion.kind == "vote":
         answer[LABEL] = _label(_chain(criterion, seen))
@@ -74,7 +74,7 @@ def verdict(seen: Seen) -> Verdict:
         name = class_output(criterion, tuple(outputs))
         q, own = _ensemble(criterion, seen), np.asarray(outputs[name])
         answer[name] = ((q[:, 1] - q[:, 0]).reshape(own.shape) if _one_per_row(own) else q).astype(np.float32)
-    return Verdict(answer, found, margin)
+    return ExitAnswer(answer, found, margin)
 
 
 def confidence(scores: Array, criterion: Criterion, temperature: float = 1.0) -> Array:
@@ -153,7 +153,7 @@ def _chain(criterion: Criterion, seen: Seen) -> Seen:
     return [(outputs, reading(other, criterion.kind)) for outputs, other in seen]
 
 
-def _judge(criterion: Criterion, seen: Seen) -> tuple[Array, Array]:
+def _confidence_of(criterion: Criterion, seen: Seen) -> tuple[Array, Array]:
     """Returns confidence and margin of the last exit by `criterion`, which is its own or a member of it."""
     outputs = seen[-1][0]
     match criterion.kind:
@@ -203,7 +203,7 @@ def _patience(criterion: Criterion, seen: Seen) -> tuple[Array, Array]:
 def _combine(criterion: Criterion, seen: Seen) -> tuple[Array, Array]:
     fired, margins = [], []
     for member in criterion.members:
-        found, margin = _judge(member, seen)
+        found, margin = _confidence_of(member, seen)
         limit = np.float32(_number(member.threshold, np.nan))
         fired.append(found.astype(np.float32) >= limit)
         margins.append(margin)

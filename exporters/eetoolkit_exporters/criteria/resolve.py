@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from eetoolkit_exporters.capturing.capture import NetworkExit
-from eetoolkit_exporters.judging.custom import name_of
+from eetoolkit_exporters.criteria.custom import name_of
 from eetoolkit_runtime.criteria import KINDS, kind_of, needed
 from eetoolkit_runtime.errors import ExportError, did_you_mean
 from eetoolkit_runtime.plan import Constant, Criterion

@@ -1,4 +1,4 @@
-"""Between which confidences an exit lies, whatever the input: by its criterion, classes, place and bounds of scores."""
+"""Bounds of an exit's confidence for every input: from its criterion, classes, place and bounds of its scores."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import math
 import numpy as np
 
 from eetoolkit_exporters.capturing.capture import NetworkExit
+from eetoolkit_exporters.criteria.facts import Facts
+from eetoolkit_exporters.criteria.reference import reading
 from eetoolkit_exporters.gating.ranges import UNKNOWN, Range
-from eetoolkit_exporters.judging.criteria import reading
-from eetoolkit_exporters.judging.facts import Facts
 from eetoolkit_runtime.plan import Criterion, CriterionKind
 
 _ROUNDING = 1e-6

@@ -9,8 +9,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from eetoolkit_exporters.capturing.capture import Network
-from eetoolkit_exporters.capturing.names import fresh
-from eetoolkit_exporters.judging.criteria import class_output
+from eetoolkit_exporters.criteria.reference import class_output
+from eetoolkit_exporters.graph import fresh
 from eetoolkit_runtime.plan import Criterion
 
 
@@ -28,7 +28,7 @@ class Constants:
         """Returns a new float32 graph input."""
         array = np.asarray(value, np.float32)
         name = fresh(stem, self._used)
-        found = ir.Value(name=name, type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(array.shape))
+        found = ir.val(name, ir.DataType.FLOAT, array.shape)
         self._network.graph.inputs.append(found)
         self._network.constants[name] = array
         return found

@@ -1,7 +1,7 @@
 """The criteria with state, as ONNX nodes: what one exit passes on to the next is an ordinary tensor, one row each.
 
 State runs over all exits of the network up to the one that asks, whatever criteria these have themselves; each of their
-class scores is read as `criteria.reading` says. A piece of state is made once, where an exit first needs it.
+class scores is read as `reference.reading` says. A piece of state is made once, where an exit first needs it.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import numpy as np
 import onnx_ir as ir
 
 from eetoolkit_exporters.capturing.capture import Network, NetworkExit
-from eetoolkit_exporters.judging import confidences
-from eetoolkit_exporters.judging.builder import Builder, inside
-from eetoolkit_exporters.judging.confidences import Scores, class_scores
-from eetoolkit_exporters.judging.constants import Constants
-from eetoolkit_exporters.judging.criteria import class_output, reading
+from eetoolkit_exporters.criteria import stateless
+from eetoolkit_exporters.criteria.builder import Builder, inside
+from eetoolkit_exporters.criteria.constants import Constants
+from eetoolkit_exporters.criteria.reference import class_output, reading
+from eetoolkit_exporters.criteria.stateless import Scores, class_scores
 from eetoolkit_runtime.errors import ExportError
 from eetoolkit_runtime.plan import Criterion, CriterionKind
 
@@ -32,7 +32,9 @@ class Chain:
 
     def __init__(self, network: Network, criteria: Mapping[str, Criterion], constants: Constants) -> None:
         self._network = network
-        self._exits = [NetworkExit(exit_.name, dict(exit_.outputs)) for exit_ in network.exits]  # `judge` changes them
+        self._exits = [
+            NetworkExit(exit_.name, dict(exit_.outputs)) for exit_ in network.exits
+        ]  # their outputs will change
         self._criteria = criteria
         self._constants = constants
         self._made: dict[tuple[object, ...], tuple[ir.Value, ...]] = {}
@@ -89,7 +91,7 @@ class Chain:
         if not scores.single:
             return q
         no, yes = (build("Gather", q, build.constant([index], np.int64), axis=1) for index in (0, 1))
-        return confidences.shaped_like(build, build("Sub", yes, no), scores.value)
+        return stateless.shaped_like(build, build("Sub", yes, no), scores.value)
 
     def classes(self, place: int, kind: CriterionKind) -> int:
         """Returns the number of classes of an exit."""
@@ -125,7 +127,7 @@ class Chain:
     def _voted(self, build: Builder, place: int, kind: CriterionKind) -> tuple[ir.Value, ...]:
         scores = self._scores(place, kind)
         return self._once(
-            ("voted", place, scores.value, scores.criterion.scale), lambda: confidences.class_of(build, scores)
+            ("voted", place, scores.value, scores.criterion.scale), lambda: stateless.class_of(build, scores)
         )
 
     def _value(self, build: Builder, place: int) -> ir.Value:
@@ -133,9 +135,7 @@ class Chain:
         exit_ = self._exits[place]
         criterion = reading(self._criteria[exit_.name], "patience")
         value = exit_.outputs[class_output(criterion, tuple(exit_.outputs))]
-        return self._once(("value", place, value), lambda: [confidences.numbers(build, exit_.name, value, "patience")])[
-            0
-        ]
+        return self._once(("value", place, value), lambda: [stateless.numbers(build, exit_.name, value, "patience")])[0]
 
     def _count(self, build: Builder, place: int, tau: ir.Value | None) -> ir.Value:
         def make() -> Sequence[ir.Value]:
@@ -183,7 +183,7 @@ class Chain:
         exit_ = self._exits[place]
         temperature = self._constants.temperature(exit_.name, tuple(exit_.outputs), scores.criterion)
         key = ("log_p", place, scores.value, scores.criterion.scale, temperature)
-        return self._once(key, lambda: [confidences.log_p(build, scores, temperature)])[0]
+        return self._once(key, lambda: [stateless.log_p(build, scores, temperature)])[0]
 
     def _log_sum(self, build: Builder, place: int) -> ir.Value:
         """Returns the log of the sum of p over the exits so far: log(e^a + e^b) = max(a, b) + log(1 + e^-|a - b|)."""

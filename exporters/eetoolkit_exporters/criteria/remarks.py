@@ -1,4 +1,4 @@
-"""What an export allows and what may be a mistake: scores of another scale, NaN, exits that never or always fire."""
+"""What may be a mistake and is no error: scores of another scale, NaN, exits that never or always fire."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ import numpy as np
 
 from eetoolkit_exporters.capturing.capture import NetworkExit
 from eetoolkit_exporters.capturing.source import Array
+from eetoolkit_exporters.criteria.facts import Facts
+from eetoolkit_exporters.criteria.reach import fires_always, fires_never, reach
+from eetoolkit_exporters.criteria.stateless import Scores
 from eetoolkit_exporters.gating.ranges import Range, join
-from eetoolkit_exporters.judging.confidences import Scores
-from eetoolkit_exporters.judging.facts import Facts
-from eetoolkit_exporters.judging.reach import fires_always, fires_never, reach
 from eetoolkit_runtime.criteria import kind_of
 from eetoolkit_runtime.plan import CriterionKind, Scale, Threshold
 
-"""Kinds that take probabilities for logits otherwise than for what they are; a vote of several classes is the same."""
 _ROWS = 8  # of one score each, by which numbers from 0 to 1 look like probabilities where the graph shows nothing
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from eetoolkit_exporters.capturing.names import fresh, names_of
 from eetoolkit_exporters.gating.decisions import Decision, batch_of
+from eetoolkit_exporters.graph import fresh, names_of
 
 
 def known_shape(value: ir.Value) -> ir.Shape | None:
@@ -133,12 +133,9 @@ class GateBuilder:
         """Returns an initializer of the whole graph."""
         key = (str(array.dtype), array.shape, array.tobytes())
         if key not in self._constants:
-            tensor = ir.tensor(array, name=self.name("gate_constant"))
-            value = ir.Value(
-                name=tensor.name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(array.shape), const_value=tensor
-            )
-            self._graph.register_initializer(value)
-            self._constants[key] = value
+            name = self.name("gate_constant")
+            self._constants[key] = ir.val(name, const_value=ir.tensor(array, name=name))
+            self._graph.register_initializer(self._constants[key])
         return self._constants[key]
 
 

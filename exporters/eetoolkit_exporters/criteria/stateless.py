@@ -1,4 +1,4 @@
-"""The criteria that look at one exit alone, as ONNX nodes; `criteria` has the formulas."""
+"""The criteria that look at one exit alone, as ONNX nodes; `reference` has the formulas."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from eetoolkit_exporters.judging.builder import Builder
-from eetoolkit_exporters.judging.criteria import FLOOR
+from eetoolkit_exporters.criteria.builder import Builder
+from eetoolkit_exporters.criteria.reference import FLOOR
 from eetoolkit_runtime.errors import ExportError
 from eetoolkit_runtime.plan import Criterion
 
@@ -22,7 +22,7 @@ class Scores:
 
     Attributes:
         value: As the network gives them.
-        shape: Theirs, or where they are `single` what they have as those of two classes.
+        shape: The shape of `value`; for a `single` score that of two classes.
         criterion: How they are read.
         axis: Where `shape` has the classes, from 0.
         classes: How many.
@@ -126,7 +126,7 @@ def class_of(build: Builder, scores: Scores) -> tuple[ir.Value, ir.Value]:
     Of one score it is 1 at one half.
 
     Returns:
-        It, int64 of shape (batch,), and where it is -1, bool of shape (batch,).
+        The class, int64 of shape (batch,), and whether it is -1, bool of shape (batch,).
     """
     bad = build("IsNaN", max_prob(build, _logits(build, scores, None)))
     largest = build("ArgMax", _classes(build, scores), axis=1, keepdims=0, select_last_index=int(scores.single))
@@ -231,7 +231,7 @@ def _logits(build: Builder, scores: Scores, temperature: ir.Value | None) -> ir.
 
 
 def _reduce_positions(build: Builder, found: ir.Value, quantile: float | None) -> ir.Value:
-    """From one confidence per position to one per row."""
+    """Appends the mean or a quantile over positions: one confidence per row."""
     flat = build("Reshape", found, build.constant([0, -1], np.int64))
     mean = build.reduce("ReduceMean", flat, 1)
     if quantile is None:

@@ -16,7 +16,7 @@ from networks.formulas import confidence
 from onnx import TensorProto, helper
 
 import eetoolkit as ee
-from eetoolkit_exporters.judging import criteria
+from eetoolkit_exporters.criteria import reference
 from eetoolkit_runtime.plan import Constant, Criterion
 
 TOLERANCE = 1e-6
@@ -253,7 +253,7 @@ def test_a_confidence_is_one_float32_for_each_row(dtype: str, export_scores: Exp
 def test_the_reference_in_numpy_follows_the_same_formulas(name: str, vectors: str, temperature: float) -> None:
     kind, scale = EXITS[name]
     scores = _at_scales(VECTORS[vectors], 1, "float64")[scale]
-    found = criteria.confidence(scores, Criterion(kind=kind, scale=scale), temperature)
+    found = reference.confidence(scores, Criterion(kind=kind, scale=scale), temperature)
     np.testing.assert_allclose(found, confidence(scores, kind, scale, temperature), rtol=0, atol=1e-12)
 
 
@@ -261,14 +261,14 @@ def test_the_reference_in_numpy_follows_the_same_formulas(name: str, vectors: st
 def test_the_reference_in_numpy_reduces_positions_alike(quantile: float | None) -> None:
     logits = np.random.default_rng(5).normal(0, 3, (3, 4, 101))
     for kind in KINDS:
-        found = criteria.confidence(logits, Criterion(kind=kind, quantile=quantile))
+        found = reference.confidence(logits, Criterion(kind=kind, quantile=quantile))
         np.testing.assert_allclose(found, confidence(logits, kind, quantile=quantile), rtol=0, atol=1e-12)
 
 
 def test_the_reference_in_numpy_has_no_confidence_where_a_score_is_bad() -> None:
     for kind in KINDS:
         for scale in SCALES:
-            found = criteria.confidence(np.array([[0.2, np.nan, 0.3]]), Criterion(kind=kind, scale=scale))
+            found = reference.confidence(np.array([[0.2, np.nan, 0.3]]), Criterion(kind=kind, scale=scale))
             assert np.isnan(found).all(), (kind, scale)
 
 
@@ -290,8 +290,8 @@ def test_one_score_is_judged_as_two_classes(
         two = np.array([formulas.two(float(score), scale) for score in given[scale].reshape(-1)])
         expected = confidence(two, kind, scale, temperature)
         np.testing.assert_allclose(found[name], expected, rtol=0, atol=TOLERANCE, err_msg=name)
-        reference = criteria.confidence(given[scale], Criterion(kind=kind, scale=scale), temperature)
-        np.testing.assert_allclose(reference, expected, rtol=0, atol=1e-12, err_msg=name)
+        own = reference.confidence(given[scale], Criterion(kind=kind, scale=scale), temperature)
+        np.testing.assert_allclose(own, expected, rtol=0, atol=1e-12, err_msg=name)
 
 
 def test_one_logit_is_as_sure_as_torchs_sigmoid_says(export_scores: ExportScores) -> None:

@@ -1,4 +1,4 @@
-"""What is known of a network before it is judged: bounds that its graph proves, what its exits gave for some rows."""
+"""What is known of a network before it has confidences: bounds that its graph proves, its outputs for some rows."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import onnx_ir as ir
 
 from eetoolkit_exporters.capturing.capture import Network, NetworkExit
 from eetoolkit_exporters.capturing.source import Array, Visits
+from eetoolkit_exporters.criteria.reference import class_output
+from eetoolkit_exporters.criteria.stateless import Scores, class_scores
 from eetoolkit_exporters.gating.hardness import value_ranges
 from eetoolkit_exporters.gating.ranges import UNKNOWN, Range
-from eetoolkit_exporters.judging.confidences import Scores, class_scores
-from eetoolkit_exporters.judging.criteria import class_output
 from eetoolkit_runtime.criteria import kind_of
 from eetoolkit_runtime.errors import ExportError
 from eetoolkit_runtime.plan import Criterion
@@ -22,14 +22,14 @@ from eetoolkit_runtime.scores import parts
 
 @dataclass(frozen=True)
 class Facts:
-    """A network's exits, as they are before `judge` gives them other outputs.
+    """A network's exits, as they are before `add_confidences` gives them other outputs.
 
     Attributes:
         exits: In the order in which a row meets them.
         criteria: Each exit's, with numbers.
-        ranges: Between which numbers values lie, whatever the inputs.
+        ranges: Bounds of values that hold for every input.
         met: What the exits gave for each of some rows.
-        tolerance: By how much the network's arithmetic rounds.
+        tolerance: The rounding error of the network's arithmetic.
     """
 
     exits: Sequence[NetworkExit]
@@ -39,7 +39,7 @@ class Facts:
     tolerance: float
 
     def range_of(self, value: ir.Value) -> Range:
-        """Returns between which numbers a value lies."""
+        """Returns a value's bounds."""
         return self.ranges.get(value, UNKNOWN)
 
     def seen(self, exit_: NetworkExit, value: ir.Value) -> list[Array]:
@@ -57,10 +57,10 @@ class Facts:
                 value = exit_.outputs[class_output(part, tuple(exit_.outputs))]
                 yield part, class_scores(exit_.name, value, part, part.kind)
             except ExportError:
-                continue  # `judge` refuses them
+                continue  # `add_confidences` refuses them
 
 
 def facts(network: Network, criteria: Mapping[str, Criterion], met: Sequence[Visits], tolerance: float) -> Facts:
-    """Returns what is known of a network that is not judged yet."""
+    """Returns what is known of a network whose exits have no confidences yet."""
     exits = [NetworkExit(exit_.name, dict(exit_.outputs)) for exit_ in network.exits]
     return Facts(exits, criteria, value_ranges(network.graph), met, tolerance)

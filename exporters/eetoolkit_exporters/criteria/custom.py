@@ -15,7 +15,7 @@ from eetoolkit_exporters.capturing.capture import Network, capture, check_determ
 from eetoolkit_exporters.capturing.source import Array
 from eetoolkit_exporters.capturing.tidy import tidy
 from eetoolkit_exporters.capturing.torch_source import TorchSource, to_tensor
-from eetoolkit_exporters.judging.builder import Builder
+from eetoolkit_exporters.criteria.builder import Builder
 from eetoolkit_runtime.errors import ExportError
 from eetoolkit_runtime.plan import Function
 

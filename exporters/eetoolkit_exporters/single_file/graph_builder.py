@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from eetoolkit_exporters.graph import subgraphs
 from eetoolkit_runtime.errors import ExportError
 
 Array = npt.NDArray[Any]
@@ -24,7 +25,7 @@ _FOLDED: dict[str, Callable[..., Any]] = {
 
 
 @dataclass
-class Book:
+class Shared:
     """What all levels of the graph share: unique names, and the initializers of the top level.
 
     Attributes:
@@ -57,7 +58,7 @@ class Book:
         """Returns an initializer that holds `array`; equal ones are one, unless they have a `key` of their own."""
         key = (array.dtype.str, array.shape, array.tobytes()) if key is None else key
         if key not in self.initializers:
-            self.initializers[key] = _initializer(self.fresh(name), ir.tensor(array))
+            self.initializers[key] = ir.val(self.fresh(name), const_value=ir.tensor(array))
         return self.initializers[key]
 
     def named(self, what: str) -> list[ir.Value]:
@@ -75,14 +76,14 @@ class Book:
     def settle(self, node: ir.Node) -> None:
         """Notes whether the outputs of a node may be constant."""
         known = all(value is None or value.const_value is not None or value in self.settled for value in node.inputs)
-        if node.op_type == "Shape" or (known and not any(_graphs(attribute) for attribute in node.attributes.values())):
+        if node.op_type == "Shape" or (known and not subgraphs(node)):
             self.settled.update(node.outputs)
 
     def guard(self, test: ir.Value) -> ir.Node | None:
         """Returns a node whose output is `test` and cannot be found out to be constant; None where `test` cannot."""
         if self.true is None or (test.const_value is None and test not in self.settled):
             return None
-        output = ir.Value(name=self.fresh("decided"), type=ir.TensorType(ir.DataType.BOOL))
+        output = ir.val(self.fresh("decided"), ir.DataType.BOOL)
         return ir.node("And", [test, self.true], outputs=[output], name=self.fresh("And_node"))
 
     def weight(self, value: ir.Value, name: str) -> ir.Value:
@@ -95,28 +96,28 @@ class Book:
             shape = tuple(tensor.shape.numpy())
             key = (tensor.path, tensor.offset, tensor.length, tensor.dtype, shape)
         if key not in self.initializers:
-            self.initializers[key] = _initializer(self.fresh(name), tensor)
+            self.initializers[key] = ir.val(self.fresh(name), const_value=tensor)
         return self.initializers[key]
 
 
-class Sheet:
+class GraphLevel:
     """One level of the graph: the top, a branch, or the body of a loop."""
 
-    def __init__(self, book: Book, depth: int = 0) -> None:
-        self.book = book
+    def __init__(self, shared: Shared, depth: int = 0) -> None:
+        self.shared = shared
         self.depth = depth
         self.inputs: list[ir.Value] = []
         self.outputs: list[ir.Value] = []
         self._nodes: list[ir.Node] = []
         self._made: set[ir.Value] = set()
 
-    def below(self) -> Sheet:
+    def below(self) -> GraphLevel:
         """Returns an empty level inside this one."""
-        return Sheet(self.book, self.depth + 1)
+        return GraphLevel(self.shared, self.depth + 1)
 
     def input(self, name: str, dtype: ir.DataType) -> ir.Value:
         """Adds an input of this level."""
-        self.inputs.append(ir.Value(name=self.book.fresh(name), type=ir.TensorType(dtype)))
+        self.inputs.append(ir.val(self.shared.fresh(name), dtype))
         return self.inputs[-1]
 
     def nodes(
@@ -127,8 +128,8 @@ class Sheet:
         **attributes: Any,
     ) -> list[ir.Value]:
         """Adds a node and returns its outputs, which are called and typed as `outputs` say, in order."""
-        values = [ir.Value(name=self.book.fresh(name), type=ir.TensorType(dtype)) for name, dtype in outputs.items()]
-        name = self.book.fresh(f"{operator}_node")
+        values = [ir.val(self.shared.fresh(name), dtype) for name, dtype in outputs.items()]
+        name = self.shared.fresh(f"{operator}_node")
         self._add(ir.node(operator, list(inputs), attributes, outputs=values, name=name))
         return values
 
@@ -139,14 +140,14 @@ class Sheet:
         """
         arrays = [value.const_value.numpy() for value in inputs if value.const_value is not None]
         if operator in _FOLDED and len(arrays) == len(inputs):
-            return self.book.constant(np.asarray(_FOLDED[operator](*arrays), dtype.numpy()), name)
+            return self.shared.constant(np.asarray(_FOLDED[operator](*arrays), dtype.numpy()), name)
         return self.nodes(operator, inputs, {name: dtype}, **attributes)[0]
 
     def scalar(self, value: ir.Value, name: str) -> ir.Value:
         """Returns the one element of `value` as a scalar."""
         if value.dtype is None:
             raise ExportError(f"the tensor {value.name!r} has no dtype")
-        shape = self.book.constant(np.zeros(0, np.int64), "no_dimensions")
+        shape = self.shared.constant(np.zeros(0, np.int64), "no_dimensions")
         return self.compute("Reshape", name, value.dtype, value, shape)
 
     def decide(self, test: ir.Value) -> ir.Value:
@@ -154,7 +155,7 @@ class Sheet:
 
         It would put a branch in place of the `If`, and 1.32 crashes where that lies in another `If` or `Loop`.
         """
-        guard = self.book.guard(test)
+        guard = self.shared.guard(test)
         if guard is None:
             return test
         self._add(guard)
@@ -182,18 +183,18 @@ class Sheet:
         if model.functions:
             raise ExportError(f"{prefix}: the segment holds functions of its own; export it with them inlined")
         graph = model.graph
-        self.book.ir_version = max(self.book.ir_version, model.ir_version)
+        self.shared.ir_version = max(self.shared.ir_version, model.ir_version)
         for domain, version in graph.opset_imports.items():
-            if self.book.opsets.setdefault(domain, version) != version:
+            if self.shared.opsets.setdefault(domain, version) != version:
                 raise ExportError(
-                    f"{prefix}: operators of opset {version} and {self.book.opsets[domain]} cannot be in one graph; "
+                    f"{prefix}: operators of opset {version} and {self.shared.opsets[domain]} cannot be in one graph; "
                     "export the stages with one opset"
                 )
         named = {str(value.name): value for value in graph.outputs}
         graph.outputs.clear()
         stand_ins = {value: feeds[str(value.name)] for value in graph.inputs}
         for value in graph.initializers.values():
-            stand_ins[value] = self.book.weight(value, f"{prefix}/{value.name}")
+            stand_ins[value] = self.shared.weight(value, f"{prefix}/{value.name}")
         for value, other in stand_ins.items():
             value.replace_all_uses_with(other)
         nodes = list(graph)
@@ -203,7 +204,7 @@ class Sheet:
             if node.op_type == "If" and node.inputs[0] is not None:
                 node.replace_input_with(0, self.decide(node.inputs[0]))
             self._add(node)
-        return {name: _last(value, stand_ins) for name, value in named.items()}
+        return {name: stand_ins.get(value, value) for name, value in named.items()}
 
     def graph(self, name: str) -> ir.Graph:
         """Returns this level as a graph."""
@@ -211,39 +212,22 @@ class Sheet:
 
     def _add(self, node: ir.Node) -> None:
         self._nodes.append(node)
-        self.book.settle(node)
+        self.shared.settle(node)
         self._made.update(node.outputs)
 
     def _rename(self, node: ir.Node, prefix: str) -> None:
-        node.name = self.book.fresh(f"{prefix}/{node.name or node.op_type}")
+        node.name = self.shared.fresh(f"{prefix}/{node.name or node.op_type}")
         for value in node.outputs:
             if value.name:
-                value.name = self.book.fresh(f"{prefix}/{value.name}")
-        for attribute in node.attributes.values():
-            for graph in _graphs(attribute):
-                for value in (*graph.inputs, *graph.initializers.values()):
-                    value.name = self.book.fresh(f"{prefix}/{value.name}")
-                for inner in list(graph):
-                    self._rename(inner, prefix)
-                    if inner.op_type == "If" and inner.inputs[0] is not None:
-                        guard = self.book.guard(inner.inputs[0])
-                        if guard is not None:
-                            graph.insert_before(inner, guard)
-                            inner.replace_input_with(0, guard.outputs[0])
-                    self.book.settle(inner)
-
-
-def _graphs(attribute: ir.Attr) -> list[ir.Graph]:
-    if attribute.type == ir.AttributeType.GRAPH:
-        return [attribute.as_graph()]
-    return list(attribute.as_graphs()) if attribute.type == ir.AttributeType.GRAPHS else []
-
-
-def _last(value: ir.Value, stand_ins: Mapping[ir.Value, ir.Value]) -> ir.Value:
-    return stand_ins.get(value, value)
-
-
-def _initializer(name: str, tensor: ir.TensorProtocol) -> ir.Value:
-    value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), const_value=tensor)
-    value.shape = ir.Shape(tensor.shape.numpy())
-    return value
+                value.name = self.shared.fresh(f"{prefix}/{value.name}")
+        for graph in subgraphs(node):
+            for value in (*graph.inputs, *graph.initializers.values()):
+                value.name = self.shared.fresh(f"{prefix}/{value.name}")
+            for inner in list(graph):
+                self._rename(inner, prefix)
+                if inner.op_type == "If" and inner.inputs[0] is not None:
+                    guard = self.shared.guard(inner.inputs[0])
+                    if guard is not None:
+                        graph.insert_before(inner, guard)
+                        inner.replace_input_with(0, guard.outputs[0])
+                self.shared.settle(inner)

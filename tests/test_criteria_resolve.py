@@ -11,8 +11,8 @@ import pytest
 import torch
 from networks.judged import Shape, network_of
 
-from eetoolkit_exporters.judging.choices import bind, choose_criteria, default_threshold, exits_before
-from eetoolkit_exporters.judging.judge import judge
+from eetoolkit_exporters.criteria.confidences import add_confidences
+from eetoolkit_exporters.criteria.resolve import bind, choose_criteria, default_threshold, exits_before
 from eetoolkit_runtime.criteria import KINDS
 from eetoolkit_runtime.errors import ExportError
 from eetoolkit_runtime.plan import Constant, Criterion
@@ -32,7 +32,7 @@ def test_what_tuning_changes_is_a_graph_input_and_the_criterion_names_it(tmp_pat
         "exit1": Criterion(kind="geometric_ensemble", weights=(0.5, 2.0), temperature=1.5),
     }
     given = choose_criteria(network.exits, chosen)
-    named = judge(network, given)
+    named = add_confidences(network, given)
     inputs = {str(value.name): value for value in network.graph.inputs}
     for name, array in network.constants.items():
         assert (inputs[name].dtype, inputs[name].shape) == (ir.DataType.FLOAT, ir.Shape(array.shape))
@@ -60,7 +60,7 @@ def test_an_exit_that_stands_in_two_places_has_its_constants_once(tmp_path: Path
     network = network_of(tmp_path, [{"logits": ("batch", 5)}] * 2)
     network.exits[1].name = "exit0"
     members = (Criterion(kind="max_prob", threshold=0.5), Criterion(kind="max_prob", threshold=0.5))
-    named = judge(network, choose_criteria(network.exits, Criterion(kind="any_of", members=members)))
+    named = add_confidences(network, choose_criteria(network.exits, Criterion(kind="any_of", members=members)))
     assert list(named) == ["exit0"]
     assert set(network.constants) == {"exit0_temperature", "exit0_threshold", "exit0_threshold_2"}
     assert {name for _, name in named["exit0"].named_constants()} == set(network.constants)
@@ -70,7 +70,7 @@ def test_every_value_that_state_is_made_of_has_a_dtype(tmp_path: Path) -> None:
     for kind in sorted(kind for kind, its in KINDS.items() if its.stateful):
         network = network_of(tmp_path, [{"logits": ("batch", 5)}] * 4)
         before = set(network.graph)
-        judge(network, choose_criteria(network.exits, kind))
+        add_confidences(network, choose_criteria(network.exits, kind))
         for node in set(network.graph) - before:
             for value in node.outputs:
                 assert value.dtype is not None, (kind, node.op_type)
@@ -120,7 +120,7 @@ def test_a_criterion_that_cannot_be_computed_is_refused(
 ) -> None:
     network = network_of(tmp_path, [{"logits": shape} for shape in shapes])
     with pytest.raises(ExportError) as caught:
-        judge(network, choose_criteria(network.exits, spec))
+        add_confidences(network, choose_criteria(network.exits, spec))
     assert message in str(caught.value)
 
 
@@ -136,7 +136,7 @@ def test_class_scores_that_no_name_tells_are_refused(tmp_path: Path) -> None:
     )
     chosen = {"exit0": Criterion(kind="learned", output="u"), "exit1": "patience"}
     with pytest.raises(ExportError, match="of the outputs a, b, u none is called 'logits'"):
-        judge(network, choose_criteria(network.exits, chosen))
+        add_confidences(network, choose_criteria(network.exits, chosen))
 
 
 def test_a_first_exit_may_be_named() -> None:

@@ -1,6 +1,6 @@
 """Each exit's criterion as ONNX nodes in the graph, so that a device compares numbers and computes none.
 
-`criteria` is the same in numpy, with the formulas and their sources.
+`reference` is the same in numpy, with the formulas and their sources.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ import msgspec
 import onnx_ir as ir
 
 from eetoolkit_exporters.capturing.capture import Network, NetworkExit
-from eetoolkit_exporters.capturing.names import names_of
-from eetoolkit_exporters.judging import confidences, custom
-from eetoolkit_exporters.judging.builder import Builder
-from eetoolkit_exporters.judging.constants import Constants
-from eetoolkit_exporters.judging.criteria import class_output
-from eetoolkit_exporters.judging.ensembles import Chain
+from eetoolkit_exporters.criteria import custom, stateless
+from eetoolkit_exporters.criteria.builder import Builder
+from eetoolkit_exporters.criteria.constants import Constants
+from eetoolkit_exporters.criteria.reference import class_output
+from eetoolkit_exporters.criteria.stateful import Chain
+from eetoolkit_exporters.graph import names_of
 from eetoolkit_runtime.criteria import kind_of
 from eetoolkit_runtime.errors import ExportError
 from eetoolkit_runtime.plan import Criterion
 from eetoolkit_runtime.scores import LABEL
 
 
-def judge(network: Network, criteria: Mapping[str, Criterion]) -> dict[str, Criterion]:
+def add_confidences(network: Network, criteria: Mapping[str, Criterion]) -> dict[str, Criterion]:
     """Adds a `confidence`, float32 of shape (batch,), to every exit, and graph inputs for what tuning changes.
 
     `vote` adds the output `label`, and the ensembles put their own class scores in the place of the exit's. The nodes
@@ -43,12 +43,13 @@ def judge(network: Network, criteria: Mapping[str, Criterion]) -> dict[str, Crit
     used = names_of(network.graph)
     constants = Constants(network, used)
     chain = Chain(network, criteria, constants)
-    judges = [_Judge(network, place, exit_, chain, constants, used) for place, exit_ in enumerate(network.exits)]
-    named = {judge.exit.name: judge.decide(criteria[judge.exit.name]) for judge in judges}
-    return {judge.exit.name: judge.name_temperatures(named[judge.exit.name]) for judge in judges}
+    places = enumerate(network.exits)
+    adders = [_Adder(network, place, exit_, chain, constants, used) for place, exit_ in places]
+    named = {adder.exit.name: adder.add(criteria[adder.exit.name]) for adder in adders}
+    return {adder.exit.name: adder.name_temperatures(named[adder.exit.name]) for adder in adders}
 
 
-class _Judge:
+class _Adder:
     """Appends what one exit's criterion needs."""
 
     def __init__(
@@ -61,9 +62,9 @@ class _Judge:
         self._outputs = dict(exit_.outputs)
         self._build = Builder(network, tuple(exit_.outputs.values()), f"{exit_.name}_", used)
 
-    def decide(self, criterion: Criterion) -> Criterion:
+    def add(self, criterion: Criterion) -> Criterion:
         """Gives the exit its confidence and its answer; returns the criterion with its constants named."""
-        found, named, answer = self._judge(criterion)
+        found, named, answer = self._confidence(criterion)
         if criterion.kind == "vote" and answer is not None:
             self.exit.outputs[LABEL] = answer
         elif kind_of(criterion).ensemble and answer is not None:
@@ -88,7 +89,7 @@ class _Judge:
         name = self._constants.known_temperature(self.exit.name, output, start)
         return criterion if name is None else msgspec.structs.replace(criterion, temperature=name)
 
-    def _judge(self, criterion: Criterion) -> tuple[ir.Value, Criterion, ir.Value | None]:
+    def _confidence(self, criterion: Criterion) -> tuple[ir.Value, Criterion, ir.Value | None]:
         """Returns the confidence, the criterion with its constants named, and the answer where it is another one."""
         kind, build = criterion.kind, self._build
         result: tuple[ir.Value, Criterion, ir.Value | None]
@@ -97,7 +98,7 @@ class _Judge:
         match kind:
             case "learned":
                 value = self._outputs[str(criterion.output)]
-                result = confidences.learned(build, self.exit.name, value, invert=criterion.invert), criterion, None
+                result = stateless.learned(build, self.exit.name, value, invert=criterion.invert), criterion, None
             case "custom":
                 result = self._custom(criterion)
             case "patience":
@@ -108,16 +109,16 @@ class _Judge:
             case "mean_ensemble":
                 mean = self._chain.mean(build, self._place)
                 answer = self._chain.as_answered(build, self._place, kind, mean)
-                result = confidences.max_prob(build, mean), criterion, answer
+                result = stateless.max_prob(build, mean), criterion, answer
             case "geometric_ensemble":
                 result = self._geometric(criterion)
             case "all_of" | "any_of" | "at_least":
                 result = self._combine(criterion)
             case _:
                 value = self._outputs[class_output(criterion, tuple(self._outputs))]
-                scores = confidences.class_scores(self.exit.name, value, criterion, kind)
+                scores = stateless.class_scores(self.exit.name, value, criterion, kind)
                 temperature = self._constants.temperature(self.exit.name, tuple(self._outputs), criterion)
-                result = confidences.confidence(build, scores, temperature), criterion, None
+                result = stateless.confidence(build, scores, temperature), criterion, None
         return result
 
     def _patience(self, criterion: Criterion) -> tuple[ir.Value, Criterion, None]:
@@ -141,14 +142,14 @@ class _Judge:
         q = self._chain.geometric(self._build, self._place, inputs["weights"], inputs["bias"])
         answer = self._chain.as_answered(self._build, self._place, criterion.kind, q)
         named = msgspec.structs.replace(criterion, **{name: str(value.name) for name, value in inputs.items()})
-        return confidences.max_prob(self._build, q), named, answer
+        return stateless.max_prob(self._build, q), named, answer
 
     def _combine(self, criterion: Criterion) -> tuple[ir.Value, Criterion, None]:
         build = self._build
         total: ir.Value | None = None
         members = []
         for member in criterion.members:
-            found, named, _ = self._judge(member)
+            found, named, _ = self._confidence(member)
             limit = self._constants.limit(self.exit.name, member)
             fires = build("Cast", build("GreaterOrEqual", found, limit), to=int(ir.DataType.FLOAT))
             total = fires if total is None else build("Add", total, fires)

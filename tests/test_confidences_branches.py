@@ -15,9 +15,9 @@ from networks.judged import TOLERANCE, in_numpy
 
 from eetoolkit_exporters.capturing.capture import Network, NetworkExit, capture
 from eetoolkit_exporters.capturing.onnx_source import OnnxSource
+from eetoolkit_exporters.criteria.confidences import add_confidences
+from eetoolkit_exporters.criteria.resolve import choose_criteria
 from eetoolkit_exporters.emitting.graphs import whole_model
-from eetoolkit_exporters.judging.choices import choose_criteria
-from eetoolkit_exporters.judging.judge import judge
 from eetoolkit_runtime.criteria import KINDS
 from eetoolkit_runtime.errors import ExportError
 from eetoolkit_runtime.plan import Criterion
@@ -67,7 +67,7 @@ def test_an_exit_inside_a_branch_is_judged_inside_it(spec: Any, tmp_path: Path) 
     network, branch = branching(tmp_path)
     x = np.random.default_rng(0).normal(0, 1, (6, 5)).astype(np.float32)
     (_, expected), *_ = in_numpy(network, [{"logits": 2 * x}], spec)
-    named = judge(network, choose_criteria(network.exits, spec))
+    named = add_confidences(network, choose_criteria(network.exits, spec))
     inner = branch.attributes["then_branch"].as_graph()
     confidence = network.exits[0].confidence
     assert confidence is not None
@@ -85,7 +85,7 @@ def test_an_exit_inside_a_branch_is_judged_inside_it(spec: Any, tmp_path: Path) 
 def test_state_is_refused_inside_a_branch(kind: str, tmp_path: Path) -> None:
     network, _ = branching(tmp_path)
     with pytest.raises(ExportError, match=f"exit 'inner': {kind} runs over all exits so far, and it lies inside"):
-        judge(network, choose_criteria(network.exits, kind))
+        add_confidences(network, choose_criteria(network.exits, kind))
 
 
 def test_state_is_refused_after_an_exit_inside_a_branch(tmp_path: Path) -> None:
@@ -94,4 +94,4 @@ def test_state_is_refused_after_an_exit_inside_a_branch(tmp_path: Path) -> None:
     last.shape = ir.Shape(["batch", 5])
     network.exits.append(NetworkExit("last", {"logits": last}))
     with pytest.raises(ExportError, match="exit 'last': vote runs over all exits so far, and 'inner' lies inside"):
-        judge(network, choose_criteria(network.exits, {"last": "vote"}))
+        add_confidences(network, choose_criteria(network.exits, {"last": "vote"}))

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from eetoolkit_exporters.capturing.capture import Network
-from eetoolkit_exporters.capturing.names import OURS, fresh
+from eetoolkit_exporters.graph import OURS, fresh
 
 
 class Builder:
@@ -39,9 +39,7 @@ class Builder:
     def constant(self, value: npt.ArrayLike, dtype: type[np.generic] = np.float32) -> ir.Value:
         """Returns a new initializer."""
         name = self.name("constant")
-        tensor = ir.tensor(np.array(value, dtype), name=name)
-        shape = ir.Shape(np.shape(value))
-        found = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=shape, const_value=tensor)
+        found = ir.val(name, const_value=ir.tensor(np.array(value, dtype), name=name))
         self.top.register_initializer(found)
         return found
 
