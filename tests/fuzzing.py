@@ -42,7 +42,6 @@ from eetoolkit_runtime.integrity import digest
 from eetoolkit_runtime.manifest import decode, decode_sealed, encode
 from eetoolkit_runtime.plan import MANIFEST, Preprocess, TensorSpec
 from eetoolkit_runtime.profiling import profile as profiles
-from eetoolkit_runtime.profiling.comparison import compare_profiles
 from eetoolkit_runtime.profiling.merging import merge_profiles
 from eetoolkit_runtime.profiling.profiler import profile
 from eetoolkit_runtime.runner import Runner
@@ -378,7 +377,7 @@ def read_profile(data: bytes) -> None:
     found = profiles.decode(data, "p")
     str(found)
     bars(found)
-    compare_profiles(found, found)
+    found.compare(found)
     profiles.decode(profiles.encode(merge_profiles([found, found])), "p")
 
 

@@ -123,7 +123,7 @@ def bundle(folder: Path, mark: str = "") -> Path:
 
 def hold(patch: pytest.MonkeyPatch) -> None:
     """Has what is found out afresh at each call found out once: what `tune` and `doctor` print, they print again."""
-    for name in ("tune", "examine"):
+    for name in ("tune", "doctor"):
         patch.setattr(ee, name, _once(getattr(ee, name)), raising=False)
 
 

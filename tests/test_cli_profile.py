@@ -56,7 +56,7 @@ def test_profiles_are_merged_and_compared(folder: Path, tmp_path: Path) -> None:
     merged = run("--merge", a, b, "-o", both)
     assert merged.exit_code == 0, merged.output
     assert "merged from 2" in merged.stdout
-    assert ee.read_profile(both).rounds == 2 * ee.read_profile(a).rounds
+    assert ee.Profile.read(both).rounds == 2 * ee.Profile.read(a).rounds
     compared = run("--compare", a, both)
     assert "inputs        4  8" in compared.stdout
     assert "segment segment2" in compared.stdout
@@ -88,7 +88,7 @@ def test_nothing_is_overwritten_unasked_and_nothing_is_measured_before_that_is_s
     assert target.read_text() == "mine"
     if option == "--output":
         assert run("--show", folder / "a.json", option, target, "--overwrite").exit_code == 0
-        assert ee.read_profile(target) == ee.read_profile(folder / "a.json")
+        assert ee.Profile.read(target) == ee.Profile.read(folder / "a.json")
 
 
 @pytest.mark.parametrize(

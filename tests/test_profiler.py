@@ -202,14 +202,14 @@ def test_saving_puts_the_latencies_into_the_manifest_and_refuses_another_bundles
     bundle: ee.Bundle, tmp_path: Path
 ) -> None:
     found = ee.profile(bundle, inputs(bundle), threads=1, seconds=0)
-    ee.save_profile(bundle, found)
+    found.save(bundle)
     saved = ee.load(bundle.path)
     assert saved.manifest.profile is not None
     assert saved.manifest.profile.expected_ms == {name: cost.latency.p90_ms for name, cost in found.segments.items()}  # type: ignore[union-attr]
     assert ee.Runner(saved).run(inputs(bundle, 1)).exit in bundle.exits
     other = ee.load(gated().save(tmp_path / "other.ee"))
     with pytest.raises(ee.BundleError, match="is of another bundle"):
-        ee.save_profile(other, found)
+        found.save(other)
     assert ee.load(other.path).manifest.profile is None
 
 
@@ -388,7 +388,7 @@ def test_the_command_prints_tables_or_json_and_saves(bundle: ee.Bundle, tmp_path
     saved = ee.load(bundle.path).manifest.profile
     assert saved is not None
     assert set(saved.expected_ms) == {"segment0", "segment1", "segment2"}
-    assert ee.read_profile(bundle.path).rows == 6
+    assert ee.Profile.read(bundle.path).rows == 6
     machine = CliRunner().invoke(main, [*arguments, "--seconds", "0", "--json"])
     assert json.loads(machine.stdout)["rows"] == 6
     assert decode(machine.stdout.encode(), "stdout").bundle == bundle.manifest.name

@@ -14,8 +14,8 @@ from plans import chain, gated
 from plans import edit as tune
 
 import eetoolkit as ee
+from eetoolkit_runtime.profiling.costs import Energy, OperatorCost, WholeCost
 from eetoolkit_runtime.profiling.latency import QUANTILES, pool, summarise
-from eetoolkit_runtime.profiling.profile import Energy, OperatorCost, WholeCost
 
 X = np.random.default_rng(0).uniform(0, 1, (6, 4)).astype(np.float32)
 edit = msgspec.structs.replace
@@ -61,14 +61,26 @@ def test_a_profile_of_what_cannot_be_is_refused(name: str, found: ee.Profile, tm
     inside[place[-1]] = value
     (tmp_path / "it.json").write_bytes(msgspec.json.encode(keys))
     with pytest.raises(ee.BundleError, match=re.escape(said)) as caught:
-        ee.read_profile(tmp_path / "it.json")
+        ee.Profile.read(tmp_path / "it.json")
     assert "it.json is not a profile" in str(caught.value)
 
 
 def test_a_profile_that_is_read_is_the_one_that_was_written(found: ee.Profile, tmp_path: Path) -> None:
-    assert ee.read_profile(ee.write_profile(found, tmp_path / "it.json")) == found
+    assert ee.Profile.read(found.write(tmp_path / "it.json")) == found
     merged = ee.merge_profiles([found] * 3)
-    assert ee.read_profile(ee.write_profile(merged, tmp_path / "three.json")) == merged
+    assert ee.Profile.read(merged.write(tmp_path / "three.json")) == merged
+
+
+def test_the_methods_of_a_profile_refuse_what_is_none(found: ee.Profile) -> None:
+    wrong: Any = 5
+    for call, said in (
+        (lambda: ee.Profile.read(wrong), r"^source is 5, expected a text or a path or a Bundle$"),
+        (lambda: found.write(wrong), r"^target is 5, expected a text or a path$"),
+        (lambda: found.save(wrong), r"^bundle is 5, expected a text or a path or a Bundle$"),
+        (lambda: found.compare(wrong), r"^other is 5, expected a Profile$"),
+    ):
+        with pytest.raises(ee.InputError, match=said):
+            call()
 
 
 # Pooled
@@ -183,7 +195,7 @@ def test_profiles_of_other_things_are_not_merged(found: ee.Profile, change: dict
 
 
 def test_a_profile_is_like_itself(found: ee.Profile) -> None:
-    same = ee.compare_profiles(found, found)
+    same = found.compare(found)
     assert same.changes == ()
     assert same.expected.ratio == 1
     assert same.expected.within_spread is None
@@ -206,7 +218,7 @@ def test_a_comparison_names_what_changed_and_gives_ratios(found: ee.Profile) -> 
         thresholds=found.thresholds | {"exit0": 0.25}, files={"x.onnx": "0"},
         providers=("Other", "CPUExecutionProvider"),
     )  # fmt: skip
-    seen = ee.compare_profiles(found, other)
+    seen = found.compare(other)
     changes = {change.what: (change.a, change.b) for change in seen.changes}
     assert changes["threads"] == ("1", "2")
     assert changes["processor"] == (found.machine.processor, "another")
@@ -226,29 +238,29 @@ def test_a_comparison_names_what_changed_and_gives_ratios(found: ee.Profile) -> 
 
 def test_a_saved_profile_is_a_file_of_the_bundle_and_replaces_the_one_before(tmp_path: Path, found: ee.Profile) -> None:
     bundle = ee.load(chain(0.5, 0.5).save(tmp_path / "chain.ee"))
-    ee.save_profile(bundle, edit(found, rows=1))
-    ee.save_profile(ee.load(bundle.path), found)
+    edit(found, rows=1).save(bundle)
+    found.save(ee.load(bundle.path))
     saved = ee.load(bundle.path, check="full")
     names = [path.name for path in bundle.path.glob("profile-*.json")]
     assert [name for name in saved.manifest.files if name.startswith("profile-")] == names
     assert len(names) == 1
-    assert ee.read_profile(saved) == ee.read_profile(bundle.path) == found
+    assert ee.Profile.read(saved) == ee.Profile.read(bundle.path) == found
     packed = saved.pack(tmp_path / "chain.ee.zip")
-    assert ee.read_profile(packed) == found
+    assert ee.Profile.read(packed) == found
     cut = ee.truncate(saved, "exit0", tmp_path / "cut.ee")
     with pytest.raises(ee.BundleError, match="no profile was saved in"):
-        ee.read_profile(cut)
+        ee.Profile.read(cut)
 
 
 def test_a_profile_is_saved_in_the_bundle_as_it_is_by_now(tmp_path: Path, found: ee.Profile) -> None:
     bundle = ee.load(chain(0.5, 0.5).save(tmp_path / "chain.ee"))
     tune(bundle.path, name="tuned since")
-    ee.save_profile(bundle, found)
+    found.save(bundle)
     assert ee.load(bundle.path).manifest.name == "tuned since"
-    assert ee.read_profile(bundle.path) == found
+    assert ee.Profile.read(bundle.path) == found
     chain(0.5, weights=True).save(bundle.path)
     with pytest.raises(ee.BundleError, match="this profile is of another bundle"):
-        ee.save_profile(bundle, found)
+        found.save(bundle)
 
 
 def test_a_profile_is_not_saved_where_a_zip_was_unpacked(
@@ -257,19 +269,19 @@ def test_a_profile_is_not_saved_where_a_zip_was_unpacked(
     monkeypatch.setenv("EETOOLKIT_CACHE", str(tmp_path / "cache"))
     packed = ee.load(chain(0.5, 0.5).save(tmp_path / "chain.ee")).pack(tmp_path / "chain.zip")
     with pytest.raises(ee.BundleError, match=r"chain\.zip is packed, and only a bundle's folder can be changed"):
-        ee.save_profile(ee.load(packed), found)
+        found.save(ee.load(packed))
     assert not ee.load(packed).manifest.profile
 
 
 def test_a_profile_in_a_file_is_not_overwritten_unasked(tmp_path: Path, found: ee.Profile) -> None:
-    target = ee.write_profile(found, tmp_path / "a.json")
-    assert ee.read_profile(target) == found
+    target = found.write(tmp_path / "a.json")
+    assert ee.Profile.read(target) == found
     with pytest.raises(ee.EEToolkitError, match=r"a.json exists; pass overwrite=True"):
-        ee.write_profile(found, target)
-    ee.write_profile(edit(found, rows=9), target, overwrite=True)
-    assert ee.read_profile(target).rows == 9
+        found.write(target)
+    edit(found, rows=9).write(target, overwrite=True)
+    assert ee.Profile.read(target).rows == 9
     with pytest.raises(ee.EEToolkitError, match="is a folder; name a file"):
-        ee.write_profile(found, tmp_path, overwrite=True)
+        found.write(tmp_path, overwrite=True)
 
 
 @pytest.mark.parametrize(
@@ -285,4 +297,4 @@ def test_a_profile_in_a_file_is_not_overwritten_unasked(tmp_path: Path, found: e
 )
 def test_where_no_profile_is_the_error_says_so(tmp_path: Path, make: Callable[[Path], Path], said: str) -> None:
     with pytest.raises(ee.BundleError, match=said):
-        ee.read_profile(make(tmp_path))
+        ee.Profile.read(make(tmp_path))

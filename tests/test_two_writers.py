@@ -16,8 +16,8 @@ import pytest
 from plans import chain, edit
 
 import eetoolkit as ee
+from eetoolkit_runtime import rewriting
 from eetoolkit_runtime.plan import Tuning
-from eetoolkit_runtime.profiling import profiles
 from eetoolkit_runtime.store import commit, staging
 
 PAIRS = """
@@ -92,13 +92,13 @@ def test_what_reads_and_writes_waits_for_another_that_does(tmp_path: Path, monke
     edit(folder, tuning=Tuning(goal="g", metric="m", costs="c", seed=0, rows={}, exits_before=before))
     reading, go_on = threading.Event(), threading.Event()
 
-    def held(*arguments: object, original: object = profiles.commit) -> None:
+    def held(*arguments: object, original: object = rewriting.commit) -> None:
         reading.set()
         assert go_on.wait(30)
         original(*arguments)  # type: ignore[operator]
 
-    monkeypatch.setattr(profiles, "commit", held)
-    saves = threading.Thread(target=lambda: ee.save_profile(ee.load(folder), found))
+    monkeypatch.setattr(rewriting, "commit", held)
+    saves = threading.Thread(target=lambda: found.save(ee.load(folder)))
     saves.start()
     assert reading.wait(30)  # it has read the manifest, and has not written it
     undoes = threading.Thread(target=lambda: ee.undo_tuning(folder))
@@ -115,7 +115,7 @@ def test_what_reads_and_writes_waits_for_another_that_does(tmp_path: Path, monke
     assert plan.profile.expected_ms == {
         name: cost.latency.p90_ms for name, cost in found.segments.items() if cost.latency
     }
-    assert ee.read_profile(folder) == found
+    assert ee.Profile.read(folder) == found
 
 
 def test_a_bundle_that_has_come_meanwhile_is_not_replaced_unasked(tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ def profile(  # noqa: PLR0913 - one for each option
         _compare(what, as_json=as_json)
         return
     if task is not None:
-        found = ee.merge_profiles([ee.read_profile(one) for one in what])
+        found = ee.merge_profiles([ee.Profile.read(one) for one in what])
     else:
         opened = _open(what[0])
         rows, right = _read_inputs(opened, inputs, pictures)
@@ -137,9 +137,9 @@ def profile(  # noqa: PLR0913 - one for each option
             traced = None if rows is None else iter(rows)
             ee.trace(opened, trace, traced, threads=threads, spin=spin, pool=pool, overwrite=overwrite)
         if save:
-            ee.save_profile(opened, found)
+            found.save(opened)
     if output is not None:
-        ee.write_profile(found, output, overwrite=overwrite)
+        found.write(output, overwrite=overwrite)
     for path, kind in pictured:
         from eetoolkit.profile_picture import draw
 
@@ -153,7 +153,8 @@ def profile(  # noqa: PLR0913 - one for each option
 
 
 def _compare(what: Sequence[str], *, as_json: bool) -> None:
-    comparison = ee.compare_profiles(*map(ee.read_profile, what))
+    a, b = map(ee.Profile.read, what)
+    comparison = a.compare(b)
     if as_json:
         terminal.print_json(comparison)
         return

@@ -11,8 +11,9 @@ from eetoolkit.cli.table import Table, print_pairs
 if TYPE_CHECKING:
     from eetoolkit.profile_picture import Bar
     from eetoolkit_runtime.profiling.comparison import Comparison, Pair
+    from eetoolkit_runtime.profiling.costs import Added, OperatorCost
     from eetoolkit_runtime.profiling.latency import Latency
-    from eetoolkit_runtime.profiling.profile import Added, OperatorCost, Profile
+    from eetoolkit_runtime.profiling.profile import Profile
 
 _CHART_COLUMNS, _NARROW_CHART = 48, 10
 _DIFFERENT = 1e-3  # the whole network's outputs, relative: beyond rounding

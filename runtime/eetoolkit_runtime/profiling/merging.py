@@ -8,16 +8,9 @@ import msgspec
 
 from eetoolkit_runtime.arguments import checked
 from eetoolkit_runtime.errors import BundleError, InputError
+from eetoolkit_runtime.profiling.costs import Energy, ExitCost, OperatorCost, SegmentCost, WholeCost, mean_added
 from eetoolkit_runtime.profiling.latency import Latency, pool
-from eetoolkit_runtime.profiling.profile import (
-    Energy,
-    ExitCost,
-    OperatorCost,
-    Profile,
-    SegmentCost,
-    WholeCost,
-    mean_added,
-)
+from eetoolkit_runtime.profiling.profile import Profile
 
 
 @checked(InputError)

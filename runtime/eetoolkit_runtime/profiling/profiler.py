@@ -21,12 +21,13 @@ from eetoolkit_runtime.bundle import Bundle
 from eetoolkit_runtime.errors import InputError
 from eetoolkit_runtime.inputs import Inputs
 from eetoolkit_runtime.plan import Manifest, Work
+from eetoolkit_runtime.profiling.costs import Energy, ExitCost, Memory, SegmentCost, WholeCost
 from eetoolkit_runtime.profiling.energy import Meter, find_meter
 from eetoolkit_runtime.profiling.exit_costs import exits_own
 from eetoolkit_runtime.profiling.latency import Latency
 from eetoolkit_runtime.profiling.machine import condition, peak_bytes, resident_bytes, this_machine
 from eetoolkit_runtime.profiling.operators import TRACED_ROWS, trace_operators
-from eetoolkit_runtime.profiling.profile import Energy, ExitCost, Memory, Profile, SegmentCost, WholeCost, digests
+from eetoolkit_runtime.profiling.profile import Profile, digests
 from eetoolkit_runtime.profiling.rounds import (
     LEAST_ROUNDS,
     Cooler,
