@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from eetoolkit_runtime.interrupt import Interrupt as Interrupt
     from eetoolkit_runtime.plan import Criterion as Criterion
     from eetoolkit_runtime.profiling.comparison import Comparison as Comparison
-    from eetoolkit_runtime.profiling.merging import merge_profiles as merge_profiles
     from eetoolkit_runtime.profiling.profile import Profile as Profile
     from eetoolkit_runtime.profiling.profiler import profile as profile
     from eetoolkit_runtime.profiling.tracing import trace as trace
@@ -66,7 +65,6 @@ _PLACES = {
     "profile": "eetoolkit_runtime.profiling.profiler",
     "Profile": "eetoolkit_runtime.profiling.profile",
     "Comparison": "eetoolkit_runtime.profiling.comparison",
-    "merge_profiles": "eetoolkit_runtime.profiling.merging",
     "trace": "eetoolkit_runtime.profiling.tracing",
     "doctor": "eetoolkit_runtime.doctor.examine",
     "Finding": "eetoolkit_runtime.doctor.finding",

@@ -1,4 +1,4 @@
-"""`eetoolkit profile`: what is measured is kept, shown, merged, compared and drawn; what does not fit is refused."""
+"""`eetoolkit profile`: what is measured is kept, shown, compared and drawn; what does not fit is refused."""
 
 from __future__ import annotations
 
@@ -51,13 +51,11 @@ def test_a_profile_saved_in_a_bundle_is_shown_by_its_name(tmp_path: Path, folder
     assert json.loads(run("--show", bundle, "--json").stdout) == json.loads(done.stdout)
 
 
-def test_profiles_are_merged_and_compared(folder: Path, tmp_path: Path) -> None:
-    a, b, both = folder / "a.json", folder / "b.json", tmp_path / "both.json"
-    merged = run("--merge", a, b, "-o", both)
-    assert merged.exit_code == 0, merged.output
-    assert "merged from 2" in merged.stdout
-    assert ee.Profile.read(both).rounds == 2 * ee.Profile.read(a).rounds
-    compared = run("--compare", a, both)
+def test_profiles_are_compared(folder: Path, tmp_path: Path) -> None:
+    a, more = folder / "a.json", tmp_path / "more.json"
+    np.save(tmp_path / "y.npy", np.random.default_rng(1).uniform(0, 1, (8, 4)).astype(np.float32))
+    assert run(folder / "chain.ee", "--inputs", tmp_path / "y.npy", *QUICK, "-o", more).exit_code == 0
+    compared = run("--compare", a, more)
     assert "inputs        4  8" in compared.stdout
     assert "segment segment2" in compared.stdout
     assert json.loads(run("--compare", a, a, "--json").stdout)["expected"]["ratio"] == 1
@@ -96,11 +94,10 @@ def test_nothing_is_overwritten_unasked_and_nothing_is_measured_before_that_is_s
     [
         (["a", "b"], "got 2 arguments, expected one BUNDLE"),
         (["--show", "a", "b"], "--show: got 2 arguments, expected one PROFILE"),
-        (["--merge", "a"], "--merge: got 1 arguments, expected two PROFILEs or more"),
         (["--compare", "a"], "--compare: got 1 arguments, expected two PROFILEs"),
         (["--show", "a", "--save"], "--save does not go with --show"),
         (["--show", "a", "--operators"], "--operators does not go with --show"),
-        (["--merge", "a", "b", "--whole", "w"], "--whole does not go with --merge"),
+        (["--show", "a", "--whole", "w"], "--whole does not go with --show"),
         (["--compare", "a", "b", "--png", "p"], "--png does not go with --compare"),
         ([], "Missing argument"),
     ],

@@ -198,7 +198,7 @@ def test_no_stream_makes_a_traceback(foreign: Path, name: str, streams: str) -> 
 @pytest.mark.parametrize(
     ("arguments", "written"),
     [
-        (("profile", "--merge", "p.json", "q.json", "-o", "kept.json", "--svg", "kept.svg"), ("kept.json", "kept.svg")),
+        (("profile", "--show", "p.json", "-o", "kept.json", "--svg", "kept.svg"), ("kept.json", "kept.svg")),
         (("tune", "b.ee", "--record", "r.npz", "--report", "kept.html"), ("kept.html",)),
         (("pack", "b.ee", "-o", "kept.zip"), ("kept.zip",)),
         (("truncate", "b.ee", "--at", f"{FOREIGN}exit0", "-o", "kept.ee"), ("kept.ee/manifest.json",)),

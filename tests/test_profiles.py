@@ -1,4 +1,4 @@
-"""Profiles kept in files and bundles, several as one, and two beside each other."""
+"""Profiles kept in files and bundles, and two beside each other."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ from plans import chain, gated
 from plans import edit as tune
 
 import eetoolkit as ee
-from eetoolkit_runtime.profiling.costs import Energy, OperatorCost, WholeCost
-from eetoolkit_runtime.profiling.latency import QUANTILES, pool, summarise
 
 X = np.random.default_rng(0).uniform(0, 1, (6, 4)).astype(np.float32)
 edit = msgspec.structs.replace
@@ -67,8 +65,6 @@ def test_a_profile_of_what_cannot_be_is_refused(name: str, found: ee.Profile, tm
 
 def test_a_profile_that_is_read_is_the_one_that_was_written(found: ee.Profile, tmp_path: Path) -> None:
     assert ee.Profile.read(found.write(tmp_path / "it.json")) == found
-    merged = ee.merge_profiles([found] * 3)
-    assert ee.Profile.read(merged.write(tmp_path / "three.json")) == merged
 
 
 def test_the_methods_of_a_profile_refuse_what_is_none(found: ee.Profile) -> None:
@@ -81,114 +77,6 @@ def test_the_methods_of_a_profile_refuse_what_is_none(found: ee.Profile) -> None
     ):
         with pytest.raises(ee.InputError, match=said):
             call()
-
-
-# Pooled
-
-
-def test_pooled_latencies_are_those_of_all_runs_together() -> None:
-    rng = np.random.default_rng(1)
-    one, other = rng.gamma(3, 1, 4000), rng.gamma(9, 1, 1000)
-    pooled, exact = pool([summarise(one), summarise(other)]), summarise(np.concatenate([one, other]))
-    assert pooled.runs == 5000
-    assert pooled.mean_ms == pytest.approx(exact.mean_ms)
-    assert pooled.robust_ms == pytest.approx((4 * summarise(one).robust_ms + summarise(other).robust_ms) / 5)
-    for quantile, value, expected in zip(QUANTILES, pooled.quantiles_ms, exact.quantiles_ms, strict=True):
-        assert value == pytest.approx(expected, rel=0.05), quantile
-    assert (pooled.quantiles_ms[0], pooled.quantiles_ms[-1]) == pytest.approx(
-        (min(one.min(), other.min()), max(one.max(), other.max())), rel=1e-5
-    )
-
-
-def test_pooling_apart_latencies_puts_the_median_where_most_runs_are() -> None:
-    pooled = pool([summarise([1.0] * 30), summarise([9.0] * 10)])
-    assert (pooled.p50_ms, pooled.mean_ms) == (pytest.approx(1.0), pytest.approx(3.0))
-
-
-def test_pooling_one_latency_is_that_latency() -> None:
-    latency = summarise([1.0, 2.0, 5.0])
-    assert pool([latency]) == latency
-    assert pool([latency, latency]).p50_ms == pytest.approx(latency.p50_ms)
-
-
-# Merged
-
-
-def test_merged_profiles_count_all_inputs_and_runs(found: ee.Profile) -> None:
-    name = "exit0"
-    half = edit(found.exits[name], share=0.5, accuracy=1.0)
-    quarter = edit(found.exits[name], share=0.25, accuracy=0.5)
-    a = edit(found, rows=10, exits=found.exits | {name: half}, accuracy=0.9, measured="2026-01-02")
-    b = edit(found, rows=30, exits=found.exits | {name: quarter}, accuracy=0.5, measured="2026-01-01")
-    merged = ee.merge_profiles([a, b])
-    assert (merged.merged, merged.rows, merged.rounds) == (2, 40, 2 * found.rounds)
-    assert merged.measured == "2026-01-01"
-    assert merged.expected.runs == 2 * found.expected.runs
-    assert merged.expected.mean_ms == pytest.approx(found.expected.mean_ms)
-    assert merged.accuracy == pytest.approx((0.9 * 10 + 0.5 * 30) / 40)
-    exit_ = merged.exits[name]
-    assert exit_.share == pytest.approx((5 + 7.5) / 40)
-    assert exit_.accuracy == pytest.approx((5 * 1.0 + 7.5 * 0.5) / 12.5)
-    segment = merged.segments["segment0"]
-    assert segment.latency is not None
-    assert segment.latency.runs == 2 * found.rounds * len(X)
-    assert ee.merge_profiles([merged, a]).merged == 3
-
-
-def test_merged_calls_are_weighted_by_their_number(found: ee.Profile) -> None:
-    def with_calls(runs: int, took: float, called_ms: float) -> ee.Profile:
-        cost = edit(found.exits["exit0"], call=summarise([took] * runs), called_ms=called_ms)
-        return edit(found, exits=found.exits | {"exit0": cost})
-
-    none = edit(found, exits=found.exits | {"exit0": edit(found.exits["exit0"], call=None, called_ms=None)})
-    merged = ee.merge_profiles([with_calls(10, 3.0, 2.0), with_calls(40, 1.0, 1.25), none]).exits["exit0"]
-    assert merged.call is not None
-    assert merged.call.mean_ms == pytest.approx((10 * 3 + 40 * 1) / 50)
-    assert merged.called_ms == pytest.approx((10 * 2 + 40 * 1.25) / 50)
-
-
-def test_what_only_one_profile_has_is_merged_only_where_it_stays_true(found: ee.Profile) -> None:
-    latency = found.expected
-    whole = WholeCost(file="w.onnx", latency=latency, ratio=1, full_path_ratio=2, difference=1e-6)
-    energy = Energy(meter="ina226", idle_w=1, call_mj=2, full_path_mj=3)
-    a = edit(found, whole=whole, energy=energy)
-    assert ee.merge_profiles([a, found]).whole is None
-    both = ee.merge_profiles([a, edit(a, energy=edit(energy, call_mj=4))])
-    assert both.whole is not None
-    assert both.whole.ratio == pytest.approx(1)
-    assert both.energy == Energy(meter="ina226", idle_w=1, call_mj=3, full_path_mj=3)
-    assert ee.merge_profiles([a, edit(a, energy=edit(energy, meter="other"))]).energy is None
-
-
-def test_merged_operators_are_weighted_by_their_runs(found: ee.Profile) -> None:
-    def traced(runs: int, conv: float, relu: float) -> ee.Profile:
-        operators = tuple(
-            OperatorCost(node=name, operator=name, runs=runs, p50_us=us, share=us / (conv + relu))
-            for name, us in (("Conv", conv), ("Relu", relu))
-        )
-        segment = edit(found.segments["segment0"], operators=operators, traced_ms=1.0)
-        return edit(found, segments=found.segments | {"segment0": segment})
-
-    merged = ee.merge_profiles([traced(10, 8, 2), traced(30, 4, 4)]).segments["segment0"].operators
-    assert merged is not None
-    assert [(cost.node, cost.runs, cost.p50_us) for cost in merged] == [("Conv", 40, 5.0), ("Relu", 40, 3.5)]
-    assert sum(cost.share for cost in merged) == pytest.approx(1)
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"threads": 7}, "differ in threads"),
-        ({"providers": ("CUDAExecutionProvider", "CPUExecutionProvider")}, "differ in providers"),
-        ({"files": {}}, "differ in files"),
-        ({"thresholds": {"exit0": 0.1}}, "differ in thresholds"),
-    ],
-)
-def test_profiles_of_other_things_are_not_merged(found: ee.Profile, change: dict[str, Any], said: str) -> None:
-    with pytest.raises(ee.BundleError, match=said):
-        ee.merge_profiles([found, edit(found, **change)])
-    with pytest.raises(ee.BundleError, match="no profiles to merge"):
-        ee.merge_profiles([])
 
 
 # Compared

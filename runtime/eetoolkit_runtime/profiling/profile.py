@@ -48,8 +48,6 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         rows: How many different inputs were run: shares, visits and accuracies are theirs.
         timed: How many of them, in the same shares, were timed: latencies are theirs.
         rounds: How many there were, each over all of these, or where that takes too long over some of them in turn.
-        merged: Of how many profiles this is made; the mean of a merged latency is exact, its percentiles are
-            interpolated between the quantiles of each.
         thresholds: Of each exit.
         warmup_rounds: How often each before that, until the latency was steady.
         steady: Whether it was.
@@ -81,7 +79,6 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     rounds: Some
     warmup_rounds: Count
     steady: bool
-    merged: Some = 1
     thresholds: dict[str, Threshold]
     cooled_s: Amount = 0
     segments: dict[str, SegmentCost]
