@@ -19,7 +19,6 @@ from eetoolkit_runtime.bundle import load
 PROFILE = ("profile", "b.ee", *QUICK)
 TUNE = ("tune", "b.ee", "--data", "val.npz")
 WRITERS: dict[str, tuple[str, ...]] = {
-    "inspect --svg": ("inspect", "b.ee", "--svg"),
     "profile --output": (*PROFILE, "--output"),
     "profile --trace": (*PROFILE, "--trace"),
     "profile --svg": (*PROFILE, "--svg"),
