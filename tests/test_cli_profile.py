@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from click.testing import CliRunner, Result
+from onnx import parser
 from plans import chain
 
 import eetoolkit as ee
@@ -123,6 +125,21 @@ def test_a_mistake_is_one_line(folder: Path, arguments: list[str], said: str, mo
     done = run(*arguments, *(["--pool", "own"] if "chain.ee" in arguments else []))
     assert done.exit_code == 1
     assert done.stderr.startswith(f"error: {said}")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_whole_network_that_fails_is_one_line(folder: Path, tmp_path: Path) -> None:
+    wrong = parser.parse_model("""<ir_version: 9, opset_import: ["" : 18]>
+        g (float[batch, 5] x) => (float[batch, 5] y) { y = Neg(x) }""")
+    onnx.save(wrong, tmp_path / "wrong.onnx")
+    done = run(folder / "chain.ee", "--inputs", folder / "x.npy", *QUICK, "--whole", tmp_path / "wrong.onnx")
+    assert done.exit_code == 1
+    assert done.stderr.startswith("error: the whole network wrong.onnx: [ONNXRuntimeError] : 2 : INVALID_ARGUMENT : ")
+    assert done.stderr.count("\n") == 1
+    (tmp_path / "none.onnx").write_bytes(b"not a model")
+    done = run(folder / "chain.ee", "--inputs", folder / "x.npy", *QUICK, "--whole", tmp_path / "none.onnx")
+    assert done.exit_code == 1
+    assert done.stderr.startswith("error: the whole network: ")
     assert done.stderr.count("\n") == 1
 
 

@@ -24,7 +24,7 @@ from eetoolkit_runtime.profiling.latency import QUANTILES, summarise
 from eetoolkit_runtime.profiling.machine import Condition, condition, peak_bytes, resident_bytes, this_machine
 from eetoolkit_runtime.profiling.profile import decode, encode
 from eetoolkit_runtime.profiling.profiler import profile
-from eetoolkit_runtime.profiling.rounds import Cooler
+from eetoolkit_runtime.profiling.rounds import Cooler, groups_of
 from eetoolkit_runtime.profiling.whole import open_whole
 from eetoolkit_runtime.sessions import SessionSettings
 
@@ -243,7 +243,7 @@ def test_rows_that_are_timed_together_have_every_exit_and_every_size_in_its_shar
     sizes, exits = draw.lognormal(4, 0.6, 300).astype(int) + 1, draw.choice(["a", "b", "c"], 300, p=(0.5, 0.3, 0.2))
     rows = [(np.zeros(size),) for size in sizes]
     answers = [Answer({}, str(exit_), 0.0, (), 3) for exit_ in exits]
-    groups = profiler._groups(answers, rows, 256, together)
+    groups = groups_of(answers, rows, 256, together)
     assert len({place for group in groups for place in group}) == sum(map(len, groups)) == 256
     assert all(group == sorted(group) and len(group) >= min(together, 256) for group in groups)
     for count in (1, 2, 3, len(groups)):
