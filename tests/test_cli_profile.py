@@ -58,7 +58,7 @@ def test_profiles_are_compared(folder: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "y.npy", np.random.default_rng(1).uniform(0, 1, (8, 4)).astype(np.float32))
     assert run(folder / "chain.ee", "--inputs", tmp_path / "y.npy", *QUICK, "-o", more).exit_code == 0
     compared = run("--compare", a, more)
-    assert "inputs        4  8" in compared.stdout
+    assert ["inputs", "4", "8"] in [line.split() for line in compared.stdout.splitlines()]
     assert "segment segment2" in compared.stdout
     assert json.loads(run("--compare", a, a, "--json").stdout)["expected"]["ratio"] == 1
     assert "the same bundle, machine and settings" in run("--compare", a, a).stdout

@@ -9,6 +9,7 @@ import textwrap
 import threading
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -92,10 +93,10 @@ def test_what_reads_and_writes_waits_for_another_that_does(tmp_path: Path, monke
     edit(folder, tuning=Tuning(goal="g", metric="m", costs="c", seed=0, rows={}, exits_before=before))
     reading, go_on = threading.Event(), threading.Event()
 
-    def held(*arguments: object, original: object = rewriting.commit) -> None:
+    def held(*arguments: Any, original: Any = rewriting.commit, **options: Any) -> None:
         reading.set()
         assert go_on.wait(30)
-        original(*arguments)  # type: ignore[operator]
+        original(*arguments, **options)
 
     monkeypatch.setattr(rewriting, "commit", held)
     saves = threading.Thread(target=lambda: found.save(ee.load(folder)))
