@@ -24,11 +24,11 @@ _COLUMNS = ("segment", "reads", "writes", *_NUMBERS, "exit", "criterion", "thres
 @click.command(
     cls=Verb,
     short_help="Show what a bundle holds, and draw it.",
-    examples=("eetoolkit inspect digits.ee", "eetoolkit inspect digits.ee --dot | dot -Tsvg > plan.svg"),
+    examples=("eetoolkit inspect digits.ee", "eetoolkit inspect digits.ee --mermaid"),
 )
 @click.argument("bundle")
 @json_option
-@click.option("--dot", "draw", flag_value="dot", help="Print the plan for Graphviz, which makes pictures of it.")
+@click.option("--dot", "draw", flag_value="dot", help="Print the plan for Graphviz's dot, which makes pictures of it.")
 @click.option("--mermaid", "draw", flag_value="mermaid", help="Print the plan as a Mermaid flowchart.")
 def inspect(bundle: str, as_json: bool, draw: str | None) -> None:
     """Show what BUNDLE holds: its segments, what they cost, and where it may answer."""
