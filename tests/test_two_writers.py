@@ -9,7 +9,6 @@ import textwrap
 import threading
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -93,10 +92,11 @@ def test_what_reads_and_writes_waits_for_another_that_does(tmp_path: Path, monke
     edit(folder, tuning=Tuning(goal="g", metric="m", costs="c", seed=0, rows={}, exits_before=before))
     reading, go_on = threading.Event(), threading.Event()
 
-    def held(*arguments: Any, original: Any = rewriting.commit, **options: Any) -> None:
-        reading.set()
-        assert go_on.wait(30)
-        original(*arguments, **options)
+    def held(*arguments: object, original: object = rewriting.commit, **options: object) -> None:
+        if not reading.is_set():
+            reading.set()
+            assert go_on.wait(30)
+        original(*arguments, **options)  # type: ignore[operator]
 
     monkeypatch.setattr(rewriting, "commit", held)
     saves = threading.Thread(target=lambda: found.save(ee.load(folder)))
