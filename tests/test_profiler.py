@@ -172,6 +172,24 @@ def test_a_segment_that_no_input_comes_to_has_no_latency(tmp_path: Path) -> None
         assert (cost.latency is None) == (name not in path)
 
 
+def test_after_each_look_at_the_machine_a_row_is_run_untimed_for_it_leaves_cold_caches(
+    bundle: ee.Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+
+    def told(owner: type, name: str, word: str) -> None:
+        original = getattr(owner, name)
+        monkeypatch.setattr(owner, name, lambda *given, **named: (done.append(word), original(*given, **named))[1])
+
+    told(Cooler, "cool_down", "look")
+    told(ee.Runner, "run_all_exits", "untimed")
+    told(ee.Runner, "trace", "timed")
+    found = profile(bundle, inputs(bundle, 1), threads=1, seconds=0)
+    looks = [place for place, what in enumerate(done) if what == "look"]
+    assert len(looks) == found.rounds
+    assert [done[place + 1 : place + 3] for place in looks[:-1]] == [["untimed", "timed"]] * (found.rounds - 1)
+
+
 def test_a_profile_survives_being_written(bundle: ee.Bundle) -> None:
     found = profile(bundle, inputs(bundle), threads=1, seconds=0)
     assert decode(encode(found), "it") == found

@@ -244,7 +244,8 @@ def measure(
     are run seldom rather than few often.
 
     The shapes of every group but the first, which warmed up, are new to the sessions, and after a pause the caches and
-    the clock are cold: then a group is run once without being timed.
+    the clock are cold: then a group is run once without being timed. Else its first row is, since the look at the
+    machine between two rounds has filled the caches.
     """
     found = Found()
     ends = [name for name, exit_ in runner.bundle.exits.items() if exit_.ends]
@@ -262,9 +263,8 @@ def measure(
     while found.rounds < LEAST_ROUNDS or time.perf_counter() < until:
         places = groups[found.rounds % len(groups)]
         group = [rows[place] for place in places]
-        if cold or 0 < found.rounds < len(groups):
-            for row in group:
-                runner.run_all_exits(row)
+        for row in group if cold or 0 < found.rounds < len(groups) else group[:1]:
+            runner.run_all_exits(row)
         watched = [found.watched_path(runner, row) for row in group]
         look("full path")
         for row, (segments, segments_ms, _) in zip(group, watched, strict=True):
