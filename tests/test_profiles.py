@@ -143,7 +143,8 @@ def test_a_saved_profile_is_a_file_of_the_bundle_and_replaces_the_one_before(tmp
 def test_a_profile_is_saved_in_the_bundle_as_it_is_by_now(tmp_path: Path, found: ee.Profile) -> None:
     bundle = ee.load(chain(0.5, 0.5).save(tmp_path / "chain.ee"))
     tune(bundle.path, name="tuned since")
-    found.save(bundle)
+    assert found.save(bundle.path).manifest.name == "tuned since"
+    assert found.save(bundle) == ee.load(bundle.path)
     assert ee.load(bundle.path).manifest.name == "tuned since"
     assert ee.Profile.read(bundle.path) == found
     chain(0.5, weights=True).save(bundle.path)
