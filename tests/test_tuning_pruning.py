@@ -20,7 +20,7 @@ from eetoolkit.tuning.pruning import choose_gone, without_overheads
 from eetoolkit.tuning.record import NO_EXIT
 from eetoolkit.tuning.splits import split
 from eetoolkit_runtime.plan import Fallback
-from eetoolkit_runtime.profiling.profile import Added
+from eetoolkit_runtime.profiling.costs import Added
 
 EXITS = np.array([True, True, True, False])
 
@@ -153,7 +153,7 @@ def test_the_command_writes_a_pruned_bundle_and_the_tuned_one_where_every_exit_p
 ) -> None:
     x, labels = data()
     np.savez(tmp_path / "val.npz", x=x, labels=labels)
-    ee.write_profile(dear(bundle, "exit0"), tmp_path / "dear.json")
+    dear(bundle, "exit0").write(tmp_path / "dear.json")
     command = ["tune", str(bundle.path), "--data", str(tmp_path / "val.npz"), "--threads", "1", "--no-calibrate"]
     command += ["--max-accuracy-drop", "0.02", "--prune"]
     told = CliRunner().invoke(main, [*command, str(tmp_path / "short.ee"), "--profile", str(tmp_path / "dear.json")])

@@ -424,12 +424,12 @@ def test_a_profile_that_is_saved_after_tuning_keeps_the_tuning(bundle: ee.Bundle
     x, labels = data(300)
     profile = ee.profile(bundle, x[:8], threads=1, seconds=0)
     tuned = ee.tune(bundle, x, labels, threads=1).apply()
-    ee.save_profile(bundle, profile)
+    profile.save(bundle)
     found = ee.load(bundle.path, check="full")
     assert found.manifest.tuning == tuned.manifest.tuning
     assert found.manifest.constants == tuned.manifest.constants
     assert ee.verify(found).passed
-    assert ee.read_profile(found) == profile
+    assert ee.Profile.read(found) == profile
 
 
 def test_a_profile_gives_milliseconds_and_must_be_of_this_bundle(bundle: ee.Bundle, tmp_path: Path) -> None:
@@ -447,7 +447,7 @@ def test_a_profile_gives_milliseconds_and_must_be_of_this_bundle(bundle: ee.Bund
     for verdict in report.verdict.exits:
         assert verdict.overhead == pytest.approx(each + max(0.0, heads[verdict.exit]) / 1e3)
         assert verdict.break_even == pytest.approx(min(1.0, verdict.overhead / verdict.behind))
-    ee.save_profile(bundle, profile)
+    profile.save(bundle)
     assert ee.tune(bundle.path, record=record).whole.cost == report.whole.cost
     with pytest.raises(ee.TuneError, match=r"budget_ms=1e-09 \(--budget-ms 1e-09\) cannot be met: the cheapest"):
         ee.tune(bundle, record=record, profile=profile, budget_ms=1e-9)

@@ -55,7 +55,7 @@ def tuned_plan(
 
 
 @checked(TuneError)
-def undo(bundle: str | os.PathLike[str] | Bundle) -> Bundle:
+def undo_tuning(bundle: str | os.PathLike[str] | Bundle) -> Bundle:
     """Puts back the thresholds and constants that a bundle had before it was first tuned; returns it as it is now.
 
     Raises:

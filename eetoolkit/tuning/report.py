@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import os
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -12,7 +13,7 @@ from eetoolkit.tuning.calibrate import Calibration
 from eetoolkit.tuning.choice import Figures, Point, Thresholds
 from eetoolkit.tuning.details import ClassFigures, CostSpread, Histogram, Mistake
 from eetoolkit.tuning.figures import Interval
-from eetoolkit.tuning.manifest import tuned_plan, undo, with_golden
+from eetoolkit.tuning.manifest import tuned_plan, undo_tuning, with_golden
 from eetoolkit.tuning.pruning import Pruning, write_pruned
 from eetoolkit.tuning.verdict import Verdict
 from eetoolkit_runtime.arguments import checked
@@ -181,7 +182,7 @@ class TuningReport(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             TuneError: The bundle was not tuned.
         """
-        return undo(self.path)
+        return undo_tuning(self.path)
 
     def _plan(self, bundle: Bundle, choice: Figures) -> Bundle:
         """Returns the bundle with a choice of thresholds, in memory."""
@@ -201,6 +202,19 @@ class TuningReport(msgspec.Struct, frozen=True, kw_only=True):
             guarantee=self.guarantee,
             **tuning,  # type: ignore[arg-type] # the keys that `apply` knows
         )
+
+    def __repr__(self) -> str:
+        return printable(f"<TuningReport {self.bundle}: {self.outcome}>")
+
+    def _repr_html_(self) -> str | None:
+        """Returns its page in a frame, for notebooks; None without the extra `report`."""
+        try:
+            from eetoolkit.report.page import render  # which imports this module
+
+            page = render(self)
+        except ModuleNotFoundError:
+            return None
+        return f'<iframe srcdoc="{html.escape(page)}" style="width: 100%; height: 40em; border: 0"></iframe>'
 
     def __str__(self) -> str:
         chosen = self.chosen

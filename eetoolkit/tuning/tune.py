@@ -37,8 +37,7 @@ from eetoolkit_runtime.arguments import checked
 from eetoolkit_runtime.bundle import Bundle, load
 from eetoolkit_runtime.errors import TuneError
 from eetoolkit_runtime.plan import Manifest
-from eetoolkit_runtime.profiling.profile import Profile
-from eetoolkit_runtime.profiling.profiles import read_profile, saved_profile
+from eetoolkit_runtime.profiling.profile import Profile, saved_profile
 from eetoolkit_runtime.providers import Provider, choose_providers, expected_providers
 
 _SEEDS = 1 << 53  # as many as every reader of JSON tells apart
@@ -275,4 +274,4 @@ def _calibration(found: Evidence, plan: Manifest, *, classes: bool) -> tuple[Cal
 def _read_profile(profile: Profile | str | os.PathLike[str] | None) -> Profile | None:
     if profile is None or isinstance(profile, Profile):
         return profile
-    return read_profile(profile)
+    return Profile.read(profile)
