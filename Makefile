@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check docs bench bench-quick browser format fuzz
+.PHONY: demo test check docs bench bench-quick browser format fuzz conformance
 
 demo: $(STAMP)
 	@$(RUN)eetoolkit demo
@@ -42,6 +42,10 @@ fuzz: $(STAMP)
 browser:
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || { \
 		apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium fonts-dejavu-core; }
+
+# The cases for runners of any language: are they what they would be made as?
+conformance: $(STAMP)
+	@$(RUN)python runtime/conformance/make.py --check
 
 format: $(STAMP)
 	@$(RUN)ruff check --fix .

@@ -51,9 +51,10 @@ def peers() -> str:
     note = (
         "Below 1 the bundle is faster. The networks were trained with their exits; held-out rows ran one at a time on "
         "one thread.\nThresholds lose nothing on validation data; on held-out rows film reviews lose more, as the "
-        "table shows. A hand-truncated session is\nthe network cut off by hand after the exit that the row takes; it must be "
-        "told the exit. [benchmarks/README.md](benchmarks/README.md) has\nintervals, p95, p99, all threads and more "
-        "cases."
+        "table shows.\n"
+        "A hand-truncated session is the network cut off by hand after the exit that the row takes; it must be told "
+        "the exit.\n"
+        "[benchmarks/README.md](benchmarks/README.md) has intervals, p95, p99, all threads and more cases."
     )
     return "\n".join([*lines, "", note]) + "\n"
 

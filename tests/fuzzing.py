@@ -160,6 +160,19 @@ def in_plan(rng: random.Random, data: bytes) -> bytes:
     return seal(json.dumps(document).encode())
 
 
+def in_tensors(rng: random.Random, data: bytes) -> bytes:
+    """Returns a damaged file of tensors; its header mostly has its right length, and its metadata are changed too."""
+    length = int.from_bytes(data[:8], "little")
+    header, rest = data[8 : 8 + length], data[8 + length :]
+    if rng.random() < 0.5:
+        keys = json.loads(header)
+        keys["__metadata__"]["samples"] = in_json(rng, keys["__metadata__"]["samples"].encode()).decode()
+        header = json.dumps(keys).encode()
+    else:
+        header = in_json(rng, header)
+    return len(header).to_bytes(8, "little") + header + (rest if rng.random() < 0.9 else in_bytes(rng, rest))
+
+
 def in_npz(rng: random.Random, data: bytes) -> bytes:
     """Returns a damaged `.npz`; mostly a whole zip whose arrays are damaged, renamed, doubled or gone."""
     if rng.random() < 0.3:
@@ -243,7 +256,9 @@ def targets(folder: Path) -> dict[str, Target]:
         "input": Target(arrays, either(in_bytes, in_npz_or_bytes), lambda data: read_input(bundle, data)),
         "picture": Target(pictures(), in_bytes, lambda data: read_input(bundle, data, pictured)),
         "golden": Target(
-            ((bundle.path / golden.file).read_bytes(),), in_npz, lambda data: read_golden_file(folder, bundle, data)
+            ((bundle.path / golden.file).read_bytes(),),
+            either(in_tensors, in_bytes),
+            lambda data: read_golden_file(folder, bundle, data),
         ),
         "profile": Target((profiles.encode(measured),), either(in_json, in_bytes), read_profile),
         "record": Target(
@@ -361,7 +376,7 @@ def read_input(bundle: Bundle, data: bytes, plan: Any = None) -> None:
 
 def read_golden_file(folder: Path, bundle: Bundle, data: bytes) -> None:
     """Reads golden samples of which the manifest says that they are these."""
-    path = bundle.path / "golden-fuzzed.npz"
+    path = bundle.path / "golden-fuzzed.safetensors"
     path.write_bytes(data)
     plan, golden = bundle.manifest, bundle.manifest.golden
     assert golden is not None

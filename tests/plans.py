@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 from onnx import parser
 
-from eetoolkit_runtime.golden import Sample, Visit, write_golden
+from eetoolkit_runtime.golden import Sample, Visit, encode_golden
 from eetoolkit_runtime.manifest import decode, encode
 from eetoolkit_runtime.plan import (
     VERSION,
@@ -181,10 +181,8 @@ class Draft:
             segments[name] = msgspec.structs.replace(segment, model=graph, weights=weights)
         golden = None
         if self.samples:
-            write_golden(folder / "golden.npz", self.samples)
-            text = (folder / "golden.npz").read_bytes()
-            (folder / "golden.npz").unlink()
-            golden = Golden(file=_add(folder, "golden", ".npz", text, files), tolerance=1e-4)
+            name = _add(folder, "golden", ".safetensors", encode_golden(self.samples), files)
+            golden = Golden(file=name, tolerance=1e-4)
         (folder / "manifest.json").write_bytes(encode(self._manifest(segments, files, golden)))
         return folder
 

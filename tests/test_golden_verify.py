@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import io
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
+import safetensors.numpy
 from plans import (
     PER_ROW,
     Array,
@@ -30,10 +30,11 @@ from plans import (
 
 from eetoolkit_runtime.bundle import load
 from eetoolkit_runtime.errors import InputError, IntegrityError
-from eetoolkit_runtime.golden import Sample, Visit, read_golden, write_golden
+from eetoolkit_runtime.golden import Sample, Visit, encode_golden, read_golden
 from eetoolkit_runtime.integrity import digest
 from eetoolkit_runtime.plan import File
 from eetoolkit_runtime.runner import Runner
+from eetoolkit_runtime.tensorfile import write_tensors
 from eetoolkit_runtime.verify import VerifyReport, difference, verify
 
 
@@ -91,33 +92,22 @@ def test_the_visits_of_one_exit_in_a_loop_are_kept_apart_and_in_order(tmp_path: 
     assert [round(visit.confidence, 3) for visit in found.visits[:3]] == [0.1, 0.2, 0.3]
 
 
-def test_the_file_holds_the_arrays_that_the_specification_names(tmp_path: Path) -> None:
-    write_golden(tmp_path / "golden.npz", [sample(0.25)])
-    with np.load(tmp_path / "golden.npz", allow_pickle=False) as arrays:
-        assert set(arrays.files) == {"0/input/x"} | {
-            f"0/{k}/{what}" for k in range(3) for what in (f"output/exit{k}/logits", f"confidence/exit{k}")
-        }
-        assert (arrays["0/0/confidence/exit0"].dtype, arrays["0/0/confidence/exit0"].shape) == (np.float32, (1,))
+def test_any_reader_of_safetensors_finds_what_the_metadata_names() -> None:
+    content = encode_golden([sample(0.25), sample(0.5)])
+    tensors = safetensors.numpy.load(content)
+    length = int.from_bytes(content[:8], "little")
+    index = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["samples"])
+    second = index[1]
+    np.testing.assert_array_equal(tensors[second["inputs"]["x"]], row(0.5))
+    assert [visit["exit"] for visit in second["visits"]] == ["exit0", "exit1", "exit2"]
+    np.testing.assert_array_equal(tensors[second["visits"][1]["outputs"]["logits"]], row(0.5) * 4)
+    sure = tensors[second["visits"][0]["confidence"]]
+    assert (sure.dtype, sure.tolist()) == (np.float32, [0.5])
+    assert len(tensors) == 2 * (1 + 3 * 2)
 
 
-def test_the_file_holds_nothing_else_where_numpy_is_too_old_to_refuse_pickles(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    original = np.savez
-
-    def savez_of_numpy_1_26(file: Any, *args: Any, **arrays: Any) -> None:
-        original(file, *args, **{name: np.asarray(array) for name, array in arrays.items() if name != "allow_pickle"})
-        if "allow_pickle" in arrays:
-            pytest.fail("numpy 1.26 saves the keyword allow_pickle as an array of that name")
-
-    monkeypatch.setattr(np, "savez", savez_of_numpy_1_26)
-    write_golden(tmp_path / "golden.npz", [sample(0.25)])
-
-
-def test_the_same_samples_give_the_same_bytes(tmp_path: Path) -> None:
-    for name in ("a.npz", "b.npz"):
-        write_golden(tmp_path / name, [sample(0.25), sample(0.5)])
-    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+def test_the_same_samples_give_the_same_bytes() -> None:
+    assert encode_golden([sample(0.25), sample(0.5)]) == encode_golden([sample(0.25), sample(0.5)])
 
 
 def test_ten_samples_and_more_keep_their_order(tmp_path: Path) -> None:
@@ -144,48 +134,43 @@ def replaced(folder: Path, write: Callable[[Path], object]) -> Path:
     return edit(folder, files=files)
 
 
-def savez(**arrays: Any) -> Callable[[Path], object]:
-    return lambda path: np.savez(path, **arrays)
+def saying(*samples: object, **tensors: Array) -> Callable[[Path], object]:
+    """Returns what writes a file of tensors with these samples in its metadata."""
+    return lambda path: path.write_bytes(write_tensors(tensors, {"samples": json.dumps(samples)}))
 
 
-def npy(array: Array) -> bytes:
-    """Returns a .npy file, which numpy opens as well as a .npz."""
-    file = io.BytesIO()
-    np.save(file, array)
-    return file.getvalue()
+VISIT = {"exit": "exit0", "outputs": {"logits": "a"}, "confidence": "b"}
+INPUTS = {"x": "x"}
+TENSORS = {"x": row(), "a": row(), "b": np.zeros(1, np.float32)}
 
 
 @pytest.mark.parametrize(
-    "write",
+    ("write", "why"),
     [
-        lambda path: path.write_bytes(b""),
-        lambda path: path.write_bytes(b"not an npz"),
-        lambda path: path.write_bytes(b"PK\x03\x04" + b"\0" * 60),
-        lambda path: path.write_bytes(npy(np.zeros(3))),
-        savez(hello=np.zeros(1)),
-        savez(**{"x/input/x": np.zeros(1)}),
-        savez(**{"0/input/x": np.array([{}], object)}),
-        savez(**{"0/input/x": row(), "0/0/confidence/exit0": np.zeros(2), "0/0/output/exit0/logits": row()}),
-        savez(**{"0/input/x": row(), "0/0/output/exit0/logits": row()}),
-        savez(**{"1/input/x": row()}),
-    ],
-    ids=[
-        "empty",
-        "text",
-        "broken zip",
-        "npy",
-        "stray key",
-        "no number",
-        "pickle",
-        "two confidences",
-        "no confidence",
-        "no first sample",
+        (lambda path: path.write_bytes(b""), "0 bytes cannot hold a header of 0"),
+        (lambda path: path.write_bytes(b"not a file"), "10 bytes cannot hold a header"),
+        (lambda path: path.write_bytes((2).to_bytes(8, "little") + b"{]"), "its header is damaged"),
+        (lambda path: path.write_bytes(write_tensors({}, {})), "Input data was truncated"),
+        (lambda path: path.write_bytes(write_tensors({}, {"samples": "[1]"})), "Expected `object`, got `int`"),
+        (lambda path: path.write_bytes(encode_golden([sample(0.5)]) + b"more"), "4 bytes at its end"),
+        (saying({"inputs": INPUTS, "visits": [VISIT]}, **TENSORS, c=row()), "the tensor 'c' belongs to no sample"),
+        (saying({"inputs": INPUTS, "visits": [VISIT | {"exit": "gone"}]}, **TENSORS), "it has no exit 'gone'"),
+        (saying({"inputs": {"y": "x"}, "visits": [VISIT]}, **TENSORS), "the inputs are y, expected x"),
+        (saying({"inputs": INPUTS, "visits": [VISIT | {"outputs": {}}]}, **TENSORS), "the outputs of 'exit0' are"),
+        (saying({"inputs": INPUTS, "visits": [VISIT, VISIT]}, **TENSORS), "there is no tensor 'a', or it belongs to"),
+        (saying({"inputs": INPUTS, "visits": [VISIT]}, **TENSORS | {"b": np.zeros(2)}), "size 1"),
     ],
 )
-def test_a_golden_file_that_is_not_one_is_an_integrity_error(tmp_path: Path, write: Callable[[Path], object]) -> None:
+def test_a_golden_file_that_is_not_one_is_an_integrity_error(
+    tmp_path: Path, write: Callable[[Path], object], why: str
+) -> None:
     folder = replaced(saved(tmp_path / "b", sample(0.25)), write)
-    with pytest.raises(IntegrityError, match="golden"):
+    with pytest.raises(IntegrityError) as caught:
         read_golden(load(folder))
+    path = next(folder.glob("golden-*"))
+    assert str(caught.value).startswith(f"{path}: not readable golden samples (")
+    assert str(caught.value).endswith("); export the bundle again")
+    assert why in str(caught.value)
 
 
 def test_a_golden_file_that_is_gone_is_an_integrity_error(tmp_path: Path) -> None:
@@ -193,17 +178,6 @@ def test_a_golden_file_that_is_gone_is_an_integrity_error(tmp_path: Path) -> Non
     next(bundle.path.glob("golden-*")).unlink()
     with pytest.raises(IntegrityError, match=r"not readable golden samples \(.*\); export the bundle again$"):
         read_golden(bundle)
-
-
-@pytest.mark.parametrize("key", ["0/input/x", "0/0/output/exit0/logits"])
-def test_a_sample_that_lacks_an_array_is_an_integrity_error(tmp_path: Path, key: str) -> None:
-    arrays = {"0/input/x": row(), "0/0/confidence/exit0": np.zeros(1), "0/0/output/exit0/logits": row()}
-    del arrays[key]
-    folder = replaced(saved(tmp_path / "b", sample(0.25)), savez(**arrays))
-    with pytest.raises(IntegrityError) as caught:
-        read_golden(load(folder))
-    path = next(folder.glob("golden-*"))
-    assert str(caught.value) == f"{path}: not readable golden samples (no array '{key}'); export the bundle again"
 
 
 # Verifying

@@ -41,7 +41,7 @@ def change(path: Path, at: int = 0) -> None:
     path.write_bytes(text)
 
 
-FILES = ["segment1-*.onnx", "segment1-*.bin", "golden-*.npz"]
+FILES = ["segment1-*.onnx", "segment1-*.bin", "golden-*.safetensors"]
 
 
 def test_a_whole_bundle_passes_every_check(folder: Path) -> None:
@@ -260,7 +260,7 @@ def test_a_hard_link_is_a_regular_file(folder: Path, tmp_path: Path) -> None:
 # What is no file
 
 
-@pytest.mark.parametrize("name", ["manifest.json", "segment1-*.onnx", "segment1-*.bin", "golden-*.npz"])
+@pytest.mark.parametrize("name", ["manifest.json", "segment1-*.onnx", "segment1-*.bin", "golden-*.safetensors"])
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
 def test_a_pipe_is_refused_and_not_waited_for(folder: Path, name: str) -> None:
     path = one(folder, name)

@@ -218,8 +218,8 @@ def full() -> dict[str, Any]:
                 "next": {"kind": "stop"},
             },
         },
-        "files": {"a.onnx": digest, "a.bin": digest, "golden.npz": digest, "profile.json": digest},
-        "golden": {"file": "golden.npz", "tolerance": 1e-4},
+        "files": {"a.onnx": digest, "a.bin": digest, "golden.safetensors": digest, "profile.json": digest},
+        "golden": {"file": "golden.safetensors", "tolerance": 1e-4},
         "profile": {"file": "profile.json", "expected_ms": {"a": 0.25}},
         "tuning": {
             "goal": "least cost", "metric": "accuracy", "costs": "a profile", "seed": 0, "rows": {"tune": 7, "test": 3},

@@ -177,7 +177,7 @@ def test_thresholds_replace_the_bundles_for_one_call(opened: Open) -> None:
     assert runner.run(row(0.3, 0.9)).exit == "exit1"
 
 
-def test_a_threshold_of_none_keeps_an_exit_from_firing(opened: Open) -> None:
+def test_a_threshold_of_never_keeps_an_exit_from_firing(opened: Open) -> None:
     assert opened(chain()).run(row(math.inf, 0.9), thresholds={"exit0": "never"}).exit == "exit1"
 
 
@@ -190,7 +190,7 @@ def test_a_threshold_brings_a_disabled_exit_back(opened: Open) -> None:
     [
         ({"exit7": 0.5}, "no exit 'exit7'; the exits are exit0, exit1, exit2"),
         ({"exit2": 0.5}, "thresholds: 'exit2' ends the plan and accepts everything; it has no threshold"),
-        ({"exit0": math.nan}, "thresholds: 'exit0' is nan, expected a number; None keeps it from firing"),
+        ({"exit0": math.nan}, "thresholds: 'exit0' is nan, expected a number, or 'never'"),
     ],
 )
 def test_thresholds_that_the_bundle_does_not_take_are_refused(

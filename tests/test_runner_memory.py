@@ -144,7 +144,7 @@ def test_what_is_closed_is_let_go_of_at_once_without_a_garbage_collection(opened
     try:
         held = []
         original = runner._sessions._open
-        runner._sessions._open = lambda name, segment: held.append(s := original(name, segment)) or s  # type: ignore[method-assign]
+        runner._sessions._open = lambda name, segment: held.append((s := original(name, segment)).session) or s  # type: ignore[method-assign]
         runner.run(row(0.1))
         watched = [weakref.ref(session) for session in held]
         held.clear()
@@ -167,7 +167,9 @@ def uncollected() -> Iterator[None]:
 def held_by(runner: Runner) -> list[weakref.ref[Any]]:
     """Returns references to the sessions, the workspaces and the arrays of the buffers of a runner."""
     workspaces = [workspace for lane in runner._lanes.values() for workspace in lane._free]
-    sessions = [*runner._sessions._sessions.values(), *runner._sessions_of_rows._sessions.values()]
+    sessions = [
+        each.session for each in (*runner._sessions._sessions.values(), *runner._sessions_of_rows._sessions.values())
+    ]
     cells = [
         cell
         for workspace in workspaces

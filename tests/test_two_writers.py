@@ -16,8 +16,8 @@ import pytest
 from plans import chain, edit
 
 import eetoolkit as ee
+from eetoolkit_runtime import rewriting
 from eetoolkit_runtime.plan import Tuning
-from eetoolkit_runtime.profiling import profiles
 from eetoolkit_runtime.store import commit, staging
 
 PAIRS = """
@@ -92,12 +92,13 @@ def test_what_reads_and_writes_waits_for_another_that_does(tmp_path: Path, monke
     edit(folder, tuning=Tuning(goal="g", metric="m", costs="c", seed=0, rows={}, exits_before=before))
     reading, go_on = threading.Event(), threading.Event()
 
-    def held(*arguments: object, original: object = profiles.commit) -> None:
-        reading.set()
-        assert go_on.wait(30)
-        original(*arguments)  # type: ignore[operator]
+    def held(*arguments: object, original: object = rewriting.commit, **options: object) -> None:
+        if not reading.is_set():
+            reading.set()
+            assert go_on.wait(30)
+        original(*arguments, **options)  # type: ignore[operator]
 
-    monkeypatch.setattr(profiles, "commit", held)
+    monkeypatch.setattr(rewriting, "commit", held)
     saves = threading.Thread(target=lambda: ee.save_profile(ee.load(folder), found))
     saves.start()
     assert reading.wait(30)  # it has read the manifest, and has not written it

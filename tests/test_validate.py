@@ -262,11 +262,11 @@ CASES: dict[str, tuple[Callable[[], Manifest], str]] = {
         "segment 'segment1': the file 'other.bin' is not listed under files",
     ),
     "golden samples that are no file of the bundle": (
-        lambda: replace(plain(), golden=Golden(file="golden.npz", tolerance=1e-4)),
-        "manifest.json: the golden file 'golden.npz' is not listed under files",
+        lambda: replace(plain(), golden=Golden(file="golden.bin", tolerance=1e-4)),
+        "manifest.json: the golden file 'golden.bin' is not listed under files",
     ),
     "an endless tolerance": (
-        lambda: replace(with_file(plain(), "golden.npz"), golden=Golden(file="golden.npz", tolerance=math.inf)),
+        lambda: replace(with_file(plain(), "golden.bin"), golden=Golden(file="golden.bin", tolerance=math.inf)),
         "manifest.json: the golden tolerance is inf, not finite",
     ),
     "a start that is no segment": (

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from functools import partial
 
 import msgspec
 import numpy as np
@@ -19,9 +20,9 @@ from eetoolkit_runtime.decision import Decision
 from eetoolkit_runtime.errors import RunError, no_such_case, running, too_many_visits
 from eetoolkit_runtime.flow import decider, targets
 from eetoolkit_runtime.inputs import BATCH, ROWS_AT_ONCE, Array, most_rows, row_axes, rows_between
-from eetoolkit_runtime.layout import Layout
 from eetoolkit_runtime.pace import Paces, watched
 from eetoolkit_runtime.plan import Dim, Exit, Manifest, Segment, Source, Stop, spell
+from eetoolkit_runtime.shared_state import SharedState
 
 Places = npt.NDArray[np.intp]
 
@@ -70,9 +71,9 @@ def _axis(shape: tuple[Dim, ...]) -> int | None:
 class Rows:
     """What all batches of a runner share: its plan, and what is worked out of it once."""
 
-    def __init__(self, layout: Layout) -> None:
-        plan = layout.plan
-        self.layout = layout
+    def __init__(self, state: SharedState) -> None:
+        plan = state.plan
+        self.state = state
         self.axes = _axes(plan)
         self.input_axes = row_axes(plan)
         self.at_once = min(ROWS_AT_ONCE, most_rows(plan) or ROWS_AT_ONCE)
@@ -95,7 +96,7 @@ class Rows:
         Raises:
             RunError: onnxruntime failed, a switch has no such case, or a loop exceeds its bound, for any of the rows.
         """
-        specs, count = self.layout.plan.inputs, self.count(arrays)
+        specs, count = self.state.plan.inputs, self.count(arrays)
         answers: list[Answer] = []
         for start in range(0, count, self.at_once):
             part = {
@@ -118,7 +119,7 @@ class _Batch:
 
     def __init__(self, shared: Rows, decision: Decision, count: int) -> None:
         self._shared = shared
-        self._layout = shared.layout
+        self._state = shared.state
         self._decision = decision
         self._axes = shared.axes
         self._waiting: dict[str, list[_Group]] = {}
@@ -131,7 +132,7 @@ class _Batch:
 
     def run(self, inputs: dict[str, Array]) -> list[Answer]:
         """Runs all rows to their answers."""
-        self._enter(self._layout.plan.start, _Group(np.arange(len(self._answers)), inputs))
+        self._enter(self._state.plan.start, _Group(np.arange(len(self._answers)), inputs))
         while self._waiting:
             name = min(self._waiting, key=self._shared.order.__getitem__)
             for group in self._met(self._waiting.pop(name)):
@@ -140,13 +141,13 @@ class _Batch:
 
     def _enter(self, name: str, group: _Group) -> None:
         """Lets a group wait at a segment with what is still needed from there on."""
-        limit = self._layout.plan.segments[name].max_visits
+        limit = self._state.plan.segments[name].max_visits
         if limit is not None:
             for row in group.rows.tolist():
                 self._visits[row, name] += 1
                 if self._visits[row, name] > limit:
                     raise too_many_visits(name, limit)
-        live = {slot: group.tensors[slot] for slot in self._layout.live[name]}
+        live = {slot: group.tensors[slot] for slot in self._state.live[name]}
         self._waiting.setdefault(name, []).append(_Group(group.rows, live))
 
     def _met(self, groups: list[_Group]) -> list[_Group]:
@@ -182,7 +183,7 @@ class _Batch:
 
     def _visit(self, name: str, group: _Group) -> None:
         """Runs one segment for a group, answers the rows that leave, and sends the others on."""
-        segment = self._layout.plan.segments[name]
+        segment = self._state.plan.segments[name]
         outputs = self._run_model(name, segment, group)
         if segment.model is not None:
             for row in group.rows.tolist():
@@ -194,7 +195,7 @@ class _Batch:
             elif source.slot is not None:
                 array = group.tensors[source.slot]
             else:
-                array = self._layout.constants[source.constant or ""].array
+                array = self._state.constants[source.constant or ""].array
             after[slot] = self._spread(name, slot, array, len(group.rows))
         group = _Group(group.rows, after)
         if segment.exit is not None:
@@ -205,16 +206,15 @@ class _Batch:
     def _run_model(self, name: str, segment: Segment, group: _Group) -> dict[str, Array]:
         if segment.model is None:
             return {}
-        constants = self._layout.constants
+        constants = self._state.constants
         names = self._shared.outputs[name]
         feeds = {
             graph_input: constants[source].array if source in constants else group.tensors[source]
             for graph_input, source in segment.reads.items()
         }
-        session = self._layout.sessions[name]
-        pace = self._shared.paces[name]
-        pace.may_loop = name in self._layout.sessions.may_loop
-        run = watched(lambda given, options: session.run(names, given, options), pace, self._options)
+        executor, pace = self._state.executors[name], self._shared.paces[name]
+        pace.may_loop = executor.may_loop
+        run = watched(partial(executor.run, names), pace, self._options)
         with running(f"segment {name!r}"):
             return dict(zip(names, run(feeds, self._options), strict=True))
 
@@ -224,7 +224,7 @@ class _Batch:
         Raises:
             RunError: The graph gave another shape or dtype than the slot has.
         """
-        axis, expected = self._axes[slot], self._layout.plan.slots[slot]
+        axis, expected = self._axes[slot], self._state.plan.slots[slot]
         alike = array.ndim == len(expected.shape) and array.dtype.name == expected.dtype
         if not alike or any(isinstance(d, int) and d != k for d, k in zip(expected.shape, array.shape, strict=True)):
             raise RunError(
@@ -240,7 +240,7 @@ class _Batch:
         """Answers the rows for which the exit fires, all at a stop; returns the others."""
         decision, ends = self._decision, isinstance(segment.next, Stop)
         confidences = _per_row(group.tensors[exit_.confidence], len(group.rows)).astype(np.float64)
-        fires = decision.fires(self._layout.exits[exit_.name], confidences)
+        fires = decision.fires(self._state.exits[exit_.name], confidences)
         compared = decision.most_confident and decision.at is None and exit_.name in decision.stand_ins
         for place, row in enumerate(group.rows.tolist()):
             if not (fires[place] or ends or compared):
@@ -263,7 +263,7 @@ class _Batch:
             only = ... if axis is None else (*(slice(None),) * axis, slice(place, place + 1))
             outputs[name] = array[only].copy()
         return Answer(
-            outputs, exit_.name, confidence, tuple(self._paths[row]), self._layout.models, tuple(self._gates[row]),
+            outputs, exit_.name, confidence, tuple(self._paths[row]), self._state.models, tuple(self._gates[row]),
             "end" if ends else "exit", exit_.scores,
         )  # fmt: skip
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from eetoolkit_runtime.bundle import Bundle
 from eetoolkit_runtime.errors import IntegrityError
 from eetoolkit_runtime.inputs import Array, prepare
-from eetoolkit_runtime.npy import read_npz
 from eetoolkit_runtime.plan import File, Golden
 from eetoolkit_runtime.store import named_by_content
+from eetoolkit_runtime.tensorfile import read_tensors, write_tensors
+
+_STEM, _SUFFIX = "golden", ".safetensors"
+_SAMPLES = "samples"
 
 
 @dataclass(frozen=True)
@@ -34,25 +37,48 @@ class Sample:
     visits: tuple[Visit, ...]
 
 
-def write_golden(path: Path, samples: Sequence[Sample]) -> None:
-    """Writes samples as `.npz`; samples i and visits n are numbered from 0.
+class _VisitNames(msgspec.Struct, forbid_unknown_fields=True):
+    exit: str
+    outputs: dict[str, str]
+    confidence: str
 
-    The keys are `{i}/input/{name}`, `{i}/{n}/output/{exit}/{name}` and `{i}/{n}/confidence/{exit}`,
-    float32 of shape (1,).
-    """
-    arrays: dict[str, Array] = {}
-    for i, sample in enumerate(samples):
-        arrays.update({f"{i}/input/{name}": array for name, array in sample.inputs.items()})
-        for n, visit in enumerate(sample.visits):
-            arrays.update({f"{i}/{n}/output/{visit.exit}/{name}": array for name, array in visit.outputs.items()})
-            arrays[f"{i}/{n}/confidence/{visit.exit}"] = np.float32(visit.confidence).reshape(1)
-    np.savez(path, **arrays)  # type: ignore[arg-type] # numpy types every keyword as `allow_pickle`
+
+class _SampleNames(msgspec.Struct, forbid_unknown_fields=True):
+    inputs: dict[str, str]
+    visits: list[_VisitNames]
+
+
+def encode_golden(samples: Sequence[Sample]) -> bytes:
+    """Returns samples as a safetensors file: its metadata say in JSON which tensor is what of which sample."""
+    tensors: dict[str, Array] = {}
+
+    def add(array: Array) -> str:
+        name = str(len(tensors))
+        tensors[name] = array
+        return name
+
+    index = [
+        _SampleNames(
+            {name: add(array) for name, array in sample.inputs.items()},
+            [
+                _VisitNames(
+                    visit.exit,
+                    {name: add(array) for name, array in visit.outputs.items()},
+                    add(np.float32(visit.confidence).reshape(1)),
+                )
+                for visit in sample.visits
+            ],
+        )
+        for sample in samples
+    ]
+    return write_tensors(tensors, {_SAMPLES: msgspec.json.encode(index).decode()})
 
 
 def store_golden(folder: Path, samples: Sequence[Sample], tolerance: float) -> tuple[Golden, dict[str, File]]:
     """Writes samples to a bundle's folder, and returns what its manifest says of them and of the file."""
-    write_golden(folder / "golden.npz", samples)
-    name, entry = named_by_content(folder / "golden.npz", "golden")
+    path = folder / f"{_STEM}{_SUFFIX}"
+    path.write_bytes(encode_golden(samples))
+    name, entry = named_by_content(path, _STEM)
     return Golden(file=name, tolerance=tolerance), {name: entry}
 
 
@@ -72,48 +98,45 @@ def read_golden(bundle: Bundle) -> list[Sample]:
         return []
     path = bundle.path / golden.file
     try:
-        with path.open("rb") as file:
-            arrays = read_npz(file, str(path), IntegrityError, stored=True)
-        return _samples(bundle, arrays)
-    except (OSError, ValueError) as error:
+        tensors, metadata = read_tensors(path.read_bytes())
+        index = msgspec.json.decode(metadata.get(_SAMPLES, ""), type=list[_SampleNames])
+        samples = _samples(bundle, tensors, index)
+    except (OSError, ValueError, msgspec.MsgspecError, RecursionError) as error:
         raise IntegrityError(f"{path}: not readable golden samples ({error}); export the bundle again") from error
-
-
-def _samples(bundle: Bundle, arrays: Mapping[str, Array]) -> list[Sample]:
-    """Returns the samples that a file's arrays are.
-
-    Raises:
-        ValueError: An array is missing, is none of a sample's, or holds no numbers.
-    """
-    by_sample: dict[str, dict[str, Array]] = defaultdict(dict)
-    for key, array in arrays.items():
-        if array.dtype.kind not in "biuf":
-            raise ValueError(f"{key!r} is {array.dtype}")
-        by_sample[key.partition("/")[0]][key] = array
-    samples: list[Sample] = []
-    while (left := by_sample.pop(str(len(samples)), None)) is not None:
-        samples.append(_sample(bundle, left, f"{len(samples)}/"))
-        if left:
-            raise ValueError(f"{min(left)!r} belongs to no sample")
-    if by_sample:
-        raise ValueError(f"{min(map(min, by_sample.values()))!r} belongs to no sample")
     return samples
 
 
-def _sample(bundle: Bundle, left: dict[str, Array], prefix: str) -> Sample:
-    """Takes one sample's arrays out of those that are left."""
-    inputs = {spec.name: _take(left, f"{prefix}input/{spec.name}") for spec in bundle.manifest.inputs}
+def _samples(bundle: Bundle, tensors: dict[str, Array], index: Sequence[_SampleNames]) -> list[Sample]:
+    samples = [_sample(bundle, tensors, names) for names in index]
+    if tensors:
+        raise ValueError(f"the tensor {min(tensors)!r} belongs to no sample")
+    return samples
+
+
+def _sample(bundle: Bundle, left: dict[str, Array], names: _SampleNames) -> Sample:
+    """Takes one sample's tensors out of those that are left.
+
+    Raises:
+        ValueError: One is missing, or the bundle has no such input, exit or output.
+    """
+    _check("inputs", names.inputs, [spec.name for spec in bundle.manifest.inputs])
+    inputs = {name: _take(left, tensor) for name, tensor in names.inputs.items()}
     visits: list[Visit] = []
-    while True:
-        here = f"{prefix}{len(visits)}/"
-        name = next((name for name in bundle.exits if f"{here}confidence/{name}" in left), None)
-        if name is None:
-            return Sample(inputs, tuple(visits))
-        outputs = {output: _take(left, f"{here}output/{name}/{output}") for output in bundle.exits[name].outputs}
-        visits.append(Visit(name, outputs, float(_take(left, f"{here}confidence/{name}").item())))
+    for visit in names.visits:
+        if visit.exit not in bundle.exits:
+            raise ValueError(f"it has no exit {visit.exit!r}")
+        _check(f"outputs of {visit.exit!r}", visit.outputs, bundle.exits[visit.exit].outputs)
+        outputs = {name: _take(left, tensor) for name, tensor in visit.outputs.items()}
+        visits.append(Visit(visit.exit, outputs, float(_take(left, visit.confidence).item())))
+    return Sample(inputs, tuple(visits))
 
 
-def _take(left: dict[str, Array], key: str) -> Array:
-    if key not in left:
-        raise ValueError(f"no array {key!r}")
-    return left.pop(key)
+def _check(what: str, found: Mapping[str, str], expected: Mapping[str, object] | Sequence[str]) -> None:
+    if set(found) != set(expected):
+        raise ValueError(f"the {what} are {', '.join(found)}, expected {', '.join(expected)}")
+
+
+def _take(left: dict[str, Array], name: str) -> Array:
+    if name not in left:
+        raise ValueError(f"there is no tensor {name!r}, or it belongs to two")
+    return left.pop(name)

@@ -13,8 +13,8 @@ from eetoolkit_runtime.answer import Answer
 from eetoolkit_runtime.deadline import Watch
 from eetoolkit_runtime.decision import Decision
 from eetoolkit_runtime.inputs import Array, Inputs
-from eetoolkit_runtime.layout import Layout
 from eetoolkit_runtime.pace import Paces
+from eetoolkit_runtime.shared_state import SharedState
 from eetoolkit_runtime.workspace import Workspace
 
 _SHAPES_KEPT, _SHAPES_KEPT_BYTES = 128, 64 << 20
@@ -28,14 +28,14 @@ class Lane:
     state. `kept` are the segments that stay open when a call ends; None: all.
     """
 
-    __slots__ = ("_free", "_kept", "_layout", "key", "paces")
+    __slots__ = ("_free", "_kept", "_shared", "key", "paces")
 
-    def __init__(self, layout: Layout, key: Key, kept: frozenset[str] | None = None) -> None:
+    def __init__(self, shared: SharedState, key: Key, kept: frozenset[str] | None = None) -> None:
         self.key = key
-        self._layout = layout
+        self._shared = shared
         self._kept = kept
         self._free: deque[Workspace] = deque()
-        self.paces = Paces(layout.expected_ms)
+        self.paces = Paces(shared.expected_ms)
 
     @property
     def size_bytes(self) -> int:
@@ -47,7 +47,7 @@ class Lane:
         try:
             return self._free.pop()
         except IndexError:
-            return Workspace(self._layout, tuple(shape for shape, _ in self.key), self.paces)
+            return Workspace(self._shared, tuple(shape for shape, _ in self.key), self.paces)
 
     def give_back(self, workspace: Workspace) -> None:
         """Takes a workspace back, without what it holds of segments that are not kept, and closes these."""
@@ -98,7 +98,7 @@ class Lane:
     def give_up(self) -> None:
         """Closes what is not kept after a call whose workspace is not given back."""
         if self._kept is not None:
-            self._layout.sessions.keep(self._kept)
+            self._shared.executors.keep(self._kept)
 
 
 class Lanes(dict[Key, Lane]):
@@ -122,11 +122,11 @@ class Lanes(dict[Key, Lane]):
         self.latest = None
         super().clear()
 
-    def meet(self, key: Key, layout: Layout, kept: frozenset[str] | None) -> Lane:
+    def meet(self, key: Key, shared: SharedState, kept: frozenset[str] | None) -> Lane:
         """Returns the lane of a key, which is the newest then."""
         lane = self.pop(key, None)
         if lane is None:
-            lane = Lane(layout, key, kept)
+            lane = Lane(shared, key, kept)
             while self and not self._has_room():
                 del self[next(iter(self))]
         self[key] = self.latest = lane

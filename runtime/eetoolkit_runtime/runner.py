@@ -25,10 +25,10 @@ from eetoolkit_runtime.inputs import ROWS_AT_ONCE, Array, Inputs, prepare, split
 from eetoolkit_runtime.integrity import Check
 from eetoolkit_runtime.interrupt import Interrupt
 from eetoolkit_runtime.lanes import Lane, Lanes
-from eetoolkit_runtime.layout import Layout
 from eetoolkit_runtime.plan import Fallback, Manifest
 from eetoolkit_runtime.providers import Provider, choose_providers
 from eetoolkit_runtime.sessions import Pool, Sessions, SessionSettings, Spin
+from eetoolkit_runtime.shared_state import SharedState
 
 if TYPE_CHECKING:
     from eetoolkit_runtime.batch import Rows
@@ -85,7 +85,7 @@ class Runner:
         self._kept = _kept(plan, keep, load)
         self._sessions = Sessions(self.bundle, msgspec.structs.replace(settings, one_row=True))
         self._sessions_of_rows = Sessions(self.bundle, settings)
-        self._layout = Layout(plan, self._sessions)
+        self._shared = SharedState(plan, self._sessions)
         self._exits = plan.exits
         self._own = decide(self._exits, most_confident=self._most_confident)
         self._at: dict[str, Decision] = {}
@@ -340,7 +340,7 @@ class Runner:
 
         if not rows_go_together(self._plan):
             return None
-        return Rows(Layout(self._plan, self._sessions_of_rows))
+        return Rows(SharedState(self._plan, self._sessions_of_rows))
 
     def _decision(self, exit_at: str | None, thresholds: Thresholds | None) -> Decision:
         if thresholds is not None:
@@ -362,7 +362,7 @@ class Runner:
         key = tuple([(array.shape, array.dtype) for array in arrays])
         with self._lock:
             self._check_open()
-            return arrays, self._lanes.meet(key, self._layout, self._kept)
+            return arrays, self._lanes.meet(key, self._shared, self._kept)
 
     def _check_open(self) -> None:
         if self._closed:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -19,6 +19,7 @@ import onnxruntime as ort
 from eetoolkit_runtime.arguments import is_whole, shortened
 from eetoolkit_runtime.bundle import Bundle
 from eetoolkit_runtime.errors import BundleError, IntegrityError, RunError, first_line
+from eetoolkit_runtime.executor import OnnxExecutor
 from eetoolkit_runtime.forked import keep_for_ever, renew_after_fork
 from eetoolkit_runtime.inputs import BATCH
 from eetoolkit_runtime.plan import Segment
@@ -221,9 +222,6 @@ def _graph(bundle: Bundle, name: str) -> bytes:
 class Sessions:
     """The sessions of a bundle, opened when they are first asked for; safe under concurrent calls.
 
-    Attributes:
-        may_loop: The segments of those opened so far whose graphs may have a loop.
-
     Raises:
         BundleError: This onnxruntime is too old for the bundle.
     """
@@ -234,16 +232,15 @@ class Sessions:
                 f"{bundle.place} needs onnxruntime {needed} or newer, {ort.__version__} is installed: "
                 f"pip install --upgrade 'onnxruntime>={needed}'"
             )
-        self.may_loop = set[str]()
         self._bundle = bundle
         self._settings = settings
-        self._sessions: dict[str, ort.InferenceSession] = {}
+        self._sessions: dict[str, OnnxExecutor] = {}
         self._lock = threading.Lock()
         self._closed = False
         self._forked = False
 
-    def __getitem__(self, name: str) -> ort.InferenceSession:
-        """Returns the session of the segment `name`, opening it if need be."""
+    def __getitem__(self, name: str) -> OnnxExecutor:
+        """Returns what runs the segment `name`, opening its session if need be."""
         session = self._sessions.get(name)
         if session is None:
             with self._lock:
@@ -269,7 +266,7 @@ class Sessions:
     @property
     def providers(self) -> tuple[str, ...]:
         """The execution providers of the open sessions, in onnxruntime's order; all have the same."""
-        return next((tuple(session.get_providers()) for session in self._sessions.values()), ())
+        return next((tuple(each.session.get_providers()) for each in self._sessions.values()), ())
 
     def keep(self, names: Collection[str]) -> None:
         """Lets go of the sessions of all segments but these; one that is needed again is opened again."""
@@ -289,19 +286,18 @@ class Sessions:
 
     def renew(self) -> None:
         """Begins anew in a forked process. To close a session would be to wait for threads that are not there."""
-        for session in self._sessions.values():
-            keep_for_ever(session)
+        for each in self._sessions.values():
+            keep_for_ever(each.session)
         self._lock = threading.Lock()
         self._sessions = {}
         self._forked = True
 
-    def _open(self, name: str, segment: Segment) -> ort.InferenceSession:
+    def _open(self, name: str, segment: Segment) -> OnnxExecutor:
         what = f"segment {name!r}"
         if self._forked:
             self._warn_of_telemetry()
         graph = _graph(self._bundle, name)
-        if b"Loop" in graph:  # the name of the operator, or of something else
-            self.may_loop.add(name)
+        may_loop = b"Loop" in graph  # the name of the operator, or of something else
         session = self._settings.open_segment(self._bundle, name, None, graph)
         _check_names(what, "inputs", [value.name for value in session.get_inputs()], segment.reads, exact=True)
         outputs = [source.output for source in segment.writes.values() if source.output is not None]
@@ -309,7 +305,7 @@ class Sessions:
         if passed := sorted(set(outputs) & set(segment.reads)):
             # onnxruntime leaves a bound output as it was there, and says nothing.
             raise IntegrityError(f"{what}: the output {passed[0]!r} of its graph is an input; write it as a move")
-        return session
+        return OnnxExecutor(session, may_loop=may_loop)
 
     def _warn_of_telemetry(self) -> None:
         from eetoolkit_runtime import telemetry
@@ -327,19 +323,6 @@ class Sessions:
 def is_new_enough(needed: str | None) -> bool:
     """Whether this onnxruntime is of a version, such as 1.20, or newer."""
     return needed is None or tuple(map(int, needed.split("."))) <= VERSION
-
-
-def fast_run(session: ort.InferenceSession, binding: ort.IOBinding) -> tuple[Callable[[Any, Any], None], Any]:
-    """Returns what runs a session at the least cost per call, and what to pass it as the binding.
-
-    The public method looks for WebGPU graphs on every call, about as long as a small operator takes; the inner object
-    that it hands to is used where this onnxruntime has it.
-    """
-    inner = getattr(getattr(session, "_sess", None), "run_with_iobinding", None)
-    argument = getattr(binding, "_iobinding", None)
-    if inner is None or argument is None:
-        return session.run_with_iobinding, binding
-    return inner, argument
 
 
 def shared_pool_threads() -> int | None:

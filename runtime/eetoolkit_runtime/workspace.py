@@ -20,12 +20,13 @@ from eetoolkit_runtime.answer import Answer, StoppedBy
 from eetoolkit_runtime.deadline import Watch, watched_by
 from eetoolkit_runtime.decision import Decision
 from eetoolkit_runtime.errors import RunError, failure, is_foreign, no_such_case, running, too_many_visits
+from eetoolkit_runtime.executor import Bound, Executor
 from eetoolkit_runtime.flow import decider, live_after, targets
 from eetoolkit_runtime.inputs import Array
-from eetoolkit_runtime.layout import Cell, Layout, allocate, run_loose
 from eetoolkit_runtime.pace import Pace, Paces, watched
 from eetoolkit_runtime.plan import Segment, Slot, Stop
-from eetoolkit_runtime.sessions import fast_run
+from eetoolkit_runtime.shared_state import SharedState
+from eetoolkit_runtime.tensors import Cell, allocate
 
 _MAX_STEPS = 4096  # states of a plan with many gates; beyond it the steps are made anew
 
@@ -72,7 +73,7 @@ class Workspace:
     since a garbage collection may be long in coming.
 
     Args:
-        layout: The plan and its sessions.
+        shared: The plan and what runs its segments.
         shapes: Of the inputs, in order.
         paces: How long segments take with inputs of these shapes.
 
@@ -82,32 +83,32 @@ class Workspace:
         options: What segments are run with where nothing watches.
     """
 
-    def __init__(self, layout: Layout, shapes: tuple[tuple[int, ...], ...], paces: Paces) -> None:
+    def __init__(self, shared: SharedState, shapes: tuple[tuple[int, ...], ...], paces: Paces) -> None:
         self._steps: dict[tuple[object, ...], Step] = {}
-        self._bindings: dict[tuple[object, ...], ort.IOBinding] = {}
+        self._bound: dict[tuple[object, ...], Bound] = {}
         self._start: Step | None = None
         self._fresh: Step | None = None  # the first step, where a call finds nothing of the one before
-        self._models = layout.models
+        self._models = shared.models
         self.options = ort.RunOptions()
         self._gates: list[tuple[str, int]] = []
         self.watch: Watch | None = None
         self.paces = paces
         self._settling: list[Pace] = []  # of the segments that are watched until they are known
-        self._layout = layout
+        self._shared = shared
         self._pool: dict[tuple[str, tuple[int, ...]], list[Cell]] = {}
         self._loose: list[Cell] = []
         self._shapes: dict[tuple[str, str], tuple[int, ...]] = {}
-        start = layout.plan.start
-        self._first_visit = {start: 1} if layout.plan.segments[start].max_visits is not None else {}
+        start = shared.plan.start
+        self._first_visit = {start: 1} if shared.plan.segments[start].max_visits is not None else {}
         self._visits: dict[str, int] = {}
         self._inputs = {
             spec.name: allocate(f"input {spec.name!r}", spec.dtype, shape)
-            for spec, shape in zip(layout.plan.inputs, shapes, strict=True)
+            for spec, shape in zip(shared.plan.inputs, shapes, strict=True)
         }
         self._feeds = tuple(cell.array for cell in self._inputs.values())
         self._symbols = {
             dim: size
-            for spec, shape in zip(layout.plan.inputs, shapes, strict=True)
+            for spec, shape in zip(shared.plan.inputs, shapes, strict=True)
             for dim, size in zip(spec.shape, shape, strict=True)
             if isinstance(dim, str)
         }
@@ -183,7 +184,7 @@ class Workspace:
         if self._settling:
             self._settle()
         if self._start is None:
-            self._start = self._step(self._layout.plan.start, self._inputs)
+            self._start = self._step(self._shared.plan.start, self._inputs)
         if not self._first_visit and not self._settling:
             self._fresh = self._start
         return self._start
@@ -216,17 +217,17 @@ class Workspace:
 
     def _step(self, name: str, pointers: dict[str, Cell]) -> Step:
         """Returns the step of the segment `name` with its live slots where `pointers` say."""
-        layout = self._layout
-        before = {slot: pointers[slot] for slot in sorted(layout.live[name])}
+        shared = self._shared
+        before = {slot: pointers[slot] for slot in sorted(shared.live[name])}
         key = (name, *before.values())
         step = self._steps.get(key)
         if step is None:
             if len(self._steps) >= _MAX_STEPS:
                 self.forget()
-            segment = layout.plan.segments[name]
+            segment = shared.plan.segments[name]
             if self.watch is not None and segment.model is not None:
                 self.watch.require(name)  # before its session is opened
-            step = Step(name, segment, before, live_after(segment, layout.live))
+            step = Step(name, segment, before, live_after(segment, shared.live))
             if segment.model is not None:
                 self._bind(step)
             else:
@@ -241,7 +242,7 @@ class Workspace:
         for step in self._steps.values():
             step.chain, step.following = [], {}
         self._steps.clear()
-        self._bindings.clear()
+        self._bound.clear()
         self._start = self._fresh = None
 
     def _settle(self) -> None:
@@ -260,21 +261,21 @@ class Workspace:
 
     def _point(self, step: Step, outputs: dict[str, Cell]) -> None:
         """Does the segment's writes, all at once, and looks up what its exit needs."""
-        layout, after = self._layout, dict(step.before)
+        shared, after = self._shared, dict(step.before)
         for slot, source in step.segment.writes.items():
             if source.output is not None:
                 after[slot] = outputs[source.output]
             elif source.slot is not None:
                 after[slot] = step.before[source.slot]
             else:
-                after[slot] = layout.constants[source.constant or ""]
+                after[slot] = shared.constants[source.constant or ""]
         step.after = {slot: after[slot] for slot in step.live}
         on = decider(step.segment)
         if on is not None:
             step.on = step.after[on]
         exit_ = step.segment.exit
         if exit_ is not None:
-            step.exit_index = layout.exits[exit_.name]
+            step.exit_index = shared.exits[exit_.name]
             confidence = step.after[exit_.confidence].array
             if confidence.size != 1:
                 raise RunError(
@@ -285,55 +286,49 @@ class Workspace:
             step.outputs = tuple((name, step.after[slot]) for name, slot in exit_.outputs.items())
 
     def _bind(self, step: Step) -> None:
-        """Finds places for the step's outputs and makes its binding."""
-        session = self._layout.sessions[step.name]
-        pace = self.paces[step.name]
-        pace.may_loop = step.name in self._layout.sessions.may_loop
+        """Finds places for the step's outputs and binds them."""
+        executor, pace = self._shared.executors[step.name], self.paces[step.name]
+        pace.may_loop = executor.may_loop
         outputs = self._outputs(step.segment)
-        self._learn_shapes(step, session, outputs)
+        self._learn_shapes(step, executor, outputs)
         cells = self._place(step, outputs)
         self._point(step, cells)
-        binding = self._binding(step, session, cells)
-        loose_in = [(name, cell) for name, cell in self._sources(step).items() if not cell.fixed]
-        loose_out = [(name, cell) for name, cell in cells.items() if not cell.fixed]
-        if loose_in or loose_out:
-            call, argument = run_loose(session, list(outputs), loose_in, loose_out), binding
-        else:
-            call, argument = fast_run(session, binding)
+        sources = self._sources(step)
+        key = (step.name, *sources.values(), *cells.values())
+        bound = self._bound.get(key)
+        if bound is None:
+            bound = self._bound[key] = executor.bind(sources, cells)
+        call = bound.call
         if not pace.settled:
             call = watched(call, pace, self.options)
             self._settling += [] if pace.may_loop else [pace]
             self._fresh = None
-        step.chain = [(call, argument, step.confidence, step.exit_index, (step, (step.name,)))]
+        step.chain = [(call, bound.argument, step.confidence, step.exit_index, (step, (step.name,)))]
 
-    def _learn_shapes(self, step: Step, session: ort.InferenceSession, outputs: dict[str, Slot]) -> None:
-        """Finds the outputs' shapes: from the inputs' symbols, else by a run whose outputs onnxruntime allocates."""
-        unknown = []
+    def _learn_shapes(self, step: Step, executor: Executor, outputs: dict[str, Slot]) -> None:
+        """Finds the outputs' shapes: from the inputs' symbols, else by a run that allocates its outputs."""
+        unknown: dict[str, Cell] = {}
         for name, slot in outputs.items():
             shape = tuple(self._symbols.get(dim) if isinstance(dim, str) else dim for dim in slot.shape)
             if None in slot.shape or (step.name, name) in self._shapes:
                 continue
             if None in shape:
-                unknown.append(name)
+                unknown[name] = Cell(None, fixed=False)
             else:
                 self._shapes[step.name, name] = tuple(dim for dim in shape if dim is not None)
         if not unknown:
             return
-        binding = session.io_binding()
-        for name, cell in self._sources(step).items():
-            binding.bind_ortvalue_input(name, cell.value)
-        for name in unknown:
-            binding.bind_output(name)
+        bound = executor.bind(self._sources(step), unknown)
         pace, options = self.paces[step.name], self.options if self.watch is None else self.watch.options
-        run = partial(watched(session.run_with_iobinding, pace, self.options), binding, options)
+        run = partial(watched(bound.call, pace, self.options), bound.argument, options)
         with running(f"segment {step.name!r}"):
             watched_by(self.watch, pace, run)
-        for name, value in zip(unknown, binding.get_outputs(), strict=True):
-            self._shapes[step.name, name] = tuple(value.shape())
+        for name, cell in unknown.items():
+            self._shapes[step.name, name] = cell.array.shape
 
     def _outputs(self, segment: Segment) -> dict[str, Slot]:
         """Returns the graph outputs that the segment writes, each with its slot, a loose one if two slots share it."""
-        slots = self._layout.plan.slots
+        slots = self._shared.plan.slots
         outputs: dict[str, Slot] = {}
         for slot, source in segment.writes.items():
             if source.output is not None and (source.output not in outputs or None in slots[slot].shape):
@@ -341,7 +336,7 @@ class Workspace:
         return outputs
 
     def _sources(self, step: Step) -> dict[str, Cell]:
-        constants = self._layout.constants
+        constants = self._shared.constants
         return {
             name: constants[source] if source in constants else step.before[source]
             for name, source in step.segment.reads.items()
@@ -363,22 +358,6 @@ class Workspace:
             cells[name] = cell
             taken.add(cell)
         return cells
-
-    def _binding(self, step: Step, session: ort.InferenceSession, cells: dict[str, Cell]) -> ort.IOBinding:
-        sources = self._sources(step)
-        key = (step.name, *sources.values(), *cells.values())
-        binding = self._bindings.get(key)
-        if binding is None:
-            binding = self._bindings[key] = session.io_binding()
-            for name, cell in sources.items():
-                if cell.fixed:
-                    binding.bind_ortvalue_input(name, cell.value)
-            for name, cell in cells.items():
-                if cell.fixed:
-                    binding.bind_ortvalue_output(name, cell.value)
-                else:
-                    binding.bind_output(name)
-        return binding
 
 
 def _nothing(_binding: Any, _options: Any) -> None:

@@ -15,12 +15,13 @@ import onnxruntime as ort
 
 from eetoolkit_runtime.bundle import Bundle
 from eetoolkit_runtime.errors import IntegrityError, running
+from eetoolkit_runtime.executor import fast_run
 from eetoolkit_runtime.flow import decider, live_before, live_beyond
 from eetoolkit_runtime.inputs import Array
 from eetoolkit_runtime.interpret import path_of
 from eetoolkit_runtime.plan import Segment, Stop
 from eetoolkit_runtime.profiling.profile import Added, mean_added
-from eetoolkit_runtime.sessions import SessionSettings, fast_run
+from eetoolkit_runtime.sessions import SessionSettings
 from eetoolkit_runtime.wire import without_outputs
 
 _WARMUP = 5

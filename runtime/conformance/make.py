@@ -1,0 +1,286 @@
+"""Makes the cases of this folder, or with `--check` says whether they are what it would make.
+
+It needs the tests' drafts of plans and the exporter; who reads the cases needs neither.
+"""
+
+from __future__ import annotations
+
+import argparse
+import filecmp
+import math
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import onnx
+import onnxruntime as ort
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parents[1] / "tests"))
+
+import plans  # noqa: E402 - it is among the tests
+from plans import Array, Draft, column, leave, row  # noqa: E402
+
+from eetoolkit_exporters.export import export  # noqa: E402
+from eetoolkit_runtime.bundle import Bundle, load  # noqa: E402
+from eetoolkit_runtime.errors import RunError  # noqa: E402
+from eetoolkit_runtime.interpret import interpret, visit_exits  # noqa: E402
+from eetoolkit_runtime.plan import Criterion, Threshold  # noqa: E402
+from eetoolkit_runtime.tensorfile import write_tensors  # noqa: E402
+
+CASES, ANSWERS, TENSORS = "cases", "case.json", "tensors.safetensors"
+BELOW, ABOVE = (float(np.nextafter(np.float32(0.5), np.float32(end))) for end in (0, 1))
+MOST = float(np.finfo(np.float32).max)
+NAN, INF = math.nan, math.inf
+
+
+@dataclass
+class Run:
+    """One row, and what is asked of the call."""
+
+    x: Array
+    thresholds: Mapping[str, Threshold] = field(default_factory=dict)
+    exit_at: str | None = None
+
+
+@dataclass
+class Case:
+    """A bundle and rows for it.
+
+    Attributes:
+        about: What it shows.
+        build: Writes the bundle to a path.
+        runs: The rows.
+        tolerance: By how much outputs and confidences may differ; 0: not at all.
+    """
+
+    about: str
+    build: Callable[[Path], Path]
+    runs: Sequence[Run]
+    tolerance: float = 0.0
+
+
+def rows(*values: Sequence[float]) -> list[Run]:
+    """Returns runs without anything asked."""
+    return [Run(row(*some)) for some in values]
+
+
+def drafted(draft: Draft, fallback: str = "last") -> Callable[[Path], Path]:
+    """Returns what writes a draft."""
+    draft.options["fallback"] = fallback
+    return draft.save
+
+
+def every_dtype() -> Draft:
+    """One output of each dtype, all casts of x; confidence x[3]."""
+    numbers = {"float64": 11, "float16": 10, "int64": 7, "int32": 6, "int16": 5, "int8": 3, "uint64": 13, "uint32": 12,
+               "uint16": 4, "uint8": 2, "bool": 9}  # fmt: skip
+    draft = Draft()
+    draft.slot("sure", shape=plans.PER_ROW)
+    for dtype in numbers:
+        draft.slot(f"as_{dtype}", dtype)
+    casts = "  ".join(f"as_{dtype} = Cast<to = {number}>(x)" for dtype, number in numbers.items())
+    outputs = {dtype: f"as_{dtype}" for dtype in numbers}
+    draft.segment(
+        "only", f"{column('sure', 3)}  {casts}", reads=["x"], writes=["sure", *outputs.values()],
+        exit=leave("only", "x", "sure", **outputs),
+    )  # fmt: skip
+    return draft
+
+
+def three_exits(path: Path) -> Path:
+    """Writes a network of three exits on x[batch, 4]: x = tanh(x W), and a head of three classes each time."""
+    draw = np.random.default_rng(0)
+    nodes, outputs, weights = [], [], []
+    before = "x"
+    for k in range(3):
+        weights += [
+            onnx.numpy_helper.from_array(draw.normal(0, 1, (4, 4)).astype(np.float32), f"w{k}"),
+            onnx.numpy_helper.from_array(draw.normal(0, 1.5, (4, 3)).astype(np.float32), f"v{k}"),
+        ]
+        nodes += [
+            onnx.helper.make_node("MatMul", [before, f"w{k}"], [f"m{k}"]),
+            onnx.helper.make_node("Tanh", [f"m{k}"], [f"h{k}"]),
+            onnx.helper.make_node("MatMul", [f"h{k}", f"v{k}"], [f"exit{k}"]),
+        ]
+        outputs.append(onnx.helper.make_tensor_value_info(f"exit{k}", onnx.TensorProto.FLOAT, ["batch", 3]))
+        before = f"h{k}"
+    given = [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["batch", 4])]
+    graph = onnx.helper.make_graph(nodes, "three_exits", given, outputs, weights)
+    opset = onnx.helper.make_opsetid("", 20)
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[opset], ir_version=9), path)
+    return path
+
+
+def exported(criterion: Any, **options: Any) -> Callable[[Path], Path]:
+    """Returns what exports `three_exits` with a criterion."""
+
+    def build(target: Path) -> Path:
+        with tempfile.TemporaryDirectory() as folder:
+            model = three_exits(Path(folder) / "three_exits.onnx")
+            return export(model, row(0.5, -0.5), target, criterion=criterion, name="three exits", **options).path
+
+    return build
+
+
+def criteria() -> Iterator[tuple[str, Case]]:
+    """Yields a case for each kind of criterion, on rows that are spread over the exits."""
+    draw = np.random.default_rng(1)
+    some = [Run(draw.normal(0, 1.5, (1, 4)).astype(np.float32)) for _ in range(6)]
+    members = (Criterion(kind="max_prob", threshold=0.6), Criterion(kind="margin", threshold=0.3))
+    counted = Criterion(kind="patience", threshold=1)
+    kinds: dict[str, tuple[Any, Any]] = {
+        "max_prob": ("max_prob", 0.7), "entropy": ("entropy", 0.4), "margin": ("margin", 0.5),
+        "patience": ("patience", 1.0), "vote": ("vote", 0.9), "mean_ensemble": ("mean_ensemble", 0.6),
+        "geometric_ensemble": ("geometric_ensemble", 0.6),
+        "all_of": (Criterion(kind="all_of", members=members), None),
+        "any_of": (Criterion(kind="any_of", members=members), None),
+        "at_least": (Criterion(kind="at_least", n=2, members=(*members, counted)), None),
+    }  # fmt: skip
+    for name, (criterion, threshold) in kinds.items():
+        first = "exit1" if name == "vote" else None  # the first exit always agrees with itself
+        build = exported(criterion, threshold=threshold, min_exit=first)
+        yield f"criterion_{name}", Case(f"the criterion {name}", build, some, 1e-5)
+    yield (
+        "min_exit",
+        Case("earlier exits never fire", exported("max_prob", threshold=0.4, min_exit="exit1"), some, 1e-5),
+    )
+
+
+def cases() -> dict[str, Case]:
+    """Returns all cases by name."""
+    chain, looped = plans.chain, plans.looped
+    at_edge = rows((0.5,), (BELOW,), (ABOVE,), (0, 0.5), (NAN, 0.5), (NAN, NAN, NAN), (-INF, INF), (0.1, 0.2, 0.3))
+    other = {"exit0": "never", "exit1": 0.25}
+    asked = [Run(row(0.1, 0.2), exit_at=f"exit{k}") for k in range(3)] + [Run(row(NAN, 0.9), exit_at="exit0")]
+    given = [Run(row(0.9, 0.25), other), Run(row(0.9, 0.2), other), Run(row(0.9), {"exit0": MOST})]
+    found = {
+        "chain": Case("thresholds met, missed by one float32, NaN; exits asked for; other thresholds",
+                      drafted(chain(0.5, 0.5)), [*at_edge, *asked, *given]),
+        "between_two_float32": Case("0.7 is no float32: the one below does not reach it",
+                                    drafted(chain(0.7, float(np.float32(0.7)))),
+                                    rows((np.float32(0.7), 0), (0.1, np.float32(0.7)))),
+        "never": Case("an exit that never fires", drafted(chain("never", 0.5)), rows((INF, 0.1), (0.9, 0.9))),
+        "most_confident": Case("where none fires the most confident answers; ties, NaN, one that stands in for none",
+                               drafted(chain("never", 0.9, 0.9), "most_confident"),
+                               rows((0.8, 0.5, 0.25), (0.1, 0.5, 0.5), (0.1, 0.25, 0.5, 0.5), (NAN, NAN, NAN, NAN),
+                                    (0.1, NAN, 0.2, -1), (0.1, 0.95))),
+        "gate": Case("a block that is skipped, and the slot's default then", drafted(plans.gated()),
+                     rows((0.9, 1), (0.1, 1), (0.5, 1))),
+        "join": Case("a segment that only moves", drafted(plans.joined()), rows((0.9, -1), (0.1, -1))),
+        "switch": Case("three cases, and values that are none", drafted(plans.switched()),
+                       rows((0,), (1,), (2,), (3,), (-1,))),
+        "loop": Case("a loop of x[0] steps, and one beyond its bound", drafted(looped(max_visits=5)),
+                     rows((1, 2), (4, 2), (5, 1), (9, 1))),
+        "exit_in_a_loop": Case("one exit visited several times", drafted(looped(leave_at=0.35), "most_confident"),
+                               rows((2, 1), (3, 1), (9, 1))),
+        "swap": Case("moves are parallel", drafted(plans.swapped()), rows((1, 2), (2, 2), (3, 2))),
+        "two_slots": Case("one output in two slots", drafted(plans.two_slots()), rows((1, 2, 3, 4))),
+        "shape_of_data": Case("a slot whose size depends on data", drafted(plans.picked()),
+                              rows((1, 2), (0, 0, 0, 5), (1, 2, 3, 4))),
+        "one_exit_in_two_branches": Case("an exit that stands in two segments", drafted(plans.one_name_twice()),
+                                         rows((0.9, 0.9), (0.1, 0.9), (0.9, 0.1), (0.1, 0.1))),
+        "only_moves": Case("no graph at all", drafted(plans.only_moves()), rows((1, 2))),
+        "weights": Case("weights beside the graph", drafted(chain(0.5, 0.5, weights=True)), rows((0.1, 0.1), (0.9,))),
+        "every_dtype": Case("an output of each dtype", drafted(every_dtype()), rows((1, 0, 3, 0.5), (100, 7, 1, 0))),
+    }  # fmt: skip
+    return {**found, **dict(criteria())}
+
+
+def write(case: Case, folder: Path) -> None:
+    """Writes a case's bundle, tensors and answers into a folder."""
+    case.build(folder / "bundle.ee")
+    bundle = load(folder / "bundle.ee")
+    tensors: dict[str, Array] = {}
+
+    def add(array: Array) -> str:
+        name = str(len(tensors))
+        tensors[name] = np.asarray(array)
+        return name
+
+    def said(answer: Any) -> dict[str, object]:
+        return {
+            "exit": answer.exit,
+            "path": list(answer.path),
+            "gates": [[segment, case] for segment, case in answer.gates],
+            "stopped_by": answer.stopped_by,
+            "prediction": answer.prediction,
+            "outputs": {name: add(array) for name, array in answer.outputs.items()},
+            "confidence": add(np.float32(answer.confidence).reshape(1)),
+        }
+
+    def told(run: Run) -> dict[str, object]:
+        asked = {"inputs": {"x": add(run.x)}, "thresholds": dict(run.thresholds), "exit_at": run.exit_at}
+        graphs, inputs = _graphs(bundle), {"x": run.x}
+        try:
+            answer = interpret(bundle.manifest, inputs, graphs, run.thresholds, run.exit_at)
+            met = [said(each) for each in visit_exits(bundle.manifest, inputs, graphs)]
+        except RunError as error:
+            return asked | {"error": str(error)}
+        return asked | {"answer": said(answer), "visits": met}
+
+    text = {"about": case.about, "tolerance": case.tolerance, "runs": [told(run) for run in case.runs]}
+    (folder / ANSWERS).write_bytes(msgspec.json.format(msgspec.json.encode(text), indent=1) + b"\n")
+    (folder / TENSORS).write_bytes(write_tensors(tensors, {}))
+
+
+def _graphs(bundle: Bundle) -> Callable[[str, dict[str, Array]], dict[str, Array]]:
+    def run(name: str, feeds: dict[str, Array]) -> dict[str, Array]:
+        session = ort.InferenceSession(str(bundle.path / str(bundle.manifest.segments[name].model)))
+        names = [value.name for value in session.get_outputs()]
+        return dict(zip(names, session.run(names, feeds), strict=True))
+
+    return run
+
+
+def differences(made: Path, kept: Path) -> Iterator[str]:
+    """Yields the files in which two folders of cases differ; versions of tools do not count."""
+    for root in (made, kept):
+        other = kept if root is made else made
+        for path in sorted(root.rglob("*")):
+            twin = other / path.relative_to(root)
+            if path.is_dir() or (root is kept and twin.exists()):
+                continue
+            if not twin.exists() or not _alike(path, twin):
+                yield str(path.relative_to(root))
+
+
+def _alike(one: Path, other: Path) -> bool:
+    if one.name != "manifest.json":
+        return filecmp.cmp(one, other, shallow=False)
+    return _without_versions(one) == _without_versions(other)
+
+
+def _without_versions(manifest: Path) -> dict[str, Any]:
+    found: dict[str, Any] = msgspec.json.decode(manifest.read_bytes())
+    return {key: value for key, value in found.items() if key not in ("created_with", "digest")}
+
+
+def main() -> int:
+    """Makes the cases, or compares; returns how many files differ."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="only say what differs")
+    check = parser.parse_args().check
+    with tempfile.TemporaryDirectory() as temporary:
+        made = Path(temporary) / CASES
+        for name, case in cases().items():
+            (made / name).mkdir(parents=True)
+            write(case, made / name)
+        if check:
+            differ = list(differences(made, HERE / CASES))
+            print("\n".join(differ) or f"{len(cases())} cases are up to date")
+            return len(differ)
+        shutil.rmtree(HERE / CASES, ignore_errors=True)
+        shutil.move(made, HERE / CASES)
+    print(f"{len(cases())} cases made")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(1 if main() else 0)
