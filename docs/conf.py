@@ -20,7 +20,9 @@ html_title = f"eetoolkit {version}"
 html_show_sphinx = False
 
 default_role = "code"  # docstrings say `name`, as Markdown does
-autodoc_typehints = "none"  # the signature has them
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented"
+autodoc_preserve_defaults = True
 autodoc_member_order = "bysource"
 napoleon_use_ivar = True  # attributes are documented in the class, once
 
