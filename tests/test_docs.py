@@ -137,6 +137,11 @@ def test_the_zoo_page_has_every_system() -> None:
     assert all(f"`{name}`" in text for name in zoo.names())
 
 
+def test_every_example_is_used_by_a_page() -> None:
+    used = {(page.parent / path).resolve() for page in PAGES for path, _ in links(page)}
+    assert {*(ROOT / "examples").glob("*.py"), *(ROOT / "examples").glob("node/*.mjs")} <= used
+
+
 def test_the_node_page_shows_the_script() -> None:
     (shown,) = (text for language, text in blocks(ROOT / "docs/phones.md") if language == "js")
     assert shown == (ROOT / "examples/node/answer.mjs").read_text()
