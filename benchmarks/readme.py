@@ -41,12 +41,12 @@ def peers() -> str:
     stored = json.loads((RESULTS / "real_cases.json").read_text())["rows"]
     rows = [row for row in stored if row["threads"] == 1 and row["name"] != "digits"]
     lines = [
-        f"| bundle / peer, mean latency | rows | right (whole) | {' | '.join(PEERS.values())} |",
+        f"| bundle / peer, mean latency | rows timed | right (whole), all test rows | {' | '.join(PEERS.values())} |",
         f"| --- | ---: | ---: |{' ---: |' * len(PEERS)}",
     ]
     for row in rows:
         cells = [row["peers"].get(name) for name in PEERS]
-        right = f"{row['accuracy']:.2%} ({row['whole_accuracy']:.2%})"
+        right = f"{row['accuracy']:.2%} ({row['whole_accuracy']:.2%}), {row['test_rows']:,}"
         lines.append(f"| {row['case']} | {row['rows']:,} | {right} | {' | '.join(map(_ratio, cells))} |")
     note = (
         "Below 1 the bundle is faster. The networks were trained with their exits; held-out rows ran one at a time on "
