@@ -97,7 +97,7 @@ def test_a_torch_network_becomes_a_bundle_with_every_option(bundle: tuple[Path, 
     }  # fmt: skip
     assert [spec.name for spec in plan.inputs] == ["x"], "forward calls it features"
     assert [(exit_.criterion.kind, exit_.threshold) for exit_ in plan.exits.values()] == [
-        ("max_prob", 0.25), ("entropy", None)
+        ("max_prob", 0.25), ("entropy", "always")
     ]  # fmt: skip
     assert plan.labels == ("cat", "dog", "bee")
     assert plan.golden is not None

@@ -94,7 +94,7 @@ def test_json_holds_everything_exactly(bundle: Path) -> None:
     found = json.loads(inspect(bundle, "--json").stdout)
     assert found["exits"] == ["exit0", "exit1", "exit2"]
     assert found["inputs"] == [{"name": "x", "dtype": "float32", "shape": ["batch", 4]}]
-    assert [segment["threshold"] for segment in found["segments"]] == [0.5, 0.25, None]
+    assert [segment["threshold"] for segment in found["segments"]] == [0.5, 0.25, "always"]
     assert found["segments"][0]["multiply_adds"] == 4_089_184_256
     assert found["segments"][0]["next"] == {"kind": "goto", "segment": "segment1"}
     files = [path for path in bundle.iterdir() if path.name != "manifest.json"]

@@ -305,7 +305,7 @@ def test_where_always_answering_at_one_exit_is_as_good_and_as_cheap_that_is_writ
     assert "always exit1 is as good as was asked and costs no more; `eetoolkit truncate BUNDLE --at exit1`" in (
         str(report.verdict)
     )
-    assert report.thresholds["exit0"] is None
+    assert report.thresholds["exit0"] == "never"
     assert report.chosen.cost.value == report.verdict.static_cost == 3
     with ee.Runner(report.apply(), threads=1) as runner:
         for n in range(0, 900, 50):

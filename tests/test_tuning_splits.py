@@ -20,7 +20,7 @@ from eetoolkit.tuning.figures import difference_of, mean_of, ratio_of, rows_need
 from eetoolkit.tuning.splits import SHARES, split
 from eetoolkit_runtime.bundle import load
 from eetoolkit_runtime.errors import InputError, TuneError
-from eetoolkit_runtime.plan import Preprocess, Work
+from eetoolkit_runtime.plan import Preprocess, SavedProfile, Work
 from eetoolkit_runtime.profiling.latency import Latency, summarise
 
 
@@ -96,9 +96,10 @@ def test_costs_are_the_manifests_latencies_else_multiply_adds_else_segments(tmp_
     }
     assert of() == ("segments", [1, 2])
     assert of(segments=worked) == ("multiply-adds", [10, 30])
-    assert of(segments=worked, profile={"segment0": 0.5, "segment1": 2.0}) == ("ms", [0.5, 2.5])
+    profiled = SavedProfile(expected_ms={"segment0": 0.5, "segment1": 2.0})
+    assert of(segments=worked, profile=profiled) == ("ms", [0.5, 2.5])
     with pytest.raises(TuneError, match="has no latency for segment1, which rows of the data come through"):
-        of(profile={"segment0": 0.5})
+        of(profile=SavedProfile(expected_ms={"segment0": 0.5}))
 
 
 def called(profile: ee.Profile, **calls: tuple[int, float]) -> ee.Profile:
