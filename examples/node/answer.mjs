@@ -1,7 +1,7 @@
 // Answers rows with a bundle's plan as one ONNX file, in Node. A phone's app does the same in its own language.
 //
 //     eetoolkit pack digits.ee --single-file -o digits.onnx
-//     node answer.mjs digits.onnx rows.f32        rows.f32: float32 rows, as numpy's tofile() writes them
+//     node examples/node/answer.mjs digits.onnx rows.f32     rows.f32: float32 rows, as numpy's tofile() writes them
 
 import { readFileSync } from "node:fs";
 import * as ort from "onnxruntime-node";
