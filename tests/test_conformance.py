@@ -43,7 +43,7 @@ def unlike(answer: ee.Answer, expected: dict[str, Any], tensors: dict[str, Array
 def test_the_runner_answers_as_the_case_says(folder: Path) -> None:
     case = msgspec.json.decode((folder / "case.json").read_bytes())
     tensors, _ = read_tensors((folder / "tensors.safetensors").read_bytes())
-    with ee.Runner(folder / "bundle.ee", threads=1, check="full") as runner:
+    with ee.Runner(folder / "bundle", threads=1, check="full") as runner:
         for number, run in enumerate(case["runs"]):
             inputs = {name: tensors[tensor] for name, tensor in run["inputs"].items()}
             asked = {"thresholds": run["thresholds"] or None, "exit_at": run["exit_at"]}

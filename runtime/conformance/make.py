@@ -195,8 +195,8 @@ def cases() -> dict[str, Case]:
 
 def write(case: Case, folder: Path) -> None:
     """Writes a case's bundle, tensors and answers into a folder."""
-    case.build(folder / "bundle.ee")
-    bundle = load(folder / "bundle.ee")
+    case.build(folder / "bundle")
+    bundle = load(folder / "bundle")
     tensors: dict[str, Array] = {}
 
     def add(array: Array) -> str:
