@@ -7,6 +7,7 @@ import io
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
@@ -21,6 +22,7 @@ from test_tuning_tune import Easy, data
 import eetoolkit as ee
 from eetoolkit.cli import main
 from eetoolkit.cli.frontier_chart import frontier_chart
+from eetoolkit.report import row_charts
 from eetoolkit.report.examples import pictures
 from eetoolkit.report.frontier import save_frontier
 from eetoolkit.report.page import render, write_report
@@ -217,6 +219,24 @@ def test_the_goal_is_a_line_in_the_frontier_where_it_is_a_score_or_a_cost(found:
         said = [each for each in ("goal: at least", "goal: at most") if each in text]
         assert said == ([label] if label else [])
         assert ("The dashed line is the goal." in text) is bool(label)
+        assert "other rules" in text
+
+
+def test_the_chart_of_costs_ends_at_p99_or_at_the_whole_network(
+    found: ee.TuningReport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from matplotlib.figure import Figure
+
+    draws: list[Callable[[Figure], None]] = []
+    monkeypatch.setattr(row_charts, "inline", lambda *given: draws.append(given[-1]))
+    whole = found.whole.cost.value
+    for p99 in (0.5 * whole, 3 * whole):
+        rare = edit(found.spread, p99=p99, steps=(*found.spread.steps, (100 * whole, 0.001)))
+        row_charts.costs(edit(found, spread=rare), Wording("accuracy", "ms"))
+        figure = Figure()
+        draws.pop()(figure)
+        (axes,) = figure.axes
+        assert axes.get_xlim() == pytest.approx((0, 1.05 * max(p99, whole)))
 
 
 def test_a_guarantee_is_told_with_what_it_rests_on(tmp_path: Path) -> None:
