@@ -176,8 +176,8 @@ def test_a_profile_survives_being_written(bundle: ee.Bundle) -> None:
     found = profile(bundle, inputs(bundle), threads=1, seconds=0)
     assert decode(encode(found), "it") == found
     with pytest.raises(ee.BundleError, match="it is not a profile"):
-        decode(b'{"version": 4}', "it")
-    with pytest.raises(ee.BundleError, match="profile version 7, this eetoolkit reads 4"):
+        decode(b'{"version": 5}', "it")
+    with pytest.raises(ee.BundleError, match="profile version 7, this eetoolkit reads 5"):
         decode(b'{"version": 7}', "it")
 
 

@@ -210,7 +210,7 @@ def test_a_comparison_names_what_changed_and_gives_ratios(found: ee.Profile) -> 
     changes = {change.what: (change.a, change.b) for change in seen.changes}
     assert changes["threads"] == ("1", "2")
     assert changes["processor"] == (found.machine.processor, "another")
-    assert changes["threshold of exit0"] == ("0.5", "0.25")
+    assert changes["threshold of exit0"] == (">= 0.5", ">= 0.25")
     assert changes["graphs"] == ("3 of 3 are its own", "1 of 1 are its own")
     assert changes["providers"] == ("CPUExecutionProvider", "Other, CPUExecutionProvider")
     assert changes.keys() == {"threads", "providers", "processor", "threshold of exit0", "graphs"}

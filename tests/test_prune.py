@@ -44,7 +44,7 @@ def disabled(bundle: Bundle, names: tuple[str, ...]) -> Bundle:
 
 def can_go(bundle: Bundle) -> list[str]:
     """Returns the exits that end no path."""
-    ends = {s.exit.name for s in bundle.manifest.segments.values() if s.exit is not None and s.exit.threshold is None}
+    ends = {s.exit.name for s in bundle.manifest.segments.values() if s.exit is not None and s.exit.ends}
     return [name for name in bundle.exits if name not in ends]
 
 

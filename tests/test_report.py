@@ -200,8 +200,8 @@ def test_less_data_makes_a_shorter_page_and_no_broken_one(found: ee.TuningReport
     text = render(many)
     check(text)
     assert "40 of 1000 classes, those that lose most" in text
-    none = edit(found, chosen=edit(found.chosen, thresholds=dict.fromkeys(found.thresholds)))
-    assert "disabled" in render(none)
+    none = edit(found, chosen=edit(found.chosen, thresholds=dict.fromkeys(found.thresholds, "never")))
+    assert "<td>never</td>" in render(none)
 
 
 def test_a_guarantee_is_told_with_what_it_rests_on(tmp_path: Path) -> None:

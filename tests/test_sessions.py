@@ -184,7 +184,7 @@ def test_a_session_that_failed_to_open_is_tried_again(tmp_path: Path) -> None:
     with pytest.raises(IntegrityError, match="segment 'segment0'"):
         _ = opened["segment0"]
     (tmp_path / "away").rename(graph)
-    assert opened["segment0"].get_inputs()[0].name == "x"
+    assert opened["segment0"].session.get_inputs()[0].name == "x"
 
 
 # The shared pool belongs to the process, so each of these has one of its own.

@@ -256,7 +256,7 @@ def many_exits(number: int) -> Draft:
             """,
             reads={"x": "x", "y": "y" if k else "x"},
             writes={"y": "z", "sure": "sure"},
-            exit=leave(f"exit{k}", "y", "sure", None if last else 0.9999),
+            exit=leave(f"exit{k}", "y", "sure", "always" if last else 0.9999),
             next=None if last else f"s{k + 1}",
         )
     return draft
@@ -593,7 +593,7 @@ def test_exported_networks_answer_as_the_runner_does(compiled: Compiled, tmp_pat
         name: msgspec.structs.replace(
             segment, exit=msgspec.structs.replace(segment.exit, threshold=thresholds[segment.exit.name])
         )
-        if segment.exit is not None and segment.exit.threshold is not None
+        if segment.exit is not None and not segment.exit.ends
         else segment
         for name, segment in plan.segments.items()
     }

@@ -70,7 +70,7 @@ def decide(
     for name, value in given.items():
         if known_exit(exits, name).ends:
             raise InputError(f"thresholds: {name!r} ends the plan and accepts everything; it has no threshold")
-        if value != "never" and not (is_number(value) and not math.isnan(value)):
+        if not (is_number(value) and not math.isnan(value)) and not (isinstance(value, str) and value == "never"):
             raise InputError(f"thresholds: {name!r} is {shortened(value)}, expected a number, or 'never'")
     own = {name: given.get(name, exit_.threshold) for name, exit_ in exits.items()}
     if exit_at is not None:

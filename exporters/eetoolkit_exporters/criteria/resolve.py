@@ -47,7 +47,7 @@ def default_threshold(criterion: Criterion) -> float:
     """Returns the threshold of an exit or a member whose user gave none."""
     default = kind_of(criterion).default
     if default is None:
-        default = (needed(criterion) or 1) / max(len(criterion.members), 1)
+        default = (needed(criterion) or 1) / max(1, len(criterion.members))
     return stored_threshold(criterion, default)
 
 
