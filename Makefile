@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check bench bench-quick browser format fuzz conformance
+.PHONY: demo test check docs bench bench-quick browser format fuzz conformance
 
 demo: $(STAMP)
 	@$(RUN)eetoolkit demo
@@ -18,6 +18,11 @@ check: $(STAMP)
 	@$(RUN)ruff check .
 	@$(RUN)ruff format --check .
 	@$(RUN)mypy
+
+# The pages of docs/ and the API reference as one site, which opens without a server.
+docs: $(STAMP)
+	@$(RUN)python -m sphinx -E -W --keep-going -q -b html docs build/docs
+	@echo "build/docs/index.html"
 
 # The first time it also fetches some 90 MB (pip, npm) and trains three networks, which takes up to half an hour.
 bench: $(STAMP)

@@ -25,8 +25,7 @@ import torch
 from benchmarks.gated_networks import BLOCKS, OpenBlocks, SkipNet, convolutional_branch, linear_branch, repeated_block
 from benchmarks.measure import median
 from benchmarks.section import Row, Section, over, publish
-from benchmarks.turns import Way, timed
-from eetoolkit.demo.timing import BLOCK
+from benchmarks.turns import BLOCK, Way, timed
 from eetoolkit_exporters.capturing.capture import capture
 from eetoolkit_exporters.capturing.cascade import open_source
 from eetoolkit_exporters.capturing.source import choose_exits

@@ -1,4 +1,4 @@
-"""The README's picture of a frontier: `python -m benchmarks.frontier_picture`, with what its `tune` command does."""
+"""The frontier in docs/tuning.md, drawn of what its `tune` command does: `python -m benchmarks.frontier_picture`."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from eetoolkit.tuning.objective import Candidates, Objective
 from eetoolkit.tuning.record import Record
-from eetoolkit.tuning.search import Goal, Search
+from eetoolkit.tuning.search import Constraint, Search
 
 Array = NDArray[Any]
 
@@ -42,7 +42,7 @@ def choose(confidences: Array, right: Array, costs: Sequence[float], max_drop: f
     cost = np.tile(np.asarray(costs, float) / costs[-1], (rows, 1))
     record = chain_record(confidences.T, right.T)
     objective = Objective(record, levels, right.T.astype(float), cost, "last", np.ones(last + 1, bool))
-    found = levels.spell(Search(objective).best(Goal(least_worth=objective.full[0] - max_drop)))[:last]
+    found = levels.spell(Search(objective).best(Constraint(least_score=objective.full[0] - max_drop)))[:last]
     taken = stops(confidences, found)
     kept = [exit_ for exit_ in range(last) if (taken == exit_).any()]
     return Policy((*kept, last), tuple(float(found[exit_]) for exit_ in kept))

@@ -22,11 +22,11 @@ import eetoolkit as ee
 from benchmarks.cases.case import Case
 from benchmarks.cases.catalogue import load_case
 from benchmarks.section import Row, Section, met, publish
-from eetoolkit.tuning.choice import Thresholds
 from eetoolkit.tuning.collect import collect
 from eetoolkit.tuning.costs import choose_costs
 from eetoolkit.tuning.record import Record, read_record
 from eetoolkit.tuning.replay import own_thresholds, stops
+from eetoolkit.tuning.results import Thresholds
 from eetoolkit.tuning.splits import split
 from eetoolkit_runtime.plan import Manifest
 

@@ -16,7 +16,8 @@ import numpy as np
 from benchmarks.measure import interleaved_ms, paired_ratio
 from benchmarks.section import Row, Section, over, publish
 from eetoolkit import zoo
-from eetoolkit.demo.exporting import export_system, load_system, open_whole
+from eetoolkit.demo.exporting import export_system, load_system, save_whole
+from eetoolkit_runtime.profiling.whole import open_whole
 from eetoolkit_runtime.runner import Runner
 from eetoolkit_runtime.sessions import SessionSettings
 
@@ -56,7 +57,9 @@ def measure(sizes: tuple[int, ...] = SIZES, shares: tuple[float, ...] = SHARES, 
     with tempfile.TemporaryDirectory() as folder:
         bundle = export_system(trained, Path(folder) / "digits.ee")
         first, *others = bundle.exits
-        whole = open_whole(trained, others[-1], SessionSettings(threads=1))
+        path = save_whole(trained, others[-1], Path(folder) / "whole.onnx")
+        whole = open_whole(path, bundle.manifest, SessionSettings(threads=1))
+        (name,) = whole.inputs
         with Runner(bundle, threads=1, load="eager") as runner:
             images = np.concatenate([row[0] for row in trained.rows])
             sure = np.array([runner.run(row[0], exit_at=first).confidence for row in trained.rows])
@@ -64,10 +67,10 @@ def measure(sizes: tuple[int, ...] = SIZES, shares: tuple[float, ...] = SHARES, 
                 found = []
                 for share in shares:
                     batch, threshold = _batch(images, sure, size, share)
-                    thresholds = dict.fromkeys(others[:-1]) | {first: threshold}
+                    thresholds = dict.fromkeys(others[:-1], "never") | {first: threshold}
                     candidates: dict[str, Callable[[], object]] = {
                         "batch": lambda b=batch, t=thresholds: runner.run_batch(b, thresholds=t),  # type: ignore[misc]
-                        "whole": lambda b=batch: whole.session.run(None, {whole.inputs[0]: b}),  # type: ignore[misc]
+                        "whole": lambda b=batch: whole.session.run(None, {name: b}),  # type: ignore[misc]
                         "run": lambda b=batch, t=thresholds: [  # type: ignore[misc]
                             runner.run(b[k : k + 1], thresholds=t) for k in range(len(b))
                         ],

@@ -12,7 +12,7 @@ from benchmarks.section import Row, Section, publish
 from eetoolkit.tuning.objective import Candidates, Objective
 from eetoolkit.tuning.record import Record
 from eetoolkit.tuning.replay import means, stops
-from eetoolkit.tuning.search import Goal, Search
+from eetoolkit.tuning.search import Constraint, Search
 
 ROWS, EXITS, SETTINGS = 50_000, 12, 1_000
 MAX_S, MAX_GIB = 10.0, 2.0
@@ -37,11 +37,11 @@ SECTION = Section(
 
 def main() -> None:
     """Measures replay and search."""
-    record, worth, cost = made(ROWS)
+    record, score, cost = made(ROWS)
     draw = np.random.default_rng(1)
     limits = draw.uniform(0.3, 1.0, (SETTINGS, EXITS))
     started = time.perf_counter()
-    found = means(record, limits, worth, cost)
+    found = means(record, limits, score, cost)
     replayed_s = time.perf_counter() - started
     some = draw.choice(ROWS, 200, replace=False)
     expected = [[plain(record, n, setting) for setting in limits[:50]] for n in some]
@@ -52,22 +52,22 @@ def main() -> None:
         {"what": "replay", "rows": ROWS, "exits": EXITS, "settings": SETTINGS, "s": replayed_s, "peak_gib": peak_gib}
     ]
     for count in (2_000, 20_000):
-        record, worth, cost = made(count)
+        record, score, cost = made(count)
         grid = tuple(np.quantile(record.confidence[:, e], np.linspace(0, 1, 100)) for e in range(EXITS - 1))
         own = Candidates((*grid, np.zeros(0)))
-        it = Objective(record, own, worth, cost / cost.max(), "last", np.ones(EXITS, bool))
-        goal = Goal(least_worth=it.full[0] - 0.01)
+        it = Objective(record, own, score, cost / cost.max(), "last", np.ones(EXITS, bool))
+        constraint = Constraint(least_score=it.full[0] - 0.01)
         started = time.perf_counter()
-        best = it.at(Search(it).best(goal))
+        best = it.at(Search(it).best(constraint))
         rows.append(
             {"what": "search", "rows": count, "exits": EXITS, "s": time.perf_counter() - started, "cost_share": best[1],
-             "greedy_cost_share": it.at(Search(it).greedy(goal))[1]}
+             "greedy_cost_share": it.at(Search(it).greedy(constraint))[1]}
         )  # fmt: skip
     publish(SECTION, rows)
 
 
 def made(rows: int) -> tuple[Record, np.ndarray, np.ndarray]:
-    """Returns a record of a chain whose later exits are surer and better, with worth and cost of each visit."""
+    """Returns a record of a chain whose later exits are surer and better, with score and cost of each visit."""
     draw = np.random.default_rng(0)
     hard = draw.uniform(size=(rows, 1))
     right = draw.uniform(size=(rows, EXITS)) < np.clip(1.5 * np.linspace(0.4, 1, EXITS) - hard, 0.05, 0.99)

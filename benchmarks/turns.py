@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eetoolkit.demo.timing import BLOCK, take_turn
-
 Array = NDArray[Any]
 
+BLOCK = 25
+"""Rows that one way runs in a turn: enough that its caches are as warm as in use, few enough that what else the machine
+does hits all ways alike."""
 _SETTLE_MS = 20.0  # after torch with several workers, which spin for a while: they would time the next peer
 
 
@@ -61,13 +62,24 @@ def timed(peers: Mapping[str, Way], seconds: float, seed: int, *, settle: bool, 
                 block = order[start : start + BLOCK].tolist()
                 for place in rng.permutation(len(names)).tolist():
                     peer = peers[names[place]]
-                    take_turn(peer.run, peer.given, block, found[place])
+                    _take_turn(peer.run, peer.given, block, found[place])
                     if settle and peer.torch:
                         _wait(_SETTLE_MS)
             rounds.append(found)
     finally:
         gc.enable()
     return np.stack(rounds)
+
+
+def _take_turn(run: Callable[[Any], object], given: Sequence[Any], rows: Sequence[int], found: Array) -> None:
+    """Writes the latency of each of some rows, in ms, to its place in `found`; a call before them does not count."""
+    clock = time.perf_counter_ns
+    run(given[rows[0]])
+    for row in rows:
+        item = given[row]
+        start = clock()
+        run(item)
+        found[row] = (clock() - start) / 1e6
 
 
 def _wait(milliseconds: float) -> None:

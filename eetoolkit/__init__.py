@@ -9,95 +9,89 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from eetoolkit.report.page import write_report
-    from eetoolkit.tuning.manifest import undo as undo_tuning
-    from eetoolkit.tuning.report import TuningReport
-    from eetoolkit.tuning.tune import tune
-    from eetoolkit.verification import verify
-    from eetoolkit_exporters.capturing.attach import attach_exits, fit_exits
-    from eetoolkit_exporters.capturing.marker import exit  # noqa: A004 - `ee.exit`
-    from eetoolkit_exporters.export import export
-    from eetoolkit_exporters.pruning.prune import prune
-    from eetoolkit_runtime.answer import Answer
-    from eetoolkit_runtime.bundle import Bundle, load
-    from eetoolkit_runtime.doctor.examine import examine
-    from eetoolkit_runtime.doctor.finding import Finding
-    from eetoolkit_runtime.errors import (
-        BundleError,
-        DeadlineError,
-        EEToolkitError,
-        ExportError,
-        InputError,
-        IntegrityError,
-        ManifestError,
-        RunError,
-        TuneError,
-    )
-    from eetoolkit_runtime.interrupt import Interrupt
-    from eetoolkit_runtime.plan import Criterion
-    from eetoolkit_runtime.profiling.comparison import Comparison, compare_profiles
-    from eetoolkit_runtime.profiling.merging import merge_profiles
-    from eetoolkit_runtime.profiling.profile import Profile
-    from eetoolkit_runtime.profiling.profiler import profile
-    from eetoolkit_runtime.profiling.profiles import read_profile, save_profile, write_profile
-    from eetoolkit_runtime.profiling.tracing import trace
-    from eetoolkit_runtime.runner import Runner
-    from eetoolkit_runtime.store import accept_edit
-    from eetoolkit_runtime.truncate import truncate
-    from eetoolkit_runtime.verify import VerifyReport
+    from eetoolkit.report.page import write_report as write_report
+    from eetoolkit.tuning.manifest import undo_tuning as undo_tuning
+    from eetoolkit.tuning.report import TuningReport as TuningReport
+    from eetoolkit.tuning.tune import tune as tune
+    from eetoolkit.verification import verify as verify
+    from eetoolkit_exporters.capturing.attach import attach_exits as attach_exits
+    from eetoolkit_exporters.capturing.attach import fit_exits as fit_exits
+    from eetoolkit_exporters.capturing.marker import exit as exit  # noqa: A004 - `ee.exit`
+    from eetoolkit_exporters.export import export as export
+    from eetoolkit_exporters.pruning.prune import prune as prune
+    from eetoolkit_runtime.answer import Answer as Answer
+    from eetoolkit_runtime.bundle import Bundle as Bundle
+    from eetoolkit_runtime.bundle import load as load
+    from eetoolkit_runtime.doctor.examine import doctor as doctor
+    from eetoolkit_runtime.doctor.finding import Finding as Finding
+    from eetoolkit_runtime.errors import BundleError as BundleError
+    from eetoolkit_runtime.errors import DeadlineError as DeadlineError
+    from eetoolkit_runtime.errors import EEToolkitError as EEToolkitError
+    from eetoolkit_runtime.errors import ExportError as ExportError
+    from eetoolkit_runtime.errors import InputError as InputError
+    from eetoolkit_runtime.errors import IntegrityError as IntegrityError
+    from eetoolkit_runtime.errors import ManifestError as ManifestError
+    from eetoolkit_runtime.errors import RunError as RunError
+    from eetoolkit_runtime.errors import TuneError as TuneError
+    from eetoolkit_runtime.interrupt import Interrupt as Interrupt
+    from eetoolkit_runtime.plan import Criterion as Criterion
+    from eetoolkit_runtime.profiling.comparison import Comparison as Comparison
+    from eetoolkit_runtime.profiling.profile import Profile as Profile
+    from eetoolkit_runtime.profiling.profiler import profile as profile
+    from eetoolkit_runtime.profiling.tracing import trace as trace
+    from eetoolkit_runtime.runner import Runner as Runner
+    from eetoolkit_runtime.store import accept_edit as accept_edit
+    from eetoolkit_runtime.truncate import truncate as truncate
+    from eetoolkit_runtime.verify import VerifyReport as VerifyReport
 
 _ERRORS = "eetoolkit_runtime.errors"
 _PLACES = {
-    "Answer": "eetoolkit_runtime.answer",
-    "Bundle": "eetoolkit_runtime.bundle",
-    "BundleError": _ERRORS,
-    "Comparison": "eetoolkit_runtime.profiling.comparison",
+    # A network becomes a bundle
+    "export": "eetoolkit_exporters.export",
+    "exit": "eetoolkit_exporters.capturing.marker",
+    "attach_exits": "eetoolkit_exporters.capturing.attach",
+    "fit_exits": "eetoolkit_exporters.capturing.attach",
     "Criterion": "eetoolkit_runtime.plan",
-    "DeadlineError": _ERRORS,
+    # A bundle is opened and checked
+    "load": "eetoolkit_runtime.bundle",
+    "Bundle": "eetoolkit_runtime.bundle",
+    "verify": "eetoolkit.verification",
+    "VerifyReport": "eetoolkit_runtime.verify",
+    # and run
+    "Runner": "eetoolkit_runtime.runner",
+    "Answer": "eetoolkit_runtime.answer",
+    "Interrupt": "eetoolkit_runtime.interrupt",
+    # What it costs on this machine, and what is wrong there
+    "profile": "eetoolkit_runtime.profiling.profiler",
+    "Profile": "eetoolkit_runtime.profiling.profile",
+    "Comparison": "eetoolkit_runtime.profiling.comparison",
+    "trace": "eetoolkit_runtime.profiling.tracing",
+    "doctor": "eetoolkit_runtime.doctor.examine",
+    "Finding": "eetoolkit_runtime.doctor.finding",
+    # Its thresholds are chosen
+    "tune": "eetoolkit.tuning.tune",
+    "TuningReport": "eetoolkit.tuning.report",
+    "undo_tuning": "eetoolkit.tuning.manifest",
+    "write_report": "eetoolkit.report.page",
+    # It is changed
+    "truncate": "eetoolkit_runtime.truncate",
+    "prune": "eetoolkit_exporters.pruning.prune",
+    "accept_edit": "eetoolkit_runtime.store",
+    # Errors, a tree that `eetoolkit_runtime.errors` draws
     "EEToolkitError": _ERRORS,
     "ExportError": _ERRORS,
-    "Finding": "eetoolkit_runtime.doctor.finding",
-    "InputError": _ERRORS,
-    "IntegrityError": _ERRORS,
-    "Interrupt": "eetoolkit_runtime.interrupt",
+    "BundleError": _ERRORS,
     "ManifestError": _ERRORS,
-    "Profile": "eetoolkit_runtime.profiling.profile",
+    "IntegrityError": _ERRORS,
     "RunError": _ERRORS,
-    "Runner": "eetoolkit_runtime.runner",
+    "InputError": _ERRORS,
+    "DeadlineError": _ERRORS,
     "TuneError": _ERRORS,
-    "TuningReport": "eetoolkit.tuning.report",
-    "VerifyReport": "eetoolkit_runtime.verify",
-    "accept_edit": "eetoolkit_runtime.store",
-    "attach_exits": "eetoolkit_exporters.capturing.attach",
-    "compare_profiles": "eetoolkit_runtime.profiling.comparison",
-    "examine": "eetoolkit_runtime.doctor.examine",
-    "exit": "eetoolkit_exporters.capturing.marker",
-    "export": "eetoolkit_exporters.export",
-    "fit_exits": "eetoolkit_exporters.capturing.attach",
-    "load": "eetoolkit_runtime.bundle",
-    "merge_profiles": "eetoolkit_runtime.profiling.merging",
-    "profile": "eetoolkit_runtime.profiling.profiler",
-    "prune": "eetoolkit_exporters.pruning.prune",
-    "read_profile": "eetoolkit_runtime.profiling.profiles",
-    "save_profile": "eetoolkit_runtime.profiling.profiles",
-    "trace": "eetoolkit_runtime.profiling.tracing",
-    "truncate": "eetoolkit_runtime.truncate",
-    "tune": "eetoolkit.tuning.tune",
-    "undo_tuning": "eetoolkit.tuning.manifest",
-    "verify": "eetoolkit.verification",
-    "write_profile": "eetoolkit_runtime.profiling.profiles",
-    "write_report": "eetoolkit.report.page",
 }
-_RENAMED = {"undo_tuning": "undo"}
+"""Every public name and the module that it is imported from when it is first used."""
 _HOST = {"torch", "onnx", "onnx_ir", "onnxscript"}
 
-__all__ = [
-    "Answer", "Bundle", "BundleError", "Comparison", "Criterion", "DeadlineError", "EEToolkitError", "ExportError",
-    "Finding", "InputError", "IntegrityError", "Interrupt", "ManifestError", "Profile", "RunError", "Runner",
-    "TuneError", "TuningReport", "VerifyReport", "accept_edit", "attach_exits", "compare_profiles", "examine", "exit",
-    "export", "fit_exits", "load", "merge_profiles", "profile", "prune", "read_profile", "save_profile", "trace",
-    "truncate", "tune", "undo_tuning", "verify", "write_profile", "write_report",
-]  # fmt: skip
+__all__ = list(_PLACES)
 
 
 def __getattr__(name: str) -> Any:
@@ -109,7 +103,7 @@ def __getattr__(name: str) -> Any:
     if name not in _PLACES:
         raise AttributeError(f"module 'eetoolkit' has no attribute {name!r}")
     try:
-        value = getattr(importlib.import_module(_PLACES[name]), _RENAMED.get(name, name))
+        value = getattr(importlib.import_module(_PLACES[name]), name)
     except ModuleNotFoundError as error:
         if error.name in _HOST:
             from eetoolkit_runtime.errors import ExportError as Missing
@@ -122,4 +116,4 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     """Returns the public names."""
-    return sorted([*__all__, "__version__"])
+    return sorted([*_PLACES, "__version__"])

@@ -1,25 +1,19 @@
-"""The plan as a picture: Graphviz's DOT, Mermaid, or SVG by Graphviz's `dot`."""
+"""The plan as a picture: in Mermaid, which GitHub draws, or in DOT, of which Graphviz makes any picture."""
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from eetoolkit.summary import spell_shape
 from eetoolkit_runtime.decision import spell_threshold
-from eetoolkit_runtime.errors import EEToolkitError
 from eetoolkit_runtime.flow import live_before
-from eetoolkit_runtime.outfile import check_file, writing
 from eetoolkit_runtime.plan import Gate, Goto, Manifest, Segment, Slot, Stop, Switch
 from eetoolkit_runtime.printable import printable
 
 _TENSORS_SHOWN = 5  # on one arrow; a long list would hide the plan
 _ESCAPES_MERMAID = {"#": "#35;", "&": "#amp;", '"': "#quot;", "<": "#lt;", ">": "#gt;", "`": "#96;"}
-_DOT_TIMEOUT_S = 60
 
 
 @dataclass(frozen=True)
@@ -72,29 +66,6 @@ def mermaid(plan: Manifest) -> str:
         label = f'|"{_entities(edge.lines)}"|' if edge.lines else ""
         lines.append(f"  {edge.source} {arrow}{label} {edge.target}")
     return "\n".join([*lines, ""])
-
-
-def write_svg(plan: Manifest, target: Path, *, overwrite: bool = False) -> Path:
-    """Writes the plan as an SVG picture to `target` and returns it.
-
-    Raises:
-        EEToolkitError: Graphviz's `dot` is not installed or fails, or `target` exists and `overwrite` is not set,
-            or cannot be written.
-    """
-    check_file(target, overwrite=overwrite)
-    program = shutil.which("dot")
-    if program is None:
-        raise EEToolkitError(
-            "no `dot` on the PATH: install Graphviz (apt install graphviz, brew install graphviz), or draw the plan "
-            "with --mermaid, which GitHub shows"
-        )
-    command = [program, "-Tsvg"]
-    done = subprocess.run(command, input=dot(plan).encode(), capture_output=True, timeout=_DOT_TIMEOUT_S, check=False)  # noqa: S603 - Graphviz, and nothing of the plan on its command line
-    if done.returncode != 0:
-        raise EEToolkitError(f"{program} failed: {done.stderr.decode(errors='replace').strip()}")
-    with writing(target, overwrite=overwrite) as file:
-        file.write(done.stdout)
-    return target
 
 
 def _nodes(plan: Manifest) -> Iterator[_Node]:

@@ -42,8 +42,6 @@ from eetoolkit_runtime.integrity import digest
 from eetoolkit_runtime.manifest import decode, decode_sealed, encode
 from eetoolkit_runtime.plan import MANIFEST, Preprocess, TensorSpec
 from eetoolkit_runtime.profiling import profile as profiles
-from eetoolkit_runtime.profiling.comparison import compare_profiles
-from eetoolkit_runtime.profiling.merging import merge_profiles
 from eetoolkit_runtime.profiling.profiler import profile
 from eetoolkit_runtime.runner import Runner
 from eetoolkit_runtime.seal import DIGEST, seal
@@ -389,12 +387,12 @@ def read_golden_file(folder: Path, bundle: Bundle, data: bytes) -> None:
 
 
 def read_profile(data: bytes) -> None:
-    """Decodes a profile, shows it, and puts it beside and together with itself."""
+    """Decodes a profile, shows it, puts it beside itself, and encodes it again."""
     found = profiles.decode(data, "p")
     str(found)
     bars(found)
-    compare_profiles(found, found)
-    profiles.decode(profiles.encode(merge_profiles([found, found])), "p")
+    found.compare(found)
+    profiles.decode(profiles.encode(found), "p")
 
 
 def read_record_file(folder: Path, data: bytes) -> None:

@@ -47,7 +47,6 @@ CALLS: dict[str, tuple[str, ...]] = {
     "profile json": ("profile", "b.ee", *QUICK, "--json"),
     "profile show": ("profile", "--show", "p.json"),
     "profile compare": ("profile", "--compare", "p.json", "q.json"),
-    "profile merge": ("profile", "--merge", "p.json", "q.json"),
     "tune": ("tune", "b.ee", "--record", "r.npz", "--max-accuracy-drop", "0.05"),
     "tune json": ("tune", "b.ee", "--record", "r.npz", "--json"),
     "tune risk": ("tune", "b.ee", "--record", "r.npz", "--risk", "0.3"),
@@ -123,7 +122,7 @@ def bundle(folder: Path, mark: str = "") -> Path:
 
 def hold(patch: pytest.MonkeyPatch) -> None:
     """Has what is found out afresh at each call found out once: what `tune` and `doctor` print, they print again."""
-    for name in ("tune", "examine"):
+    for name in ("tune", "doctor"):
         patch.setattr(ee, name, _once(getattr(ee, name)), raising=False)
 
 

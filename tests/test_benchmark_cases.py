@@ -145,7 +145,7 @@ def test_every_peer_that_needs_nothing_fetched_answers_as_the_network(
     policy = Policy(exits, thresholds)
     stopped = tuple(np.array(exits)[stops(confidences[list(exits)], np.array(thresholds))].tolist())
     assert peers.write(case, policy, 1, tmp_path) is None
-    found, refused = peers.open_peers(case, policy, 1, stopped, rows, tmp_path, 1)
+    found, refused = peers.open_peers(case, policy, 1, stopped, rows, tmp_path, 1, 0)
     assert set(refused) == {"earlyon eager", "earlyon staged"}
     assert set(found) == {
         "bundle", "whole", "fixed", "hand-truncated", "hand-truncated, no earlier heads", "one file", "eager",

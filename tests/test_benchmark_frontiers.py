@@ -1,4 +1,4 @@
-"""The benchmarks of tuning: frontiers told from rows that chose nothing, latencies predicted and measured."""
+"""The benchmarks of tuning: frontiers on held-out rows, latencies predicted and measured."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from test_tuning_splits import called
 
 import eetoolkit as ee
 from benchmarks import frontiers, predicted
+from benchmarks.earlyon_rule import earlyon
 from eetoolkit.tuning.collect import collect
-from eetoolkit.tuning.measure import Part
-from eetoolkit.tuning.objective import Objective, worth_of
-from eetoolkit.tuning.search import Points
+from eetoolkit.tuning.evaluate import Subset
+from eetoolkit.tuning.objective import Objective, scores_of
+from eetoolkit.tuning.search import Constraint, Points
 
 
-def part(rows: int, seed: int = 0) -> Part:
-    record = made(seed, rows=rows)
-    return Part(record, worth_of(record, None), np.tile([1.0, 2.0, 3.0, 4.0], (rows, 1)), None, "last", 0)
+def part(rows: int, seed: int = 0, exits: int = 4) -> Subset:
+    record = made(seed, rows=rows, exits=exits)
+    return Subset(record, scores_of(record, None), np.tile(np.arange(1.0, exits + 1), (rows, 1)), None, "last", 0)
 
 
 def test_a_frontier_is_on_or_above_every_rule_where_it_was_chosen() -> None:
@@ -40,8 +41,8 @@ def test_a_frontier_is_on_or_above_every_rule_where_it_was_chosen() -> None:
 
 def never(objective: Objective) -> Points:
     """Returns the one setting at which no exit fires."""
-    worth, cost = objective.at(objective.choices.never)
-    return Points(objective.choices.never[None], np.array([worth]), np.array([cost]))
+    score, cost = objective.at(objective.choices.never)
+    return Points(objective.choices.never[None], np.array([score]), np.array([cost]))
 
 
 def test_a_rule_that_beats_the_search_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,6 +52,17 @@ def test_a_rule_that_beats_the_search_is_told(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(frontiers.Search, "points", property(lambda self: never(self._objective)))
     with pytest.raises(RuntimeError, match="beats the search on the rows that both chose on"):
         frontiers.measure(plan_of(4), tune, tune)
+
+
+def test_earlyons_rule_takes_the_lowest_threshold_of_its_grid_that_keeps_the_score() -> None:
+    tune, allowed = part(100, exits=2), np.array([True, False])
+    sure, right = tune.record.confidence[:, 0].astype(float), tune.score
+    assert right is not None
+    least = right[:, 1].mean() - 0.1
+    grid = (0.99, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.6, 0.5)
+    kept = [t for t in grid if (sure >= t).any() and np.where(sure >= t, right[:, 0], right[:, 1]).mean() >= least]
+    found = earlyon(tune, plan_of(2), allowed, Constraint(least_score=least))
+    np.testing.assert_equal(found, [min(kept), np.nan])
 
 
 def test_a_frontier_is_read_along_lines_and_flat_beyond() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -107,28 +106,7 @@ def test_drawings_go_to_stdout(bundle: Path) -> None:
     assert inspect(bundle, "--mermaid").stdout.startswith("flowchart TD\n")
 
 
-def test_svg_without_graphviz_names_the_fix(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    result = CliRunner().invoke(main, ["inspect", str(bundle), "--svg", str(tmp_path / "plan.svg")])
-    assert result.exit_code == 1
-    assert result.stderr == (
-        "error: no `dot` on the PATH: install Graphviz (apt install graphviz, brew install graphviz), or draw the plan "
-        "with --mermaid, which GitHub shows\n"
-    )
-
-
-@pytest.mark.skipif(shutil.which("dot") is None, reason="Graphviz is not installed")
-def test_svg_is_drawn_and_not_overwritten_silently(bundle: Path, tmp_path: Path) -> None:
-    target = tmp_path / "plan.svg"
-    assert inspect(bundle, "--svg", target).stdout == f"{target}\n"
-    assert "segment1" in target.read_text()
-    again = CliRunner().invoke(main, ["inspect", str(bundle), "--svg", str(target)])
-    assert again.exit_code == 1
-    assert again.stderr == f"error: {target} exists; pass --overwrite to replace it\n"
-    inspect(bundle, "--svg", target, "--overwrite")
-
-
 def test_two_forms_at_once_are_refused(bundle: Path) -> None:
     result = CliRunner().invoke(main, ["inspect", str(bundle), "--json", "--dot"])
     assert result.exit_code == 2
-    assert "--json, --dot, --mermaid and --svg exclude each other" in result.stderr
+    assert "--json, --dot and --mermaid exclude each other" in result.stderr

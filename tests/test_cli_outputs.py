@@ -19,12 +19,11 @@ from eetoolkit_runtime.bundle import load
 PROFILE = ("profile", "b.ee", *QUICK)
 TUNE = ("tune", "b.ee", "--data", "val.npz")
 WRITERS: dict[str, tuple[str, ...]] = {
-    "inspect --svg": ("inspect", "b.ee", "--svg"),
     "profile --output": (*PROFILE, "--output"),
     "profile --trace": (*PROFILE, "--trace"),
     "profile --svg": (*PROFILE, "--svg"),
     "profile --png": (*PROFILE, "--png"),
-    "profile --merge --output": ("profile", "--merge", "p.json", "q.json", "--output"),
+    "profile --show --output": ("profile", "--show", "p.json", "--output"),
     "tune --report": (*TUNE, "--report"),
     "tune --record": (*TUNE, "--record"),
     "tune --prune": (*TUNE, "--prune"),
@@ -69,7 +68,6 @@ def folder(_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "export",
         "undo_tuning",
         "accept_edit",
-        "merge_profiles",
     ):
         monkeypatch.setattr(ee, name, work, raising=False)
     monkeypatch.setattr(eetoolkit.demo.exporting, "export_system", work)

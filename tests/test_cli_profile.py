@@ -1,4 +1,4 @@
-"""`eetoolkit profile`: what is measured is kept, shown, merged, compared and drawn; what does not fit is refused."""
+"""`eetoolkit profile`: what is measured is kept, shown, compared and drawn; what does not fit is refused."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from click.testing import CliRunner, Result
+from onnx import parser
 from plans import chain
 
 import eetoolkit as ee
@@ -51,14 +53,12 @@ def test_a_profile_saved_in_a_bundle_is_shown_by_its_name(tmp_path: Path, folder
     assert json.loads(run("--show", bundle, "--json").stdout) == json.loads(done.stdout)
 
 
-def test_profiles_are_merged_and_compared(folder: Path, tmp_path: Path) -> None:
-    a, b, both = folder / "a.json", folder / "b.json", tmp_path / "both.json"
-    merged = run("--merge", a, b, "-o", both)
-    assert merged.exit_code == 0, merged.output
-    assert "merged from 2" in merged.stdout
-    assert ee.read_profile(both).rounds == 2 * ee.read_profile(a).rounds
-    compared = run("--compare", a, both)
-    assert "inputs        4  8" in compared.stdout
+def test_profiles_are_compared(folder: Path, tmp_path: Path) -> None:
+    a, more = folder / "a.json", tmp_path / "more.json"
+    np.save(tmp_path / "y.npy", np.random.default_rng(1).uniform(0, 1, (8, 4)).astype(np.float32))
+    assert run(folder / "chain.ee", "--inputs", tmp_path / "y.npy", *QUICK, "-o", more).exit_code == 0
+    compared = run("--compare", a, more)
+    assert ["inputs", "4", "8"] in [line.split() for line in compared.stdout.splitlines()]
     assert "segment segment2" in compared.stdout
     assert json.loads(run("--compare", a, a, "--json").stdout)["expected"]["ratio"] == 1
     assert "the same bundle, machine and settings" in run("--compare", a, a).stdout
@@ -88,7 +88,7 @@ def test_nothing_is_overwritten_unasked_and_nothing_is_measured_before_that_is_s
     assert target.read_text() == "mine"
     if option == "--output":
         assert run("--show", folder / "a.json", option, target, "--overwrite").exit_code == 0
-        assert ee.read_profile(target) == ee.read_profile(folder / "a.json")
+        assert ee.Profile.read(target) == ee.Profile.read(folder / "a.json")
 
 
 @pytest.mark.parametrize(
@@ -96,11 +96,10 @@ def test_nothing_is_overwritten_unasked_and_nothing_is_measured_before_that_is_s
     [
         (["a", "b"], "got 2 arguments, expected one BUNDLE"),
         (["--show", "a", "b"], "--show: got 2 arguments, expected one PROFILE"),
-        (["--merge", "a"], "--merge: got 1 arguments, expected two PROFILEs or more"),
         (["--compare", "a"], "--compare: got 1 arguments, expected two PROFILEs"),
         (["--show", "a", "--save"], "--save does not go with --show"),
         (["--show", "a", "--operators"], "--operators does not go with --show"),
-        (["--merge", "a", "b", "--whole", "w"], "--whole does not go with --merge"),
+        (["--show", "a", "--whole", "w"], "--whole does not go with --show"),
         (["--compare", "a", "b", "--png", "p"], "--png does not go with --compare"),
         ([], "Missing argument"),
     ],
@@ -126,6 +125,21 @@ def test_a_mistake_is_one_line(folder: Path, arguments: list[str], said: str, mo
     done = run(*arguments, *(["--pool", "own"] if "chain.ee" in arguments else []))
     assert done.exit_code == 1
     assert done.stderr.startswith(f"error: {said}")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_whole_network_that_fails_is_one_line(folder: Path, tmp_path: Path) -> None:
+    wrong = parser.parse_model("""<ir_version: 9, opset_import: ["" : 18]>
+        g (float[batch, 5] x) => (float[batch, 5] y) { y = Neg(x) }""")
+    onnx.save(wrong, tmp_path / "wrong.onnx")
+    done = run(folder / "chain.ee", "--inputs", folder / "x.npy", *QUICK, "--whole", tmp_path / "wrong.onnx")
+    assert done.exit_code == 1
+    assert done.stderr.startswith("error: the whole network wrong.onnx: [ONNXRuntimeError] : 2 : INVALID_ARGUMENT : ")
+    assert done.stderr.count("\n") == 1
+    (tmp_path / "none.onnx").write_bytes(b"not a model")
+    done = run(folder / "chain.ee", "--inputs", folder / "x.npy", *QUICK, "--whole", tmp_path / "none.onnx")
+    assert done.exit_code == 1
+    assert done.stderr.startswith("error: the whole network: ")
     assert done.stderr.count("\n") == 1
 
 

@@ -24,7 +24,6 @@ SHOWN = (
     "doctor",
     "profile show",
     "profile compare",
-    "profile merge",
     "tune",
     "zoo",
     "demo",

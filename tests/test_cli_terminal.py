@@ -87,9 +87,9 @@ def test_values_drawings_and_errors_of_a_strangers_bundle_are_printable(wicked: 
     opened = ee.load("b.ee")
     rows = np.load("x.npy")
     with ee.Runner(opened) as runner:
-        values = [opened, ee.verify(opened), ee.read_profile("p.json"), runner.run(rows[:1])]
-    values += [*ee.examine(opened, seconds=0), ee.tune(opened, record="r.npz")]
-    assert obeyed("\n".join(map(str, values))) == []
+        values = [opened, ee.verify(opened), ee.Profile.read("p.json"), runner.run(rows[:1])]
+    values += [*ee.doctor(opened, seconds=0), ee.tune(opened, record="r.npz")]
+    assert obeyed("\n".join((*map(str, values), *map(repr, values)))) == []
     assert obeyed(dot(opened.manifest) + mermaid(opened.manifest)) == []
     broken = json.loads((wicked / "b.ee" / "manifest.json").read_text("utf-8"))
     broken["start"] = WICKED
@@ -102,7 +102,7 @@ def test_values_drawings_and_errors_of_a_strangers_bundle_are_printable(wicked: 
         lambda: ee.Runner(opened).run(rows[:1], exit_at=WICKED),
         lambda: ee.Runner(opened).run(rows[:1], thresholds={WICKED: 1}),
         lambda: ee.Runner(opened).run({WICKED: rows[:1]}),
-        lambda: ee.read_profile(WICKED),
+        lambda: ee.Profile.read(WICKED),
     ):
         with pytest.raises(ee.EEToolkitError) as caught:
             fail()
@@ -198,7 +198,7 @@ def test_no_stream_makes_a_traceback(foreign: Path, name: str, streams: str) -> 
 @pytest.mark.parametrize(
     ("arguments", "written"),
     [
-        (("profile", "--merge", "p.json", "q.json", "-o", "kept.json", "--svg", "kept.svg"), ("kept.json", "kept.svg")),
+        (("profile", "--show", "p.json", "-o", "kept.json", "--svg", "kept.svg"), ("kept.json", "kept.svg")),
         (("tune", "b.ee", "--record", "r.npz", "--report", "kept.html"), ("kept.html",)),
         (("pack", "b.ee", "-o", "kept.zip"), ("kept.zip",)),
         (("truncate", "b.ee", "--at", f"{FOREIGN}exit0", "-o", "kept.ee"), ("kept.ee/manifest.json",)),

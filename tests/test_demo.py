@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import plans
 import pytest
@@ -17,12 +18,12 @@ import eetoolkit as ee
 import eetoolkit.demo
 from eetoolkit import zoo
 from eetoolkit.cli import main
-from eetoolkit.demo import DemoReport, ExitResult, Latency, Routes, pipeline, timing, work
+from eetoolkit.demo import DemoReport, ExitResult, Latency, Routes, pipeline, work
 from eetoolkit.demo.exporting import load_system
 from eetoolkit.demo.picture import check_picture, choose, draw
-from eetoolkit.demo.timing import Runs, Whole, interleave
 from eetoolkit_runtime.answer import Answer
 from eetoolkit_runtime.plan import VERSION, ClassScores, Goto, Manifest, Next, Segment, Stop, Work
+from eetoolkit_runtime.profiling.costs import WholeCost
 
 EXITS = ["exit0", "exit1", "exit2"]
 
@@ -37,7 +38,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, DemoReport]:
     """Returns the folder and the report of one whole demo."""
     folder = tmp_path_factory.mktemp("demo")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(timing, "ROUNDS", 1)
+        patch.setattr(pipeline, "SECONDS", 0)
         report = eetoolkit.demo.demo(folder / "digits.ee", folder / "demo.png", tell=lambda *_: None)
     return folder, report
 
@@ -128,39 +129,17 @@ def test_picture_is_drawn_where_no_digit_went_deep(tmp_path: Path) -> None:
     check_picture(tmp_path / "demo.png")
 
 
-def test_both_run_every_row_in_turns(tmp_path: Path) -> None:
-    class Doubled:
-        """Stands in for the whole network: the chain's last exit is x times 8."""
-
-        def __init__(self) -> None:
-            self.seen: list[float] = []
-
-        def run(self, names: None, inputs: dict[str, Any]) -> list[Any]:
-            self.seen.append(float(inputs["x"][0, 3]))
-            return [inputs["x"] * 8]
-
-    bundle = ee.load(plans.chain(0.5, 0.5).save(tmp_path / "chain.ee"))
-    rows = np.concatenate([plans.row(0.9, 0, 0, 1), plans.row(0, 0.9, 0, 2), plans.row(0, 0, 0, 3)])
-    session, told = Doubled(), list[tuple[str, int, int]]()
-    split = [(row[None],) for row in rows]
-    runs = interleave(bundle, Whole(session, ("x",), ("logits",)), split, 1, lambda *args: told.append(args))
-    assert [one.exit for one in runs.answers] == EXITS
-    assert runs.bundle_ms.shape == runs.whole_ms.shape == (3,)
-    assert (runs.bundle_ms > 0).all()
-    np.testing.assert_array_equal(np.concatenate([said["logits"] for said in runs.whole]), rows * 8)
-    for factor, met in zip((2, 4, 8), zip(*runs.every_exit, strict=True), strict=True):
-        np.testing.assert_array_equal(np.concatenate([one.outputs["logits"] for one in met]), rows * factor)
-    often = 2 + timing.ROUNDS  # answers, warm-up, rounds; and a call more at the beginning of every turn
-    assert [session.seen.count(mark) for mark in (1, 2, 3)] == [often + timing.ROUNDS, often, often]
-    assert told[-1] == ("running the digits", 3 * timing.ROUNDS, 3 * timing.ROUNDS)
-
-
-def test_times_of_two_different_networks_are_not_compared() -> None:
-    logits, times = answer("exit2", 1.0).outputs["logits"], np.ones(1)
-    met = [[answer("exit0", 1.0, 4), answer("exit2", 1.0)]]
-    pipeline.check_same_network(Runs([], met, [{"logits": logits + 1e-6}], times, times))
-    with pytest.raises(ee.EEToolkitError, match=r"^the bundle's last exit and the whole network differ by 1\.0e\+00; "):
-        pipeline.check_same_network(Runs([], met, [{"logits": logits - 1}], times, times))
+@pytest.mark.parametrize(
+    ("difference", "said"),
+    [(1.0, r"differ by 1\.0e\+00: "), (None, "differ in shape: "), (float("nan"), "differ by nan: ")],
+)
+def test_times_of_two_different_networks_are_not_compared(difference: float | None, said: str, tmp_path: Path) -> None:
+    found = ee.profile(plans.chain().save(tmp_path / "chain.ee"), plans.row(1), threads=1, seconds=0)
+    whole = WholeCost(file="w.onnx", latency=found.expected, ratio=1, full_path_ratio=1, difference=1e-6)
+    assert pipeline.same_network(msgspec.structs.replace(found, whole=whole)) == whole
+    other = msgspec.structs.replace(whole, difference=difference)
+    with pytest.raises(ee.EEToolkitError, match=f"^the bundle's last exit and the whole network {said}"):
+        pipeline.same_network(msgspec.structs.replace(found, whole=other))
 
 
 def path(*names: str, gates: tuple[tuple[str, int], ...] = ()) -> Answer:
@@ -284,7 +263,7 @@ def test_command_prints_what_gates_loops_and_switches_did(monkeypatch: pytest.Mo
 
 
 def test_another_system_is_shown_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(timing, "ROUNDS", 1)
+    monkeypatch.setattr(pipeline, "SECONDS", 0)
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(main, ["demo", "--model", "act", "--json"])
     assert result.exit_code == 0, result.stderr

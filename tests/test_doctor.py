@@ -19,7 +19,8 @@ from eetoolkit_runtime.doctor import bundle_findings, machine_findings
 from eetoolkit_runtime.doctor.bundle_findings import examine_bundle
 from eetoolkit_runtime.doctor.finding import Finding
 from eetoolkit_runtime.doctor.machine_findings import examine_machine
-from eetoolkit_runtime.profiling.profile import Added, Profile
+from eetoolkit_runtime.profiling.costs import Added
+from eetoolkit_runtime.profiling.profile import Profile
 
 edit = msgspec.structs.replace
 
@@ -54,7 +55,7 @@ def of_bundle(bundle: Path) -> dict[str, Finding]:
 
 
 def test_this_machine_has_no_problem() -> None:
-    found = {finding.name: finding for finding in ee.examine()}
+    found = {finding.name: finding for finding in ee.doctor()}
     assert {"machine", "python", "onnxruntime", "cores"} <= found.keys()
     assert [finding for finding in found.values() if finding.state == "problem"] == []
     assert all((finding.fix is None) == (finding.state == "ok") for finding in found.values())
@@ -203,7 +204,7 @@ def saved(folder: Path, **changes: object) -> dict[str, Finding]:
     x = np.array([[1, 0, 0, 0], [0, 0, 0, 0]], np.float32)
     path = sampled(folder)
     bundle = ee.load(path)
-    ee.save_profile(bundle, edit(ee.profile(bundle, x, threads=1, seconds=0), **changes))
+    edit(ee.profile(bundle, x, threads=1, seconds=0), **changes).save(bundle)
     return of_bundle(path)
 
 
@@ -272,4 +273,4 @@ def test_the_command_prints_findings_and_its_status_says_whether_there_is_a_prob
 @pytest.mark.parametrize("seconds", [math.nan, -1.0, math.inf])
 def test_seconds_that_are_no_time_to_measure_are_refused(seconds: float) -> None:
     with pytest.raises(ee.InputError, match=rf"^seconds is {seconds}, expected 0 to 86400$"):
-        ee.examine(seconds=seconds)
+        ee.doctor(seconds=seconds)

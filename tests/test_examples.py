@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,14 +20,27 @@ import eetoolkit as ee
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.fixture(scope="module")
-def spotting() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("keyword_spotting", ROOT / "examples" / "keyword_spotting.py")
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Small networks train faster so, above all beside other tests."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def opened(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "examples" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def spotting() -> ModuleType:
+    return opened("keyword_spotting")
 
 
 @pytest.fixture(scope="module")
@@ -92,3 +109,74 @@ def test_the_script_says_what_it_found(
     assert shapes == "{'sound': ['batch', 8, 8], 'memory': [1, 'batch', 16], 'context': [1, 'batch', 48]}"
     right = float(figures.split()[2].removesuffix("%"))
     assert right > 90
+
+
+def test_a_checkpoint_of_ones_own_becomes_a_tuned_bundle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    opened("own_checkpoint").main(tmp_path)
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("mine: 2 segments, exits exit0, exit1, ")
+    assert any(line.startswith("verify passed") for line in said)
+    assert said[-2].startswith("goal met: the drop is ")
+    right, early = (float(part.split("%")[0]) for part in said[-1].split(", "))
+    assert right > 93
+    assert 20 < early < 100
+    assert ee.load(tmp_path / "mine.ee").manifest.tuning is not None
+
+
+def test_a_cascade_asks_the_large_network_only_where_the_small_one_is_unsure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    opened("cascade").main(tmp_path)
+    right, first = (float(part.split("%")[0]) for part in capsys.readouterr().out.splitlines()[-1].split(", "))
+    assert right > 93
+    assert 5 < first < 100
+
+
+@pytest.fixture(scope="module")
+def digits_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from eetoolkit.zoo import branchynet, digits
+
+    folder = tmp_path_factory.mktemp("digits")
+    images = digits.digits("test").images[:3] / 16
+    np.save(folder / "digits.npy", images)
+    images.tofile(folder / "rows.f32")
+    ee.export(branchynet.load(), images[:1], folder / "digits.ee", golden_inputs=images)
+    return folder
+
+
+def expected(folder: Path) -> list[ee.Answer]:
+    with ee.Runner(folder / "digits.ee", threads=1) as runner:
+        return [runner.run(image[np.newaxis]) for image in np.load(folder / "digits.npy")]
+
+
+def test_the_device_needs_three_libraries(digits_bundle: Path) -> None:
+    script = ROOT / "examples" / "on_device.py"
+    watched = (
+        f"import runpy, sys; sys.argv = [{str(script)!r}, 'digits.ee', 'digits.npy'];"
+        f"runpy.run_path({str(script)!r}, run_name='__main__');"
+        "print(sorted({'torch', 'onnx', 'onnx_ir', 'click', 'rich', 'eetoolkit'} & sys.modules.keys()))"
+    )
+    run = subprocess.run([sys.executable, "-c", watched], cwd=digits_bundle, capture_output=True, text=True, check=True)
+    said = run.stdout.splitlines()
+    rows = [f"row {n}: class {answer.prediction}, {answer}" for n, answer in enumerate(expected(digits_bundle))]
+    assert said[:3] == rows
+    assert said[3].startswith(("in time: class ", "not in time: "))
+    assert [line.split()[5] for line in said[4:-1]] == ["exit0,", "exit1,", "exit2,"]
+    assert said[-1] == "[]"
+
+
+def test_node_answers_as_python_does(digits_bundle: Path) -> None:
+    folder = ROOT / "examples" / "node"
+    if shutil.which("node") is None or not (folder / "node_modules" / "onnxruntime-node").is_dir():
+        pytest.skip("needs node, and `npm install` in examples/node")
+    from eetoolkit_exporters.single_file.single_file import write_single_file
+
+    write_single_file(digits_bundle / "digits.ee", digits_bundle / "digits.onnx", overwrite=True)
+    command = ["node", folder / "answer.mjs", digits_bundle / "digits.onnx", digits_bundle / "rows.f32"]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    names = list(ee.load(digits_bundle / "digits.ee").exits)
+    assert run.stdout.splitlines() == [
+        f"class {answer.prediction}, exit {names.index(answer.exit)}, confidence {answer.confidence:.4f}"
+        for answer in expected(digits_bundle)
+    ]

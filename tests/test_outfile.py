@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -39,6 +42,60 @@ def test_what_fails_on_the_way_leaves_what_was_there_and_nothing_else(tmp_path: 
     with pytest.raises(KeyboardInterrupt):
         fail()
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a", b"old")]
+
+
+def test_who_reads_the_old_file_meanwhile_reads_all_of_it(tmp_path: Path) -> None:
+    write(tmp_path / "a", b"the old text, the longer one")
+    with (tmp_path / "a").open("rb", buffering=0) as old:
+        half = old.read(7)
+        with writing(tmp_path / "a", overwrite=True) as file:
+            file.write(b"new")
+            made = os.fstat(file.fileno()).st_ino
+        assert half + old.read() == b"the old text, the longer one"
+    assert (tmp_path / "a").stat().st_ino == made, "what was written is what is there, not a copy of it"
+
+
+KILLED = """
+import os, signal, sys
+from eetoolkit_runtime.outfile import writing
+
+def kill(*_, **__):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+sys.addaudithook(lambda event, arguments: kill() if event == "os.rename" else None)
+with writing(sys.argv[1], overwrite=True) as file:
+    file.write(b"new")
+"""
+
+
+def test_a_kill_before_the_last_step_leaves_the_old_file(tmp_path: Path) -> None:
+    write(tmp_path / "a", b"old")
+    done = subprocess.run([sys.executable, "-c", KILLED, tmp_path / "a"], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert (tmp_path / "a").read_bytes() == b"old"
+    (partial,) = (path for path in tmp_path.iterdir() if path.name != "a")
+    assert partial.read_bytes() == b"new", "all of it is written before the step"
+
+
+def test_all_bytes_are_on_the_disk_before_the_file_takes_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[tuple[str, int, int]] = []
+    sync, replace = os.fsync, Path.replace
+
+    def record_sync(handle: int) -> None:
+        steps.append(("fsync", os.fstat(handle).st_ino, os.fstat(handle).st_size))
+        sync(handle)
+
+    def record_replace(source: Path, target: Path) -> Path:
+        steps.append(("replace", source.stat().st_ino, source.stat().st_size))
+        return replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", record_sync)
+    monkeypatch.setattr(Path, "replace", record_replace)
+    write(tmp_path / "a", b"all of it")
+    inode = (tmp_path / "a").stat().st_ino
+    assert steps == [("fsync", inode, 9), ("replace", inode, 9)]
 
 
 def test_a_full_disk_is_one_clear_error(tmp_path: Path) -> None:

@@ -223,7 +223,7 @@ def full() -> dict[str, Any]:
         "profile": {"file": "profile.json", "expected_ms": {"a": 0.25}},
         "tuning": {
             "goal": "least cost", "metric": "accuracy", "costs": "a profile", "seed": 0, "rows": {"tune": 7, "test": 3},
-            "figures": {"worth": [0.5, 0.25, 0.75]},
+            "figures": {"score": [0.5, 0.25, 0.75]},
             "guarantee": {
                 "method": "ltt", "loss": "wrong", "risk": 0.01, "delta": 0.05, "rows": 500, "found": 0.0,
                 "bound": 0.006, "passed": True, "assumptions": ["drawn independently"],

@@ -12,8 +12,8 @@ from plans import chain, gated, looped, only_moves, row
 
 import eetoolkit as ee
 from eetoolkit.profile_picture import Kind, bars, draw, spell_exit, spell_ms
+from eetoolkit_runtime.profiling.costs import WholeCost
 from eetoolkit_runtime.profiling.latency import Latency
-from eetoolkit_runtime.profiling.profile import WholeCost
 
 PNG = b"\x89PNG\r\n\x1a\n"
 edit = msgspec.structs.replace

@@ -24,7 +24,7 @@ from eetoolkit_runtime.profiling.latency import QUANTILES, summarise
 from eetoolkit_runtime.profiling.machine import Condition, condition, peak_bytes, resident_bytes, this_machine
 from eetoolkit_runtime.profiling.profile import decode, encode
 from eetoolkit_runtime.profiling.profiler import profile
-from eetoolkit_runtime.profiling.rounds import Cooler
+from eetoolkit_runtime.profiling.rounds import Cooler, groups_of
 from eetoolkit_runtime.profiling.whole import open_whole
 from eetoolkit_runtime.sessions import SessionSettings
 
@@ -172,6 +172,24 @@ def test_a_segment_that_no_input_comes_to_has_no_latency(tmp_path: Path) -> None
         assert (cost.latency is None) == (name not in path)
 
 
+def test_after_each_look_at_the_machine_a_row_is_run_untimed_for_it_leaves_cold_caches(
+    bundle: ee.Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+
+    def told(owner: type, name: str, word: str) -> None:
+        original = getattr(owner, name)
+        monkeypatch.setattr(owner, name, lambda *given, **named: (done.append(word), original(*given, **named))[1])
+
+    told(Cooler, "cool_down", "look")
+    told(ee.Runner, "run_all_exits", "untimed")
+    told(ee.Runner, "trace", "timed")
+    found = profile(bundle, inputs(bundle, 1), threads=1, seconds=0)
+    looks = [place for place, what in enumerate(done) if what == "look"]
+    assert len(looks) == found.rounds
+    assert [done[place + 1 : place + 3] for place in looks[:-1]] == [["untimed", "timed"]] * (found.rounds - 1)
+
+
 def test_a_profile_survives_being_written(bundle: ee.Bundle) -> None:
     found = profile(bundle, inputs(bundle), threads=1, seconds=0)
     assert decode(encode(found), "it") == found
@@ -202,14 +220,14 @@ def test_saving_puts_the_latencies_into_the_manifest_and_refuses_another_bundles
     bundle: ee.Bundle, tmp_path: Path
 ) -> None:
     found = ee.profile(bundle, inputs(bundle), threads=1, seconds=0)
-    ee.save_profile(bundle, found)
+    found.save(bundle)
     saved = ee.load(bundle.path)
     assert saved.manifest.profile is not None
     assert saved.manifest.profile.expected_ms == {name: cost.latency.p90_ms for name, cost in found.segments.items()}  # type: ignore[union-attr]
     assert ee.Runner(saved).run(inputs(bundle, 1)).exit in bundle.exits
     other = ee.load(gated().save(tmp_path / "other.ee"))
     with pytest.raises(ee.BundleError, match="is of another bundle"):
-        ee.save_profile(other, found)
+        found.save(other)
     assert ee.load(other.path).manifest.profile is None
 
 
@@ -222,7 +240,7 @@ def test_what_exits_add_to_the_mean_call_adds_up(bundle: ee.Bundle) -> None:
     assert [cost.exit for cost in found.segments.values()] == ["exit0", "exit1", "exit2"]
     assert all(cost.decision is not None for cost in found.exits.values())
     assert all(cost.operators is None for cost in found.segments.values())
-    assert (found.whole, found.merged) == (None, 1)
+    assert found.whole is None
 
 
 def test_more_rows_than_are_timed_keep_the_shares_of_all(bundle: ee.Bundle) -> None:
@@ -243,7 +261,7 @@ def test_rows_that_are_timed_together_have_every_exit_and_every_size_in_its_shar
     sizes, exits = draw.lognormal(4, 0.6, 300).astype(int) + 1, draw.choice(["a", "b", "c"], 300, p=(0.5, 0.3, 0.2))
     rows = [(np.zeros(size),) for size in sizes]
     answers = [Answer({}, str(exit_), 0.0, (), 3) for exit_ in exits]
-    groups = profiler._groups(answers, rows, 256, together)
+    groups = groups_of(answers, rows, 256, together)
     assert len({place for group in groups for place in group}) == sum(map(len, groups)) == 256
     assert all(group == sorted(group) and len(group) >= min(together, 256) for group in groups)
     for count in (1, 2, 3, len(groups)):
@@ -388,7 +406,7 @@ def test_the_command_prints_tables_or_json_and_saves(bundle: ee.Bundle, tmp_path
     saved = ee.load(bundle.path).manifest.profile
     assert saved is not None
     assert set(saved.expected_ms) == {"segment0", "segment1", "segment2"}
-    assert ee.read_profile(bundle.path).rows == 6
+    assert ee.Profile.read(bundle.path).rows == 6
     machine = CliRunner().invoke(main, [*arguments, "--seconds", "0", "--json"])
     assert json.loads(machine.stdout)["rows"] == 6
     assert decode(machine.stdout.encode(), "stdout").bundle == bundle.manifest.name

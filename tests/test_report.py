@@ -24,8 +24,8 @@ from eetoolkit.cli.frontier_chart import frontier_chart
 from eetoolkit.report.examples import pictures
 from eetoolkit.report.frontier import save_frontier
 from eetoolkit.report.page import render, write_report
-from eetoolkit.report.wording import Wording, percent, short
-from eetoolkit.tuning.figures import Interval
+from eetoolkit.tuning.intervals import Interval
+from eetoolkit.tuning.wording import Wording, percent, short
 from eetoolkit_runtime.printable import printable
 
 pytest.importorskip("matplotlib")
@@ -33,7 +33,8 @@ pytest.importorskip("jinja2")
 
 edit = msgspec.structs.replace
 SECTIONS = (
-    "choice", "frontier", "exits", "verdict", "reliability", "confidence", "mistakes", "classes", "costs", "grounds",
+    "choice", "next", "frontier", "exits", "verdict", "reliability", "confidence", "mistakes", "classes", "costs",
+    "grounds",
 )  # fmt: skip
 CHARTS = 4 + 2 * 3  # frontier, shares, classes, costs; reliability and confidences of three exits
 VOID = {"meta", "img", "br", "hr", "link", "input"}
@@ -126,7 +127,7 @@ def test_the_page_has_every_section_and_chart_and_fetches_nothing(found: ee.Tuni
     text = render(found)
     assert check(text).tags.count("svg") == CHARTS
     say = Wording(found.metric, found.unit)
-    for figure in (say.worth(found.chosen.worth.value), say.share(found.chosen.share.value), found.goal):
+    for figure in (say.score(found.chosen.score.value), say.share(found.chosen.share.value), found.goal):
         assert figure in text
     for line in (str(found.verdict)[1:], *found.notes, f"{found.rows['test']} rows give every figure"):
         assert line.replace("'", "&#39;") in text
@@ -204,6 +205,20 @@ def test_less_data_makes_a_shorter_page_and_no_broken_one(found: ee.TuningReport
     assert "<td>never</td>" in render(none)
 
 
+def test_the_goal_is_a_line_in_the_frontier_where_it_is_a_score_or_a_cost(found: ee.TuningReport) -> None:
+    assert found.least_score == pytest.approx(found.whole.score.value - 0.05)
+    assert found.most_cost is None
+    for report, label in (
+        (found, "goal: at least"),
+        (edit(found, least_score=None, most_cost=0.5 * found.whole.cost.value), "goal: at most"),
+        (edit(found, least_score=None), None),
+    ):
+        text = render(report)
+        said = [each for each in ("goal: at least", "goal: at most") if each in text]
+        assert said == ([label] if label else [])
+        assert ("The dashed line is the goal." in text) is bool(label)
+
+
 def test_a_guarantee_is_told_with_what_it_rests_on(tmp_path: Path) -> None:
     x, labels = pixels(2000)
     bundle = ee.export(Pictured().eval(), torch.from_numpy(x[:1]), tmp_path / "it.ee")
@@ -213,7 +228,7 @@ def test_a_guarantee_is_told_with_what_it_rests_on(tmp_path: Path) -> None:
     check(text)
     for line in report.guarantee.assumptions:
         assert line.replace("'", "&#39;") in text
-    assert "drew the guarantee" in text
+    assert "showed the guarantee" in text
 
 
 def test_nothing_is_overwritten_unasked_and_a_failure_leaves_what_was(found: ee.TuningReport, tmp_path: Path) -> None:
@@ -291,8 +306,8 @@ def test_the_terminal_chart_has_every_mark_in_its_place(found: ee.TuningReport) 
     lines = list(frontier_chart(found, None))
     assert len(lines) == 11
     rows = lines[:8]
-    high = max(each.worth.value for each in (*found.always, found.whole, found.chosen, found.before))
-    high = max(high, *(point.worth for point in found.frontier))
+    high = max(each.score.value for each in (*found.always, found.whole, found.chosen, found.before))
+    high = max(high, *(point.score for point in found.frontier))
     assert lines[0].startswith(f"{high:.1%} ┤")
     assert sum(line.count("◆") for line in rows) == 1
     assert any(line.endswith("■") for line in rows)
@@ -308,13 +323,13 @@ def test_shares_have_the_digits_that_they_have_room_for(share: float, text: str)
 
 def test_figures_are_spelled_with_their_units_and_intervals() -> None:
     ms, work = Wording("accuracy", "ms"), Wording("dice", "multiply-adds", ("cat",))
-    assert ms.worth(Interval(0.5, 0.4, 0.6)) == "50.0% [40.0%, 60.0%]"
-    assert ms.drop(Interval(0.004, 0.0, 0.0125)) == "+0.40 [0.00, +1.25]"
+    assert ms.score(Interval(0.5, 0.4, 0.6)) == "50.0% [40.0%, 60.0%]"
+    assert ms.drop(Interval(0.004, 0.0, 0.0125)) == "+0.40 [0.00, +1.25] points"
     assert ms.drop(-1e-9) == "0.00 points"
-    assert ms.drop(Interval(0.0, 0.0, 0.0)) == "0.00"  # headings say of what
+    assert ms.difference(Interval(0.0, 0.0, 0.0)) == "0.00"  # headings say of what
     assert ms.cost(Interval(0.3123, 0.3, 1.5)) == "0.312 [0.300, 1.5] ms"
     assert ms.cost(12.3456) == "12.35 ms"
-    assert work.worth(0.12345) == "0.1235"
+    assert work.score(0.12345) == "0.1235"
     assert work.cost(1_240_000) == "1.24 M multiply-adds"
     assert [work.label(0), work.label(7), ms.label(3)] == ["cat", "7", "3"]
     assert short("a_name_that_is_longer_than_most") == "a_name_that..._than_most"

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 import pytest
-from plans import NETWORKS, PER_ROW, Draft, Open, chain, gated, leave, looped, opening, row, switched
+from plans import NETWORKS, PER_ROW, Draft, Open, chain, column, gated, leave, looped, opening, row, switched
 
+from eetoolkit_runtime import lanes
 from eetoolkit_runtime.bundle import load
 from eetoolkit_runtime.errors import RunError
 from eetoolkit_runtime.runner import Runner
@@ -116,6 +117,27 @@ def test_a_run_of_one_row_fixes_the_batch_and_a_batch_does_not(tmp_path: Path) -
     free = SessionSettings().open(path, "segment0")
     assert fixed.get_inputs()[0].shape[0] == 1
     assert free.get_inputs()[0].shape[0] == "batch"
+
+
+def test_of_too_many_shapes_the_one_met_longest_ago_goes_first(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    draft = Draft({"x": ("float32", ("batch", "n"))})
+    draft.slot("sure", shape=PER_ROW)
+    draft.slot("logits", shape=("batch", "n"))
+    draft.segment(
+        "only", f"{column('sure', 0)}  logits = Neg(x)", reads=["x"], writes=["sure", "logits"],
+        exit=leave("last", "logits", "sure"),
+    )  # fmt: skip
+    monkeypatch.setattr(lanes, "_SHAPES_KEPT", 3)
+    runner = opened(draft)
+
+    def run(n: int) -> list[int]:
+        assert runner.run(np.ones((1, n), np.float32)).outputs["logits"].shape == (1, n)
+        return [shape[1] for ((shape, _),) in runner._lanes]
+
+    assert [run(n) for n in (5, 6, 7)][-1] == [5, 6, 7]
+    assert run(8) == [6, 7, 8]
+    assert run(6) == [6, 7, 8]
+    assert run(5) == [7, 8, 5]
 
 
 def test_after_an_error_no_more_stay_open_than_are_kept(opened: Open) -> None:

@@ -19,15 +19,15 @@ from test_tuning_tune import bundle, data, exported  # noqa: F401 - fixtures
 
 import eetoolkit as ee
 from eetoolkit.cli import main
-from eetoolkit.tuning.choice import Figures
 from eetoolkit.tuning.collect import collect
-from eetoolkit.tuning.figures import bootstrap_means
-from eetoolkit.tuning.measure import Part, Sheet
+from eetoolkit.tuning.evaluate import Evaluator, Subset
+from eetoolkit.tuning.goal import GoalSpec
+from eetoolkit.tuning.guarantee import GuaranteedChoice
+from eetoolkit.tuning.intervals import bootstrap_means
 from eetoolkit.tuning.objective import Candidates
-from eetoolkit.tuning.outcome import LEAST_ROWS, Outcome, judge_goal
-from eetoolkit.tuning.promises import Promise
-from eetoolkit.tuning.risk import least_rows, promise
-from eetoolkit.tuning.wish import Wish
+from eetoolkit.tuning.outcome import LEAST_ROWS, Outcome, goal_outcome
+from eetoolkit.tuning.results import Figures
+from eetoolkit.tuning.risk import guarantee_of, least_rows
 
 EARLY = np.array([0.0, np.nan])  # the first of two exits always answers
 
@@ -48,21 +48,21 @@ def outcome_of(
     The early exit costs a tenth of the whole network. In all there are three times as many rows.
     """
     part, chosen, whole = _figures(rows, lost, gained, deep, metric, tuple(limits))
-    return judge_goal(Wish(kind, value), part, limits, chosen, whole, 3 * rows, None)  # type: ignore[arg-type] # its kinds
+    return goal_outcome(GoalSpec(kind, value), part, limits, chosen, whole, 3 * rows, None)  # type: ignore[arg-type] # its kinds
 
 
 @functools.cache
 def _figures(
     rows: int, lost: int, gained: int, deep: int, metric: bool, limits: tuple[float, ...]
-) -> tuple[Part, Figures, Figures]:
+) -> tuple[Subset, Figures, Figures]:
     record = made(0, rows=rows, exits=2)
     place = np.arange(rows)
-    worth = np.stack([place >= lost, (place < rows - gained) | (place < lost)], axis=1).astype(float)
+    score = np.stack([place >= lost, (place < rows - gained) | (place < lost)], axis=1).astype(float)
     sure = np.stack([np.where(place >= rows - deep, -1.0, 1.0), np.ones(rows)], axis=1).astype(np.float32)
     record = dataclasses.replace(record, confidence=sure)
-    part = Part(record, worth, np.tile([0.1, 1.0], (rows, 1)), (lambda *_: 0.0) if metric else None, "last", 0)
-    sheet = Sheet(part, part, Candidates((np.zeros(1), np.zeros(0))), plan_of(2))
-    return part, sheet.choice("tuned", np.array(limits)), sheet.always("whole network", None)
+    part = Subset(record, score, np.tile([0.1, 1.0], (rows, 1)), (lambda *_: 0.0) if metric else None, "last", 0)
+    evaluator = Evaluator(part, part, Candidates((np.zeros(1), np.zeros(0))), plan_of(2))
+    return part, evaluator.choice("tuned", np.array(limits)), evaluator.always("whole network", None)
 
 
 def most_lost(goal: float, rows: int) -> int:
@@ -94,12 +94,12 @@ def test_what_misses_by_more_than_the_tolerance_passes_once_in_forty_draws_at_mo
 def test_450_digits_with_a_drop_of_four_points_miss_a_goal_of_one_and_say_how_many_rows_tell_it() -> None:
     found = outcome_of("max_accuracy_drop", 0.01, 150, 6)
     assert found.met is False
-    assert found.reason.startswith("the drop is 4% [1.333%, 7.333%] on 150 held-out rows, at most 1% was asked for")
+    assert found.reason.startswith("the drop is 4 points [1.333, 7.333] on 150 held-out rows; the goal allows 1 point")
     lucky = outcome_of("max_accuracy_drop", 0.01, 150, 3)  # 2 %, with an interval down to 0
     assert lucky.met is False
-    assert "150 rows may show that by chance: they tell it to +-3.7%, +-1% takes about" in lucky.reason
+    assert "150 rows may show that by chance: they measure it to +-3.7 points, +-1 point needs about" in lucky.reason
     assert lucky.rows_needed is not None
-    assert f"of them, {lucky.rows_needed} rows in all" in lucky.reason
+    assert f"held-out rows, {lucky.rows_needed} rows in all" in lucky.reason
     surely = outcome_of("max_accuracy_drop", 0.01, 1500, 60)
     assert (surely.met, surely.rows_needed) == (False, None)
 
@@ -124,7 +124,7 @@ def test_a_handful_of_rows_tells_nothing_and_as_many_as_are_named_do(kind: str, 
         few = outcome_of(kind, value, 4, lost, metric=metric)
         assert few.met is None
         assert few.rows_needed is not None
-        assert "4 rows are too few to know: they tell it to +-" in few.reason
+        assert "4 rows are too few to know: they measure it to +-" in few.reason
     named = outcome_of(kind, value, 4, 0, metric=metric).rows_needed
     assert named is not None
     assert named % 3 == 0
@@ -139,7 +139,7 @@ def test_fewer_than_thirty_rows_are_never_enough_even_for_the_whole_network() ->
     whole = np.full(2, np.nan)
     assert outcome_of("max_accuracy_drop", 0.01, LEAST_ROWS - 1, 0, limits=whole).met is None
     found = outcome_of("max_accuracy_drop", 0.0, LEAST_ROWS, 0, limits=whole)
-    assert found == Outcome(met=True, reason="the whole network always answers, which loses nothing against itself")
+    assert found == Outcome(met=True, reason="the whole network always answers, so nothing is lost")
 
 
 def test_a_least_accuracy_and_a_budget_are_missed_where_their_figure_misses_them() -> None:
@@ -150,7 +150,7 @@ def test_a_least_accuracy_and_a_budget_are_missed_where_their_figure_misses_them
     over = outcome_of("budget_share", 0.35, 400, 0, deep=112)
     assert over.met is False
     assert over.reason.startswith("a run costs 35.2% [")
-    assert "at most 35% was asked for" in over.reason
+    assert "the goal allows 35%" in over.reason
     milliseconds = outcome_of("budget_ms", 0.36, 400, 0, deep=112)
     assert milliseconds.met is True
     assert milliseconds.reason.startswith("a run costs 0.352 ms [")
@@ -176,23 +176,26 @@ def test_rows_that_differ_widen_what_can_be_known() -> None:
 def test_a_guarantee_is_met_where_it_was_shown_and_unknown_where_rows_could_not_show_it() -> None:
     def of(rows: int, lost: int) -> Outcome:
         loss = (np.arange(rows) < lost).astype(float)[:, None]
-        given = promise("ltt", loss, 0 if lost or rows < needed else 1, 0.05, 0.05)
+        given = guarantee_of("ltt", loss, 0 if lost or rows < needed else 1, 0.05, 0.05)
         part = outcome_part(rows)
-        chosen = Sheet(part, part, Candidates((np.zeros(1), np.zeros(0))), plan_of(2)).choice("tuned", EARLY)
-        promised = Promise(given, EARLY, needed)
-        return judge_goal(Wish("risk", 0.05), part, EARLY, chosen, chosen, 4 * rows, promised)
+        chosen = Evaluator(part, part, Candidates((np.zeros(1), np.zeros(0))), plan_of(2)).choice("tuned", EARLY)
+        guaranteed = GuaranteedChoice(given, EARLY, needed)
+        return goal_outcome(GoalSpec("risk", 0.05), part, EARLY, chosen, chosen, 4 * rows, guaranteed)
 
     needed = least_rows("ltt", 0.05, 0.05)
     assert of(needed, 0).met is True
     assert of(needed, needed // 2).met is False
     few = of(needed - 10, 0)
     assert (few.met, few.rows_needed) == (None, 4 * needed)
-    assert f"{needed - 10} rows can show no guarantee, it takes {needed} at least" in few.reason
+    assert (
+        f"{needed - 10} rows of its own are too few to show a risk of at most 5%: at least {needed} are needed"
+        in few.reason
+    )
 
 
-def outcome_part(rows: int) -> Part:
+def outcome_part(rows: int) -> Subset:
     record = made(0, rows=rows, exits=2)
-    return Part(record, np.ones((rows, 2)), np.tile([0.1, 1.0], (rows, 1)), None, "last", 0)
+    return Subset(record, np.ones((rows, 2)), np.tile([0.1, 1.0], (rows, 1)), None, "last", 0)
 
 
 @pytest.fixture
@@ -261,7 +264,7 @@ def test_the_command_declines_last_and_does_what_else_was_asked(
     shown = CliRunner().invoke(main, [*command, "--apply"])
     assert shown.exit_code == 1
     assert "bundle" in shown.stdout
-    assert "left as it is; --apply --force writes" in shown.stdout
+    assert "unchanged; --apply --force writes" in shown.stdout
     forced = CliRunner().invoke(main, [*command, "--apply", "--force"])
     assert forced.exit_code == 0, forced.output
     assert "thresholds written" in forced.stdout
@@ -282,9 +285,9 @@ def test_there_is_no_verdict_where_the_goal_is_not_met_and_truncate_is_named_all
 ) -> None:
     few = ee.tune(bundle, *clear_middle(60), calibrate=False, threads=1)
     assert str(few.verdict) == (
-        "no verdict: the held-out rows are too few to know whether the goal is met; on the rows that chose, always "
-        "exit1 is as good as was asked and costs no more; `eetoolkit truncate BUNDLE --at exit1` leaves out what lies "
-        "behind"
+        "no verdict: the held-out rows are too few to know whether the goal is met; on the tuning rows, always "
+        "answering at exit1 meets the goal and costs no more; `eetoolkit truncate BUNDLE --at exit1` removes what lies "
+        "behind it"
     )
     x, labels = data(600)
     record = collect(bundle, x, labels, threads=1)
@@ -302,7 +305,7 @@ def test_where_always_answering_at_one_exit_is_as_good_and_as_cheap_that_is_writ
     assert report.goal_met is True
     assert (report.verdict.best_static, report.verdict.static_exit) == ("always exit1", "exit1")
     assert not report.verdict.pays
-    assert "always exit1 is as good as was asked and costs no more; `eetoolkit truncate BUNDLE --at exit1`" in (
+    assert "always answering at exit1 meets the goal and costs no more; `eetoolkit truncate BUNDLE --at exit1`" in (
         str(report.verdict)
     )
     assert report.thresholds["exit0"] == "never"
@@ -332,7 +335,7 @@ def test_labels_of_other_rows_or_classes_are_remarked_on(bundle: ee.Bundle) -> N
     x, labels = data(300)
     record = collect(bundle, x, labels, threads=1)
     shuffled = np.random.default_rng(0).permutation(labels)
-    said = r"the whole network is right for \d+ of 300 rows, as often as guessing among 4 classes would be"
+    said = r"the whole network is right for \d+ of 300 rows, no more than by guessing among 4 classes"
     for given, remarked in ((labels, False), ((labels + 1) % 4, True), (shuffled, True)):
         other = dataclasses.replace(record, label=given)
         report = ee.tune(bundle, record=other, max_accuracy_drop=0.5)
@@ -345,7 +348,7 @@ def test_a_metric_that_sees_no_difference_in_a_few_rows_is_not_met_by_definition
     assert "whole network always answers" not in found.reason
     silent = outcome_of("max_accuracy_drop", 0.01, 40, 0, metric=True, limits=np.full(2, np.nan))
     assert silent.met is True
-    assert silent.reason == "the whole network always answers, which loses nothing against itself"
+    assert silent.reason == "the whole network always answers, so nothing is lost"
 
 
 @pytest.mark.parametrize("rows", [1, 7, 300, 9000])

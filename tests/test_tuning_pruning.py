@@ -14,21 +14,21 @@ from test_tuning_tune import bundle, data, exported  # noqa: F401 - fixtures
 
 import eetoolkit as ee
 from eetoolkit.cli import main
-from eetoolkit.tuning.measure import Part
-from eetoolkit.tuning.objective import worth_of
+from eetoolkit.tuning.evaluate import Subset
+from eetoolkit.tuning.objective import scores_of
 from eetoolkit.tuning.pruning import choose_gone, without_overheads
 from eetoolkit.tuning.record import NO_EXIT
 from eetoolkit.tuning.splits import split
 from eetoolkit_runtime.plan import Fallback
-from eetoolkit_runtime.profiling.profile import Added
+from eetoolkit_runtime.profiling.costs import Added
 
 EXITS = np.array([True, True, True, False])
 
 
-def part_of(seed: int, *, visits: int | None = None, fallback: Fallback = "last") -> Part:
+def part_of(seed: int, *, visits: int | None = None, fallback: Fallback = "last") -> Subset:
     record = made(seed, visits=visits)
     cost = np.broadcast_to(np.arange(1.0, record.exit.shape[1] + 1), record.exit.shape)
-    return Part(record, worth_of(record, None), cost, None, fallback, 0)
+    return Subset(record, scores_of(record, None), cost, None, fallback, 0)
 
 
 @pytest.mark.parametrize("visits", [None, 6])
@@ -53,16 +53,16 @@ def test_what_stays_saves_more_than_it_costs_or_is_needed_and_what_goes_does_not
     gone = choose_gone(part, limits, EXITS, overheads, least, firing=True)
     fewer = np.where(gone, np.nan, limits)
     after = without_overheads(part, np.where(gone, overheads, 0.0))
-    worth, cost = after.means(after.ends(fewer))
-    assert worth >= least
+    score, cost = after.means(after.ends(fewer))
+    assert score >= least
     assert cost <= part.means(part.ends(limits))[1] + 1e-12
     assert not gone[3]
     for e in np.flatnonzero(EXITS & ~gone):
         without = fewer.copy()
         without[e] = np.nan
         lesser = without_overheads(after, np.where(np.arange(4) == e, overheads, 0.0))
-        other_worth, other_cost = lesser.means(lesser.ends(without))
-        assert other_cost >= cost - 1e-12 or other_worth < least
+        other_score, other_cost = lesser.means(lesser.ends(without))
+        assert other_cost >= cost - 1e-12 or other_score < least
     silent = choose_gone(part, limits, EXITS, overheads, least, firing=False)
     kept = part.ends(np.where(silent, np.nan, limits))
     assert np.array_equal(kept[0], part.ends(limits)[0])  # no answer is another one
@@ -116,7 +116,7 @@ def test_the_pruned_bundle_has_the_figures_that_the_report_gives_it(
     assert [verdict.pays for verdict in report.verdict.exits] == [False, True]
     assert report.pruned is not None
     assert report.pruned.thresholds == {"exit0": "never", "exit1": report.thresholds["exit1"]}
-    assert report.pruned.tune_worth >= report.whole.tune_worth - 0.02
+    assert report.pruned.tune_score >= report.whole.tune_score - 0.02
     before = (bundle.path / "manifest.json").read_bytes()
     pruning = report.prune(tmp_path / "short.ee", x[:50])
     assert (bundle.path / "manifest.json").read_bytes() == before
@@ -125,12 +125,12 @@ def test_the_pruned_bundle_has_the_figures_that_the_report_gives_it(
     assert list(short.exits) == ["exit1", "exit2"]
     assert len(short.manifest.segments) == 2
     assert short.manifest.tuning is not None
-    assert short.manifest.tuning.figures["worth"][0] == pytest.approx(report.pruned.worth.value)
+    assert short.manifest.tuning.figures["score"][0] == pytest.approx(report.pruned.score.value)
     test = split(labels, calibrate=False, guarantee=False, seed=0).test
     with ee.Runner(short, threads=1) as runner:
         found = [runner.run(x[n : n + 1]) for n in test]
     right = np.mean([answer.prediction for answer in found] == labels[test])
-    assert report.pruned.worth.value == pytest.approx(right)
+    assert report.pruned.score.value == pytest.approx(right)
     # 1 + 2 ms up to exit1, 7 more behind it; exit0's 5 are gone from the 3.
     cost = np.mean([-2 if answer.exit == "exit1" else 5 for answer in found])
     assert report.pruned.cost.value == pytest.approx(cost)
@@ -153,14 +153,14 @@ def test_the_command_writes_a_pruned_bundle_and_the_tuned_one_where_every_exit_p
 ) -> None:
     x, labels = data()
     np.savez(tmp_path / "val.npz", x=x, labels=labels)
-    ee.write_profile(dear(bundle, "exit0"), tmp_path / "dear.json")
+    dear(bundle, "exit0").write(tmp_path / "dear.json")
     command = ["tune", str(bundle.path), "--data", str(tmp_path / "val.npz"), "--threads", "1", "--no-calibrate"]
     command += ["--max-accuracy-drop", "0.02", "--prune"]
     told = CliRunner().invoke(main, [*command, str(tmp_path / "short.ee"), "--profile", str(tmp_path / "dear.json")])
     assert told.exit_code == 0, told.output
     assert "without exit0" in told.stdout
     assert "of the tuned bundle's latency" in told.stdout
-    assert "all rows answered as by the tuned bundle with these exits disabled" in told.stdout
+    assert "the same as the tuned bundle's with these exits disabled, on all rows" in told.stdout
     assert list(ee.load(tmp_path / "short.ee").exits) == ["exit1", "exit2"]
     again = [*command, str(tmp_path / "short.ee"), "--profile", str(tmp_path / "dear.json"), "--json"]
     refused = CliRunner().invoke(main, again)
@@ -173,7 +173,7 @@ def test_the_command_writes_a_pruned_bundle_and_the_tuned_one_where_every_exit_p
     kept = CliRunner().invoke(main, [*command, str(tmp_path / "all.ee"), "--apply"])
     assert kept.exit_code == 0, kept.output
     assert "all.ee, with every exit: every exit pays; what heads cost is not known without a profile" in kept.stdout
-    assert "all rows answered as by the tuned bundle\n" in kept.stdout
+    assert "the same as the tuned bundle's, on all rows\n" in kept.stdout
     assert "of the tuned bundle's latency" not in kept.stdout  # there is nothing to compare
     tuned_, all_ = ee.load(bundle.path), ee.load(tmp_path / "all.ee")
     assert all_.manifest.tuning == tuned_.manifest.tuning is not None

@@ -154,9 +154,9 @@ def test_means_are_those_of_a_plain_loop(tmp_path: Path) -> None:
     draw = np.random.default_rng(4)
     values, costs = draw.uniform(size=record.exit.shape), draw.uniform(size=record.exit.shape)
     for fallback in ("last", "most_confident"):
-        worth, cost = means(record, limits, values, costs, fallback)  # type: ignore[arg-type]
+        score, cost = means(record, limits, values, costs, fallback)  # type: ignore[arg-type]
         for s, setting in enumerate(limits):
-            worths, prices = [], []
+            scores, prices = [], []
             for n in range(len(record)):
                 own = [c >= t for c, t in zip(record.confidence[n, :-1].tolist(), setting[:-1].tolist(), strict=True)]
                 end = own.index(True) if True in own else len(own)
@@ -165,9 +165,9 @@ def test_means_are_those_of_a_plain_loop(tmp_path: Path) -> None:
                     on = [(-np.inf if np.isnan(c) else c, v) for v, c in enumerate(record.confidence[n].tolist())
                           if v == len(own) or not np.isnan(setting[v])]  # fmt: skip
                     best = max(on)[1]
-                worths.append(values[n, best])
+                scores.append(values[n, best])
                 prices.append(costs[n, end])
-            assert worth[s] == pytest.approx(np.mean(worths))
+            assert score[s] == pytest.approx(np.mean(scores))
             assert cost[s] == pytest.approx(np.mean(prices))
 
 

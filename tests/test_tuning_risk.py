@@ -8,20 +8,20 @@ import numpy as np
 import pytest
 from test_tuning_search import made, plan_of
 
-from eetoolkit.tuning.measure import Part
-from eetoolkit.tuning.objective import worth_of
-from eetoolkit.tuning.promises import risk_path
+from eetoolkit.tuning.evaluate import Subset
+from eetoolkit.tuning.guarantee import risk_path
+from eetoolkit.tuning.objective import scores_of
 from eetoolkit.tuning.replay import stops
 from eetoolkit.tuning.risk import (
     Method,
     bound,
     conformal,
+    guarantee_of,
     hoeffding_bentkus,
     last_passing,
     least_rows,
     log_wealth,
     losses,
-    promise,
 )
 
 RISK, DELTA = 0.05, 0.1
@@ -68,7 +68,7 @@ def test_a_bound_is_the_least_risk_that_passes() -> None:
         found = bound(method, loss[:, None], DELTA)
         assert last_passing(method, loss[:, None], found + 1e-6, DELTA) == 1
         assert last_passing(method, loss[:, None], found - 1e-6, DELTA) == 0
-        assert promise(method, loss[:, None], 1, 0.05, DELTA).bound == found
+        assert guarantee_of(method, loss[:, None], 1, 0.05, DELTA).bound == found
     # None lost of n: the binomial bound of Bentkus, e (1 - r)^n = delta, or Hoeffding's (1 - r)^n = delta, the less.
     assert bound("ltt", np.zeros((400, 1)), DELTA) == pytest.approx(1 - DELTA ** (1 / 400))
 
@@ -78,10 +78,10 @@ def test_a_bound_is_of_the_whole_path_that_was_passed() -> None:
     loss = np.array([[row < count for count in lost] for row in range(400)], float)
     methods: tuple[Method, ...] = ("ltt", "ucb", "crc")
     for method in methods:
-        found = promise(method, loss, 3, 0.05, DELTA).bound
+        found = guarantee_of(method, loss, 3, 0.05, DELTA).bound
         assert last_passing(method, loss, found + 1e-6, DELTA) == 3
         assert last_passing(method, loss, found - 1e-6, DELTA) < 3
-        assert found == pytest.approx(promise(method, loss[:, :1], 1, 0.05, DELTA).bound)
+        assert found == pytest.approx(guarantee_of(method, loss[:, :1], 1, 0.05, DELTA).bound)
 
 
 def test_the_last_passing_setting_is_taken_and_nothing_after_a_failure() -> None:
@@ -95,10 +95,10 @@ def test_the_last_passing_setting_is_taken_and_nothing_after_a_failure() -> None
     assert last_passing("crc", loss, 0.02, DELTA) == 2
     assert last_passing("ltt", loss[:, :2], 0.02, DELTA) == 2
     assert last_passing("ltt", loss[:, 2:], 0.02, DELTA) == 0
-    told = promise("ltt", loss, 2, 0.02, DELTA)
+    told = guarantee_of("ltt", loss, 2, 0.02, DELTA)
     assert (told.passed, told.found, told.rows, told.delta) == (True, 0.0, 400, DELTA)
-    assert not promise("ltt", loss, 0, 0.02, DELTA).passed
-    assert promise("crc", loss, 2, 0.02, DELTA).delta is None
+    assert not guarantee_of("ltt", loss, 0, 0.02, DELTA).passed
+    assert guarantee_of("crc", loss, 2, 0.02, DELTA).delta is None
 
 
 @pytest.mark.parametrize("method", ["ltt", "ucb", "crc"])
@@ -138,7 +138,7 @@ def test_the_risk_is_broken_in_at_most_delta_of_a_thousand_draws(method: Method)
 def test_it_holds_for_a_path_that_the_search_has_built(method: Method) -> None:
     everyone = made(7, rows=20_000, exits=4)
     cost = np.broadcast_to([0.25, 0.5, 0.75, 1.0], everyone.exit.shape)
-    whole = Part(everyone, worth_of(everyone, None), cost, None, "last", 0)
+    whole = Subset(everyone, scores_of(everyone, None), cost, None, "last", 0)
     path = risk_path(whole.take(np.arange(1500)), plan_of(4), RISK)
     assert len(path) > 10
     others = whole.take(np.arange(1500, 20_000))

@@ -14,21 +14,23 @@ import pytest
 import torch
 from click.testing import CliRunner
 from plans import ROW, Draft, add_head
-from test_tuning_search import made, plan_of
+from test_tuning_search import made
 from test_tuning_splits import called
 
 import eetoolkit as ee
 from eetoolkit.cli import main
 from eetoolkit.tuning.baselines import baselines
 from eetoolkit.tuning.collect import collect
-from eetoolkit.tuning.details import spread
-from eetoolkit.tuning.figures import Interval
+from eetoolkit.tuning.dataset import rows_to_fit
+from eetoolkit.tuning.evaluate import Subset
+from eetoolkit.tuning.intervals import Interval
 from eetoolkit.tuning.manifest import may_fire, replaced
-from eetoolkit.tuning.measure import Part
-from eetoolkit.tuning.notes import less_reliable
-from eetoolkit.tuning.objective import worth_of
-from eetoolkit.tuning.search import Goal
+from eetoolkit.tuning.objective import scores_of
+from eetoolkit.tuning.remarks import less_reliable
+from eetoolkit.tuning.report_data import spread
+from eetoolkit.tuning.search import Constraint
 from eetoolkit.tuning.splits import split
+from eetoolkit.tuning.verdict import exit_verdicts
 from eetoolkit_runtime.manifest import encode
 from eetoolkit_runtime.plan import Work
 from eetoolkit_runtime.profiling.latency import QUANTILES
@@ -80,7 +82,7 @@ def test_the_choice_keeps_the_drop_on_its_part_and_its_figures_are_the_runners(b
     x, labels = data()
     report = ee.tune(bundle, x, labels, max_accuracy_drop=0.02, calibrate=False, threads=1)
     assert report.rows == {"tune": 350, "test": 250}
-    assert report.chosen.tune_worth >= report.whole.tune_worth - 0.02 - 1e-12
+    assert report.chosen.tune_score >= report.whole.tune_score - 0.02 - 1e-12
     assert report.chosen.cost.value < report.whole.cost.value
     assert (report.unit, report.whole.cost.value) == ("multiply-adds", 10)
     # The test part, run by the runner with these thresholds.
@@ -88,15 +90,15 @@ def test_the_choice_keeps_the_drop_on_its_part_and_its_figures_are_the_runners(b
     with ee.Runner(bundle, threads=1) as runner:
         found = [runner.run(x[n : n + 1], thresholds=report.thresholds) for n in parts.test]
     right = np.array([answer.prediction for answer in found]) == labels[parts.test]
-    assert report.chosen.worth.value == pytest.approx(right.mean())
+    assert report.chosen.score.value == pytest.approx(right.mean())
     costs = [sum({"segment0": 1, "segment1": 2, "segment2": 7}[s] for s in answer.path) for answer in found]
     assert report.chosen.cost.value == pytest.approx(np.mean(costs))
     assert report.chosen.share.value == pytest.approx(np.mean(costs) / 10)
     for name, share in report.chosen.exits.items():
         assert share == pytest.approx(np.mean([answer.exit == name for answer in found]))
-    assert report.chosen.worth.low < report.chosen.worth.value < report.chosen.worth.high
+    assert report.chosen.score.low < report.chosen.score.value < report.chosen.score.high
     assert sum(c.rows for c in report.classes) == 250
-    assert np.average([c.worth for c in report.classes], weights=[c.rows for c in report.classes]) == pytest.approx(
+    assert np.average([c.score for c in report.classes], weights=[c.rows for c in report.classes]) == pytest.approx(
         right.mean()
     )
     assert sum(share for _, share in report.spread.steps) == pytest.approx(1)
@@ -111,11 +113,13 @@ def test_what_no_row_comes_to_is_said(bundle: ee.Bundle) -> None:
     x, labels = data()
     report = ee.tune(bundle, x, labels, budget_share=0.2, calibrate=False, threads=1)
     said = [note for note in report.notes if "goes beyond" in note]
-    assert said == ["no test row goes beyond exit1: `eetoolkit truncate BUNDLE --at exit1` leaves out what lies behind"]
+    assert said == [
+        "no held-out row goes beyond exit1: `eetoolkit truncate BUNDLE --at exit1` removes what lies behind it"
+    ]
     assert 0 < report.chosen.exits["exit0"] < 1
     one = ee.tune(bundle, x, labels, budget_share=0.1, calibrate=False, threads=1)
     assert one.chosen.exits["exit0"] == 1
-    assert "`eetoolkit truncate BUNDLE --at exit0` leaves out what lies behind" in str(one.verdict)
+    assert "`eetoolkit truncate BUNDLE --at exit0` removes what lies behind it" in str(one.verdict)
     assert not [note for note in one.notes if "goes beyond" in note]  # the verdict says it already
     deep = ee.tune(bundle, x, labels, max_accuracy_drop=0.0, calibrate=False, threads=1)
     assert deep.chosen.exits["exit2"] > 0
@@ -125,7 +129,7 @@ def test_what_no_row_comes_to_is_said(bundle: ee.Bundle) -> None:
 def test_latencies_spread_over_rows_and_over_the_runs_of_each() -> None:
     record = made(0, rows=400)
     cost = np.tile([1.0, 2.0, 3.0, 4.0], (400, 1))
-    part = Part(record, worth_of(record, None), cost, None, "last", 0)
+    part = Subset(record, scores_of(record, None), cost, None, "last", 0)
     limits = np.array([0.5, np.nan, np.nan, np.nan])
     early = (record.confidence[:, 0] >= 0.5).mean()
     still = spread(part, limits, None)
@@ -142,7 +146,41 @@ def test_latencies_spread_over_rows_and_over_the_runs_of_each() -> None:
     assert np.mean([step for step, _ in moving.steps]) == pytest.approx(early + 4 * (1 - early), rel=0.01)
 
 
-def test_no_figure_comes_from_rows_that_chose(bundle: ee.Bundle) -> None:
+def test_quantiles_of_costs_are_those_of_the_runs() -> None:
+    record = made(0, rows=400)
+    cost = np.random.default_rng(0).gamma(2, size=(400, 4)).cumsum(axis=1)
+    part = Subset(record, scores_of(record, None), cost, None, "last", 0)
+    limits = np.array([0.5, 0.7, 0.9, np.nan])
+    fires = np.append(record.confidence[:, :3] >= np.float32(limits[:3]), np.ones((400, 1), bool), axis=1)
+    costs = cost[np.arange(400), fires.argmax(axis=1)]
+
+    def quantiles(runs: np.ndarray) -> list[float]:
+        """Returns p50, p95 and p99, on lines between the sorted runs."""
+        places = [share * (len(runs) - 1) for share in (0.5, 0.95, 0.99)]
+        return [float(np.interp(place, np.arange(len(runs)), np.sort(runs))) for place in places]
+
+    still = spread(part, limits, None)
+    assert [still.p50, still.p95, still.p99] == pytest.approx(quantiles(costs), rel=1e-12)
+    # All runs take 0.5 to 1.5 of their mean, evenly.
+    moving = spread(part, limits, np.tile(0.5 + np.array(QUANTILES), (4, 1)))
+    runs = np.outer(costs, 0.5 + (np.arange(1000) + 0.5) / 1000).ravel()
+    assert [moving.p50, moving.p95, moving.p99] == pytest.approx(quantiles(runs), rel=0.005)
+
+
+@pytest.mark.parametrize("fires_where_tuned", [True, False])
+def test_whether_an_exit_pays_is_decided_on_the_tuning_rows(fires_where_tuned: bool) -> None:
+    def rows(*, fires: bool) -> Subset:
+        record = made(0, rows=60, exits=2)
+        record = dataclasses.replace(record, confidence=np.full((60, 2), 0.9 if fires else 0.1, np.float32))
+        return Subset(record, scores_of(record, None), np.tile([1.0, 4.0], (60, 1)), None, "last", 0)
+
+    test, tuned = rows(fires=not fires_where_tuned), rows(fires=fires_where_tuned)
+    (found,) = exit_verdicts(test, tuned, np.array([0.5, np.nan]), [0], np.array([2.0, 0.0]))
+    assert found.pays is fires_where_tuned  # 3 saved of each row, 2 for the visit; else nothing saved
+    assert found.saved.value == (0.0 if fires_where_tuned else 3.0)  # the figure is the held-out rows'
+
+
+def test_no_figure_comes_from_tuning_rows(bundle: ee.Bundle) -> None:
     x, labels = data()
     record = collect(bundle, x, labels, threads=1)
     report = ee.tune(bundle, record=record, seed=3)
@@ -151,25 +189,25 @@ def test_no_figure_comes_from_rows_that_chose(bundle: ee.Bundle) -> None:
     spoiled[parts.tune] = (spoiled[parts.tune] + 1) % 4
     # Other labels of the tune part choose otherwise; the figures of what needs no choice stay.
     other = dataclasses.replace(record, label=spoiled)
-    with mock.patch("eetoolkit.tuning.evidence.split", return_value=parts):
+    with mock.patch("eetoolkit.tuning.dataset.split", return_value=parts):
         changed = ee.tune(bundle, record=other, seed=3)
     assert changed.thresholds != report.thresholds
-    assert changed.whole.worth == report.whole.worth
-    assert [each.worth for each in changed.always] == [each.worth for each in report.always]
+    assert changed.whole.score == report.whole.score
+    assert [each.score for each in changed.always] == [each.score for each in report.always]
 
 
 def test_budgets_are_kept_and_no_rule_does_better(bundle: ee.Bundle) -> None:
     x, labels = data(1200)
     for share in (0.25, 0.5, 0.8):
-        with mock.patch("eetoolkit.tuning.tune.spared", return_value=0.0):  # the rules leave nothing for other rows
+        with mock.patch("eetoolkit.tuning.choose.budget_margin", return_value=0.0):  # as the rules do
             report = ee.tune(bundle, x, labels, budget_share=share, calibrate=False, threads=1)
         assert report.chosen.tune_cost <= 10 * share + 1e-9
         names = [rule.name for rule in report.baselines]
-        assert len(names) == 5
+        assert len(names) == 4
         for rule in report.baselines:
             if rule.tune_cost <= 10 * share + 1e-9:
                 # a rule may set thresholds between our hundred candidates
-                assert report.chosen.tune_worth >= rule.tune_worth - 0.005, rule.name
+                assert report.chosen.tune_score >= rule.tune_score - 0.005, rule.name
 
 
 def test_temperatures_are_fitted_on_rows_of_their_own_and_written(bundle: ee.Bundle) -> None:
@@ -202,7 +240,7 @@ def test_applying_writes_in_one_step_and_undo_puts_back(bundle: ee.Bundle) -> No
     told = tuned.manifest.tuning
     assert told is not None
     assert (told.goal, told.rows, told.seed) == (report.goal, report.rows, 0)
-    assert told.figures["worth"][0] == report.chosen.worth.value
+    assert told.figures["score"][0] == report.chosen.score.value
     again = ee.tune(tuned, x, labels, max_accuracy_drop=0.05, calibrate=False, threads=1)
     again.apply()
     restored = report.undo()
@@ -239,7 +277,7 @@ def test_what_was_before_is_measured_with_the_temperatures_of_before(bundle: ee.
     with ee.Runner(bundle.path, threads=1) as runner:
         found = [runner.run(x[n : n + 1]) for n in test]
     right = np.array([answer.prediction for answer in found]) == labels[test]
-    assert report.before.worth.value == pytest.approx(right.mean())
+    assert report.before.score.value == pytest.approx(right.mean())
     for name, share in report.before.exits.items():
         assert share == pytest.approx(np.mean([answer.exit == name for answer in found]))
 
@@ -286,8 +324,8 @@ def test_the_whole_network_answers_where_no_setting_passes_though_another_exit_i
     assert report.guarantee is not None
     assert not report.guarantee.passed
     assert list(report.thresholds.values()) == ["never", "never"]
-    assert (report.chosen.worth, report.chosen.cost) == (report.whole.worth, report.whole.cost)
-    with pytest.raises(ee.TuneError, match="goal unknown: a risk of at most 1% was asked for"):
+    assert (report.chosen.score, report.chosen.cost) == (report.whole.score, report.whole.cost)
+    with pytest.raises(ee.TuneError, match="rows of its own are too few to show a risk of at most 1%: at least"):
         report.apply()
     with ee.Runner(report.apply(force=True), threads=1) as runner:
         assert {runner.run(x[n : n + 1]).exit for n in range(20)} == {"exit2"}
@@ -297,7 +335,7 @@ def test_the_whole_network_meets_a_goal_that_no_surest_exit_does(boaster: ee.Bun
     x, labels = data()
     report = ee.tune(boaster, x, labels, max_accuracy_drop=0, calibrate=False, threads=1)
     assert list(report.thresholds.values()) == ["never", "never"]
-    assert report.chosen.tune_worth == report.whole.tune_worth
+    assert report.chosen.tune_score == report.whole.tune_score
     with ee.Runner(report.apply(), threads=1) as runner:
         assert {runner.run(x[n : n + 1]).exit for n in range(20)} == {"exit2"}
 
@@ -377,7 +415,7 @@ def test_a_guarantee_is_written_with_its_grounds(bundle: ee.Bundle) -> None:
     assert list(few.thresholds.values()) == ["never", "never"]
     assert few.chosen.cost == few.whole.cost
     assert few.goal_met is None
-    assert "59 rows can show no guarantee, it takes 299 at least" in few.goal_reason
+    assert "59 rows of its own are too few to show a risk of at most 1%: at least 299 are needed" in few.goal_reason
 
 
 def test_the_verdict_is_against_the_best_static_choice(bundle: ee.Bundle) -> None:
@@ -388,7 +426,7 @@ def test_the_verdict_is_against_the_best_static_choice(bundle: ee.Bundle) -> Non
     lax = ee.tune(bundle, x, labels, min_accuracy=0.3, calibrate=False, threads=1)
     assert not lax.verdict.pays
     assert lax.verdict.best_static == "always exit0"
-    assert "early exit does not pay here: always exit0" in str(lax)
+    assert "early exit does not pay here: always answering at exit0" in str(lax)
     for verdict in report.verdict.exits:
         without = report.thresholds | {verdict.exit: "never"}
         parts = split(labels, calibrate=False, guarantee=False, seed=0)
@@ -410,26 +448,26 @@ def test_a_metric_takes_the_place_of_accuracy(bundle: ee.Bundle) -> None:
     with ee.Runner(bundle, threads=1) as runner:
         whole = np.mean([runner.run(row[None], exit_at="exit2").prediction // 2 == label // 2  # type: ignore[operator]
                          for row, label in zip(x, labels, strict=True)])  # fmt: skip
-    assert report.whole.tune_worth == pytest.approx(whole, abs=0.05)
+    assert report.whole.tune_score == pytest.approx(whole, abs=0.05)
 
     def whole_only(outputs, labels):  # type: ignore[no-untyped-def]
         return float(first_two(outputs, labels).mean())
 
     found = ee.tune(bundle, x, labels, metric=whole_only, threads=1)
-    assert found.whole.worth.value == pytest.approx(report.whole.worth.value)
-    assert found.chosen.tune_worth >= found.whole.tune_worth - 0.01 - 1e-12
+    assert found.whole.score.value == pytest.approx(report.whole.score.value)
+    assert found.chosen.tune_score >= found.whole.tune_score - 0.01 - 1e-12
 
 
 def test_a_profile_that_is_saved_after_tuning_keeps_the_tuning(bundle: ee.Bundle) -> None:
     x, labels = data(300)
     profile = ee.profile(bundle, x[:8], threads=1, seconds=0)
     tuned = ee.tune(bundle, x, labels, threads=1).apply()
-    ee.save_profile(bundle, profile)
+    profile.save(bundle)
     found = ee.load(bundle.path, check="full")
     assert found.manifest.tuning == tuned.manifest.tuning
     assert found.manifest.constants == tuned.manifest.constants
     assert ee.verify(found).passed
-    assert ee.read_profile(found) == profile
+    assert ee.Profile.read(found) == profile
 
 
 def test_a_profile_gives_milliseconds_and_must_be_of_this_bundle(bundle: ee.Bundle, tmp_path: Path) -> None:
@@ -447,7 +485,7 @@ def test_a_profile_gives_milliseconds_and_must_be_of_this_bundle(bundle: ee.Bund
     for verdict in report.verdict.exits:
         assert verdict.overhead == pytest.approx(each + max(0.0, heads[verdict.exit]) / 1e3)
         assert verdict.break_even == pytest.approx(min(1.0, verdict.overhead / verdict.behind))
-    ee.save_profile(bundle, profile)
+    profile.save(bundle)
     assert ee.tune(bundle.path, record=record).whole.cost == report.whole.cost
     with pytest.raises(ee.TuneError, match=r"budget_ms=1e-09 \(--budget-ms 1e-09\) cannot be met: the cheapest"):
         ee.tune(bundle, record=record, profile=profile, budget_ms=1e-9)
@@ -455,7 +493,7 @@ def test_a_profile_gives_milliseconds_and_must_be_of_this_bundle(bundle: ee.Bund
     with pytest.raises(ee.TuneError, match="this profile is of another bundle, 'other'"):
         ee.tune(bundle, record=record, profile=other)
     assert ee.tune(bundle, record=record, profile=other, force=True).unit == "ms"
-    said = "costs are those of a runner with one thread, as the profile was measured; tuning was told"
+    said = "costs are for a runner with one thread, as profiled; tuning was asked for one with"
     assert f"{said} a worker for each core" in report.notes
     assert not any("thread" in note for note in ee.tune(bundle, record=record, profile=profile, threads=1).notes)
     blind = msgspec.structs.replace(
@@ -573,7 +611,7 @@ def test_a_record_whose_values_no_run_gives_is_refused_or_told_without_a_traceba
     cold = dict.fromkeys(record.constants, (0.0,))
     with pytest.raises(ee.TuneError, match=r"exit0: the temperature is 0, expected a number above 0"):
         ee.tune(bundle, record=dataclasses.replace(record, constants=cold))
-    with pytest.raises(ee.TuneError, match=r"counting on paper.* makes the whole network cost 0 over all rows"):
+    with pytest.raises(ee.TuneError, match=r"a static estimate makes the whole network cost 0 over all rows"):
         ee.tune(bundle, record=dataclasses.replace(record, ways=0 * record.ways))
     sure = record.confidence.copy()
     sure[:5, 0], sure[5:9, 1] = np.inf, -np.inf
@@ -594,7 +632,7 @@ def test_an_exit_that_tells_fewer_classes_apart_has_no_temperature_and_no_reliab
     bundle = ee.export(Coarse().eval(), torch.from_numpy(x[:1]), tmp_path / "it.ee")
     report = ee.tune(bundle, x, labels, threads=1, max_accuracy_drop=0.9)
     assert [each.exit for each in report.calibration] == ["all"]
-    assert "no temperature for few: none is used there, or the logits are not given" in report.notes
+    assert "no temperature for few: it uses none, or its logits are not an output" in report.notes
 
 
 def test_goals_that_cannot_be_met_say_the_best_that_can(bundle: ee.Bundle) -> None:
@@ -630,20 +668,17 @@ def test_rules_choose_what_their_sources_say() -> None:
     """One exit before the last: each rule's choice follows by hand."""
     record = made(0, rows=100, exits=2)
     cost = np.broadcast_to([0.5, 1.0], record.exit.shape)
-    part = Part(record, worth_of(record, None), cost, None, "last", 0)
+    part = Subset(record, scores_of(record, None), cost, None, "last", 0)
     allowed = np.array([True, False])
-    sure, right = record.confidence[:, 0].astype(float), worth_of(record, None)
+    sure, right = record.confidence[:, 0].astype(float), scores_of(record, None)
     assert right is not None
     full = right[:, 1].mean()
-    found = dict(baselines(part, plan_of(2), allowed, Goal(least_worth=full - 0.1)))
-    grid = (0.99, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.6, 0.5)
-    kept = [t for t in grid if (sure >= t).any() and np.where(sure >= t, right[:, 0], right[:, 1]).mean() >= full - 0.1]
-    np.testing.assert_equal(found["earlyon's calibrator"], [min(kept), np.nan])
+    found = dict(baselines(part, allowed, Constraint(least_score=full - 0.1)))
     # MSDNet's rule lets one half leave at q = 1 and 1 / (1 + q) else: floors of 100 rows.
     leaving = {int(np.floor(100 / (1 + p / 20))) for p in range(1, 41)}
     assert int((sure >= found["budgeted batch (MSDNet)"][0]).sum()) in leaving
     every = [np.where(sure >= t, right[:, 0], right[:, 1]).mean() for t in np.sort(sure)]
-    met = [(sure >= t).mean() for t, worth in zip(np.sort(sure), every, strict=True) if worth >= full - 0.1]
+    met = [(sure >= t).mean() for t, score in zip(np.sort(sure), every, strict=True) if score >= full - 0.1]
     assert (sure >= found["one threshold"][0]).mean() == pytest.approx(max(met), abs=0.02)
 
 
@@ -656,7 +691,7 @@ def test_the_command_tunes_writes_and_takes_back(bundle: ee.Bundle, tmp_path: Pa
         main, [*command, "--data", str(tmp_path / "val.npz"), "--record", str(tmp_path / "r.npz")]
     )
     assert shown.exit_code == 0, shown.output
-    for word in ("goal", "accuracy", "verdict", "whole network", "earlyon", "left as it is"):
+    for word in ("goal", "accuracy", "verdict", "whole network", "greedy", "unchanged"):
         assert word in shown.stdout
     assert ee.load(bundle.path).manifest == bundle.manifest
     machine = CliRunner().invoke(
@@ -709,22 +744,27 @@ def test_few_rows_fit_no_temperatures_unasked_and_what_they_cannot_tell_is_said(
     x, labels = data(100)
     report = ee.tune(bundle, x, labels, threads=1)
     assert report.rows == {"tune": 58, "test": 42}
-    assert "100 rows are too few to fit temperatures by as well: it takes 150, or calibrate=True (--calibrate)" in (
-        report.notes
-    )
+    fix = "calibrate=True (--calibrate) fits them all the same"
+    assert f"no temperatures were fitted: 100 rows are too few, 150 are needed; {fix}" in report.notes
     asked = ee.tune(bundle, x, labels, calibrate=True, threads=1)
     assert asked.rows["calibrate"] == 19
-    said = "47 rows choose: it takes 50 to tell what thresholds lose on others, and ask for more"
+    said = "47 tuning rows are too few for a safety margin; 50 are needed"
     assert said in asked.notes
     assert said not in report.notes
     guaranteed = ee.tune(bundle, x, labels, risk=0.2, calibrate=False, threads=1)
-    assert not [note for note in guaranteed.notes if "rows choose" in note]  # nothing more would be asked of any number
+    assert not [note for note in guaranteed.notes if "safety margin" in note]
+
+
+def test_the_help_says_from_how_many_rows_on_temperatures_are_fitted() -> None:
+    text = " ".join(CliRunner().invoke(main, ["tune", "--help"]).output.split())
+    plain, with_risk = (rows_to_fit(guarantee=guarantee) for guarantee in (False, True))
+    assert f"on when --data has {plain} rows or more, with --risk {with_risk}." in text
 
 
 def test_a_record_alone_says_that_it_fits_no_temperatures(bundle: ee.Bundle, tmp_path: Path) -> None:
     x, labels = data()
     both = ee.tune(bundle, x, labels, record=tmp_path / "r.npz", threads=1)
-    said = "a record alone fits no temperatures: they are as they were; the data beside it would"
+    said = "no temperatures were fitted: that takes the data beside the record"
     assert said not in both.notes
     assert said in ee.tune(bundle, record=tmp_path / "r.npz").notes
     assert said not in ee.tune(bundle, record=tmp_path / "r.npz", calibrate=False).notes
@@ -756,7 +796,7 @@ def test_a_missed_goal_is_the_first_line(bundle: ee.Bundle) -> None:
         assert report.goal_met is (report not in over)
         first = str(report).splitlines()[0]
         assert first == f"it: goal {'missed' if report in over else 'met'}: {report.goal_reason}"
-        assert f"the drop is {100 * report.chosen.drop.value:.4g}% [" in first
+        assert f"the drop is {100 * report.chosen.drop.value:.4g} points [" in first
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,7 @@ def test_what_reads_and_writes_waits_for_another_that_does(tmp_path: Path, monke
         original(*arguments, **options)  # type: ignore[operator]
 
     monkeypatch.setattr(rewriting, "commit", held)
-    saves = threading.Thread(target=lambda: ee.save_profile(ee.load(folder), found))
+    saves = threading.Thread(target=lambda: found.save(ee.load(folder)))
     saves.start()
     assert reading.wait(30)  # it has read the manifest, and has not written it
     undoes = threading.Thread(target=lambda: ee.undo_tuning(folder))
@@ -116,7 +116,7 @@ def test_what_reads_and_writes_waits_for_another_that_does(tmp_path: Path, monke
     assert plan.profile.expected_ms == {
         name: cost.latency.p90_ms for name, cost in found.segments.items() if cost.latency
     }
-    assert ee.read_profile(folder) == found
+    assert ee.Profile.read(folder) == found
 
 
 def test_a_bundle_that_has_come_meanwhile_is_not_replaced_unasked(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def _print_exits(report: DemoReport) -> None:
             _percent(exit_.share),
             _percent(exit_.accuracy),
             "-" if exit_.median_ms is None else f"{exit_.median_ms:.3f} ms",
-            f"{_percent(exit_.accuracy_if_always)} right",
+            "-" if exit_.accuracy_if_always is None else f"{exit_.accuracy_if_always:.1%} right",
         )
     table.print()
     terminal.say("")

@@ -33,7 +33,7 @@ def doctor(ctx: click.Context, bundle: str | None, seconds: float, as_json: bool
     The exit status is 1 where there is a problem, not where there are warnings.
     """
     with terminal.progress() as tell:
-        findings = ee.examine(bundle, seconds=seconds, progress=tell)
+        findings = ee.doctor(bundle, seconds=seconds, progress=tell)
     findings += _extras()
     if as_json:
         terminal.print_json(findings)

@@ -18,26 +18,26 @@ _MARKS = {"frontier": "•", "always exit there": "○", "whole network": "■",
 
 
 def frontier_chart(report: ee.TuningReport, columns: int | None) -> Iterator[str]:
-    """Yields the lines of a chart: upwards what answers are worth, to the right what a run costs.
+    """Yields the lines of a chart: upwards what answers score, to the right what a run costs.
 
     Args:
         report: What `tune` returned.
         columns: Of the terminal; None: as many as it takes.
     """
     from eetoolkit.report.frontier import ends, lies_far_apart
-    from eetoolkit.report.wording import Wording
+    from eetoolkit.tuning.wording import Wording
 
     marks = list(_marks(report))
-    low, high = min(worth for *_, worth in marks), max(worth for *_, worth in marks)
+    low, high = min(score for *_, score in marks), max(score for *_, score in marks)
     start, end = ends(report)
     far = lies_far_apart(report)
     say = Wording(report.metric, report.unit)
-    names = [f"{worth:.1%}" if report.metric == "accuracy" else f"{worth:.4g}" for worth in (high, low)]
+    names = [f"{score:.1%}" if report.metric == "accuracy" else f"{score:.4g}" for score in (high, low)]
     wide = max(map(len, names))
     width = _WIDTH if columns is None else max(_NARROW, min(_WIDTH, columns - wide - 2))
     canvas = [[" "] * width for _ in range(_HEIGHT)]
-    for mark, cost, worth in marks:
-        row = round((high - worth) / (high - low) * (_HEIGHT - 1)) if high > low else 0
+    for mark, cost, score in marks:
+        row = round((high - score) / (high - low) * (_HEIGHT - 1)) if high > low else 0
         along = math.log(cost / start) / math.log(end / start) if far else cost / end if end > 0 else 0.0
         canvas[row][round(along * (width - 1))] = mark
     for row, characters in enumerate(canvas):
@@ -46,7 +46,7 @@ def frontier_chart(report: ee.TuningReport, columns: int | None) -> Iterator[str
     yield f"{'':>{wide}} └{'─' * width}"
     margin = " " * (wide + 2)
     first, last = say.amount(start) if far else "0", say.amount(end)
-    axis = f"{report.unit} a run, in the mean" + (", logarithmic" if far else "")
+    axis = f"mean {report.unit} a run" + (", logarithmic" if far else "")
     legend = f"{report.metric}: " + ", ".join(f"{mark} {name}" for name, mark in _MARKS.items())
     beside = len(f"{first} {last} {axis}") <= width
     words = [legend] if beside else [axis, legend]
@@ -56,10 +56,10 @@ def frontier_chart(report: ee.TuningReport, columns: int | None) -> Iterator[str
 
 
 def _marks(report: ee.TuningReport) -> Iterator[tuple[str, float, float]]:
-    """Yields the mark, the cost and the worth of everything to be drawn, the most important last."""
-    points = [("frontier", point.cost, point.worth) for point in report.frontier]
-    points += [("always exit there", each.cost.value, each.worth.value) for each in report.always]
+    """Yields the mark, the cost and the score of everything to be drawn, the most important last."""
+    points = [("frontier", point.cost, point.score) for point in report.frontier]
+    points += [("always exit there", each.cost.value, each.score.value) for each in report.always]
     for name, each in (("whole network", report.whole), ("before", report.before), ("chosen", report.chosen)):
-        points.append((name, each.cost.value, each.worth.value))
-    for name, cost, worth in points:
-        yield _MARKS[name], cost, worth
+        points.append((name, each.cost.value, each.score.value))
+    for name, cost, score in points:
+        yield _MARKS[name], cost, score

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 import eetoolkit as ee
 from eetoolkit.cli import terminal
-from eetoolkit.cli.options import json_option, overwrite_option
-from eetoolkit.cli.outputs import Outputs
+from eetoolkit.cli.options import json_option
 from eetoolkit.cli.table import Table, print_pairs
 from eetoolkit.cli.verb import Verb
 
@@ -26,27 +24,21 @@ _COLUMNS = ("segment", "reads", "writes", *_NUMBERS, "exit", "criterion", "thres
 @click.command(
     cls=Verb,
     short_help="Show what a bundle holds, and draw it.",
-    examples=("eetoolkit inspect digits.ee", "eetoolkit inspect digits.ee --svg plan.svg"),
+    examples=("eetoolkit inspect digits.ee", "eetoolkit inspect digits.ee --mermaid"),
 )
 @click.argument("bundle")
 @json_option
-@click.option("--dot", "draw", flag_value="dot", help="Print the plan as a picture in Graphviz's language.")
+@click.option("--dot", "draw", flag_value="dot", help="Print the plan for Graphviz's dot, which makes pictures of it.")
 @click.option("--mermaid", "draw", flag_value="mermaid", help="Print the plan as a Mermaid flowchart.")
-@click.option("--svg", metavar="FILE", type=click.Path(path_type=Path), help="Draw the plan to FILE; needs Graphviz.")
-@overwrite_option
-def inspect(bundle: str, as_json: bool, draw: str | None, svg: Path | None, overwrite: bool) -> None:
+def inspect(bundle: str, as_json: bool, draw: str | None) -> None:
     """Show what BUNDLE holds: its segments, what they cost, and where it may answer."""
-    if as_json + (draw is not None) + (svg is not None) > 1:
-        raise click.UsageError("--json, --dot, --mermaid and --svg exclude each other")
-    Outputs(files={"--svg": svg}, reads=[bundle]).check(overwrite=overwrite)
+    if as_json and draw is not None:
+        raise click.UsageError("--json, --dot and --mermaid exclude each other")
     opened = ee.load(bundle)
-    if draw is not None or svg is not None:
+    if draw is not None:
         from eetoolkit import drawing
 
-        if svg is not None:
-            terminal.say(drawing.write_svg(opened.manifest, svg, overwrite=overwrite))
-        else:
-            terminal.say_as_it_is((drawing.dot if draw == "dot" else drawing.mermaid)(opened.manifest))
+        terminal.say_as_it_is((drawing.dot if draw == "dot" else drawing.mermaid)(opened.manifest))
         return
     from eetoolkit.summary import summarize
 

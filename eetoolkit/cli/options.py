@@ -29,7 +29,7 @@ def overwrite_option(command: Command) -> Command:
 
 def threads_option(command: Command) -> Command:
     """Adds `--threads`."""
-    told = "Workers for each operator; default: one per core."
+    told = "Threads for each operator; 1: the caller's alone; default: one per physical core."
     return click.option("--threads", type=click.IntRange(min=1), help=told)(command)
 
 

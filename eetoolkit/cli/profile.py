@@ -75,7 +75,6 @@ _MEASURING = ("inputs", "labels", "whole", "trace")
 @click.option("--png", metavar="FILE", type=_FILE, help="Draw the profile.")
 @click.option("--save", is_flag=True, help="Save the profile in the bundle; deadlines go by it.")
 @click.option("--show", "task", flag_value="show", help="Show what was measured before and measure nothing.")
-@click.option("--merge", "task", flag_value="merge", help="Make one profile of several, of one bundle on one machine.")
 @click.option("--compare", "task", flag_value="compare", help="Show two profiles beside each other.")
 @overwrite_option
 @picture_options
@@ -99,15 +98,15 @@ def profile(  # noqa: PLR0913 - one for each option
     svg: Path | None,
     png: Path | None,
     save: bool,
-    task: Literal["show", "merge", "compare"] | None,
+    task: Literal["show", "compare"] | None,
     overwrite: bool,
     as_json: bool,
     pictures: ImageOptions,
 ) -> None:
     """Run BUNDLE and say what each segment and exit costs on this machine.
 
-    With --show, --merge or --compare nothing is measured: each PROFILE is a file that --output wrote, or a bundle that
-    --save saved one in.
+    With --show or --compare nothing is measured: each PROFILE is a file that --output wrote, or a bundle that --save
+    saved one in.
     """
     _check_usage(ctx, task, what, save=save)
     kinds: tuple[tuple[Path | None, Kind], ...] = (svg, "svg"), (png, "png")
@@ -122,8 +121,8 @@ def profile(  # noqa: PLR0913 - one for each option
     if task == "compare":
         _compare(what, as_json=as_json)
         return
-    if task is not None:
-        found = ee.merge_profiles([ee.read_profile(one) for one in what])
+    if task == "show":
+        found = ee.Profile.read(what[0])
     else:
         opened = _open(what[0])
         rows, right = _read_inputs(opened, inputs, pictures)
@@ -137,9 +136,9 @@ def profile(  # noqa: PLR0913 - one for each option
             traced = None if rows is None else iter(rows)
             ee.trace(opened, trace, traced, threads=threads, spin=spin, pool=pool, overwrite=overwrite)
         if save:
-            ee.save_profile(opened, found)
+            found.save(opened)
     if output is not None:
-        ee.write_profile(found, output, overwrite=overwrite)
+        found.write(output, overwrite=overwrite)
     for path, kind in pictured:
         from eetoolkit.profile_picture import draw
 
@@ -153,7 +152,8 @@ def profile(  # noqa: PLR0913 - one for each option
 
 
 def _compare(what: Sequence[str], *, as_json: bool) -> None:
-    comparison = ee.compare_profiles(*map(ee.read_profile, what))
+    a, b = map(ee.Profile.read, what)
+    comparison = a.compare(b)
     if as_json:
         terminal.print_json(comparison)
         return
@@ -163,11 +163,10 @@ def _compare(what: Sequence[str], *, as_json: bool) -> None:
 
 
 def _check_usage(ctx: click.Context, task: str | None, what: tuple[str, ...], *, save: bool) -> None:
-    expected = {None: "one BUNDLE", "show": "one PROFILE", "compare": "two PROFILEs", "merge": "two PROFILEs or more"}
-    fits = {None: len(what) == 1, "show": len(what) == 1, "compare": len(what) == 2, "merge": len(what) >= 2}
-    if not fits[task]:
+    count, expected = {None: (1, "one BUNDLE"), "show": (1, "one PROFILE"), "compare": (2, "two PROFILEs")}[task]
+    if len(what) != count:
         flag = "" if task is None else f"--{task}: "
-        raise click.UsageError(f"{flag}got {len(what)} arguments, expected {expected[task]}")
+        raise click.UsageError(f"{flag}got {len(what)} arguments, expected {expected}")
     if task is None:
         return
     given = [name for name in _MEASURING if ctx.params[name]]

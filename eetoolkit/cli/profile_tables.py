@@ -11,8 +11,9 @@ from eetoolkit.cli.table import Table, print_pairs
 if TYPE_CHECKING:
     from eetoolkit.profile_picture import Bar
     from eetoolkit_runtime.profiling.comparison import Comparison, Pair
+    from eetoolkit_runtime.profiling.costs import Added, OperatorCost
     from eetoolkit_runtime.profiling.latency import Latency
-    from eetoolkit_runtime.profiling.profile import Added, OperatorCost, Profile
+    from eetoolkit_runtime.profiling.profile import Profile
 
 _CHART_COLUMNS, _NARROW_CHART = 48, 10
 _DIFFERENT = 1e-3  # the whole network's outputs, relative: beyond rounding
@@ -81,10 +82,9 @@ def _header(found: Profile) -> Iterator[tuple[str, str]]:
     yield "settings", f"threads {threads}, spin {found.spin}, pool {found.pool}"
     yield "runtime", f"onnxruntime {machine.onnxruntime} on {', '.join(found.providers)}, numpy {machine.numpy}"
     steady = "" if found.steady else ", never steady"
-    merged = f", merged from {found.merged}" if found.merged > 1 else ""
     timed = f", {found.timed} of them timed" if found.timed < found.rows else ""
     rounds = f"{found.rows} inputs{timed}, {found.rounds} rounds after {found.warmup_rounds} of warm-up"
-    yield "measured", f"{found.measured}, {rounds}{steady}{merged}"
+    yield "measured", f"{found.measured}, {rounds}{steady}"
     yield "a call", _spread(found.expected)
     yield "full path", _spread(found.full_path)
     if found.whole is not None:

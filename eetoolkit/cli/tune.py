@@ -21,12 +21,13 @@ from eetoolkit_runtime.decision import spell_threshold
 
 if TYPE_CHECKING:
     from eetoolkit.images import ImageOptions
-    from eetoolkit.tuning.choice import Figures
-    from eetoolkit.tuning.figures import Interval
     from eetoolkit.tuning.pruning import Pruning
+    from eetoolkit.tuning.results import Figures
 
 _COMPARED = 200
-"""Rows that a pruned bundle is measured by, about."""
+"""About how many rows a pruned bundle is measured by."""
+_PARTS = {"calibrate": "calibration", "tune": "tuning", "guarantee": "guarantee", "test": "held-out"}
+"""The parts of the rows, for people."""
 
 
 @click.command(
@@ -39,54 +40,69 @@ _COMPARED = 200
     ),
     groups={
         "The goal": ("max_accuracy_drop", "min_accuracy", "budget_ms", "budget_share", "risk", "delta", "method"),
-        "What to tune by": ("data", "calibrate", "profile", "force", "seed", "record", "threads"),
+        "Data and costs": ("data", "calibrate", "profile", "force", "seed", "record", "threads"),
         "Pictures": PICTURES,
-        "What to write": ("apply_", "undo", "prune", "page", "overwrite"),
+        "Output": ("apply_", "undo", "prune", "page", "overwrite"),
     },
 )
 @click.argument("bundle")
-@click.option("--data", metavar="DATA", help="A .npz of inputs and `labels`, or a folder of pictures for each class.")
-@click.option("--max-accuracy-drop", type=float, help="Least cost at most so much below the last exit; default: 0.01.")
-@click.option("--min-accuracy", type=float, help="Least cost at this accuracy.")
-@click.option("--budget-ms", type=float, help="Best answers within so many milliseconds a run.")
-@click.option("--budget-share", type=float, help="Best answers within so much of the whole network's cost.")
-@click.option("--risk", type=float, help="Least cost, guaranteed: at most this share is wrong only by leaving early.")
-@click.option("--delta", type=float, help="With --risk: how likely the guarantee may fail; default: 0.05.")
+@click.option(
+    "--data",
+    metavar="DATA",
+    help="A .npz with inputs and `labels`, or a folder with pictures in a subfolder for each class.",
+)
+@click.option(
+    "--max-accuracy-drop",
+    type=float,
+    help="Lowest cost; accuracy drops by at most this below the last exit's; default: 0.01.",
+)
+@click.option("--min-accuracy", type=float, help="Lowest cost at this accuracy or above.")
+@click.option("--budget-ms", type=float, help="Best accuracy within this mean latency.")
+@click.option("--budget-share", type=float, help="Best accuracy within this share of the whole network's cost.")
+@click.option(
+    "--risk", type=float, help="Lowest cost; guaranteed: at most this share is wrong only because it left early."
+)
+@click.option("--delta", type=float, help="With --risk: the probability that the guarantee fails; default: 0.05.")
 @click.option(
     "--method",
     type=click.Choice(["ltt", "ucb", "crc"]),
-    help="With --risk: Learn then Test, betting bound, or conformal risk control of the expected loss; default: ltt.",
+    help="With --risk: Learn then Test, betting bound, or conformal risk control (expected loss); default: ltt.",
 )
 @click.option(
     "--calibrate/--no-calibrate",
     default=None,
-    help="Fit a temperature for each exit first; default: where there is --data, and enough of it.",
+    help="Fit a temperature for each exit first; default: on when --data has 150 rows or more, with --risk 200.",
 )
 @click.option(
     "--profile",
     metavar="FILE",
-    help="What segments cost: the JSON of `profile`, of any machine; default: the one saved in BUNDLE, else paper.",
+    help="Segment latencies: the JSON of `profile`, from any machine; default: the profile saved in BUNDLE, otherwise "
+    "multiply-adds.",
 )
 @click.option(
     "--force",
     is_flag=True,
-    help="Take a profile of another bundle or backend; --apply and --prune write where the goal was missed, or where "
-    "rows are too few to know.",
+    help="Accept a profile of another bundle or backend. Let --apply and --prune write although the goal is missed, or "
+    "the rows are too few to know.",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the split of the data.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the split of the data.")
 @click.option(
     "--record",
     metavar="FILE",
-    help="With --data: keep what was collected in FILE, with fitted temperatures in FILE's .calibrated.npz, and go on "
-    "from there. Without: tune by FILE alone.",
+    help="With --data: save every exit's answers in FILE, with fitted temperatures in FILE's .calibrated.npz, and "
+    "resume from there. Without --data: tune by FILE alone.",
 )
 @click.option(
-    "--report", "page", metavar="FILE", type=click.Path(path_type=Path), help="Write it all as a page, with pictures."
+    "--report",
+    "page",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Write a page with all figures and charts.",
 )
 @overwrite_option
-@click.option("--apply", "apply_", is_flag=True, help="Write the choice into BUNDLE.")
-@click.option("--prune", metavar="OUT", help="Write a bundle tuned so, without the exits that do not pay.")
-@click.option("--undo", is_flag=True, help="Put back what BUNDLE had before it was tuned.")
+@click.option("--apply", "apply_", is_flag=True, help="Write the chosen thresholds into BUNDLE.")
+@click.option("--prune", metavar="OUT", help="Write a tuned bundle without the exits that do not pay.")
+@click.option("--undo", is_flag=True, help="Restore what BUNDLE had before it was tuned.")
 @threads_option
 @picture_options
 @json_option
@@ -117,11 +133,12 @@ def tune(  # noqa: PLR0913 - one for each option
     as_json: bool,
     pictures: ImageOptions,
 ) -> None:
-    """Choose the thresholds of BUNDLE for a goal, and say how good they are on data that chose nothing.
+    """Choose the thresholds of BUNDLE for a goal, and report their figures on held-out data.
 
-    The first line says whether these data meet the goal. The exit status is 1 where --apply or --prune declines to
-    write because they do not, or are too few to know; --report, --record and --json are written all the same. Without
-    --apply and --prune it is 0 (`goal_met` in --json tells), but where no thresholds can meet the goal at all.
+    The first line says whether the goal is met on the held-out data. The exit status is 1 where --apply or --prune
+    writes nothing, since the goal is missed or the data are too few to know; --report, --record and --json are written
+    all the same. Without --apply and --prune it is 0 (`goal_met` in --json tells), unless no thresholds can meet the
+    goal at all.
     """
     import msgspec
 
@@ -239,18 +256,21 @@ def _print(report: ee.TuningReport, pruning: Pruning | None, *, applied: bool) -
 
 def _header(report: ee.TuningReport, pruning: Pruning | None, *, applied: bool) -> Iterator[tuple[str, str]]:
     from eetoolkit.tuning.report import spell_guarantee
+    from eetoolkit.tuning.wording import Wording
 
+    say = Wording(report.metric, report.unit)
     met, _, reason = report.outcome.partition(": ")
     yield met, reason
     yield "goal", report.goal
-    yield "costs", f"{report.unit}, by {report.costs}"
-    parts = ", ".join(f"{count} {name}" for name, count in report.rows.items())
-    yield "rows", f"{parts}; seed {report.seed}{', each label its share' if report.by_label else ''}"
+    hint = "" if report.unit == "ms" else "; --profile gives measured latency"
+    yield "costs", f"{report.unit}, by {report.costs}{hint}"
+    parts = ", ".join(f"{count} {_PARTS[name]}" for name, count in report.rows.items())
+    yield "rows", f"{parts}; seed {report.seed}{', stratified by label' if report.by_label else ''}"
     for name, threshold in report.thresholds.items():
         yield name, spell_threshold(threshold)
-    yield report.metric, f"{_percent(report.chosen.worth)}, whole network {_percent(report.whole.worth)}"
-    yield "drop", _percent(report.chosen.drop)
-    yield "cost", f"{_percent(report.chosen.share)} of the whole network's"
+    yield report.metric, f"{say.score(report.chosen.score)}, whole network {say.score(report.whole.score)}"
+    yield "drop", say.drop(report.chosen.drop)
+    yield "cost", f"{say.share(report.chosen.share)} of the whole network's"
     for name, values in report.constants.items():
         yield name, ", ".join(f"{value:.4g}" for value in values)
     if report.guarantee is not None:
@@ -263,29 +283,33 @@ def _header(report: ee.TuningReport, pruning: Pruning | None, *, applied: bool) 
         yield "pruned", f"{pruning.path}, {without}"
         alike = "all rows" if pruning.equal == pruning.rows else f"{pruning.equal} of {pruning.rows} rows"
         if pruning.latency is not None:
-            unsure = "; no difference shown" if pruning.latency.low <= 1 <= pruning.latency.high else ""
-            yield "measured", f"{_percent(pruning.latency)} of the tuned bundle's latency{unsure}"
+            unsure = "; the difference may be chance" if pruning.latency.low <= 1 <= pruning.latency.high else ""
+            yield "measured", f"{say.share(pruning.latency)} of the tuned bundle's latency{unsure}"
         disabled = " with these exits disabled" if pruning.exits else ""
-        yield "answers", f"{alike} answered as by the tuned bundle{disabled}"
+        yield "answers", f"the same as the tuned bundle's{disabled}, on {alike}"
     elif report.pruned is not None:
         gone = [name for name, limit in report.pruned.thresholds.items() if limit == "never"]
-        yield "prune", f"{', '.join(gone)} would pay better gone: --prune OUT writes a bundle without"
+        does, them = ("does", "it") if len(gone) == 1 else ("do", "them")
+        yield "prune", f"{' and '.join(gone)} {does} not pay; --prune OUT writes a bundle without {them}"
     apply = "--apply" if report.goal_met else "--apply --force"
-    yield "bundle", "thresholds written; --undo puts the old ones back" if applied else f"left as it is; {apply} writes"
+    yield (
+        "bundle",
+        "thresholds written; --undo restores the old ones" if applied else f"unchanged; {apply} writes the thresholds",
+    )
 
 
 def _print_choices(report: ee.TuningReport) -> None:
+    from eetoolkit.tuning.wording import Wording
+
     pruned = () if report.pruned is None else (report.pruned,)
     shown: list[Figures] = [report.chosen, *pruned, report.before, *report.always, report.whole, *report.baselines]
-    columns = (report.metric, "drop", f"cost, {report.unit}", "of whole", *report.whole.exits)
-    table = Table("on the test part", *columns, right=columns)
+    say = Wording(report.metric, report.unit)
+    columns = (report.metric, f"drop{say.drop_unit}", f"cost, {report.unit}", "of whole", *report.whole.exits)
+    table = Table("on held-out rows", *columns, right=columns)
     for figures in shown:
+        score = f"{figures.score.value:.2%}" if report.metric == "accuracy" else say.score(figures.score.value)
         table.add(
-            figures.name, f"{figures.worth.value:.2%}", f"{figures.drop.value:+.2%}", f"{figures.cost.value:.4g}",
+            figures.name, score, say.difference(figures.drop.value), f"{figures.cost.value:.4g}",
             f"{figures.share.value:.1%}", *(f"{share:.1%}" for share in figures.exits.values()),
         )  # fmt: skip
     table.print()
-
-
-def _percent(figure: Interval) -> str:
-    return f"{figure.value:.2%} [{figure.low:.2%}, {figure.high:.2%}]"

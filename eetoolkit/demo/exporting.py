@@ -1,8 +1,7 @@
-"""A trained system of the zoo as a bundle, and as the one session that it is measured against."""
+"""A trained system of the zoo as a bundle, and as the one file that it is measured against."""
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,16 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eetoolkit.demo.timing import Row, Whole
 from eetoolkit_runtime.bundle import Bundle
 from eetoolkit_runtime.errors import EEToolkitError
+from eetoolkit_runtime.profiling.rounds import Row
 
 if TYPE_CHECKING:
     import onnx_ir as ir
     from torch import Tensor, nn
 
     from eetoolkit.zoo.system import System
-    from eetoolkit_runtime.sessions import SessionSettings
 
 GOLDEN_ROWS = 8
 _PNG_SCALE = 1 / 255  # so that `eetoolkit run digits.ee picture.png` works; scikit-learn's own pixels end at 16
@@ -110,13 +108,16 @@ def export_system(
     )
 
 
-def open_whole(trained: Trained, exit_: str, settings: SessionSettings) -> Whole:
-    """Returns the network up to one exit at its best: every weight in the branch or loop body that reads it."""
+def save_whole(trained: Trained, exit_: str, path: Path) -> Path:
+    """Writes the network up to one exit at its best, every weight in the branch or loop body that reads it."""
+    import onnx_ir as ir
+
     from eetoolkit_exporters.emitting.scoping import localize
 
     model = whole_network(trained, exit_)
     localize(model)
-    return open_network(model, exit_, settings)
+    ir.save(model, path)
+    return path
 
 
 def whole_network(trained: Trained, exit_: str) -> ir.Model:
@@ -134,18 +135,3 @@ def whole_network(trained: Trained, exit_: str) -> ir.Model:
         source, choose_exits(source, None), dynamic_batch=bool(trained.system.options.get("dynamic_batch", True))
     )
     return whole_model(network, [exit_], confidences=False)
-
-
-def open_network(model: ir.Model, exit_: str, settings: SessionSettings) -> Whole:
-    """Returns such a graph as one onnxruntime session."""
-    import onnx_ir as ir
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "whole.onnx"
-        ir.save(model, path)
-        session = settings.open(str(path), "the whole network")
-    return Whole(
-        session,
-        tuple(value.name for value in session.get_inputs()),
-        tuple(value.name.removeprefix(f"{exit_}_") for value in session.get_outputs()),
-    )

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from eetoolkit import zoo
 from eetoolkit.demo.report import DemoReport, summarize
-from eetoolkit.demo.timing import Runs, Tell, interleave
 from eetoolkit_runtime.errors import BundleError, EEToolkitError
 from eetoolkit_runtime.integrity import read_manifest
-from eetoolkit_runtime.sessions import SessionSettings
+from eetoolkit_runtime.profiling.costs import WholeCost
+from eetoolkit_runtime.profiling.profile import Profile
+from eetoolkit_runtime.profiling.profiler import profile
+from eetoolkit_runtime.profiling.rounds import Tell
+from eetoolkit_runtime.runner import Runner
 from eetoolkit_runtime.store import check_target
-from eetoolkit_runtime.verify import difference
 
 if TYPE_CHECKING:
     from eetoolkit.demo.exporting import Trained
@@ -25,6 +26,8 @@ MODEL = "branchynet"
 """The system that is shown where none is named."""
 
 THREADS = 1  # the networks are small: more threads would only wait for each other
+SECONDS = 2.0  # of measuring
+_SAME = 1e-4  # what the outputs of the bundle and of its network may differ by, relative to their magnitude
 _DEFAULT_NAME = "digits"  # of the default system's bundle
 _NEEDED = ("torch", "onnx", "onnx_ir", "onnxscript", "safetensors", "sklearn", "matplotlib", "PIL")
 
@@ -56,7 +59,7 @@ def demo(
     name = _DEFAULT_NAME if model == MODEL else model
     target, picture_path = bundle_path(output, model), Path(picture)
 
-    from eetoolkit.demo.exporting import export_system, load_system, open_whole
+    from eetoolkit.demo.exporting import export_system, load_system, save_whole
     from eetoolkit.demo.picture import check_picture, draw
     from eetoolkit.verification import verify
 
@@ -78,15 +81,21 @@ def demo(
         raise EEToolkitError(f"{bundle.place} differs from its network on this machine: {verified.failures[0]}")
     exits = list(bundle.exits)
     tell("exporting the network as one graph", 0, 0)
-    whole = open_whole(trained, exits[-1], SessionSettings(threads=THREADS, one_row=True))
-    runs = interleave(bundle, whole, trained.rows, THREADS, tell)
-    check_same_network(runs)
-    parted = len({answer.exit for answer in runs.answers}) > 1
+    with tempfile.TemporaryDirectory() as folder:
+        whole = save_whole(trained, exits[-1], Path(folder) / "whole.onnx")
+        found = profile(
+            bundle, iter(trained.rows), labels, threads=THREADS, seconds=SECONDS, max_rows=len(labels), whole=whole,
+            progress=tell,
+        )  # fmt: skip
+    peer = same_network(found)
+    with Runner(bundle, threads=THREADS) as runner:
+        answers = [runner.run(row) for row in trained.rows]
+    parted = len({answer.exit for answer in answers}) > 1
     if parted:
         tell("drawing", 0, 0)
-        draw(picture_path, images[:, 0].numpy(), labels, runs.answers, exits)
+        draw(picture_path, images[:, 0].numpy(), labels, answers, exits)
     drawn = str(picture_path) if parted else None
-    return summarize(system, bundle, drawn, verified.samples, THREADS, runs, labels)
+    return summarize(system, bundle, drawn, verified.samples, answers, found, peer)
 
 
 def bundle_path(output: str | os.PathLike[str] | None, model: str) -> Path:
@@ -120,19 +129,15 @@ def _is_own_bundle(path: Path, name: str, trained: Trained) -> bool:
     return True
 
 
-def check_same_network(runs: Runs) -> None:
-    """Refuses to compare the times of two things that do not compute the same.
+def same_network(found: Profile) -> WholeCost:
+    """Returns what the whole network cost beside the bundle.
 
     Raises:
-        EEToolkitError: The last exit's outputs differ from the whole network's by more than 1e-4, absolutely or
-            relative to their largest magnitude.
+        EEToolkitError: The last exit's outputs differ from its own by more than 1e-4, relative to their largest
+            magnitude where that is over 1: two things that do not compute the same are not compared.
     """
-    found = [
-        difference(answers[-1].outputs[name], array)
-        for answers, outputs in zip(runs.every_exit, runs.whole, strict=True)
-        for name, array in outputs.items()
-    ]
-    if not (largest := float(np.max(found))) <= 1e-4:
-        raise EEToolkitError(
-            f"the bundle's last exit and the whole network differ by {largest:.1e}; nothing was measured"
-        )
+    whole = found.whole
+    if whole is None or whole.difference is None or not whole.difference <= _SAME:
+        by = "in shape" if whole is None or whole.difference is None else f"by {whole.difference:.1e}"
+        raise EEToolkitError(f"the bundle's last exit and the whole network differ {by}: their times say nothing")
+    return whole

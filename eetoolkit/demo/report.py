@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from eetoolkit.demo import work
-from eetoolkit.demo.timing import Runs
 from eetoolkit_runtime.answer import Answer
 from eetoolkit_runtime.bundle import Bundle
-from eetoolkit_runtime.inputs import Array
+from eetoolkit_runtime.profiling.costs import WholeCost
+from eetoolkit_runtime.profiling.latency import Latency as Measured
+from eetoolkit_runtime.profiling.profile import Profile
 
 if TYPE_CHECKING:
     from eetoolkit.zoo.system import System
@@ -24,7 +26,7 @@ class ExitResult:
     Attributes:
         left: How many digits left here.
         accuracy: Of those; None where there are none.
-        accuracy_if_always: Of all digits, if every one left here, or at the end where it does not come past.
+        accuracy_if_always: Of all digits that come past, if every one left here.
         median_ms: Latency of those that left here; None where there are none.
     """
 
@@ -32,13 +34,13 @@ class ExitResult:
     left: int
     share: float
     accuracy: float | None
-    accuracy_if_always: float
+    accuracy_if_always: float | None
     median_ms: float | None
 
 
 @dataclass(frozen=True)
 class Latency:
-    """Per digit, over all digits."""
+    """Per digit, over all digits; the mean is the robust one of a profile."""
 
     median_ms: float
     mean_ms: float
@@ -78,9 +80,9 @@ class DemoReport:
     segments: int
     verified_samples: int
     digits: int
-    threads: int
-    accuracy: float
-    whole_accuracy: float
+    threads: int | None
+    accuracy: float | None
+    whole_accuracy: float | None
     exits: tuple[ExitResult, ...]
     work_share: float | None
     segments_run: float
@@ -97,13 +99,30 @@ class DemoReport:
 
 
 def summarize(
-    system: System, bundle: Bundle, picture: str | None, samples: int, threads: int, runs: Runs, labels: Array
+    system: System,
+    bundle: Bundle,
+    picture: str | None,
+    samples: int,
+    answers: Sequence[Answer],
+    found: Profile,
+    whole: WholeCost,
 ) -> DemoReport:
-    """Returns the report of a demo's runs."""
-    plan, answers = bundle.manifest, runs.answers
-    latency, whole_latency = _latency(runs.bundle_ms), _latency(runs.whole_ms)
+    """Returns the report of a demo: what its digits were answered, and what a profile with the whole network found."""
+    plan = bundle.manifest
     gates, rounds = work.gates_open(plan, answers), work.rounds(plan, answers)
     costs = [cost for answer in answers if (cost := answer.ponder_cost) is not None]
+    exits = tuple(
+        ExitResult(
+            exit=name,
+            left=round(cost.share * found.rows),
+            share=cost.share,
+            accuracy=cost.accuracy,
+            accuracy_if_always=cost.accuracy_if_always,
+            median_ms=None if cost.call is None else cost.call.p50_ms,
+        )
+        for name, cost in found.exits.items()
+    )
+    latency, whole_latency = _latency(found.expected), _latency(whole.latency)
     return DemoReport(
         model=system.name,
         title=system.title.split(":")[0],
@@ -112,11 +131,11 @@ def summarize(
         size_bytes=bundle.size_bytes,
         segments=answers[0].segments,
         verified_samples=samples,
-        digits=len(labels),
-        threads=threads,
-        accuracy=float((_predictions(answers) == labels).mean()),
-        whole_accuracy=float((whole_predictions(runs.whole) == labels).mean()),
-        exits=tuple(_exit_result(name, runs, labels) for name in bundle.exits),
+        digits=found.rows,
+        threads=found.threads,
+        accuracy=found.accuracy,
+        whole_accuracy=exits[-1].accuracy_if_always,
+        exits=exits,
         work_share=work.share_of_work(plan, answers),
         segments_run=work.segments_run(answers),
         gates_open=gates and gates[0],
@@ -132,29 +151,5 @@ def summarize(
     )
 
 
-def whole_predictions(outputs: list[dict[str, Array]]) -> Array:
-    """Returns int64 (n,), the class that the whole network says for each row: by `logits`, or by its only output."""
-    return np.array([int(row.get("logits", next(iter(row.values()))).argmax()) for row in outputs])
-
-
-def _exit_result(name: str, runs: Runs, labels: Array) -> ExitResult:
-    left = np.array([answer.exit == name for answer in runs.answers])
-    right = _predictions(runs.answers) == labels
-    always = [next((met for met in row if met.exit == name), row[-1]) for row in runs.every_exit]
-    return ExitResult(
-        exit=name,
-        left=int(left.sum()),
-        share=float(left.mean()),
-        accuracy=float(right[left].mean()) if left.any() else None,
-        accuracy_if_always=float((_predictions(always) == labels).mean()),
-        median_ms=float(np.median(runs.bundle_ms[left])) if left.any() else None,
-    )
-
-
-def _predictions(answers: list[Answer]) -> Array:
-    """Returns int64 (n,), the class of each answer; -1 where it says none."""
-    return np.array([-1 if answer.prediction is None else answer.prediction for answer in answers])
-
-
-def _latency(milliseconds: Array) -> Latency:
-    return Latency(float(np.median(milliseconds)), float(milliseconds.mean()))
+def _latency(found: Measured) -> Latency:
+    return Latency(found.p50_ms, found.robust_ms)

@@ -7,11 +7,11 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from eetoolkit.report.chart import BAD, FAINT, GOOD, INK, Chart, colours, inline, plain
-from eetoolkit.report.wording import Wording, short
 from eetoolkit.tuning.calibrate import BINS, Calibration, Reliability
-from eetoolkit.tuning.details import Histogram
-from eetoolkit.tuning.figures import wilson
+from eetoolkit.tuning.intervals import wilson
 from eetoolkit.tuning.report import TuningReport
+from eetoolkit.tuning.report_data import Histogram
+from eetoolkit.tuning.wording import Wording, short
 from eetoolkit_runtime.printable import printable
 
 if TYPE_CHECKING:

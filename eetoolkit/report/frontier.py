@@ -1,4 +1,4 @@
-"""The frontier of accuracy against cost, with the choice, every exit always, and the whole network on it."""
+"""The frontier of accuracy against cost: the goal, the choice, other rules, every exit always, the whole network."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from eetoolkit.report.chart import BAD, FAINT, GOOD, INK, MIDDLE, PAPER, Chart, inline, plain, styled
-from eetoolkit.report.wording import Wording, short
-from eetoolkit.tuning.choice import Figures
-from eetoolkit.tuning.figures import Interval
+from eetoolkit.tuning.intervals import Interval
 from eetoolkit.tuning.report import TuningReport
+from eetoolkit.tuning.results import Figures
+from eetoolkit.tuning.wording import Wording, short
 from eetoolkit_runtime.outfile import check_file, writing
 
 if TYPE_CHECKING:
@@ -28,10 +28,10 @@ _DECADES = 60.0  # and from this one it has room for the decades alone
 def chart(report: TuningReport, say: Wording) -> Chart:
     """Returns the frontier for the page."""
     text = (
-        f"The choice reaches {say.worth(report.chosen.worth)} at {say.cost(report.chosen.cost)} a run, the whole "
-        f"network {say.worth(report.whole.worth)} at {say.cost(report.whole.cost)}."
+        f"The choice reaches {say.score(report.chosen.score)} at {say.cost(report.chosen.cost)} a run, the whole "
+        f"network {say.score(report.whole.score)} at {say.cost(report.whole.cost)}."
     )
-    title = f"{report.metric.capitalize()} against the cost of a run, in the mean"
+    title = f"{report.metric.capitalize()} against the mean cost of a run"
     return inline("frontier", title, text, _INCHES, lambda figure: _draw(figure, report, say))
 
 
@@ -57,7 +57,7 @@ def save_frontier(
 def static_choices(report: TuningReport) -> tuple[Figures, ...]:
     """Returns every exit always, without what is no other than the whole network."""
     whole = report.whole
-    return tuple(each for each in report.always if (each.cost.value, each.worth.value) != _place(whole))
+    return tuple(each for each in report.always if (each.cost.value, each.score.value) != _place(whole))
 
 
 def ends(report: TuningReport) -> tuple[float, float]:
@@ -81,25 +81,33 @@ def _draw(figure: Figure, report: TuningReport, say: Wording) -> None:
     plain(axes)
     points = report.frontier
     axes.plot(
-        [point.cost for point in points], [point.worth for point in points], color=GOOD, linewidth=1.6, marker="o",
+        [point.cost for point in points], [point.score for point in points], color=GOOD, linewidth=1.6, marker="o",
         markersize=3.5, label="frontier", zorder=3,
     )  # fmt: skip
     axes.plot(
-        [point.tune_cost for point in points], [point.tune_worth for point in points], color=FAINT, linewidth=1,
-        linestyle=":", label="on the rows that chose", zorder=2,
+        [point.tune_cost for point in points], [point.tune_score for point in points], color=FAINT, linewidth=1,
+        linestyle=":", label="on the tuning rows", zorder=2,
     )  # fmt: skip
     always = static_choices(report)
     _mark(axes, always, "D", MIDDLE, 5, "always exit there")
     _mark(axes, [report.whole], "s", BAD, 6.5, "whole network")
+    axes.plot(
+        [each.cost.value for each in report.baselines], [each.score.value for each in report.baselines], "+",
+        color=FAINT, markersize=6.5, markeredgewidth=1.3, label="other rules", zorder=3,
+    )  # fmt: skip
     _mark(axes, [report.before], "x", INK, 6.5, "thresholds before")
     _mark(axes, [report.chosen], "*", GOOD, 14, "chosen")
+    if report.least_score is not None:
+        axes.axhline(report.least_score, color=INK, linewidth=1, linestyle="--", label="goal: at least", zorder=2)
+    if report.most_cost is not None:
+        axes.axvline(report.most_cost, color=INK, linewidth=1, linestyle="--", label="goal: at most", zorder=2)
     _name(axes, always)
     _scale(axes, report)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda cost, _: say.amount(cost) if cost else "0"))
     if report.metric == "accuracy":
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda worth, _: f"{worth:.4%}".rstrip("0%").rstrip(".") + "%"))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda score, _: f"{score:.4%}".rstrip("0%").rstrip(".") + "%"))
     axes.set_ylabel(report.metric)
-    axes.set_xlabel(f"{report.unit} a run, in the mean")
+    axes.set_xlabel(f"mean {report.unit} a run")
     handles, labels = axes.get_legend_handles_labels()
     marks = [handle[0] if isinstance(handle, ErrorbarContainer) else handle for handle in handles]
     figure.legend(
@@ -126,9 +134,9 @@ def _mark(axes: Axes, choices: Sequence[Figures], marker: str, colour: str, size
     """Marks choices with the intervals of their figures."""
     if not choices:
         return
-    costs, worths = [each.cost for each in choices], [each.worth for each in choices]
+    costs, scores = [each.cost for each in choices], [each.score for each in choices]
     axes.errorbar(
-        [each.value for each in costs], [each.value for each in worths], xerr=_ends(costs), yerr=_ends(worths),
+        [each.value for each in costs], [each.value for each in scores], xerr=_ends(costs), yerr=_ends(scores),
         fmt=marker, color=colour, markersize=size, markeredgecolor=INK if marker == "*" else colour,
         markeredgewidth=1.5 if marker == "x" else 0.6, elinewidth=0.9, capsize=2, label=label,
         zorder=5 if marker == "*" else 4,
@@ -152,4 +160,4 @@ def _name(axes: Axes, always: Sequence[Figures]) -> None:
 
 
 def _place(figures: Figures) -> tuple[float, float]:
-    return figures.cost.value, figures.worth.value
+    return figures.cost.value, figures.score.value

@@ -9,19 +9,20 @@ from typing import Any
 
 from eetoolkit.report import exit_charts, frontier, row_charts
 from eetoolkit.report.examples import pictures
-from eetoolkit.report.wording import Wording
 from eetoolkit.tuning.report import TuningReport, spell_guarantee
+from eetoolkit.tuning.wording import Wording
 from eetoolkit_runtime.arguments import checked
 from eetoolkit_runtime.bundle import load
+from eetoolkit_runtime.decision import spell_threshold
 from eetoolkit_runtime.errors import InputError
 from eetoolkit_runtime.outfile import check_file, writing
 from eetoolkit_runtime.printable import printable
 
 PARTS = {
-    "calibrate": "fitted the temperatures",
-    "tune": "chose the thresholds",
-    "guarantee": "drew the guarantee",
-    "test": "give every figure on this page",
+    "calibrate": "fitted the temperatures (calibration)",
+    "tune": "chose the thresholds (tuning)",
+    "guarantee": "showed the guarantee",
+    "test": "give every figure on this page (held-out)",
 }
 """What the rows of each part did."""
 
@@ -84,6 +85,7 @@ def render(report: TuningReport, shown: dict[int, str] | None = None) -> str:
         report=report,
         say=say,
         parts=PARTS,
+        spell_threshold=spell_threshold,
         guarantee=None if report.guarantee is None else spell_guarantee(report.guarantee),
         choices=(
             report.chosen,

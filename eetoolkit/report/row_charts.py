@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from eetoolkit.report.chart import BAD, FAINT, GOOD, INK, MIDDLE, Chart, colours, inline, plain
-from eetoolkit.report.wording import Wording, short
-from eetoolkit.tuning.details import ClassFigures
 from eetoolkit.tuning.report import TuningReport
+from eetoolkit.tuning.report_data import ClassFigures
+from eetoolkit.tuning.wording import Wording, short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,7 +22,7 @@ def most_hurt(report: TuningReport) -> tuple[ClassFigures, ...]:
     """Returns the classes to show: all in their order, or where they are many those that lose most, these first."""
     if len(report.classes) <= CLASSES:
         return report.classes
-    return tuple(sorted(report.classes, key=lambda each: each.worth - each.whole)[:CLASSES])
+    return tuple(sorted(report.classes, key=lambda each: each.score - each.whole)[:CLASSES])
 
 
 def classes(report: TuningReport, say: Wording) -> Chart | None:
@@ -30,10 +30,10 @@ def classes(report: TuningReport, say: Wording) -> Chart | None:
     shown = most_hurt(report)
     if not shown:
         return None
-    worst = min(shown, key=lambda each: each.worth - each.whole)
+    worst = min(shown, key=lambda each: each.score - each.whole)
     text = (
-        f"Class {say.label(worst.label)} changes most: {say.worth(worst.worth)} with early exit, "
-        f"{say.worth(worst.whole)} by the whole network."
+        f"Class {say.label(worst.label)} changes most: {say.score(worst.score)} with early exit, "
+        f"{say.score(worst.whole)} by the whole network."
     )
 
     def draw(figure: Figure) -> None:
@@ -51,7 +51,7 @@ def _draw_worths(axes: Axes, shown: Sequence[ClassFigures], report: TuningReport
 
     plain(axes, grid="x")
     places = range(len(shown))
-    early, whole = [each.worth for each in shown], [each.whole for each in shown]
+    early, whole = [each.score for each in shown], [each.whole for each in shown]
     axes.hlines(places, early, whole, color=BAD, linewidth=1.6)
     axes.scatter(whole, places, marker="|", s=90, color=FAINT, linewidths=1.8, label="whole network")
     axes.scatter(early, places, marker="o", s=22, color=INK, label="with early exit", zorder=3)
@@ -59,7 +59,7 @@ def _draw_worths(axes: Axes, shown: Sequence[ClassFigures], report: TuningReport
     axes.set_ylim(len(shown) - 0.5, -0.5)
     axes.xaxis.set_major_locator(MaxNLocator(3))
     if report.metric == "accuracy":
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda worth, _: f"{worth:.3g}" if worth > 1 else f"{worth:.0%}"))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda score, _: f"{score:.3g}" if score > 1 else f"{score:.0%}"))
     axes.set_xlabel(report.metric)
 
 
@@ -78,11 +78,11 @@ def _draw_shares(axes: Axes, shown: Sequence[ClassFigures]) -> None:
 
 
 def costs(report: TuningReport, say: Wording) -> Chart:
-    """Returns which share of the runs costs at most so much, with the quantiles, the mean and the whole network."""
+    """Returns which share of the runs costs at most so much, up to p99, with the quantiles and the means."""
     spread = report.spread
     text = (
         f"Half of the runs cost at most {say.cost(spread.p50)}, 95% at most {say.cost(spread.p95)}, 99% at most "
-        f"{say.cost(spread.p99)}; in the mean {say.cost(report.chosen.cost.value)}, the whole network "
+        f"{say.cost(spread.p99)}. The mean is {say.cost(report.chosen.cost.value)}, the whole network's is "
         f"{say.cost(report.whole.cost.value)}."
     )
 
@@ -96,8 +96,8 @@ def costs(report: TuningReport, say: Wording) -> Chart:
             total += share
             places.append(cost)
             heights.append(min(total, 1.0))
-        end = 1.05 * max(places[-1], report.whole.cost.value)
-        axes.step([*places, end], [*heights, 1.0], where="post", color=GOOD, linewidth=1.8)
+        end = 1.05 * max(spread.p99, report.whole.cost.value)  # the rare runs beyond p99 would hide the others
+        axes.step([*places, max(end, places[-1])], [*heights, 1.0], where="post", color=GOOD, linewidth=1.8)
         for name, cost, share, marker in (
             ("p50", spread.p50, 0.5, "o"), ("p95", spread.p95, 0.95, "^"), ("p99", spread.p99, 0.99, "v"),
         ):  # fmt: skip

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 import msgspec
 import numpy as np
 from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
 
 from eetoolkit.tuning.record import Array, Record
 from eetoolkit_runtime.criteria import kind_of
@@ -165,5 +166,4 @@ def temperatures_of(plan: Manifest, constants: Mapping[str, tuple[float, ...]]) 
 
 def log_p(z: Array, temperature: float) -> Array:
     """Returns log softmax(z / T) over the last axis, (n, C), at least -1e30."""
-    scaled = (z - z.max(axis=1, keepdims=True)) / temperature
-    return np.asarray(np.maximum(scaled - np.log(np.exp(scaled).sum(axis=1, keepdims=True)), _LEAST))
+    return np.asarray(np.maximum(log_softmax(z / temperature, axis=1), _LEAST))

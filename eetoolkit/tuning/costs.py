@@ -1,4 +1,4 @@
-"""What a run costs that ends at a visit: from a profile of a machine, else on paper."""
+"""What a run costs that ends at a visit: from a profile of a machine, else by a static estimate."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from eetoolkit.tuning.record import Array, Record
 from eetoolkit_runtime.errors import TuneError
 from eetoolkit_runtime.flow import chains, without_exits
 from eetoolkit_runtime.plan import Manifest
+from eetoolkit_runtime.profiling.costs import ExitCost
 from eetoolkit_runtime.profiling.latency import QUANTILES
-from eetoolkit_runtime.profiling.profile import ExitCost, Profile, digests
+from eetoolkit_runtime.profiling.profile import Profile, digests
 
 Unit = Literal["ms", "multiply-adds", "segments"]
 
@@ -26,7 +27,7 @@ class Costs:
 
     Attributes:
         of: By segment, float64 (S,), in the record's order; NaN where it is not known.
-        each: What a cut costs: what a segment's run takes beside its graph, in a chain.
+        each: What a segment's run takes outside its graph, in a chain: what a cut costs.
         scale: By exit, in the record's order, what a run that ends there takes over what its segments would, (E,): on
             full paths, where they are timed, they find other caches.
         jitter: By exit, what quantiles of a run's latency are over its cost, (E, Q) at `QUANTILES`; None: not known.
@@ -108,8 +109,8 @@ def choose_costs(
     work = [plan.segments[name].work for name in names]
     known = [each.multiply_adds for each in work if each is not None and each.multiply_adds is not None]
     if len(known) == len(names) and any(known):
-        return Costs(np.array(known, np.float64), 0.0, "multiply-adds", "counting on paper; no profile was given")
-    return Costs(np.ones(len(names)), 0.0, "segments", "counting: multiply-adds are not known")
+        return Costs(np.array(known, np.float64), 0.0, "multiply-adds", "a static estimate")
+    return Costs(np.ones(len(names)), 0.0, "segments", "a count of segments, whose multiply-adds are not known")
 
 
 def overheads_of(plan: Manifest, costs: Costs, exits: Sequence[str]) -> Array:

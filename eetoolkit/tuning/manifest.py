@@ -55,7 +55,7 @@ def tuned_plan(
 
 
 @checked(TuneError)
-def undo(bundle: str | os.PathLike[str] | Bundle) -> Bundle:
+def undo_tuning(bundle: str | os.PathLike[str] | Bundle) -> Bundle:
     """Puts back the thresholds and constants that a bundle had before it was first tuned; returns it as it is now.
 
     Raises:
@@ -108,12 +108,12 @@ def with_golden(bundle: Bundle, plan: Manifest, folder: Path) -> Manifest:
     """Returns a bundle's new plan; where its constants change what exits say, with new golden samples in `folder`."""
     if plan.golden is None or plan.constants == bundle.manifest.constants:
         return plan
-    golden, stored = store_golden(folder, judged_again(bundle, plan), plan.golden.tolerance)
+    golden, stored = store_golden(folder, golden_under(bundle, plan), plan.golden.tolerance)
     files = {name: file for name, file in plan.files.items() if name != plan.golden.file}
     return msgspec.structs.replace(plan, files=files | stored, golden=golden)
 
 
-def judged_again(bundle: Bundle, plan: Manifest) -> list[Sample]:
+def golden_under(bundle: Bundle, plan: Manifest) -> list[Sample]:
     """Returns golden samples with the confidences of the plan's constants, and answers where ensembles change them."""
     samples = []
     with Runner(Bundle(bundle.path, plan)) as runner:

@@ -1,14 +1,14 @@
-"""What settings of thresholds are worth and cost on one part of the data, many at once.
+"""What settings of thresholds score and cost on one part of the data, many at once.
 
-A setting is one candidate per exit. Along one or two exits, all others fixed, every row's run ends at one of a few
-visits, each for a range of these exits' candidates; so one pass over the rows gives worth and cost for all of them
-(`sweep`).
+A setting is one candidate per exit. Along one exit, all others fixed, every row's run ends at one of a few visits, each
+for a range of this exit's candidates; so one pass over the rows gives score and cost for all of them (`sweep`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -25,8 +25,8 @@ Metric = Callable[[Mapping[str, Array], Array], npt.ArrayLike]
 """From the answers' outputs, by name (N, ...), and the labels to one number, or to one per row whose mean counts."""
 
 
-def worth_of(record: Record, metric: Metric | None) -> Array | None:
-    """Returns what the answer of each visit is worth, float64 (N, V), padded with 0; None for a metric that is no mean.
+def scores_of(record: Record, metric: Metric | None) -> Array | None:
+    """Returns what the answer of each visit scores, float64 (N, V), padded with 0; None for a metric that is no mean.
 
     Without a metric it is 1 where the predicted class is the label.
 
@@ -136,54 +136,25 @@ def _ranks(seen: Array, thresholds: Array) -> Array:
 
 @dataclass(frozen=True, eq=False)
 class Objective:
-    """Worth and cost of settings on the rows of a record.
+    """Score and cost of settings on the rows of a record.
 
     Attributes:
         record: N rows.
         choices: The candidates.
-        worth: Of the answer at each visit, (N, V); None where only a whole of answers has one.
+        score: Of the answer at each visit, (N, V); None where only a whole of answers has one.
         cost: Of a run that ends at each visit, (N, V), in shares of the whole network's, so that it is near 1.
         fallback: What answers where none fired.
         enabled: Which exits may then answer, bool (E,).
-        metric: For where `worth` is None.
+        metric: For where `score` is None.
     """
 
     record: Record
     choices: Candidates
-    worth: Array | None
+    score: Array | None
     cost: Array
     fallback: Fallback
     enabled: Array
     metric: Metric | None = None
-    _reached: tuple[Array, ...] = field(init=False)
-    _met: tuple[Array | int, ...] = field(init=False)
-    _visits: tuple[tuple[int, ...], ...] = field(init=False)
-    _last: Array = field(init=False)
-    _end: Array = field(init=False)
-    _values: tuple[Array, Array] = field(init=False)
-
-    def __post_init__(self) -> None:
-        record = self.record
-        reached = np.zeros(record.exit.shape, np.int16)
-        for e, own in enumerate(self.choices.thresholds):
-            here = record.exit == e
-            reached[here] = np.searchsorted(own, record.confidence[here].astype(np.float64), side="right")
-        reached[np.isnan(record.confidence)] = 0
-        reached[np.arange(len(record)), record.last] = 0
-        end = record.last if self.fallback == "last" else most_confident(record, self.enabled)
-        # By visit, since a plan without gates meets one exit at each: then its column compares with one number.
-        met = [np.unique(column).tolist() for column in record.exit.T]
-        columns = [own[0] if len(own) == 1 else column for own, column in zip(met, record.exit.T, strict=True)]
-        visits = tuple(tuple(v for v, own in enumerate(met) if e in own) for e in range(len(record.exits)))
-        object.__setattr__(self, "_reached", tuple(np.ascontiguousarray(reached.T)))
-        object.__setattr__(self, "_met", tuple(columns))
-        object.__setattr__(self, "_visits", visits)
-        object.__setattr__(self, "_last", record.last)
-        object.__setattr__(self, "_end", end)
-        # Worth and cost visit after visit, since a sweep reads them by visit.
-        worth = np.zeros(record.exit.shape) if self.worth is None else self.worth
-        pair = tuple(np.ascontiguousarray(values.T, np.float64).ravel() for values in (worth, self.cost))
-        object.__setattr__(self, "_values", pair)
 
     @property
     def exits(self) -> list[int]:
@@ -192,60 +163,85 @@ class Objective:
 
     @property
     def full(self) -> tuple[float, float]:
-        """Worth and cost of the whole network: the last exit always."""
+        """Score and cost of the whole network: the last exit always."""
         rows = np.arange(len(self.record))
-        return self._worth_at(self.record.last), float(self.cost[rows, self.record.last].mean())
+        return self._score_at(self.record.last), float(self.cost[rows, self.record.last].mean())
 
     def at(self, setting: Array) -> tuple[float, float]:
-        """Returns worth and cost of one setting, (E,)."""
+        """Returns score and cost of one setting, (E,)."""
         ended = self._ends(setting)
-        return self._worth_at(self._answers(ended)), float(self.cost[np.arange(len(ended)), ended].mean())
+        return self._score_at(self._answers(ended)), float(self.cost[np.arange(len(ended)), ended].mean())
 
-    def sweep(self, setting: Array, *exits: int) -> tuple[Array, Array]:
-        """Returns worth and cost of a setting with every candidate of one or two exits, and without these exits.
-
-        Both have an axis for each of these exits, of one more than its candidates.
-        """
-        bounds = self.choices.never[list(exits)]
-        if self.worth is None:
-            found = [self.at(moved(setting, exits, others)) for others in np.ndindex(*(bounds + 1))]
-            worth, cost = np.array(found).T.reshape(2, *(bounds + 1))
-            return worth, cost
-        ended = self._ends(moved(setting, exits, bounds))
-        count, sides = len(ended), bounds + 2
-        totals = np.zeros((2, int(np.prod(sides))))
+    def sweep(self, setting: Array, exit_: int) -> tuple[Array, Array]:
+        """Returns score and cost of a setting with every candidate of an exit, ascending, and without it, (J + 1,)."""
+        bound = int(self.choices.never[exit_])
+        if self.score is None:
+            score, cost = np.array([self.at(moved(setting, exit_, j)) for j in range(bound + 1)]).T
+            return score, cost
+        ended = self._ends(moved(setting, exit_, bound))
+        count = len(ended)
         ends = [
             values[visits * np.intp(count) + np.arange(count)]
             for values, visits in zip(self._values, (self._answers(ended), ended), strict=True)
         ]
+        totals = np.zeros((2, bound + 2))
         totals[:, 0] = [end.sum() for end in ends]
-        # Each row's run goes on for all candidates from a corner on. A visit that fires moves the corner, and ends what
-        # lies between: what that gains is added at the old corner and taken away at the new one. Sums along the axes
-        # then give each candidate's total.
-        corner = np.zeros(count, np.intp)
-        reach = np.zeros((len(exits), count), np.int16)
-        strides = (int(sides[-1]), 1)[-len(exits) :]
-        for visit, axis in sorted((visit, axis) for axis, e in enumerate(exits) for visit in self._visits[e]):
+        # Each row's run goes on for all candidates from some one on. A visit that fires moves that one, and ends what
+        # lies between: what that gains is added at the old one and taken away at the new one. Sums along the candidates
+        # then give each one's total.
+        reach = np.zeros(count, np.int16)
+        for visit in self._visits[exit_]:
             reached = self._reached[visit]
-            rows = np.flatnonzero((reached > reach[axis]) & (ended > visit) & (self._met[visit] == exits[axis]))
-            old, far = corner[rows], reached[rows]
-            new = old + (far - reach[axis][rows]) * strides[axis]
-            corner[rows], reach[axis][rows] = new, far
+            rows = np.flatnonzero((reached > reach) & (ended > visit) & (self._met[visit] == exit_))
+            old, new = reach[rows], reached[rows]
+            reach[rows] = new
             for total, values, end in zip(totals, self._values, ends, strict=True):
                 gain = values[visit * count + rows] - end[rows]
                 total += np.bincount(old, gain, len(total)) - np.bincount(new, gain, len(total))  # noqa: PLW2901 - in place
-        grid = totals.reshape(2, *sides)
-        for axis in range(1, grid.ndim):
-            grid = grid.cumsum(axis)
-        worth, cost = grid[(slice(None), *[slice(-1)] * len(exits))] / count
-        return worth, cost
+        score, cost = totals.cumsum(axis=1)[:, :-1] / count
+        return score, cost
+
+    @cached_property
+    def _reached(self) -> tuple[Array, ...]:
+        """By visit, how many of its exit's candidates each row's confidence reaches, int16 (N,); 0 at the end."""
+        record = self.record
+        reached = np.zeros(record.exit.shape, np.int16)
+        for e, own in enumerate(self.choices.thresholds):
+            here = record.exit == e
+            reached[here] = np.searchsorted(own, record.confidence[here].astype(np.float64), side="right")
+        reached[np.isnan(record.confidence)] = 0
+        reached[np.arange(len(record)), record.last] = 0
+        return tuple(np.ascontiguousarray(reached.T))
+
+    @cached_property
+    def _met(self) -> tuple[Array | int, ...]:
+        """By visit, the exit that each row meets, (N,); one number where all meet the same, which compares faster."""
+        return tuple(int(column[0]) if (column == column[0]).all() else column for column in self.record.exit.T)
+
+    @cached_property
+    def _visits(self) -> tuple[tuple[int, ...], ...]:
+        """By exit, the visits at which rows meet it."""
+        met = [set(np.unique(column).tolist()) for column in self.record.exit.T]
+        return tuple(tuple(v for v, own in enumerate(met) if e in own) for e in range(len(self.record.exits)))
+
+    @cached_property
+    def _end(self) -> Array:
+        """The visit that answers where no exit fires, (N,)."""
+        return self.record.last if self.fallback == "last" else most_confident(self.record, self.enabled)
+
+    @cached_property
+    def _values(self) -> tuple[Array, Array]:
+        """Score and cost, (V * N,) each: visit after visit, as a sweep reads them."""
+        score = np.zeros(self.record.exit.shape) if self.score is None else self.score
+        by_visit = [np.ascontiguousarray(values.T, np.float64).ravel() for values in (score, self.cost)]
+        return by_visit[0], by_visit[1]
 
     def _ends(self, setting: Array) -> Array:
         """Returns the visit with which each row's run ends, (N,)."""
         level = np.append(setting, 0).astype(np.int16)  # padded visits, of NO_EXIT, look at the last
         most = len(self._reached)
         small = np.min_scalar_type(most)
-        left = (most - self._last).astype(small)  # visits behind the end: the most of all that fire
+        left = (most - self.record.last).astype(small)  # visits behind the end: the most of all that fire
         for visit, (reached, met) in enumerate(zip(self._reached, self._met, strict=True)):
             fires = (reached > level[met]).astype(small)
             np.maximum(left, fires * small.type(most - visit), out=left)  # a masked copy takes ten times as long
@@ -255,27 +251,27 @@ class Objective:
         """Returns the visit whose answer counts, (N,), of runs that end at these visits."""
         if self.fallback == "last":
             return ended
-        return np.where(ended == self._last, self._end, ended)
+        return np.where(ended == self.record.last, self._end, ended)
 
-    def _worth_at(self, visit: Array) -> float:
-        return worth_at(self.record, self.worth, self.metric, visit)
+    def _score_at(self, visit: Array) -> float:
+        return score_at(self.record, self.score, self.metric, visit)
 
 
-def moved(setting: Array, exits: int | Sequence[int], to: npt.ArrayLike) -> Array:
-    """Returns a setting with other candidates of some exits."""
+def moved(setting: Array, exit_: int, to: int) -> Array:
+    """Returns a setting with another candidate of an exit."""
     found = setting.copy()
-    found[np.asarray(exits)] = to
+    found[exit_] = to
     return found
 
 
-def worth_at(record: Record, worth: Array | None, metric: Metric | None, visit: Array) -> float:
-    """Returns what the answers of one visit of each row, (N,), are worth together.
+def score_at(record: Record, score: Array | None, metric: Metric | None, visit: Array) -> float:
+    """Returns what the answers of one visit of each row, (N,), score together.
 
     Raises:
         TuneError: The metric gave no number.
     """
-    if worth is not None:
-        return float(worth[np.arange(len(record)), visit].mean())
+    if score is not None:
+        return float(score[np.arange(len(record)), visit].mean())
     found = np.float64(np.nan) if metric is None else _measured(metric, record, visit)
     if found.shape != () or not np.isfinite(found):
         raise TuneError(f"the metric gave {cut(str(found), 80)}, expected a number")

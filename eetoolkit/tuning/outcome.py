@@ -1,4 +1,4 @@
-"""Whether the goal was met on the rows that chose nothing: yes, no, or too few of them to know.
+"""Whether the goal was met on the held-out rows: yes, no, or too few of them to know.
 
 One rule for every goal, by a figure of these rows and the end of its 95 % interval that is nearer to a miss:
 
@@ -8,10 +8,10 @@ One rule for every goal, by a figure of these rows and the end of its 95 % inter
 
 The tolerance is what makes some hundreds of rows enough; for a bound without one there is `--risk`. It is
 
-- for a drop twice what is allowed, of which less than one point counts as one, but no more than five points;
-- for a least accuracy the same, with the errors that it allows in the place of the drop;
-- for another metric the same, a point being a hundredth of what the whole network reaches; for a least worth five;
-- for a budget a quarter of it. Costs of segments are taken as exact.
+- for a drop: twice the drop that is allowed, where less than one point counts as one, but at most five points;
+- for a least accuracy: the same, of the errors that it allows;
+- for another metric: the same, with a hundredth of the whole network's score as a point; for its least: five points;
+- for a budget: a quarter of it. Costs of segments are taken as exact.
 
 So a choice that misses by more than the tolerance passes for one that meets the goal by one draw of the rows in forty
 at most. A bootstrap takes what rows do not show for impossible. So the interval's end is no nearer to the figure than
@@ -23,22 +23,21 @@ no result on so few rows would have shown it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from eetoolkit.tuning.choice import Figures
-from eetoolkit.tuning.figures import Interval, wilson
-from eetoolkit.tuning.measure import Part
-from eetoolkit.tuning.promises import Promise
+from eetoolkit.tuning.evaluate import Subset
+from eetoolkit.tuning.goal import GoalSpec
+from eetoolkit.tuning.guarantee import GuaranteedChoice
+from eetoolkit.tuning.intervals import Interval, wilson
 from eetoolkit.tuning.record import Array
-from eetoolkit.tuning.wish import Wish
+from eetoolkit.tuning.results import Figures
 
 LEAST_ROWS = 30
 """Held-out rows, without which nothing is called known."""
 _TIMES = 2.0  # what a goal allows: the tolerance
-_POINT = 0.01  # of the scale of worth
+_POINT = 0.01  # of the scale of scores
 _MOST_POINTS = 5
 _OF_BUDGET = 0.25
 _ALL_ROWS = 10**9
@@ -46,11 +45,11 @@ _ALL_ROWS = 10**9
 
 @dataclass(frozen=True)
 class Outcome:
-    """Whether a goal was met on rows that chose nothing.
+    """Whether a goal was met on the held-out rows.
 
     Attributes:
         met: None: these rows are too few to know.
-        reason: The figure that tells, what was asked for, and what is missing.
+        reason: The figure that decides, what the goal asks for, and what is missing.
         rows_needed: About how many rows in all would do; None where more would not tell more.
     """
 
@@ -66,6 +65,27 @@ class Outcome:
         return None if self.met else "the goal is missed on the held-out rows"
 
 
+@dataclass(frozen=True)
+class _Unit:
+    """How a figure is spelled: so many times as large, with a name behind it."""
+
+    factor: float
+    name: str
+
+    def __call__(self, value: float) -> str:
+        number = self._number(value)
+        return number + (self.name.removesuffix("s") if number == "1" and len(self.name) > len(" ms") else self.name)
+
+    def interval(self, figure: Interval) -> str:
+        return f"{self(figure.value)} [{self._number(figure.low)}, {self._number(figure.high)}]"
+
+    def _number(self, value: float) -> str:
+        return f"{self.factor * value:.4g}"
+
+
+_PERCENT, _POINTS, _MILLISECONDS, _NUMBER = _Unit(100, "%"), _Unit(100, " points"), _Unit(1, " ms"), _Unit(1, "")
+
+
 @dataclass(frozen=True, eq=False)
 class _Held:
     """A figure of held-out rows beside what was asked of it, all turned so that more is worse.
@@ -79,7 +99,7 @@ class _Held:
         span: How far apart the values of two rows can lie.
         tolerance: The largest miss that the interval may hold.
         rows: How many there are.
-        spell: Writes a figure.
+        unit: Of the figure.
     """
 
     told: str
@@ -90,7 +110,7 @@ class _Held:
     span: float
     tolerance: float
     rows: int
-    spell: Callable[[float], str]
+    unit: _Unit
 
     def reach(self, rows: int) -> float:
         """Returns how far from the figure the interval's end would lie by so many rows like these."""
@@ -105,32 +125,38 @@ class _Held:
         return count if count < _ALL_ROWS else None
 
 
-def judge_goal(
-    wish: Wish, test: Part, thresholds: Array, chosen: Figures, whole: Figures, rows: int, promised: Promise | None
+def goal_outcome(
+    goal: GoalSpec,
+    test: Subset,
+    thresholds: Array,
+    chosen: Figures,
+    whole: Figures,
+    rows: int,
+    guaranteed: GuaranteedChoice | None,
 ) -> Outcome:
     """Returns whether a choice meets the goal on the test part.
 
     Args:
-        wish: What was asked for.
+        goal: What was asked for.
         test: The test part.
         thresholds: The choice, (E,).
         chosen: Its figures.
         whole: The whole network's.
         rows: How many rows there are in all.
-        promised: The guarantee, if one was asked for.
+        guaranteed: The guarantee, if one was asked for.
     """
-    if promised is not None:
-        return _of_guarantee(promised, rows)
+    if guaranteed is not None:
+        return _of_guarantee(guaranteed, rows)
     answered, ended = test.ends(thresholds)
-    if wish.kind in ("budget_ms", "budget_share"):
-        return _judge(_cost(wish, test, ended, chosen), rows)
+    if goal.kind in ("budget_ms", "budget_share"):
+        return _decide(_cost(goal, test, ended, chosen), rows)
     silent = test.fallback == "last" and bool(np.isnan(thresholds).all())
-    if wish.kind == "max_accuracy_drop" and silent and len(test.record) >= LEAST_ROWS:
-        return Outcome(met=True, reason="the whole network always answers, which loses nothing against itself")
-    return _judge(_worth(wish, test, answered, chosen, whole), rows)
+    if goal.kind == "max_accuracy_drop" and silent and len(test.record) >= LEAST_ROWS:
+        return Outcome(met=True, reason="the whole network always answers, so nothing is lost")
+    return _decide(_score(goal, test, answered, chosen, whole), rows)
 
 
-def _judge(held: _Held, rows: int) -> Outcome:
+def _decide(held: _Held, rows: int) -> Outcome:
     """Returns the outcome by the rule; `rows` is how many there are in all, other parts included."""
     reach, missed = held.reach(held.rows), held.over > 0
     if held.rows >= LEAST_ROWS and not missed and held.over + reach <= held.tolerance:
@@ -142,89 +168,74 @@ def _judge(held: _Held, rows: int) -> Outcome:
         return Outcome(met=None if few else False, reason=held.told)
     in_all = math.ceil(needed * rows / held.rows)
     why = "are too few to know" if few else "may show that by chance"
-    told, wanted = (held.spell(float(f"{within:.2g}")) for within in (reach, room))
-    takes = f"+-{wanted} takes about {needed} of them, {in_all} rows in all"
-    reason = f"{held.told}; {held.rows} rows {why}: they tell it to +-{told}, {takes}"
+    known, wanted = (held.unit(float(f"{within:.2g}")) for within in (reach, room))
+    more = f"+-{wanted} needs about {needed} held-out rows, {in_all} rows in all"
+    reason = f"{held.told}; {held.rows} rows {why}: they measure it to +-{known}, {more}"
     return Outcome(met=None if few else False, reason=reason, rows_needed=in_all)
 
 
-def _cost(wish: Wish, test: Part, ended: Array, chosen: Figures) -> _Held:
+def _cost(goal: GoalSpec, test: Subset, ended: Array, chosen: Figures) -> _Held:
     rows = np.arange(len(test.record))
     full = test.cost[rows, test.record.last]
-    milliseconds = wish.kind == "budget_ms"
-    figure, spell = (chosen.cost, _milliseconds) if milliseconds else (chosen.share, _percent)
+    milliseconds = goal.kind == "budget_ms"
+    figure, unit = (chosen.cost, _MILLISECONDS) if milliseconds else (chosen.share, _PERCENT)
     dearest = max(float(full.max()), float(test.cost[rows, ended].max()))
-    over = figure.value - wish.value
+    over = figure.value - goal.value
     return _Held(
-        told=f"a run costs {_told(figure, spell, len(rows))}, at most {spell(wish.value)} was asked for",
-        over=0.0 if abs(over) <= 1e-9 * wish.value else over,
+        told=f"a run costs {unit.interval(figure)} on {len(rows)} held-out rows; the goal allows {unit(goal.value)}",
+        over=0.0 if abs(over) <= 1e-9 * goal.value else over,
         towards=figure.high - figure.value,
         away=figure.value - figure.low,
         differ=0.0,
         span=(dearest - float(test.cost[:, 0].min())) / (1.0 if milliseconds else float(full.mean())),
-        tolerance=_OF_BUDGET * wish.value,
+        tolerance=_OF_BUDGET * goal.value,
         rows=len(rows),
-        spell=spell,
+        unit=unit,
     )
 
 
-def _worth(wish: Wish, test: Part, answered: Array, chosen: Figures, whole: Figures) -> _Held:
-    accuracy, least = test.metric is None, wish.kind == "min_accuracy"
-    figure, spell = chosen.worth if least else chosen.drop, _percent if accuracy else _number
-    scale = 1.0 if accuracy else abs(whole.worth.value)
-    allowed = wish.value if not least else 1 - wish.value if accuracy else math.inf
+def _score(goal: GoalSpec, test: Subset, answered: Array, chosen: Figures, whole: Figures) -> _Held:
+    accuracy, least = test.metric is None, goal.kind == "min_accuracy"
+    figure = chosen.score if least else chosen.drop
+    unit = _NUMBER if not accuracy else _PERCENT if least else _POINTS
+    scale = 1.0 if accuracy else abs(whole.score.value)
+    allowed = goal.value if not least else 1 - goal.value if accuracy else math.inf
     sides = figure.high - figure.value, figure.value - figure.low
     towards, away = sides[::-1] if least else sides
-    over = (wish.value - figure.value) if least else (figure.value - wish.value)
+    over = (goal.value - figure.value) if least else (figure.value - goal.value)
     what = ("accuracy is" if accuracy else "the metric is") if least else "the drop is"
-    asked = f"at {'least' if least else 'most'} {spell(wish.value)} was asked for"
+    asked = f"the goal {'asks for' if least else 'allows'} {unit(goal.value)}"
     lost = _lost(test, answered, against_whole=not least)
     counted = len(lost) > 0 and bool(np.isin(lost, (-1, 0, 1)).all())
     return _Held(
-        told=f"{what} {_told(figure, spell, len(test.record))}, {asked}",
+        told=f"{what} {unit.interval(figure)} on {len(test.record)} held-out rows; {asked}",
         over=0.0 if abs(over) <= 1e-12 else over,
         towards=0.0 if counted and not (lost < 0).any() else towards,  # then Wilson's interval is all there is
         away=away,
         differ=float((lost != 0).mean()) if counted else 0.0,
-        span=scale if test.worth is None else max(scale, float(np.ptp(test.worth))),
+        span=scale if test.score is None else max(scale, float(np.ptp(test.score))),
         tolerance=min(_TIMES * max(allowed, _POINT * scale), _MOST_POINTS * _POINT * scale),
         rows=len(test.record),
-        spell=spell,
+        unit=unit,
     )
 
 
-def _lost(test: Part, answered: Array, *, against_whole: bool) -> Array:
-    """Returns what each answer is worth less than the whole network's, or than 1, (N,); (0,) where rows have none."""
-    if test.worth is None:
+def _lost(test: Subset, answered: Array, *, against_whole: bool) -> Array:
+    """Returns how much less each answer scores than the whole network's, or than 1, (N,); (0,) where rows have none."""
+    if test.score is None:
         return np.zeros(0)
     rows = np.arange(len(test.record))
-    best = test.worth[rows, test.record.last] if against_whole else 1.0
-    return np.asarray(best - test.worth[rows, answered].astype(np.float64))
+    best = test.score[rows, test.record.last] if against_whole else 1.0
+    return np.asarray(best - test.score[rows, answered].astype(np.float64))
 
 
-def _of_guarantee(promised: Promise, rows: int) -> Outcome:
-    given = promised.guarantee
-    told = f"a risk of at most {_percent(given.risk)} was asked for"
+def _of_guarantee(guaranteed: GuaranteedChoice, rows: int) -> Outcome:
+    given = guaranteed.guarantee
+    risk, own = f"a risk of at most {_PERCENT(given.risk)}", f"{given.rows} rows of its own"
     if given.passed:
-        return Outcome(met=True, reason=f"{told}, and shown on {given.rows} rows of its own")
-    if given.rows >= promised.needed:
-        return Outcome(met=False, reason=f"{told}; no early exit was shown to keep it, on {given.rows} rows of its own")
-    in_all = math.ceil(rows * promised.needed / given.rows)
-    few = f"{given.rows} rows can show no guarantee, it takes {promised.needed} at least, {in_all} rows in all"
-    return Outcome(met=None, reason=f"{told}; {few}", rows_needed=in_all)
-
-
-def _told(figure: Interval, spell: Callable[[float], str], rows: int) -> str:
-    return f"{spell(figure.value)} [{spell(figure.low)}, {spell(figure.high)}] on {rows} held-out rows"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.4g}%"
-
-
-def _milliseconds(value: float) -> str:
-    return f"{value:.4g} ms"
-
-
-def _number(value: float) -> str:
-    return f"{value:.4g}"
+        return Outcome(met=True, reason=f"{risk} is shown on {own}")
+    if given.rows >= guaranteed.needed:
+        return Outcome(met=False, reason=f"no early exit was shown to keep {risk} on {own}")
+    in_all = math.ceil(rows * guaranteed.needed / given.rows)
+    more = f"at least {guaranteed.needed} are needed, {in_all} rows in all"
+    return Outcome(met=None, reason=f"{own} are too few to show {risk}: {more}", rows_needed=in_all)

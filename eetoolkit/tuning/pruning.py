@@ -12,9 +12,9 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from eetoolkit.tuning.figures import Interval, ratio_in_turns
-from eetoolkit.tuning.manifest import judged_again
-from eetoolkit.tuning.measure import Part
+from eetoolkit.tuning.evaluate import Subset
+from eetoolkit.tuning.intervals import Interval, ratio_in_turns
+from eetoolkit.tuning.manifest import golden_under
 from eetoolkit.tuning.record import Array
 from eetoolkit.tuning.verdict import effect_of
 from eetoolkit_runtime.answer import Answer
@@ -28,14 +28,14 @@ from eetoolkit_runtime.verify import DEFAULT_TOLERANCE, difference
 _ROUNDS = 8
 
 
-def without_overheads(part: Part, overheads: Array) -> Part:
+def without_overheads(subset: Subset, overheads: Array) -> Subset:
     """Returns the rows with what runs cost if visits of the exits cost so much less, (E,)."""
     padded = np.append(overheads, 0.0)  # the last for `NO_EXIT`, -1
-    return replace(part, cost=part.cost - padded[part.record.exit].cumsum(axis=1))
+    return replace(subset, cost=subset.cost - padded[subset.record.exit].cumsum(axis=1))
 
 
 def choose_gone(
-    tuned: Part, thresholds: Array, exits: Array, overheads: Array, least_worth: float | None, *, firing: bool
+    tuned: Subset, thresholds: Array, exits: Array, overheads: Array, least_score: float | None, *, firing: bool
 ) -> Array:
     """Returns which exits to prune, bool (E,): one after the other that costs more than it saves, the dearest first.
 
@@ -44,18 +44,18 @@ def choose_gone(
         thresholds: The choice, (E,); what is NaN never fires.
         exits: Which exits do not end the plan, bool (E,).
         overheads: What a visit of each costs, (E,).
-        least_worth: What answers must be worth without them; None: what they are worth with them.
+        least_score: What answers must score without them; None: what they score with them.
         firing: Whether exits may go too that are not disabled, which can change answers.
     """
     limits, gone = thresholds.copy(), exits & np.isnan(thresholds)
-    least = tuned.means(tuned.ends(thresholds))[0] if least_worth is None else least_worth
+    least = tuned.means(tuned.ends(thresholds))[0] if least_score is None else least_score
     while True:
-        part, useless = without_overheads(tuned, np.where(gone, overheads, 0.0)), {}
+        subset, useless = without_overheads(tuned, np.where(gone, overheads, 0.0)), {}
         for e in np.flatnonzero(exits & ~gone).tolist():
-            effect = effect_of(part, limits, e)
+            effect = effect_of(subset, limits, e)
             # As the most confident one an exit may answer that never fires.
             idle, gain = not effect.left.any() and tuned.fallback == "last", effect.gain(overheads[e])
-            if firing and (idle or (gain < 0 and effect.worth_without >= least)):
+            if firing and (idle or (gain < 0 and effect.score_without >= least)):
                 useless[e] = gain
         if not useless:
             return gone
@@ -116,7 +116,7 @@ def write_pruned(
 
     check_elsewhere(chosen, output)
     given = rows_of(chosen, inputs)
-    pruned = ee.prune(silent, exits, output, samples=judged_again(silent, silent.manifest), overwrite=overwrite)
+    pruned = ee.prune(silent, exits, output, samples=golden_under(silent, silent.manifest), overwrite=overwrite)
     with Runner(silent, threads=threads) as one, Runner(pruned, threads=threads) as other:
         golden = silent.manifest.golden
         tolerance = DEFAULT_TOLERANCE if golden is None else golden.tolerance

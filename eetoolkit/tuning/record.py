@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -77,15 +78,10 @@ class Record:
     def __len__(self) -> int:
         return len(self.row)
 
-    @property
-    def visits(self) -> Array:
-        """How many visits each row has, (N,)."""
-        return np.asarray((self.exit != NO_EXIT).sum(axis=1))
-
-    @property
+    @cached_property
     def last(self) -> Array:
         """The number of each row's visit at the end of the plan, (N,)."""
-        return self.visits - 1
+        return np.asarray((self.exit != NO_EXIT).sum(axis=1) - 1)
 
     def take(self, rows: Array) -> Record:
         """Returns the record of some rows, by their places or a mask, (n,)."""
@@ -290,7 +286,7 @@ def values_of(plan: Manifest) -> dict[str, tuple[float, ...]]:
     return {name: tuple(map(float, constant.data)) for name, constant in plan.constants.items()}
 
 
-def judging_values(plan: Manifest, values: Values) -> dict[str, tuple[float, ...]]:
+def criterion_values(plan: Manifest, values: Values) -> dict[str, tuple[float, ...]]:
     """Returns those of the constants' values that criteria read: temperatures, weights, members' thresholds."""
     named = [name for exit_ in plan.exits.values() for _, name in exit_.criterion.named_constants()]
     return {name: values[name] for name in named}

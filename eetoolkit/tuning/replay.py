@@ -72,19 +72,19 @@ def means(
     Args:
         record: N rows.
         thresholds: (S, E), as `stops` takes them.
-        values: What an answer at each visit is worth, (N, V).
+        values: What an answer at each visit scores, (N, V).
         costs: What a run that ends at each visit costs, (N, V).
         fallback: What answers where none fired.
     """
     limits = np.atleast_2d(in_float32(thresholds))
-    worth, cost = np.zeros(len(limits)), np.zeros(len(limits))
+    score, cost = np.zeros(len(limits)), np.zeros(len(limits))
     values, costs = values.astype(np.float64, copy=False), costs.astype(np.float64, copy=False)
     for rows, ended in _parts(record, limits):
         part = record.take(rows) if fallback != "last" else None
         chosen = ended if part is None else answers(part, thresholds, ended, fallback)
-        worth += np.take_along_axis(values[rows], chosen, axis=1).sum(axis=0)
+        score += np.take_along_axis(values[rows], chosen, axis=1).sum(axis=0)
         cost += np.take_along_axis(costs[rows], ended, axis=1).sum(axis=0)
-    return worth / len(record), cost / len(record)
+    return score / len(record), cost / len(record)
 
 
 def _parts(record: Record, limits: npt.NDArray[np.float32]) -> Iterator[tuple[Array, Array]]:

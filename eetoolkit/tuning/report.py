@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import os
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -9,12 +10,12 @@ from functools import partial
 import msgspec
 
 from eetoolkit.tuning.calibrate import Calibration
-from eetoolkit.tuning.choice import Figures, Point, Thresholds
-from eetoolkit.tuning.details import ClassFigures, CostSpread, Histogram, Mistake
-from eetoolkit.tuning.figures import Interval
-from eetoolkit.tuning.manifest import tuned_plan, undo, with_golden
+from eetoolkit.tuning.manifest import tuned_plan, undo_tuning, with_golden
 from eetoolkit.tuning.pruning import Pruning, write_pruned
+from eetoolkit.tuning.report_data import ClassFigures, CostSpread, Histogram, Mistake
+from eetoolkit.tuning.results import Figures, Point, Thresholds
 from eetoolkit.tuning.verdict import Verdict
+from eetoolkit.tuning.wording import Wording
 from eetoolkit_runtime.arguments import checked
 from eetoolkit_runtime.bundle import Bundle, load
 from eetoolkit_runtime.decision import spell_threshold
@@ -33,10 +34,12 @@ class TuningReport(msgspec.Struct, frozen=True, kw_only=True):
         path: Where it is.
         files: Digests of its graphs.
         goal: What was asked for.
-        goal_met: Whether the choice meets it on the test part, which chose nothing; None: too few rows to know. See
+        goal_met: Whether the choice meets it on the held-out rows, the test part; None: they are too few to know. See
             `outcome` for the rule.
         goal_reason: The figure that tells, and what is missing.
         rows_needed: About how many rows in all would do, where there are too few.
+        least_score: What the goal asks of the held-out rows: a score of at least this; None: it asks for another thing.
+        most_cost: The same: a mean cost of at most this.
         metric: What counted as good: `accuracy`, or the metric's name.
         unit: Of all costs.
         costs: Where they come from.
@@ -58,7 +61,7 @@ class TuningReport(msgspec.Struct, frozen=True, kw_only=True):
         labels: The classes' names, where the bundle has them.
         constants: What criteria's constants hold with it, temperatures above all; `apply` writes them too.
         pruned: The choice without the exits that do not pay and without their heads; None where all pay.
-        guarantee: What is promised of the choice.
+        guarantee: What is guaranteed of the choice.
         notes: What the reader must know: too little data, choices that were made.
     """
 
@@ -69,6 +72,8 @@ class TuningReport(msgspec.Struct, frozen=True, kw_only=True):
     goal_met: bool | None
     goal_reason: str
     rows_needed: int | None
+    least_score: float | None
+    most_cost: float | None
     metric: str
     unit: str
     costs: str
@@ -181,7 +186,7 @@ class TuningReport(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             TuneError: The bundle was not tuned.
         """
-        return undo(self.path)
+        return undo_tuning(self.path)
 
     def _plan(self, bundle: Bundle, choice: Figures) -> Bundle:
         """Returns the bundle with a choice of thresholds, in memory."""
@@ -190,7 +195,7 @@ class TuningReport(msgspec.Struct, frozen=True, kw_only=True):
 
     def _note(self, choice: Figures, tuning: Mapping[str, object]) -> Tuning:
         """Returns what the manifest keeps of a choice, with what was before."""
-        figures = {name: getattr(choice, name) for name in ("worth", "drop", "share")}
+        figures = {name: getattr(choice, name) for name in ("score", "drop", "share")}
         return Tuning(
             goal=self.goal,
             metric=self.metric,
@@ -202,15 +207,28 @@ class TuningReport(msgspec.Struct, frozen=True, kw_only=True):
             **tuning,  # type: ignore[arg-type] # the keys that `apply` knows
         )
 
+    def __repr__(self) -> str:
+        return printable(f"<TuningReport {self.bundle}: {self.outcome}>")
+
+    def _repr_html_(self) -> str | None:
+        """Returns its page in a frame, for notebooks; None without the extra `report`."""
+        try:
+            from eetoolkit.report.page import render  # which imports this module
+
+            page = render(self)
+        except ModuleNotFoundError:
+            return None
+        return f'<iframe srcdoc="{html.escape(page)}" style="width: 100%; height: 40em; border: 0"></iframe>'
+
     def __str__(self) -> str:
-        chosen = self.chosen
+        chosen, say = self.chosen, Wording(self.metric, self.unit)
         lines = [f"{self.bundle}: {self.outcome}", f"goal: {self.goal}"]
         for name, threshold in chosen.thresholds.items():
             share = chosen.exits.get(name, 0.0)
             lines.append(f"{name} {spell_threshold(threshold)}, {share:.1%} of the rows leave here")
-        lines.append(f"{self.metric} {_percent(chosen.worth)}, whole network {_percent(self.whole.worth)}")
-        lines.append(f"drop {_percent(chosen.drop)}")
-        lines.append(f"expected cost {_percent(chosen.share)} of the whole network's, by {self.costs}")
+        lines.append(f"{self.metric} {say.score(chosen.score)}, whole network {say.score(self.whole.score)}")
+        lines.append(f"drop {say.drop(chosen.drop)}")
+        lines.append(f"cost {say.share(chosen.share)} of the whole network's, by {self.costs}")
         lines.append(str(self.verdict))
         if self.guarantee is not None:
             lines.append(spell_guarantee(self.guarantee))
@@ -219,13 +237,9 @@ class TuningReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def spell_guarantee(given: Guarantee) -> str:
-    """Returns in one line what is promised, and how it was shown."""
+    """Returns in one line what is guaranteed, and how it was shown."""
     if not given.passed:
         return f"no early exit passed a risk of {given.risk:g} on {given.rows} rows: the whole network answers"
     sure = "in the mean over draws" if given.delta is None else f"with probability {1 - given.delta:g}"
     shown = f"{given.rows} rows, found {given.found:.2%}, bound {given.bound:.2%}"
     return f"{given.loss}: at most {given.risk:.2%} {sure} ({given.method}, {shown})"
-
-
-def _percent(figure: Interval) -> str:
-    return f"{figure.value:.2%} [{figure.low:.2%}, {figure.high:.2%}]"

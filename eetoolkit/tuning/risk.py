@@ -1,10 +1,10 @@
 """Guarantees: how far along a path of thresholds, from safe to fast, the risk is shown to be bounded.
 
-A row's loss is 1 where the answer is wrong and the whole network's is right, in general how much less the answer is
-worth, between 0 and 1; its mean is the risk. The path is fixed before the rows of the guarantee are looked at. Along it
-the settings are tested one after the other, each at level delta, up to the first that fails (fixed-sequence testing):
-that is valid whether or not the risk rises along the path. After "Fast yet Safe: Early-Exiting with Risk Control"
-(Jazbec et al. 2024, arXiv 2405.20915).
+A row's loss is 1 where the answer is wrong and the whole network's is right, in general how much less the answer
+scores, between 0 and 1; its mean is the risk. The path is fixed before the rows of the guarantee are looked at. The
+settings along it are tested one after the other, each at level delta, up to the first that fails (fixed-sequence
+testing): that is valid whether or not the risk rises along the path. After "Fast yet Safe: Early-Exiting with Risk
+Control" (Jazbec et al. 2024, arXiv 2405.20915).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 from scipy.stats import binom
 
-from eetoolkit.tuning.measure import Part
+from eetoolkit.tuning.evaluate import Subset
 from eetoolkit.tuning.record import Array
 from eetoolkit_runtime.errors import TuneError
 from eetoolkit_runtime.plan import Guarantee
@@ -40,18 +40,18 @@ _ASSUMPTIONS = (
 )
 
 
-def losses(part: Part, answered: Array) -> Array:
+def losses(subset: Subset, answered: Array) -> Array:
     """Returns the loss of each row's answer at a visit, (N,): (N, S) for S settings.
 
     Raises:
         TuneError: A metric without a value from 0 to 1 for each row.
     """
-    if part.worth is None or part.worth.min() < 0 or part.worth.max() > 1:
+    if subset.score is None or subset.score.min() < 0 or subset.score.max() > 1:
         raise TuneError("a risk needs accuracy, or a metric that gives a number from 0 to 1 for each row")
-    worth = part.worth.astype(np.float64)
-    rows = np.arange(len(part.record))
-    full = worth[rows, part.record.last]
-    found = np.take_along_axis(worth, answered.reshape(len(rows), -1), axis=1).reshape(answered.shape)
+    score = subset.score.astype(np.float64)
+    rows = np.arange(len(subset.record))
+    full = score[rows, subset.record.last]
+    found = np.take_along_axis(score, answered.reshape(len(rows), -1), axis=1).reshape(answered.shape)
     return np.maximum(0.0, full.reshape(-1, *[1] * (answered.ndim - 1)) - found)
 
 
@@ -147,8 +147,8 @@ def least_rows(method: Method, risk: float, delta: float) -> int:
     return count
 
 
-def promise(method: Method, loss: Array, passing: int, risk: float, delta: float) -> Guarantee:
-    """Returns what is promised of the last passing setting of a path with losses (n, S)."""
+def guarantee_of(method: Method, loss: Array, passing: int, risk: float, delta: float) -> Guarantee:
+    """Returns what is guaranteed of the last passing setting of a path with losses (n, S)."""
     extra = ("losses are made monotone along the path, row by row",) if method == "crc" else ()
     return Guarantee(
         method=METHODS[method],

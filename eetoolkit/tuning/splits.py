@@ -35,6 +35,11 @@ class Splits:
     seed: int
     by_label: bool
 
+    @property
+    def by_name(self) -> dict[str, Array]:
+        """The parts by their names."""
+        return {name: getattr(self, name) for name in SHARES}
+
 
 def split(labels: npt.ArrayLike, *, calibrate: bool, guarantee: bool, seed: int) -> Splits:
     """Returns the parts of N rows, stratified by label where these are classes of two rows or more.

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from eetoolkit.tuning.caution import keeps
-from eetoolkit.tuning.measure import Part
+from eetoolkit.tuning.evaluate import Subset
+from eetoolkit.tuning.goal import GoalSpec
 from eetoolkit.tuning.objective import Objective
 from eetoolkit.tuning.record import Array
-from eetoolkit.tuning.search import Goal
-from eetoolkit.tuning.wish import Wish
+from eetoolkit.tuning.safety_margin import keeps
+from eetoolkit.tuning.search import Constraint
 
 WHOLE = "whole network"
 _AS_GOOD = 1.01  # a static choice of at most so much of the cost is as good: simpler wins
@@ -37,14 +37,16 @@ class Static:
         return WHOLE if self.exit is None else f"always {self.exit}"
 
 
-def best_static(wish: Wish, goal: Goal, tuned: Part, objective: Objective, thresholds: Array) -> Static:
+def best_static(
+    goal: GoalSpec, constraint: Constraint, tuned: Subset, objective: Objective, thresholds: Array
+) -> Static:
     """Returns the cheapest static choice that is as good as was asked on the tune part; if none is, the whole network.
 
     Exits that may not fire are left out.
 
     Args:
-        wish: What was asked for.
-        goal: The same in terms of the tune part.
+        goal: What was asked for.
+        constraint: The same in terms of the tune part.
         tuned: The tune part.
         objective: Of the search on it.
         thresholds: What the search chose, (E,), which it is held against.
@@ -57,7 +59,7 @@ def best_static(wish: Wish, goal: Goal, tuned: Part, objective: Objective, thres
     costs = {
         exit_: tuned.means(tuned.ends(limits))[1]
         for exit_, limits in choices.items()
-        if _is_as_good(wish, goal, tuned, limits, thresholds)
+        if _is_as_good(goal, constraint, tuned, limits, thresholds)
     }
     if not costs:
         return Static(None, whole, wins=False)
@@ -65,16 +67,15 @@ def best_static(wish: Wish, goal: Goal, tuned: Part, objective: Objective, thres
     return Static(best, choices[best], wins=costs[best] <= _AS_GOOD * tuned.means(tuned.ends(thresholds))[1])
 
 
-def _is_as_good(wish: Wish, goal: Goal, tuned: Part, limits: Array, thresholds: Array) -> bool:
+def _is_as_good(goal: GoalSpec, constraint: Constraint, tuned: Subset, limits: Array, thresholds: Array) -> bool:
     """Whether a static choice keeps the goal, and within a budget is no worse than the thresholds of the search."""
     ends, searched = tuned.ends(limits), tuned.ends(thresholds)
-    if wish.kind == "risk":  # nothing is guaranteed of others than the thresholds that it was shown of
+    if goal.kind == "risk":  # nothing is guaranteed of others than the thresholds that it was shown of
         same = all(np.array_equal(own, other) for own, other in zip(ends, searched, strict=True))
         return same or np.array_equal(ends[0], tuned.record.last)
-    if goal.least_worth is not None and tuned.worth is not None:
-        return keeps(tuned, ends[0], wish.value, drop=wish.kind == "max_accuracy_drop")
-    scale = tuned.cost[np.arange(len(tuned.record)), tuned.record.last].mean()
-    worth, cost = tuned.means(ends)
-    return bool(goal.met(np.array(worth), np.array(cost / scale))) and (
-        goal.least_worth is not None or worth >= tuned.means(searched)[0]
+    if constraint.least_score is not None and tuned.score is not None:
+        return keeps(tuned, ends[0], goal.value, drop=goal.kind == "max_accuracy_drop")
+    score, cost = tuned.means(ends)
+    return bool(constraint.met(np.array(score), np.array(cost / tuned.full_cost))) and (
+        constraint.least_score is not None or score >= tuned.means(searched)[0]
     )

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 
-from eetoolkit.tuning.figures import Interval, difference_of
-from eetoolkit.tuning.measure import Part
-from eetoolkit.tuning.objective import worth_at
+from eetoolkit.tuning.evaluate import Subset
+from eetoolkit.tuning.intervals import Interval, difference_of
+from eetoolkit.tuning.objective import score_at
 from eetoolkit.tuning.record import Array
 from eetoolkit_runtime.printable import printable
 
@@ -23,7 +23,7 @@ class ExitVerdict(msgspec.Struct, frozen=True, kw_only=True):
         reached: Which share of the rows comes to it.
         rate: Which share of these leaves there.
         saved: What runs would cost more without it, all else equal.
-        worth: What answers would be worth more without it, all else equal.
+        drop: How much more answers would score without it, all else equal.
         behind: What a row that comes to it and stays costs from there on.
         overhead: What a visit of it costs: the cut, and the head where that is known.
         break_even: The rate at which it saves what it costs; None where nothing lies behind it.
@@ -35,7 +35,7 @@ class ExitVerdict(msgspec.Struct, frozen=True, kw_only=True):
     reached: float
     rate: float
     saved: Interval
-    worth: float
+    drop: float
     behind: float
     overhead: float
     break_even: float | None
@@ -64,20 +64,22 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
     def __str__(self) -> str:
         if self.undecided is not None:
-            chose = "" if self.pays or self.static_exit is None else f"; on the rows that chose, {self._simpler}"
+            chose = "" if self.pays or self.static_exit is None else f"; on the tuning rows, {self._simpler}"
             return f"no verdict: {self.undecided}{chose}"
         if self.pays:
             lost = [verdict.exit for verdict in self.exits if not verdict.pays]
-            return "early exit pays here" + (printable(f"; {', '.join(lost)} does not pay for itself") if lost else "")
+            does = "does" if len(lost) == 1 else "do"
+            return "early exit pays here" + (printable(f"; {' and '.join(lost)} {does} not pay") if lost else "")
         return f"early exit does not pay here: {self._simpler}"
 
     @property
     def _simpler(self) -> str:
         """What is as good without early exit."""
-        enough = f"{printable(self.best_static)} is as good as was asked and costs no more"
         if self.static_exit is None:
-            return enough
-        return f"{enough}; `eetoolkit truncate BUNDLE --at {printable(self.static_exit)}` leaves out what lies behind"
+            return "the whole network meets the goal and costs no more"
+        exit_ = printable(self.static_exit)
+        removes = f"`eetoolkit truncate BUNDLE --at {exit_}` removes what lies behind it"
+        return f"always answering at {exit_} meets the goal and costs no more; {removes}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,16 +91,16 @@ class Effect:
         left: Which leave there, bool (N,).
         saved: What each row's run costs less by it, (N,).
         behind: What a row costs from there on without it, (N,); means nothing where it is not reached.
-        worth: Of all answers.
-        worth_without: The same without it.
+        score: Of all answers.
+        score_without: The same without it.
     """
 
     reached: Array
     left: Array
     saved: Array
     behind: Array
-    worth: float
-    worth_without: float
+    score: float
+    score_without: float
 
     @property
     def share(self) -> float:
@@ -110,28 +112,28 @@ class Effect:
         return float(self.saved.mean()) - self.share * overhead
 
 
-def effect_of(part: Part, thresholds: Array, exit_: int) -> Effect:
+def effect_of(subset: Subset, thresholds: Array, exit_: int) -> Effect:
     """Returns what one exit does under thresholds (E,)."""
-    record, rows = part.record, np.arange(len(part.record))
-    answered, ended = part.ends(thresholds)
+    record, rows = subset.record, np.arange(len(subset.record))
+    answered, ended = subset.ends(thresholds)
     without = thresholds.copy()
     without[exit_] = np.nan
-    other, longer = part.ends(without)
+    other, longer = subset.ends(without)
     here = record.exit == exit_
     first = np.where(here.any(axis=1), here.argmax(axis=1), record.exit.shape[1])
     reached = first <= ended
     return Effect(
         reached=reached,
         left=reached & (record.exit[rows, ended] == exit_) & (ended != record.last),
-        saved=part.cost[rows, longer] - part.cost[rows, ended],
-        behind=part.cost[rows, longer] - part.cost[rows, np.minimum(first, record.last)],
-        worth=_worth(part, answered),
-        worth_without=_worth(part, other),
+        saved=subset.cost[rows, longer] - subset.cost[rows, ended],
+        behind=subset.cost[rows, longer] - subset.cost[rows, np.minimum(first, record.last)],
+        score=_score(subset, answered),
+        score_without=_score(subset, other),
     )
 
 
-def judge_exits(
-    test: Part, tuned: Part, thresholds: Array, exits: Sequence[int], overheads: Array
+def exit_verdicts(
+    test: Subset, tuned: Subset, thresholds: Array, exits: Sequence[int], overheads: Array
 ) -> tuple[ExitVerdict, ...]:
     """Returns the verdict on each of `exits` under thresholds (E,), each against the same without it.
 
@@ -153,7 +155,7 @@ def judge_exits(
                 reached=effect.share,
                 rate=float(effect.left.sum() / reached.sum()) if reached.any() else 0.0,
                 saved=saved,
-                worth=effect.worth_without - effect.worth,
+                drop=effect.score_without - effect.score,
                 behind=behind,
                 overhead=overhead,
                 break_even=min(1.0, overhead / behind) if behind > 0 else None,
@@ -164,5 +166,5 @@ def judge_exits(
     return tuple(found)
 
 
-def _worth(part: Part, answered: Array) -> float:
-    return worth_at(part.record, part.worth, part.metric, answered)
+def _score(subset: Subset, answered: Array) -> float:
+    return score_at(subset.record, subset.score, subset.metric, answered)

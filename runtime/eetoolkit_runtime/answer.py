@@ -60,6 +60,10 @@ class Answer(msgspec.Struct, frozen=True, eq=False):
         """
         return predicted(self.outputs, self.scores)
 
+    def __repr__(self) -> str:
+        arrays = (f"{printable(name)}: {array.dtype}{list(array.shape)}" for name, array in self.outputs.items())
+        return f"<Answer {self}; {', '.join(arrays)}>"
+
     def __str__(self) -> str:
         stopped = f", stopped by {self.stopped_by}" if self.stopped_by in ("deadline", "interrupt") else ""
         ran = f"{len(set(self.path))} of {self.segments} segments"

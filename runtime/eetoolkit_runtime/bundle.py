@@ -58,6 +58,9 @@ class Bundle(msgspec.Struct, frozen=True):
 
         return pack(self.path, self.manifest, absolute(target, BundleError), overwrite=overwrite)
 
+    def __repr__(self) -> str:
+        return f"<Bundle {self}>"
+
     def __str__(self) -> str:
         plan, several = self.manifest, len(self.manifest.segments) > 1
         return printable(

@@ -304,7 +304,7 @@ class Tuning(_Struct, frozen=True, kw_only=True):
         costs: Where the costs come from.
         seed: Of the split of the data.
         rows: How many rows each part of the data had.
-        figures: Measured on rows that chose nothing: (value, lower end, upper end of the 95 % interval).
+        figures: Measured on held-out rows: (value, lower end, upper end of the 95 % interval).
         guarantee: What was promised.
         exits_before: Thresholds as they were before the bundle was first tuned.
         constants_before: Constants as they were then, those that tuning has changed.

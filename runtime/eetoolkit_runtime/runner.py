@@ -26,6 +26,7 @@ from eetoolkit_runtime.integrity import Check
 from eetoolkit_runtime.interrupt import Interrupt
 from eetoolkit_runtime.lanes import Lane, Lanes
 from eetoolkit_runtime.plan import Fallback, Manifest
+from eetoolkit_runtime.printable import printable
 from eetoolkit_runtime.providers import Provider, choose_providers
 from eetoolkit_runtime.sessions import Pool, Sessions, SessionSettings, Spin
 from eetoolkit_runtime.shared_state import SharedState
@@ -332,6 +333,10 @@ class Runner:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else f"open: {', '.join(map(printable, self.opened)) or 'none'}"
+        return f"<Runner {self.bundle}; {state}>"
 
     @cached_property
     def _rows(self) -> Rows | None:

@@ -16,8 +16,7 @@ from eetoolkit_runtime.doctor.finding import Finding
 from eetoolkit_runtime.errors import BundleError, EEToolkitError, InputError, RunError
 from eetoolkit_runtime.golden import golden_rows
 from eetoolkit_runtime.profiling.machine import memory_bytes, resident_bytes, this_machine
-from eetoolkit_runtime.profiling.profile import Profile, digests
-from eetoolkit_runtime.profiling.profiles import saved_profile
+from eetoolkit_runtime.profiling.profile import Profile, digests, saved_profile
 from eetoolkit_runtime.profiling.rounds import Row
 from eetoolkit_runtime.runner import Runner
 from eetoolkit_runtime.sessions import Spin, is_new_enough

@@ -15,7 +15,7 @@ from eetoolkit_runtime.profiling.profiler import LONGEST_S
 
 
 @checked(InputError)
-def examine(
+def doctor(
     bundle: str | Path | Bundle | None = None,
     *,
     seconds: float = 2.0,

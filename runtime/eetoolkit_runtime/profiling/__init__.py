@@ -1,1 +1,1 @@
-"""What a bundle costs on a machine: measured, kept, merged and compared."""
+"""What a bundle costs on a machine: measured, kept and compared."""

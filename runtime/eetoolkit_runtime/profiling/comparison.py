@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from eetoolkit_runtime.arguments import checked
 from eetoolkit_runtime.decision import spell_threshold
-from eetoolkit_runtime.errors import InputError
 from eetoolkit_runtime.profiling.latency import Latency
-from eetoolkit_runtime.profiling.profile import Profile
+
+if TYPE_CHECKING:
+    from eetoolkit_runtime.profiling.profile import Profile
 
 
 class _Struct(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,8 +65,7 @@ class Comparison(_Struct, frozen=True, kw_only=True):
     only_b: tuple[str, ...]
 
 
-@checked(InputError)
-def compare_profiles(a: Profile, b: Profile) -> Comparison:
+def compare(a: Profile, b: Profile) -> Comparison:
     """Returns how the profile `b` differs from the profile `a`; they may be of different bundles and machines."""
     return Comparison(
         changes=tuple(_changes(a, b)),

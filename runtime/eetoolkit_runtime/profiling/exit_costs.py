@@ -20,7 +20,7 @@ from eetoolkit_runtime.flow import decider, live_before, live_beyond
 from eetoolkit_runtime.inputs import Array
 from eetoolkit_runtime.interpret import path_of
 from eetoolkit_runtime.plan import Segment, Stop
-from eetoolkit_runtime.profiling.profile import Added, mean_added
+from eetoolkit_runtime.profiling.costs import Added, mean_added
 from eetoolkit_runtime.sessions import SessionSettings
 from eetoolkit_runtime.wire import without_outputs
 

@@ -1,8 +1,7 @@
-"""How long something took, summarised so that no run is left out and summaries can be put together."""
+"""How long something took, summarised so that no run is left out."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated
 
 import msgspec
@@ -10,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 QUANTILES = (0.0, 0.01, 0.02, *(percent / 100 for percent in range(5, 100, 5)), 0.98, 0.99, 1.0)
-"""What a latency keeps of its distribution, so that profiles can be merged."""
+"""What a latency keeps of its distribution."""
 _FAR = 5  # spreads above the median from which a latency counts as an outlier
 _ALIKE = 20  # runs, at least, that are judged together
 _MOST = 1e15  # of anything that a profile counts or measures, so that no sum, product or ratio of them is lost
@@ -53,9 +52,19 @@ def summarise(latencies_ms: npt.ArrayLike, sizes: npt.ArrayLike | None = None) -
     """Returns the summary of latencies, (runs,), of inputs of these sizes, (runs,); None: of one size."""
     values = np.asarray(latencies_ms, np.float64)
     alike = np.zeros(len(values)) if sizes is None else np.asarray(sizes)
-    outliers = int((values > _fence(values)).sum())
-    means = float(values.mean()), robust_mean(values, alike)
-    return _latency(np.quantile(values, QUANTILES), len(values), *means, outliers)
+    quantiles = np.quantile(values, QUANTILES)
+    at = dict(zip(QUANTILES, map(float, quantiles), strict=True))
+    return Latency(
+        runs=len(values),
+        mean_ms=float(values.mean()),
+        robust_ms=robust_mean(values, alike),
+        p50_ms=at[0.5],
+        p90_ms=at[0.9],
+        p99_ms=at[0.99],
+        spread_ms=(at[0.75] - at[0.25]) / 2,
+        outliers=int((values > _fence(values)).sum()),
+        quantiles_ms=tuple(float(f"{value:.6g}") for value in quantiles),
+    )
 
 
 def robust_mean(values: npt.NDArray[np.float64], sizes: npt.NDArray[np.float64]) -> float:
@@ -89,34 +98,3 @@ def _fence(values: npt.NDArray[np.float64]) -> float:
     """Returns the latency beyond which one of these is an outlier."""
     p25, p50, p75 = np.quantile(values, (0.25, 0.5, 0.75))
     return float(p50 + _FAR * (p75 - p25))
-
-
-def pool(latencies: Sequence[Latency]) -> Latency:
-    """Returns the summary of the runs of several latencies: counts and means exact, quantiles interpolated.
-
-    Each distribution is taken as linear between its quantiles; outliers are those that each had for itself.
-    """
-    if len(latencies) == 1:
-        return latencies[0]
-    runs = np.array([latency.runs for latency in latencies], np.float64)
-    weights = runs / runs.sum()
-    grid = np.unique(np.concatenate([latency.quantiles_ms for latency in latencies]))
-    below = sum(w * np.interp(grid, one.quantiles_ms, QUANTILES) for w, one in zip(weights, latencies, strict=True))
-    quantiles = np.interp(QUANTILES, np.asarray(below), grid)
-    mean, robust = (float(weights @ [getattr(one, name) for one in latencies]) for name in ("mean_ms", "robust_ms"))
-    return _latency(quantiles, int(runs.sum()), mean, robust, sum(latency.outliers for latency in latencies))
-
-
-def _latency(quantiles: npt.NDArray[np.float64], runs: int, mean: float, robust: float, outliers: int) -> Latency:
-    at = dict(zip(QUANTILES, map(float, quantiles), strict=True))
-    return Latency(
-        runs=runs,
-        mean_ms=mean,
-        robust_ms=robust,
-        p50_ms=at[0.5],
-        p90_ms=at[0.9],
-        p99_ms=at[0.99],
-        spread_ms=(at[0.75] - at[0.25]) / 2,
-        outliers=outliers,
-        quantiles_ms=tuple(float(f"{value:.6g}") for value in quantiles),
-    )

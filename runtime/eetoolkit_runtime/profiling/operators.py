@@ -18,7 +18,7 @@ from eetoolkit_runtime.bundle import Bundle
 from eetoolkit_runtime.errors import RunError, running
 from eetoolkit_runtime.inputs import Array
 from eetoolkit_runtime.interpret import path_of
-from eetoolkit_runtime.profiling.profile import OperatorCost
+from eetoolkit_runtime.profiling.costs import OperatorCost
 from eetoolkit_runtime.sessions import SessionSettings
 
 TRACED_ROWS = 16

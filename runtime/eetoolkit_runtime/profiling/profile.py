@@ -1,176 +1,36 @@
-"""What each segment and each exit of a bundle costs on one machine: a value that can be kept, shown and compared."""
+"""What each segment and each exit of a bundle costs on one machine: a value that is kept, shown and compared."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated
+import html
+import os
+import zipfile
+from pathlib import Path
 
 import msgspec
 
-from eetoolkit_runtime.errors import BundleError
-from eetoolkit_runtime.plan import Manifest, Threshold
+from eetoolkit_runtime.arguments import checked
+from eetoolkit_runtime.bundle import Bundle, load
+from eetoolkit_runtime.errors import BundleError, InputError
+from eetoolkit_runtime.integrity import read_regular
+from eetoolkit_runtime.outfile import writing
+from eetoolkit_runtime.paths import absolute, shown
+from eetoolkit_runtime.plan import Manifest, SavedProfile, Threshold
 from eetoolkit_runtime.printable import printable
-from eetoolkit_runtime.profiling.latency import Amount, Count, Difference, Latency, Some, Took
+from eetoolkit_runtime.profiling.comparison import Comparison, compare
+from eetoolkit_runtime.profiling.costs import Energy, ExitCost, Memory, SegmentCost, Share, WholeCost
+from eetoolkit_runtime.profiling.latency import Amount, Count, Difference, Latency, Some
 from eetoolkit_runtime.profiling.machine import Condition, Machine
+from eetoolkit_runtime.rewriting import change_bundle
+from eetoolkit_runtime.store import named_by_content
 
 VERSION = 5
-Share = Annotated[float, msgspec.Meta(ge=0, le=1 + 1e-9)]  # of a sum of shares, by what is lost in rounding
 _FAR = 1.3  # times its median from which a mean is far from it
+_STEM = "profile"
+_LIMIT_BYTES = 16 << 20
 
 
-class _Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What all parts of a profile share."""
-
-
-class OperatorCost(_Struct, frozen=True, kw_only=True):
-    """What one node of a segment costs by onnxruntime's own trace.
-
-    Attributes:
-        node: As onnxruntime calls it after it has optimised the graph.
-        operator: Its type, such as `Conv`.
-        runs: How often it was seen.
-        p50_us: What it takes itself, without the nodes of its branches or its body, the median; tracing adds some
-            microseconds to each node.
-        share: Of what all nodes of the segment take, by their medians.
-    """
-
-    node: str
-    operator: str
-    runs: Some
-    p50_us: Amount
-    share: Share
-
-
-class SegmentCost(_Struct, frozen=True, kw_only=True):
-    """What one segment costs.
-
-    Attributes:
-        nodes: Of its graph.
-        parameters: Its weights, in numbers.
-        multiply_adds: For one row; None where unknown.
-        size_bytes: Its graph and weights on disk.
-        load_ms: Opening it, its files in the page cache.
-        latency: Running it once; None where no input came there.
-        visits: How often an input runs it, in the mean, with the bundle's thresholds.
-        exit: The exit in it; None where it has none.
-        operators: The costliest first; None where nobody asked or no input came there.
-        traced_ms: Running it once while it is traced, the median, to be compared with `latency`; None like `operators`.
-    """
-
-    nodes: Count
-    parameters: Count
-    multiply_adds: Count | None
-    size_bytes: Count
-    load_ms: Amount
-    latency: Latency | None
-    visits: Amount
-    exit: str | None = None
-    operators: tuple[OperatorCost, ...] | None = None
-    traced_ms: Amount | None = None
-
-
-class Added(_Struct, frozen=True, kw_only=True):
-    """What some nodes add to a segment: the median of its runs with them less those without them, in turns.
-
-    Attributes:
-        added_us: In microseconds; below 0 where it is less than what the machine's noise hides.
-        error_us: Half the width of the median's 95 % interval.
-    """
-
-    added_us: Difference
-    error_us: Amount
-
-
-def mean_added(each: Sequence[Added | None]) -> Added | None:
-    """Returns the mean of those that are known, with its error; None where none is."""
-    known = [added for added in each if added is not None]
-    if not known:
-        return None
-    return Added(
-        added_us=sum(added.added_us for added in known) / len(known),
-        error_us=sum(added.error_us**2 for added in known) ** 0.5 / len(known),
-    )
-
-
-class ExitCost(_Struct, frozen=True, kw_only=True):
-    """What an answer at one exit costs.
-
-    Attributes:
-        latency: Of calls that always leave there; None where no input came there.
-        segments_ms: What the segments of such calls take on full paths, where they find other caches; robust mean.
-        call: The calls that ended there, between others that ended elsewhere; None where none did.
-        called_ms: What the segments of these take on full paths; robust means.
-        expected_ms: What these add to the mean call: the sum over all exits is `Profile.expected.mean_ms`.
-        decision: What the nodes add that only its criterion needs; None where they cannot be taken out.
-        passing: What all nodes add that only this exit needs, its head and its criterion: its price for an input that
-            goes on. None where they cannot be taken out, and where nothing goes on.
-        share: Of the inputs that answered there.
-        accuracy: Of these the share that was right; None without labels, or where none answered there.
-        accuracy_if_always: The share of right answers among all inputs that came there; None without labels.
-    """
-
-    latency: Latency | None
-    segments_ms: Took | None
-    call: Latency | None
-    called_ms: Took | None
-    expected_ms: Amount
-    decision: Added | None = None
-    passing: Added | None = None
-    share: Share
-    accuracy: Share | None = None
-    accuracy_if_always: Share | None = None
-
-
-class WholeCost(_Struct, frozen=True, kw_only=True):
-    """The network as one session, run in turns with the calls.
-
-    Attributes:
-        file: Its name.
-        latency: Of the session's `run`.
-        ratio: The mean call of the bundle to its mean: under 1 where exiting early pays.
-        full_path_ratio: The median full path of the bundle to its median.
-        difference: The largest difference of its outputs from those of the bundle's last exit, over their largest
-            magnitude where that is over 1; None where no output has the shape of one of these.
-    """
-
-    file: str
-    latency: Latency
-    ratio: Took
-    full_path_ratio: Took
-    difference: Amount | None
-
-
-class Energy(_Struct, frozen=True, kw_only=True):
-    """What the machine's own meter says; it measures all that runs there, the idle draw included.
-
-    Attributes:
-        meter: Which one, such as `intel-rapl package-0` or `ina226`.
-        idle_w: The draw before anything ran, in watts.
-        call_mj: A call, in millijoules.
-        full_path_mj: A full path, in millijoules.
-    """
-
-    meter: str
-    idle_w: Difference
-    call_mj: Difference
-    full_path_mj: Difference
-
-
-class Memory(_Struct, frozen=True, kw_only=True):
-    """Resident memory of the process, in bytes; None where the kernel does not tell.
-
-    Attributes:
-        before: Before the bundle was opened.
-        opened: With all segments open.
-        peak: The most so far, the whole network included if it was run beside the bundle.
-    """
-
-    before: Count | None
-    opened: Count | None
-    peak: Count | None
-
-
-class Profile(_Struct, frozen=True, kw_only=True):
+class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a bundle costs on one machine.
 
     Attributes:
@@ -188,8 +48,6 @@ class Profile(_Struct, frozen=True, kw_only=True):
         rows: How many different inputs were run: shares, visits and accuracies are theirs.
         timed: How many of them, in the same shares, were timed: latencies are theirs.
         rounds: How many there were, each over all of these, or where that takes too long over some of them in turn.
-        merged: Of how many profiles this is made; the mean of a merged latency is exact, its percentiles are
-            interpolated between the quantiles of each.
         thresholds: Of each exit.
         warmup_rounds: How often each before that, until the latency was steady.
         steady: Whether it was.
@@ -221,7 +79,6 @@ class Profile(_Struct, frozen=True, kw_only=True):
     rounds: Some
     warmup_rounds: Count
     steady: bool
-    merged: Some = 1
     thresholds: dict[str, Threshold]
     cooled_s: Amount = 0
     segments: dict[str, SegmentCost]
@@ -250,6 +107,75 @@ class Profile(_Struct, frozen=True, kw_only=True):
             f"the mean of {name} is {far[name]:.1f} times its median: other programs ran{load}, or inputs differ; "
             "tuning and the picture go by robust means, which a quiet machine tells best"
         )
+
+    @staticmethod
+    @checked(InputError)
+    def read(source: str | os.PathLike[str] | Bundle) -> Profile:
+        """Returns the profile in a JSON file, or the one that was saved in a bundle.
+
+        Raises:
+            BundleError: Nothing is there, it is not a profile, or no profile was saved in the bundle.
+        """
+        if isinstance(source, Bundle):
+            return _saved(source)
+        path = absolute(source, BundleError)
+        try:
+            if path.is_dir() or (path.is_file() and zipfile.is_zipfile(path)):
+                return _saved(load(path))
+        except OSError as error:
+            raise BundleError(f"cannot read {shown(path)}: {error.strerror or error}") from error
+        return _read(path)
+
+    @checked(InputError)
+    def write(self, target: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+        """Writes it as JSON to `target` and returns its path.
+
+        Raises:
+            EEToolkitError: Something is there and `overwrite` is not set, or it cannot be written.
+        """
+        with writing(target, overwrite=overwrite) as file:
+            file.write(encode(self))
+        return Path(target)
+
+    @checked(InputError)
+    def save(self, bundle: str | os.PathLike[str] | Bundle) -> Bundle:
+        """Saves it in its bundle in one step, in the place of the one before; returns the bundle as it is then.
+
+        The whole profile becomes a file of the bundle, and what the segments take (p90) goes into its manifest, so that
+        deadlines go by it. What is changed is the manifest on disk, which may have been tuned since `bundle` was
+        opened.
+
+        Raises:
+            BundleError: The profile is of another bundle, or the bundle is packed or cannot be written.
+        """
+
+        def change(now: Bundle, folder: Path) -> Manifest:
+            plan = now.manifest
+            if self.files != digests(plan):
+                raise BundleError(
+                    f"this profile is of another bundle, {self.bundle!r}, or of another build of {plan.name!r}"
+                )
+            taken = {name: cost.latency.p90_ms for name, cost in self.segments.items() if cost.latency is not None}
+            path = folder / f"{_STEM}.json"
+            path.write_bytes(encode(self))
+            name, file = named_by_content(path, _STEM)
+            before = plan.profile.file if plan.profile is not None else None
+            files = {other: entry for other, entry in plan.files.items() if other != before} | {name: file}
+            return msgspec.structs.replace(plan, profile=SavedProfile(file=name, expected_ms=taken), files=files)
+
+        return change_bundle(bundle, change)
+
+    @checked(InputError)
+    def compare(self, other: Profile) -> Comparison:
+        """Returns how `other`, b, differs from this one, a; they may be of different bundles and machines."""
+        return compare(self, other)
+
+    def __repr__(self) -> str:
+        return f"<Profile {str(self).partition(chr(10))[0]}>"
+
+    def _repr_html_(self) -> str:
+        """Returns its lines, for notebooks."""
+        return f"<pre>{html.escape(str(self))}</pre>"
 
     def __str__(self) -> str:
         call, full = self.expected, self.full_path
@@ -310,3 +236,29 @@ def _check_names(found: Profile, what: str) -> None:
             f"{what} is not a profile: its {len(found.segments)} segments, {len(found.exits)} exits and "
             f"{len(found.thresholds)} thresholds do not name the same exits; profile again"
         )
+
+
+def saved_profile(bundle: Bundle) -> Profile | None:
+    """Returns the profile that was saved in a bundle; None where there is none.
+
+    Raises:
+        BundleError: Its file is not a profile.
+    """
+    saved = bundle.manifest.profile
+    return None if saved is None or saved.file is None else _read(bundle.path / saved.file)
+
+
+def _saved(bundle: Bundle) -> Profile:
+    found = saved_profile(bundle)
+    if found is None:
+        raise BundleError(f"no profile was saved in {bundle.place}; run `eetoolkit profile {bundle.place} --save`")
+    return found
+
+
+def _read(path: Path) -> Profile:
+    try:
+        return decode(read_regular(path, _LIMIT_BYTES), str(shown(path)))
+    except FileNotFoundError as error:
+        raise BundleError(f"{shown(path)} does not exist") from error
+    except OSError as error:
+        raise BundleError(f"cannot read {shown(path)}: {error.strerror or error}") from error

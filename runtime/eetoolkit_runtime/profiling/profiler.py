@@ -7,6 +7,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,22 +22,23 @@ from eetoolkit_runtime.bundle import Bundle
 from eetoolkit_runtime.errors import InputError
 from eetoolkit_runtime.inputs import Inputs
 from eetoolkit_runtime.plan import Manifest, Work
+from eetoolkit_runtime.profiling.costs import Energy, ExitCost, Memory, SegmentCost, WholeCost
 from eetoolkit_runtime.profiling.energy import Meter, find_meter
-from eetoolkit_runtime.profiling.exit_costs import exits_own
+from eetoolkit_runtime.profiling.exit_costs import ExitsOwn, exits_own
 from eetoolkit_runtime.profiling.latency import Latency
-from eetoolkit_runtime.profiling.machine import condition, peak_bytes, resident_bytes, this_machine
-from eetoolkit_runtime.profiling.operators import TRACED_ROWS, trace_operators
-from eetoolkit_runtime.profiling.profile import Energy, ExitCost, Memory, Profile, SegmentCost, WholeCost, digests
+from eetoolkit_runtime.profiling.machine import Condition, condition, peak_bytes, resident_bytes, this_machine
+from eetoolkit_runtime.profiling.operators import TRACED_ROWS, Traced, trace_operators
+from eetoolkit_runtime.profiling.profile import Profile, digests
 from eetoolkit_runtime.profiling.rounds import (
-    LEAST_ROUNDS,
     Cooler,
     Found,
     Row,
     Runs,
     Tell,
+    groups_of,
     measure,
+    rows_in_a_round,
     rows_of,
-    size_of,
     warm_up,
 )
 from eetoolkit_runtime.profiling.whole import Whole, open_whole
@@ -46,9 +48,6 @@ from eetoolkit_runtime.sessions import Pool, SessionSettings, Spin
 
 _COMPARED_ROWS = 16  # with the whole network's outputs
 _WALKED_ROWS = 64  # to come to every exit
-_TIMED_ROWS = 8  # at least, however slow the network
-_ROUND_S = 0.25  # a round, about: what a machine's speed changes by meanwhile is taken for a difference
-_GOLDEN = (5**0.5 - 1) / 2  # whose multiples modulo 1 are spread evenly, however many of them
 _IDLE_S = 0.5
 LONGEST_S = 24 * 3600
 """How long may be measured."""
@@ -106,90 +105,159 @@ def profile(  # noqa: PLR0913 - what a measurement depends on
     check_range(InputError, "seconds", seconds, 0, LONGEST_S)
     check_range(InputError, "cool_down_s", cool_down_s, 0, LONGEST_S)
     check_range(InputError, "max_rows", max_rows, 1, math.inf)
-    before, began, resident = condition(), datetime.now(UTC), resident_bytes()
     tell: Tell = progress or (lambda _what, _done, _total: None)
     chosen = choose_providers(providers)
     settings = SessionSettings(threads, spin, pool, chosen, one_row=True)
-    meter = find_meter()
-    idle_w = 0.0 if meter is None else _idle_w(meter)
+    start = _look()
     with Runner(bundle, threads=threads, spin=spin, pool=pool, providers=chosen) as runner:
-        plan = runner.bundle.manifest
-        rows = rows_of(runner.bundle, inputs)
-        right = _labels(labels, len(rows))
-        load_ms = _open_all(runner)
-        opened = resident_bytes()
-        running_on = runner.providers
-        answers = [runner.run(row) for row in rows]
-        if all(answer.prediction is None for answer in answers):
-            right = None
-        one = None if whole is None else open_whole(whole, plan, settings)
-        groups = _groups(answers, rows, max_rows, _fitting(runner, rows, seconds))
-        warmup, steady = warm_up(runner, one, [rows[place] for place in groups[0]], tell)
-        cooler = Cooler(before, cool_down_s)
-        found = measure(runner, one, rows, groups, seconds, cooler, meter, tell)
-        memory = Memory(before=resident, opened=opened, peak=peak_bytes())
-        after = condition()
-        segments = _segments(plan, found, answers, load_ms)
-        exits = _exits(runner, found, rows, answers, right)
-        difference = None if one is None else _difference(runner, one, rows[:_COMPARED_ROWS])
-        opened_bundle = runner.bundle
+        asked = _ask(runner, inputs, labels)
+        network = None if whole is None else open_whole(whole, runner.bundle.manifest, settings)
+        groups = groups_of(asked.answers, asked.rows, max_rows, rows_in_a_round(runner, asked.rows, seconds))
+        timed = _time(runner, network, asked.rows, groups, seconds, Cooler(start.condition, cool_down_s), start, tell)
+        exits = _exits(runner, timed.found, asked)
+        expected, full_path = _expected(timed.found, exits), timed.found.full.summary()
+        peer = None if network is None else _whole_cost(runner, network, asked.rows, timed.found, expected, full_path)
+        opened, plan = runner.bundle, runner.bundle.manifest
+    segments = _segments(plan, timed.found, asked)
     tell("exits", 0, 0)
-    own = exits_own(opened_bundle, rows[:_WALKED_ROWS], settings, seconds * _OWN_PART)
-    exits = {
+    exits = _with_own(exits, exits_own(opened, asked.rows[:_WALKED_ROWS], settings, seconds * _OWN_PART))
+    if operators:
+        tell("operators", 0, 0)
+        traced = trace_operators(opened, asked.rows[:TRACED_ROWS], settings, seconds * _OWN_PART)
+        segments = _with_operators(segments, traced)
+    return Profile(
+        bundle=plan.name,
+        files=digests(plan),
+        measured=start.began.isoformat(timespec="seconds"),
+        machine=this_machine(),
+        before=start.condition,
+        after=timed.after,
+        threads=threads,
+        spin=spin,
+        pool=pool,
+        providers=asked.providers,
+        rows=len(asked.rows),
+        timed=len(set(timed.found.places)),
+        rounds=timed.found.rounds,
+        warmup_rounds=timed.warmup_rounds,
+        steady=timed.steady,
+        thresholds={name: exit_.threshold for name, exit_ in plan.exits.items()},
+        cooled_s=timed.cooled_s,
+        segments=segments,
+        exits=exits,
+        expected=expected,
+        full_path=full_path,
+        overhead_us=1e3 * float(np.median(timed.found.overheads)),
+        accuracy=None if asked.right is None else _accuracy(asked.answers, asked.right),
+        memory=Memory(before=start.resident, opened=asked.opened, peak=timed.peak),
+        whole=peer,
+        energy=None if start.meter is None else _energy(start.meter, start.idle_w, timed.found),
+    )
+
+
+@dataclass(frozen=True)
+class _Start:
+    """The machine before anything ran; `idle_w` is its draw by the meter, `resident` this process's memory in bytes."""
+
+    began: datetime
+    condition: Condition
+    resident: int | None
+    meter: Meter | None
+    idle_w: float
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """All inputs, each answered once: shares, visits and accuracies are theirs.
+
+    Attributes:
+        rows: The inputs.
+        answers: Theirs, with the bundle's thresholds.
+        right: Their classes, (rows,); None without labels, or where no answer names a class.
+        load_ms: What opening each segment took.
+        opened: This process's memory with all segments open, in bytes.
+        providers: What the segments run on.
+    """
+
+    rows: list[Row]
+    answers: list[Answer]
+    right: npt.NDArray[Any] | None
+    load_ms: dict[str, float]
+    opened: int | None
+    providers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Timed:
+    """What the rounds found, and the machine after them; `peak` is the most memory that this process has had."""
+
+    found: Found
+    warmup_rounds: int
+    steady: bool
+    cooled_s: float
+    peak: int | None
+    after: Condition
+
+
+def _look() -> _Start:
+    """Looks at the machine while it does nothing."""
+    before, began, resident, meter = condition(), datetime.now(UTC), resident_bytes(), find_meter()
+    return _Start(began, before, resident, meter, 0.0 if meter is None else _idle_w(meter))
+
+
+def _ask(runner: Runner, inputs: Inputs | Iterator[Inputs] | None, labels: npt.ArrayLike | None) -> _Asked:
+    """Opens all segments and runs every input once."""
+    rows = rows_of(runner.bundle, inputs)
+    right = _labels(labels, len(rows))
+    load_ms, opened = _open_all(runner), resident_bytes()
+    answers = [runner.run(row) for row in rows]
+    named = any(answer.prediction is not None for answer in answers)
+    return _Asked(rows, answers, right if named else None, load_ms, opened, runner.providers)
+
+
+def _time(
+    runner: Runner,
+    network: Whole | None,
+    rows: Sequence[Row],
+    groups: Sequence[Sequence[int]],
+    seconds: float,
+    cooler: Cooler,
+    start: _Start,
+    tell: Tell,
+) -> _Timed:
+    """Warms up with the first group and runs rounds until the time is up."""
+    warmup, steady = warm_up(runner, network, [rows[place] for place in groups[0]], tell)
+    found = measure(runner, network, rows, groups, seconds, cooler, start.meter, tell)
+    return _Timed(found, warmup, steady, cooler.paused_s, peak_bytes(), condition())
+
+
+def _with_own(exits: Mapping[str, ExitCost], own: Mapping[str, ExitsOwn]) -> dict[str, ExitCost]:
+    """Returns the exits' costs with what each adds to its segment, where that is known."""
+    return {
         name: msgspec.structs.replace(cost, decision=own[name].decision, passing=own[name].passing)
         if name in own
         else cost
         for name, cost in exits.items()
     }
-    if operators:
-        tell("operators", 0, 0)
-        traced = trace_operators(opened_bundle, rows[:TRACED_ROWS], settings, seconds * _OWN_PART)
-        costs, traced_ms = traced.operators(), traced.segment_ms()
-        segments = {
-            name: msgspec.structs.replace(cost, operators=costs.get(name), traced_ms=traced_ms.get(name))
-            for name, cost in segments.items()
-        }
-    expected, full_path = _expected(found, exits), found.full.summary()
-    return Profile(
-        bundle=plan.name,
-        files=digests(plan),
-        measured=began.isoformat(timespec="seconds"),
-        machine=this_machine(),
-        before=before,
-        after=after,
-        threads=threads,
-        spin=spin,
-        pool=pool,
-        providers=running_on,
-        rows=len(rows),
-        timed=len(set(found.places)),
-        rounds=found.rounds,
-        warmup_rounds=warmup,
-        steady=steady,
-        thresholds={name: exit_.threshold for name, exit_ in plan.exits.items()},
-        cooled_s=cooler.paused_s,
-        segments=segments,
-        exits=exits,
-        expected=expected,
-        full_path=full_path,
-        overhead_us=1e3 * float(np.median(found.overheads)),
-        accuracy=None if right is None else _accuracy(answers, right),
-        memory=memory,
-        whole=None if one is None else _whole_cost(one, found, expected, full_path, difference),
-        energy=None if meter is None else _energy(meter, idle_w, found),
-    )
 
 
-def _segments(
-    plan: Manifest, found: Found, answers: Sequence[Answer], load_ms: dict[str, float]
-) -> dict[str, SegmentCost]:
+def _with_operators(segments: Mapping[str, SegmentCost], traced: Traced) -> dict[str, SegmentCost]:
+    """Returns the segments' costs with what was traced of their nodes."""
+    costs, traced_ms = traced.operators(), traced.segment_ms()
+    return {
+        name: msgspec.structs.replace(cost, operators=costs.get(name), traced_ms=traced_ms.get(name))
+        for name, cost in segments.items()
+    }
+
+
+def _segments(plan: Manifest, found: Found, asked: _Asked) -> dict[str, SegmentCost]:
     return {
         name: SegmentCost(
             **msgspec.structs.asdict(segment.work or Work(nodes=0, parameters=0)),
             size_bytes=sum(plan.files[file].size for file in (segment.model, *segment.weights) if file is not None),
-            load_ms=load_ms[name],
+            load_ms=asked.load_ms[name],
             latency=None if name not in found.segments else found.segments[name].summary(),
-            visits=sum(answer.path.count(name) for answer in answers) / len(answers),
+            visits=sum(answer.path.count(name) for answer in asked.answers) / len(asked.answers),
             exit=None if segment.exit is None else segment.exit.name,
         )
         for name, segment in plan.segments.items()
@@ -197,10 +265,9 @@ def _segments(
     }
 
 
-def _exits(
-    runner: Runner, found: Found, rows: Sequence[Row], answers: Sequence[Answer], right: npt.NDArray[Any] | None
-) -> dict[str, ExitCost]:
+def _exits(runner: Runner, found: Found, asked: _Asked) -> dict[str, ExitCost]:
     exits: dict[str, ExitCost] = {}
+    answers, right = asked.answers, asked.right
     segments = runner.bundle.manifest.segments
     means = {name: runs.summary().robust_ms for name, runs in found.segments.items()}
     calls: dict[str, Runs] = {}
@@ -209,7 +276,7 @@ def _exits(
         answer = answers[place]
         last = segments[answer.path[-1]].exit if answer.path else None
         end = answer.exit if last is None else last.name  # the most confident exit may have been passed
-        calls.setdefault(end, Runs()).add(took, rows[place])
+        calls.setdefault(end, Runs()).add(took, asked.rows[place])
         called.setdefault(end, Counter())[answer.path] += 1
     for name in runner.bundle.exits:
         here = [place for place, answer in enumerate(answers) if answer.exit == name]
@@ -221,7 +288,7 @@ def _exits(
             expected_ms=sum(calls[name].took_ms) / len(found.places) if name in calls else 0.0,
             share=len(here) / len(answers),
             accuracy=None if right is None or not here else _accuracy([answers[i] for i in here], right[here]),
-            accuracy_if_always=None if right is None else _always(runner, rows, right, name),
+            accuracy_if_always=None if right is None else _always(runner, asked.rows, right, name),
         )
     return exits
 
@@ -238,49 +305,19 @@ def _expected(found: Found, exits: Mapping[str, ExitCost]) -> Latency:
     return msgspec.structs.replace(found.calls.summary(), robust_ms=robust_ms)
 
 
-def _fitting(runner: Runner, rows: Sequence[Row], seconds: float) -> int:
-    """Returns how many rows fit into a round, each run up to five times, and to each exit."""
-    tried = rows[:_TIMED_ROWS]
-    started = time.perf_counter()
-    for row in tried:
-        runner.run_all_exits(row)
-    row_s = (time.perf_counter() - started) / len(tried)
-    times = 5 + len(runner.bundle.exits) / 2
-    return max(_TIMED_ROWS, int(min(seconds / LEAST_ROUNDS, _ROUND_S) / (times * row_s)))
-
-
-def _groups(answers: Sequence[Answer], rows: Sequence[Row], most: int, together: int) -> list[list[int]]:
-    """Returns the places of at most so many rows, in groups of so many that are run together.
-
-    In each group each exit has its share, and of its rows so have all sizes; as evenly as may be also in the first few
-    groups together, since time may not suffice for all.
-    """
-    alike = sorted(range(len(rows)), key=lambda n: (answers[n].exit, size_of(rows[n])))
-    kept = min(most, len(alike))
-    alike = [alike[int((place + 0.5) * len(alike) / kept)] for place in range(kept)]
-    count = max(1, kept // together)
-    order = np.argsort(np.argsort(np.arange(count) * _GOLDEN % 1))
-    return [sorted(alike[first::count]) for first in order.tolist()]
-
-
 def _whole_cost(
-    whole: Whole, found: Found, expected: Latency, full_path: Latency, difference: float | None
+    runner: Runner, network: Whole, rows: Sequence[Row], found: Found, expected: Latency, full_path: Latency
 ) -> WholeCost:
+    last = next(name for name, exit_ in runner.bundle.exits.items() if exit_.ends)
+    known = [network.difference(row, runner.run(row, exit_at=last).outputs) for row in rows[:_COMPARED_ROWS]]
     latency = found.whole.summary()
     return WholeCost(
-        file=whole.file,
+        file=network.file,
         latency=latency,
         ratio=expected.mean_ms / latency.mean_ms,
         full_path_ratio=full_path.p50_ms / latency.p50_ms,
-        difference=difference,
+        difference=max((difference for difference in known if difference is not None), default=None),
     )
-
-
-def _difference(runner: Runner, whole: Whole, rows: Sequence[Row]) -> float | None:
-    last = next(name for name, exit_ in runner.bundle.exits.items() if exit_.ends)
-    answers = [runner.run(row, exit_at=last) for row in rows]
-    known = [whole.difference(row, answer.outputs) for row, answer in zip(rows, answers, strict=True)]
-    return max((difference for difference in known if difference is not None), default=None)
 
 
 def _idle_w(meter: Meter) -> float:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from eetoolkit_runtime.answer import Answer
 from eetoolkit_runtime.bundle import Bundle
 from eetoolkit_runtime.errors import InputError
 from eetoolkit_runtime.golden import golden_rows
@@ -28,6 +29,9 @@ _WARMUP_ROUNDS = 3, 30  # at least, at most
 _STEADY = 0.05  # a round is steady that takes at most so much longer or shorter than the one before
 _HOT_C, _COOL_C = 10.0, 5.0  # above the beginning's temperature: when to pause, and until when
 _LOOK_EVERY_S = 0.5
+_TIMED_ROWS = 8  # at least, however slow the network
+_ROUND_S = 0.25  # a round, about: what a machine's speed changes by meanwhile is taken for a difference
+_GOLDEN = (5**0.5 - 1) / 2  # whose multiples modulo 1 are spread evenly, however many of them
 
 
 @dataclass
@@ -180,6 +184,31 @@ def rows_of(bundle: Bundle, inputs: Inputs | Iterator[Inputs] | None) -> list[Ro
     return rows
 
 
+def rows_in_a_round(runner: Runner, rows: Sequence[Row], seconds: float) -> int:
+    """Returns how many rows fit into a round, each run up to five times, and to each exit."""
+    tried = rows[:_TIMED_ROWS]
+    started = time.perf_counter()
+    for row in tried:
+        runner.run_all_exits(row)
+    row_s = (time.perf_counter() - started) / len(tried)
+    times = 5 + len(runner.bundle.exits) / 2
+    return max(_TIMED_ROWS, int(min(seconds / LEAST_ROUNDS, _ROUND_S) / (times * row_s)))
+
+
+def groups_of(answers: Sequence[Answer], rows: Sequence[Row], most: int, together: int) -> list[list[int]]:
+    """Returns the places of at most so many rows, in groups of so many that are run together.
+
+    In each group each exit has its share, and of its rows so have all sizes; as evenly as may be also in the first few
+    groups together, since time may not suffice for all.
+    """
+    alike = sorted(range(len(rows)), key=lambda n: (answers[n].exit, size_of(rows[n])))
+    kept = min(most, len(alike))
+    alike = [alike[int((place + 0.5) * len(alike) / kept)] for place in range(kept)]
+    count = max(1, kept // together)
+    order = np.argsort(np.argsort(np.arange(count) * _GOLDEN % 1))
+    return [sorted(alike[first::count]) for first in order.tolist()]
+
+
 def warm_up(runner: Runner, whole: Whole | None, rows: Sequence[Row], tell: Tell) -> tuple[int, bool]:
     """Runs rounds until one takes as long as the one before; returns how many, and whether it came to that."""
     last, least, most = np.inf, *_WARMUP_ROUNDS
@@ -215,7 +244,8 @@ def measure(
     are run seldom rather than few often.
 
     The shapes of every group but the first, which warmed up, are new to the sessions, and after a pause the caches and
-    the clock are cold: then a group is run once without being timed.
+    the clock are cold: then a group is run once without being timed. Else its first row is, since the look at the
+    machine between two rounds has filled the caches.
     """
     found = Found()
     ends = [name for name, exit_ in runner.bundle.exits.items() if exit_.ends]
@@ -233,9 +263,8 @@ def measure(
     while found.rounds < LEAST_ROUNDS or time.perf_counter() < until:
         places = groups[found.rounds % len(groups)]
         group = [rows[place] for place in places]
-        if cold or 0 < found.rounds < len(groups):
-            for row in group:
-                runner.run_all_exits(row)
+        for row in group if cold or 0 < found.rounds < len(groups) else group[:1]:
+            runner.run_all_exits(row)
         watched = [found.watched_path(runner, row) for row in group]
         look("full path")
         for row, (segments, segments_ms, _) in zip(group, watched, strict=True):

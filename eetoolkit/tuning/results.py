@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from eetoolkit.tuning.figures import Interval
+from eetoolkit.tuning.intervals import Interval
 from eetoolkit_runtime.plan import Threshold
 
 Thresholds = dict[str, Threshold]
@@ -17,31 +17,31 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         name: What it is.
         thresholds: By exit.
-        worth: Accuracy, or the metric.
+        score: Accuracy, or the metric.
         drop: What that is below the whole network's, row by row.
         cost: Of a run in the mean.
         share: That over the whole network's.
         exits: Which share of the rows answers where.
-        tune_worth: The same on the part that it was chosen on.
+        tune_score: The same on the part that it was chosen on.
         tune_cost: The same there.
     """
 
     name: str
     thresholds: Thresholds
-    worth: Interval
+    score: Interval
     drop: Interval
     cost: Interval
     share: Interval
     exits: dict[str, float]
-    tune_worth: float
+    tune_score: float
     tune_cost: float
 
 
 class Point(msgspec.Struct, frozen=True, kw_only=True):
-    """A point of the frontier: chosen on the tune part, `worth` and `cost` from the test part."""
+    """A point of the frontier: chosen on the tune part, `score` and `cost` are from the test part."""
 
     thresholds: Thresholds
-    tune_worth: float
+    tune_score: float
     tune_cost: float
-    worth: float
+    score: float
     cost: float

@@ -1,4 +1,4 @@
-"""What the user asks for, in the user's terms and in those of the search."""
+"""The goal: what the user asks for, and the constraint of the search that it becomes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from eetoolkit.tuning.costs import Costs
-from eetoolkit.tuning.search import Goal
+from eetoolkit.tuning.search import Constraint
 from eetoolkit_runtime.errors import TuneError
 
 DEFAULT_DROP = 0.01
@@ -16,7 +16,7 @@ DEFAULT_DROP = 0.01
 
 
 @dataclass(frozen=True)
-class Wish:
+class GoalSpec:
     """A goal and its number."""
 
     kind: Literal["max_accuracy_drop", "min_accuracy", "budget_ms", "budget_share", "risk"]
@@ -30,13 +30,13 @@ class Wish:
     def __str__(self) -> str:
         match self.kind:
             case "max_accuracy_drop":
-                return f"least cost at a drop of at most {self.value:g} against the last exit"
+                return f"least cost at a drop of at most {self.value:g} below the last exit"
             case "min_accuracy":
                 return f"least cost at {self.value:g} or better"
             case "budget_ms":
-                return f"best answers within {self.value:g} ms a run in the mean"
+                return f"best answers within a mean of {self.value:g} ms a run"
             case "budget_share":
-                return f"best answers within {self.value:g} of the whole network's cost in the mean"
+                return f"best answers within a mean of {self.value:g} of the whole network's cost"
             case "risk":
                 return f"least cost at a risk of at most {self.value:g}"
 
@@ -52,46 +52,46 @@ class Wish:
                 "or budget_share=SHARE (--budget-share SHARE)"
             )
 
-    def goal(self, whole: tuple[float, float]) -> Goal:
-        """Returns the goal in terms of the tune part, where the whole network has this worth and cost."""
-        worth, cost = whole
+    def constraint(self, whole: tuple[float, float]) -> Constraint:
+        """Returns what the search must keep on the tune part, where the whole network has this score and cost."""
+        score, cost = whole
         match self.kind:
             case "min_accuracy":
-                return Goal(least_worth=self.value)
+                return Constraint(least_score=self.value)
             case "budget_ms":
-                return Goal(most_cost=self.value / cost)
+                return Constraint(most_cost=self.value / cost)
             case "budget_share":
-                return Goal(most_cost=self.value)
+                return Constraint(most_cost=self.value)
             case _:
-                return Goal(least_worth=worth - self.value)
+                return Constraint(least_score=score - self.value)
 
-    def check_met(self, goal: Goal, found: tuple[float, float], full_cost: float, costs: Costs) -> None:
+    def check_met(self, constraint: Constraint, found: tuple[float, float], full_cost: float, costs: Costs) -> None:
         """Refuses a choice that misses the goal.
 
         Args:
-            goal: What `goal` returned.
-            found: The choice's worth, and its cost as a share of the whole network's.
+            constraint: What `constraint` returned.
+            found: The choice's score, and its cost as a share of the whole network's.
             full_cost: That, in the unit of `costs`.
             costs: Names the unit.
 
         Raises:
             TuneError: Says the best that can be met.
         """
-        worth, share = found
-        if goal.met(np.array(worth), np.array(share)):
+        score, share = found
+        if constraint.met(np.array(score), np.array(share)):
             return
-        if goal.least_worth is not None:
+        if constraint.least_score is not None:
             raise TuneError(
                 f"{self.asked} cannot be met: of the tune part's rows the best thresholds reach "
-                f"{worth:.4g}, at {share:.3g} of the whole network's cost"
+                f"{score:.4g}, at {share:.3g} of the whole network's cost"
             )
         raise TuneError(
             f"{self.asked} cannot be met: the cheapest thresholds cost {share:.3g} of the whole network, "
-            f"{share * full_cost:.4g} {costs.unit}, and reach {worth:.4g}"
+            f"{share * full_cost:.4g} {costs.unit}, and reach {score:.4g}"
         )
 
 
-def choose_wish(*, accuracy: bool, **goals: float | None) -> Wish:
+def choose_goal(*, accuracy: bool, **goals: float | None) -> GoalSpec:
     """Returns the one goal that is given; without any, the default.
 
     Args:
@@ -101,15 +101,15 @@ def choose_wish(*, accuracy: bool, **goals: float | None) -> Wish:
     Raises:
         TuneError: Several, no number, or one outside its range.
     """
-    given = [Wish(name, value) for name, value in goals.items() if value is not None]  # type: ignore[arg-type] # the names are its kinds
+    given = [GoalSpec(name, value) for name, value in goals.items() if value is not None]  # type: ignore[arg-type] # the names are its kinds
     if len(given) > 1:
-        raise TuneError(f"one goal at a time: got {' and '.join(wish.asked for wish in given)}")
-    wish = given[0] if given else Wish("max_accuracy_drop", DEFAULT_DROP)
+        raise TuneError(f"one goal at a time: got {' and '.join(goal.asked for goal in given)}")
+    goal = given[0] if given else GoalSpec("max_accuracy_drop", DEFAULT_DROP)
     shares = ("budget_share", "risk", *(("max_accuracy_drop", "min_accuracy") if accuracy else ()))
-    most = 1 if wish.kind in shares else np.inf
-    least = 0 if accuracy or wish.kind != "min_accuracy" else -np.inf
-    if not least <= wish.value <= most or np.isinf(wish.value):
+    most = 1 if goal.kind in shares else np.inf
+    least = 0 if accuracy or goal.kind != "min_accuracy" else -np.inf
+    if not least <= goal.value <= most or np.isinf(goal.value):
         finite = "a number from 0" if least == 0 else "a finite number"
         expected = finite if most == np.inf else "a share from 0 to 1, such as 0.01 for one per cent"
-        raise TuneError(f"{wish.asked}: expected {expected}")
-    return wish
+        raise TuneError(f"{goal.asked}: expected {expected}")
+    return goal

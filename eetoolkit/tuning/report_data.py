@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import msgspec
 import numpy as np
 
-from eetoolkit.tuning.figures import Interval, difference_of
-from eetoolkit.tuning.measure import Part
+from eetoolkit.tuning.evaluate import Subset
+from eetoolkit.tuning.intervals import Interval, difference_of
 from eetoolkit.tuning.record import Array
 from eetoolkit_runtime.profiling.latency import QUANTILES
 
@@ -24,7 +24,7 @@ class ClassFigures(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         label: The class.
         rows: How many.
-        worth: What their answers are worth in the mean.
+        score: What their answers score in the mean.
         whole: What the whole network's are.
         drop: What early exit takes from them, row by row.
         share: What they cost, as a share of the whole network's.
@@ -33,7 +33,7 @@ class ClassFigures(msgspec.Struct, frozen=True, kw_only=True):
 
     label: int
     rows: int
-    worth: float
+    score: float
     whole: float
     drop: Interval
     share: float
@@ -85,34 +85,34 @@ class CostSpread(msgspec.Struct, frozen=True, kw_only=True):
     jitter: bool
 
 
-def by_class(part: Part, thresholds: Array) -> Iterator[ClassFigures]:
-    """Yields each class's figures; none where rows have no worth of their own."""
-    record, rows = part.record, np.arange(len(part.record))
-    if part.worth is None or record.label.ndim != 1 or record.label.dtype.kind not in "iu":
+def by_class(subset: Subset, thresholds: Array) -> Iterator[ClassFigures]:
+    """Yields each class's figures; none where rows have no score each."""
+    record, rows = subset.record, np.arange(len(subset.record))
+    if subset.score is None or record.label.ndim != 1 or record.label.dtype.kind not in "iu":
         return
-    answered, ended = part.ends(thresholds)
-    drops = part.worth[rows, record.last] - part.worth[rows, answered]
+    answered, ended = subset.ends(thresholds)
+    drops = subset.score[rows, record.last] - subset.score[rows, answered]
     for label in np.unique(record.label).tolist():
         here = rows[record.label == label]
         met = record.exit[here, answered[here]]
         yield ClassFigures(
             label=label,
             rows=len(here),
-            worth=float(part.worth[here, answered[here]].mean()),
-            whole=float(part.worth[here, record.last[here]].mean()),
-            drop=difference_of(drops[here], part.seed),
-            share=float(part.cost[here, ended[here]].mean() / part.cost[here, record.last[here]].mean()),
+            score=float(subset.score[here, answered[here]].mean()),
+            whole=float(subset.score[here, record.last[here]].mean()),
+            drop=difference_of(drops[here], subset.seed),
+            share=float(subset.cost[here, ended[here]].mean() / subset.cost[here, record.last[here]].mean()),
             exits={name: float((met == e).mean()) for e, name in enumerate(record.exits)},
         )
 
 
-def histograms(part: Part) -> Iterator[Histogram]:
-    """Yields each exit's histogram; right is what is worth at least one half."""
-    for e, name in enumerate(part.record.exits):
-        here = part.record.exit == e
-        if part.worth is None or not here.any():
+def histograms(subset: Subset) -> Iterator[Histogram]:
+    """Yields each exit's histogram; right is what scores at least one half."""
+    for e, name in enumerate(subset.record.exits):
+        here = subset.record.exit == e
+        if subset.score is None or not here.any():
             continue
-        seen, right = part.record.confidence[here].astype(np.float64), part.worth[here] >= 0.5
+        seen, right = subset.record.confidence[here].astype(np.float64), subset.score[here] >= 0.5
         finite = seen[np.isfinite(seen)]
         edges = np.linspace(finite.min(initial=0.0), finite.max(initial=1.0), _BINS + 1)
         seen = np.clip(seen, edges[0], edges[-1])  # infinite ones are in the outermost bins
@@ -120,14 +120,14 @@ def histograms(part: Part) -> Iterator[Histogram]:
         yield Histogram(exit=name, edges=tuple(edges.tolist()), right=counts[0], wrong=counts[1])
 
 
-def mistakes(part: Part, thresholds: Array) -> tuple[Mistake, ...]:
+def mistakes(subset: Subset, thresholds: Array) -> tuple[Mistake, ...]:
     """Returns rows that left early and wrong, those first that the whole network has right, then the surest."""
-    record, rows = part.record, np.arange(len(part.record))
-    if part.worth is None or record.label.ndim != 1 or record.label.dtype.kind not in "iu":
+    record, rows = subset.record, np.arange(len(subset.record))
+    if subset.score is None or record.label.ndim != 1 or record.label.dtype.kind not in "iu":
         return ()
-    answered, _ = part.ends(thresholds)
-    wrong = np.flatnonzero((answered != record.last) & (part.worth[rows, answered] < 0.5))
-    cost = part.worth[wrong, record.last[wrong]]
+    answered, _ = subset.ends(thresholds)
+    wrong = np.flatnonzero((answered != record.last) & (subset.score[rows, answered] < 0.5))
+    cost = subset.score[wrong, record.last[wrong]]
     sure = record.confidence[wrong, answered[wrong]]
     order = wrong[np.lexsort((-sure, -cost))][:_MISTAKES]
     return tuple(
@@ -143,16 +143,16 @@ def mistakes(part: Part, thresholds: Array) -> tuple[Mistake, ...]:
     )
 
 
-def spread(part: Part, thresholds: Array, jitter: Array | None) -> CostSpread:
+def spread(subset: Subset, thresholds: Array, jitter: Array | None) -> CostSpread:
     """Returns what runs cost.
 
     Args:
-        part: The test part.
+        subset: The test part.
         thresholds: The choice, (E,).
         jitter: By exit, what quantiles of a run's latency are over its cost, (E, Q) at `QUANTILES`; None: not known.
     """
-    rows, ended = np.arange(len(part.record)), part.ends(thresholds)[1]
-    costs = part.cost[rows, ended]
+    rows, ended = np.arange(len(subset.record)), subset.ends(thresholds)[1]
+    costs = subset.cost[rows, ended]
     if jitter is None:
         values, counts = np.unique(costs, return_counts=True)
         p50, p95, p99 = np.quantile(costs, _QUANTILES).tolist()
@@ -161,7 +161,7 @@ def spread(part: Part, thresholds: Array, jitter: Array | None) -> CostSpread:
     # Every row's runs at the same levels of their own distribution, which is linear between its quantiles.
     levels = (np.arange(_RUNS) + 0.5) / _RUNS
     shapes = np.array([np.interp(levels, QUANTILES, one) for one in jitter])
-    runs = costs[:, None] * shapes[part.record.exit[rows, ended]]
+    runs = costs[:, None] * shapes[subset.record.exit[rows, ended]]
     p50, p95, p99 = np.quantile(runs, _QUANTILES).tolist()
     drawn = tuple((float(cost), 1 / _RUNS) for cost in np.quantile(runs, levels))
     return CostSpread(p50=p50, p95=p95, p99=p99, steps=drawn, jitter=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from eetoolkit.tuning.figures import Interval
+from eetoolkit.tuning.intervals import Interval
 from eetoolkit_runtime.printable import printable
 
 _LONGEST_NAME = 24
@@ -16,7 +16,7 @@ class Wording:
     """How the figures of one report are spelled.
 
     Attributes:
-        metric: What answers are worth: `accuracy` is a share, any other is a number.
+        metric: What answers score: `accuracy` is a share, any other is a number.
         unit: Of costs.
         labels: The classes' names, where they have some.
     """
@@ -25,19 +25,23 @@ class Wording:
     unit: str
     labels: tuple[str, ...] | None = None
 
-    def worth(self, figure: float | Interval) -> str:
-        """Returns what answers are worth: 97.4%, or 0.9741 of another metric."""
+    def score(self, figure: float | Interval) -> str:
+        """Returns what answers score: 97.4%, or 0.9741 of another metric."""
         if isinstance(figure, Interval):
-            return self._with_ends(figure, *map(self.worth, _values(figure)))
+            return self._with_ends(figure, *map(self.score, _values(figure)))
         return percent(figure) if self.metric == "accuracy" else f"{figure:.4g}"
 
     def drop(self, figure: float | Interval) -> str:
-        """Returns a difference of two worths with its sign, in percentage points where they are shares."""
+        """Returns a difference of two scores with its sign, in percentage points where they are shares."""
+        return self.difference(figure) + (" points" if self.metric == "accuracy" else "")
+
+    def difference(self, figure: float | Interval) -> str:
+        """Returns the same without its unit, which headings say."""
         if isinstance(figure, Interval):
-            return self._with_ends(figure, *map(self.drop, _values(figure)))
+            return self._with_ends(figure, *map(self.difference, _values(figure)))
         if self.metric != "accuracy":
             return f"{figure:+.4g}"
-        return f"{0.0 if abs(figure) < 5e-5 else 100 * figure:+.2f}".replace("+0.00", "0.00") + " points"
+        return f"{0.0 if abs(figure) < 5e-5 else 100 * figure:+.2f}".replace("+0.00", "0.00")
 
     @property
     def drop_unit(self) -> str:
@@ -74,8 +78,7 @@ class Wording:
 
     @staticmethod
     def _with_ends(figure: Interval, value: str, low: str, high: str) -> str:
-        told = value if figure.low == figure.high else f"{value} [{low}, {high}]"
-        return told.replace(" points", "")  # which headings say
+        return value if figure.low == figure.high else f"{value} [{low}, {high}]"
 
 
 def percent(share: float) -> str:

@@ -1,4 +1,4 @@
-"""Measuring choices of thresholds on one part of the data, each with its intervals."""
+"""Evaluating choices of thresholds on one part of the data, each with its intervals."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from eetoolkit.tuning.choice import Figures, Point, Thresholds
-from eetoolkit.tuning.figures import Interval, difference_of, mean_of, percentile, ratio_of
+from eetoolkit.tuning.intervals import Interval, difference_of, mean_of, percentile, ratio_of
 from eetoolkit.tuning.manifest import may_fire
-from eetoolkit.tuning.objective import Candidates, Metric, Objective, candidates, run_ends, worth_at
+from eetoolkit.tuning.objective import Candidates, Metric, Objective, candidates, run_ends, score_at
 from eetoolkit.tuning.record import Array, Record
 from eetoolkit.tuning.replay import means
+from eetoolkit.tuning.results import Figures, Point, Thresholds
 from eetoolkit.tuning.search import Points
 from eetoolkit_runtime.plan import Fallback, Manifest
 
@@ -23,29 +23,29 @@ _METRIC_DRAWS = 200  # a metric that is no mean is asked anew for every draw
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
-    """Rows with what answers are worth and runs cost.
+class Subset:
+    """Rows with what answers score and runs cost.
 
     Attributes:
         record: N rows.
-        worth: Of the answer at each visit, (N, V); None where only a whole of answers has one.
+        score: Of the answer at each visit, (N, V); None where only a whole of answers has one.
         cost: Of a run that ends at each visit, (N, V).
-        metric: For where `worth` is None.
+        metric: For where `score` is None.
         fallback: What answers where none fired.
         seed: Of all draws.
     """
 
     record: Record
-    worth: Array | None
+    score: Array | None
     cost: Array
     metric: Metric | None
     fallback: Fallback
     seed: int
 
-    def take(self, rows: Array) -> Part:
+    def take(self, rows: Array) -> Subset:
         """Returns some rows of it."""
-        worth = None if self.worth is None else self.worth[rows]
-        return Part(self.record.take(rows), worth, self.cost[rows], self.metric, self.fallback, self.seed)
+        score = None if self.score is None else self.score[rows]
+        return Subset(self.record.take(rows), score, self.cost[rows], self.metric, self.fallback, self.seed)
 
     def ends(self, thresholds: Array) -> tuple[Array, Array]:
         """Returns which visit answers and which ends the run, (N,) each, by thresholds (E,)."""
@@ -58,49 +58,61 @@ class Part:
         return visit, visit
 
     def means(self, ends: tuple[Array, Array]) -> tuple[float, float]:
-        """Returns worth and cost of runs whose answers and ends are these visits."""
+        """Returns score and cost of runs whose answers and ends are these visits."""
         rows, (answered, ended) = np.arange(len(self.record)), ends
-        return worth_at(self.record, self.worth, self.metric, answered), float(self.cost[rows, ended].mean())
+        return score_at(self.record, self.score, self.metric, answered), float(self.cost[rows, ended].mean())
+
+    def means_at(self, settings: Array) -> tuple[Array, Array]:
+        """Returns score and cost under settings of thresholds (S, E), (S,) each."""
+        if self.score is not None:
+            return means(self.record, settings, self.score, self.cost, self.fallback)
+        score, cost = np.array([self.means(self.ends(thresholds)) for thresholds in settings]).T
+        return score, cost
+
+    @property
+    def full_cost(self) -> float:
+        """What a run of the whole network costs in the mean."""
+        return float(self.cost[np.arange(len(self.record)), self.record.last].mean())
 
     def drops(self, answered: Array) -> Array | None:
-        """Returns what each row's answer is worth less than the whole network's, (N,); None where rows have none."""
+        """Returns how much less each row's answer scores than the whole network's, (N,); None where rows have none."""
         rows = np.arange(len(self.record))
-        return None if self.worth is None else self.worth[rows, self.record.last] - self.worth[rows, answered]
+        return None if self.score is None else self.score[rows, self.record.last] - self.score[rows, answered]
 
-    def worth_and_drop(self, answered: Array) -> tuple[Interval, Interval]:
+    def score_and_drop(self, answered: Array) -> tuple[Interval, Interval]:
         """Returns both with their intervals."""
         rows = np.arange(len(self.record))
         drops = self.drops(answered)
-        if self.worth is not None and drops is not None:
-            return mean_of(self.worth[rows, answered], self.seed), difference_of(drops, self.seed)
+        if self.score is not None and drops is not None:
+            return mean_of(self.score[rows, answered], self.seed), difference_of(drops, self.seed)
         draw = np.random.default_rng(self.seed)
         found = []
         for n in range(_METRIC_DRAWS + 1):
             some = rows if n == 0 else draw.integers(0, len(rows), len(rows))
-            part = self.record.take(some)
-            whole = worth_at(part, None, self.metric, part.last)
-            worth = worth_at(part, None, self.metric, answered[some])
-            found.append((worth, whole - worth))
-        (worth, drop), *others = found
+            drawn = self.record.take(some)
+            whole = score_at(drawn, None, self.metric, drawn.last)
+            score = score_at(drawn, None, self.metric, answered[some])
+            found.append((score, whole - score))
+        (score, drop), *others = found
         draws = np.array(others)
-        return percentile(worth, draws[:, 0]), percentile(drop, draws[:, 1])
+        return percentile(score, draws[:, 0]), percentile(drop, draws[:, 1])
 
 
 @dataclass(frozen=True, eq=False)
-class Sheet:
+class Evaluator:
     """Writes figures: of the test part, beside those of the part that choices were made on.
 
     Attributes:
-        test: Rows that chose nothing.
-        tune: Rows that chose.
+        test: The held-out rows, of which the figures are.
+        tune: The rows that choices were made on.
         choices: The candidates.
         plan: The bundle's.
         whole: What each test row costs in the whole network, (N,), where that is not its last visit's cost: shares are
             of it.
     """
 
-    test: Part
-    tune: Part
+    test: Subset
+    tune: Subset
     choices: Candidates
     plan: Manifest
     whole: Array | None = None
@@ -122,17 +134,14 @@ class Sheet:
     def frontier(self, found: Points, scale: float) -> tuple[Point, ...]:
         """Returns points evenly along a frontier whose costs are shares of `scale`."""
         kept = np.unique(np.linspace(0, len(found.cost) - 1, min(_FRONTIER, len(found.cost))).round().astype(int))
-        limits, test = self.choices.spell(found.settings[kept]), self.test
-        if test.worth is None:
-            worth, cost = np.array([test.means(test.ends(one)) for one in limits]).T
-        else:
-            worth, cost = means(test.record, limits, test.worth, test.cost, test.fallback)
+        limits = self.choices.spell(found.settings[kept])
+        score, cost = self.test.means_at(limits)
         return tuple(
             Point(
                 thresholds=self._by_exit(limits[n]),
-                tune_worth=float(found.worth[place]),
+                tune_score=float(found.score[place]),
                 tune_cost=float(found.cost[place]) * scale,
-                worth=float(worth[n]),
+                score=float(score[n]),
                 cost=float(cost[n]),
             )
             for n, place in enumerate(kept.tolist())
@@ -147,20 +156,20 @@ class Sheet:
         """
         test, (answered, ended) = self.test, ends
         rows = np.arange(len(test.record))
-        worth, drop = test.worth_and_drop(answered)
+        score, drop = test.score_and_drop(answered)
         costs = test.cost[rows, ended]
         full = test.cost[rows, test.record.last] if self.whole is None else self.whole
-        tune_worth, tune_cost = self.tune.means(tuned)
+        tune_score, tune_cost = self.tune.means(tuned)
         met = test.record.exit[rows, answered]
         return Figures(
             name=name,
             thresholds=thresholds,
-            worth=worth,
+            score=score,
             drop=Interval(0.0, 0.0, 0.0) if whole else drop,
             cost=mean_of(costs, test.seed),
             share=ratio_of(costs, full, test.seed),
             exits={exit_: float((met == e).mean()) for e, exit_ in enumerate(test.record.exits)},
-            tune_worth=tune_worth,
+            tune_score=tune_score,
             tune_cost=tune_cost,
         )
 
@@ -173,20 +182,18 @@ class Sheet:
         }
 
 
-def objective_of(plan: Manifest, part: Part, also: npt.ArrayLike = ()) -> Objective:
+def objective_of(plan: Manifest, subset: Subset, also: npt.ArrayLike = ()) -> Objective:
     """Returns the search's objective on a part of the rows, with costs as shares of the whole network's.
 
     Args:
         plan: The bundle's.
-        part: The rows.
+        subset: The rows.
         also: Thresholds (S, E) that must be among what is searched, whatever quantiles are.
     """
-    rows = np.arange(len(part.record))
-    scale = part.cost[rows, part.record.last].mean()
     allowed = np.array(may_fire(plan))
     ends = np.array([exit_.ends for exit_ in plan.exits.values()])
-    most = _CANDIDATES if part.worth is not None else _FEW_CANDIDATES
+    most = _CANDIDATES if subset.score is not None else _FEW_CANDIDATES
     return Objective(
-        part.record, candidates(part.record, plan, allowed, most, also), part.worth, part.cost / scale, part.fallback,
-        allowed | ends, part.metric,
+        subset.record, candidates(subset.record, plan, allowed, most, also), subset.score,
+        subset.cost / subset.full_cost, subset.fallback, allowed | ends, subset.metric,
     )  # fmt: skip

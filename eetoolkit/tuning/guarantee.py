@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from eetoolkit.tuning.evidence import Evidence
-from eetoolkit.tuning.measure import Part, objective_of
+from eetoolkit.tuning.dataset import TuningData
+from eetoolkit.tuning.evaluate import Subset, objective_of
 from eetoolkit.tuning.record import Array
 from eetoolkit.tuning.replay import answers, stops
-from eetoolkit.tuning.risk import METHODS, Method, last_passing, least_rows, losses, promise
+from eetoolkit.tuning.risk import METHODS, Method, guarantee_of, last_passing, least_rows, losses
 from eetoolkit.tuning.search import Search
 from eetoolkit_runtime.plan import Guarantee, Manifest
 
@@ -19,7 +19,7 @@ _BEYOND = 3.0  # how far past the risk that is asked for, by the rows that it is
 
 
 @dataclass(frozen=True, eq=False)
-class Promise:
+class GuaranteedChoice:
     """A guarantee and the thresholds (E,) that it is of; `needed`: how many rows any guarantee would take."""
 
     guarantee: Guarantee
@@ -27,7 +27,9 @@ class Promise:
     needed: int
 
 
-def follow_path(whole: Part, found: Evidence, plan: Manifest, risk: float, delta: float) -> dict[Method, Promise]:
+def follow_path(
+    whole: Subset, found: TuningData, plan: Manifest, risk: float, delta: float
+) -> dict[Method, GuaranteedChoice]:
     """Returns what each method guarantees, by method.
 
     The path is the frontier of risk against cost on the tune part, from safe to fast; where no setting passes, all
@@ -48,30 +50,30 @@ def follow_path(whole: Part, found: Evidence, plan: Manifest, risk: float, delta
     drawn = whole.take(np.random.default_rng(whole.seed).permutation(found.guarantee))
     ended = stops(drawn.record, path) if len(path) else np.zeros((len(drawn.record), 0), np.int16)
     loss = losses(drawn, answers(drawn.record, path, ended, drawn.fallback) if len(path) else ended)
-    promised: dict[Method, Promise] = {}
+    guaranteed: dict[Method, GuaranteedChoice] = {}
     for method in METHODS:
         passing = last_passing(method, loss, risk, delta) if len(path) else 0
-        guarantee = promise(method, loss, passing, risk, delta)
+        guarantee = guarantee_of(method, loss, passing, risk, delta)
         # Disabled, since with the fallback `most_confident` an exit that only never fires may still answer.
         thresholds = path[passing - 1] if passing else np.full(len(plan.exits), np.nan)
-        promised[method] = Promise(guarantee, thresholds, least_rows(method, risk, delta))
-    return promised
+        guaranteed[method] = GuaranteedChoice(guarantee, thresholds, least_rows(method, risk, delta))
+    return guaranteed
 
 
-def risk_path(part: Part, plan: Manifest, risk: float) -> Array:
+def risk_path(subset: Subset, plan: Manifest, risk: float) -> Array:
     """Returns thresholds (S, E) from safe to fast.
 
     Args:
-        part: The rows to build it on.
+        subset: The rows to build it on.
         plan: The bundle's.
         risk: The path goes on to some times as much by these rows.
     """
-    visits = np.broadcast_to(np.arange(part.record.exit.shape[1]), part.record.exit.shape)
-    visits = np.minimum(visits, part.record.last[:, None])
-    safe = replace(part, worth=1 - losses(part, visits))
+    visits = np.broadcast_to(np.arange(subset.record.exit.shape[1]), subset.record.exit.shape)
+    visits = np.minimum(visits, subset.record.last[:, None])
+    safe = replace(subset, score=1 - losses(subset, visits))
     objective = objective_of(plan, safe)
     points = Search(objective).frontier()
-    near = np.flatnonzero(1 - points.worth <= _BEYOND * risk)
+    near = np.flatnonzero(1 - points.score <= _BEYOND * risk)
     near = near[(points.settings[near] != objective.choices.never).any(axis=1)]
     kept = (
         near[np.unique(np.linspace(0, len(near) - 1, min(_STEPS, len(near))).round().astype(int))]
