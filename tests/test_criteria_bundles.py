@@ -331,7 +331,7 @@ def test_criteria_may_differ_from_exit_to_exit(four: Four, tmp_path: Path) -> No
     chosen = {"exit0": "margin", "exit1": "entropy", "exit2": "patience", "exit3": "mean_ensemble"}
     bundle = ee.export(four, (digits(2),), tmp_path / "four.ee", criterion=chosen, golden_inputs=digits(8))
     assert [(exit_.criterion.kind, exit_.threshold) for exit_ in bundle.exits.values()] == [
-        ("margin", 0.9), ("entropy", 0.9), ("patience", 2.0), ("mean_ensemble", None)
+        ("margin", 0.9), ("entropy", 0.9), ("patience", 2.0), ("mean_ensemble", "always")
     ]  # fmt: skip
     with ee.Runner(bundle) as runner:
         for row, (scores, sure) in enumerate(rows_of(four)):
