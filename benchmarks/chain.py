@@ -28,8 +28,8 @@ from eetoolkit_exporters.criteria.confidences import add_confidences
 from eetoolkit_exporters.criteria.resolve import choose_criteria
 from eetoolkit_exporters.emitting.graphs import whole_model
 from eetoolkit_exporters.export import export
-from eetoolkit_runtime.runner import Runner
-from eetoolkit_runtime.sessions import SessionSettings
+from eetoolkit_runtime.running.runner import Runner
+from eetoolkit_runtime.running.sessions import SessionSettings
 
 PROCESSES = 5
 ROUNDS = 1000

@@ -37,7 +37,7 @@ _START = """
 import json, sys, time
 import numpy as np
 import onnxruntime as ort
-from eetoolkit_runtime.runner import Runner
+from eetoolkit_runtime.running.runner import Runner
 
 def resident(key):
     return next(int(line.split()[1]) / 1024 for line in open("/proc/self/status") if line.startswith(key))

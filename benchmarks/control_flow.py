@@ -36,8 +36,8 @@ from eetoolkit_exporters.emitting.scoping import localize
 from eetoolkit_exporters.export import export
 from eetoolkit_exporters.graph import subgraphs
 from eetoolkit_exporters.single_file.single_file import write_single_file
-from eetoolkit_runtime.runner import Runner
-from eetoolkit_runtime.sessions import SessionSettings
+from eetoolkit_runtime.running.runner import Runner
+from eetoolkit_runtime.running.sessions import SessionSettings
 
 PROCESSES, ROUNDS = 3, 300
 GATES = 3 * BLOCKS - 1

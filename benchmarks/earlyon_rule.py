@@ -7,7 +7,7 @@ import numpy as np
 from eetoolkit.tuning.evaluate import Subset
 from eetoolkit.tuning.record import Array
 from eetoolkit.tuning.search import Constraint
-from eetoolkit_runtime.plan import Manifest
+from eetoolkit_runtime.plan.types import Manifest
 
 NAME = "earlyon's calibrator"
 _CONFIDENCES = (0.99, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.6, 0.5)

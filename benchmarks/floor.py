@@ -17,7 +17,7 @@ from benchmarks.gated_networks import Branch, convolutional_branch, linear_branc
 from benchmarks.measure import interleaved_ms, paired_ratio, summary
 from benchmarks.section import Section, publish
 from eetoolkit_exporters.export import export
-from eetoolkit_runtime.runner import Runner
+from eetoolkit_runtime.running.runner import Runner
 
 ROUNDS = 400
 WIDTHS, CHANNELS = (64, 128, 256, 512, 1024, 2048), (8, 16, 32, 64, 128)

@@ -44,7 +44,7 @@ from eetoolkit.tuning.manifest import may_fire
 from eetoolkit.tuning.objective import scores_of, settings_of
 from eetoolkit.tuning.search import Constraint, Search
 from eetoolkit.tuning.splits import split
-from eetoolkit_runtime.plan import Manifest
+from eetoolkit_runtime.plan.types import Manifest
 
 Array = NDArray[Any]
 

@@ -14,7 +14,7 @@ from benchmarks.measure import interleaved_ms, median, paired_ratio
 from benchmarks.networks import cases
 from benchmarks.section import Section, publish
 from eetoolkit_exporters.export import export
-from eetoolkit_runtime.runner import Runner
+from eetoolkit_runtime.running.runner import Runner
 
 PROCESSES = 5
 ROUNDS = 500

@@ -61,8 +61,8 @@ import json, sys, time
 import numpy as np
 import onnxruntime as ort
 from pathlib import Path
-from eetoolkit_runtime.runner import Runner
-from eetoolkit_runtime.sessions import SessionSettings
+from eetoolkit_runtime.running.runner import Runner
+from eetoolkit_runtime.running.sessions import SessionSettings
 
 def resident(key):
     return next(int(line.split()[1]) / 1024 for line in open("/proc/self/status") if line.startswith(key))

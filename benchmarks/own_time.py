@@ -17,7 +17,7 @@ from benchmarks.measure import interleaved_ms
 from benchmarks.networks import cases
 from benchmarks.section import Row, Section, met, publish
 from eetoolkit_exporters.export import export
-from eetoolkit_runtime.runner import Runner
+from eetoolkit_runtime.running.runner import Runner
 
 MAX_US = 1.5
 ROUNDS, COLD_ROUNDS = 4000, 1000
@@ -57,14 +57,14 @@ def measure(name: str, rounds: int = ROUNDS) -> Row:
         with Runner(bundle, threads=1) as runner:
             for _ in range(SETTLED):
                 runner.run(image)
-            (lane,) = runner._lanes.values()
-            workspace = lane.take()  # the next call makes another, so that both can be had
+            (workspaces,) = runner._workspaces.values()
+            workspace = workspaces.take()  # the next call makes another, so that both can be had
             head = workspace.begin((image,))
             assert len(head.chain) == len(bundle.manifest.segments)
             head.chain = [(_nothing, *link[1:]) for link in head.chain]
             hollow = Runner(bundle, threads=1)
             hollow.run(image)
-            (other,) = hollow._lanes.values()
+            (other,) = hollow._workspaces.values()
             other.take()
             other.give_back(workspace)
             candidates = {"call": lambda: runner.run(image), "own": lambda: hollow.run(image)}

@@ -30,10 +30,10 @@ from eetoolkit_exporters.criteria.resolve import choose_criteria
 from eetoolkit_exporters.emitting.graphs import whole_model
 from eetoolkit_exporters.export import export
 from eetoolkit_exporters.single_file.single_file import EXITS, write_single_file
-from eetoolkit_runtime.bundle import Bundle, load
+from eetoolkit_runtime.bundle.bundle import Bundle, load
 from eetoolkit_runtime.errors import ExportError
-from eetoolkit_runtime.runner import Runner
-from eetoolkit_runtime.sessions import SessionSettings
+from eetoolkit_runtime.running.runner import Runner
+from eetoolkit_runtime.running.sessions import SessionSettings
 
 Array = NDArray[Any]
 Rows = list[tuple[Array, ...]]

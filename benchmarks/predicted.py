@@ -28,7 +28,7 @@ from eetoolkit.tuning.record import Record, read_record
 from eetoolkit.tuning.replay import own_thresholds, stops
 from eetoolkit.tuning.results import Thresholds
 from eetoolkit.tuning.splits import split
-from eetoolkit_runtime.plan import Manifest
+from eetoolkit_runtime.plan.types import Manifest
 
 Array = NDArray[Any]
 

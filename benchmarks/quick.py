@@ -23,7 +23,7 @@ from benchmarks import chain, control_flow, own_time, rows, scale, start_up, zoo
 from benchmarks.measure import interleaved_ms
 from benchmarks.networks import cases
 from eetoolkit_exporters.export import export
-from eetoolkit_runtime.runner import Runner
+from eetoolkit_runtime.running.runner import Runner
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from benchmarks.section import Row, Section, over, publish
 from eetoolkit import zoo
 from eetoolkit.demo.exporting import export_system, load_system, save_whole
 from eetoolkit_runtime.profiling.whole import open_whole
-from eetoolkit_runtime.runner import Runner
-from eetoolkit_runtime.sessions import SessionSettings
+from eetoolkit_runtime.running.runner import Runner
+from eetoolkit_runtime.running.sessions import SessionSettings
 
 SIZES = (1, 4, 16, 64)
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)

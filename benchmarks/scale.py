@@ -23,10 +23,10 @@ from eetoolkit_exporters.cutting.cut import sort_exits
 from eetoolkit_exporters.emitting.emit import Details, emit
 from eetoolkit_exporters.emitting.graphs import whole_model
 from eetoolkit_exporters.export import compile_plan
-from eetoolkit_runtime.manifest import encode
-from eetoolkit_runtime.plan import MANIFEST
-from eetoolkit_runtime.runner import Runner
-from eetoolkit_runtime.sessions import SessionSettings
+from eetoolkit_runtime.plan.manifest import encode
+from eetoolkit_runtime.plan.types import MANIFEST
+from eetoolkit_runtime.running.runner import Runner
+from eetoolkit_runtime.running.sessions import SessionSettings
 
 PICTURE = Path(__file__).parents[1] / "docs/images/scale.png"
 ROUNDS = 30

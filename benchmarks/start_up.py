@@ -20,8 +20,8 @@ from benchmarks.measure import byte_compiled, median
 from benchmarks.networks import Case, cases, large_cases
 from benchmarks.section import Row, Section, publish
 from eetoolkit_exporters.export import export
-from eetoolkit_runtime.integrity import digest
-from eetoolkit_runtime.store import accept_edit
+from eetoolkit_runtime.bundle.integrity import digest
+from eetoolkit_runtime.bundle.store import accept_edit
 
 PROCESSES, MAX_IMPORT_MS = 9, 15
 SECTION = Section(
@@ -53,7 +53,7 @@ import onnxruntime as ort
 t1 = time.perf_counter()
 from eetoolkit_runtime import Runner
 t2 = time.perf_counter()
-from eetoolkit_runtime.sessions import SessionSettings
+from eetoolkit_runtime.running.sessions import SessionSettings
 
 folder, offline = Path(sys.argv[1]), sys.argv[2] == "offline"
 if offline:

@@ -21,7 +21,7 @@ from benchmarks.measure import median
 from benchmarks.networks import cases
 from benchmarks.section import Row, Section, publish
 from eetoolkit_exporters.export import export
-from eetoolkit_runtime.runner import Runner
+from eetoolkit_runtime.running.runner import Runner
 
 CASE = "residual cnn 64, 4 exits"
 SETTINGS = (

@@ -28,14 +28,14 @@ from eetoolkit.demo.work import segments_run, share_of_work
 from eetoolkit_exporters.emitting.scoping import localize
 from eetoolkit_exporters.graph import subgraphs
 from eetoolkit_exporters.single_file.single_file import EXITS, write_single_file
-from eetoolkit_runtime.answer import Answer
-from eetoolkit_runtime.bundle import Bundle
+from eetoolkit_runtime.arrays import Array
+from eetoolkit_runtime.bundle.bundle import Bundle
 from eetoolkit_runtime.errors import ExportError
-from eetoolkit_runtime.inputs import Array
 from eetoolkit_runtime.profiling.rounds import Row as Inputs
 from eetoolkit_runtime.profiling.whole import Whole, open_whole
-from eetoolkit_runtime.runner import Runner
-from eetoolkit_runtime.sessions import SessionSettings
+from eetoolkit_runtime.running.answer import Answer
+from eetoolkit_runtime.running.runner import Runner
+from eetoolkit_runtime.running.sessions import SessionSettings
 from eetoolkit_runtime.verify import difference
 
 ROUNDS = 5

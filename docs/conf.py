@@ -7,7 +7,7 @@ from pathlib import Path
 from pygments.lexers.special import TextLexer
 from sphinx.application import Sphinx
 
-from eetoolkit_runtime import bundle
+from eetoolkit_runtime.bundle import bundle
 
 project = "eetoolkit"
 author = "the eetoolkit authors"

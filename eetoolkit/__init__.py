@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from eetoolkit_exporters.capturing.marker import exit as exit  # noqa: A004 - `ee.exit`
     from eetoolkit_exporters.export import export as export
     from eetoolkit_exporters.pruning.prune import prune as prune
-    from eetoolkit_runtime.answer import Answer as Answer
-    from eetoolkit_runtime.bundle import Bundle as Bundle
-    from eetoolkit_runtime.bundle import load as load
+    from eetoolkit_runtime.bundle.bundle import Bundle as Bundle
+    from eetoolkit_runtime.bundle.bundle import load as load
+    from eetoolkit_runtime.bundle.store import accept_edit as accept_edit
     from eetoolkit_runtime.doctor.examine import doctor as doctor
     from eetoolkit_runtime.doctor.finding import Finding as Finding
     from eetoolkit_runtime.errors import BundleError as BundleError
@@ -33,14 +33,14 @@ if TYPE_CHECKING:
     from eetoolkit_runtime.errors import ManifestError as ManifestError
     from eetoolkit_runtime.errors import RunError as RunError
     from eetoolkit_runtime.errors import TuneError as TuneError
-    from eetoolkit_runtime.interrupt import Interrupt as Interrupt
-    from eetoolkit_runtime.plan import Criterion as Criterion
+    from eetoolkit_runtime.plan.types import Criterion as Criterion
     from eetoolkit_runtime.profiling.comparison import Comparison as Comparison
     from eetoolkit_runtime.profiling.profile import Profile as Profile
     from eetoolkit_runtime.profiling.profiler import profile as profile
     from eetoolkit_runtime.profiling.tracing import trace as trace
-    from eetoolkit_runtime.runner import Runner as Runner
-    from eetoolkit_runtime.store import accept_edit as accept_edit
+    from eetoolkit_runtime.running.answer import Answer as Answer
+    from eetoolkit_runtime.running.interrupt import Interrupt as Interrupt
+    from eetoolkit_runtime.running.runner import Runner as Runner
     from eetoolkit_runtime.truncate import truncate as truncate
     from eetoolkit_runtime.verify import VerifyReport as VerifyReport
 
@@ -51,16 +51,16 @@ _PLACES = {
     "exit": "eetoolkit_exporters.capturing.marker",
     "attach_exits": "eetoolkit_exporters.capturing.attach",
     "fit_exits": "eetoolkit_exporters.capturing.attach",
-    "Criterion": "eetoolkit_runtime.plan",
+    "Criterion": "eetoolkit_runtime.plan.types",
     # A bundle is opened and checked
-    "load": "eetoolkit_runtime.bundle",
-    "Bundle": "eetoolkit_runtime.bundle",
+    "load": "eetoolkit_runtime.bundle.bundle",
+    "Bundle": "eetoolkit_runtime.bundle.bundle",
     "verify": "eetoolkit.verification",
     "VerifyReport": "eetoolkit_runtime.verify",
     # and run
-    "Runner": "eetoolkit_runtime.runner",
-    "Answer": "eetoolkit_runtime.answer",
-    "Interrupt": "eetoolkit_runtime.interrupt",
+    "Runner": "eetoolkit_runtime.running.runner",
+    "Answer": "eetoolkit_runtime.running.answer",
+    "Interrupt": "eetoolkit_runtime.running.interrupt",
     # What it costs on this machine, and what is wrong there
     "profile": "eetoolkit_runtime.profiling.profiler",
     "Profile": "eetoolkit_runtime.profiling.profile",
@@ -76,7 +76,7 @@ _PLACES = {
     # It is changed
     "truncate": "eetoolkit_runtime.truncate",
     "prune": "eetoolkit_exporters.pruning.prune",
-    "accept_edit": "eetoolkit_runtime.store",
+    "accept_edit": "eetoolkit_runtime.bundle.store",
     # Errors, a tree that `eetoolkit_runtime.errors` draws
     "EEToolkitError": _ERRORS,
     "ExportError": _ERRORS,

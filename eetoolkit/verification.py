@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from eetoolkit_runtime.arguments import checked
-from eetoolkit_runtime.bundle import Bundle
+from eetoolkit_runtime.bundle.bundle import Bundle
 from eetoolkit_runtime.errors import InputError
 from eetoolkit_runtime.verify import VerifyReport
 from eetoolkit_runtime.verify import verify as verify_samples

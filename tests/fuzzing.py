@@ -28,25 +28,25 @@ import msgspec
 import numpy as np
 from plans import NETWORKS, chain, recorded, row
 
-from eetoolkit.images import ImageOptions
-from eetoolkit.inputfiles import InputFile, read_files
-from eetoolkit.profile_picture import bars
+from eetoolkit.reading.images import ImageOptions
+from eetoolkit.reading.inputfiles import InputFile, read_files
+from eetoolkit.showing.profile_picture import bars
 from eetoolkit.tuning.record import Record, read_record
-from eetoolkit_runtime.archive import unpack
-from eetoolkit_runtime.bundle import Bundle, load
+from eetoolkit_runtime.bundle.archive import unpack
+from eetoolkit_runtime.bundle.bundle import Bundle, load
+from eetoolkit_runtime.bundle.golden import read_golden
+from eetoolkit_runtime.bundle.integrity import digest
 from eetoolkit_runtime.errors import DeadlineError, EEToolkitError, RunError
-from eetoolkit_runtime.flow import live_before
-from eetoolkit_runtime.golden import read_golden
-from eetoolkit_runtime.inputs import row_axes
-from eetoolkit_runtime.integrity import digest
-from eetoolkit_runtime.manifest import decode, decode_sealed, encode
-from eetoolkit_runtime.plan import MANIFEST, Preprocess, TensorSpec
+from eetoolkit_runtime.files.wire import external_files
+from eetoolkit_runtime.plan.flow import live_before
+from eetoolkit_runtime.plan.manifest import decode, decode_sealed, encode
+from eetoolkit_runtime.plan.seal import DIGEST, seal
+from eetoolkit_runtime.plan.types import MANIFEST, Preprocess, TensorSpec
+from eetoolkit_runtime.plan.validate import validate
 from eetoolkit_runtime.profiling import profile as profiles
 from eetoolkit_runtime.profiling.profiler import profile
-from eetoolkit_runtime.runner import Runner
-from eetoolkit_runtime.seal import DIGEST, seal
-from eetoolkit_runtime.validate import validate
-from eetoolkit_runtime.wire import external_files
+from eetoolkit_runtime.running.inputs import row_axes
+from eetoolkit_runtime.running.runner import Runner
 
 _MOST_FED, _LONGEST_RUN_MS = 1 << 20, 500
 LONGEST_S = 20

@@ -17,9 +17,9 @@ import numpy as np
 import onnx
 from onnx import parser
 
-from eetoolkit_runtime.golden import Sample, Visit, encode_golden
-from eetoolkit_runtime.manifest import decode, encode
-from eetoolkit_runtime.plan import (
+from eetoolkit_runtime.bundle.golden import Sample, Visit, encode_golden
+from eetoolkit_runtime.plan.manifest import decode, encode
+from eetoolkit_runtime.plan.types import (
     VERSION,
     ClassScores,
     Constant,
@@ -40,7 +40,7 @@ from eetoolkit_runtime.plan import (
     TensorSpec,
     Threshold,
 )
-from eetoolkit_runtime.runner import Runner
+from eetoolkit_runtime.running.runner import Runner
 
 Array = np.ndarray[Any, Any]
 Shape = tuple[Dim, ...]

@@ -23,8 +23,8 @@ from random_programs import Program, random_program
 
 import eetoolkit as ee
 from eetoolkit_exporters.cutting import control_flow
-from eetoolkit_runtime.answer import Answer
-from eetoolkit_runtime.sessions import SessionSettings
+from eetoolkit_runtime.running.answer import Answer
+from eetoolkit_runtime.running.sessions import SessionSettings
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -18,10 +18,10 @@ from plans import chain, recorded, row
 
 import eetoolkit as ee
 from eetoolkit.cli import main
-from eetoolkit_runtime.golden import store_golden
-from eetoolkit_runtime.manifest import decode, encode
-from eetoolkit_runtime.plan import Manifest, Work
-from eetoolkit_runtime.runner import Runner
+from eetoolkit_runtime.bundle.golden import store_golden
+from eetoolkit_runtime.plan.manifest import decode, encode
+from eetoolkit_runtime.plan.types import Manifest, Work
+from eetoolkit_runtime.running.runner import Runner
 
 WICKED = "a\x1b[31m\x9b2J\nerror: forged\r\u202eb\u200b\x07[red]</script><b>:0:"
 LONG = "a_name_that_somebody_took_some_care_to_make_long_"

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from plans import chain, edit, recorded, row
 
-from eetoolkit_runtime.archive import default_cache, unpack
-from eetoolkit_runtime.bundle import Bundle, load
+from eetoolkit_runtime.bundle.archive import default_cache, unpack
+from eetoolkit_runtime.bundle.bundle import Bundle, load
 from eetoolkit_runtime.errors import BundleError, EEToolkitError, IntegrityError, ManifestError
-from eetoolkit_runtime.runner import Runner
-from eetoolkit_runtime.seal import seal
+from eetoolkit_runtime.plan.seal import seal
+from eetoolkit_runtime.running.runner import Runner
 from eetoolkit_runtime.verify import verify
 
 

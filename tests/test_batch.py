@@ -36,11 +36,11 @@ from plans import (
     switched,
 )
 
-from eetoolkit_runtime import batch
-from eetoolkit_runtime.answer import Answer
-from eetoolkit_runtime.batch import rows_go_together
 from eetoolkit_runtime.errors import InputError, RunError
-from eetoolkit_runtime.runner import Runner
+from eetoolkit_runtime.running import batch
+from eetoolkit_runtime.running.answer import Answer
+from eetoolkit_runtime.running.batch import rows_go_together
+from eetoolkit_runtime.running.runner import Runner
 
 
 @pytest.fixture

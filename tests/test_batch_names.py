@@ -16,7 +16,7 @@ import eetoolkit as ee
 from eetoolkit_exporters.emitting.batch_names import loosen
 from eetoolkit_exporters.emitting.graphs import read_model
 from eetoolkit_exporters.single_file.single_file import write_single_file
-from eetoolkit_runtime.sessions import SessionSettings
+from eetoolkit_runtime.running.sessions import SessionSettings
 
 WIDTH = 16
 

@@ -14,7 +14,7 @@ from eetoolkit_exporters.criteria import builder
 from eetoolkit_exporters.criteria.confidences import add_confidences
 from eetoolkit_exporters.criteria.resolve import choose_criteria
 from eetoolkit_exporters.emitting.graphs import whole_model
-from eetoolkit_runtime.plan import Criterion
+from eetoolkit_runtime.plan.types import Criterion
 
 Dims = list[int | str | None]
 

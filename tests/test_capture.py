@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import eetoolkit as ee
-from eetoolkit_runtime.plan import Criterion
+from eetoolkit_runtime.plan.types import Criterion
 
 Refuse = Callable[..., str]
 

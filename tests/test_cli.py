@@ -205,7 +205,7 @@ def test_ctrl_c_in_an_import_of_compiled_code_is_an_interrupt(monkeypatch: pytes
     def initialise(*_: object, **__: object) -> None:
         raise ImportError("initialization failed") from KeyboardInterrupt()
 
-    monkeypatch.setattr("eetoolkit_runtime.bundle.load", initialise)
+    monkeypatch.setattr("eetoolkit_runtime.bundle.bundle.load", initialise)
     monkeypatch.setattr("eetoolkit.load", initialise, raising=False)
     result = CliRunner().invoke(main, ["inspect", "any.ee"])
     assert result.exit_code == 130

@@ -11,8 +11,8 @@ from msgspec.structs import replace
 from plans import chain, edit, looped
 
 from eetoolkit.cli import main
-from eetoolkit_runtime.manifest import decode
-from eetoolkit_runtime.plan import Preprocess, TensorSpec, Work
+from eetoolkit_runtime.plan.manifest import decode
+from eetoolkit_runtime.plan.types import Preprocess, TensorSpec, Work
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from eetoolkit.modelspec import as_arguments, draw_examples, open_model, parse_input
+from eetoolkit.reading.modelspec import as_arguments, draw_examples, open_model, parse_input
 from eetoolkit_runtime.errors import ExportError
 
 MODULE = """

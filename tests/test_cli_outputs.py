@@ -14,7 +14,7 @@ from shell import QUICK, call, laid_out
 import eetoolkit as ee
 import eetoolkit.demo.exporting
 import eetoolkit.zoo.train
-from eetoolkit_runtime.bundle import load
+from eetoolkit_runtime.bundle.bundle import load
 
 PROFILE = ("profile", "b.ee", *QUICK)
 TUNE = ("tune", "b.ee", "--data", "val.npz")

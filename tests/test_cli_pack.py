@@ -14,7 +14,7 @@ from plans import chain, edit, gated, row, swapped
 import eetoolkit as ee
 from eetoolkit.cli import main
 from eetoolkit_runtime.arguments import shortened
-from eetoolkit_runtime.plan import TensorSpec
+from eetoolkit_runtime.plan.types import TensorSpec
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from plans import PER_ROW, ROW, Draft, chain, column, edit, leave, looped, row
 
 import eetoolkit as ee
 from eetoolkit.cli import main
-from eetoolkit_runtime.plan import Preprocess, SavedProfile
+from eetoolkit_runtime.plan.types import Preprocess, SavedProfile
 
 EARLY, LATE = row(0.9, 0, 0.25), row(0.1, 0.2, 0.75)
 

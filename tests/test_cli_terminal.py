@@ -21,7 +21,7 @@ from shell import CALLS, WICKED, call, laid_out
 
 import eetoolkit as ee
 from eetoolkit.cli import main, terminal
-from eetoolkit.drawing import dot, mermaid
+from eetoolkit.showing.drawing import dot, mermaid
 
 
 @pytest.fixture(scope="module")

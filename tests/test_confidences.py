@@ -17,7 +17,7 @@ from onnx import TensorProto, helper
 
 import eetoolkit as ee
 from eetoolkit_exporters.criteria import reference
-from eetoolkit_runtime.plan import Constant, Criterion
+from eetoolkit_runtime.plan.types import Constant, Criterion
 
 TOLERANCE = 1e-6
 

@@ -18,9 +18,9 @@ from eetoolkit_exporters.capturing.onnx_source import OnnxSource
 from eetoolkit_exporters.criteria.confidences import add_confidences
 from eetoolkit_exporters.criteria.resolve import choose_criteria
 from eetoolkit_exporters.emitting.graphs import whole_model
-from eetoolkit_runtime.criteria import KINDS
 from eetoolkit_runtime.errors import ExportError
-from eetoolkit_runtime.plan import Criterion
+from eetoolkit_runtime.plan.criteria import KINDS
+from eetoolkit_runtime.plan.types import Criterion
 
 _BRANCH = """
 <ir_version: 8, opset_import: ["" : {opset}]>

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import eetoolkit as ee
-from eetoolkit_runtime.plan import Criterion
-from eetoolkit_runtime.tensorfile import read_tensors
+from eetoolkit_runtime.files.tensorfile import read_tensors
+from eetoolkit_runtime.plan.types import Criterion
 
 FOLDER = Path(__file__).parents[1] / "runtime" / "conformance"
 CASES = sorted(path.parent for path in FOLDER.glob("cases/*/case.json"))

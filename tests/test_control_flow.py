@@ -12,7 +12,7 @@ import pytest
 from onnx import parser
 
 import eetoolkit as ee
-from eetoolkit_runtime.plan import Gate, Goto, Switch
+from eetoolkit_runtime.plan.types import Gate, Goto, Switch
 
 HEADER = '<ir_version: 10, opset_import: ["" : 20]>\n'
 

@@ -20,8 +20,8 @@ from test_runner_plans import one_after_the_other
 
 import eetoolkit as ee
 from eetoolkit_exporters.gating import ranges
-from eetoolkit_runtime import workspace as workspaces
-from eetoolkit_runtime.plan import Gate, Switch
+from eetoolkit_runtime.plan.types import Gate, Switch
+from eetoolkit_runtime.running import workspace as workspaces
 
 SHARDS, PER_SHARD = 8, 6
 

@@ -14,8 +14,8 @@ from networks.case import Array
 from networks.judged import TOLERANCE, Found, Outputs, Shape, assert_alike, in_numpy, in_onnx, network_of
 
 from eetoolkit_exporters.criteria.resolve import default_threshold, stored_threshold
-from eetoolkit_runtime.criteria import KINDS
-from eetoolkit_runtime.plan import Criterion
+from eetoolkit_runtime.plan.criteria import KINDS
+from eetoolkit_runtime.plan.types import Criterion
 
 EXITS = 4
 TEMPERATURES = (1.0, 0.5, 3.0, 1.7)

@@ -20,7 +20,7 @@ from torch import nn
 import eetoolkit as ee
 from eetoolkit_exporters.emitting.samples import source_samples
 from eetoolkit_runtime.errors import ExportError
-from eetoolkit_runtime.plan import Criterion
+from eetoolkit_runtime.plan.types import Criterion
 from eetoolkit_runtime.verify import verify
 
 ROWS = 50

@@ -12,7 +12,7 @@ from eetoolkit_exporters.capturing.onnx_source import OnnxSource
 from eetoolkit_exporters.criteria.reference import exit_answer
 from eetoolkit_exporters.criteria.resolve import choose_criteria
 from eetoolkit_exporters.emitting.samples import golden_samples, meet, sample_rows
-from eetoolkit_runtime.plan import Criterion
+from eetoolkit_runtime.plan.types import Criterion
 
 CLEAR, NEAR = [0.0, 2.0, 1.0], [0.0, 1.0, 1.0 + 1e-6]
 

@@ -13,9 +13,9 @@ from networks.judged import Shape, network_of
 
 from eetoolkit_exporters.criteria.confidences import add_confidences
 from eetoolkit_exporters.criteria.resolve import bind, choose_criteria, default_threshold, exits_before
-from eetoolkit_runtime.criteria import KINDS
 from eetoolkit_runtime.errors import ExportError
-from eetoolkit_runtime.plan import Constant, Criterion
+from eetoolkit_runtime.plan.criteria import KINDS
+from eetoolkit_runtime.plan.types import Constant, Criterion
 
 NAN, INF = math.nan, math.inf
 MEMBERS = (

@@ -11,7 +11,7 @@ import pytest
 import torch
 from networks.judged import Found, assert_alike, in_numpy, in_onnx, network_of
 
-from eetoolkit_runtime.plan import Criterion
+from eetoolkit_runtime.plan.types import Criterion
 
 OPSETS = (13, 17, 20)
 

@@ -10,7 +10,7 @@ import pytest
 from random_graphs import WIDTH, random_model
 
 import eetoolkit as ee
-from eetoolkit_runtime.sessions import SessionSettings
+from eetoolkit_runtime.running.sessions import SessionSettings
 
 GRAPHS, SHARDS = 160, 8
 

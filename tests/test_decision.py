@@ -18,10 +18,10 @@ from eetoolkit.tuning.collect import collect
 from eetoolkit.tuning.objective import Candidates, Objective, candidates
 from eetoolkit.tuning.replay import answers, own_thresholds, stops
 from eetoolkit_exporters.single_file.single_file import write_single_file
-from eetoolkit_runtime.decision import decide, in_float32, limit_of
-from eetoolkit_runtime.golden import Sample, Visit
-from eetoolkit_runtime.interpret import interpret, visit_exits
-from eetoolkit_runtime.plan import Criterion, Fallback, Threshold
+from eetoolkit_runtime.bundle.golden import Sample, Visit
+from eetoolkit_runtime.plan.types import Criterion, Fallback, Threshold
+from eetoolkit_runtime.running.decision import decide, in_float32, limit_of
+from eetoolkit_runtime.running.interpret import interpret, visit_exits
 from eetoolkit_runtime.verify import verify
 
 ABOVE, BELOW = (float(np.nextafter(np.float32(0.5), np.float32(end))) for end in (1, 0))

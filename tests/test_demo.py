@@ -21,9 +21,9 @@ from eetoolkit.cli import main
 from eetoolkit.demo import DemoReport, ExitResult, Latency, Routes, pipeline, work
 from eetoolkit.demo.exporting import load_system
 from eetoolkit.demo.picture import check_picture, choose, draw
-from eetoolkit_runtime.answer import Answer
-from eetoolkit_runtime.plan import VERSION, ClassScores, Goto, Manifest, Next, Segment, Stop, Work
+from eetoolkit_runtime.plan.types import VERSION, ClassScores, Goto, Manifest, Next, Segment, Stop, Work
 from eetoolkit_runtime.profiling.costs import WholeCost
+from eetoolkit_runtime.running.answer import Answer
 
 EXITS = ["exit0", "exit1", "exit2"]
 

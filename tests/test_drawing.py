@@ -9,8 +9,8 @@ import pytest
 from msgspec.structs import replace
 from plans import NETWORKS, chain, gated, joined, looped, switched
 
-from eetoolkit.drawing import dot, mermaid
-from eetoolkit_runtime.plan import Goto, Switch, Work
+from eetoolkit.showing.drawing import dot, mermaid
+from eetoolkit_runtime.plan.types import Goto, Switch, Work
 
 
 def lines(text: str) -> list[str]:

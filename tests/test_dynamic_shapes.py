@@ -17,7 +17,7 @@ import eetoolkit as ee
 from eetoolkit.tuning.collect import collect
 from eetoolkit_exporters.capturing.dynamic_shapes import Axis, choose_rows, normalise, settle
 from eetoolkit_exporters.capturing.torch_source import TorchSource
-from eetoolkit_runtime.plan import Limit
+from eetoolkit_runtime.plan.types import Limit
 
 X, STATE = np.ones((1, 5, 4), np.float32), np.ones((2, 1, 3), np.float32)
 

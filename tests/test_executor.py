@@ -10,15 +10,15 @@ import onnxruntime as ort
 import pytest
 from plans import Array, chain, gated, row
 
-from eetoolkit_runtime.answer import Answer
-from eetoolkit_runtime.batch import Rows
-from eetoolkit_runtime.decision import decide
 from eetoolkit_runtime.errors import RunError
-from eetoolkit_runtime.executor import Bound, Executors
-from eetoolkit_runtime.lanes import Lane
-from eetoolkit_runtime.plan import Manifest
-from eetoolkit_runtime.shared_state import SharedState
-from eetoolkit_runtime.tensors import Cell
+from eetoolkit_runtime.plan.types import Manifest
+from eetoolkit_runtime.running.answer import Answer
+from eetoolkit_runtime.running.batch import Rows
+from eetoolkit_runtime.running.decision import decide
+from eetoolkit_runtime.running.executor import Bound, Executors
+from eetoolkit_runtime.running.shared_state import SharedState
+from eetoolkit_runtime.running.tensors import Cell
+from eetoolkit_runtime.running.workspaces import Workspaces
 
 Compute = Callable[[Mapping[str, Array]], dict[str, Array]]
 
@@ -71,9 +71,9 @@ def in_numpy() -> Doubles:
 
 
 def run(plan: Manifest, executors: Executors, x: Array) -> Callable[[Array], Answer]:
-    lane = Lane(SharedState(plan, executors), ((x.shape, x.dtype),))
+    workspaces = Workspaces(SharedState(plan, executors), ((x.shape, x.dtype),))
     decision = decide(plan.exits)
-    return lambda inputs: lane.run((inputs,), decision)
+    return lambda inputs: workspaces.run((inputs,), decision)
 
 
 def test_a_plan_runs_on_executors_of_any_kind() -> None:

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from plans import PER_ROW, Draft, add_head, chain, column, gated, leave, looped, only_moves, row
 
-from eetoolkit_runtime.bundle import Bundle, load
+from eetoolkit_runtime.bundle.bundle import Bundle, load
 from eetoolkit_runtime.errors import RunError
 from eetoolkit_runtime.profiling.exit_costs import exits_own
-from eetoolkit_runtime.sessions import SessionSettings
+from eetoolkit_runtime.running.sessions import SessionSettings
 
 SETTINGS = SessionSettings(threads=1, one_row=True)
 

@@ -103,7 +103,7 @@ def test_a_child_that_telemetry_will_keep_from_ending_is_warned(
 ) -> None:
     for name in ("CI", "GITHUB_ACTIONS", "ORT_RUNNING_UNIT_TESTS"):
         monkeypatch.delenv(name, raising=False)
-    from eetoolkit_runtime.telemetry import tells
+    from eetoolkit_runtime.running.telemetry import tells
 
     run = forked(chain().save(tmp_path / "b"), "own", "lazy", "os._exit(0)", telemetry="0")
     assert run.stdout.splitlines() == ["child True 2", "parent True 0"]

@@ -28,13 +28,13 @@ from plans import (
     row,
 )
 
-from eetoolkit_runtime.bundle import load
+from eetoolkit_runtime.bundle.bundle import load
+from eetoolkit_runtime.bundle.golden import Sample, Visit, encode_golden, read_golden
+from eetoolkit_runtime.bundle.integrity import digest
 from eetoolkit_runtime.errors import InputError, IntegrityError
-from eetoolkit_runtime.golden import Sample, Visit, encode_golden, read_golden
-from eetoolkit_runtime.integrity import digest
-from eetoolkit_runtime.plan import File
-from eetoolkit_runtime.runner import Runner
-from eetoolkit_runtime.tensorfile import write_tensors
+from eetoolkit_runtime.files.tensorfile import write_tensors
+from eetoolkit_runtime.plan.types import File
+from eetoolkit_runtime.running.runner import Runner
 from eetoolkit_runtime.verify import VerifyReport, difference, verify
 
 

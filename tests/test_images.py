@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eetoolkit.images import ImageOptions, choose_preprocess, read_image
+from eetoolkit.reading.images import ImageOptions, choose_preprocess, read_image
 from eetoolkit_runtime.errors import InputError
-from eetoolkit_runtime.plan import Dim, DType, Preprocess, TensorSpec
+from eetoolkit_runtime.plan.types import Dim, DType, Preprocess, TensorSpec
 
 RGB = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [10, 20, 30]]], np.uint8)
 NOTHING = ImageOptions()

@@ -10,8 +10,8 @@ import pytest
 from plans import Array, chain
 
 from eetoolkit_runtime.errors import InputError
-from eetoolkit_runtime.inputs import normalize, prepare, split_rows
-from eetoolkit_runtime.plan import Manifest, Preprocess, TensorSpec
+from eetoolkit_runtime.plan.types import Manifest, Preprocess, TensorSpec
+from eetoolkit_runtime.running.inputs import normalize, prepare, split_rows
 
 BERT = (("ids", "int64", ("batch", "length")), ("mask", "int64", ("batch", "length")))
 IMAGE = (("image", "float32", ("batch", 3, 2, 2)),)

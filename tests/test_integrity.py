@@ -13,11 +13,11 @@ import onnx
 import pytest
 from plans import chain, edit, row
 
-from eetoolkit_runtime.bundle import load
+from eetoolkit_runtime.bundle.bundle import load
+from eetoolkit_runtime.bundle.golden import Sample, Visit
+from eetoolkit_runtime.bundle.integrity import digest
 from eetoolkit_runtime.errors import BundleError, IntegrityError, ManifestError
-from eetoolkit_runtime.golden import Sample, Visit
-from eetoolkit_runtime.integrity import digest
-from eetoolkit_runtime.runner import Runner
+from eetoolkit_runtime.running.runner import Runner
 from eetoolkit_runtime.verify import verify
 
 

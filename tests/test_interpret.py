@@ -10,11 +10,11 @@ import onnxruntime as ort
 import pytest
 from plans import NETWORKS, looped, switched
 
-from eetoolkit_runtime import interpret
-from eetoolkit_runtime.bundle import load
+from eetoolkit_runtime.bundle.bundle import load
 from eetoolkit_runtime.errors import RunError
-from eetoolkit_runtime.interpret import path_of
-from eetoolkit_runtime.runner import Runner
+from eetoolkit_runtime.running import interpret
+from eetoolkit_runtime.running.interpret import path_of
+from eetoolkit_runtime.running.runner import Runner
 
 
 @pytest.mark.parametrize("kind", sorted(NETWORKS))

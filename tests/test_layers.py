@@ -69,6 +69,37 @@ def test_the_device_imports_its_three_libraries_the_standard_library_and_itself(
     assert set(imports(ast.parse(path.read_text(encoding="utf-8")))) <= DEVICE | sys.stdlib_module_names
 
 
+ROOMS = [
+    {"printable", "errors", "arguments", "arrays", "forked"},
+    {"files"}, {"plan"}, {"bundle"}, {"running"}, {"verify", "truncate"}, {"profiling"}, {"doctor"},
+]  # fmt: skip
+"""Of the device, from the ground up: modules beside the rooms, and rooms."""
+
+
+def rooms_above(path: Path) -> set[str]:
+    """Returns the modules of rooms above its own that a module of the device imports, lazily too."""
+    floor = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
+    own = floor[path.relative_to(RUNTIME).parts[0].removesuffix(".py")]
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "eetoolkit_runtime":
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            found.update(name for name in names if floor[name.split(".")[1]] > own)
+    return found
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in modules(RUNTIME) if p.parent != RUNTIME or p.stem != "__init__"], ids=within
+)
+def test_no_room_of_the_device_reaches_up(path: Path) -> None:
+    assert rooms_above(path) == set()
+
+
+def test_a_room_that_reached_up_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "ROOMS", [*ROOMS[:2], {"running"}, {"plan"}, {"bundle"}, *ROOMS[5:]])
+    assert rooms_above(RUNTIME / "running" / "runner.py")
+
+
 @pytest.mark.parametrize("path", modules(EXPORTERS), ids=within)
 def test_the_host_does_not_import_the_product(path: Path) -> None:
     assert "eetoolkit" not in set(imports(ast.parse(path.read_text(encoding="utf-8"))))
@@ -186,10 +217,9 @@ def test_type_checkers_see_every_name_that_is_exported_from_where_it_is_and_no_o
         (alias,) = node.names
         assert alias.asname == alias.name, "without `as` a name is not exported, says PEP 484"
         seen[alias.name] = node.module
-    places = {name: place if "." in place else f"eetoolkit_runtime.{place}" for name, place in package._PLACES.items()}
-    assert seen == places
-    assert package.__all__ == list(places)
-    assert set(places) <= set(dir(package))
+    assert seen == package._PLACES
+    assert package.__all__ == list(package._PLACES)
+    assert set(package._PLACES) <= set(dir(package))
 
 
 def test_the_product_hands_on_every_name_of_the_device() -> None:

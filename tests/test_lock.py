@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from eetoolkit_runtime import lock
 from eetoolkit_runtime.errors import BundleError
-from eetoolkit_runtime.lock import alone
+from eetoolkit_runtime.files import lock
+from eetoolkit_runtime.files.lock import alone
 
 COUNT = """
     import sys
     from pathlib import Path
-    from eetoolkit_runtime.lock import alone
+    from eetoolkit_runtime.files.lock import alone
 
     target, number = Path(sys.argv[1]), Path(sys.argv[2])
     for _ in range(int(sys.argv[3])):
@@ -30,7 +30,7 @@ COUNT = """
 DIE = """
     import os, sys
     from pathlib import Path
-    from eetoolkit_runtime.lock import alone
+    from eetoolkit_runtime.files.lock import alone
 
     with alone(Path(sys.argv[1])):
         print("inside", flush=True)
@@ -126,7 +126,7 @@ def test_a_child_does_not_think_that_it_has_its_parents_lock(tmp_path: Path) -> 
     code = """
         import os, sys
         from pathlib import Path
-        from eetoolkit_runtime import lock
+        from eetoolkit_runtime.files import lock
         from eetoolkit_runtime.errors import BundleError
 
         lock._WAIT_S = 0.05

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from eetoolkit_runtime.errors import InputError
-from eetoolkit_runtime.npy import read_npy, read_npz
+from eetoolkit_runtime.files.npy import read_npy, read_npz
 
 ARRAYS = {
     "floats": np.arange(12, dtype=np.float32).reshape(3, 4),

@@ -11,7 +11,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 import eetoolkit as ee
-from eetoolkit.modelspec import _read_weights
+from eetoolkit.reading.modelspec import _read_weights
 
 X = np.random.default_rng(0).standard_normal((1, 16)).astype(np.float32)
 RNG = np.random.default_rng(1)

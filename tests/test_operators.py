@@ -10,10 +10,10 @@ import pytest
 from plans import Draft, chain, gated, leave, looped, row
 
 import eetoolkit as ee
-from eetoolkit_runtime.bundle import load
+from eetoolkit_runtime.bundle.bundle import load
 from eetoolkit_runtime.profiling.operators import SegmentRun, Traced, trace_operators
 from eetoolkit_runtime.profiling.tracing import chrome_trace
-from eetoolkit_runtime.sessions import SessionSettings
+from eetoolkit_runtime.running.sessions import SessionSettings
 
 SETTINGS = SessionSettings(threads=1)
 

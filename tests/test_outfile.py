@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from eetoolkit_runtime.errors import EEToolkitError
-from eetoolkit_runtime.outfile import check_file, writing
+from eetoolkit_runtime.files.outfile import check_file, writing
 
 
 def write(target: Path, text: bytes, *, overwrite: bool = False) -> None:
@@ -57,7 +57,7 @@ def test_who_reads_the_old_file_meanwhile_reads_all_of_it(tmp_path: Path) -> Non
 
 KILLED = """
 import os, signal, sys
-from eetoolkit_runtime.outfile import writing
+from eetoolkit_runtime.files.outfile import writing
 
 def kill(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)

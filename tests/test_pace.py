@@ -9,7 +9,7 @@ from typing import Any
 import onnxruntime as ort
 import pytest
 
-from eetoolkit_runtime.pace import Pace, Paces, watched
+from eetoolkit_runtime.running.pace import Pace, Paces, watched
 
 
 def test_a_segment_that_nobody_has_seen_fits_into_any_time() -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import eetoolkit as ee
-from eetoolkit_runtime.sessions import SessionSettings
+from eetoolkit_runtime.running.sessions import SessionSettings
 
 WIDTH, STEPS = 192, 4  # 144 KiB a layer
 

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eetoolkit_runtime import plan as types
 from eetoolkit_runtime.errors import ManifestError
-from eetoolkit_runtime.manifest import decode, encode, json_schema
-from eetoolkit_runtime.plan import Manifest
-from eetoolkit_runtime.validate import validate
+from eetoolkit_runtime.plan import types
+from eetoolkit_runtime.plan.manifest import decode, encode, json_schema
+from eetoolkit_runtime.plan.types import Manifest
+from eetoolkit_runtime.plan.validate import validate
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -461,7 +461,7 @@ def test_keys_at_their_defaults_are_left_out() -> None:
 def test_the_committed_json_schema_is_that_of_the_types() -> None:
     committed = (DOCS / "bundle-format.schema.json").read_bytes()
     assert committed == json_schema(), (
-        "write eetoolkit_runtime.manifest.json_schema() to docs/bundle-format.schema.json"
+        "write eetoolkit_runtime.plan.manifest.json_schema() to docs/bundle-format.schema.json"
     )
 
 

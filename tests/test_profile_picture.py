@@ -11,7 +11,7 @@ import pytest
 from plans import chain, gated, looped, only_moves, row
 
 import eetoolkit as ee
-from eetoolkit.profile_picture import Kind, bars, draw, spell_exit, spell_ms
+from eetoolkit.showing.profile_picture import Kind, bars, draw, spell_exit, spell_ms
 from eetoolkit_runtime.profiling.costs import WholeCost
 from eetoolkit_runtime.profiling.latency import Latency
 

@@ -17,7 +17,6 @@ from plans import chain, edit, gated, row
 
 import eetoolkit as ee
 from eetoolkit.cli import main
-from eetoolkit_runtime.answer import Answer
 from eetoolkit_runtime.profiling import profiler
 from eetoolkit_runtime.profiling.energy import Meter
 from eetoolkit_runtime.profiling.latency import QUANTILES, summarise
@@ -26,7 +25,8 @@ from eetoolkit_runtime.profiling.profile import decode, encode
 from eetoolkit_runtime.profiling.profiler import profile
 from eetoolkit_runtime.profiling.rounds import Cooler, groups_of
 from eetoolkit_runtime.profiling.whole import open_whole
-from eetoolkit_runtime.sessions import SessionSettings
+from eetoolkit_runtime.running.answer import Answer
+from eetoolkit_runtime.running.sessions import SessionSettings
 
 
 @pytest.fixture

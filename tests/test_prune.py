@@ -21,11 +21,11 @@ from torch import Tensor, nn
 
 import eetoolkit as ee
 from eetoolkit_exporters.pruning.prune import prune
-from eetoolkit_runtime.bundle import Bundle, load
+from eetoolkit_runtime.bundle.bundle import Bundle, load
+from eetoolkit_runtime.bundle.golden import Sample, Visit
 from eetoolkit_runtime.errors import BundleError, ExportError, InputError, RunError
-from eetoolkit_runtime.flow import chains, without_exits
-from eetoolkit_runtime.golden import Sample, Visit
-from eetoolkit_runtime.runner import Runner
+from eetoolkit_runtime.plan.flow import chains, without_exits
+from eetoolkit_runtime.running.runner import Runner
 from eetoolkit_runtime.verify import verify
 
 ROWS = [row(a, b, c) for a in (0, 0.9, 2) for b in (0, 0.4, 0.9) for c in (0, 0.9)]

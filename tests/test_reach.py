@@ -21,7 +21,7 @@ from eetoolkit_exporters.criteria.facts import Facts, facts
 from eetoolkit_exporters.criteria.reach import fires_always, fires_never, reach
 from eetoolkit_exporters.criteria.resolve import choose_criteria, stored_threshold
 from eetoolkit_exporters.gating.ranges import Range
-from eetoolkit_runtime.plan import Criterion
+from eetoolkit_runtime.plan.types import Criterion
 
 INF = math.inf
 

@@ -14,7 +14,7 @@ from networks.case import Array
 from onnx import parser
 
 import eetoolkit as ee
-from eetoolkit_runtime.plan import Criterion
+from eetoolkit_runtime.plan.types import Criterion
 
 ROWS = np.random.default_rng(0).normal(size=(12, 4)).astype(np.float32)
 WEIGHTS = "<float[4,3] A = {3,-2,1, -1,2,4, 2,-5,1, 1,1,-3}, float[4,1] B = {1, -2, 3, 0.5}, int64[1] last = {1}>"

@@ -30,9 +30,9 @@ from plans import (
     switched,
 )
 
-from eetoolkit_runtime.answer import Answer
 from eetoolkit_runtime.errors import InputError, ManifestError, RunError
-from eetoolkit_runtime.plan import ClassScores
+from eetoolkit_runtime.plan.types import ClassScores
+from eetoolkit_runtime.running.answer import Answer
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ from plans import (
 )
 
 from eetoolkit_runtime.errors import DeadlineError, EEToolkitError, InputError, IntegrityError, RunError
-from eetoolkit_runtime.runner import Runner
+from eetoolkit_runtime.running.runner import Runner
 
 
 @pytest.fixture

@@ -16,11 +16,11 @@ import onnxruntime as ort
 import pytest
 from plans import NETWORKS, PER_ROW, Draft, Open, chain, column, gated, leave, looped, opening, row, switched
 
-from eetoolkit_runtime import lanes
-from eetoolkit_runtime.bundle import load
+from eetoolkit_runtime.bundle.bundle import load
 from eetoolkit_runtime.errors import RunError
-from eetoolkit_runtime.runner import Runner
-from eetoolkit_runtime.sessions import SessionSettings
+from eetoolkit_runtime.running import workspaces
+from eetoolkit_runtime.running.runner import Runner
+from eetoolkit_runtime.running.sessions import SessionSettings
 
 
 @pytest.fixture
@@ -127,12 +127,12 @@ def test_of_too_many_shapes_the_one_met_longest_ago_goes_first(opened: Open, mon
         "only", f"{column('sure', 0)}  logits = Neg(x)", reads=["x"], writes=["sure", "logits"],
         exit=leave("last", "logits", "sure"),
     )  # fmt: skip
-    monkeypatch.setattr(lanes, "_SHAPES_KEPT", 3)
+    monkeypatch.setattr(workspaces, "_SHAPES_KEPT", 3)
     runner = opened(draft)
 
     def run(n: int) -> list[int]:
         assert runner.run(np.ones((1, n), np.float32)).outputs["logits"].shape == (1, n)
-        return [shape[1] for ((shape, _),) in runner._lanes]
+        return [shape[1] for ((shape, _),) in runner._workspaces]
 
     assert [run(n) for n in (5, 6, 7)][-1] == [5, 6, 7]
     assert run(8) == [6, 7, 8]
@@ -188,7 +188,7 @@ def uncollected() -> Iterator[None]:
 
 def held_by(runner: Runner) -> list[weakref.ref[Any]]:
     """Returns references to the sessions, the workspaces and the arrays of the buffers of a runner."""
-    workspaces = [workspace for lane in runner._lanes.values() for workspace in lane._free]
+    workspaces = [workspace for of_shape in runner._workspaces.values() for workspace in of_shape._free]
     sessions = [
         each.session for each in (*runner._sessions._sessions.values(), *runner._sessions_of_rows._sessions.values())
     ]
@@ -232,7 +232,7 @@ def test_all_that_a_runner_held_is_gone_at_once(tmp_path: Path, network: str, ke
     else:
         runner._sessions.keep(())
         runner._sessions_of_rows.keep(())
-        runner._lanes.clear()
+        runner._workspaces.clear()
     assert [reference() for reference in held if reference() is not None] == []
 
 
@@ -275,7 +275,7 @@ def test_closed_runners_leave_no_thread(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("uncollected")
 def test_the_buffers_of_shapes_stay_within_their_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("eetoolkit_runtime.lanes._SHAPES_KEPT_BYTES", 20_000)
+    monkeypatch.setattr("eetoolkit_runtime.running.workspaces._SHAPES_KEPT_BYTES", 20_000)
     draft = Draft({"x": ("float32", ("batch", "n"))})
     for name in ("y", "z"):
         draft.slot(name, shape=("batch", "n"))
@@ -290,7 +290,7 @@ def test_the_buffers_of_shapes_stay_within_their_limit(tmp_path: Path, monkeypat
         largest = 0
         for n in range(1000, 1030):
             runner.run(np.ones((1, n), np.float32))
-            workspaces = [workspace for lane in runner._lanes.values() for workspace in lane._free]
+            workspaces = [workspace for of_shape in runner._workspaces.values() for workspace in of_shape._free]
             shapes += [weakref.ref(workspace) for workspace in workspaces]
             alive = {id(found): found.size_bytes for reference in shapes if (found := reference()) is not None}
             largest = max(largest, sum(alive.values()))

@@ -26,11 +26,11 @@ from plans import (
     row,
 )
 
-from eetoolkit_runtime.bundle import Bundle, load
+from eetoolkit_runtime.bundle.bundle import Bundle, load
+from eetoolkit_runtime.bundle.golden import Sample, Visit
 from eetoolkit_runtime.errors import BundleError, InputError, IntegrityError, RunError
-from eetoolkit_runtime.golden import Sample, Visit
-from eetoolkit_runtime.runner import Runner
-from eetoolkit_runtime.sessions import SessionSettings
+from eetoolkit_runtime.running.runner import Runner
+from eetoolkit_runtime.running.sessions import SessionSettings
 
 
 @pytest.fixture
@@ -144,7 +144,7 @@ def spoiled(draft: Draft, segment: str, folder: Path) -> Path:
     bundle = load(folder / "good")
     other = "not-onnx.onnx"
     (folder / "good" / other).write_bytes(b"\x08\x09")  # a message of the right fields, and no graph
-    from eetoolkit_runtime.integrity import digest
+    from eetoolkit_runtime.bundle.integrity import digest
 
     segments = dict(bundle.manifest.segments)
     segments[segment] = msgspec.structs.replace(segments[segment], model=other)

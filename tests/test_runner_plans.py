@@ -18,14 +18,14 @@ import onnxruntime as ort
 import pytest
 from plans import NETWORKS, Array, Draft, fixed, gate, leave, looped, move, row, switch
 
-from eetoolkit_runtime import workspace as workspaces
-from eetoolkit_runtime.answer import Answer
 from eetoolkit_runtime.errors import RunError
-from eetoolkit_runtime.interpret import interpret, visit_exits
-from eetoolkit_runtime.manifest import decode
-from eetoolkit_runtime.plan import Dim, Exit, Gate, Manifest, Next, Segment, Source, Stop
-from eetoolkit_runtime.runner import Runner
-from eetoolkit_runtime.validate import validate
+from eetoolkit_runtime.plan.manifest import decode
+from eetoolkit_runtime.plan.types import Dim, Exit, Gate, Manifest, Next, Segment, Source, Stop
+from eetoolkit_runtime.plan.validate import validate
+from eetoolkit_runtime.running import workspace as workspaces
+from eetoolkit_runtime.running.answer import Answer
+from eetoolkit_runtime.running.interpret import interpret, visit_exits
+from eetoolkit_runtime.running.runner import Runner
 
 # What the interpreter runs graphs by
 

@@ -20,13 +20,13 @@ import numpy as np
 import pytest
 from plans import NETWORKS, Draft, Open, chain, endless, gated, looped, opening, row, switched
 
-from eetoolkit_runtime import lanes, pace
-from eetoolkit_runtime.answer import Answer
-from eetoolkit_runtime.clock import Clock
 from eetoolkit_runtime.errors import DeadlineError, InputError, ManifestError, RunError
-from eetoolkit_runtime.interrupt import Interrupt, apart
-from eetoolkit_runtime.plan import SavedProfile
-from eetoolkit_runtime.runner import Runner
+from eetoolkit_runtime.plan.types import SavedProfile
+from eetoolkit_runtime.running import pace, workspaces
+from eetoolkit_runtime.running.answer import Answer
+from eetoolkit_runtime.running.clock import Clock
+from eetoolkit_runtime.running.interrupt import Interrupt, apart
+from eetoolkit_runtime.running.runner import Runner
 
 AGES_MS = 1e9  # twelve days: never reached in a test
 SOON_MS = 300.0  # reached in a segment that never ends
@@ -118,8 +118,8 @@ def test_buffers_are_thrown_away_only_where_a_segment_was_left_unfinished(
     opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[object] = []
-    original = lanes.Workspace
-    monkeypatch.setattr(lanes, "Workspace", lambda *given: (made.append(1), original(*given))[1])
+    original = workspaces.Workspace
+    monkeypatch.setattr(workspaces, "Workspace", lambda *given: (made.append(1), original(*given))[1])
     runner = warm(opened(profiled(endless(), head=2 * AGES_MS)))
     runner.run(FREE, deadline_ms=AGES_MS)  # stopped before a segment
     runner.run(FREE)
@@ -177,9 +177,9 @@ def test_a_segment_that_was_broken_off_is_not_started_again_with_as_little_time(
     runner = opened(endless())
     if first:
         warm(runner)
-        runner._lanes[next(iter(runner._lanes))].paces["forever"].ended(0.0)  # it was seen to take no time
+        runner._workspaces[next(iter(runner._workspaces))].paces["forever"].ended(0.0)  # it was seen to take no time
     assert runner.run(STUCK, deadline_ms=SOON_MS).path == ("first",)
-    stuck = runner._lanes[next(iter(runner._lanes))].paces["forever"]
+    stuck = runner._workspaces[next(iter(runner._workspaces))].paces["forever"]
     runs = stuck.runs
     for _ in range(5):
         answer = runner.run(STUCK, deadline_ms=SOON_MS / 3)
@@ -511,8 +511,8 @@ def test_refining_may_be_given_up_at_any_moment_and_gives_its_buffers_back(
     opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[object] = []
-    original = lanes.Workspace
-    monkeypatch.setattr(lanes, "Workspace", lambda *given: (made.append(1), original(*given))[1])
+    original = workspaces.Workspace
+    monkeypatch.setattr(workspaces, "Workspace", lambda *given: (made.append(1), original(*given))[1])
     runner = opened(chain())
     for token in (None, Interrupt()):
         runner.refine(row(), interrupt=token)  # never begun

@@ -16,10 +16,10 @@ import eetoolkit as ee
 from eetoolkit.tuning.calibrate import raw_scores
 from eetoolkit.tuning.collect import collect
 from eetoolkit_exporters.criteria.reference import scores_of
-from eetoolkit_runtime.answer import Answer
 from eetoolkit_runtime.errors import ExportError, TuneError
-from eetoolkit_runtime.plan import ClassScores, Criterion
-from eetoolkit_runtime.scores import means_one, predicted, two_classes
+from eetoolkit_runtime.plan.types import ClassScores, Criterion
+from eetoolkit_runtime.running.answer import Answer
+from eetoolkit_runtime.running.scores import means_one, predicted, two_classes
 
 ROWS = 600
 

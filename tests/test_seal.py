@@ -14,12 +14,12 @@ from click.testing import CliRunner
 from plans import chain, row
 
 from eetoolkit.cli import main
-from eetoolkit_runtime.archive import unpack
-from eetoolkit_runtime.bundle import load
+from eetoolkit_runtime.bundle.archive import unpack
+from eetoolkit_runtime.bundle.bundle import load
+from eetoolkit_runtime.bundle.store import accept_edit
 from eetoolkit_runtime.errors import IntegrityError, ManifestError
-from eetoolkit_runtime.runner import Runner
-from eetoolkit_runtime.seal import check_seal, seal
-from eetoolkit_runtime.store import accept_edit
+from eetoolkit_runtime.plan.seal import check_seal, seal
+from eetoolkit_runtime.running.runner import Runner
 from eetoolkit_runtime.verify import verify
 
 

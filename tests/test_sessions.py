@@ -13,12 +13,12 @@ import onnxruntime as ort
 import pytest
 from plans import chain, row
 
-from eetoolkit_runtime import sessions
 from eetoolkit_runtime.arguments import shortened
-from eetoolkit_runtime.bundle import load
+from eetoolkit_runtime.bundle.bundle import load
 from eetoolkit_runtime.errors import IntegrityError, RunError
-from eetoolkit_runtime.runner import Runner
-from eetoolkit_runtime.sessions import Sessions, SessionSettings
+from eetoolkit_runtime.running import sessions
+from eetoolkit_runtime.running.runner import Runner
+from eetoolkit_runtime.running.sessions import Sessions, SessionSettings
 
 SPIN_US = "session.intra_op.spin_duration_us"
 SPINNING = "session.intra_op.allow_spinning"

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 import eetoolkit as ee
-from eetoolkit_runtime.plan import Limit
+from eetoolkit_runtime.plan.types import Limit
 
 X = np.random.default_rng(0).standard_normal((1, 5, 4)).astype(np.float32)
 

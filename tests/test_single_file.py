@@ -50,8 +50,8 @@ from eetoolkit_exporters.single_file.graph_builder import GraphLevel
 from eetoolkit_exporters.single_file.nesting import Nesting, State
 from eetoolkit_exporters.single_file.single_file import write_single_file
 from eetoolkit_exporters.single_file.steps import slot_key
-from eetoolkit_runtime.decision import in_float32
-from eetoolkit_runtime.plan import Segment
+from eetoolkit_runtime.plan.types import Segment
+from eetoolkit_runtime.running.decision import in_float32
 
 
 class SingleFile:

@@ -19,12 +19,12 @@ import pytest
 from onnx import parser
 from plans import chain
 
-from eetoolkit_runtime import store
-from eetoolkit_runtime.bundle import load
+from eetoolkit_runtime.bundle import store
+from eetoolkit_runtime.bundle.bundle import load
+from eetoolkit_runtime.bundle.integrity import digest
+from eetoolkit_runtime.bundle.store import check_target, commit, named_by_content, staging
 from eetoolkit_runtime.errors import BundleError
-from eetoolkit_runtime.integrity import digest
-from eetoolkit_runtime.plan import File, Manifest
-from eetoolkit_runtime.store import check_target, commit, named_by_content, staging
+from eetoolkit_runtime.plan.types import File, Manifest
 
 
 def sources(tmp_path: Path) -> tuple[Path, Path]:
@@ -246,10 +246,10 @@ HARNESS = """
     from pathlib import Path
 
     sys.path.insert(0, sys.argv[1])
-    from eetoolkit_runtime.archive import pack, unpack
-    from eetoolkit_runtime.bundle import load
+    from eetoolkit_runtime.bundle.archive import pack, unpack
+    from eetoolkit_runtime.bundle.bundle import load
     from eetoolkit_runtime.errors import EEToolkitError
-    from eetoolkit_runtime.store import commit, staging
+    from eetoolkit_runtime.bundle.store import commit, staging
 
     old, new, target = map(Path, sys.argv[2:5])
     EFFECTS = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "os.chmod", "os.link", "os.symlink"}
@@ -451,7 +451,7 @@ def test_a_kill_during_an_export_leaves_the_old_bundle_or_the_new_one_or_nothing
 
 def test_the_harness_notices_a_manifest_that_is_written_in_place(tmp_path: Path) -> None:
     scenario = """
-        from eetoolkit_runtime.manifest import encode
+        from eetoolkit_runtime.plan.manifest import encode
 
         def careless():
             (target / "manifest.json").write_bytes(encode(load(new).manifest))

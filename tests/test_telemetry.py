@@ -10,8 +10,8 @@ from pathlib import Path
 import onnxruntime as ort
 import pytest
 
-from eetoolkit_runtime import telemetry
 from eetoolkit_runtime.doctor.machine_findings import examine_machine
+from eetoolkit_runtime.running import telemetry
 
 CI = ("CI", "GITHUB_ACTIONS", "ORT_RUNNING_UNIT_TESTS")
 TELLS = os.name == "posix" and tuple(map(int, ort.__version__.split(".")[:2])) >= (1, 29)

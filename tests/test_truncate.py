@@ -26,11 +26,11 @@ from plans import (
 )
 from test_runner_plans import Generator, inputs_of
 
-from eetoolkit_runtime.bundle import Bundle, load
+from eetoolkit_runtime.bundle.bundle import Bundle, load
+from eetoolkit_runtime.bundle.golden import read_golden
 from eetoolkit_runtime.errors import BundleError, InputError, IntegrityError, RunError
-from eetoolkit_runtime.golden import read_golden
-from eetoolkit_runtime.plan import Stop
-from eetoolkit_runtime.runner import Runner
+from eetoolkit_runtime.plan.types import Stop
+from eetoolkit_runtime.running.runner import Runner
 from eetoolkit_runtime.truncate import truncate
 from eetoolkit_runtime.verify import verify
 

@@ -19,7 +19,7 @@ from eetoolkit.tuning.objective import scores_of
 from eetoolkit.tuning.pruning import choose_gone, without_overheads
 from eetoolkit.tuning.record import NO_EXIT
 from eetoolkit.tuning.splits import split
-from eetoolkit_runtime.plan import Fallback
+from eetoolkit_runtime.plan.types import Fallback
 from eetoolkit_runtime.profiling.costs import Added
 
 EXITS = np.array([True, True, True, False])

@@ -16,7 +16,7 @@ from eetoolkit.tuning.record import NO_CLASS, NO_EXIT, Record
 from eetoolkit.tuning.replay import answers, stops
 from eetoolkit.tuning.search import Constraint, Search
 from eetoolkit_runtime.errors import TuneError
-from eetoolkit_runtime.plan import Manifest
+from eetoolkit_runtime.plan.types import Manifest
 
 
 def made(seed: int, rows: int = 200, exits: int = 4, *, visits: int | None = None) -> Record:

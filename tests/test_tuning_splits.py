@@ -14,15 +14,15 @@ from plans import Draft, chain, gated
 from scipy.stats import binomtest, bootstrap
 
 import eetoolkit as ee
-from eetoolkit.images import ImageOptions
-from eetoolkit.labelled import read_labelled
+from eetoolkit.reading.images import ImageOptions
+from eetoolkit.reading.labelled import read_labelled
 from eetoolkit.tuning.collect import collect
 from eetoolkit.tuning.costs import choose_costs
 from eetoolkit.tuning.intervals import difference_of, mean_of, ratio_of, rows_needed, wilson
 from eetoolkit.tuning.splits import SHARES, split
-from eetoolkit_runtime.bundle import load
+from eetoolkit_runtime.bundle.bundle import load
 from eetoolkit_runtime.errors import InputError, TuneError
-from eetoolkit_runtime.plan import Preprocess, SavedProfile, Work
+from eetoolkit_runtime.plan.types import Preprocess, SavedProfile, Work
 from eetoolkit_runtime.profiling.latency import Latency, summarise
 
 

@@ -31,8 +31,8 @@ from eetoolkit.tuning.report_data import spread
 from eetoolkit.tuning.search import Constraint
 from eetoolkit.tuning.splits import split
 from eetoolkit.tuning.verdict import exit_verdicts
-from eetoolkit_runtime.manifest import encode
-from eetoolkit_runtime.plan import Work
+from eetoolkit_runtime.plan.manifest import encode
+from eetoolkit_runtime.plan.types import Work
 from eetoolkit_runtime.profiling.latency import QUANTILES
 
 ROWS = 600

@@ -16,16 +16,16 @@ import pytest
 from plans import chain, edit
 
 import eetoolkit as ee
-from eetoolkit_runtime import rewriting
-from eetoolkit_runtime.plan import Tuning
-from eetoolkit_runtime.store import commit, staging
+from eetoolkit_runtime.bundle import rewriting
+from eetoolkit_runtime.bundle.store import commit, staging
+from eetoolkit_runtime.plan.types import Tuning
 
 PAIRS = """
     import json, os, random, shutil, sys, time
     from pathlib import Path
-    from eetoolkit_runtime.bundle import load
+    from eetoolkit_runtime.bundle.bundle import load
     from eetoolkit_runtime.errors import EEToolkitError
-    from eetoolkit_runtime.store import commit, staging
+    from eetoolkit_runtime.bundle.store import commit, staging
     from eetoolkit_runtime.truncate import truncate
 
     old, new, target, how = *map(Path, sys.argv[1:4]), sys.argv[4]

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from plans import NETWORKS, Draft, chain, fixed, gate, joined, leave, looped, move, switch, switched
 
-from eetoolkit_runtime import validate as validation
 from eetoolkit_runtime.errors import ManifestError
-from eetoolkit_runtime.flow import live_before
-from eetoolkit_runtime.plan import (
+from eetoolkit_runtime.plan import validate as validation
+from eetoolkit_runtime.plan.flow import live_before
+from eetoolkit_runtime.plan.types import (
     Constant,
     Criterion,
     File,
@@ -34,7 +34,7 @@ from eetoolkit_runtime.plan import (
     Stop,
     TensorSpec,
 )
-from eetoolkit_runtime.validate import validate
+from eetoolkit_runtime.plan.validate import validate
 
 replace = msgspec.structs.replace
 FILE = File(sha256="0" * 64, size=0)

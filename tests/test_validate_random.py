@@ -12,8 +12,8 @@ import pytest
 from plans import chain, gate, leave, move
 
 from eetoolkit_runtime.errors import ManifestError
-from eetoolkit_runtime.plan import File, Gate, Goto, Manifest, Segment, Slot, Source, Stop, Switch, TensorSpec
-from eetoolkit_runtime.validate import validate
+from eetoolkit_runtime.plan.types import File, Gate, Goto, Manifest, Segment, Slot, Source, Stop, Switch, TensorSpec
+from eetoolkit_runtime.plan.validate import validate
 
 replace = msgspec.structs.replace
 FILE = File(sha256="0" * 64, size=0)

@@ -9,7 +9,7 @@ import pytest
 from google.protobuf.message import Message
 from onnx import helper, numpy_helper, parser
 
-from eetoolkit_runtime.wire import external_files, without_outputs
+from eetoolkit_runtime.files.wire import external_files, without_outputs
 
 MODEL = parser.parse_model("""<ir_version: 9, opset_import: ["" : 18]>
 g (float[1,4] x, bool c) => (float[1,4] y, float[1,4] sure, float[1,4] label) {

@@ -14,9 +14,9 @@ import eetoolkit as ee
 from eetoolkit import zoo
 from eetoolkit.demo.exporting import Trained, export_system, load_system
 from eetoolkit_exporters.emitting.samples import source_samples
-from eetoolkit_runtime.answer import Answer
-from eetoolkit_runtime.golden import Sample
+from eetoolkit_runtime.bundle.golden import Sample
 from eetoolkit_runtime.profiling.rounds import Row
+from eetoolkit_runtime.running.answer import Answer
 from eetoolkit_runtime.verify import difference, verify
 
 TOLERANCE = 1e-5

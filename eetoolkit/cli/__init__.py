@@ -17,7 +17,7 @@ import click
 from eetoolkit.cli import terminal
 from eetoolkit.cli.outputs import what_was_written
 from eetoolkit.cli.verb import Verbs
-from eetoolkit_runtime.telemetry import switch_off
+from eetoolkit_runtime.running.telemetry import switch_off
 
 # From first look to device.
 _VERBS = ("demo", "export", "inspect", "verify", "run", "profile", "doctor", "tune", "truncate", "pack", "zoo")

@@ -18,7 +18,7 @@ from eetoolkit.cli.verb import Verb
 
 if TYPE_CHECKING:
     from eetoolkit_exporters.cutting.control_flow import Lower
-    from eetoolkit_runtime.plan import Criterion, Fallback
+    from eetoolkit_runtime.plan.types import Criterion, Fallback
 
 _FILE = click.Path(path_type=Path)
 _LOWER: dict[str, Lower] = {"lower": True, "always": "always", "inside": False}
@@ -156,7 +156,7 @@ def export(  # noqa: PLR0913 - one for each option
     doubts: list[str] = []
     with terminal.progress() as tell, contextlib.redirect_stdout(sys.stderr):
         tell("exporting", 0, 0)
-        from eetoolkit.modelspec import as_arguments, draw_examples, open_model, parse_input
+        from eetoolkit.reading.modelspec import as_arguments, draw_examples, open_model, parse_input
 
         examples = draw_examples([parse_input(text) for text in inputs])
         network: Any = open_model(model, weights) if model is not None else list(onnx_files)
@@ -210,7 +210,7 @@ def _criterion(text: str) -> str | Criterion:
         return text
     import msgspec
 
-    from eetoolkit_runtime.plan import Criterion
+    from eetoolkit_runtime.plan.types import Criterion
 
     try:
         return msgspec.json.decode(text, type=Criterion)
@@ -249,6 +249,6 @@ def _read_preprocess(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def _read_golden(path: Path) -> Any:
-    from eetoolkit.inputfiles import read_arrays
+    from eetoolkit.reading.inputfiles import read_arrays
 
     return read_arrays(path)

@@ -14,7 +14,7 @@ from eetoolkit.cli.table import Table, print_pairs
 from eetoolkit.cli.verb import Verb
 
 if TYPE_CHECKING:
-    from eetoolkit.summary import BundleSummary
+    from eetoolkit.showing.summary import BundleSummary
 
 _NUMBERS = ("nodes", "parameters", "multiply-adds", "bytes")
 _PROSE = ("reads", "writes", "criterion", "next")
@@ -36,11 +36,11 @@ def inspect(bundle: str, as_json: bool, draw: str | None) -> None:
         raise click.UsageError("--json, --dot and --mermaid exclude each other")
     opened = ee.load(bundle)
     if draw is not None:
-        from eetoolkit import drawing
+        from eetoolkit.showing import drawing
 
         terminal.say_as_it_is((drawing.dot if draw == "dot" else drawing.mermaid)(opened.manifest))
         return
-    from eetoolkit.summary import summarize
+    from eetoolkit.showing.summary import summarize
 
     summary = summarize(opened)
     if as_json:
@@ -52,7 +52,7 @@ def inspect(bundle: str, as_json: bool, draw: str | None) -> None:
 
 
 def _header(summary: BundleSummary) -> Iterator[tuple[str, str]]:
-    from eetoolkit.summary import spell_shape
+    from eetoolkit.showing.summary import spell_shape
     from eetoolkit_runtime.printable import spell_size
 
     yield "name", summary.name
@@ -82,7 +82,7 @@ def _header(summary: BundleSummary) -> Iterator[tuple[str, str]]:
 
 
 def _print_segments(summary: BundleSummary) -> None:
-    from eetoolkit.summary import spell_criterion, spell_next, spell_rule, spell_writes
+    from eetoolkit.showing.summary import spell_criterion, spell_next, spell_rule, spell_writes
 
     constants = set(summary.constants)
     table = Table(*_COLUMNS, right=_NUMBERS, prose=_PROSE)

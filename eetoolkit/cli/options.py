@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar
 
 import click
 
-from eetoolkit_runtime.plan import Threshold
+from eetoolkit_runtime.plan.types import Threshold
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Value = TypeVar("Value")
@@ -66,7 +66,7 @@ def picture_options(command: Callable[..., None]) -> Callable[..., None]:
         layout: Literal["NCHW", "NHWC"] | None,
         **others: Any,
     ) -> None:
-        from eetoolkit.images import ImageOptions
+        from eetoolkit.reading.images import ImageOptions
 
         if scale is not None and len(scale) != 1:
             raise click.BadParameter("expected one number for all channels", param_hint="--scale")

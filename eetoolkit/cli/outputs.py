@@ -10,10 +10,10 @@ from pathlib import Path
 
 import click
 
+from eetoolkit_runtime.bundle.store import check_target
 from eetoolkit_runtime.errors import BundleError, EEToolkitError
-from eetoolkit_runtime.outfile import check_file
-from eetoolkit_runtime.plan import MANIFEST
-from eetoolkit_runtime.store import check_target
+from eetoolkit_runtime.files.outfile import check_file
+from eetoolkit_runtime.plan.types import MANIFEST
 
 Place = str | os.PathLike[str] | None
 Places = Mapping[str, Place]

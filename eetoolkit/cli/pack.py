@@ -44,7 +44,7 @@ def pack(bundle: str, output: Path | None, single_file: bool, overwrite: bool, a
         write_single_file(bundle, target, overwrite=overwrite)
     else:
         ee.load(bundle).pack(target, overwrite=overwrite)
-    from eetoolkit_runtime.paths import shown
+    from eetoolkit_runtime.files.paths import shown
     from eetoolkit_runtime.printable import spell_size
 
     if as_json:

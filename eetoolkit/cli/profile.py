@@ -17,8 +17,8 @@ from eetoolkit.cli.outputs import Outputs
 from eetoolkit.cli.verb import Verb
 
 if TYPE_CHECKING:
-    from eetoolkit.images import ImageOptions
-    from eetoolkit.profile_picture import Kind
+    from eetoolkit.reading.images import ImageOptions
+    from eetoolkit.showing.profile_picture import Kind
 
 _FILE = click.Path(path_type=Path)
 _MEASURING = ("inputs", "labels", "whole", "trace")
@@ -140,7 +140,7 @@ def profile(  # noqa: PLR0913 - one for each option
     if output is not None:
         found.write(output, overwrite=overwrite)
     for path, kind in pictured:
-        from eetoolkit.profile_picture import draw
+        from eetoolkit.showing.profile_picture import draw
 
         draw(found, path, kind, overwrite=overwrite)
     if as_json:
@@ -191,7 +191,7 @@ def _read_inputs(bundle: ee.Bundle, inputs: tuple[str, ...], pictures: ImageOpti
         return None, None
     import numpy as np
 
-    from eetoolkit.inputfiles import find_files, holds_nan, read_files
+    from eetoolkit.reading.inputfiles import find_files, holds_nan, read_files
 
     files = list(read_files(bundle.manifest, find_files(inputs), pictures, sys.stdin.buffer))
     bad = [name for file in files for name, row in zip(file.names, file.rows, strict=True) if holds_nan(row)]
@@ -209,7 +209,7 @@ def _read_inputs(bundle: ee.Bundle, inputs: tuple[str, ...], pictures: ImageOpti
 
 
 def _read_labels(path: str) -> Any:
-    from eetoolkit.inputfiles import read_arrays
+    from eetoolkit.reading.inputfiles import read_arrays
 
     labels = read_arrays(Path(path))
     if isinstance(labels, dict):

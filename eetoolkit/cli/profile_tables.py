@@ -9,7 +9,7 @@ from eetoolkit.cli import terminal
 from eetoolkit.cli.table import Table, print_pairs
 
 if TYPE_CHECKING:
-    from eetoolkit.profile_picture import Bar
+    from eetoolkit.showing.profile_picture import Bar
     from eetoolkit_runtime.profiling.comparison import Comparison, Pair
     from eetoolkit_runtime.profiling.costs import Added, OperatorCost
     from eetoolkit_runtime.profiling.latency import Latency
@@ -158,7 +158,7 @@ def _by_type(operators: Sequence[OperatorCost]) -> str:
 
 
 def _print_chart(found: Profile) -> None:
-    from eetoolkit.profile_picture import bars, spell_exit
+    from eetoolkit.showing.profile_picture import bars, spell_exit
 
     all_ = bars(found)
     if not all_:
@@ -179,7 +179,7 @@ def _print_chart(found: Profile) -> None:
 
 def _chart_columns(all_: Sequence[Bar]) -> int:
     """Returns how wide the chart may be: beside all that is told of a bar, or beside its name; little in a record."""
-    from eetoolkit.profile_picture import spell_exit
+    from eetoolkit.showing.profile_picture import spell_exit
 
     columns = terminal.columns()
     if columns is None:
@@ -208,7 +208,7 @@ def _spread(latency: Latency) -> str:
 
 
 def _ms(value: float | None) -> str:
-    from eetoolkit.profile_picture import spell_ms
+    from eetoolkit.showing.profile_picture import spell_ms
 
     return "-" if value is None else spell_ms(value)
 

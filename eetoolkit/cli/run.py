@@ -22,8 +22,8 @@ from eetoolkit.cli.options import (
 from eetoolkit.cli.verb import Verb
 
 if TYPE_CHECKING:
-    from eetoolkit.images import ImageOptions
-    from eetoolkit_runtime.plan import Manifest
+    from eetoolkit.reading.images import ImageOptions
+    from eetoolkit_runtime.plan.types import Manifest
 
 
 @click.command(
@@ -89,7 +89,7 @@ def run(  # noqa: PLR0913 - one for each option
 
     Pictures are prepared as the bundle's `preprocess` says, unless an option says otherwise.
     """
-    from eetoolkit.inputfiles import find_files, read_files
+    from eetoolkit.reading.inputfiles import find_files, read_files
 
     if outputs and not as_json:
         raise click.UsageError("--outputs goes with --json")

@@ -9,7 +9,7 @@ from eetoolkit.cli import terminal
 from eetoolkit.cli.options import beside, json_option, overwrite_option
 from eetoolkit.cli.outputs import Outputs
 from eetoolkit.cli.verb import Verb
-from eetoolkit_runtime.paths import file_stem
+from eetoolkit_runtime.files.paths import file_stem
 
 
 @click.command(

@@ -17,10 +17,10 @@ from eetoolkit.cli.options import PICTURES, json_option, overwrite_option, pictu
 from eetoolkit.cli.outputs import Outputs
 from eetoolkit.cli.table import Table, print_pairs
 from eetoolkit.cli.verb import Verb
-from eetoolkit_runtime.decision import spell_threshold
+from eetoolkit_runtime.running.decision import spell_threshold
 
 if TYPE_CHECKING:
-    from eetoolkit.images import ImageOptions
+    from eetoolkit.reading.images import ImageOptions
     from eetoolkit.tuning.pruning import Pruning
     from eetoolkit.tuning.results import Figures
 
@@ -142,9 +142,9 @@ def tune(  # noqa: PLR0913 - one for each option
     """
     import msgspec
 
-    from eetoolkit.labelled import read_labelled
+    from eetoolkit.reading.labelled import read_labelled
     from eetoolkit.tuning.record import calibrated_path
-    from eetoolkit_runtime.paths import shown
+    from eetoolkit_runtime.files.paths import shown
 
     _check_usage(ctx.params)
     collected = None if data is None else record
@@ -235,8 +235,8 @@ def _check_prunable(bundle: ee.Bundle) -> None:
 
 def _some(bundle: ee.Bundle, inputs: Any) -> Iterator[Any] | None:
     """Returns some of the inputs, evenly from all of them, each as a runner takes it; None where there are none."""
-    from eetoolkit.labelled import ClassFolders
-    from eetoolkit_runtime.inputs import prepare, split_rows
+    from eetoolkit.reading.labelled import ClassFolders
+    from eetoolkit_runtime.running.inputs import prepare, split_rows
 
     if inputs is None:
         return None

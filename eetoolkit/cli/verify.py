@@ -79,7 +79,7 @@ def verify(
 def _open(models: tuple[str, ...], weights: str | None) -> Any:
     if not models:
         return None
-    from eetoolkit.modelspec import open_model
+    from eetoolkit.reading.modelspec import open_model
 
     opened = [open_model(model, weights) for model in models]
     return opened[0] if len(opened) == 1 else opened

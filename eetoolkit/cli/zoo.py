@@ -14,7 +14,7 @@ from eetoolkit.cli.outputs import Outputs
 from eetoolkit.cli.table import Table
 from eetoolkit.cli.verb import Verb, Verbs
 from eetoolkit_runtime.errors import EEToolkitError
-from eetoolkit_runtime.outfile import check_file
+from eetoolkit_runtime.files.outfile import check_file
 
 if TYPE_CHECKING:
     from eetoolkit.zoo.train import Trained

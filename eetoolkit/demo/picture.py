@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from eetoolkit_runtime.answer import Answer
+from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.errors import EEToolkitError
-from eetoolkit_runtime.inputs import Array
-from eetoolkit_runtime.outfile import check_file, writing
+from eetoolkit_runtime.files.outfile import check_file, writing
+from eetoolkit_runtime.running.answer import Answer
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 from eetoolkit import zoo
 from eetoolkit.demo.report import DemoReport, summarize
+from eetoolkit_runtime.bundle.integrity import read_manifest
+from eetoolkit_runtime.bundle.store import check_target
 from eetoolkit_runtime.errors import BundleError, EEToolkitError
-from eetoolkit_runtime.integrity import read_manifest
 from eetoolkit_runtime.profiling.costs import WholeCost
 from eetoolkit_runtime.profiling.profile import Profile
 from eetoolkit_runtime.profiling.profiler import profile
 from eetoolkit_runtime.profiling.rounds import Tell
-from eetoolkit_runtime.runner import Runner
-from eetoolkit_runtime.store import check_target
+from eetoolkit_runtime.running.runner import Runner
 
 if TYPE_CHECKING:
     from eetoolkit.demo.exporting import Trained

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from eetoolkit.demo import work
-from eetoolkit_runtime.answer import Answer
-from eetoolkit_runtime.bundle import Bundle
+from eetoolkit_runtime.bundle.bundle import Bundle
 from eetoolkit_runtime.profiling.costs import WholeCost
 from eetoolkit_runtime.profiling.latency import Latency as Measured
 from eetoolkit_runtime.profiling.profile import Profile
+from eetoolkit_runtime.running.answer import Answer
 
 if TYPE_CHECKING:
     from eetoolkit.zoo.system import System

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from eetoolkit_runtime.answer import Answer
-from eetoolkit_runtime.flow import targets
-from eetoolkit_runtime.plan import Gate, Manifest, Switch
+from eetoolkit_runtime.plan.flow import targets
+from eetoolkit_runtime.plan.types import Gate, Manifest, Switch
+from eetoolkit_runtime.running.answer import Answer
 
 
 def possible_visits(plan: Manifest) -> dict[str, int]:

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from eetoolkit_runtime.errors import InputError
-from eetoolkit_runtime.inputs import prepare, split_rows
-from eetoolkit_runtime.plan import Manifest, Preprocess, TensorSpec
+from eetoolkit_runtime.plan.types import Manifest, Preprocess, TensorSpec
+from eetoolkit_runtime.running.inputs import prepare, split_rows
 
 Array = npt.NDArray[Any]
 
@@ -68,8 +68,8 @@ def _is_wide(spec: TensorSpec, layout: str) -> bool:
 
 def _rows_of(plan: Manifest, inputs: Any, rows: Sequence[int]) -> Mapping[int, Array]:
     """Returns the input of each row, (1, ...)."""
-    from eetoolkit.inputfiles import read_files
-    from eetoolkit.labelled import ClassFolders
+    from eetoolkit.reading.inputfiles import read_files
+    from eetoolkit.reading.labelled import ClassFolders
 
     if isinstance(inputs, ClassFolders):
         paths = {row: inputs.pictures[row][0] for row in rows}

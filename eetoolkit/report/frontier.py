@@ -12,7 +12,7 @@ from eetoolkit.tuning.intervals import Interval
 from eetoolkit.tuning.report import TuningReport
 from eetoolkit.tuning.results import Figures
 from eetoolkit.tuning.wording import Wording, short
-from eetoolkit_runtime.outfile import check_file, writing
+from eetoolkit_runtime.files.outfile import check_file, writing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

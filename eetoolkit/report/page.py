@@ -12,11 +12,11 @@ from eetoolkit.report.examples import pictures
 from eetoolkit.tuning.report import TuningReport, spell_guarantee
 from eetoolkit.tuning.wording import Wording
 from eetoolkit_runtime.arguments import checked
-from eetoolkit_runtime.bundle import load
-from eetoolkit_runtime.decision import spell_threshold
+from eetoolkit_runtime.bundle.bundle import load
 from eetoolkit_runtime.errors import InputError
-from eetoolkit_runtime.outfile import check_file, writing
+from eetoolkit_runtime.files.outfile import check_file, writing
 from eetoolkit_runtime.printable import printable
+from eetoolkit_runtime.running.decision import spell_threshold
 
 PARTS = {
     "calibrate": "fitted the temperatures (calibration)",

@@ -24,7 +24,7 @@ from eetoolkit.tuning.risk import Method
 from eetoolkit.tuning.search import Constraint
 from eetoolkit.tuning.static import WHOLE
 from eetoolkit.tuning.verdict import Verdict, exit_verdicts
-from eetoolkit_runtime.bundle import Bundle
+from eetoolkit_runtime.bundle.bundle import Bundle
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,9 +10,9 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
 from eetoolkit.tuning.record import Array, Record
-from eetoolkit_runtime.criteria import kind_of
-from eetoolkit_runtime.plan import Manifest
-from eetoolkit_runtime.scores import parts, two_classes
+from eetoolkit_runtime.plan.criteria import kind_of
+from eetoolkit_runtime.plan.types import Manifest
+from eetoolkit_runtime.running.scores import parts, two_classes
 
 BINS = 15
 """Equal-width bins of the largest probability, as Guo et al. count them."""

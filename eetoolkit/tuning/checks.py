@@ -9,7 +9,7 @@ import numpy as np
 from eetoolkit.tuning.calibrate import temperatures_of
 from eetoolkit.tuning.record import NO_EXIT, Array, Record
 from eetoolkit_runtime.errors import TuneError
-from eetoolkit_runtime.plan import Manifest
+from eetoolkit_runtime.plan.types import Manifest
 
 
 def check_record(record: Record, plan: Manifest, *, classes: bool) -> None:

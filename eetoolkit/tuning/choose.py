@@ -19,7 +19,7 @@ from eetoolkit.tuning.record import Array, Record
 from eetoolkit.tuning.safety_margin import budget_margin, safety_margin
 from eetoolkit.tuning.search import Constraint, Search
 from eetoolkit.tuning.static import Static, best_static
-from eetoolkit_runtime.plan import Manifest
+from eetoolkit_runtime.plan.types import Manifest
 
 
 @dataclass(frozen=True, eq=False)

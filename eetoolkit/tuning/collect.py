@@ -14,16 +14,16 @@ import numpy as np
 import numpy.typing as npt
 
 from eetoolkit.tuning.record import NO_CLASS, NO_EXIT, Array, Record, check_bundle, merge, read_record, values_of
-from eetoolkit_runtime.answer import Answer
 from eetoolkit_runtime.arguments import shortened
-from eetoolkit_runtime.bundle import Bundle
+from eetoolkit_runtime.bundle.bundle import Bundle
 from eetoolkit_runtime.errors import InputError, TuneError, first_line
-from eetoolkit_runtime.inputs import Inputs, prepare, split_rows
-from eetoolkit_runtime.outfile import check_file
-from eetoolkit_runtime.plan import Manifest
+from eetoolkit_runtime.files.outfile import check_file
+from eetoolkit_runtime.plan.types import Manifest
 from eetoolkit_runtime.profiling.profile import digests
-from eetoolkit_runtime.providers import Provider, choose_providers
-from eetoolkit_runtime.runner import Runner
+from eetoolkit_runtime.running.answer import Answer
+from eetoolkit_runtime.running.inputs import Inputs, prepare, split_rows
+from eetoolkit_runtime.running.providers import Provider, choose_providers
+from eetoolkit_runtime.running.runner import Runner
 
 Progress = Callable[[str, int, int], object]
 Data = Inputs | Iterable[tuple[Inputs, Any]]

@@ -10,8 +10,8 @@ import numpy as np
 
 from eetoolkit.tuning.record import Array, Record
 from eetoolkit_runtime.errors import TuneError
-from eetoolkit_runtime.flow import chains, without_exits
-from eetoolkit_runtime.plan import Manifest
+from eetoolkit_runtime.plan.flow import chains, without_exits
+from eetoolkit_runtime.plan.types import Manifest
 from eetoolkit_runtime.profiling.costs import ExitCost
 from eetoolkit_runtime.profiling.latency import QUANTILES
 from eetoolkit_runtime.profiling.profile import Profile, digests

@@ -27,10 +27,10 @@ from eetoolkit.tuning.record import (
     values_of,
 )
 from eetoolkit.tuning.splits import share_of, split
-from eetoolkit_runtime.bundle import Bundle
+from eetoolkit_runtime.bundle.bundle import Bundle
 from eetoolkit_runtime.errors import TuneError
-from eetoolkit_runtime.plan import Manifest
-from eetoolkit_runtime.providers import Provider
+from eetoolkit_runtime.plan.types import Manifest
+from eetoolkit_runtime.running.providers import Provider
 
 _LEAST_ROWS = 30  # by which temperatures are fitted
 

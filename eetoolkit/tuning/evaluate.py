@@ -14,7 +14,7 @@ from eetoolkit.tuning.record import Array, Record
 from eetoolkit.tuning.replay import means
 from eetoolkit.tuning.results import Figures, Point, Thresholds
 from eetoolkit.tuning.search import Points
-from eetoolkit_runtime.plan import Fallback, Manifest
+from eetoolkit_runtime.plan.types import Fallback, Manifest
 
 _CANDIDATES = 100  # thresholds that an exit may get
 _FEW_CANDIDATES = 16  # the same where every setting costs a call of the user's metric

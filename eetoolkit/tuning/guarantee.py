@@ -12,7 +12,7 @@ from eetoolkit.tuning.record import Array
 from eetoolkit.tuning.replay import answers, stops
 from eetoolkit.tuning.risk import METHODS, Method, guarantee_of, last_passing, least_rows, losses
 from eetoolkit.tuning.search import Search
-from eetoolkit_runtime.plan import Guarantee, Manifest
+from eetoolkit_runtime.plan.types import Guarantee, Manifest
 
 _STEPS = 100  # settings of a path, at most
 _BEYOND = 3.0  # how far past the risk that is asked for, by the rows that it is built on, a path goes on

@@ -11,14 +11,14 @@ import msgspec
 
 from eetoolkit.tuning.record import values_of
 from eetoolkit_runtime.arguments import checked
-from eetoolkit_runtime.bundle import Bundle
-from eetoolkit_runtime.criteria import kind_of
+from eetoolkit_runtime.bundle.bundle import Bundle
+from eetoolkit_runtime.bundle.golden import Sample, Visit, read_golden, store_golden
+from eetoolkit_runtime.bundle.rewriting import change_bundle
 from eetoolkit_runtime.errors import TuneError
-from eetoolkit_runtime.golden import Sample, Visit, read_golden, store_golden
-from eetoolkit_runtime.plan import Constant, Manifest, Threshold, Tuning
+from eetoolkit_runtime.plan.criteria import kind_of
+from eetoolkit_runtime.plan.types import Constant, Manifest, Threshold, Tuning
 from eetoolkit_runtime.profiling.profile import digests
-from eetoolkit_runtime.rewriting import change_bundle
-from eetoolkit_runtime.runner import Runner
+from eetoolkit_runtime.running.runner import Runner
 
 
 def tuned_plan(

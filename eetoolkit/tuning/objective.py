@@ -16,9 +16,9 @@ import numpy.typing as npt
 from eetoolkit.tuning.record import NO_CLASS, NO_EXIT, Array, Record
 from eetoolkit.tuning.replay import answers, most_confident, stops
 from eetoolkit_runtime.arguments import shortened
-from eetoolkit_runtime.criteria import kind_of
 from eetoolkit_runtime.errors import TuneError
-from eetoolkit_runtime.plan import Fallback, Manifest
+from eetoolkit_runtime.plan.criteria import kind_of
+from eetoolkit_runtime.plan.types import Fallback, Manifest
 from eetoolkit_runtime.printable import cut
 
 Metric = Callable[[Mapping[str, Array], Array], npt.ArrayLike]

@@ -17,12 +17,12 @@ from eetoolkit.tuning.intervals import Interval, ratio_in_turns
 from eetoolkit.tuning.manifest import golden_under
 from eetoolkit.tuning.record import Array
 from eetoolkit.tuning.verdict import effect_of
-from eetoolkit_runtime.answer import Answer
-from eetoolkit_runtime.bundle import Bundle
+from eetoolkit_runtime.bundle.bundle import Bundle
 from eetoolkit_runtime.errors import BundleError
-from eetoolkit_runtime.inputs import Inputs
 from eetoolkit_runtime.profiling.rounds import Row, rows_of
-from eetoolkit_runtime.runner import Runner
+from eetoolkit_runtime.running.answer import Answer
+from eetoolkit_runtime.running.inputs import Inputs
+from eetoolkit_runtime.running.runner import Runner
 from eetoolkit_runtime.verify import DEFAULT_TOLERANCE, difference
 
 _ROUNDS = 8

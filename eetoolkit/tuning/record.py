@@ -20,12 +20,12 @@ import numpy as np
 import numpy.typing as npt
 
 from eetoolkit_runtime.arguments import shortened
+from eetoolkit_runtime.bundle.integrity import open_regular
 from eetoolkit_runtime.errors import IntegrityError, TuneError, first_line
-from eetoolkit_runtime.integrity import open_regular
-from eetoolkit_runtime.npy import read_npz
-from eetoolkit_runtime.outfile import writing
-from eetoolkit_runtime.paths import absolute, shown
-from eetoolkit_runtime.plan import Manifest
+from eetoolkit_runtime.files.npy import read_npz
+from eetoolkit_runtime.files.outfile import writing
+from eetoolkit_runtime.files.paths import absolute, shown
+from eetoolkit_runtime.plan.types import Manifest
 from eetoolkit_runtime.profiling.profile import digests
 
 Array = npt.NDArray[Any]

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from eetoolkit.tuning.record import NO_EXIT, Array, Record
-from eetoolkit_runtime.decision import in_float32, limit_of
-from eetoolkit_runtime.plan import Fallback, Manifest
+from eetoolkit_runtime.plan.types import Fallback, Manifest
+from eetoolkit_runtime.running.decision import in_float32, limit_of
 
 _CELLS = 1 << 21  # rows x settings that are looked at together, so that they stay in the cache
 

@@ -17,13 +17,13 @@ from eetoolkit.tuning.results import Figures, Point, Thresholds
 from eetoolkit.tuning.verdict import Verdict
 from eetoolkit.tuning.wording import Wording
 from eetoolkit_runtime.arguments import checked
-from eetoolkit_runtime.bundle import Bundle, load
-from eetoolkit_runtime.decision import spell_threshold
+from eetoolkit_runtime.bundle.bundle import Bundle, load
+from eetoolkit_runtime.bundle.rewriting import change_bundle
 from eetoolkit_runtime.errors import TuneError
-from eetoolkit_runtime.inputs import Inputs
-from eetoolkit_runtime.plan import Guarantee, Tuning
+from eetoolkit_runtime.plan.types import Guarantee, Tuning
 from eetoolkit_runtime.printable import printable
-from eetoolkit_runtime.rewriting import change_bundle
+from eetoolkit_runtime.running.decision import spell_threshold
+from eetoolkit_runtime.running.inputs import Inputs
 
 
 class TuningReport(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from eetoolkit.tuning.intervals import Interval
-from eetoolkit_runtime.plan import Threshold
+from eetoolkit_runtime.plan.types import Threshold
 
 Thresholds = dict[str, Threshold]
 """By exit; the one that ends the plan is left out."""

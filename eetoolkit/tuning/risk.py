@@ -20,7 +20,7 @@ from scipy.stats import binom
 from eetoolkit.tuning.evaluate import Subset
 from eetoolkit.tuning.record import Array
 from eetoolkit_runtime.errors import TuneError
-from eetoolkit_runtime.plan import Guarantee
+from eetoolkit_runtime.plan.types import Guarantee
 
 Method = Literal["ltt", "ucb", "crc"]
 METHODS: Mapping[Method, str] = MappingProxyType(

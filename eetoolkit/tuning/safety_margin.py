@@ -17,7 +17,7 @@ from eetoolkit.tuning.record import NO_EXIT, Array
 from eetoolkit.tuning.replay import means
 from eetoolkit.tuning.search import Search
 from eetoolkit.tuning.splits import SHARES
-from eetoolkit_runtime.plan import Manifest
+from eetoolkit_runtime.plan.types import Manifest
 
 FOLDS = 5
 _REPEATS = 4  # divisions into folds, as one alone is a matter of luck

@@ -22,11 +22,11 @@ from eetoolkit.tuning.remarks import threads_differ
 from eetoolkit.tuning.report import TuningReport
 from eetoolkit.tuning.risk import RAREST, Method
 from eetoolkit_runtime.arguments import checked
-from eetoolkit_runtime.bundle import Bundle, load
+from eetoolkit_runtime.bundle.bundle import Bundle, load
 from eetoolkit_runtime.errors import TuneError
-from eetoolkit_runtime.plan import Manifest
+from eetoolkit_runtime.plan.types import Manifest
 from eetoolkit_runtime.profiling.profile import Profile, saved_profile
-from eetoolkit_runtime.providers import Provider, choose_providers, expected_providers
+from eetoolkit_runtime.running.providers import Provider, choose_providers, expected_providers
 
 _SEEDS = 1 << 53  # as many as every reader of JSON tells apart
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eetoolkit_runtime.archive import default_cache
+from eetoolkit_runtime.bundle.archive import default_cache
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 """Trained weights, in the repository alone: a wheel, which is what a device gets, has none."""

@@ -46,14 +46,14 @@ from eetoolkit_exporters.emitting.tolerance import check_tolerance, measured, ro
 from eetoolkit_exporters.gating.gates import make_gates
 from eetoolkit_exporters.graph import copy_of, subgraphs
 from eetoolkit_runtime.arguments import checked, is_number
-from eetoolkit_runtime.bundle import Bundle
+from eetoolkit_runtime.bundle.bundle import Bundle
+from eetoolkit_runtime.bundle.rewriting import write_bundle
+from eetoolkit_runtime.bundle.store import check_target
 from eetoolkit_runtime.errors import ExportError, did_you_mean
-from eetoolkit_runtime.inputs import BATCH, axes_of_rows
-from eetoolkit_runtime.plan import Criterion, Fallback, Preprocess, Threshold
-from eetoolkit_runtime.rewriting import write_bundle
-from eetoolkit_runtime.scores import LABEL
-from eetoolkit_runtime.store import check_target
-from eetoolkit_runtime.validate import preprocess_problem
+from eetoolkit_runtime.plan.types import Criterion, Fallback, Preprocess, Threshold
+from eetoolkit_runtime.plan.validate import preprocess_problem
+from eetoolkit_runtime.running.inputs import BATCH, axes_of_rows
+from eetoolkit_runtime.running.scores import LABEL
 
 _LOOSE = 0.1  # of the largest value: a tolerance by which golden samples show little
 

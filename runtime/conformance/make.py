@@ -28,11 +28,11 @@ import plans  # noqa: E402 - it is among the tests
 from plans import Array, Draft, column, leave, row  # noqa: E402
 
 from eetoolkit_exporters.export import export  # noqa: E402
-from eetoolkit_runtime.bundle import Bundle, load  # noqa: E402
+from eetoolkit_runtime.bundle.bundle import Bundle, load  # noqa: E402
 from eetoolkit_runtime.errors import RunError  # noqa: E402
-from eetoolkit_runtime.interpret import interpret, visit_exits  # noqa: E402
-from eetoolkit_runtime.plan import Criterion, Threshold  # noqa: E402
-from eetoolkit_runtime.tensorfile import write_tensors  # noqa: E402
+from eetoolkit_runtime.files.tensorfile import write_tensors  # noqa: E402
+from eetoolkit_runtime.plan.types import Criterion, Threshold  # noqa: E402
+from eetoolkit_runtime.running.interpret import interpret, visit_exits  # noqa: E402
 
 CASES, ANSWERS, TENSORS = "cases", "case.json", "tensors.safetensors"
 BELOW, ABOVE = (float(np.nextafter(np.float32(0.5), np.float32(end))) for end in (0, 1))

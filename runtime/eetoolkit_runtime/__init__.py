@@ -9,9 +9,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from eetoolkit_runtime.answer import Answer as Answer
-    from eetoolkit_runtime.bundle import Bundle as Bundle
-    from eetoolkit_runtime.bundle import load as load
+    from eetoolkit_runtime.bundle.bundle import Bundle as Bundle
+    from eetoolkit_runtime.bundle.bundle import load as load
+    from eetoolkit_runtime.bundle.store import accept_edit as accept_edit
     from eetoolkit_runtime.errors import BundleError as BundleError
     from eetoolkit_runtime.errors import DeadlineError as DeadlineError
     from eetoolkit_runtime.errors import EEToolkitError as EEToolkitError
@@ -19,36 +19,36 @@ if TYPE_CHECKING:
     from eetoolkit_runtime.errors import IntegrityError as IntegrityError
     from eetoolkit_runtime.errors import ManifestError as ManifestError
     from eetoolkit_runtime.errors import RunError as RunError
-    from eetoolkit_runtime.interrupt import Interrupt as Interrupt
-    from eetoolkit_runtime.runner import Runner as Runner
-    from eetoolkit_runtime.store import accept_edit as accept_edit
+    from eetoolkit_runtime.running.answer import Answer as Answer
+    from eetoolkit_runtime.running.interrupt import Interrupt as Interrupt
+    from eetoolkit_runtime.running.runner import Runner as Runner
     from eetoolkit_runtime.truncate import truncate as truncate
     from eetoolkit_runtime.verify import VerifyReport as VerifyReport
     from eetoolkit_runtime.verify import verify as verify
 
 _PLACES = {
     # A bundle is opened and checked
-    "load": "bundle",
-    "Bundle": "bundle",
-    "verify": "verify",
-    "VerifyReport": "verify",
+    "load": "eetoolkit_runtime.bundle.bundle",
+    "Bundle": "eetoolkit_runtime.bundle.bundle",
+    "verify": "eetoolkit_runtime.verify",
+    "VerifyReport": "eetoolkit_runtime.verify",
     # and run
-    "Runner": "runner",
-    "Answer": "answer",
-    "Interrupt": "interrupt",
+    "Runner": "eetoolkit_runtime.running.runner",
+    "Answer": "eetoolkit_runtime.running.answer",
+    "Interrupt": "eetoolkit_runtime.running.interrupt",
     # It is changed
-    "truncate": "truncate",
-    "accept_edit": "store",
+    "truncate": "eetoolkit_runtime.truncate",
+    "accept_edit": "eetoolkit_runtime.bundle.store",
     # Errors, a tree that `errors` draws
-    "EEToolkitError": "errors",
-    "BundleError": "errors",
-    "ManifestError": "errors",
-    "IntegrityError": "errors",
-    "RunError": "errors",
-    "InputError": "errors",
-    "DeadlineError": "errors",
+    "EEToolkitError": "eetoolkit_runtime.errors",
+    "BundleError": "eetoolkit_runtime.errors",
+    "ManifestError": "eetoolkit_runtime.errors",
+    "IntegrityError": "eetoolkit_runtime.errors",
+    "RunError": "eetoolkit_runtime.errors",
+    "InputError": "eetoolkit_runtime.errors",
+    "DeadlineError": "eetoolkit_runtime.errors",
 }
-"""Every public name and the module of this package that it is imported from when it is first used."""
+"""Every public name and the module that it is imported from when it is first used."""
 
 __all__ = list(_PLACES)
 
@@ -57,7 +57,7 @@ def __getattr__(name: str) -> Any:
     """Imports a public name when it is first used."""
     if name not in _PLACES:
         raise AttributeError(f"module 'eetoolkit_runtime' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"eetoolkit_runtime.{_PLACES[name]}"), name)
+    value = getattr(importlib.import_module(_PLACES[name]), name)
     globals()[name] = value
     return value
 

@@ -11,15 +11,15 @@ from pathlib import Path
 import msgspec
 
 from eetoolkit_runtime.arguments import checked
-from eetoolkit_runtime.bundle import Bundle, load
-from eetoolkit_runtime.decision import known_exit
+from eetoolkit_runtime.bundle.bundle import Bundle, load
+from eetoolkit_runtime.bundle.golden import Sample, read_golden, store_golden
+from eetoolkit_runtime.bundle.integrity import check_full
+from eetoolkit_runtime.bundle.rewriting import write_bundle
+from eetoolkit_runtime.bundle.store import check_target
 from eetoolkit_runtime.errors import InputError
-from eetoolkit_runtime.flow import live_after, live_before, successors
-from eetoolkit_runtime.golden import Sample, read_golden, store_golden
-from eetoolkit_runtime.integrity import check_full
-from eetoolkit_runtime.plan import Manifest, SavedProfile, Segment, Stop
-from eetoolkit_runtime.rewriting import write_bundle
-from eetoolkit_runtime.store import check_target
+from eetoolkit_runtime.plan.flow import live_after, live_before, successors
+from eetoolkit_runtime.plan.types import Manifest, SavedProfile, Segment, Stop
+from eetoolkit_runtime.running.decision import known_exit
 
 
 @checked(InputError)

@@ -9,17 +9,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from eetoolkit_runtime.answer import Answer
 from eetoolkit_runtime.arguments import checked
-from eetoolkit_runtime.bundle import Bundle, load_again
-from eetoolkit_runtime.criteria import kind_of
-from eetoolkit_runtime.decision import limit_of
+from eetoolkit_runtime.arrays import Array
+from eetoolkit_runtime.bundle.bundle import Bundle, load_again
+from eetoolkit_runtime.bundle.golden import Sample, read_golden
 from eetoolkit_runtime.errors import InputError
-from eetoolkit_runtime.golden import Sample, read_golden
-from eetoolkit_runtime.inputs import Array
-from eetoolkit_runtime.plan import Exit
+from eetoolkit_runtime.plan.criteria import kind_of
+from eetoolkit_runtime.plan.types import Exit
 from eetoolkit_runtime.printable import printable
-from eetoolkit_runtime.runner import Runner
+from eetoolkit_runtime.running.answer import Answer
+from eetoolkit_runtime.running.decision import limit_of
+from eetoolkit_runtime.running.runner import Runner
 
 DEFAULT_TOLERANCE = 1e-4
 _SHOWN = 5

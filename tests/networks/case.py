@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from sklearn.datasets import load_digits
 
-from eetoolkit_runtime.plan import Criterion
+from eetoolkit_runtime.plan.types import Criterion
 
 Array = npt.NDArray[Any]
 Inputs = dict[str, Array]

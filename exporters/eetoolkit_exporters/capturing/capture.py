@@ -24,7 +24,7 @@ from eetoolkit_exporters.capturing.tidy import tidy
 from eetoolkit_exporters.capturing.torch_export import export_torch
 from eetoolkit_exporters.capturing.torch_source import TorchSource
 from eetoolkit_runtime.errors import ExportError
-from eetoolkit_runtime.plan import Limit
+from eetoolkit_runtime.plan.types import Limit
 from eetoolkit_runtime.verify import difference
 
 __all__ = [

@@ -14,7 +14,7 @@ from eetoolkit_exporters.capturing.symbols import safe
 from eetoolkit_exporters.capturing.torch_source import TorchSource
 from eetoolkit_exporters.graph import fresh
 from eetoolkit_runtime.errors import ExportError, did_you_mean
-from eetoolkit_runtime.inputs import BATCH
+from eetoolkit_runtime.running.inputs import BATCH
 
 DynamicShapes = Any
 """`{input: {axis: symbol}}`, or any other form that `torch.export` takes."""

@@ -9,7 +9,7 @@ from eetoolkit_exporters.capturing.row_axes import Axes, prove_rows
 from eetoolkit_exporters.capturing.shapes import dims_of
 from eetoolkit_exporters.capturing.symbols import Dim, is_named, rename_symbols, safe
 from eetoolkit_exporters.graph import fresh
-from eetoolkit_runtime.inputs import BATCH
+from eetoolkit_runtime.running.inputs import BATCH
 
 _ROWS = {"batch", "batch_size", "batchsize", "batch size", "n_batch", "num_batch", "bs"}
 """What exporters call the rows, in small letters."""

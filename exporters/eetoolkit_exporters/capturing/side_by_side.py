@@ -11,8 +11,8 @@ from eetoolkit_exporters.capturing.marker import Mark
 from eetoolkit_exporters.capturing.symbols import Dim, rename_symbols
 from eetoolkit_exporters.graph import fresh, values_of
 from eetoolkit_runtime.errors import ExportError
-from eetoolkit_runtime.inputs import BATCH
-from eetoolkit_runtime.plan import Limit
+from eetoolkit_runtime.plan.types import Limit
+from eetoolkit_runtime.running.inputs import BATCH
 
 
 @dataclass(frozen=True)

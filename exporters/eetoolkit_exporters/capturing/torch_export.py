@@ -31,8 +31,8 @@ from eetoolkit_exporters.capturing.symbols import rename_symbols
 from eetoolkit_exporters.capturing.torch_errors import everything, reason
 from eetoolkit_exporters.capturing.torch_source import TorchSource
 from eetoolkit_runtime.errors import ExportError
-from eetoolkit_runtime.inputs import BATCH
-from eetoolkit_runtime.plan import Limit
+from eetoolkit_runtime.plan.types import Limit
+from eetoolkit_runtime.running.inputs import BATCH
 
 _MAX_PRINTED = 400
 

@@ -17,10 +17,10 @@ from eetoolkit_exporters.criteria.constants import Constants
 from eetoolkit_exporters.criteria.reference import class_output
 from eetoolkit_exporters.criteria.stateful import Chain
 from eetoolkit_exporters.graph import names_of
-from eetoolkit_runtime.criteria import kind_of
 from eetoolkit_runtime.errors import ExportError
-from eetoolkit_runtime.plan import Criterion
-from eetoolkit_runtime.scores import LABEL
+from eetoolkit_runtime.plan.criteria import kind_of
+from eetoolkit_runtime.plan.types import Criterion
+from eetoolkit_runtime.running.scores import LABEL
 
 
 def add_confidences(network: Network, criteria: Mapping[str, Criterion]) -> dict[str, Criterion]:

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from eetoolkit_exporters.capturing.capture import Network
 from eetoolkit_exporters.criteria.reference import class_output
 from eetoolkit_exporters.graph import fresh
-from eetoolkit_runtime.plan import Criterion
+from eetoolkit_runtime.plan.types import Criterion
 
 
 class Constants:

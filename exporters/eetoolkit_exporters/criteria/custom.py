@@ -17,7 +17,7 @@ from eetoolkit_exporters.capturing.tidy import tidy
 from eetoolkit_exporters.capturing.torch_source import TorchSource, to_tensor
 from eetoolkit_exporters.criteria.builder import Builder
 from eetoolkit_runtime.errors import ExportError
-from eetoolkit_runtime.plan import Function
+from eetoolkit_runtime.plan.types import Function
 
 _ROWS = 2  # torch takes a size of 1 for a constant
 _SIZE = 5  # of a dynamic dimension in the example

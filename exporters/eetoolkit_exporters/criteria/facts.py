@@ -14,10 +14,10 @@ from eetoolkit_exporters.criteria.reference import class_output
 from eetoolkit_exporters.criteria.stateless import Scores, class_scores
 from eetoolkit_exporters.gating.hardness import value_ranges
 from eetoolkit_exporters.gating.ranges import UNKNOWN, Range
-from eetoolkit_runtime.criteria import kind_of
 from eetoolkit_runtime.errors import ExportError
-from eetoolkit_runtime.plan import Criterion
-from eetoolkit_runtime.scores import parts
+from eetoolkit_runtime.plan.criteria import kind_of
+from eetoolkit_runtime.plan.types import Criterion
+from eetoolkit_runtime.running.scores import parts
 
 
 @dataclass(frozen=True)

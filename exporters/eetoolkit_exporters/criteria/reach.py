@@ -10,7 +10,7 @@ from eetoolkit_exporters.capturing.capture import NetworkExit
 from eetoolkit_exporters.criteria.facts import Facts
 from eetoolkit_exporters.criteria.reference import reading
 from eetoolkit_exporters.gating.ranges import UNKNOWN, Range
-from eetoolkit_runtime.plan import Criterion, CriterionKind
+from eetoolkit_runtime.plan.types import Criterion, CriterionKind
 
 _ROUNDING = 1e-6
 

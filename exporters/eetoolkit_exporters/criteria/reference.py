@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from eetoolkit_exporters.criteria.custom import evaluate
-from eetoolkit_runtime.criteria import kind_of
 from eetoolkit_runtime.errors import ExportError
-from eetoolkit_runtime.plan import ClassScores, Criterion, CriterionKind
-from eetoolkit_runtime.scores import LABEL, LOGITS, means_one, parts, two_classes
+from eetoolkit_runtime.plan.criteria import kind_of
+from eetoolkit_runtime.plan.types import ClassScores, Criterion, CriterionKind
+from eetoolkit_runtime.running.scores import LABEL, LOGITS, means_one, parts, two_classes
 
 Array = npt.NDArray[Any]
 Seen = Sequence[tuple[Mapping[str, Array], Criterion]]

@@ -12,8 +12,8 @@ from eetoolkit_exporters.criteria.facts import Facts
 from eetoolkit_exporters.criteria.reach import fires_always, fires_never, reach
 from eetoolkit_exporters.criteria.stateless import Scores
 from eetoolkit_exporters.gating.ranges import Range, join
-from eetoolkit_runtime.criteria import kind_of
-from eetoolkit_runtime.plan import CriterionKind, Scale, Threshold
+from eetoolkit_runtime.plan.criteria import kind_of
+from eetoolkit_runtime.plan.types import CriterionKind, Scale, Threshold
 
 _ROWS = 8  # of one score each, by which numbers from 0 to 1 look like probabilities where the graph shows nothing
 

@@ -11,10 +11,10 @@ import numpy as np
 
 from eetoolkit_exporters.capturing.capture import NetworkExit
 from eetoolkit_exporters.criteria.custom import name_of
-from eetoolkit_runtime.criteria import KINDS, kind_of, needed
 from eetoolkit_runtime.errors import ExportError, did_you_mean
-from eetoolkit_runtime.plan import Constant, Criterion
-from eetoolkit_runtime.scores import LABEL, LOGITS
+from eetoolkit_runtime.plan.criteria import KINDS, kind_of, needed
+from eetoolkit_runtime.plan.types import Constant, Criterion
+from eetoolkit_runtime.running.scores import LABEL, LOGITS
 
 Spec = str | Criterion | Callable[..., Any]
 CriterionSpec = Spec | Mapping[str, Spec]

@@ -18,7 +18,7 @@ from eetoolkit_exporters.criteria.constants import Constants
 from eetoolkit_exporters.criteria.reference import class_output, reading
 from eetoolkit_exporters.criteria.stateless import Scores, class_scores
 from eetoolkit_runtime.errors import ExportError
-from eetoolkit_runtime.plan import Criterion, CriterionKind
+from eetoolkit_runtime.plan.types import Criterion, CriterionKind
 
 
 class Chain:

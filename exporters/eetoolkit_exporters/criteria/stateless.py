@@ -10,7 +10,7 @@ import onnx_ir as ir
 from eetoolkit_exporters.criteria.builder import Builder
 from eetoolkit_exporters.criteria.reference import FLOOR
 from eetoolkit_runtime.errors import ExportError
-from eetoolkit_runtime.plan import Criterion
+from eetoolkit_runtime.plan.types import Criterion
 
 _LOWEST = float(np.finfo(np.float32).min)
 _FLOATS = (ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16)

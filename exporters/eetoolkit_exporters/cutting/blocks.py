@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from eetoolkit_exporters.capturing.capture import NetworkExit
 from eetoolkit_exporters.graph import needs
-from eetoolkit_runtime.flow import backward
+from eetoolkit_runtime.plan.flow import backward
 
 
 @dataclass(eq=False)

@@ -11,7 +11,7 @@ from eetoolkit_exporters.cutting.blocks import exit_values
 from eetoolkit_exporters.cutting.fixed_shapes import Fixed, fixed_shapes
 from eetoolkit_exporters.cutting.segments import CutSegment
 from eetoolkit_exporters.graph import subgraphs
-from eetoolkit_runtime.inputs import BATCH
+from eetoolkit_runtime.running.inputs import BATCH
 
 
 def against_rows(graph: ir.Graph, segments: Sequence[CutSegment]) -> str | None:

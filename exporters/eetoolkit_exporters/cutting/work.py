@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 import onnx_ir as ir
 
 from eetoolkit_exporters.graph import subgraphs
-from eetoolkit_runtime.plan import Work
+from eetoolkit_runtime.plan.types import Work
 
 
 def count_work(nodes: Iterable[ir.Node], initializers: Iterable[ir.Value], symbols: Mapping[str, int]) -> Work:

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable
 import onnx_ir as ir
 
 from eetoolkit_exporters.graph import values_of
-from eetoolkit_runtime.inputs import BATCH
+from eetoolkit_runtime.running.inputs import BATCH
 
 _OWN = "eetoolkit_batch"
 NAMES = (BATCH, _OWN)

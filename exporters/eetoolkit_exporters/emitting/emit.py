@@ -22,10 +22,9 @@ from eetoolkit_exporters.emitting.files import SegmentFiles
 from eetoolkit_exporters.emitting.graphs import fit, segment_model
 from eetoolkit_exporters.emitting.peephole import simplify
 from eetoolkit_exporters.graph import copy_of, fresh
+from eetoolkit_runtime.bundle.golden import Sample, store_golden
 from eetoolkit_runtime.errors import ExportError
-from eetoolkit_runtime.golden import Sample, store_golden
-from eetoolkit_runtime.inputs import BATCH
-from eetoolkit_runtime.plan import (
+from eetoolkit_runtime.plan.types import (
     FORMAT,
     VERSION,
     Constant,
@@ -48,7 +47,8 @@ from eetoolkit_runtime.plan import (
     Threshold,
     Work,
 )
-from eetoolkit_runtime.scores import LABEL
+from eetoolkit_runtime.running.inputs import BATCH
+from eetoolkit_runtime.running.scores import LABEL
 
 _DTYPES: dict[ir.DataType, DType] = {
     ir.DataType.FLOAT: "float32", ir.DataType.DOUBLE: "float64", ir.DataType.FLOAT16: "float16",

@@ -12,9 +12,9 @@ from msgspec import structs
 
 from eetoolkit_exporters.emitting.packing import mostly_shared, one_row
 from eetoolkit_exporters.emitting.releases import RELEASES, Version, least_onnxruntime
-from eetoolkit_runtime.paths import file_stem
-from eetoolkit_runtime.plan import File, Segment
-from eetoolkit_runtime.store import named_by_content
+from eetoolkit_runtime.bundle.store import named_by_content
+from eetoolkit_runtime.files.paths import file_stem
+from eetoolkit_runtime.plan.types import File, Segment
 
 INLINE_BYTES = 1024  # below it a copy in every graph is smaller on disk than an entry that points to one
 _ALIGNMENT_BYTES = 64  # a cache line, and the widest vector load

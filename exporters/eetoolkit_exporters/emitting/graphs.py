@@ -12,7 +12,7 @@ from eetoolkit_exporters.cutting.segments import CutSegment
 from eetoolkit_exporters.emitting.batch_names import loosen, tighten
 from eetoolkit_exporters.emitting.layout import drop_blocked, keep_blocked
 from eetoolkit_exporters.emitting.scoping import lift, localize
-from eetoolkit_runtime.bundle import Bundle
+from eetoolkit_runtime.bundle.bundle import Bundle
 from eetoolkit_runtime.errors import ExportError
 
 IR_VERSION = 10  # onnxruntime 1.21, the oldest that we run on, reads up to this

@@ -11,13 +11,13 @@ import numpy as np
 from eetoolkit_exporters.capturing.source import Array
 from eetoolkit_exporters.cutting.rows import mixing
 from eetoolkit_exporters.cutting.segments import CutSegment
-from eetoolkit_runtime.answer import Answer
-from eetoolkit_runtime.bundle import Bundle
+from eetoolkit_runtime.bundle.bundle import Bundle
+from eetoolkit_runtime.bundle.golden import Sample
 from eetoolkit_runtime.errors import ExportError, RunError
-from eetoolkit_runtime.golden import Sample
-from eetoolkit_runtime.inputs import row_axes
-from eetoolkit_runtime.plan import Manifest
-from eetoolkit_runtime.runner import Runner
+from eetoolkit_runtime.plan.types import Manifest
+from eetoolkit_runtime.running.answer import Answer
+from eetoolkit_runtime.running.inputs import row_axes
+from eetoolkit_runtime.running.runner import Runner
 from eetoolkit_runtime.verify import DEFAULT_TOLERANCE, VerifyReport, difference, verify
 
 _NO_ROUNDING = 0.1  # of the largest value

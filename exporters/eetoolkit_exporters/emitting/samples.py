@@ -13,12 +13,12 @@ from eetoolkit_exporters.capturing.cascade import open_source
 from eetoolkit_exporters.capturing.source import Array, ExitSpec, ModelSource, Visits, choose_exits, to_array
 from eetoolkit_exporters.criteria.reference import exit_answer
 from eetoolkit_exporters.criteria.resolve import CriterionSpec, bind, functions_of
-from eetoolkit_runtime.bundle import Bundle, load
+from eetoolkit_runtime.bundle.bundle import Bundle, load
+from eetoolkit_runtime.bundle.golden import Sample, Visit, read_golden
 from eetoolkit_runtime.errors import ExportError, InputError
-from eetoolkit_runtime.golden import Sample, Visit, read_golden
-from eetoolkit_runtime.inputs import row_axes, rows_between
-from eetoolkit_runtime.plan import Criterion
-from eetoolkit_runtime.scores import LABEL
+from eetoolkit_runtime.plan.types import Criterion
+from eetoolkit_runtime.running.inputs import row_axes, rows_between
+from eetoolkit_runtime.running.scores import LABEL
 from eetoolkit_runtime.verify import DEFAULT_TOLERANCE
 
 MAX_SAMPLES = 8  # enough to meet every exit in practice, small enough to ship

@@ -17,9 +17,9 @@ from eetoolkit_exporters.capturing.source import Array
 from eetoolkit_exporters.cutting.cut import graph_of
 from eetoolkit_exporters.emitting.graphs import whole_model
 from eetoolkit_runtime.arguments import is_number, shortened
-from eetoolkit_runtime.criteria import kind_of
 from eetoolkit_runtime.errors import ExportError
-from eetoolkit_runtime.plan import Criterion
+from eetoolkit_runtime.plan.criteria import kind_of
+from eetoolkit_runtime.plan.types import Criterion
 from eetoolkit_runtime.verify import DEFAULT_TOLERANCE, difference
 
 _EPS = {ir.DataType.FLOAT16: 2.0**-10, ir.DataType.BFLOAT16: 2.0**-7}

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from eetoolkit_exporters.gating.hardness import Ranges, contents, straight_through, value_ranges
 from eetoolkit_exporters.gating.one_hot import column, one_hot
-from eetoolkit_runtime.inputs import BATCH
+from eetoolkit_runtime.running.inputs import BATCH
 
 _RESHAPES = {"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Transpose", "Expand"}
 _OPPOSITES = {"Greater": (">", False), "LessOrEqual": (">", True), "Less": ("<", False), "GreaterOrEqual": ("<", True)}

@@ -11,8 +11,8 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from eetoolkit_exporters.emitting.graphs import read_model
 from eetoolkit_exporters.single_file.graph_builder import GraphLevel, Shared
-from eetoolkit_runtime.bundle import Bundle
-from eetoolkit_runtime.plan import Manifest, Segment, Slot, Source
+from eetoolkit_runtime.bundle.bundle import Bundle
+from eetoolkit_runtime.plan.types import Manifest, Segment, Slot, Source
 
 
 @dataclass(frozen=True)

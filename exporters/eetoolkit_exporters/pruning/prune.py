@@ -14,16 +14,16 @@ from eetoolkit_exporters.emitting.files import SegmentFiles
 from eetoolkit_exporters.emitting.graphs import fit
 from eetoolkit_exporters.pruning.join import Part, join, trim
 from eetoolkit_runtime.arguments import checked
-from eetoolkit_runtime.bundle import Bundle, load
-from eetoolkit_runtime.decision import known_exit
+from eetoolkit_runtime.bundle.bundle import Bundle, load
+from eetoolkit_runtime.bundle.golden import Sample, read_golden, store_golden
+from eetoolkit_runtime.bundle.integrity import check_full
+from eetoolkit_runtime.bundle.rewriting import write_bundle
+from eetoolkit_runtime.bundle.store import check_target
 from eetoolkit_runtime.errors import ExportError, InputError
-from eetoolkit_runtime.flow import chains, live_after, live_before, without_exits
-from eetoolkit_runtime.golden import Sample, read_golden, store_golden
-from eetoolkit_runtime.inputs import BATCH
-from eetoolkit_runtime.integrity import check_full
-from eetoolkit_runtime.plan import Manifest, Segment, Tuning
-from eetoolkit_runtime.rewriting import write_bundle
-from eetoolkit_runtime.store import check_target
+from eetoolkit_runtime.plan.flow import chains, live_after, live_before, without_exits
+from eetoolkit_runtime.plan.types import Manifest, Segment, Tuning
+from eetoolkit_runtime.running.decision import known_exit
+from eetoolkit_runtime.running.inputs import BATCH
 from eetoolkit_runtime.truncate import restricted
 from eetoolkit_runtime.verify import verify
 

@@ -41,12 +41,12 @@ from eetoolkit_exporters.single_file.steps import (
     slot_key,
 )
 from eetoolkit_exporters.single_file.structure import structure
-from eetoolkit_runtime.bundle import Bundle, load
+from eetoolkit_runtime.bundle.bundle import Bundle, load
+from eetoolkit_runtime.bundle.integrity import check_full
 from eetoolkit_runtime.errors import ExportError
-from eetoolkit_runtime.inputs import BATCH
-from eetoolkit_runtime.integrity import check_full
-from eetoolkit_runtime.outfile import check_file, writing
-from eetoolkit_runtime.plan import Dim, Manifest, Slot, TensorSpec
+from eetoolkit_runtime.files.outfile import check_file, writing
+from eetoolkit_runtime.plan.types import Dim, Manifest, Slot, TensorSpec
+from eetoolkit_runtime.running.inputs import BATCH
 
 EXITS = "eetoolkit.exits"
 """The metadata key of the exits' names, a JSON list."""

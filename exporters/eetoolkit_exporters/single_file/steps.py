@@ -15,9 +15,9 @@ import onnx_ir as ir
 
 from eetoolkit_exporters.single_file.graph_builder import Array, GraphLevel
 from eetoolkit_exporters.single_file.structure import Label, components, entry_points
-from eetoolkit_runtime.decision import in_float32, limit_of
-from eetoolkit_runtime.flow import backward, successors
-from eetoolkit_runtime.plan import Exit, Gate, Goto, Manifest, Next, Segment, Source, Switch
+from eetoolkit_runtime.plan.flow import backward, successors
+from eetoolkit_runtime.plan.types import Exit, Gate, Goto, Manifest, Next, Segment, Source, Switch
+from eetoolkit_runtime.running.decision import in_float32, limit_of
 
 Key = tuple[str, str]
 Values = Mapping[Key, ir.Value]

@@ -11,7 +11,7 @@ from collections.abc import Collection, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from eetoolkit_runtime.flow import backward
+from eetoolkit_runtime.plan.flow import backward
 
 Label = tuple[str, ...]
 """The name of a place to go to."""

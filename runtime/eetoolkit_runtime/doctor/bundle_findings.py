@@ -11,15 +11,15 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from eetoolkit_runtime.bundle import Bundle, load_again
+from eetoolkit_runtime.bundle.bundle import Bundle, load_again
 from eetoolkit_runtime.doctor.finding import Finding
 from eetoolkit_runtime.errors import BundleError, EEToolkitError, InputError, RunError
-from eetoolkit_runtime.golden import golden_rows
 from eetoolkit_runtime.profiling.machine import memory_bytes, resident_bytes, this_machine
 from eetoolkit_runtime.profiling.profile import Profile, digests, saved_profile
 from eetoolkit_runtime.profiling.rounds import Row
-from eetoolkit_runtime.runner import Runner
-from eetoolkit_runtime.sessions import Spin, is_new_enough
+from eetoolkit_runtime.running.inputs import golden_rows
+from eetoolkit_runtime.running.runner import Runner
+from eetoolkit_runtime.running.sessions import Spin, is_new_enough
 from eetoolkit_runtime.verify import verify
 
 _ROWS = 8

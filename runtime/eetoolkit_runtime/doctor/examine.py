@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from eetoolkit_runtime.arguments import check_range, checked
-from eetoolkit_runtime.bundle import Bundle
+from eetoolkit_runtime.bundle.bundle import Bundle
 from eetoolkit_runtime.doctor.bundle_findings import examine_bundle
 from eetoolkit_runtime.doctor.finding import Finding
 from eetoolkit_runtime.doctor.machine_findings import examine_machine

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import onnxruntime as ort
 
-from eetoolkit_runtime import telemetry
 from eetoolkit_runtime.doctor.finding import Finding
 from eetoolkit_runtime.profiling.energy import find_meter
 from eetoolkit_runtime.profiling.machine import condition, memory_bytes, read_number, read_text, this_machine
-from eetoolkit_runtime.sessions import brief_spin_is_known, shared_pool_threads
+from eetoolkit_runtime.running import telemetry
+from eetoolkit_runtime.running.sessions import brief_spin_is_known, shared_pool_threads
 
 _BUSY_S = 0.2  # until a governor has raised the clock
 _SLOW = 0.8  # of the fastest clock

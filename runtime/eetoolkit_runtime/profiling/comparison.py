@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from eetoolkit_runtime.decision import spell_threshold
 from eetoolkit_runtime.profiling.latency import Latency
+from eetoolkit_runtime.running.decision import spell_threshold
 
 if TYPE_CHECKING:
     from eetoolkit_runtime.profiling.profile import Profile

@@ -13,16 +13,16 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from eetoolkit_runtime.bundle import Bundle
+from eetoolkit_runtime.arrays import Array
+from eetoolkit_runtime.bundle.bundle import Bundle
 from eetoolkit_runtime.errors import IntegrityError, running
-from eetoolkit_runtime.executor import fast_run
-from eetoolkit_runtime.flow import decider, live_before, live_beyond
-from eetoolkit_runtime.inputs import Array
-from eetoolkit_runtime.interpret import path_of
-from eetoolkit_runtime.plan import Segment, Stop
+from eetoolkit_runtime.files.wire import without_outputs
+from eetoolkit_runtime.plan.flow import decider, live_before, live_beyond
+from eetoolkit_runtime.plan.types import Segment, Stop
 from eetoolkit_runtime.profiling.costs import Added, mean_added
-from eetoolkit_runtime.sessions import SessionSettings
-from eetoolkit_runtime.wire import without_outputs
+from eetoolkit_runtime.running.executor import fast_run
+from eetoolkit_runtime.running.interpret import path_of
+from eetoolkit_runtime.running.sessions import SessionSettings
 
 _WARMUP = 5
 _ROUNDS = 20, 2000  # at least, at most

@@ -14,12 +14,12 @@ import msgspec
 import numpy as np
 import onnxruntime as ort
 
-from eetoolkit_runtime.bundle import Bundle
+from eetoolkit_runtime.arrays import Array
+from eetoolkit_runtime.bundle.bundle import Bundle
 from eetoolkit_runtime.errors import RunError, running
-from eetoolkit_runtime.inputs import Array
-from eetoolkit_runtime.interpret import path_of
 from eetoolkit_runtime.profiling.costs import OperatorCost
-from eetoolkit_runtime.sessions import SessionSettings
+from eetoolkit_runtime.running.interpret import path_of
+from eetoolkit_runtime.running.sessions import SessionSettings
 
 TRACED_ROWS = 16
 _WARMUP_ROUNDS = 3

@@ -10,19 +10,19 @@ from pathlib import Path
 import msgspec
 
 from eetoolkit_runtime.arguments import checked
-from eetoolkit_runtime.bundle import Bundle, load
+from eetoolkit_runtime.bundle.bundle import Bundle, load
+from eetoolkit_runtime.bundle.integrity import read_regular
+from eetoolkit_runtime.bundle.rewriting import change_bundle
+from eetoolkit_runtime.bundle.store import named_by_content
 from eetoolkit_runtime.errors import BundleError, InputError
-from eetoolkit_runtime.integrity import read_regular
-from eetoolkit_runtime.outfile import writing
-from eetoolkit_runtime.paths import absolute, shown
-from eetoolkit_runtime.plan import Manifest, SavedProfile, Threshold
+from eetoolkit_runtime.files.outfile import writing
+from eetoolkit_runtime.files.paths import absolute, shown
+from eetoolkit_runtime.plan.types import Manifest, SavedProfile, Threshold
 from eetoolkit_runtime.printable import printable
 from eetoolkit_runtime.profiling.comparison import Comparison, compare
 from eetoolkit_runtime.profiling.costs import Energy, ExitCost, Memory, SegmentCost, Share, WholeCost
 from eetoolkit_runtime.profiling.latency import Amount, Count, Difference, Latency, Some
 from eetoolkit_runtime.profiling.machine import Condition, Machine
-from eetoolkit_runtime.rewriting import change_bundle
-from eetoolkit_runtime.store import named_by_content
 
 VERSION = 5
 _FAR = 1.3  # times its median from which a mean is far from it

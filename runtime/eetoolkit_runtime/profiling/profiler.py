@@ -16,12 +16,10 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from eetoolkit_runtime.answer import Answer
 from eetoolkit_runtime.arguments import check_range, checked
-from eetoolkit_runtime.bundle import Bundle
+from eetoolkit_runtime.bundle.bundle import Bundle
 from eetoolkit_runtime.errors import InputError
-from eetoolkit_runtime.inputs import Inputs
-from eetoolkit_runtime.plan import Manifest, Work
+from eetoolkit_runtime.plan.types import Manifest, Work
 from eetoolkit_runtime.profiling.costs import Energy, ExitCost, Memory, SegmentCost, WholeCost
 from eetoolkit_runtime.profiling.energy import Meter, find_meter
 from eetoolkit_runtime.profiling.exit_costs import ExitsOwn, exits_own
@@ -42,9 +40,11 @@ from eetoolkit_runtime.profiling.rounds import (
     warm_up,
 )
 from eetoolkit_runtime.profiling.whole import Whole, open_whole
-from eetoolkit_runtime.providers import Provider, choose_providers
-from eetoolkit_runtime.runner import Runner
-from eetoolkit_runtime.sessions import Pool, SessionSettings, Spin
+from eetoolkit_runtime.running.answer import Answer
+from eetoolkit_runtime.running.inputs import Inputs
+from eetoolkit_runtime.running.providers import Provider, choose_providers
+from eetoolkit_runtime.running.runner import Runner
+from eetoolkit_runtime.running.sessions import Pool, SessionSettings, Spin
 
 _COMPARED_ROWS = 16  # with the whole network's outputs
 _WALKED_ROWS = 64  # to come to every exit

@@ -9,16 +9,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from eetoolkit_runtime.answer import Answer
-from eetoolkit_runtime.bundle import Bundle
+from eetoolkit_runtime.arrays import Array
+from eetoolkit_runtime.bundle.bundle import Bundle
 from eetoolkit_runtime.errors import InputError
-from eetoolkit_runtime.golden import golden_rows
-from eetoolkit_runtime.inputs import Array, Inputs, prepare, split_rows
 from eetoolkit_runtime.profiling.energy import Meter, Reading
 from eetoolkit_runtime.profiling.latency import Latency, summarise
 from eetoolkit_runtime.profiling.machine import Condition, condition
 from eetoolkit_runtime.profiling.whole import Whole
-from eetoolkit_runtime.runner import Runner
+from eetoolkit_runtime.running.answer import Answer
+from eetoolkit_runtime.running.inputs import Inputs, golden_rows, prepare, split_rows
+from eetoolkit_runtime.running.runner import Runner
 
 Row = tuple[Array, ...]
 Tell = Callable[[str, int, int], object]

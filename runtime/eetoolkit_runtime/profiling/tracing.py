@@ -10,13 +10,13 @@ from typing import Any
 import msgspec
 
 from eetoolkit_runtime.arguments import checked
-from eetoolkit_runtime.bundle import Bundle, load
+from eetoolkit_runtime.bundle.bundle import Bundle, load
 from eetoolkit_runtime.errors import InputError
-from eetoolkit_runtime.inputs import Inputs
-from eetoolkit_runtime.outfile import check_file, writing
+from eetoolkit_runtime.files.outfile import check_file, writing
 from eetoolkit_runtime.profiling.operators import TRACED_ROWS, Traced, trace_operators
 from eetoolkit_runtime.profiling.rounds import rows_of
-from eetoolkit_runtime.sessions import Pool, SessionSettings, Spin
+from eetoolkit_runtime.running.inputs import Inputs
+from eetoolkit_runtime.running.sessions import Pool, SessionSettings, Spin
 
 
 @checked(InputError)

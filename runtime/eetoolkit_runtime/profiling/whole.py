@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
+from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.errors import InputError, running
-from eetoolkit_runtime.inputs import Array
-from eetoolkit_runtime.plan import Manifest
-from eetoolkit_runtime.sessions import SessionSettings
+from eetoolkit_runtime.plan.types import Manifest
+from eetoolkit_runtime.running.sessions import SessionSettings
 
 
 @dataclass(frozen=True)

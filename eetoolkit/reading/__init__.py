@@ -1,0 +1,1 @@
+"""Models and data as users hand them over: files, pictures, folders."""

@@ -1,0 +1,1 @@
+"""Bundles and profiles as people look at them: drawings, pictures, summaries."""

@@ -1,0 +1,1 @@
+"""Bundles on disk: opened, checked, written in one step, packed."""

@@ -1,0 +1,1 @@
+"""The plan: its types, its text, proofs about it, and where its segments lead."""

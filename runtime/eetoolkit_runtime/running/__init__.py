@@ -1,0 +1,1 @@
+"""Runs: what a plan means, and how it is followed fast."""
