@@ -210,15 +210,9 @@ class TuningReport(msgspec.Struct, frozen=True, kw_only=True):
     def __repr__(self) -> str:
         return printable(f"<TuningReport {self.bundle}: {self.outcome}>")
 
-    def _repr_html_(self) -> str | None:
-        """Returns its page in a frame, for notebooks; None without the extra `report`."""
-        try:
-            from eetoolkit.report.page import render  # which imports this module
-
-            page = render(self)
-        except ModuleNotFoundError:
-            return None
-        return f'<iframe srcdoc="{html.escape(page)}" style="width: 100%; height: 40em; border: 0"></iframe>'
+    def _repr_html_(self) -> str:
+        """Returns its text for notebooks; `write_report` makes the page."""
+        return f"<pre>{html.escape(str(self))}</pre>"
 
     def __str__(self) -> str:
         chosen, say = self.chosen, Wording(self.metric, self.unit)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import onnx_ir as ir
 
-from eetoolkit_runtime.running.sessions import VERSION
+from eetoolkit_runtime.running.release import VERSION
 
 Version = tuple[int, int]
 

@@ -18,8 +18,9 @@ from eetoolkit_runtime.profiling.machine import memory_bytes, resident_bytes, th
 from eetoolkit_runtime.profiling.profile import Profile, digests, saved_profile
 from eetoolkit_runtime.profiling.rounds import Row
 from eetoolkit_runtime.running.inputs import golden_rows
+from eetoolkit_runtime.running.release import is_new_enough
 from eetoolkit_runtime.running.runner import Runner
-from eetoolkit_runtime.running.sessions import Spin, is_new_enough
+from eetoolkit_runtime.running.sessions import Spin
 from eetoolkit_runtime.verify import verify
 
 _ROWS = 8

@@ -24,6 +24,7 @@ from eetoolkit_runtime.plan.types import Segment
 from eetoolkit_runtime.running.executor import OnnxExecutor
 from eetoolkit_runtime.running.inputs import BATCH
 from eetoolkit_runtime.running.providers import CPU, Provider, name_of
+from eetoolkit_runtime.running.release import VERSION, is_new_enough
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,8 +35,6 @@ Pool = Literal["own", "shared"]
 _BRIEF_SPIN_US = 20
 _NO_PREPACKING = "session.disable_prepacking"
 _SPIN_DURATION_SINCE = (1, 26)  # the first release that reads session.intra_op.spin_duration_us
-VERSION = tuple(int(part) for part in ort.__version__.split(".")[:2])
-"""This onnxruntime's, its first two numbers."""
 
 
 class _SharedPool:
@@ -318,11 +317,6 @@ class Sessions:
                 stacklevel=3,
             )
         self._forked = False
-
-
-def is_new_enough(needed: str | None) -> bool:
-    """Whether this onnxruntime is of a version, such as 1.20, or newer."""
-    return needed is None or tuple(map(int, needed.split("."))) <= VERSION
 
 
 def shared_pool_threads() -> int | None:

@@ -22,7 +22,7 @@ def tells(environment: Mapping[str, str] | None = None) -> bool:
     It then has a thread of its own and files in the home folder, which `onnxruntime.disable_telemetry_events` does not
     change, and a process that was forked after its import never comes to its end.
     """
-    from eetoolkit_runtime.running.sessions import is_new_enough
+    from eetoolkit_runtime.running.release import is_new_enough  # which imports onnxruntime
 
     given = os.environ if environment is None else environment
     off = any(given.get(name, "").lower() in ("1", "true", "yes") for name in (SWITCH, *_ALSO_OFF))
