@@ -56,7 +56,7 @@ def wild(seed: int) -> Manifest:
             writes["b"] = Source(output="b")
         exit_ = None
         if isinstance(following, Stop) or rng.random() < 0.2:
-            limit = None if isinstance(following, Stop) else 0.5
+            limit = "always" if isinstance(following, Stop) else 0.5
             exit_ = leave(f"exit-{name}", rng.choice(known), "confidence", limit)
         segments[name] = Segment(
             model=model,
