@@ -41,7 +41,7 @@ def peers() -> str:
     stored = json.loads((RESULTS / "real_cases.json").read_text())["rows"]
     rows = [row for row in stored if row["threads"] == 1 and row["name"] != "digits"]
     lines = [
-        f"| bundle / peer, mean latency | rows timed | right (whole), all test rows | {' | '.join(PEERS.values())} |",
+        f"| network | rows timed | right (whole), all test rows | {' | '.join(PEERS.values())} |",
         f"| --- | ---: | ---: |{' ---: |' * len(PEERS)}",
     ]
     for row in rows:
@@ -49,9 +49,9 @@ def peers() -> str:
         right = f"{row['accuracy']:.2%} ({row['whole_accuracy']:.2%}), {row['test_rows']:,}"
         lines.append(f"| {row['case']} | {row['rows']:,} | {right} | {' | '.join(map(_ratio, cells))} |")
     note = (
-        "Below 1 the bundle is faster. The networks were trained with their exits; held-out rows ran one at a time on "
-        "one thread.\nThresholds lose nothing on validation data; on held-out rows film reviews lose more, as the "
-        "table shows.\n"
+        "Each figure is the bundle's mean latency over the peer's; below 1 the bundle is faster. The networks were "
+        "trained with their exits; held-out rows ran one at a time on one thread.\n"
+        "Thresholds lose nothing on validation data; on held-out rows film reviews lose more, as the table shows.\n"
         "A hand-truncated session is the network cut off by hand after the exit that the row takes; it must be told "
         "the exit.\n"
         "[benchmarks/README.md](benchmarks/README.md) has intervals, p95, p99, all threads and more cases."

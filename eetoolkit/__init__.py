@@ -106,9 +106,10 @@ def __getattr__(name: str) -> Any:
         value = getattr(importlib.import_module(_PLACES[name]), name)
     except ModuleNotFoundError as error:
         if error.name in _HOST:
+            from eetoolkit.extras import install
             from eetoolkit_runtime.errors import ExportError as Missing
 
-            raise Missing(f"`{name}` needs {error.name}: pip install 'eetoolkit[export]'") from error
+            raise Missing(f"`{name}` needs {error.name}: {install('export')}") from error
         raise
     globals()[name] = value
     return value

@@ -137,21 +137,21 @@ def test_wrong_usage_is_status_2(arguments: list[str]) -> None:
 def test_missing_torch_names_the_extra() -> None:
     done = shell("export", "--model", "a:b", "--input", "x:1", "-o", "x.ee", before="sys.modules['torch'] = None")
     assert done.returncode == 1
-    assert done.stderr == "error: this needs torch: pip install 'eetoolkit[export]'\n"
+    assert done.stderr == "error: this needs torch: install the extra 'export' (README: Install)\n"
 
 
 def test_missing_onnx_ir_names_the_extra_where_verify_meets_it_first(chain: Path) -> None:
     done = shell("verify", chain, "--model", "x.onnx", before="sys.modules['onnx_ir'] = sys.modules['torch'] = None")
     assert done.returncode == 1
     assert done.stderr in {
-        f"error: this needs {name}: pip install 'eetoolkit[export]'\n" for name in ("torch", "onnx_ir")
+        f"error: this needs {name}: install the extra 'export' (README: Install)\n" for name in ("torch", "onnx_ir")
     }
 
 
 def test_missing_demo_extra_names_everything_that_is_missing() -> None:
     done = shell("demo", before="sys.modules['sklearn'] = sys.modules['matplotlib'] = None")
     assert done.returncode == 1
-    assert done.stderr == "error: the demo needs sklearn, matplotlib: pip install 'eetoolkit[demo]'\n"
+    assert done.stderr == "error: the demo needs sklearn, matplotlib: install the extra 'demo' (README: Install)\n"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one child")

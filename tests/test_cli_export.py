@@ -159,7 +159,7 @@ def test_verify_of_another_network_fails_with_status_1(here: Path) -> None:
         (["net.onnx", "--weights", "w.pt"], "--weights goes with --model; an .onnx file has its own"),
         (["cli_net:Net"], "'cli_net:Net' is not an .onnx file; a torch network is named by --model MODULE:FUNCTION"),
         (["net.onnx", "--dynamic", "x:1"], "'x:1': expected NAME:AXIS=SYMBOL, such as ids:1=length"),
-        (["net.onnx", "--threshold", "sure"], "'sure' is not a number"),
+        (["net.onnx", "--threshold", "sure"], "'sure' is not a number, or never"),
         (["net.onnx", "--criterion", "entropy", "--criterion", "a=margin"], "'entropy': expected EXIT=VALUE"),
         (["net.onnx", "--criterion", '{"kind": "luck"}'], "Invalid enum value 'luck' - at `$.kind`; expected {"),
         (["net.onnx", "--criterion", 'early={"kind": '], "--criterion"),

@@ -150,7 +150,7 @@ def test_a_picture_without_matplotlib_names_the_extra_before_it_measures() -> No
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert done.stderr == "error: this needs matplotlib: pip install 'eetoolkit[report]'\n"
+    assert done.stderr == "error: this needs matplotlib: install the extra 'report' (README: Install)\n"
 
 
 def test_labels_in_the_inputs_give_accuracies_and_rows_may_differ_in_number_of_files(

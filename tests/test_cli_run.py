@@ -244,7 +244,7 @@ def test_full_check_finds_what_quick_does_not(here: Path) -> None:
     ("options", "message"),
     [
         (["--threshold", "0.5"], "'0.5': expected EXIT=VALUE"),
-        (["--threshold", "exit0=high"], "'high' is not a number"),
+        (["--threshold", "exit0=high"], "'high' is not a number, or never"),
         (["--threshold", "exit0=1", "--threshold", "exit0=2"], "the exit 'exit0' is given twice"),
         (["--outputs"], "--outputs goes with --json"),
         (["--size", "8"], "'8': expected height and width in pixels, such as 224x224"),
@@ -376,4 +376,6 @@ def test_a_picture_for_a_bundle_with_several_inputs_is_refused(here: Path) -> No
 def test_missing_pillow_names_the_extra(camera: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paint(here / "a.png", 1, 2, 3, 4)
     monkeypatch.setitem(__import__("sys").modules, "PIL", None)
-    assert refusal(camera, "a.png") == "a.png: reading pictures needs Pillow: pip install 'eetoolkit[images]'"
+    assert (
+        refusal(camera, "a.png") == "a.png: reading pictures needs Pillow: install the extra 'images' (README: Install)"
+    )

@@ -34,7 +34,8 @@ def unlike(answer: ee.Answer, expected: dict[str, Any], tensors: dict[str, Array
     for name, found, wanted in pairs:
         if (found.dtype, found.shape) != (wanted.dtype, wanted.shape):
             return f"{name} is {found.dtype}{list(found.shape)}, expected {wanted.dtype}{list(wanted.shape)}"
-        if not np.allclose(found, wanted, rtol=0, atol=tolerance, equal_nan=True):
+        near = np.allclose(found, wanted, rtol=0, atol=tolerance, equal_nan=True) if tolerance else False
+        if not near and not np.array_equal(found, wanted, equal_nan=found.dtype.kind == "f"):
             return f"{name} is {found}, expected {wanted}"
     return None
 

@@ -121,3 +121,14 @@ def test_what_an_executor_raises_names_the_segment() -> None:
     assert call(row(0.9)).exit == "exit0"
     with pytest.raises(RunError, match="segment 'segment1': the line is dead"):
         call(row(0.1))
+
+
+def test_what_cannot_be_bound_is_named() -> None:
+    class Unbound(Double):
+        def bind(self, inputs: Mapping[str, Cell], outputs: Mapping[str, Cell]) -> Bound:
+            raise RuntimeError("no line")
+
+    doubles = in_numpy()
+    doubles["segment1"] = Unbound(doubles["segment1"].compute)
+    with pytest.raises(RunError, match="segment 'segment1': no line"):
+        run(chain(0.5, 0.5).plan(), doubles, row(0))(row(0.1))

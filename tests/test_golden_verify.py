@@ -139,6 +139,11 @@ def saying(*samples: object, **tensors: Array) -> Callable[[Path], object]:
     return lambda path: path.write_bytes(write_tensors(tensors, {"samples": json.dumps(samples)}))
 
 
+def framed(header: bytes) -> bytes:
+    """Returns a header behind its length."""
+    return len(header).to_bytes(8, "little") + header
+
+
 VISIT = {"exit": "exit0", "outputs": {"logits": "a"}, "confidence": "b"}
 INPUTS = {"x": "x"}
 TENSORS = {"x": row(), "a": row(), "b": np.zeros(1, np.float32)}
@@ -158,7 +163,14 @@ TENSORS = {"x": row(), "a": row(), "b": np.zeros(1, np.float32)}
         (saying({"inputs": {"y": "x"}, "visits": [VISIT]}, **TENSORS), "the inputs are y, expected x"),
         (saying({"inputs": INPUTS, "visits": [VISIT | {"outputs": {}}]}, **TENSORS), "the outputs of 'exit0' are"),
         (saying({"inputs": INPUTS, "visits": [VISIT, VISIT]}, **TENSORS), "there is no tensor 'a', or it belongs to"),
-        (saying({"inputs": INPUTS, "visits": [VISIT]}, **TENSORS | {"b": np.zeros(2)}), "size 1"),
+        (saying({"inputs": INPUTS, "visits": [VISIT]}, **TENSORS | {"b": np.zeros(2)}), "a confidence is float64[2]"),
+        (lambda path: path.write_bytes(framed(b'{"a": {}, "a": {}}')), "a name stands twice"),
+        (
+            lambda path: path.write_bytes(
+                framed(b'{"a": {"dtype": "BOOL", "shape": [1], "data_offsets": [0, 1]}}') + b"\x02"
+            ),
+            "'a' is BOOL and has other bytes than 0 and 1",
+        ),
     ],
 )
 def test_a_golden_file_that_is_not_one_is_an_integrity_error(

@@ -337,6 +337,11 @@ def test_a_newer_version_is_refused_with_the_fix_although_its_keys_are_unknown()
     assert message == 'manifest.json: "version" is 3, this eetoolkit reads 2; update eetoolkit'
 
 
+def test_an_older_version_is_refused_with_another_fix() -> None:
+    message = refusal(text_of(full() | {"version": 1, "surprise": 1}))
+    assert message == 'manifest.json: "version" is 1, this eetoolkit reads 2; export the network again'
+
+
 def test_a_key_that_stands_twice_is_refused_at_the_top() -> None:
     message = refusal(text_of(full())[:-1] + b', "start": "b"}')
     assert message == "manifest.json: the key 'start' stands twice in one object"

@@ -310,7 +310,7 @@ def test_a_missing_extra_is_named_before_any_work(package: str) -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert done.stderr == f"error: this needs {package}: pip install 'eetoolkit[report]'\n"
+    assert done.stderr == f"error: this needs {package}: install the extra 'report' (README: Install)\n"
 
 
 def test_the_frontier_is_drawn_into_a_file_of_its_own(found: ee.TuningReport, tmp_path: Path) -> None:

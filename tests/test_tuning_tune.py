@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from plans import ROW, Draft, add_head
+from plans import ROW, Draft, add_head, chain, row
 from test_tuning_search import made
 from test_tuning_splits import called
 
@@ -24,15 +25,17 @@ from eetoolkit.tuning.collect import collect
 from eetoolkit.tuning.dataset import rows_to_fit
 from eetoolkit.tuning.evaluate import Subset
 from eetoolkit.tuning.intervals import Interval
-from eetoolkit.tuning.manifest import may_fire, replaced
+from eetoolkit.tuning.manifest import golden_under, may_fire, replaced, with_golden
 from eetoolkit.tuning.objective import scores_of
 from eetoolkit.tuning.remarks import less_reliable
 from eetoolkit.tuning.report_data import spread
 from eetoolkit.tuning.search import Constraint
 from eetoolkit.tuning.splits import split
 from eetoolkit.tuning.verdict import exit_verdicts
+from eetoolkit_runtime.bundle.golden import Sample, Visit
+from eetoolkit_runtime.bundle.integrity import digest
 from eetoolkit_runtime.plan.manifest import encode
-from eetoolkit_runtime.plan.types import Work
+from eetoolkit_runtime.plan.types import SavedProfile, Work
 from eetoolkit_runtime.profiling.latency import QUANTILES
 
 ROWS = 600
@@ -113,9 +116,7 @@ def test_what_no_row_comes_to_is_said(bundle: ee.Bundle) -> None:
     x, labels = data()
     report = ee.tune(bundle, x, labels, budget_share=0.2, calibrate=False, threads=1)
     said = [note for note in report.notes if "goes beyond" in note]
-    assert said == [
-        "no held-out row goes beyond exit1: `eetoolkit truncate BUNDLE --at exit1` removes what lies behind it"
-    ]
+    assert said == ["no held-out row goes beyond exit1: what lies behind it was not run, and a device does not load it"]
     assert 0 < report.chosen.exits["exit0"] < 1
     one = ee.tune(bundle, x, labels, budget_share=0.1, calibrate=False, threads=1)
     assert one.chosen.exits["exit0"] == 1
@@ -468,6 +469,20 @@ def test_a_profile_that_is_saved_after_tuning_keeps_the_tuning(bundle: ee.Bundle
     assert found.manifest.constants == tuned.manifest.constants
     assert ee.verify(found).passed
     assert ee.Profile.read(found) == profile
+
+
+def test_a_profile_of_another_version_leaves_its_latencies(bundle: ee.Bundle) -> None:
+    x, labels = data(300)
+    old = b'{"version": 4}'
+    name = f"profile-{hashlib.sha256(old).hexdigest()[:8]}.json"
+    (bundle.path / name).write_bytes(old)
+    plan = bundle.manifest
+    saved = SavedProfile(file=name, expected_ms={"segment0": 1.0, "segment1": 2.0, "segment2": 7.0})
+    files = plan.files | {name: digest(bundle.path / name)}
+    (bundle.path / "manifest.json").write_bytes(encode(msgspec.structs.replace(plan, profile=saved, files=files)))
+    report = ee.tune(bundle.path, x, labels, calibrate=False, threads=1)
+    assert (report.unit, report.costs) == ("ms", "the latencies (p90) in the bundle's manifest")
+    assert report.whole.cost.value == pytest.approx(10)
 
 
 def test_a_profile_gives_milliseconds_and_must_be_of_this_bundle(bundle: ee.Bundle, tmp_path: Path) -> None:
@@ -823,3 +838,19 @@ def test_what_can_be_told_of_labels_and_goal_is_told_before_anything_is_run(
     x, _ = data(60)
     with pytest.raises(ee.TuneError, match=said):
         ee.tune(bundle, x, threads=1, **given)
+
+
+def test_a_golden_sample_that_meets_other_exits_here_is_left_out(tmp_path: Path) -> None:
+    draft = chain(0.5)
+    draft.constant("t", "float32", 1.0)
+    met = tuple(Visit(f"exit{k}", {"logits": row(0.9) * 2 ** (k + 1)}, 0.9 * (k == 0)) for k in range(2))
+    draft.samples = [Sample({"x": row(0.9)}, met), Sample({"x": row(0.9)}, met[1:])]
+    bundle = ee.load(draft.save(tmp_path / "it.ee"))
+    changed = replaced(bundle.manifest, {}, {"t": (2.0,)}, None)
+    assert [len(sample.visits) for sample in golden_under(bundle, changed)] == [2]
+    draft.samples = draft.samples[1:]
+    bundle = ee.load(draft.save(tmp_path / "other.ee"))
+    (tmp_path / "new").mkdir()
+    plan = with_golden(bundle, replaced(bundle.manifest, {}, {"t": (2.0,)}, None), tmp_path / "new")
+    assert plan.golden is None
+    assert not any(name.startswith("golden") for name in plan.files)

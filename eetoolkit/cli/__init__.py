@@ -17,6 +17,7 @@ import click
 from eetoolkit.cli import terminal
 from eetoolkit.cli.outputs import what_was_written
 from eetoolkit.cli.verb import Verbs
+from eetoolkit.extras import install
 from eetoolkit_runtime.running.telemetry import switch_off
 
 # From first look to device.
@@ -87,7 +88,7 @@ def _explain(error: Exception) -> str | None:
     """Returns what a user can do something about; None for a mistake of ours, which keeps its traceback."""
     if isinstance(error, ModuleNotFoundError) and error.name is not None:
         package = error.name.partition(".")[0]
-        return f"this needs {package}: pip install 'eetoolkit[{EXTRAS[package]}]'" if package in EXTRAS else None
+        return f"this needs {package}: {install(EXTRAS[package])}" if package in EXTRAS else None
     if isinstance(error, MemoryError):
         return ": ".join(filter(None, ("there is not enough memory", str(error))))
     if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):

@@ -12,6 +12,7 @@ from eetoolkit.cli import EXTRAS, terminal
 from eetoolkit.cli.options import json_option
 from eetoolkit.cli.table import Table
 from eetoolkit.cli.verb import Verb
+from eetoolkit.extras import install
 
 _COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
 
@@ -50,7 +51,7 @@ def _extras() -> Iterator[ee.Finding]:
     for extra, names in packages.items():
         missing = [name for name in names if find_spec(name) is None]
         what = "installed" if not missing else f"not installed: {', '.join(missing)}"
-        fix = f"if you need it: pip install 'eetoolkit[{extra}]'" if missing else None
+        fix = f"if you need it: {install(extra)}" if missing else None
         yield ee.Finding(name=f"extra {extra}", what=what, fix=fix)
 
 

@@ -148,4 +148,5 @@ def _convert(option: str, text: str, convert: Callable[[str], Value]) -> Value:
     try:
         return convert(text)
     except ValueError as error:
-        raise click.BadParameter(f"{text!r} is not a number", param_hint=option) from error
+        expected = "a number, or never" if convert is to_threshold else "a number"
+        raise click.BadParameter(f"{text!r} is not {expected}", param_hint=option) from error

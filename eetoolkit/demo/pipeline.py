@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from eetoolkit import zoo
 from eetoolkit.demo.report import DemoReport, summarize
+from eetoolkit.extras import install
 from eetoolkit_runtime.bundle.integrity import read_manifest
 from eetoolkit_runtime.bundle.store import check_target
 from eetoolkit_runtime.errors import BundleError, EEToolkitError
@@ -106,7 +107,7 @@ def bundle_path(output: str | os.PathLike[str] | None, model: str) -> Path:
 def _check_installed() -> None:
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
-        raise EEToolkitError(f"the demo needs {', '.join(missing)}: pip install 'eetoolkit[demo]'")
+        raise EEToolkitError(f"the demo needs {', '.join(missing)}: {install('demo')}")
 
 
 def _is_own_bundle(path: Path, name: str, trained: Trained) -> bool:

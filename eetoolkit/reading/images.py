@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from eetoolkit.extras import install
 from eetoolkit_runtime.errors import InputError, first_line
 from eetoolkit_runtime.plan.types import Preprocess, TensorSpec
 from eetoolkit_runtime.running.inputs import normalize
@@ -99,7 +100,7 @@ def _decode(data: bytes, name: str, channels: int, size: tuple[int, int]) -> Ima
     try:
         from PIL import Image, ImageOps, UnidentifiedImageError
     except ModuleNotFoundError as error:
-        raise InputError(f"{name}: reading pictures needs Pillow: pip install 'eetoolkit[images]'") from error
+        raise InputError(f"{name}: reading pictures needs Pillow: {install('images')}") from error
     height, width = size
     try:
         with warnings.catch_warnings():  # a small file may say that it has any number of pixels

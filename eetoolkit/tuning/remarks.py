@@ -43,14 +43,16 @@ def remarks(
     half = (chosen.drop.high - chosen.drop.low) / 2
     if drops is not None and float(f"{half:.2g}") > within and outcome.rows_needed is None:
         needed = rows_needed(drops, within)
-        yield (
-            f"with {len(drops)} held-out rows the drop is known to +-{_points(half, test)}; +-{_points(within, test)} "
-            f"needs about {needed} held-out rows, {math.ceil(needed * rows / len(drops))} rows in all"
-        )
+        if needed > len(drops):  # else they all but know it, by another interval
+            yield (
+                f"with {len(drops)} held-out rows the drop is known to +-{_points(half, test)}; "
+                f"+-{_points(within, test)} needs about {needed} held-out rows, "
+                f"{math.ceil(needed * rows / len(drops))} rows in all"
+            )
     deepest = int(ended.max())
     if not static and deepest < test.record.last.min() and (test.record.exit == test.record.exit[0]).all():
         name = test.record.exits[test.record.exit[0, deepest]]
-        yield f"no held-out row goes beyond {name}: `eetoolkit truncate BUNDLE --at {name}` removes what lies behind it"
+        yield f"no held-out row goes beyond {name}: what lies behind it was not run, and a device does not load it"
 
 
 def labels_off(whole: Subset) -> Iterator[str]:

@@ -23,7 +23,7 @@ from eetoolkit.tuning.report import TuningReport
 from eetoolkit.tuning.risk import RAREST, Method
 from eetoolkit_runtime.arguments import checked
 from eetoolkit_runtime.bundle.bundle import Bundle, load
-from eetoolkit_runtime.errors import TuneError
+from eetoolkit_runtime.errors import BundleError, TuneError
 from eetoolkit_runtime.plan.types import Manifest
 from eetoolkit_runtime.profiling.profile import Profile, saved_profile
 from eetoolkit_runtime.running.providers import Provider, choose_providers, expected_providers
@@ -102,7 +102,7 @@ def tune(  # noqa: PLR0913 - what a choice depends on
     plan = opened.manifest
     _check_tunable(plan)
     backend = choose_providers(providers)
-    measured = _read_profile(profile) or saved_profile(opened)
+    measured = _saved(opened) if profile is None else _read_profile(profile)
     goal.check_costs(latencies=measured is not None or plan.profile is not None)
     if labels is not None and metric is None:
         check_labels(as_labels(labels))
@@ -117,6 +117,14 @@ def tune(  # noqa: PLR0913 - what a choice depends on
     choice = choose(task, own)
     results = evaluate(task, choice, guaranteed)
     return assemble(opened, task, choice, results, own, threads_differ(measured, threads))
+
+
+def _saved(bundle: Bundle) -> Profile | None:
+    """Returns the profile in a bundle; None where there is none, or none of this version: then its latencies count."""
+    try:
+        return saved_profile(bundle)
+    except BundleError:
+        return None
 
 
 def _check_numbers(risk: float | None, delta: float, seed: int) -> None:

@@ -94,6 +94,22 @@ def every_dtype() -> Draft:
     return draft
 
 
+def exit_in_a_branch() -> Draft:
+    """The exit `side`, confidence x[1], in a branch that rows with x[0] > 0.5 take."""
+    draft = Draft()
+    draft.slot("open", "bool", plans.PER_ROW)
+    draft.slot("side_sure", shape=plans.PER_ROW)
+    draft.segment(
+        "gate", plans.over_half("open", 0), reads=["x"], writes=["open"], next=plans.gate("open", "side", "head")
+    )
+    draft.segment(
+        "side", column("side_sure", 1), reads=["x"], writes=["side_sure"], exit=leave("side", "x", "side_sure", 0.5),
+        next="head",
+    )  # fmt: skip
+    plans.add_head(draft, "x")
+    return draft
+
+
 def three_exits(path: Path) -> Path:
     """Writes a network of three exits on x[batch, 4]: x = tanh(x W), and a head of three classes each time."""
     draw = np.random.default_rng(0)
@@ -158,7 +174,7 @@ def cases() -> dict[str, Case]:
     chain, looped = plans.chain, plans.looped
     at_edge = rows((0.5,), (BELOW,), (ABOVE,), (0, 0.5), (NAN, 0.5), (NAN, NAN, NAN), (-INF, INF), (0.1, 0.2, 0.3))
     other = {"exit0": "never", "exit1": 0.25}
-    asked = [Run(row(0.1, 0.2), exit_at=f"exit{k}") for k in range(3)] + [Run(row(NAN, 0.9), exit_at="exit0")]
+    asked = [Run(row(0.9, 0.9), exit_at=f"exit{k}") for k in range(3)] + [Run(row(NAN, 0.9), exit_at="exit0")]
     given = [Run(row(0.9, 0.25), other), Run(row(0.9, 0.2), other), Run(row(0.9), {"exit0": MOST})]
     found = {
         "chain": Case("thresholds met, missed by one float32, NaN; exits asked for; other thresholds",
@@ -166,11 +182,18 @@ def cases() -> dict[str, Case]:
         "between_two_float32": Case("0.7 is no float32: the one below does not reach it",
                                     drafted(chain(0.7, float(np.float32(0.7)))),
                                     rows((np.float32(0.7), 0), (0.1, np.float32(0.7)))),
-        "never": Case("an exit that never fires", drafted(chain("never", 0.5)), rows((INF, 0.1), (0.9, 0.9))),
+        "never": Case("an exit that never fires, unless the call says otherwise", drafted(chain("never", 0.5)),
+                      [*rows((INF, 0.1), (0.9, 0.9)), Run(row(0.9), {"exit0": 0.5})]),
         "most_confident": Case("where none fires the most confident answers; ties, NaN, one that stands in for none",
                                drafted(chain("never", 0.9, 0.9), "most_confident"),
-                               rows((0.8, 0.5, 0.25), (0.1, 0.5, 0.5), (0.1, 0.25, 0.5, 0.5), (NAN, NAN, NAN, NAN),
-                                    (0.1, NAN, 0.2, -1), (0.1, 0.95))),
+                               [*rows((0.8, 0.5, 0.25), (0.1, 0.5, 0.5), (0.1, 0.25, 0.5, 0.5), (NAN, NAN, NAN, NAN),
+                                      (0.1, NAN, 0.2, -1), (0.1, 0.95)),
+                                Run(row(0.1, 0.8, 0.5, 0.25), {"exit1": "never"}),
+                                Run(row(0.1, 0.8, 0.5, 0.25), exit_at="exit2"),
+                                Run(row(0.1, 0.8, 0.5, 0.25), {"exit1": "never"}, "exit0")]),
+        "exit_in_a_branch": Case("an exit that some rows do not meet, asked for too", drafted(exit_in_a_branch()),
+                                 [*rows((0.9, 0.9), (0.9, 0.1), (0.1, 0.9)), Run(row(0.9, 0.1), exit_at="side"),
+                                  Run(row(0.1, 0.9), exit_at="side")]),
         "gate": Case("a block that is skipped, and the slot's default then", drafted(plans.gated()),
                      rows((0.9, 1), (0.1, 1), (0.5, 1))),
         "join": Case("a segment that only moves", drafted(plans.joined()), rows((0.9, -1), (0.1, -1))),

@@ -11,6 +11,7 @@ import numpy as np
 
 from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.bundle.bundle import Bundle
+from eetoolkit_runtime.bundle.integrity import read_regular
 from eetoolkit_runtime.bundle.store import named_by_content
 from eetoolkit_runtime.errors import IntegrityError
 from eetoolkit_runtime.files.tensorfile import read_tensors, write_tensors
@@ -93,10 +94,10 @@ def read_golden(bundle: Bundle) -> list[Sample]:
         return []
     path = bundle.path / golden.file
     try:
-        tensors, metadata = read_tensors(path.read_bytes())
+        tensors, metadata = read_tensors(read_regular(path, bundle.manifest.files[golden.file].size))
         index = msgspec.json.decode(metadata.get(_SAMPLES, ""), type=list[_SampleNames])
         samples = _samples(bundle, tensors, index)
-    except (OSError, ValueError, msgspec.MsgspecError, RecursionError) as error:
+    except (OSError, ValueError, IntegrityError, msgspec.MsgspecError, RecursionError) as error:
         raise IntegrityError(f"{path}: not readable golden samples ({error}); export the bundle again") from error
     return samples
 
@@ -122,7 +123,10 @@ def _sample(bundle: Bundle, left: dict[str, Array], names: _SampleNames) -> Samp
             raise ValueError(f"it has no exit {visit.exit!r}")
         _check(f"outputs of {visit.exit!r}", visit.outputs, bundle.exits[visit.exit].outputs)
         outputs = {name: _take(left, tensor) for name, tensor in visit.outputs.items()}
-        visits.append(Visit(visit.exit, outputs, float(_take(left, visit.confidence).item())))
+        confidence = _take(left, visit.confidence)
+        if confidence.dtype != np.float32 or confidence.shape != (1,):
+            raise ValueError(f"a confidence is {confidence.dtype}{list(confidence.shape)}, expected float32[1]")
+        visits.append(Visit(visit.exit, outputs, float(confidence[0])))
     return Sample(inputs, tuple(visits))
 
 

@@ -5,6 +5,7 @@ Any language reads them in a few lines (https://github.com/huggingface/safetenso
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from typing import Annotated, Literal
@@ -54,6 +55,14 @@ def write_tensors(tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> 
     return b"".join([len(text).to_bytes(_LENGTH_BYTES, "little"), text, *parts])
 
 
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Returns an object of the header, none of whose keys stands twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name stands twice")
+    return found
+
+
 def read_tensors(content: bytes) -> tuple[dict[str, Array], dict[str, str]]:
     """Returns the tensors in the bytes of a file, and its metadata.
 
@@ -65,10 +74,10 @@ def read_tensors(content: bytes) -> tuple[dict[str, Array], dict[str, str]]:
         raise ValueError(f"{len(content)} bytes cannot hold a header of {length}")
     data = memoryview(content)[_LENGTH_BYTES + length :]
     try:
-        header = msgspec.json.decode(content[_LENGTH_BYTES : _LENGTH_BYTES + length], type=dict[str, msgspec.Raw])
-        metadata = msgspec.json.decode(header.pop(_METADATA, msgspec.Raw(b"{}")), type=dict[str, str])
-        entries = {name: msgspec.json.decode(raw, type=_Entry) for name, raw in header.items()}
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        header = json.loads(content[_LENGTH_BYTES : _LENGTH_BYTES + length], object_pairs_hook=_once)
+        metadata = msgspec.convert(header.pop(_METADATA, {}), dict[str, str])
+        entries = msgspec.convert(header, dict[str, _Entry])
+    except (msgspec.MsgspecError, ValueError, AttributeError, RecursionError) as error:
         raise ValueError(f"its header is damaged: {error}") from error
     tensors: dict[str, Array] = {}
     end = 0
@@ -78,6 +87,8 @@ def read_tensors(content: bytes) -> tuple[dict[str, Array], dict[str, str]]:
         if start != end or stop - start != math.prod(entry.shape) * dtype.itemsize or stop > len(data):
             raise ValueError(f"{name!r} is not where its header says")
         end = stop
+        if entry.dtype == "BOOL" and np.frombuffer(data[start:stop], np.uint8).max(initial=0) > 1:
+            raise ValueError(f"{name!r} is BOOL and has other bytes than 0 and 1")
         array = np.frombuffer(data[start:stop], dtype).reshape(entry.shape)
         tensors[name] = array.astype(dtype.newbyteorder("="))
     if end != len(data):

@@ -74,9 +74,9 @@ def _head(text: bytes) -> _Head:
     if head.format != FORMAT:
         raise ManifestError(f'manifest.json: "format" is {head.format!r}, expected {FORMAT!r}')
     if head.version != VERSION:
-        raise ManifestError(
-            f'manifest.json: "version" is {head.version!r}, this eetoolkit reads {VERSION}; update eetoolkit'
-        )
+        older = head.version is not None and head.version < VERSION
+        fix = "export the network again" if older else "update eetoolkit"
+        raise ManifestError(f'manifest.json: "version" is {head.version!r}, this eetoolkit reads {VERSION}; {fix}')
     return head
 
 

@@ -269,13 +269,16 @@ def _exits(runner: Runner, found: Found, asked: _Asked) -> dict[str, ExitCost]:
     exits: dict[str, ExitCost] = {}
     answers, right = asked.answers, asked.right
     segments = runner.bundle.manifest.segments
+    ends = [name for name, exit_ in runner.bundle.exits.items() if exit_.ends]
     means = {name: runs.summary().robust_ms for name, runs in found.segments.items()}
     calls: dict[str, Runs] = {}
     called: dict[str, Counter[tuple[str, ...]]] = {}
     for place, took in zip(found.places, found.calls.took_ms, strict=True):
         answer = answers[place]
-        last = segments[answer.path[-1]].exit if answer.path else None
-        end = answer.exit if last is None else last.name  # the most confident exit may have been passed
+        end = answer.exit
+        if answer.stopped_by == "end" and end not in ends:  # the most confident exit was passed
+            last = segments[answer.path[-1]].exit if answer.path else None
+            end = last.name if last is not None and last.ends else ends[0]
         calls.setdefault(end, Runs()).add(took, asked.rows[place])
         called.setdefault(end, Counter())[answer.path] += 1
     for name in runner.bundle.exits:

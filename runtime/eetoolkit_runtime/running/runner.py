@@ -44,7 +44,7 @@ class Runner:
     Args:
         bundle: A `Bundle`, or the path of one.
         threads: Workers for each operator; None: one per physical core.
-        spin: What idle workers do: `always` spin, spin `brief`ly (20 us), `never` spin.
+        spin: What idle workers do: spin (`always`), spin for 20 us and then sleep (`brief`), or sleep (`never`).
         pool: `own`: a pool of workers per segment; `shared`: one per process, the fastest, after which onnxruntime
             refuses sessions with default options elsewhere in this process.
         load: When segments are opened: when first reached (`lazy`), the first now and the rest on a thread
@@ -114,11 +114,11 @@ class Runner:
     ) -> Answer:
         """Returns the answer of the first exit that fires, for one row.
 
-        With a deadline or a token, the best answer that is finished by then: of the enabled exits met the last, or by
-        `fallback` the most confident; `answer.stopped_by` says so. A segment that would not fit into the time left is
-        not run: by the bundle's profile, else by the least time that it has taken in this runner, and at least what it
-        had taken when it was broken off. One that takes longer is broken off, between two nodes of its graph. What is
-        expected without a profile is tried again from time to time.
+        With a deadline or a token, the best answer that is finished by then: the last enabled exit met, or by
+        `fallback` the most confident one; with `exit_at` the last exit met. `answer.stopped_by` says so. A segment that
+        would not fit into the time left is not run: by the bundle's profile, else by the least time that it has taken
+        in this runner, and at least what it had taken when it was broken off. One that takes longer is broken off,
+        between two nodes of its graph. What is expected without a profile is tried again from time to time.
 
         Args:
             inputs: One array, a tuple in the bundle's order, or a mapping by name; leading dimension 1.

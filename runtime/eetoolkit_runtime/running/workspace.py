@@ -297,7 +297,8 @@ class Workspace:
         key = (step.name, *sources.values(), *cells.values())
         bound = self._bound.get(key)
         if bound is None:
-            bound = self._bound[key] = executor.bind(sources, cells)
+            with running(f"segment {step.name!r}"):
+                bound = self._bound[key] = executor.bind(sources, cells)
         call = bound.call
         if not pace.settled:
             call = watched(call, pace, self.options)
@@ -318,7 +319,8 @@ class Workspace:
                 self._shapes[step.name, name] = tuple(dim for dim in shape if dim is not None)
         if not unknown:
             return
-        bound = executor.bind(self._sources(step), unknown)
+        with running(f"segment {step.name!r}"):
+            bound = executor.bind(self._sources(step), unknown)
         pace, options = self.paces[step.name], self.options if self.watch is None else self.watch.options
         run = partial(watched(bound.call, pace, self.options), bound.argument, options)
         with running(f"segment {step.name!r}"):
