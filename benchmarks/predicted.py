@@ -29,6 +29,7 @@ from eetoolkit.tuning.replay import own_thresholds, stops
 from eetoolkit.tuning.results import Thresholds
 from eetoolkit.tuning.splits import split
 from eetoolkit_runtime.plan.types import Manifest
+from eetoolkit_runtime.running.decision import limit_of
 
 Array = NDArray[Any]
 
@@ -207,8 +208,7 @@ def expected_ms(
     limits = own_thresholds(plan)
     for place, name in enumerate(record.exits):
         if name in thresholds:
-            limit = thresholds[name]
-            limits[place] = np.nan if limit is None else limit
+            limits[place] = limit_of(thresholds[name])
     return float(np.take_along_axis(costs.of_visits(record), stops(record, limits).astype(np.intp), axis=1).mean())
 
 

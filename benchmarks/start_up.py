@@ -129,7 +129,7 @@ def _optimise(bundle: Path) -> None:
     manifest = json.loads((bundle / "manifest.json").read_text())
     segments = [segment for segment in manifest["segments"].values() if "model" in segment]
     subprocess.run([sys.executable, "-c", _OPTIMISE, *(str(bundle / one["model"]) for one in segments)], check=True)
-    files = {name: entry for name, entry in manifest["files"].items() if name.endswith(".npz")}
+    files = {name: manifest["files"][name] for name in (manifest["golden"]["file"],)}
     for segment in segments:
         path = bundle / segment["model"]
         path.with_name(f"{path.name}.new").replace(path)

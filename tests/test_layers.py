@@ -199,6 +199,18 @@ def test_a_runner_loads_what_is_asked_of_it_later() -> None:
     assert set(done.stdout.split()) & {f"eetoolkit_runtime.{name}" for name in later} == set()
 
 
+def test_importing_the_runner_reads_nothing_that_most_calls_do_without() -> None:
+    script = (
+        "import sys, numpy, onnxruntime, msgspec; before = set(sys.modules); import eetoolkit_runtime.running.runner; "
+        "print(*sorted(set(sys.modules) - before))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    later = {"numpy.typing", "json", "pathlib", "ctypes"}
+    later |= {f"eetoolkit_runtime.running.{name}" for name in ("batch", "stream", "telemetry", "interpret", "remedies")}
+    later |= {f"eetoolkit_runtime.bundle.{name}" for name in ("golden", "archive", "store", "rewriting")}
+    assert set(done.stdout.split()) & later == set()
+
+
 # Public names
 
 

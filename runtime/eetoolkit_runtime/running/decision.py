@@ -8,9 +8,9 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from eetoolkit_runtime.arguments import is_number, shortened
+from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.errors import InputError, did_you_mean
 from eetoolkit_runtime.plan.types import Exit, Threshold
 from eetoolkit_runtime.running.answer import Answer, rank
@@ -97,7 +97,7 @@ def spell_threshold(threshold: Threshold, digits: int = 6) -> str:
     return threshold if isinstance(threshold, str) else f">= {threshold:.{digits}g}"
 
 
-def in_float32(limits: npt.ArrayLike) -> npt.NDArray[np.float32]:
+def in_float32(limits: Any) -> Array:
     """Returns the least float32 values that reach these limits: against them float32 decides as float64 would."""
     wanted = np.asarray(limits, np.float64)
     with np.errstate(over="ignore"):

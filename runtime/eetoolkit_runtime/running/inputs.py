@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from eetoolkit_runtime.arrays import Array
-from eetoolkit_runtime.bundle.bundle import Bundle
-from eetoolkit_runtime.bundle.golden import read_golden
 from eetoolkit_runtime.errors import InputError
 from eetoolkit_runtime.plan.types import Dim, Manifest, Preprocess, TensorSpec, spell
 
 if TYPE_CHECKING:
     import numpy.typing as npt
+
+    from eetoolkit_runtime.bundle.bundle import Bundle
 
     Inputs = npt.ArrayLike | Sequence[npt.ArrayLike] | Mapping[str, npt.ArrayLike]
 else:
@@ -232,4 +232,6 @@ def split_rows(plan: Manifest, arrays: tuple[Array, ...]) -> list[tuple[Array, .
 
 def golden_rows(bundle: Bundle) -> list[tuple[Array, ...]]:
     """Returns the inputs of a bundle's golden samples, each as a runner takes them; none where it has no samples."""
+    from eetoolkit_runtime.bundle.golden import read_golden
+
     return [prepare(bundle.manifest, sample.inputs, one_row=True) for sample in read_golden(bundle)]
