@@ -87,7 +87,7 @@ def test_expected_latency_follows_the_applied_thresholds(tmp_path: Path) -> None
     segments = [cost.latency.robust_ms for cost in profile.segments.values() if cost.latency is not None]
     slower = called(profile, exit0=(10**9, 1.1), exit2=(10**9, 1.1))
     names = list(bundle.exits)[:-1]
-    at_once, never = dict.fromkeys(names, 0.0), dict.fromkeys(names)
+    at_once, never = dict.fromkeys(names, 0.0), dict.fromkeys(names, "never")
     assert predicted.expected_ms(bundle.manifest, record, slower, at_once) == pytest.approx(1.1 * always[0])
     assert predicted.expected_ms(bundle.manifest, record, slower, never) == pytest.approx(1.1 * always[-1])
     unscaled = predicted.expected_ms(bundle.manifest, record, slower, never, scaled=False)
