@@ -164,7 +164,7 @@ TENSORS = {"x": row(), "a": row(), "b": np.zeros(1, np.float32)}
         (saying({"inputs": INPUTS, "visits": [VISIT | {"outputs": {}}]}, **TENSORS), "the outputs of 'exit0' are"),
         (saying({"inputs": INPUTS, "visits": [VISIT, VISIT]}, **TENSORS), "there is no tensor 'a', or it belongs to"),
         (saying({"inputs": INPUTS, "visits": [VISIT]}, **TENSORS | {"b": np.zeros(2)}), "a confidence is float64[2]"),
-        (lambda path: path.write_bytes(framed(b'{"a": {}, "a": {}}')), "a name stands twice"),
+        (lambda path: path.write_bytes(framed(b'{"a": {}, "a": {}}')), "the key 'a' stands twice in one object"),
         (
             lambda path: path.write_bytes(
                 framed(b'{"a": {"dtype": "BOOL", "shape": [1], "data_offsets": [0, 1]}}') + b"\x02"

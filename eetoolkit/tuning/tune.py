@@ -102,7 +102,7 @@ def tune(  # noqa: PLR0913 - what a choice depends on
     plan = opened.manifest
     _check_tunable(plan)
     backend = choose_providers(providers)
-    measured = _saved(opened) if profile is None else _read_profile(profile)
+    measured = _saved(opened) if profile is None else _given(profile)
     goal.check_costs(latencies=measured is not None or plan.profile is not None)
     if labels is not None and metric is None:
         check_labels(as_labels(labels))
@@ -143,7 +143,5 @@ def _check_tunable(plan: Manifest) -> None:
         raise TuneError(f"no exit of {plan.name!r} may leave early, so there is nothing to tune{fix}")
 
 
-def _read_profile(profile: Profile | str | os.PathLike[str] | None) -> Profile | None:
-    if profile is None or isinstance(profile, Profile):
-        return profile
-    return Profile.read(profile)
+def _given(profile: Profile | str | os.PathLike[str]) -> Profile:
+    return profile if isinstance(profile, Profile) else Profile.read(profile)

@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 
 from eetoolkit_runtime.arrays import Array
+from eetoolkit_runtime.files.json_keys import refuse_twice
 
 _DTYPES = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "|i1",
@@ -57,10 +58,8 @@ def write_tensors(tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> 
 
 def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
     """Returns an object of the header, none of whose keys stands twice."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a name stands twice")
-    return found
+    refuse_twice(pairs)
+    return dict(pairs)
 
 
 def read_tensors(content: bytes) -> tuple[dict[str, Array], dict[str, str]]:

@@ -8,6 +8,7 @@ import re
 import msgspec
 
 from eetoolkit_runtime.errors import ManifestError
+from eetoolkit_runtime.files.json_keys import refuse_twice
 from eetoolkit_runtime.plan.seal import DIGEST, check_seal, seal
 from eetoolkit_runtime.plan.types import FORMAT, MANIFEST_LIMIT_BYTES, VERSION, Manifest
 
@@ -42,7 +43,7 @@ def decode(text: bytes) -> Manifest:
         if head.optional or _count_keys(text) > _count_keys(msgspec.json.encode(msgspec.json.decode(text))):
             import json  # in over a millisecond, which no manifest that we write needs
 
-            json.loads(text, object_pairs_hook=_refuse_twice)  # at last: it builds whatever lies in the text
+            json.loads(text, object_pairs_hook=refuse_twice)  # at last: it builds whatever lies in the text
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise ManifestError(f"manifest.json: {error}") from error
     return plan
@@ -116,12 +117,3 @@ def _count_keys(text: bytes) -> int:
     """Returns how many keys the objects in a JSON text have: fewer after decoding where one stood twice."""
     unescaped = re.sub(rb"\\.", b"", text)  # every quote that is left begins or ends a text
     return sum([after.lstrip().startswith(b":") for after in unescaped.split(b'"')[2::2]])
-
-
-def _refuse_twice(pairs: list[tuple[str, object]]) -> None:
-    """Looks at the keys of one object, of which nothing is kept."""
-    seen: set[str] = set()
-    for name, _ in pairs:
-        if name in seen:
-            raise ManifestError(f"manifest.json: the key {name!r} stands twice in one object")
-        seen.add(name)

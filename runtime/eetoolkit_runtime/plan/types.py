@@ -354,3 +354,8 @@ class Manifest(_Struct, frozen=True, kw_only=True):
             if segment.exit is not None:
                 exits.setdefault(segment.exit.name, segment.exit)
         return exits
+
+    @property
+    def ends(self) -> tuple[str, ...]:
+        """The exits that end the plan."""
+        return tuple(name for name, exit_ in self.exits.items() if exit_.ends)

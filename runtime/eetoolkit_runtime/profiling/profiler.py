@@ -268,8 +268,7 @@ def _segments(plan: Manifest, found: Found, asked: _Asked) -> dict[str, SegmentC
 def _exits(runner: Runner, found: Found, asked: _Asked) -> dict[str, ExitCost]:
     exits: dict[str, ExitCost] = {}
     answers, right = asked.answers, asked.right
-    segments = runner.bundle.manifest.segments
-    ends = [name for name, exit_ in runner.bundle.exits.items() if exit_.ends]
+    segments, ends = runner.bundle.manifest.segments, runner.bundle.manifest.ends
     means = {name: runs.summary().robust_ms for name, runs in found.segments.items()}
     calls: dict[str, Runs] = {}
     called: dict[str, Counter[tuple[str, ...]]] = {}
@@ -311,7 +310,7 @@ def _expected(found: Found, exits: Mapping[str, ExitCost]) -> Latency:
 def _whole_cost(
     runner: Runner, network: Whole, rows: Sequence[Row], found: Found, expected: Latency, full_path: Latency
 ) -> WholeCost:
-    last = next(name for name, exit_ in runner.bundle.exits.items() if exit_.ends)
+    last = runner.bundle.manifest.ends[0]
     known = [network.difference(row, runner.run(row, exit_at=last).outputs) for row in rows[:_COMPARED_ROWS]]
     latency = found.whole.summary()
     return WholeCost(

@@ -248,7 +248,7 @@ def measure(
     machine between two rounds has filled the caches.
     """
     found = Found()
-    ends = [name for name, exit_ in runner.bundle.exits.items() if exit_.ends]
+    ends = runner.bundle.manifest.ends
     early = [name for name in runner.bundle.exits if name not in ends]
 
     def look(what: str) -> None:

@@ -79,11 +79,10 @@ def answer_by(
     """
     best: Answer | None = None
     last: Answer | None = None
-    index = {name: place for place, name in enumerate(decision.exits)}
     with workspaces.borrow(watch) as workspace, closing(visit_exits(workspace, arrays)) as answers:
         for answer in answers:
             last = answer
-            if decision.fires(index[answer.exit], answer.confidence):
+            if decision.fires(decision.exits.index(answer.exit), answer.confidence):
                 return answer
             if decision.better(answer, best):
                 best = answer

@@ -229,7 +229,8 @@ class Workspace:
                 self.watch.require(name)  # before its session is opened
             step = Step(name, segment, before, live_after(segment, shared.live))
             if segment.model is not None:
-                self._bind(step)
+                with running(f"segment {name!r}"):
+                    self._bind(step)
             else:
                 self._point(step, {})
                 if segment.exit is not None:
@@ -297,8 +298,7 @@ class Workspace:
         key = (step.name, *sources.values(), *cells.values())
         bound = self._bound.get(key)
         if bound is None:
-            with running(f"segment {step.name!r}"):
-                bound = self._bound[key] = executor.bind(sources, cells)
+            bound = self._bound[key] = executor.bind(sources, cells)
         call = bound.call
         if not pace.settled:
             call = watched(call, pace, self.options)
@@ -319,12 +319,10 @@ class Workspace:
                 self._shapes[step.name, name] = tuple(dim for dim in shape if dim is not None)
         if not unknown:
             return
-        with running(f"segment {step.name!r}"):
-            bound = executor.bind(self._sources(step), unknown)
+        bound = executor.bind(self._sources(step), unknown)
         pace, options = self.paces[step.name], self.options if self.watch is None else self.watch.options
         run = partial(watched(bound.call, pace, self.options), bound.argument, options)
-        with running(f"segment {step.name!r}"):
-            watched_by(self.watch, pace, run)
+        watched_by(self.watch, pace, run)
         for name, cell in unknown.items():
             self._shapes[step.name, name] = cell.array.shape
 
