@@ -45,7 +45,7 @@ browser:
 
 # The cases for runners of any language: are they what they would be made as?
 conformance: $(STAMP)
-	@$(RUN)python runtime/conformance/make.py --check
+	@$(RUN)python tests/conformance.py --check
 
 format: $(STAMP)
 	@$(RUN)ruff check --fix .

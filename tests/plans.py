@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import onnx
+import onnxruntime as ort
 from onnx import parser
 
 from eetoolkit_runtime.bundle.golden import Sample, Visit, encode_golden
@@ -232,6 +233,22 @@ def opening(folder: Path) -> Iterator[Open]:
     yield run
     for runner in runners:
         runner.close()
+
+
+def graphs(folder: Path) -> Callable[[str, dict[str, Array]], dict[str, Array]]:
+    """Returns what runs the graphs of the bundle at `folder` for an interpreter, each in a session of its own."""
+    plan = decode((folder / "manifest.json").read_bytes())
+    sessions: dict[str, ort.InferenceSession] = {}
+
+    def run(name: str, feeds: dict[str, Array]) -> dict[str, Array]:
+        if name not in sessions:
+            options = ort.SessionOptions()
+            options.intra_op_num_threads = 1
+            sessions[name] = ort.InferenceSession(str(folder / str(plan.segments[name].model)), options)
+        names = [value.name for value in sessions[name].get_outputs()]
+        return dict(zip(names, sessions[name].run(names, feeds), strict=True))
+
+    return run
 
 
 def row(*values: float) -> Array:
@@ -497,6 +514,20 @@ def endless(*, first: bool = True) -> Draft:
         next="head",
     )
     add_head(draft, "y")
+    return draft
+
+
+def exit_in_a_branch() -> Draft:
+    """The exit `side` in a branch that rows with x[0] > 0.5 take: it answers -x with confidence x[1]."""
+    draft = Draft()
+    draft.slot("open", "bool", PER_ROW)
+    draft.slot("side_sure", shape=PER_ROW)
+    draft.segment("gate", over_half("open", 0), reads=["x"], writes=["open"], next=gate("open", "side", "head"))
+    draft.segment(
+        "side", f"{column('side_sure', 1)}  y = Neg(x)", reads=["x"], writes=["side_sure", "y"],
+        exit=leave("side", "y", "side_sure", 0.5), next="head",
+    )  # fmt: skip
+    add_head(draft, "x")
     return draft
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 
+import conformance
 import eetoolkit as ee
 from eetoolkit_runtime.files.tensorfile import read_tensors
 from eetoolkit_runtime.plan.types import Criterion
@@ -72,13 +72,10 @@ def test_the_cases_show_what_a_plan_can_hold() -> None:
 
 
 def test_what_differs_is_noticed(tmp_path: Path) -> None:
-    sys.path.insert(0, str(FOLDER))
-    import make  # the folder is no package
-
     for side in ("made", "kept"):
         (tmp_path / side / "chain").mkdir(parents=True)
-        make.write(make.cases()["chain"], tmp_path / side / "chain")
-    assert list(make.differences(tmp_path / "made", tmp_path / "kept")) == []
+        conformance.write(conformance.cases()["chain"], tmp_path / side / "chain")
+    assert list(conformance.differences(tmp_path / "made", tmp_path / "kept")) == []
     (tmp_path / "kept" / "chain" / "case.json").write_text("{}")
     (tmp_path / "kept" / "chain" / "more.json").write_text("{}")
-    assert list(make.differences(tmp_path / "made", tmp_path / "kept")) == ["chain/case.json", "chain/more.json"]
+    assert list(conformance.differences(tmp_path / "made", tmp_path / "kept")) == ["chain/case.json", "chain/more.json"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +10,7 @@ import msgspec
 import numpy as np
 import onnxruntime as ort
 import pytest
-from plans import Array, chain, row
+from plans import Array, chain, graphs, row
 
 import eetoolkit as ee
 from eetoolkit.tuning.collect import collect
@@ -81,6 +80,10 @@ CASES = {
     "most confident, asked for": Case((0.9, 0.9), (0.75, 0.25, 0.5), "exit1", "most_confident", "exit1"),
 }
 every_case = pytest.mark.parametrize("name", CASES)
+unforced = pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.exit_at is None])
+"""For paths that force no exit."""
+reachable = pytest.mark.parametrize("name", [name for name, case in CASES.items() if math.inf not in case.confidences])
+"""For what needs a threshold that no confidence reaches."""
 _COUNTED = ("a count", "a share")
 
 
@@ -97,19 +100,10 @@ def saved(name: str, folder: Path, thresholds: tuple[Threshold, Threshold] | Non
     return ee.load(draft.save(folder / "case.ee")), row(*case.confidences)
 
 
-def graphs(bundle: ee.Bundle) -> Callable[[str, dict[str, Array]], dict[str, Array]]:
-    def run(name: str, feeds: dict[str, Array]) -> dict[str, Array]:
-        session = ort.InferenceSession(str(bundle.path / (bundle.manifest.segments[name].model or "")))
-        names = [value.name for value in session.get_outputs()]
-        return dict(zip(names, session.run(names, feeds), strict=True))
-
-    return run
-
-
 @every_case
 def test_the_interpreter(name: str, tmp_path: Path) -> None:
     bundle, x = saved(name, tmp_path)
-    found = interpret(bundle.manifest, {"x": x}, graphs(bundle), exit_at=CASES[name].exit_at)
+    found = interpret(bundle.manifest, {"x": x}, graphs(bundle.path), exit_at=CASES[name].exit_at)
     assert found.exit == CASES[name].expected
 
 
@@ -130,35 +124,29 @@ def test_every_call_of_the_runner(name: str, given: str, tmp_path: Path) -> None
     assert exits == [case.expected] * 6
 
 
-@every_case
+@reachable
 def test_refine_ends_with_what_answers_where_none_fires(name: str, tmp_path: Path) -> None:
     case = CASES[name]
     bundle, x = saved(name, tmp_path)
     silent = [threshold if threshold == "never" else MOST for threshold in case.thresholds]
     plan = bundle.manifest
     unreached = dict(zip(("exit0", "exit1"), silent, strict=True))
-    if math.inf in case.confidences:
-        pytest.skip("an infinite confidence reaches every threshold")
     with ee.Runner(bundle, threads=1) as runner:
         *_, last = runner.refine(x)
-    assert last.exit == interpret(plan, {"x": x}, graphs(bundle), unreached).exit
+    assert last.exit == interpret(plan, {"x": x}, graphs(bundle.path), unreached).exit
 
 
-@every_case
+@unforced
 def test_the_one_file(name: str, tmp_path: Path) -> None:
-    if CASES[name].exit_at is not None:
-        pytest.skip("one file has no exit_at")
     bundle, x = saved(name, tmp_path)
     session = ort.InferenceSession(str(write_single_file(bundle, tmp_path / "one.onnx")))
     (index,) = session.run(["exit"], {"x": x})
     assert f"exit{int(index)}" == CASES[name].expected
 
 
-@every_case
+@unforced
 def test_the_replay_and_the_objective_of_the_search(name: str, tmp_path: Path) -> None:
     case = CASES[name]
-    if case.exit_at is not None:
-        pytest.skip("tuning forces no exit")
     bundle, x = saved(name, tmp_path)
     plan = bundle.manifest
     record = collect(bundle, x, np.zeros(1, np.int64), threads=1)
@@ -176,14 +164,11 @@ def test_the_replay_and_the_objective_of_the_search(name: str, tmp_path: Path) -
     assert objective.at(np.zeros(3, int))[0] == 1
 
 
-@every_case
+@unforced
 def test_verify(name: str, tmp_path: Path) -> None:
-    case = CASES[name]
-    if case.exit_at is not None:
-        pytest.skip("verify runs as users do")
     bundle, x = saved(name, tmp_path)
     plan = msgspec.structs.replace(bundle.manifest, fallback="last")
-    met = [Visit(v.exit, v.outputs, v.confidence) for v in visit_exits(plan, {"x": x}, graphs(bundle))]
+    met = [Visit(v.exit, v.outputs, v.confidence) for v in visit_exits(plan, {"x": x}, graphs(bundle.path))]
     report = verify(bundle, [Sample({"x": x}, tuple(met))], tolerance=1e-9)
     assert report.passed, str(report)
     if name.startswith(_COUNTED):

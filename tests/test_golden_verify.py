@@ -12,18 +12,13 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from plans import (
-    PER_ROW,
     Array,
     Draft,
-    add_head,
     chain,
-    column,
     edit,
-    gate,
+    exit_in_a_branch,
     gated,
-    leave,
     looped,
-    over_half,
     recorded,
     row,
 )
@@ -116,7 +111,7 @@ def test_ten_samples_and_more_keep_their_order(tmp_path: Path) -> None:
 
 
 def test_an_exit_that_a_sample_does_not_meet_is_not_in_it(tmp_path: Path) -> None:
-    folder = saved_with(tmp_path / "b", side_exit(), row(1, 0.1), row(0, 0.2))
+    folder = saved_with(tmp_path / "b", exit_in_a_branch(), row(1, 0.1), row(0, 0.2))
     assert [exits_of(one) for one in read_golden(load(folder))] == [["side", "last"], ["last"]]
 
 
@@ -195,20 +190,6 @@ def test_a_golden_file_that_is_gone_is_an_integrity_error(tmp_path: Path) -> Non
 # Verifying
 
 
-def side_exit() -> Draft:
-    """Returns a plan with an exit in a branch that only rows with x[0] > 0.5 take, confidence x[1]."""
-    draft = Draft()
-    draft.slot("open", "bool", PER_ROW)
-    draft.slot("side_sure", shape=PER_ROW)
-    draft.segment("gate", over_half("open", 0), reads=["x"], writes=["open"], next=gate("open", "side", "head"))
-    draft.segment(
-        "side", column("side_sure", 1), reads=["x"], writes=["side_sure"], exit=leave("side", "x", "side_sure", 0.5),
-        next="head",
-    )  # fmt: skip
-    add_head(draft, "x")
-    return draft
-
-
 def checked(report: VerifyReport) -> dict[str, tuple[int, int]]:
     """Returns by exit how many samples were compared, and how many ties there were."""
     return {check.exit: (check.samples, check.ties) for check in report.exits}
@@ -278,7 +259,7 @@ def test_another_exit_than_expected_fails(tmp_path: Path) -> None:
 
 
 def test_another_path_than_expected_fails(tmp_path: Path) -> None:
-    folder = side_exit().save(tmp_path / "b")
+    folder = exit_in_a_branch().save(tmp_path / "b")
     expected = Sample({"x": row(1)}, (Visit("last", {"logits": row(1)}, 0.0),))
     assert verify(folder, [expected]).failures == ("sample 0: met the exits ['side', 'last'], expected ['last']",)
 
@@ -319,7 +300,7 @@ def test_a_nan_where_the_network_gave_a_number_fails(tmp_path: Path) -> None:
 
 
 def test_gates_and_side_exits_verify_on_every_path(tmp_path: Path) -> None:
-    for number, draft in enumerate((gated(), side_exit())):
+    for number, draft in enumerate((gated(), exit_in_a_branch())):
         inputs = [row(x, y) for x in (0, 1) for y in (0.1, 0.9)]
         assert verify(saved_with(tmp_path / f"{number}" / "b", draft, *inputs)).passed
 

@@ -14,40 +14,17 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import onnxruntime as ort
 import pytest
-from plans import NETWORKS, Array, Draft, fixed, gate, leave, looped, move, row, switch
+from plans import NETWORKS, Array, Draft, fixed, gate, graphs, leave, looped, move, row, switch
 
+from eetoolkit_runtime.bundle.bundle import load
 from eetoolkit_runtime.errors import RunError
-from eetoolkit_runtime.plan.manifest import decode
 from eetoolkit_runtime.plan.types import Dim, Exit, Gate, Manifest, Next, Segment, Source, Stop
 from eetoolkit_runtime.plan.validate import validate
 from eetoolkit_runtime.running import workspace as workspaces
 from eetoolkit_runtime.running.answer import Answer
 from eetoolkit_runtime.running.interpret import interpret, visit_exits
 from eetoolkit_runtime.running.runner import Runner
-
-# What the interpreter runs graphs by
-
-
-class Graphs:
-    """Runs each segment's graph in a session of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.plan = decode((folder / "manifest.json").read_bytes())
-        self.sessions: dict[str, ort.InferenceSession] = {}
-
-    def run(self, name: str, feeds: dict[str, Array]) -> dict[str, Array]:
-        session = self.sessions.get(name)
-        if session is None:
-            options = ort.SessionOptions()
-            options.intra_op_num_threads = 1
-            model = str(self.folder / (self.plan.segments[name].model or ""))
-            session = self.sessions[name] = ort.InferenceSession(model, options)
-        names = [value.name for value in session.get_outputs()]
-        return dict(zip(names, session.run(names, feeds), strict=True))
-
 
 # The generator
 
@@ -355,14 +332,14 @@ def inputs_of(seed: int) -> list[dict[str, Array]]:
 
 def first_difference(draft: Draft, inputs: list[dict[str, Array]], folder: Path, fallback: str = "last") -> str | None:
     """Returns where the runner and the interpreter first part on inputs in a row; None where they never do."""
-    graphs = Graphs(draft.save(folder))
-    plan = msgspec.structs.replace(graphs.plan, fallback=fallback)
+    plan = msgspec.structs.replace(load(draft.save(folder)).manifest, fallback=fallback)
+    run_graph = graphs(folder)
     with Runner(folder, threads=1, fallback=fallback) as runner:  # type: ignore[arg-type]
         for number, x in enumerate(inputs):
             for what, call in (("run", runner.run), ("run_all_exits", runner.run_all_exits)):
                 try:
-                    met = visit_exits(plan, x, graphs.run)
-                    expected = [interpret(plan, x, graphs.run)] if what == "run" else list(met)
+                    met = visit_exits(plan, x, run_graph)
+                    expected = [interpret(plan, x, run_graph)] if what == "run" else list(met)
                     fault = None
                 except RunError as error:
                     expected, fault = [], str(error)

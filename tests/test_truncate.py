@@ -11,16 +11,12 @@ import numpy as np
 import pytest
 from plans import (
     NETWORKS,
-    PER_ROW,
     Draft,
-    add_head,
     chain,
-    column,
-    gate,
+    exit_in_a_branch,
     leave,
     looped,
     one_name_twice,
-    over_half,
     recorded,
     row,
 )
@@ -35,20 +31,6 @@ from eetoolkit_runtime.truncate import truncate
 from eetoolkit_runtime.verify import verify
 
 ROWS = [row(a, b, c) for a in (0, 0.9, 2) for b in (0, 0.9) for c in (0, 0.9, math.nan)]
-
-
-def side_exit() -> Draft:
-    """Returns a plan with an exit on one branch only: it answers -x with confidence x[1] where x[0] > 0.5."""
-    draft = Draft()
-    draft.slot("open", "bool", PER_ROW)
-    draft.slot("side_sure", shape=PER_ROW)
-    draft.segment("gate", over_half("open", 0), reads=["x"], writes=["open"], next=gate("open", "side", "head"))
-    draft.segment(
-        "side", f"{column('side_sure', 1)}  y = Neg(x)", reads=["x"], writes=["side_sure", "y"],
-        exit=leave("side", "y", "side_sure", 0.5), next="head",
-    )  # fmt: skip
-    add_head(draft, "x")
-    return draft
 
 
 def with_samples(draft: Draft, folder: Path) -> Draft:
@@ -67,8 +49,8 @@ CASES: list[tuple[Callable[[], Draft], str]] = [
     (one_name_twice, "last"),
     (lambda: looped(leave_at=0.9), "inside"),
     (lambda: looped(leave_at=0.9), "last"),
-    (side_exit, "side"),
-    (side_exit, "last"),
+    (exit_in_a_branch, "side"),
+    (exit_in_a_branch, "last"),
 ]
 each = pytest.mark.parametrize(("build", "at"), CASES, ids=[f"{k}-{at}" for k, (_, at) in enumerate(CASES)])
 

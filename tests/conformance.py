@@ -1,6 +1,6 @@
-"""Makes the cases of this folder, or with `--check` says whether they are what it would make.
+"""Makes the cases of `runtime/conformance`, or with `--check` says whether they are what it would make.
 
-It needs the tests' drafts of plans and the exporter; who reads the cases needs neither.
+It needs drafts of plans and the exporter; who reads the cases needs neither.
 """
 
 from __future__ import annotations
@@ -19,21 +19,17 @@ from typing import Any
 import msgspec
 import numpy as np
 import onnx
-import onnxruntime as ort
+import plans
+from plans import Array, Draft, column, exit_in_a_branch, graphs, leave, row
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parents[1] / "tests"))
+from eetoolkit_exporters.export import export
+from eetoolkit_runtime.bundle.bundle import load
+from eetoolkit_runtime.errors import RunError
+from eetoolkit_runtime.files.tensorfile import write_tensors
+from eetoolkit_runtime.plan.types import Criterion, Threshold
+from eetoolkit_runtime.running.interpret import interpret, visit_exits
 
-import plans  # noqa: E402 - it is among the tests
-from plans import Array, Draft, column, leave, row  # noqa: E402
-
-from eetoolkit_exporters.export import export  # noqa: E402
-from eetoolkit_runtime.bundle.bundle import Bundle, load  # noqa: E402
-from eetoolkit_runtime.errors import RunError  # noqa: E402
-from eetoolkit_runtime.files.tensorfile import write_tensors  # noqa: E402
-from eetoolkit_runtime.plan.types import Criterion, Threshold  # noqa: E402
-from eetoolkit_runtime.running.interpret import interpret, visit_exits  # noqa: E402
-
+HERE = Path(__file__).parents[1] / "runtime" / "conformance"
 CASES, ANSWERS, TENSORS = "cases", "case.json", "tensors.safetensors"
 BELOW, ABOVE = (float(np.nextafter(np.float32(0.5), np.float32(end))) for end in (0, 1))
 MOST = float(np.finfo(np.float32).max)
@@ -91,22 +87,6 @@ def every_dtype() -> Draft:
         "only", f"{column('sure', 3)}  {casts}", reads=["x"], writes=["sure", *outputs.values()],
         exit=leave("only", "x", "sure", **outputs),
     )  # fmt: skip
-    return draft
-
-
-def exit_in_a_branch() -> Draft:
-    """The exit `side`, confidence x[1], in a branch that rows with x[0] > 0.5 take."""
-    draft = Draft()
-    draft.slot("open", "bool", plans.PER_ROW)
-    draft.slot("side_sure", shape=plans.PER_ROW)
-    draft.segment(
-        "gate", plans.over_half("open", 0), reads=["x"], writes=["open"], next=plans.gate("open", "side", "head")
-    )
-    draft.segment(
-        "side", column("side_sure", 1), reads=["x"], writes=["side_sure"], exit=leave("side", "x", "side_sure", 0.5),
-        next="head",
-    )  # fmt: skip
-    plans.add_head(draft, "x")
     return draft
 
 
@@ -220,6 +200,7 @@ def write(case: Case, folder: Path) -> None:
     """Writes a case's bundle, tensors and answers into a folder."""
     case.build(folder / "bundle")
     bundle = load(folder / "bundle")
+    run_graph = graphs(bundle.path)
     tensors: dict[str, Array] = {}
 
     def add(array: Array) -> str:
@@ -240,10 +221,10 @@ def write(case: Case, folder: Path) -> None:
 
     def told(run: Run) -> dict[str, object]:
         asked = {"inputs": {"x": add(run.x)}, "thresholds": dict(run.thresholds), "exit_at": run.exit_at}
-        graphs, inputs = _graphs(bundle), {"x": run.x}
+        inputs = {"x": run.x}
         try:
-            answer = interpret(bundle.manifest, inputs, graphs, run.thresholds, run.exit_at)
-            met = [said(each) for each in visit_exits(bundle.manifest, inputs, graphs)]
+            answer = interpret(bundle.manifest, inputs, run_graph, run.thresholds, run.exit_at)
+            met = [said(each) for each in visit_exits(bundle.manifest, inputs, run_graph)]
         except RunError as error:
             return asked | {"error": str(error)}
         return asked | {"answer": said(answer), "visits": met}
@@ -251,15 +232,6 @@ def write(case: Case, folder: Path) -> None:
     text = {"about": case.about, "tolerance": case.tolerance, "runs": [told(run) for run in case.runs]}
     (folder / ANSWERS).write_bytes(msgspec.json.format(msgspec.json.encode(text), indent=1) + b"\n")
     (folder / TENSORS).write_bytes(write_tensors(tensors, {}))
-
-
-def _graphs(bundle: Bundle) -> Callable[[str, dict[str, Array]], dict[str, Array]]:
-    def run(name: str, feeds: dict[str, Array]) -> dict[str, Array]:
-        session = ort.InferenceSession(str(bundle.path / str(bundle.manifest.segments[name].model)))
-        names = [value.name for value in session.get_outputs()]
-        return dict(zip(names, session.run(names, feeds), strict=True))
-
-    return run
 
 
 def differences(made: Path, kept: Path) -> Iterator[str]:
