@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from eetoolkit.tuning.evaluate import Subset
-from eetoolkit.tuning.record import Array
 from eetoolkit.tuning.search import Constraint
+from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.plan.types import Manifest
 
 NAME = "earlyon's calibrator"

@@ -23,12 +23,10 @@ from dataclasses import dataclass
 from itertools import repeat
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from numpy.typing import NDArray
 from scipy.stats import t as student
 
 import eetoolkit as ee
@@ -44,9 +42,8 @@ from eetoolkit.tuning.manifest import may_fire
 from eetoolkit.tuning.objective import scores_of, settings_of
 from eetoolkit.tuning.search import Constraint, Search
 from eetoolkit.tuning.splits import split
+from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.plan.types import Manifest
-
-Array = NDArray[Any]
 
 SPLITS = 20
 DROPS = (0.0, 0.005, 0.01, 0.02)

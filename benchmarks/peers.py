@@ -15,7 +15,6 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks import earlyon_peer
@@ -30,12 +29,12 @@ from eetoolkit_exporters.criteria.resolve import choose_criteria
 from eetoolkit_exporters.emitting.graphs import whole_model
 from eetoolkit_exporters.export import export
 from eetoolkit_exporters.single_file.single_file import EXITS, write_single_file
+from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.bundle.bundle import Bundle, load
 from eetoolkit_runtime.errors import ExportError
 from eetoolkit_runtime.running.runner import Runner
 from eetoolkit_runtime.running.sessions import SessionSettings
 
-Array = NDArray[Any]
 Rows = list[tuple[Array, ...]]
 BUNDLE = "network.ee"
 ONE_FILE = "one_file.onnx"

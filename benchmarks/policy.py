@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +11,7 @@ from numpy.typing import NDArray
 from eetoolkit.tuning.objective import Candidates, Objective
 from eetoolkit.tuning.record import Record
 from eetoolkit.tuning.search import Constraint, Search
-
-Array = NDArray[Any]
+from eetoolkit_runtime.arrays import Array
 
 _LEVELS = 100  # thresholds that an exit may get: quantiles of what its confidence was
 

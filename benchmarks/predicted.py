@@ -12,10 +12,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.stats import t as student
 
 import eetoolkit as ee
@@ -28,10 +26,9 @@ from eetoolkit.tuning.record import Record, read_record
 from eetoolkit.tuning.replay import own_thresholds, stops
 from eetoolkit.tuning.results import Thresholds
 from eetoolkit.tuning.splits import split
+from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.plan.types import Manifest
 from eetoolkit_runtime.running.decision import limit_of
-
-Array = NDArray[Any]
 
 GOALS: Mapping[str, Mapping[str, float]] = {
     "drop of at most 1 point": {"max_accuracy_drop": 0.01},

@@ -27,7 +27,6 @@ from typing import Any
 import msgspec
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
@@ -40,8 +39,8 @@ from benchmarks.peers import exit_name, write
 from benchmarks.policy import Policy, choose, stops
 from benchmarks.real_process import Setup
 from benchmarks.turns import compared
+from eetoolkit_runtime.arrays import Array
 
-Array = NDArray[Any]
 MAX_DROP = 0.005
 VALIDATION_DROP = 0.0
 PROCESSES = 5

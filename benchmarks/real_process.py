@@ -11,15 +11,14 @@ from typing import Any
 import msgspec
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from benchmarks.cases.catalogue import load_case
 from benchmarks.peers import Peer, open_peers
 from benchmarks.policy import Policy
 from benchmarks.turns import timed
+from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.verify import difference
 
-Array = NDArray[Any]
 _SAME = 1e-4
 
 

@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from eetoolkit_runtime.arrays import Array
 
 BLOCK = 25
 """Rows that one way runs in a turn: enough that its caches are as warm as in use, few enough that what else the machine

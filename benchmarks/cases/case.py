@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-Array = NDArray[Any]
+from eetoolkit_runtime.arrays import Array
+
 _ROWS_AT_ONCE = 64
 
 

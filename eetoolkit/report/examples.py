@@ -9,13 +9,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
+from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.errors import InputError
 from eetoolkit_runtime.plan.types import Manifest, Preprocess, TensorSpec
 from eetoolkit_runtime.running.inputs import prepare, split_rows
-
-Array = npt.NDArray[Any]
 
 _CHANNELS = (1, 3, 4)
 _MOST_PIXELS = 160  # of a side: larger ones are made smaller, so that the page stays so

@@ -15,7 +15,7 @@ from eetoolkit.tuning.evaluate import Evaluator
 from eetoolkit.tuning.guarantee import GuaranteedChoice
 from eetoolkit.tuning.outcome import Outcome, goal_outcome
 from eetoolkit.tuning.pruning import choose_gone, without_overheads
-from eetoolkit.tuning.record import Array, criterion_values, values_of
+from eetoolkit.tuning.record import criterion_values, values_of
 from eetoolkit.tuning.remarks import labels_off, less_reliable, margin_used, remarks
 from eetoolkit.tuning.replay import own_thresholds
 from eetoolkit.tuning.report import TuningReport
@@ -24,6 +24,7 @@ from eetoolkit.tuning.risk import Method
 from eetoolkit.tuning.search import Constraint
 from eetoolkit.tuning.static import WHOLE
 from eetoolkit.tuning.verdict import Verdict, exit_verdicts
+from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.bundle.bundle import Bundle
 
 

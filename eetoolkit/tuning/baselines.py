@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from eetoolkit.tuning.evaluate import Subset
-from eetoolkit.tuning.record import Array
 from eetoolkit.tuning.search import Constraint
+from eetoolkit_runtime.arrays import Array
 
 _STEPS = 40
 

@@ -9,7 +9,8 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
-from eetoolkit.tuning.record import Array, Record
+from eetoolkit.tuning.record import Record
+from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.plan.criteria import kind_of
 from eetoolkit_runtime.plan.types import Manifest
 from eetoolkit_runtime.running.scores import parts, two_classes

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from eetoolkit.tuning.calibrate import temperatures_of
-from eetoolkit.tuning.record import NO_EXIT, Array, Record
+from eetoolkit.tuning.record import NO_EXIT, Record
+from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.errors import TuneError
 from eetoolkit_runtime.plan.types import Manifest
 

@@ -15,10 +15,11 @@ from eetoolkit.tuning.goal import GoalSpec
 from eetoolkit.tuning.guarantee import GuaranteedChoice
 from eetoolkit.tuning.manifest import may_fire
 from eetoolkit.tuning.objective import Metric, Objective, scores_of, settings_of
-from eetoolkit.tuning.record import Array, Record
+from eetoolkit.tuning.record import Record
 from eetoolkit.tuning.safety_margin import budget_margin, safety_margin
 from eetoolkit.tuning.search import Constraint, Search
 from eetoolkit.tuning.static import Static, best_static
+from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.plan.types import Manifest
 
 

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from eetoolkit.tuning.record import NO_CLASS, NO_EXIT, Array, Record, check_bundle, merge, read_record, values_of
+from eetoolkit.tuning.record import NO_CLASS, NO_EXIT, Record, check_bundle, merge, read_record, values_of
 from eetoolkit_runtime.arguments import shortened
+from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.bundle.bundle import Bundle
 from eetoolkit_runtime.errors import InputError, TuneError, first_line
 from eetoolkit_runtime.files.outfile import check_file

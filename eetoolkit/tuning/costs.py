@@ -8,7 +8,8 @@ from typing import Literal
 
 import numpy as np
 
-from eetoolkit.tuning.record import Array, Record
+from eetoolkit.tuning.record import Record
+from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.errors import TuneError
 from eetoolkit_runtime.plan.flow import chains, without_exits
 from eetoolkit_runtime.plan.types import Manifest

@@ -16,7 +16,6 @@ from eetoolkit.tuning.checks import check_record
 from eetoolkit.tuning.collect import Data, Progress, collect
 from eetoolkit.tuning.manifest import with_constants
 from eetoolkit.tuning.record import (
-    Array,
     Record,
     Values,
     calibrated_path,
@@ -27,6 +26,7 @@ from eetoolkit.tuning.record import (
     values_of,
 )
 from eetoolkit.tuning.splits import share_of, split
+from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.bundle.bundle import Bundle
 from eetoolkit_runtime.errors import TuneError
 from eetoolkit_runtime.plan.types import Manifest

@@ -8,10 +8,10 @@ import numpy as np
 
 from eetoolkit.tuning.dataset import TuningData
 from eetoolkit.tuning.evaluate import Subset, objective_of
-from eetoolkit.tuning.record import Array
 from eetoolkit.tuning.replay import answers, stops
 from eetoolkit.tuning.risk import METHODS, Method, guarantee_of, last_passing, least_rows, losses
 from eetoolkit.tuning.search import Search
+from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.plan.types import Guarantee, Manifest
 
 _STEPS = 100  # settings of a path, at most

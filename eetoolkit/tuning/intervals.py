@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 from scipy.stats import norm
 
-from eetoolkit.tuning.record import Array
+from eetoolkit_runtime.arrays import Array
 
 Z95 = float(norm.ppf(0.975))
 """The 97.5 % quantile of the standard normal distribution."""

@@ -13,9 +13,10 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from eetoolkit.tuning.record import NO_CLASS, NO_EXIT, Array, Record
+from eetoolkit.tuning.record import NO_CLASS, NO_EXIT, Record
 from eetoolkit.tuning.replay import answers, most_confident, stops
 from eetoolkit_runtime.arguments import shortened
+from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.errors import TuneError
 from eetoolkit_runtime.plan.criteria import kind_of
 from eetoolkit_runtime.plan.types import Fallback, Manifest

@@ -31,8 +31,8 @@ from eetoolkit.tuning.evaluate import Subset
 from eetoolkit.tuning.goal import GoalSpec
 from eetoolkit.tuning.guarantee import GuaranteedChoice
 from eetoolkit.tuning.intervals import Interval, wilson
-from eetoolkit.tuning.record import Array
 from eetoolkit.tuning.results import Figures
+from eetoolkit_runtime.arrays import Array
 
 LEAST_ROWS = 30
 """Held-out rows, without which nothing is called known."""

@@ -15,8 +15,8 @@ import numpy as np
 from eetoolkit.tuning.evaluate import Subset
 from eetoolkit.tuning.intervals import Interval, ratio_in_turns
 from eetoolkit.tuning.manifest import golden_under
-from eetoolkit.tuning.record import Array
 from eetoolkit.tuning.verdict import effect_of
+from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.bundle.bundle import Bundle
 from eetoolkit_runtime.errors import BundleError
 from eetoolkit_runtime.profiling.rounds import Row, rows_of

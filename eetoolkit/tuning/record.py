@@ -17,9 +17,9 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from eetoolkit_runtime.arguments import shortened
+from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.bundle.integrity import open_regular
 from eetoolkit_runtime.errors import IntegrityError, TuneError, first_line
 from eetoolkit_runtime.files.npy import read_npz
@@ -28,7 +28,6 @@ from eetoolkit_runtime.files.paths import absolute, shown
 from eetoolkit_runtime.plan.types import Manifest
 from eetoolkit_runtime.profiling.profile import digests
 
-Array = npt.NDArray[Any]
 Values = Mapping[str, tuple[float, ...]]
 
 VERSION = 1

@@ -13,9 +13,9 @@ from eetoolkit.tuning.evaluate import Subset
 from eetoolkit.tuning.goal import GoalSpec
 from eetoolkit.tuning.intervals import rows_needed
 from eetoolkit.tuning.outcome import Outcome
-from eetoolkit.tuning.record import Array
 from eetoolkit.tuning.results import Figures
 from eetoolkit.tuning.safety_margin import FOLDS, LEAST_ROWS
+from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.profiling.profile import Profile
 
 _TOLD = 0.01  # how closely a drop should be known where none was asked for

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from eetoolkit.tuning.record import NO_EXIT, Array, Record
+from eetoolkit.tuning.record import NO_EXIT, Record
+from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.plan.types import Fallback, Manifest
 from eetoolkit_runtime.running.decision import in_float32, limit_of
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from eetoolkit.tuning.evaluate import Subset
 from eetoolkit.tuning.intervals import Interval, difference_of
-from eetoolkit.tuning.record import Array
+from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.profiling.latency import QUANTILES
 
 _BINS = 20

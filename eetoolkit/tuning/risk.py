@@ -18,7 +18,7 @@ import numpy as np
 from scipy.stats import binom
 
 from eetoolkit.tuning.evaluate import Subset
-from eetoolkit.tuning.record import Array
+from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.errors import TuneError
 from eetoolkit_runtime.plan.types import Guarantee
 

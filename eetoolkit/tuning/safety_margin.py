@@ -13,10 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from eetoolkit.tuning.evaluate import Subset, objective_of
-from eetoolkit.tuning.record import NO_EXIT, Array
+from eetoolkit.tuning.record import NO_EXIT
 from eetoolkit.tuning.replay import means
 from eetoolkit.tuning.search import Search
 from eetoolkit.tuning.splits import SHARES
+from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.plan.types import Manifest
 
 FOLDS = 5

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from eetoolkit.tuning.objective import Objective, moved
-from eetoolkit.tuning.record import Array
+from eetoolkit_runtime.arrays import Array
 
 _PRICES = np.geomspace(0.03, 3000, 26)  # of a score of one; costs are in shares of the whole network's
 _CYCLES = 12

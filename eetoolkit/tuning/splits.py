@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from eetoolkit.tuning.record import Array
+from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.errors import TuneError
 
 SHARES: Mapping[str, float] = {"calibrate": 0.15, "tune": 0.35, "guarantee": 0.25, "test": 0.25}

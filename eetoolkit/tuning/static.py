@@ -9,9 +9,9 @@ import numpy as np
 from eetoolkit.tuning.evaluate import Subset
 from eetoolkit.tuning.goal import GoalSpec
 from eetoolkit.tuning.objective import Objective
-from eetoolkit.tuning.record import Array
 from eetoolkit.tuning.safety_margin import keeps
 from eetoolkit.tuning.search import Constraint
+from eetoolkit_runtime.arrays import Array
 
 WHOLE = "whole network"
 _AS_GOOD = 1.01  # a static choice of at most so much of the cost is as good: simpler wins

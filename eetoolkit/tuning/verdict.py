@@ -11,7 +11,7 @@ import numpy as np
 from eetoolkit.tuning.evaluate import Subset
 from eetoolkit.tuning.intervals import Interval, difference_of
 from eetoolkit.tuning.objective import score_at
-from eetoolkit.tuning.record import Array
+from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.printable import printable
 
 

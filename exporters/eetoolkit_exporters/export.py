@@ -19,7 +19,7 @@ from eetoolkit_exporters.capturing.cascade import CascadeSource, open_source
 from eetoolkit_exporters.capturing.dynamic_shapes import DynamicShapes
 from eetoolkit_exporters.capturing.onnx_source import OnnxSource
 from eetoolkit_exporters.capturing.shapes import dims_of
-from eetoolkit_exporters.capturing.source import LOGITS, Array, ExitSpec, ModelSource, choose_exits
+from eetoolkit_exporters.capturing.source import LOGITS, ExitSpec, ModelSource, choose_exits
 from eetoolkit_exporters.capturing.torch_source import TorchSource
 from eetoolkit_exporters.criteria.confidences import add_confidences
 from eetoolkit_exporters.criteria.facts import facts
@@ -46,6 +46,7 @@ from eetoolkit_exporters.emitting.tolerance import check_tolerance, measured, ro
 from eetoolkit_exporters.gating.gates import make_gates
 from eetoolkit_exporters.graph import copy_of, subgraphs
 from eetoolkit_runtime.arguments import checked, is_number
+from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.bundle.bundle import Bundle
 from eetoolkit_runtime.bundle.rewriting import write_bundle
 from eetoolkit_runtime.bundle.store import check_target

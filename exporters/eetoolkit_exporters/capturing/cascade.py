@@ -10,8 +10,9 @@ from typing import Any
 import torch
 
 from eetoolkit_exporters.capturing.onnx_source import OnnxSource
-from eetoolkit_exporters.capturing.source import Array, Visits, returned_visits
+from eetoolkit_exporters.capturing.source import Visits, returned_visits
 from eetoolkit_exporters.capturing.torch_source import TorchSource, keywords_of, parameters_of
+from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.errors import ExportError, did_you_mean
 
 Model = torch.nn.Module | str | os.PathLike[str]

@@ -11,8 +11,8 @@ import onnx_ir as ir
 import onnxruntime as ort
 
 from eetoolkit_exporters.capturing.shapes import dims_of, infer_shapes
-from eetoolkit_exporters.capturing.source import Array
 from eetoolkit_exporters.graph import captured
+from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.errors import ExportError
 
 _OWN = {"", "ai.onnx.ml"}

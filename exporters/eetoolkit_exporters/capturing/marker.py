@@ -12,13 +12,11 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, overload
 
-import numpy.typing as npt
 import onnx_ir as ir
 import torch
 
+from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.errors import ExportError
-
-Array = npt.NDArray[Any]
 
 DOMAIN = "eetoolkit"
 _LOGITS = "logits"  # as `source` calls the output of an exit that is one tensor

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from eetoolkit_exporters.capturing.source import LOGITS, Array, Visits, returned_visits, to_array
+from eetoolkit_exporters.capturing.source import LOGITS, Visits, returned_visits, to_array
+from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.errors import ExportError
 
 

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from eetoolkit_exporters.capturing.source import Array, ModelSource
+from eetoolkit_exporters.capturing.source import ModelSource
+from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.errors import ExportError
 
 Axes = Mapping[str, int | None]

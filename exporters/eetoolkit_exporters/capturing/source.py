@@ -9,12 +9,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.errors import ExportError
 
-Array = npt.NDArray[Any]
 ExitSpec = Sequence[str] | Mapping[str, str | Mapping[str, str]]
 """Names of exits, or for each exit the output it is or the outputs it has, by the source's own names."""
 Visits = list[tuple[str, dict[str, Array]]]

@@ -26,10 +26,10 @@ from eetoolkit_exporters.capturing.dynamic_shapes import (
 from eetoolkit_exporters.capturing.marker import marker_to_onnx
 from eetoolkit_exporters.capturing.outputs import walk_outputs
 from eetoolkit_exporters.capturing.row_axes import Axes, copied
-from eetoolkit_exporters.capturing.source import Array
 from eetoolkit_exporters.capturing.symbols import rename_symbols
 from eetoolkit_exporters.capturing.torch_errors import everything, reason
 from eetoolkit_exporters.capturing.torch_source import TorchSource
+from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.errors import ExportError
 from eetoolkit_runtime.plan.types import Limit
 from eetoolkit_runtime.running.inputs import BATCH

@@ -11,8 +11,9 @@ import torch
 
 from eetoolkit_exporters.capturing.marker import any_marked, watching
 from eetoolkit_exporters.capturing.outputs import other_outputs, walk_outputs
-from eetoolkit_exporters.capturing.source import LOGITS, Array, Visits, returned_visits, to_array
+from eetoolkit_exporters.capturing.source import LOGITS, Visits, returned_visits, to_array
 from eetoolkit_exporters.capturing.torch_errors import from_tracing, known, reason
+from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.errors import ExportError
 
 _DTYPES = {

@@ -12,10 +12,10 @@ import onnx_ir as ir
 import torch
 
 from eetoolkit_exporters.capturing.capture import Network, capture, check_deterministic
-from eetoolkit_exporters.capturing.source import Array
 from eetoolkit_exporters.capturing.tidy import tidy
 from eetoolkit_exporters.capturing.torch_source import TorchSource, to_tensor
 from eetoolkit_exporters.criteria.builder import Builder
+from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.errors import ExportError
 from eetoolkit_runtime.plan.types import Function
 

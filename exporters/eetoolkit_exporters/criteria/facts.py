@@ -9,11 +9,12 @@ import numpy as np
 import onnx_ir as ir
 
 from eetoolkit_exporters.capturing.capture import Network, NetworkExit
-from eetoolkit_exporters.capturing.source import Array, Visits
+from eetoolkit_exporters.capturing.source import Visits
 from eetoolkit_exporters.criteria.reference import class_output
 from eetoolkit_exporters.criteria.stateless import Scores, class_scores
 from eetoolkit_exporters.gating.hardness import value_ranges
 from eetoolkit_exporters.gating.ranges import UNKNOWN, Range
+from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.errors import ExportError
 from eetoolkit_runtime.plan.criteria import kind_of
 from eetoolkit_runtime.plan.types import Criterion

@@ -8,18 +8,16 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from eetoolkit_exporters.criteria.custom import evaluate
+from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.errors import ExportError
 from eetoolkit_runtime.plan.criteria import kind_of
 from eetoolkit_runtime.plan.types import ClassScores, Criterion, CriterionKind
 from eetoolkit_runtime.running.scores import LABEL, LOGITS, means_one, parts, two_classes
 
-Array = npt.NDArray[Any]
 Seen = Sequence[tuple[Mapping[str, Array], Criterion]]
 """The exits that a row has met: what each gave, and its criterion with numbers in place of constants' names."""
 

@@ -7,11 +7,11 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 import numpy as np
 
 from eetoolkit_exporters.capturing.capture import NetworkExit
-from eetoolkit_exporters.capturing.source import Array
 from eetoolkit_exporters.criteria.facts import Facts
 from eetoolkit_exporters.criteria.reach import fires_always, fires_never, reach
 from eetoolkit_exporters.criteria.stateless import Scores
 from eetoolkit_exporters.gating.ranges import Range, join
+from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.plan.criteria import kind_of
 from eetoolkit_runtime.plan.types import CriterionKind, Scale, Threshold
 

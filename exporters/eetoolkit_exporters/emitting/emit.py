@@ -12,7 +12,6 @@ import onnx_ir as ir
 
 from eetoolkit_exporters.capturing.capture import Network
 from eetoolkit_exporters.capturing.shapes import dims_of
-from eetoolkit_exporters.capturing.source import Array
 from eetoolkit_exporters.criteria.reference import scores_of
 from eetoolkit_exporters.cutting.blocks import exit_values, opset_of
 from eetoolkit_exporters.cutting.fixed_shapes import Fixed, fixed_shapes
@@ -22,6 +21,7 @@ from eetoolkit_exporters.emitting.files import SegmentFiles
 from eetoolkit_exporters.emitting.graphs import fit, segment_model
 from eetoolkit_exporters.emitting.peephole import simplify
 from eetoolkit_exporters.graph import copy_of, fresh
+from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.bundle.golden import Sample, store_golden
 from eetoolkit_runtime.errors import ExportError
 from eetoolkit_runtime.plan.types import (

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 import msgspec
 import numpy as np
 
-from eetoolkit_exporters.capturing.source import Array
 from eetoolkit_exporters.cutting.rows import mixing
 from eetoolkit_exporters.cutting.segments import CutSegment
+from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.bundle.bundle import Bundle
 from eetoolkit_runtime.bundle.golden import Sample
 from eetoolkit_runtime.errors import ExportError, RunError

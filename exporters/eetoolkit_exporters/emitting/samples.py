@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from eetoolkit_exporters.capturing.cascade import open_source
-from eetoolkit_exporters.capturing.source import Array, ExitSpec, ModelSource, Visits, choose_exits, to_array
+from eetoolkit_exporters.capturing.source import ExitSpec, ModelSource, Visits, choose_exits, to_array
 from eetoolkit_exporters.criteria.reference import exit_answer
 from eetoolkit_exporters.criteria.resolve import CriterionSpec, bind, functions_of
+from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.bundle.bundle import Bundle, load
 from eetoolkit_runtime.bundle.golden import Sample, Visit, read_golden
 from eetoolkit_runtime.errors import ExportError, InputError

@@ -13,10 +13,10 @@ import onnx_ir as ir
 import onnxruntime as ort
 
 from eetoolkit_exporters.capturing.capture import Network
-from eetoolkit_exporters.capturing.source import Array
 from eetoolkit_exporters.cutting.cut import graph_of
 from eetoolkit_exporters.emitting.graphs import whole_model
 from eetoolkit_runtime.arguments import is_number, shortened
+from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.errors import ExportError
 from eetoolkit_runtime.plan.criteria import kind_of
 from eetoolkit_runtime.plan.types import Criterion

@@ -8,13 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
 from eetoolkit_exporters.graph import subgraphs
+from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.errors import ExportError
-
-Array = npt.NDArray[Any]
 
 _FOLDED: dict[str, Callable[..., Any]] = {
     "Add": np.add, "And": np.logical_and, "Cast": np.asarray, "Clip": np.clip, "Equal": np.equal,

@@ -13,9 +13,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
-from eetoolkit_exporters.single_file.graph_builder import Array, GraphLevel
+from eetoolkit_exporters.single_file.graph_builder import GraphLevel
 from eetoolkit_exporters.single_file.steps import FAILED, Key, Steps
 from eetoolkit_exporters.single_file.structure import Cycle, Item, Label, Region, again, origin
+from eetoolkit_runtime.arrays import Array
 
 _BOOL, _INT64 = ir.DataType.BOOL, ir.DataType.INT64
 

@@ -13,8 +13,9 @@ from typing import NamedTuple
 import numpy as np
 import onnx_ir as ir
 
-from eetoolkit_exporters.single_file.graph_builder import Array, GraphLevel
+from eetoolkit_exporters.single_file.graph_builder import GraphLevel
 from eetoolkit_exporters.single_file.structure import Label, components, entry_points
+from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.plan.flow import backward, successors
 from eetoolkit_runtime.plan.types import Exit, Gate, Goto, Manifest, Next, Segment, Source, Switch
 from eetoolkit_runtime.running.decision import in_float32, limit_of

@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import math
 import tokenize
-from typing import Any, BinaryIO, Protocol
+from typing import BinaryIO, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
+from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.errors import EEToolkitError, first_line
 from eetoolkit_runtime.files.zips import DAMAGED, open_zip
-
-Array = npt.NDArray[Any]
 
 _DAMAGED = (*DAMAGED, SyntaxError, RecursionError, tokenize.TokenError)
 _CHUNK_BYTES = 16 << 20

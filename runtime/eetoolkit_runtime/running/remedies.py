@@ -8,12 +8,10 @@ from numbers import Number
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.plan.types import Dim
 from eetoolkit_runtime.printable import cut
-
-Array = npt.NDArray[Any]
 
 _PICTURE = 3  # axes of a picture: height, width and channels, in whatever order
 
