@@ -82,7 +82,7 @@ def test_words_stand_out_from_their_ground(page: Page, report: Path, dark: bool)
     for text, ground in pairs:
         assert contrast(text, ground) >= 4.5, (text, ground)
     ground = pairs[-1][1]
-    for mark in ("rgb(31, 138, 125)", "rgb(183, 121, 31)", "rgb(194, 55, 77)"):
+    for mark in ("rgb(31, 138, 125)", "rgb(183, 121, 31)", "rgb(79, 107, 216)", "rgb(194, 55, 77)"):
         assert contrast(mark, ground) >= 3, (mark, ground)
 
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
-from eetoolkit.report.chart import BAD, FAINT, GOOD, INK, Chart, colours, inline, plain
+from eetoolkit.report.chart import Chart, inline
+from eetoolkit.showing.style import EARLY, FAINT, INK, WRONG, colours, plain
 from eetoolkit.tuning.calibrate import BINS, Calibration, Reliability
 from eetoolkit.tuning.intervals import wilson
 from eetoolkit.tuning.report import TuningReport
@@ -93,10 +94,10 @@ def _draw_reliability(figure: Figure, found: Calibration) -> None:
     axes = figure.add_subplot()
     plain(axes)
     axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle=":")
-    stages = [("T", found.after, GOOD, "o")]
+    stages = [("T", found.after, EARLY, "o")]
     if changed(found):
         stages.insert(0, ("before, T", found.before, FAINT, "s"))
-        stages[1] = ("after, T", found.after, GOOD, "o")
+        stages[1] = ("after, T", found.after, EARLY, "o")
     for name, stage, colour, marker in stages:
         filled = [each for each in stage.bins if each.rows]
         ends = [wilson(each.accuracy * each.rows, each.rows) for each in filled]
@@ -129,7 +130,7 @@ def _draw_confidences(figure: Figure, found: Histogram, limit: float | None) -> 
     plain(axes, grid="y")
     starts, widths = found.edges[:-1], [b - a for a, b in zip(found.edges[:-1], found.edges[1:], strict=True)]
     for counts, sign, colour, hatch, name in (
-        (found.right, 1, GOOD, "", "right"), (found.wrong, -1, BAD, "////", "wrong"),
+        (found.right, 1, EARLY, "", "right"), (found.wrong, -1, WRONG, "////", "wrong"),
     ):  # fmt: skip
         total = sum(counts)
         axes.bar(
