@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_WIDE = 10.0  # the ratio of costs from which on a logarithm shows more
 CLASSES = 40
 """Shown at most: those that early exit hurts most."""
 
@@ -89,16 +90,19 @@ def costs(report: TuningReport, say: Wording) -> Chart:
     )
 
     def draw(figure: Figure) -> None:
-        from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
+        from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
         axes = figure.add_subplot()
         plain(axes)
-        places, heights, total = [0.0], [0.0], 0.0
+        end = 1.05 * max(spread.p99, report.whole.cost.value)  # the rare runs beyond p99 would hide the others
+        least = spread.steps[0][0]
+        wide = 0 < least < end / _WIDE
+        start = least / 1.25 if wide else 0.0
+        places, heights, total = [start], [0.0], 0.0
         for cost, share in spread.steps:
             total += share
             places.append(cost)
             heights.append(min(total, 1.0))
-        end = 1.05 * max(spread.p99, report.whole.cost.value)  # the rare runs beyond p99 would hide the others
         axes.step([*places, max(end, places[-1])], [*heights, 1.0], where="post", color=EARLY, linewidth=1.8)
         for name, cost, share, marker in (
             ("p50", spread.p50, 0.5, "o"), ("p95", spread.p95, 0.95, "^"), ("p99", spread.p99, 0.99, "v"),
@@ -108,9 +112,14 @@ def costs(report: TuningReport, say: Wording) -> Chart:
             ("mean", report.chosen.cost.value, MIDDLE, "--"), ("whole network", report.whole.cost.value, LATE, ":"),
         ):  # fmt: skip
             axes.axvline(cost, color=colour, linewidth=1.4, linestyle=line, label=f"{name} {say.cost(cost)}")
-        axes.set_xlim(0, end)
+        if wide:
+            axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator())
+            axes.xaxis.set_minor_locator(NullLocator())
+        else:
+            axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.set_xlim(start, end)
         axes.set_ylim(0, 1.05)
-        axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda cost, _: say.amount(cost) if cost else "0"))
         axes.yaxis.set_major_formatter(PercentFormatter(1))
         axes.set_xlabel(f"{report.unit} a run")
