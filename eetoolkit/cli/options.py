@@ -11,8 +11,6 @@ from typing import Any, Literal, TypeVar
 
 import click
 
-from eetoolkit_runtime.plan.types import Threshold
-
 Command = TypeVar("Command", bound=Callable[..., Any])
 Value = TypeVar("Value")
 
@@ -119,7 +117,7 @@ def per_exit(option: str, texts: Sequence[str], convert: Callable[[str], Value])
     return values
 
 
-def to_threshold(text: str) -> Threshold:
+def to_threshold(text: str) -> float | Literal["never"]:
     """Returns a threshold: a number, or `never`."""
     return "never" if text == "never" else float(text)
 

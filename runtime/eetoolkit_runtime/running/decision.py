@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -15,7 +15,8 @@ from eetoolkit_runtime.errors import InputError, did_you_mean
 from eetoolkit_runtime.plan.types import Exit, Threshold
 from eetoolkit_runtime.running.answer import Answer, rank
 
-Thresholds = Mapping[str, Threshold]
+Thresholds = Mapping[str, float | Literal["never"]]
+"""Other thresholds for a call, by exit; the exit that ends the plan has none."""
 
 
 class Decision(msgspec.Struct, frozen=True):
