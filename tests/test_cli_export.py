@@ -223,7 +223,7 @@ def test_the_tolerance_may_be_given_and_a_failed_proof_names_the_option(here: Pa
     assert golden.tolerance == 0.05
     result = call("export", "net.onnx", "-o", str(tmp_path / "y.ee"), "--tolerance", "1e-12")
     assert (result.exit_code, result.stdout) == (1, "")
-    assert "nothing was written; where that is rounding, allow it with --tolerance " in result.stderr
+    assert "nothing was written; if that is rounding, allow it with --tolerance " in result.stderr
     result = call("export", "net.onnx", "-o", str(tmp_path / "y.ee"), "--tolerance", "-1")
     assert result.exit_code == 1
     assert "tolerance is -1.0, expected a finite number above 0" in result.stderr

@@ -296,8 +296,8 @@ def _loose(usual: float, asked: float | None) -> Iterator[str]:
     """Yields that golden samples show little."""
     if asked is None and usual > _LOOSE:
         yield (
-            f"the golden samples come out to {usual:.2g} only: so far onnxruntime's optimisations take the quantised "
-            "network; pass tolerance=SIZE (--tolerance SIZE) for another bound"
+            f"the golden samples agree to {usual:.2g} only: onnxruntime's optimisations change a quantised network "
+            "that much; pass tolerance=SIZE (--tolerance SIZE) for another bound"
         )
 
 
