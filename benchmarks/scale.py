@@ -43,14 +43,14 @@ SECTION = Section(
     "scale",
     "Scale: exits, nodes, bytes",
     (
-        "The compiler's own time (torch's export is not in it): judge, cut, emit. Latency of the full path, one "
+        "The compiler's own time (torch's export is not in it): criteria, cut, emit. Latency of the full path, one "
         f"thread, and of the same graph as one session. `exits` has {_NODES:,} nodes, `nodes` and `MB` {_EXITS} exits. "
         "Slope: of the time against the size in logarithms, over the larger half; 1 is linear."
     ),
     (
         ("what grows", lambda row: str(row["what"])),
         ("size", lambda row: f"{row['size']:,}"),
-        ("judge, s", lambda row: f"{row['judge_s']:.3f}"),
+        ("criteria, s", lambda row: f"{row['judge_s']:.3f}"),
         ("cut, s", lambda row: f"{row['cut_s']:.3f}"),
         ("emit, s", lambda row: f"{row['emit_s']:.3f}"),
         ("slope of all three", lambda row: f"{row['slope']:.2f}"),

@@ -16,7 +16,7 @@ from eetoolkit_runtime.printable import printable
 
 
 class ExitVerdict(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether one exit pays, on the test part. Costs are in the unit of the report, for a run in the mean.
+    """Whether one exit pays. Costs are in the unit of the report, for a run in the mean.
 
     Attributes:
         exit: Its name.
@@ -27,8 +27,8 @@ class ExitVerdict(msgspec.Struct, frozen=True, kw_only=True):
         behind: What a row that comes to it and stays costs from there on.
         overhead: What a visit of it costs: the cut, and the head where that is known.
         break_even: The rate at which it saves what it costs; None where nothing lies behind it.
-        affordable: What a visit may cost before the exit stops to pay.
-        pays: Whether it saves more than it costs, on the tune part: what decides is not what tells.
+        affordable: The most that a visit may cost for the exit to pay.
+        pays: Whether it saves more than it costs, on the tuning rows; the other figures are of the held-out rows.
     """
 
     exit: str

@@ -114,16 +114,17 @@ class Runner:
     ) -> Answer:
         """Returns the answer of the first exit that fires, for one row.
 
-        With a deadline or a token, the best answer that is finished by then: the last enabled exit met, or by
-        `fallback` the most confident one; with `exit_at` the last exit met. `answer.stopped_by` says so. A segment that
-        would not fit into the time left is not run: by the bundle's profile, else by the least time that it has taken
-        in this runner, and at least what it had taken when it was broken off. One that takes longer is broken off,
-        between two nodes of its graph. What is expected without a profile is tried again from time to time.
+        With a deadline or a token, returns the best answer available when time is up: the last enabled exit reached,
+        or the most confident one if `fallback` says so; with `exit_at` the last exit reached. `answer.stopped_by` says
+        what stopped the run. A segment that would not fit into the time left is not run. Its time is that of the
+        bundle's profile, else the least that it has taken in this runner, and at least what it had when it was stopped.
+        A segment that takes longer is stopped between two nodes of its graph. What is expected without a profile is
+        tried again from time to time.
 
         Args:
             inputs: One array, a tuple in the bundle's order, or a mapping by name; leading dimension 1.
-            exit_at: Always answer at this exit, whatever the confidences, on its first visit; where the row's path does
-                not meet it, the last exit answers.
+            exit_at: Always answer at this exit, whatever the confidences, on its first visit; if the row's path does
+                not reach it, the last exit answers.
             thresholds: Other thresholds than the bundle's for this call, by exit; `never` disables an exit.
             deadline_ms: Milliseconds from the beginning of this call in which it must answer.
             interrupt: A token that stops this call from another thread or a signal handler. In the main thread the
