@@ -280,21 +280,58 @@ def clear_middle(rows: int) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate([noise, middle - noise, 0 * middle], axis=1).astype(np.float32), labels
 
 
-def test_there_is_no_verdict_where_the_goal_is_not_met_and_truncate_is_named_all_the_same(
+def test_whether_early_exit_pays_is_unknown_where_the_goal_is_not_met_and_nothing_is_recommended(
     bundle: ee.Bundle,  # noqa: F811 - a fixture
 ) -> None:
     few = ee.tune(bundle, *clear_middle(60), calibrate=False, threads=1)
     assert str(few.verdict) == (
-        "no verdict: the held-out rows are too few to know whether the goal is met; on the tuning rows, always "
-        "answering at exit1 meets the goal and costs no more; `eetoolkit truncate BUNDLE --at exit1` removes what lies "
-        "behind it"
+        "whether early exit pays is unknown: the held-out rows are too few to know whether the goal is met; about "
+        f"{few.rows_needed} rows in all would do"
     )
+    assert "truncate" not in str(few)
     x, labels = data(600)
     record = collect(bundle, x, labels, threads=1)
     report = ee.tune(bundle, record=record, max_accuracy_drop=0.02, seed=5)
     assert report.goal_met is False
-    assert str(report.verdict) == "no verdict: the goal is missed on the held-out rows"
+    assert str(report.verdict) == "whether early exit pays is unknown: the goal is missed on the held-out rows"
     assert "pays here" not in str(report)
+
+
+def test_where_rows_are_too_few_to_show_a_goal_this_is_said_and_about_how_many_would_do(
+    bundle: ee.Bundle,  # noqa: F811 - a fixture
+    tmp_path: Path,
+) -> None:
+    pytest.importorskip("jinja2")
+    x, labels = data(4000)
+    some = collect(bundle, x[:897], labels[:897], threads=1)
+    report = ee.tune(bundle, record=some, max_accuracy_drop=0.001, calibrate=False)
+    assert set(report.thresholds.values()) == {"never"}
+    assert report.goal_met is True
+    # One standard error of rows of which none is lost, sqrt(1 + 7 / 5) / n, is 0.001 at 1550 of 7 in 12 rows.
+    assert report.rows_needed == pytest.approx(1550 * 12 / 7, rel=0.01)
+    said = (
+        "whether early exit pays is unknown: 524 tuning rows are too few to show that an early exit keeps the goal; "
+        f"about {report.rows_needed} rows in all would do"
+    )
+    assert str(report.verdict) == said
+    some.save(tmp_path / "some.npz")
+    command = ["tune", str(bundle.path), "--record", str(tmp_path / "some.npz"), "--max-accuracy-drop", "0.001"]
+    told = CliRunner().invoke(main, [*command, "--no-calibrate", "--report", str(tmp_path / "page.html")])
+    assert " ".join(said.split()) in " ".join(told.stdout.split())
+    assert "W" + said[1:] in (tmp_path / "page.html").read_text()
+    # The same rows show that it does not pay where nothing leaves early at less cost.
+    blind = dataclasses.replace(some, prediction=np.where(some.exit < 2, -1, some.prediction))
+    sure = ee.tune(bundle, record=blind, max_accuracy_drop=0.001, calibrate=False)
+    assert str(sure.verdict).startswith("early exit does not pay here: the whole network")
+    assert sure.rows_needed is None
+
+
+def test_no_number_of_rows_shows_that_nothing_is_lost(bundle: ee.Bundle) -> None:  # noqa: F811 - a fixture
+    report = ee.tune(bundle, *data(400), max_accuracy_drop=0.0, calibrate=False, threads=1)
+    assert set(report.thresholds.values()) == {"never"}
+    assert str(report.verdict).endswith(
+        "no number of rows shows that an early exit loses nothing; allow a drop above 0"
+    )
 
 
 def test_where_always_answering_at_one_exit_is_as_good_and_as_cheap_that_is_written_and_truncate_is_named(

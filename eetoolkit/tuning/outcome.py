@@ -57,13 +57,6 @@ class Outcome:
     reason: str
     rows_needed: int | None = None
 
-    @property
-    def undecided(self) -> str | None:
-        """Why nothing can be said of a choice that was to meet the goal; None where it does."""
-        if self.met is None:
-            return "the held-out rows are too few to know whether the goal is met"
-        return None if self.met else "the goal is missed on the held-out rows"
-
 
 @dataclass(frozen=True)
 class _Unit:

@@ -14,7 +14,8 @@ from eetoolkit.tuning.search import Constraint
 from eetoolkit_runtime.arrays import Array
 
 WHOLE = "whole network"
-_AS_GOOD = 1.01  # a static choice of at most so much of the cost is as good: simpler wins
+AS_GOOD = 1.01
+"""A static choice of at most so many times the cost is as good: simpler wins."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +65,7 @@ def best_static(
     if not costs:
         return Static(None, whole, wins=False)
     best = min(costs, key=costs.__getitem__)
-    return Static(best, choices[best], wins=costs[best] <= _AS_GOOD * tuned.means(tuned.ends(thresholds))[1])
+    return Static(best, choices[best], wins=costs[best] <= AS_GOOD * tuned.means(tuned.ends(thresholds))[1])
 
 
 def _is_as_good(goal: GoalSpec, constraint: Constraint, tuned: Subset, limits: Array, thresholds: Array) -> bool:

@@ -52,7 +52,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
         static_exit: Its exit; None: the whole network.
         static_cost: What that costs on the test part.
         pays: Whether thresholds are cheaper than that; else it is the choice.
-        undecided: Why nothing can be said, if so: the choice does not meet the goal, or nobody knows.
+        undecided: Why nothing can be said, if so: the goal is missed, or rows are too few.
     """
 
     exits: tuple[ExitVerdict, ...]
@@ -64,8 +64,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
     def __str__(self) -> str:
         if self.undecided is not None:
-            chose = "" if self.pays or self.static_exit is None else f"; on the tuning rows, {self._simpler}"
-            return f"no verdict: {self.undecided}{chose}"
+            return f"whether early exit pays is unknown: {self.undecided}"
         if self.pays:
             lost = [verdict.exit for verdict in self.exits if not verdict.pays]
             does = "does" if len(lost) == 1 else "do"
