@@ -94,7 +94,9 @@ def test_what_misses_by_more_than_the_tolerance_passes_once_in_forty_draws_at_mo
 def test_450_digits_with_a_drop_of_four_points_miss_a_goal_of_one_and_say_how_many_rows_tell_it() -> None:
     found = outcome_of("max_accuracy_drop", 0.01, 150, 6)
     assert found.met is False
-    assert found.reason.startswith("the drop is 4 points [1.333, 7.333] on 150 held-out rows; the goal allows 1 point")
+    assert found.reason.startswith(
+        "the drop is +4.00 [+1.33, +7.33] points on 150 held-out rows; the goal allows 1 point"
+    )
     lucky = outcome_of("max_accuracy_drop", 0.01, 150, 3)  # 2 %, with an interval down to 0
     assert lucky.met is False
     assert "150 rows may show that by chance: they measure it to +-3.7 points, +-1 point needs about" in lucky.reason

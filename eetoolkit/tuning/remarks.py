@@ -30,7 +30,7 @@ def remarks(
 
     Args:
         goal: What was asked for.
-        test: The test part.
+        test: The held-out rows.
         chosen: The choice's figures.
         thresholds: The choice, (E,).
         rows: How many rows there are in all.
@@ -105,7 +105,7 @@ def threads_differ(profile: Profile | None, threads: int | None) -> Iterator[str
 
 
 def less_reliable(calibrations: Sequence[Calibration]) -> Iterator[str]:
-    """Yields which exits' temperatures make their probabilities worse on the test part."""
+    """Yields which exits' temperatures make their probabilities worse on the held-out rows."""
     worse = [each for each in calibrations if each.after.log_loss > _WORSE * each.before.log_loss]
     if worse:
         told = ", ".join(f"{each.exit} from {each.before.log_loss:.3g} to {each.after.log_loss:.3g}" for each in worse)

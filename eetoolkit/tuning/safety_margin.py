@@ -57,7 +57,7 @@ def safety_margin(plan: Manifest, tuned: Subset, score: float, *, drop: bool) ->
 
     Args:
         plan: The bundle's.
-        tuned: The tune part, whose rows have a score each.
+        tuned: The tuning rows, which have a score each.
         score: What the goal asks for: at least this, or with `drop` at most so much below the whole network.
         drop: Which of both.
     """
@@ -86,7 +86,7 @@ def keeps(tuned: Subset, answered: Array, score: float, *, drop: bool) -> bool:
     The whole network loses nothing against itself. Where rows are few, no standard error is asked.
 
     Args:
-        tuned: The tune part, whose rows have a score each.
+        tuned: The tuning rows, which have a score each.
         answered: The visits.
         score: As for `safety_margin`.
         drop: As for `safety_margin`.
@@ -107,7 +107,7 @@ def budget_margin(tuned: Subset, budget: float) -> float:
     few, or where nothing costs more.
 
     Args:
-        tuned: The tune part.
+        tuned: The tuning rows.
         budget: In shares of the whole network's cost.
     """
     rows = np.arange(len(tuned.record))

@@ -41,14 +41,14 @@ class Static:
 def best_static(
     goal: GoalSpec, constraint: Constraint, tuned: Subset, objective: Objective, thresholds: Array
 ) -> Static:
-    """Returns the cheapest static choice that is as good as was asked on the tune part; if none is, the whole network.
+    """Returns the cheapest static choice that is as good as asked on the tuning rows; if none is, the whole network.
 
     Exits that may not fire are left out.
 
     Args:
         goal: What was asked for.
-        constraint: The same in terms of the tune part.
-        tuned: The tune part.
+        constraint: The same in terms of the tuning rows.
+        tuned: The tuning rows.
         objective: Of the search on it.
         thresholds: What the search chose, (E,), which it is held against.
     """

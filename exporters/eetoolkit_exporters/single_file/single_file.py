@@ -41,15 +41,13 @@ from eetoolkit_exporters.single_file.steps import (
     slot_key,
 )
 from eetoolkit_exporters.single_file.structure import structure
+from eetoolkit_runtime.bundle.archive import EXITS
 from eetoolkit_runtime.bundle.bundle import Bundle, load
 from eetoolkit_runtime.bundle.integrity import check_full
 from eetoolkit_runtime.errors import ExportError
 from eetoolkit_runtime.files.outfile import check_file, writing
 from eetoolkit_runtime.plan.types import Dim, Manifest, Slot, TensorSpec
 from eetoolkit_runtime.running.inputs import BATCH
-
-EXITS = "eetoolkit.exits"
-"""The metadata key of the exits' names, a JSON list."""
 
 _RESERVED = ("exit", "confidence")
 _LIMIT_BYTES = 2**31 - 2**26  # protobuf's own for a message, less 64 MiB for the graph
