@@ -24,8 +24,9 @@ from eetoolkit.tuning.evaluate import Evaluator, Subset
 from eetoolkit.tuning.goal import GoalSpec
 from eetoolkit.tuning.guarantee import GuaranteedChoice
 from eetoolkit.tuning.intervals import bootstrap_means
-from eetoolkit.tuning.objective import Candidates
+from eetoolkit.tuning.objective import NEVER_REACHED, Candidates
 from eetoolkit.tuning.outcome import LEAST_ROWS, Outcome, goal_outcome
+from eetoolkit.tuning.remarks import remarks
 from eetoolkit.tuning.results import Figures
 from eetoolkit.tuning.risk import guarantee_of, least_rows
 
@@ -395,3 +396,12 @@ def test_means_over_resampled_rows_are_those_of_one_draw_after_the_other(rows: i
     columns, draw = np.random.default_rng(1).normal(size=(rows, 2)), np.random.default_rng(5)
     expected = [columns[draw.integers(0, rows, rows)].mean(axis=0) for _ in range(1000)]
     np.testing.assert_allclose(bootstrap_means(columns, 5), expected, rtol=1e-12)
+
+
+def test_an_exit_that_never_fires_and_may_still_answer_is_named_with_what_disables_it() -> None:
+    part, chosen, _ = _figures(40, 0, 0, 0, False, (0.0, np.nan))
+    goal, outcome = GoalSpec("budget_share", 0.5), Outcome(met=True, reason="")
+    for limit, named in ((NEVER_REACHED, True), (0.5, False), (np.nan, False)):
+        found = list(remarks(goal, part, chosen, np.array([limit, np.nan]), 40, outcome, static=False))
+        said = "no finite confidence reaches the threshold of exit0, which may still answer where no exit fires"
+        assert any(note.startswith(said) and 'write "never"' in note for note in found) is named

@@ -12,6 +12,7 @@ from eetoolkit.tuning.calibrate import Calibration
 from eetoolkit.tuning.evaluate import Subset
 from eetoolkit.tuning.goal import GoalSpec
 from eetoolkit.tuning.intervals import rows_needed
+from eetoolkit.tuning.objective import NEVER_REACHED
 from eetoolkit.tuning.outcome import Outcome
 from eetoolkit.tuning.results import Figures
 from eetoolkit.tuning.safety_margin import FOLDS, LEAST_ROWS
@@ -49,6 +50,13 @@ def remarks(
                 f"+-{_points(within, test)} needs about {needed} held-out rows, "
                 f"{math.ceil(needed * rows / len(drops))} rows in all"
             )
+    silent = [test.record.exits[e] for e in np.flatnonzero(thresholds == NEVER_REACHED)]
+    if silent:
+        yield (
+            f"no finite confidence reaches the threshold of {' and '.join(silent)}, which may still answer where no "
+            "exit fires (fallback most_confident): the search disables no single exit; to leave one out, write "
+            '"never" for its threshold before the bundle is tuned'
+        )
     deepest = int(ended.max())
     if not static and deepest < test.record.last.min() and (test.record.exit == test.record.exit[0]).all():
         name = test.record.exits[test.record.exit[0, deepest]]
