@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from eetoolkit_exporters.capturing.marker import exit as exit  # noqa: A004 - `ee.exit`
     from eetoolkit_exporters.export import export as export
     from eetoolkit_exporters.pruning.prune import prune as prune
+    from eetoolkit_exporters.single_file.single_file import write_single_file as write_single_file
     from eetoolkit_runtime.bundle.bundle import Bundle as Bundle
     from eetoolkit_runtime.bundle.bundle import load as load
     from eetoolkit_runtime.bundle.store import accept_edit as accept_edit
@@ -77,6 +78,8 @@ _PLACES = {
     "truncate": "eetoolkit_runtime.truncate",
     "prune": "eetoolkit_exporters.pruning.prune",
     "accept_edit": "eetoolkit_runtime.bundle.store",
+    # or becomes one ONNX file
+    "write_single_file": "eetoolkit_exporters.single_file.single_file",
     # Errors, a tree that `eetoolkit_runtime.errors` draws
     "EEToolkitError": _ERRORS,
     "ExportError": _ERRORS,

@@ -119,3 +119,11 @@ def test_truncate_does_not_overwrite_silently_and_knows_the_exits(here: Path) ->
     assert (
         call("truncate", "chain.ee", "--at", "no").stderr == "error: no exit 'no'; the exits are exit0, exit1, exit2\n"
     )
+
+
+def test_the_same_one_file_is_written_from_python(here: Path) -> None:
+    assert call("pack", "chain.ee", "--single-file", "-o", "shell.onnx").exit_code == 0
+    assert ee.write_single_file("chain.ee", "python.onnx") == here / "python.onnx"
+    assert (here / "python.onnx").read_bytes() == (here / "shell.onnx").read_bytes()
+    with pytest.raises(ee.EEToolkitError, match=r"python\.onnx"):
+        ee.write_single_file("chain.ee", "python.onnx")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import msgspec
@@ -276,3 +277,22 @@ def test_a_plan_without_exits_to_choose_has_one_setting() -> None:
     it = Objective(record, none, scores_of(record, None), np.ones(record.exit.shape), "last", np.zeros(3, bool))
     assert it.exits == []
     assert Search(it).best(Constraint(least_score=0.0)).tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("fallback", ["last", "most_confident"])
+def test_an_infinite_confidence_ends_a_run_of_the_search_where_it_ends_one_of_the_runner(fallback: str) -> None:
+    record = made(3, rows=60)
+    sure = record.confidence.copy()
+    sure[::3, 1], sure[1::3, 0] = np.inf, -np.inf
+    it = objective(dataclasses.replace(record, confidence=sure), fallback)
+    rows = np.arange(len(sure))
+    middle = it.choices.never // 2
+    for setting in (it.choices.never, middle, np.where(np.arange(len(middle)) == 1, it.choices.never, middle)):
+        limits = it.choices.spell(setting)
+        ended = stops(it.record, limits)
+        answered = answers(it.record, limits, ended, it.fallback)[:, 0]
+        found = it.score[rows, answered].mean(), it.cost[rows, ended[:, 0]].mean()
+        assert it.at(setting) == pytest.approx(found)
+        for exit_ in it.exits:
+            np.testing.assert_allclose(np.array(it.sweep(setting, exit_))[:, setting[exit_]], found)
+    assert (stops(it.record, it.choices.spell(it.choices.never)) == 1).any() == (fallback == "most_confident")

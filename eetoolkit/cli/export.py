@@ -185,6 +185,8 @@ def export(  # noqa: PLR0913 - one for each option
             overwrite=overwrite,
             warn=doubts.append,
         )
+    if model is not None and weights is None and not model.endswith(".onnx"):
+        doubts.append(f"without --weights the bundle has those that {model} gives: random ones if it loads none")
     for doubt in doubts:
         terminal.warn(terminal.for_shell(doubt))
     terminal.print_bundle(bundle, as_json=as_json)

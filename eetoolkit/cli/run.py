@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
@@ -26,6 +27,15 @@ if TYPE_CHECKING:
     from eetoolkit_runtime.plan.types import Manifest
 
 
+def _given(ctx: click.Context, param: click.Parameter, inputs: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns the inputs; where there are none, a file that is no bundle is what is said first."""
+    if not inputs:
+        if Path(ctx.params["bundle"]).is_file():
+            ee.load(ctx.params["bundle"])
+        raise click.MissingParameter(ctx=ctx, param=param)
+    return inputs
+
+
 @click.command(
     cls=Verb,
     short_help="Answer arrays, pictures, or what comes on stdin.",
@@ -41,7 +51,7 @@ if TYPE_CHECKING:
     },
 )
 @click.argument("bundle")
-@click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
+@click.argument("inputs", nargs=-1, callback=_given, metavar="INPUT...")
 @click.option("--exit-at", metavar="EXIT", help="Always answer at this exit.")
 @click.option(
     "--threshold",

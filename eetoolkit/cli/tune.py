@@ -82,8 +82,8 @@ _PARTS = {"calibrate": "calibration", "tune": "tuning", "guarantee": "guarantee"
 @click.option(
     "--force",
     is_flag=True,
-    help="Accept a profile of another bundle or backend. Let --apply and --prune write although the goal is missed, or "
-    "the rows are too few to know.",
+    help="Accept a profile of another bundle or of other providers. Let --apply and --prune write although the goal is "
+    "missed, or the rows are too few to know.",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the split of the data.")
 @click.option(
@@ -190,10 +190,12 @@ def tune(  # noqa: PLR0913 - one for each option
         _print(report, pruning, applied=applied)
         if written is not None:
             terminal.say("", f"report in {shown(written)}")
-    for refusal in refusals[:-1]:
-        terminal.complain("error:", "red", terminal.for_shell(str(refusal)))
+    # The outcome stands above already, with its reason.
+    told = [str(refusal) if as_json else str(refusal).replace(report.goal_reason, "see above") for refusal in refusals]
+    for line in told[:-1]:
+        terminal.complain("error:", "red", terminal.for_shell(line))
     if refusals:
-        raise refusals[-1]
+        raise terminal.Failure(terminal.for_shell(told[-1])) from refusals[-1]
 
 
 @contextlib.contextmanager

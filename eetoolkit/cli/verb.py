@@ -60,12 +60,20 @@ class Verbs(click.Group):
     Args:
         arguments: See `click.Group`.
         examples: Command lines that can be copied as they are.
+        instead: What to write for names that are taken for commands.
         settings: See `click.Group`.
     """
 
-    def __init__(self, *arguments: Any, examples: Sequence[str] = (), **settings: Any) -> None:
+    def __init__(
+        self,
+        *arguments: Any,
+        examples: Sequence[str] = (),
+        instead: Mapping[str, str] | None = None,
+        **settings: Any,
+    ) -> None:
         super().__init__(*arguments, **settings)
         self.examples = tuple(examples)
+        self.instead = dict(instead or {})
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -73,6 +81,8 @@ class Verbs(click.Group):
         """Returns the command that is asked for."""
         name, known = args[0], self.list_commands(ctx)
         if name not in known and not name.startswith("-"):
+            if name in self.instead:
+                ctx.fail(f"no command {name!r}; write `{self.instead[name]}`")
             ctx.fail(f"no command {name!r}" + (did_you_mean(name, known) or f"; there are {', '.join(known)}"))
         return super().resolve_command(ctx, args)
 

@@ -101,7 +101,7 @@ class Subset:
 
 @dataclass(frozen=True, eq=False)
 class Evaluator:
-    """Writes figures: of the test part, beside those of the part that choices were made on.
+    """Writes figures: of the held-out rows, beside those of the part that choices were made on.
 
     Attributes:
         test: The held-out rows, of which the figures are.

@@ -64,7 +64,7 @@ class GoalSpec:
             )
 
     def constraint(self, whole: tuple[float, float]) -> Constraint:
-        """Returns what the search must keep on the tune part, where the whole network has this score and cost."""
+        """Returns what the search must keep on the tuning rows, where the whole network has this score and cost."""
         score, cost = whole
         match self.kind:
             case "min_accuracy":
@@ -93,7 +93,7 @@ class GoalSpec:
             return
         if constraint.least_score is not None:
             raise TuneError(
-                f"{self.asked} cannot be met: of the tune part's rows the best thresholds reach "
+                f"{self.asked} cannot be met: of the tuning rows the best thresholds reach "
                 f"{score:.4g}, at {share:.3g} of the whole network's cost"
             )
         raise TuneError(
@@ -121,6 +121,12 @@ def choose_goal(*, accuracy: bool, **goals: float | None) -> GoalSpec:
     least = 0 if accuracy or goal.kind != "min_accuracy" else -np.inf
     if not least <= goal.value <= most or np.isinf(goal.value):
         finite = "a number from 0" if least == 0 else "a finite number"
-        expected = finite if most == np.inf else "a share from 0 to 1, such as 0.01 for one per cent"
+        expected = finite if most == np.inf else _share(goal.value)
         raise TuneError(f"{goal.asked}: expected {expected}")
     return goal
+
+
+def _share(given: float) -> str:
+    """Returns what is expected where a share is, by what a percentage would be as one."""
+    example = f"{given / 100:g} for {given:g} per cent" if 1 < given <= 100 else "0.01 for one per cent"
+    return f"a share from 0 to 1, such as {example}"

@@ -32,7 +32,7 @@ def follow_path(
 ) -> dict[Method, GuaranteedChoice]:
     """Returns what each method guarantees, by method.
 
-    The path is the frontier of risk against cost on the tune part, from safe to fast; where no setting passes, all
+    The path is the frontier of risk against cost on the tuning rows, from safe to fast; where no setting passes, all
     exits are disabled, and the whole network answers.
 
     Args:

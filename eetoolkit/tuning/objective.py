@@ -25,6 +25,9 @@ from eetoolkit_runtime.printable import cut
 Metric = Callable[[Mapping[str, Array], Array], npt.ArrayLike]
 """From the answers' outputs, by name (N, ...), and the labels to one number, or to one per row whose mean counts."""
 
+NEVER_REACHED = float(np.finfo(np.float32).max)
+"""A threshold that JSON can hold and no finite confidence reaches."""
+
 
 def scores_of(record: Record, metric: Metric | None) -> Array | None:
     """Returns what the answer of each visit scores, float64 (N, V), padded with 0; None for a metric that is no mean.
@@ -60,7 +63,7 @@ class Candidates:
 
     Attributes:
         thresholds: By exit, float64 (J,), J of 0 for an exit that may not fire.
-        beyond: What an exit gets that never fires: NaN, it is disabled.
+        beyond: What an exit gets beyond the last one: NaN, it is disabled, or a number that only infinity reaches.
     """
 
     thresholds: tuple[Array, ...]
@@ -112,9 +115,8 @@ def candidates(record: Record, plan: Manifest, allowed: Array, most: int = 100, 
             same = _ranks(seen, values).searchsorted(_ranks(seen, wanted[:, e]))
             values = values[np.unique([*kept, *same[same < len(values)]])]
         found.append(values)
-    # A disabled exit is none of the most confident: there one that never fires stays enabled, behind a number that no
-    # confidence reaches and JSON can hold.
-    beyond = np.nan if plan.fallback == "last" else float(np.finfo(np.float32).max)
+    # A disabled exit is none of the most confident: there one that is not to fire stays enabled.
+    beyond = np.nan if plan.fallback == "last" else NEVER_REACHED
     return Candidates(tuple(found), beyond)
 
 
@@ -204,12 +206,16 @@ class Objective:
 
     @cached_property
     def _reached(self) -> tuple[Array, ...]:
-        """By visit, how many of its exit's candidates each row's confidence reaches, int16 (N,); 0 at the end."""
+        """By visit, how many of its exit's candidates each row's confidence reaches, int16 (N,); 0 at the end.
+
+        `beyond` is one more, which an infinite confidence reaches where it is a number.
+        """
         record = self.record
         reached = np.zeros(record.exit.shape, np.int16)
         for e, own in enumerate(self.choices.thresholds):
             here = record.exit == e
-            reached[here] = np.searchsorted(own, record.confidence[here].astype(np.float64), side="right")
+            sure = record.confidence[here].astype(np.float64)
+            reached[here] = np.searchsorted(own, sure, side="right") + (sure >= self.choices.beyond if len(own) else 0)
         reached[np.isnan(record.confidence)] = 0
         reached[np.arange(len(record)), record.last] = 0
         return tuple(np.ascontiguousarray(reached.T))

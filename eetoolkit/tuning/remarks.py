@@ -12,6 +12,7 @@ from eetoolkit.tuning.calibrate import Calibration
 from eetoolkit.tuning.evaluate import Subset
 from eetoolkit.tuning.goal import GoalSpec
 from eetoolkit.tuning.intervals import rows_needed
+from eetoolkit.tuning.objective import NEVER_REACHED
 from eetoolkit.tuning.outcome import Outcome
 from eetoolkit.tuning.results import Figures
 from eetoolkit.tuning.safety_margin import FOLDS, LEAST_ROWS
@@ -30,7 +31,7 @@ def remarks(
 
     Args:
         goal: What was asked for.
-        test: The test part.
+        test: The held-out rows.
         chosen: The choice's figures.
         thresholds: The choice, (E,).
         rows: How many rows there are in all.
@@ -49,6 +50,13 @@ def remarks(
                 f"+-{_points(within, test)} needs about {needed} held-out rows, "
                 f"{math.ceil(needed * rows / len(drops))} rows in all"
             )
+    silent = [test.record.exits[e] for e in np.flatnonzero(thresholds == NEVER_REACHED)]
+    if silent:
+        yield (
+            f"no finite confidence reaches the threshold of {' and '.join(silent)}, which may still answer where no "
+            "exit fires (fallback most_confident): the search disables no single exit; to leave one out, write "
+            '"never" for its threshold before the bundle is tuned'
+        )
     deepest = int(ended.max())
     if not static and deepest < test.record.last.min() and (test.record.exit == test.record.exit[0]).all():
         name = test.record.exits[test.record.exit[0, deepest]]
@@ -105,7 +113,7 @@ def threads_differ(profile: Profile | None, threads: int | None) -> Iterator[str
 
 
 def less_reliable(calibrations: Sequence[Calibration]) -> Iterator[str]:
-    """Yields which exits' temperatures make their probabilities worse on the test part."""
+    """Yields which exits' temperatures make their probabilities worse on the held-out rows."""
     worse = [each for each in calibrations if each.after.log_loss > _WORSE * each.before.log_loss]
     if worse:
         told = ", ".join(f"{each.exit} from {each.before.log_loss:.3g} to {each.after.log_loss:.3g}" for each in worse)

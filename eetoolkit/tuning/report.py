@@ -34,7 +34,7 @@ class TuningReport(msgspec.Struct, frozen=True, kw_only=True):
         path: Where it is.
         files: Digests of its graphs.
         goal: What was asked for.
-        goal_met: Whether the choice meets it on the held-out rows, the test part; None: they are too few to know. See
+        goal_met: Whether the choice meets it on the held-out rows; None: they are too few to know. See
             `outcome` for the rule.
         goal_reason: The figure that tells, and what is missing.
         rows_needed: About how many rows in all would do, where there are too few.
@@ -51,7 +51,7 @@ class TuningReport(msgspec.Struct, frozen=True, kw_only=True):
         whole: The last exit always.
         always: Every exit always, where the row's path meets it.
         baselines: What other rules choose on the same rows and costs.
-        frontier: By rising cost on the tune part.
+        frontier: By rising cost on the tuning rows.
         verdict: Whether early exit pays, and each exit.
         calibration: Each exit's reliability, before and after.
         histograms: Each exit's confidences, right against wrong.

@@ -12,7 +12,7 @@ Thresholds = dict[str, Threshold]
 
 
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
-    """One choice of thresholds, measured on the test part.
+    """One choice of thresholds, measured on the held-out rows.
 
     Attributes:
         name: What it is.
@@ -38,7 +38,7 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Point(msgspec.Struct, frozen=True, kw_only=True):
-    """A point of the frontier: chosen on the tune part, `score` and `cost` are from the test part."""
+    """A point of the frontier: chosen on the tuning rows, `score` and `cost` are from the held-out rows."""
 
     thresholds: Thresholds
     tune_score: float

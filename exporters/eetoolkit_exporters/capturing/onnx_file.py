@@ -8,6 +8,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from eetoolkit_exporters.capturing.onnx_source import OnnxSource
+from eetoolkit_runtime.bundle.archive import EXITS
 from eetoolkit_runtime.errors import ExportError, first_line
 
 MIN_OPSET = 13
@@ -23,6 +24,11 @@ def read_onnx(source: OnnxSource) -> tuple[ir.Model, Path]:
         model = ir.load(source.path)
     except Exception as error:
         raise ExportError(f"{source.path}: cannot be read: {first_line(error)}") from error
+    if EXITS in model.metadata_props:
+        raise ExportError(
+            f"{source.path} is a bundle already, as the one file that `eetoolkit pack --single-file` wrote; "
+            "export the network that the bundle was made of"
+        )
     opset = model.opset_imports.get("", 0)
     if opset < MIN_OPSET:
         raise ExportError(

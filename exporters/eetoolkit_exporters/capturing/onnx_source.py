@@ -31,6 +31,11 @@ class OnnxSource:
         self.path = Path(path)
         if not self.path.is_file():
             raise ExportError(f"{self.path} does not exist or is not a file; expected an .onnx file")
+        if self.path.suffix.lower() in (".pt", ".pth", ".ckpt", ".safetensors"):
+            raise ExportError(
+                f"{self.path} holds weights, no network; pass the torch module that has loaded them, in a shell "
+                f"--model MODULE:FUNCTION --weights {self.path}"
+            )
         options = ort.SessionOptions()
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.log_severity_level = 4  # errors are raised; its log would print names of strangers as they are

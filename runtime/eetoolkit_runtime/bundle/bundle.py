@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ForwardRef
 
 import msgspec
 
@@ -17,6 +17,8 @@ from eetoolkit_runtime.printable import printable, spell_size
 
 if TYPE_CHECKING:
     from pathlib import Path
+else:  # an import of three milliseconds, for those who read annotations
+    Path = ForwardRef("__import__('pathlib').Path")
 
 
 class Bundle(msgspec.Struct, frozen=True):

@@ -120,7 +120,8 @@ def _verified(bundle: Bundle) -> Finding:
         fix = "export it with golden_inputs="
         return Finding(name="verify", state="warning", what="no golden samples to check this machine by", fix=fix)
     if report.passed:
-        return Finding(name="verify", what=f"{report.samples} golden samples give what the source network gave")
+        samples = "1 golden sample gives" if report.samples == 1 else f"{report.samples} golden samples give"
+        return Finding(name="verify", what=f"{samples} what the source network gave")
     fix = "run `eetoolkit verify` for all of them; do not trust its answers here"
     return Finding(name="verify", state="problem", what=f"{len(report.failures)} failed: {report.failures[0]}", fix=fix)
 
