@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+import shared_exports
 
 if TYPE_CHECKING:
     from networks.compiled import Compiled
@@ -16,6 +17,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     files = {path: number for number, path in enumerate(dict.fromkeys(item.path for item in items))}
     networks = {name: number for number, name in enumerate(dict.fromkeys(names.values()))}
     items.sort(key=lambda item: (files[item.path], networks[names[item]]))
+
+
+def pytest_runtest_setup() -> None:
+    """Lets the test's exports share what torch makes anew for each."""
+    shared_exports.share()
 
 
 def _network(item: pytest.Item) -> str | None:
