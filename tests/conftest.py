@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import lean_torch
 import pytest
-import shared_exports
 
 if TYPE_CHECKING:
     from networks.compiled import Compiled
@@ -20,8 +20,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_runtest_setup() -> None:
-    """Lets the test's exports share what torch makes anew for each."""
-    shared_exports.share()
+    """Has torch take no more time than the test is about."""
+    lean_torch.settle()
 
 
 def _network(item: pytest.Item) -> str | None:

@@ -1,7 +1,8 @@
-"""What torch makes anew for every export though it is the same each time, made once for all tests of a process.
+"""Torch without what costs the tests time and tells them nothing: a second thread, and tables made anew.
 
-Its table of ONNX functions and its list of operators are two fifths of the time of a small export. Both are private to
-torch: where another version has neither, exports take as long as they do.
+Two workers have two cores, so that further threads of torch's would wait for each other, which burns a core too. Its
+table of ONNX functions and its list of operators are the same for every export, and two fifths of the time of a small
+one; both are private to torch: where another version has neither, exports take as long as they do.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ _EXPORTER = "torch.onnx._internal.exporter._registration"
 _OPERATORS = "torch._export.utils"
 
 
-def share() -> None:
-    """Has later exports share them, once torch's exporter has been imported."""
+def settle() -> None:
+    """Sees to what is imported by now; a test that needs no torch still imports none."""
+    if (torch := sys.modules.get("torch")) is not None and torch.get_num_threads() > 1:
+        torch.set_num_threads(1)
     exporter, operators = sys.modules.get(_EXPORTER), sys.modules.get(_OPERATORS)
-    if exporter is None or operators is None or hasattr(exporter, "shared_by_tests"):
+    if exporter is None or operators is None or hasattr(exporter, "settled"):
         return
-    exporter.shared_by_tests = True  # type: ignore[attr-defined]
+    exporter.settled = True  # type: ignore[attr-defined]
     registry: Any = getattr(exporter, "ONNXRegistry", None)
     if registry is not None:
         made = functools.cache(registry.from_torchlib)
