@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from eetoolkit.report.chart import BAD, FAINT, GOOD, INK, MIDDLE, PAPER, Chart, inline, plain, styled
-from eetoolkit.tuning.intervals import Interval
+from eetoolkit.tuning.intervals import Figures, Interval
 from eetoolkit.tuning.report import TuningReport
-from eetoolkit.tuning.results import Figures
 from eetoolkit.tuning.wording import Wording, short
 from eetoolkit_runtime.files.outfile import check_file, writing
 
