@@ -22,9 +22,9 @@ from benchmarks.cases.catalogue import load_case
 from benchmarks.section import Row, Section, met, publish
 from eetoolkit.tuning.collect import collect
 from eetoolkit.tuning.costs import choose_costs
+from eetoolkit.tuning.intervals import Thresholds
 from eetoolkit.tuning.record import Record, read_record
 from eetoolkit.tuning.replay import own_thresholds, stops
-from eetoolkit.tuning.results import Thresholds
 from eetoolkit.tuning.splits import split
 from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.plan.types import Manifest

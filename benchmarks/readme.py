@@ -82,7 +82,7 @@ def systems() -> str:
         f"thresholds of `eetoolkit demo --model NAME`, {where}. Below 1 the bundle is faster.\n\n"
         "- Right: the bundle's answers; in brackets those of the whole network's last exit.\n"
         "- Work done: multiply-adds of the segments that ran, with all control flow in the plan "
-        '(`lower_control_flow="always"`, as `eetoolkit demo` shows it). The latency is that of the default export.\n'
+        '(`lower_control_flow="always"`, as `eetoolkit demo` exports it). The latency is that of the default export.\n'
         "- Whole: the network as one session, with its control flow as `torch.onnx.export` writes it.\n"
         "- Local weights: the same with every weight in the branch that reads it, where there are branches.\n"
         "- One file: the same plan in one session, with onnxruntime's own `If` and `Loop`.\n\n"

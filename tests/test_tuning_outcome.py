@@ -23,11 +23,10 @@ from eetoolkit.tuning.collect import collect
 from eetoolkit.tuning.evaluate import Evaluator, Subset
 from eetoolkit.tuning.goal import GoalSpec
 from eetoolkit.tuning.guarantee import GuaranteedChoice
-from eetoolkit.tuning.intervals import bootstrap_means
+from eetoolkit.tuning.intervals import Figures, bootstrap_means
 from eetoolkit.tuning.objective import NEVER_REACHED, Candidates
 from eetoolkit.tuning.outcome import LEAST_ROWS, Outcome, goal_outcome
 from eetoolkit.tuning.remarks import remarks
-from eetoolkit.tuning.results import Figures
 from eetoolkit.tuning.risk import guarantee_of, least_rows
 
 EARLY = np.array([0.0, np.nan])  # the first of two exits always answers

@@ -11,36 +11,23 @@ from typing import Any, Literal, TypeVar
 
 import click
 
-Command = TypeVar("Command", bound=Callable[..., Any])
 Value = TypeVar("Value")
 
 
-def json_option(command: Command) -> Command:
-    """Adds `--json`."""
-    return click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")(command)
-
-
-def overwrite_option(command: Command) -> Command:
-    """Adds `--overwrite`."""
-    return click.option("--overwrite", is_flag=True, help="Replace what is there.")(command)
-
-
-def threads_option(command: Command) -> Command:
-    """Adds `--threads`."""
-    told = "Threads for each operator; 1: the caller's alone; default: one per physical core."
-    return click.option("--threads", type=click.IntRange(min=1), help=told)(command)
-
-
-def pool_option(command: Command) -> Command:
-    """Adds `--pool`."""
-    return click.option(
-        "--pool",
-        type=click.Choice(["shared", "own"]),
-        default="shared",
-        show_default=True,
-        help="One pool of workers for all segments, or one for each, as in Python by default.",
-    )(command)
-
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
+overwrite_option = click.option("--overwrite", is_flag=True, help="Replace what is there.")
+threads_option = click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    help="Threads for each operator; 1: the caller's alone; default: one per physical core.",
+)
+pool_option = click.option(
+    "--pool",
+    type=click.Choice(["shared", "own"]),
+    default="shared",
+    show_default=True,
+    help="One pool of workers for all segments, or one for each, as in Python by default.",
+)
 
 PICTURES = ("size", "scale", "mean", "std", "layout")
 """The names of `picture_options`."""

@@ -21,8 +21,8 @@ from eetoolkit_runtime.running.decision import spell_threshold
 
 if TYPE_CHECKING:
     from eetoolkit.reading.images import ImageOptions
+    from eetoolkit.tuning.intervals import Figures
     from eetoolkit.tuning.pruning import Pruning
-    from eetoolkit.tuning.results import Figures
 
 _COMPARED = 200
 """About how many rows a pruned bundle is measured by."""

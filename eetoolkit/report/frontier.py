@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Literal
 
 from eetoolkit.report.chart import Chart, inline
 from eetoolkit.showing.style import EARLY, FAINT, INK, LATE, MIDDLE, PAPER, plain, styled
-from eetoolkit.tuning.intervals import Interval
+from eetoolkit.tuning.intervals import Figures, Interval
 from eetoolkit.tuning.report import TuningReport
-from eetoolkit.tuning.results import Figures
 from eetoolkit.tuning.wording import Wording, short
 from eetoolkit_runtime.files.outfile import check_file, writing
 from eetoolkit_runtime.printable import printable

@@ -13,13 +13,13 @@ from eetoolkit.tuning.choose import Choice, Task
 from eetoolkit.tuning.costs import overheads_of
 from eetoolkit.tuning.evaluate import Evaluator
 from eetoolkit.tuning.guarantee import GuaranteedChoice
+from eetoolkit.tuning.intervals import Figures, Point
 from eetoolkit.tuning.outcome import Outcome, goal_outcome
 from eetoolkit.tuning.pruning import choose_gone, without_overheads
 from eetoolkit.tuning.record import criterion_values, values_of
 from eetoolkit.tuning.remarks import labels_off, less_reliable, margin_used, remarks
 from eetoolkit.tuning.replay import own_thresholds
 from eetoolkit.tuning.report import TuningReport
-from eetoolkit.tuning.results import Figures, Point
 from eetoolkit.tuning.risk import Method
 from eetoolkit.tuning.search import Constraint
 from eetoolkit.tuning.static import WHOLE

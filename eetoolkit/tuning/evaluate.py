@@ -7,12 +7,20 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from eetoolkit.tuning.intervals import Interval, difference_of, mean_of, percentile, ratio_of
+from eetoolkit.tuning.intervals import (
+    Figures,
+    Interval,
+    Point,
+    Thresholds,
+    difference_of,
+    mean_of,
+    percentile,
+    ratio_of,
+)
 from eetoolkit.tuning.manifest import may_fire
 from eetoolkit.tuning.objective import Candidates, Metric, Objective, candidates, run_ends, score_at
 from eetoolkit.tuning.record import Record
 from eetoolkit.tuning.replay import means
-from eetoolkit.tuning.results import Figures, Point, Thresholds
 from eetoolkit.tuning.search import Points
 from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.plan.types import Fallback, Manifest

@@ -30,8 +30,7 @@ import numpy as np
 from eetoolkit.tuning.evaluate import Subset
 from eetoolkit.tuning.goal import GoalSpec
 from eetoolkit.tuning.guarantee import GuaranteedChoice
-from eetoolkit.tuning.intervals import Interval, wilson
-from eetoolkit.tuning.results import Figures
+from eetoolkit.tuning.intervals import Figures, Interval, wilson
 from eetoolkit.tuning.wording import Wording
 from eetoolkit_runtime.arrays import Array
 

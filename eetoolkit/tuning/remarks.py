@@ -11,10 +11,9 @@ from scipy.stats import binom
 from eetoolkit.tuning.calibrate import Calibration
 from eetoolkit.tuning.evaluate import Subset
 from eetoolkit.tuning.goal import GoalSpec
-from eetoolkit.tuning.intervals import rows_needed
+from eetoolkit.tuning.intervals import Figures, rows_needed
 from eetoolkit.tuning.objective import NEVER_REACHED
 from eetoolkit.tuning.outcome import Outcome
-from eetoolkit.tuning.results import Figures
 from eetoolkit.tuning.safety_margin import FOLDS, LEAST_ROWS
 from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.profiling.profile import Profile

@@ -10,10 +10,10 @@ from functools import partial
 import msgspec
 
 from eetoolkit.tuning.calibrate import Calibration
+from eetoolkit.tuning.intervals import Figures, Point, Thresholds
 from eetoolkit.tuning.manifest import tuned_plan, undo_tuning, with_golden
 from eetoolkit.tuning.pruning import Pruning, write_pruned
 from eetoolkit.tuning.report_data import ClassFigures, CostSpread, Histogram, Mistake
-from eetoolkit.tuning.results import Figures, Point, Thresholds
 from eetoolkit.tuning.verdict import Verdict
 from eetoolkit.tuning.wording import Wording
 from eetoolkit_runtime.arguments import checked
