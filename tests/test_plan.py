@@ -118,6 +118,7 @@ manifests = st.builds(
     outputs=several(tensors),
     preprocess=keyed(preprocesses),
     labels=st.none() | several(names),
+    titles=keyed(names),
     slots=keyed(slots),
     constants=keyed(constants),
     batch=st.sampled_from([None, 1]),
@@ -175,6 +176,7 @@ def full() -> dict[str, Any]:
         "limits": {"batch": {"min": 1, "max": 64}},
         "preprocess": {"x": {"layout": "NCHW", "resize": [8, 8], "scale": 0.5, "mean": [0, 0, 0], "std": [1, 1, 1]}},
         "labels": ["zero", "one"],
+        "titles": {"x": "input image", "early": "exit::early"},
         "slots": {
             "y": {"dtype": "float32", "shape": ["batch", 10]},
             "sure": {"dtype": "float32", "shape": ["batch"]},

@@ -334,6 +334,7 @@ class Manifest(_Struct, frozen=True, kw_only=True):
     limits: dict[str, Limit] = {}
     preprocess: dict[str, Preprocess] = {}
     labels: tuple[str, ...] | None = None
+    titles: dict[str, str] = {}
     slots: dict[str, Slot]
     constants: dict[str, Constant] = {}
     batch: Literal[1] | None = None

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from eetoolkit_runtime.errors import ManifestError
 from eetoolkit_runtime.plan.flow import looked_at, mask_of, slot_bits, successors
+from eetoolkit_runtime.plan.names import check_names
 from eetoolkit_runtime.plan.types import (
     JOURNAL,
     MANIFEST,
@@ -45,6 +46,7 @@ def validate(plan: Manifest) -> None:
             case-insensitive disk.
     """
     _check_counts(plan)
+    check_names(plan)
     _check_names(plan)
     _check_segments(plan)
     _check_twins(plan)
