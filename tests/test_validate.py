@@ -566,11 +566,30 @@ def test_an_infinite_threshold_is_refused_since_json_cannot_hold_it(threshold: f
 
 @pytest.mark.parametrize(
     ("dtype", "value"),
-    [("uint8", 300), ("uint8", -1), ("int64", 2**63), ("int64", 1.5), ("bool", 7), ("float16", 1e9)],
-)
-def test_a_constant_that_its_dtype_cannot_hold_is_refused(dtype: str, value: float) -> None:
+    [
+        ("uint8", 300), ("uint8", -1), ("int64", 1.5), ("int64", 3.0), ("bool", 7), ("float16", 1e9), ("int64", 2**53),
+        ("uint64", 2**53), ("float64", 10**400), ("int64", "1"), ("int64", "9007199254740991"), ("int64", str(2**63)),
+        ("uint64", str(2**64)), ("uint64", str(-(2**60))), ("int64", "+9007199254740993"), ("int64", "1e20"),
+        ("float64", "9007199254740993"), ("int32", "9007199254740993"), ("bool", "9007199254740993"),
+        ("int64", "09007199254740993"), ("int64", "9" * 5000), ("int64", ""),
+    ],
+)  # fmt: skip
+def test_a_constant_that_its_dtype_cannot_hold_is_refused(dtype: str, value: float | str) -> None:
     with pytest.raises(ManifestError, match="constant 'k'"):
         validate(replace(plain(), constants={"k": Constant(dtype=dtype, shape=(), data=(value,))}))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value"),
+    [
+        ("int64", 2**53 - 1), ("int64", 1 - 2**53), ("int64", str(2**53)), ("int64", str(-(2**63))),
+        ("uint64", str(2**64 - 1)), ("float32", 3), ("float64", 1e300),
+    ],
+)  # fmt: skip
+def test_a_constant_that_its_dtype_holds_is_accepted(dtype: str, value: float | str) -> None:
+    plan = replace(plain(), constants={"k": Constant(dtype=dtype, shape=(), data=(value,))})
+    validate(plan)
+    assert np.array(plan.constants["k"].data, dtype)[0] == (int(value) if isinstance(value, str) else value)
 
 
 @pytest.mark.parametrize(

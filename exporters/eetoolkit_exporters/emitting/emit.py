@@ -27,6 +27,7 @@ from eetoolkit_runtime.bundle.golden import Sample, store_golden
 from eetoolkit_runtime.errors import ExportError
 from eetoolkit_runtime.plan.types import (
     FORMAT,
+    MOST_EXACT,
     VERSION,
     Constant,
     Criterion,
@@ -196,19 +197,18 @@ def _next(segment: CutSegment, names: Mapping[ir.Value, str]) -> Next:
 
 def _constants(network: Network, segments: Sequence[CutSegment], names: Mapping[ir.Value, str]) -> dict[str, Constant]:
     """Returns what tuning may change, and the constants that slots take."""
-    found = {
-        name: Constant(
-            dtype=_DTYPES[ir.DataType.from_numpy(array.dtype)], shape=array.shape, data=tuple(array.ravel().tolist())
-        )
-        for name, array in network.constants.items()
-    }
+    found = {name: _constant(array) for name, array in network.constants.items()}
     for segment in segments:
         for value in segment.writes.values():
-            if value.is_initializer() and value.const_value is not None and value.dtype is not None:
-                array = value.const_value.numpy()
-                data = tuple(array.ravel().tolist())
-                found[names[value]] = Constant(dtype=_DTYPES[value.dtype], shape=array.shape, data=data)
+            if value.is_initializer() and value.const_value is not None:
+                found[names[value]] = _constant(value.const_value.numpy())
     return found
+
+
+def _constant(array: Array) -> Constant:
+    values = array.ravel().tolist()
+    data = tuple(str(each) if isinstance(each, int) and abs(each) > MOST_EXACT else each for each in values)
+    return Constant(dtype=_DTYPES[ir.DataType.from_numpy(array.dtype)], shape=array.shape, data=data)
 
 
 def _inputs(network: Network) -> list[ir.Value]:

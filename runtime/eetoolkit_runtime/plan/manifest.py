@@ -91,7 +91,7 @@ def encode(manifest: Manifest) -> bytes:
         if isinstance(exit_.threshold, float) and not math.isfinite(exit_.threshold):
             raise ManifestError(f"exit {name!r}: the threshold {exit_.threshold} is not finite; 'never' disables it")
     for name, constant in manifest.constants.items():
-        if not all(math.isfinite(value) for value in constant.data):
+        if not all(math.isfinite(value) for value in constant.data if isinstance(value, float)):
             raise ManifestError(f"constant {name!r}: a value is not finite, which JSON cannot hold")
     text = seal(msgspec.json.encode(manifest))
     if len(text) > MANIFEST_LIMIT_BYTES:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from eetoolkit_runtime.errors import ManifestError
 from eetoolkit_runtime.plan.types import Manifest
@@ -33,6 +33,11 @@ def _names(plan: Manifest) -> Iterator[tuple[str, Iterable[str]]]:
         yield "graph output", (source.output for source in segment.writes.values() if source.output is not None)
         if segment.exit is not None:
             yield "output", segment.exit.outputs
+
+
+def spell_name(name: str, titles: Mapping[str, str]) -> str:
+    """Returns a name, and behind it what the network called it where that is another."""
+    return f"{name} ({titles[name]!r})" if name in titles else name
 
 
 def check_names(plan: Manifest) -> None:
