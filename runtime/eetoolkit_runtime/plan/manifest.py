@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from typing import Any
 
 import msgspec
 
@@ -101,12 +102,17 @@ def encode(manifest: Manifest) -> bytes:
 
 def json_schema() -> bytes:
     """Returns the JSON Schema of `manifest.json`, for other languages."""
-    import inspect
-
     schema = msgspec.json.schema(Manifest)
     top = schema["$defs"]["Manifest"]
     top["properties"][DIGEST] = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
     top["required"].append(DIGEST)
+    return schema_text(schema)
+
+
+def schema_text(schema: dict[str, Any]) -> bytes:
+    """Returns a JSON Schema of msgspec's as indented UTF-8 JSON."""
+    import inspect
+
     for definition in schema["$defs"].values():
         if "description" in definition:  # which msgspec leaves as it stands in the code before 0.23
             definition["description"] = inspect.cleandoc(definition["description"])
