@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 import pytest
 import torch
+from portable import faults
 
 import eetoolkit as ee
 from eetoolkit import zoo
@@ -93,6 +94,10 @@ def shown(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         answers = [runner.run(one(row)) for row in trained.rows]
         to_the_end = [runner.run_all_exits(one(row))[-1] for row in trained.rows]
     return Shown(trained, bundle, answers, to_the_end)
+
+
+def test_graphs_hold_nothing_that_another_machine_cannot_take(shown: Shown) -> None:
+    assert faults(shown.bundle) == []
 
 
 def test_a_bundle_gives_the_outputs_and_exits_of_eager_pytorch_on_all_digits(shown: Shown) -> None:

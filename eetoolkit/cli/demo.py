@@ -75,10 +75,9 @@ def _print(report: DemoReport) -> None:
     if whole is not None:
         accuracy = list(found.exits.values())[-1].accuracy_if_always
         table.add("whole network, one session", _percent(accuracy), *_times(whole.latency))
-        median, mean = (
-            getattr(whole.latency, name) / getattr(found.expected, name) for name in ("p50_ms", "robust_ms")
-        )
-        table.add("speed-up", "", f"{median:.2f} x", f"{mean:.2f} x")
+        if (calls := found.expected) is not None:
+            median, mean = whole.latency.p50_ms / calls.p50_ms, whole.latency.robust_ms / calls.robust_ms
+            table.add("speed-up", "", f"{median:.2f} x", f"{mean:.2f} x")
     table.print()
 
 
@@ -97,8 +96,10 @@ def _print_exits(found: Profile) -> None:
     terminal.say("")
 
 
-def _times(latency: Latency) -> tuple[str, str]:
+def _times(latency: Latency | None) -> tuple[str, str]:
     """Returns the median and the robust mean."""
+    if latency is None:
+        return "-", "-"
     return f"{latency.p50_ms:.3f} ms", f"{latency.robust_ms:.3f} ms"
 
 

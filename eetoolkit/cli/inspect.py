@@ -51,14 +51,15 @@ def inspect(bundle: str, as_json: bool, draw: bool) -> None:
 
 def _header(bundle: ee.Bundle) -> Iterator[tuple[str, str]]:
     from eetoolkit.showing.summary import spell_shape
+    from eetoolkit_runtime.plan.names import spell_name
     from eetoolkit_runtime.printable import spell_size
 
     plan = bundle.manifest
     yield "name", plan.name
     for kind, specs in (("input", plan.inputs), ("output", plan.outputs)):
         for spec in specs:
-            yield kind, f"{spec.name}: {spec.dtype}{spell_shape(spec.shape)}"
-    yield "exits", ", ".join(plan.exits)
+            yield kind, f"{spell_name(spec.name, plan.titles)}: {spec.dtype}{spell_shape(spec.shape)}"
+    yield "exits", ", ".join(spell_name(name, plan.titles) for name in plan.exits)
     if plan.fallback == "most_confident":
         yield "fallback", "where none fires, the most confident exit answers"
     yield "batch", "row by row" if plan.batch == 1 else "any number of rows"

@@ -9,8 +9,8 @@ from eetoolkit_runtime.bundle.bundle import Bundle
 from eetoolkit_runtime.plan.types import Criterion, Dim, Gate, Goto, Manifest, Segment, Stop, Switch
 
 _TOLD = (
-    "name", "inputs", "outputs", "batch", "fallback", "labels", "preprocess", "golden", "created_with", "onnxruntime",
-    "notes",
+    "name", "inputs", "outputs", "batch", "fallback", "labels", "titles", "preprocess", "golden", "created_with",
+    "onnxruntime", "notes",
 )  # fmt: skip
 """What of a manifest is told as it is."""
 

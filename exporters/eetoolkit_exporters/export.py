@@ -176,7 +176,7 @@ def export(  # noqa: PLR0913 - the choices of one command, each with a default
     bundle = write_bundle(
         target,
         lambda folder: emit(network, compiled.segments, samples, source.inputs, details, folder),
-        lambda staged: prove(staged, samples, compiled.segments),
+        lambda staged: prove(staged, compiled.segments),
         overwrite=overwrite,
     )
     if warn is not None:
@@ -209,7 +209,7 @@ def compile_plan(
     lowering = choose(network.graph, lower, max_loop_steps, symbols, marked)
     _check_marked(network, lowering)
     start, copies = merge(cut(network, lowering.nodes), network.graph, duplicate_tails=duplicate_tails)
-    segments = segments_of(start, shape_nodes(network.graph))
+    segments = segments_of(start, network.graph, shape_nodes(network.graph))
     reason = against_rows(network.graph, segments)
     notes = [*lowering.notes, *blended]
     if copies:
