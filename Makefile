@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check docs bench bench-quick browser format fuzz conformance
+.PHONY: demo test check docs bench bench-quick browser format fuzz conformance test-arm64 test-arm64-quick
 
 demo: $(STAMP)
 	@$(RUN)eetoolkit demo
@@ -46,6 +46,15 @@ browser:
 # The cases for runners of any language: are they what they would be made as?
 conformance: $(STAMP)
 	@$(RUN)python tests/conformance.py --check
+
+# Bundles on emulated processors of a Raspberry Pi 4 and 5, in a cache folder of Debian's packages; some ten minutes. What
+# it finds is the table of platforms, which `python -m benchmarks.readme` writes.
+test-arm64: $(STAMP)
+	@$(RUN)python tests/platforms.py
+
+# The conformance cases alone, on one processor.
+test-arm64-quick: $(STAMP)
+	@$(RUN)python tests/platforms.py --quick
 
 format: $(STAMP)
 	@$(RUN)ruff check --fix .
