@@ -13,6 +13,7 @@ from benchmarks import (
     frontiers,
     layout,
     memory,
+    memory_limit,
     own_time,
     predicted,
     pruning,
@@ -28,8 +29,8 @@ from benchmarks.real_report import sections
 from benchmarks.section import markdown
 
 BENCHMARKS = (
-    chain, own_time, threads, rows, memory, cold_start, start_up, control_flow, floor, zoo, layout, scale, tuning,
-    frontiers, predicted, pruning,
+    chain, own_time, threads, rows, memory, memory_limit, cold_start, start_up, control_flow, floor, zoo, layout, scale,
+    tuning, frontiers, predicted, pruning,
 )  # fmt: skip
 NOTES = Path(__file__).parent / "notes.md"
 

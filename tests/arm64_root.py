@@ -7,6 +7,8 @@ where this machine's own come from, by its own apt and pip, and are fetched agai
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import os
 import platform
 import re
@@ -23,7 +25,7 @@ SUITE = "trixie"
 """Raspberry Pi OS has its Python; the emulator of the suite before dies in onnxruntime above 1.27."""
 PYTHON = "3.13"
 PACKAGES = ("python3", "python3-venv", "libstdc++6")
-EMULATOR = "qemu-user"
+EMULATOR, QEMU = "qemu-user", "qemu-aarch64"
 DEVICE = ("onnxruntime", "numpy", "msgspec")
 """What the device half needs, the newest; nothing that these ask for themselves."""
 PLATFORMS = ("manylinux_2_28_aarch64", "manylinux_2_27_aarch64", "manylinux_2_17_aarch64")
@@ -69,19 +71,35 @@ def python() -> Path:
     home = folder()
     home.mkdir(parents=True, exist_ok=True)
     with alone(home / "root"):
-        apt = Apt(home / "apt")
         emulator, root = home / "emulator", home / "root"
-        _kept([emulator, root], lambda: _make_root(apt, emulator, root))
-        return _wrapped(root, emulator / "usr" / "bin" / "qemu-aarch64")
+        _kept([emulator, root], lambda: _make_root(Apt(home / "apt"), emulator, root))
+        return root / "usr" / "bin" / "python3"
 
 
 def _make_root(apt: Apt, emulator: Path, root: Path) -> None:
     apt.update()
-    apt.unpack(emulator, "download", f"{EMULATOR}:{apt.here}")
-    for program in (emulator / "usr" / "bin").iterdir():  # other processors' take 450 MB
-        if program.name != "qemu-aarch64":
+    apt.unpack(emulator, _keep_one_emulator, "download", f"{EMULATOR}:{apt.here}")
+    wanted = ("install", "--yes", "--download-only", "--no-install-recommends", *PACKAGES)
+    program = emulator / "usr" / "bin" / QEMU
+    apt.unpack(root, functools.partial(_make_startable, root=root, emulator=program), *wanted)
+
+
+def _keep_one_emulator(folder: Path) -> None:
+    for program in (folder / "usr" / "bin").iterdir():  # other processors' take 450 MB
+        if program.name != QEMU:
             program.unlink()
-    apt.unpack(root, "install", "--yes", "--download-only", "--no-install-recommends", *PACKAGES)
+
+
+def _make_startable(folder: Path, root: Path, emulator: Path) -> None:
+    """Makes the Python of a folder that will be `root` a program that this machine can start."""
+    (folder / "lib").symlink_to("usr/lib")  # as Debian's own installer makes it
+    wheels = "/usr/share/python-wheels/"  # where `venv` looks in ways that the emulator does not lead to the root
+    for settings in (folder / "usr" / "lib" / f"python{PYTHON}").glob("_sysconfigdata__*.py"):
+        settings.write_text(settings.read_text().replace(f"'{wheels}'", f"'{root}{wheels}'"))
+    wrapper = folder / "usr" / "bin" / "python3"
+    wrapper.unlink()
+    wrapper.write_text(WRAPPER.format(emulator=emulator, root=root, version=PYTHON))
+    wrapper.chmod(0o755)
 
 
 def device_packages() -> Path:
@@ -129,12 +147,12 @@ class Apt:
         texts = [
             (path.name, path.read_text()) for path in paths if path.suffix in (".list", ".sources") and path.exists()
         ]
-        for name, text in sources(texts, release["VERSION_CODENAME"]):
+        for name, text in sources(texts, release.get("VERSION_CODENAME", SUITE)):
             (self.home / "sources" / name).write_text(text)
         _output(*self._command, "update", "--error-on=any")
 
-    def unpack(self, target: Path, *command: str) -> None:
-        """Unpacks the packages that a command fetches into a folder, unless it holds just those."""
+    def unpack(self, target: Path, finish: Callable[[Path], None], *command: str) -> None:
+        """Unpacks what a command fetches into a folder, to be finished there, unless it was made of just that."""
         files = sorted(line.split()[1] for line in _output(*self._command, "--print-uris", *command).splitlines())
         archives = self.home / "archives"
 
@@ -143,6 +161,7 @@ class Apt:
             for name in files:
                 _output("dpkg-deb", "--extract", str(archives / name), str(fresh))
                 (archives / name).unlink()
+            finish(fresh)
 
         _renew(target, files, fill)
 
@@ -165,8 +184,8 @@ def _installed(home: Path) -> None:
 
 
 def _renew(target: Path, names: list[str], fill: Callable[[Path], None]) -> None:
-    """Fills a folder anew, and only when that is done puts it in place, unless it was filled from just these names."""
-    text = "\n".join(names) + "\n"
+    """Fills a folder anew and then puts it in place, unless this file has filled it from just these names already."""
+    text = "\n".join([*names, hashlib.sha256(Path(__file__).read_bytes()).hexdigest()]) + "\n"
     stamp = target / MADE_OF
     if stamp.is_file() and stamp.read_text() == text:
         return
@@ -188,17 +207,6 @@ def _kept(targets: list[Path], make: Callable[[], None]) -> None:
         if not all((target / MADE_OF).is_file() for target in targets):
             raise UnavailableError(reason) from error
         print(f"arm64: not asked for newer packages ({reason}); those of the last time are taken", file=sys.stderr)
-
-
-def _wrapped(root: Path, emulator: Path) -> Path:
-    """Returns the root's Python as a program that this machine can start; it finds its library beside itself."""
-    if not (root / "lib").exists():
-        (root / "lib").symlink_to("usr/lib")  # as Debian's own installer makes it
-    wrapper = root / "usr" / "bin" / "python3"
-    wrapper.unlink(missing_ok=True)
-    wrapper.write_text(WRAPPER.format(emulator=emulator, root=root, version=PYTHON))
-    wrapper.chmod(0o755)
-    return wrapper
 
 
 def _output(*command: str, cwd: Path | None = None) -> str:

@@ -16,6 +16,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -40,23 +41,25 @@ class Platform:
 
     Attributes:
         name: The table's.
+        machine: What it must say that it runs on.
         command: What runs the cases of a folder, which is its last argument.
         environment: What it needs beside this process's own.
     """
 
     name: str
+    machine: str
     command: tuple[str, ...]
     environment: Mapping[str, str]
 
     def answer(self, cases: Path) -> dict[str, Any]:
-        """Returns what was found, by case."""
-        environment = {**os.environ, **self.environment}
-        done = subprocess.run(
-            [*self.command, str(cases)], env=environment, capture_output=True, text=True, timeout=LONGEST_S, check=False
-        )
+        """Returns by what it ran the cases of a folder, and what each found."""
+        command, environment = [*self.command, str(cases)], {**os.environ, **self.environment}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=LONGEST_S, check=False)
         if not done.stdout:
             raise SystemExit(f"{self.name}: ended with {done.returncode}\n{done.stderr}")
         found: dict[str, Any] = json.loads(done.stdout)
+        if found["machine"] != self.machine:
+            raise SystemExit(f"{self.name}: ran on {found['machine']}")
         return found
 
 
@@ -70,18 +73,22 @@ def unpacked_wheel(folder: Path) -> Path:
     return folder / "wheel"
 
 
-def platforms(wheel: Path, cpus: Mapping[str, str]) -> Iterator[Platform]:
-    """Yields this machine's Python, and those of the emulated processors, as far as they can be had."""
+def platforms(wheel: Path, cpus: Mapping[str, str]) -> list[Platform]:
+    """Returns this machine's Python and those of the emulated processors.
+
+    Raises:
+        UnavailableError: What emulates them cannot be had.
+    """
     runner = str(Path(__file__).with_name("case_runner.py"))
-    yield Platform("Python x86-64", (sys.executable, runner), {})
-    try:
-        python, packages = arm64_root.python(), arm64_root.device_packages()
-    except arm64_root.UnavailableError as error:
-        print(f"\n!! ARM64 IS SKIPPED: its packages cannot be had: {error}\n", file=sys.stderr)
-        return
+    python, packages = arm64_root.python(), arm64_root.device_packages()
     alone = {"PYTHONPATH": os.pathsep.join([str(wheel), str(packages)]), "PYTHONNOUSERSITE": "1"}
-    for cpu, board in cpus.items():
-        yield Platform(f"Python arm64, {cpu} ({board})", (str(python), runner), {**alone, "QEMU_CPU": cpu})
+    return [
+        Platform("Python, x86-64", "x86_64", (sys.executable, runner), {}),
+        *(
+            Platform(f"Python, ARM64 as in a {board}", "aarch64", (str(python), runner), {**alone, "QEMU_CPU": cpu})
+            for cpu, board in cpus.items()
+        ),
+    ]
 
 
 def write_zoo(folder: Path) -> None:
@@ -100,41 +107,47 @@ def write_zoo(folder: Path) -> None:
 
 
 def main() -> int:
-    """Runs the cases everywhere; returns how many platforms differ."""
+    """Runs the cases everywhere; returns whether any platform differs."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="the conformance cases alone, on one processor")
-    quick = parser.parse_args().quick
-    cpus = dict(list(CPUS.items())[:1]) if quick else CPUS
+    parser.add_argument("--zoo", type=Path, help="where the zoo's cases are kept; made where it is missing")
+    asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
+        try:
+            everywhere = platforms(
+                unpacked_wheel(Path(temporary)), dict(islice(CPUS.items(), 1 if asked.quick else None))
+            )
+        except arm64_root.UnavailableError as error:
+            print(f"\n!! ARM64 IS SKIPPED: its packages cannot be had: {error}\n", file=sys.stderr)
+            return 0
         sets = {"conformance": HERE / CASES}
-        if not quick:
-            sets["zoo"] = Path(temporary) / "zoo"
-            write_zoo(sets["zoo"])
-        found = {
-            platform.name: {name: platform.answer(cases) for name, cases in sets.items()}
-            for platform in platforms(unpacked_wheel(Path(temporary)), cpus)
-        }
-    failures = [
-        f"{platform}: {case}: {text}"
-        for platform, answered in found.items()
-        for cases in answered.values()
-        for case, each in cases.items()
-        for text in each["failures"]
-    ]
-    print("\n".join(failures))
-    for platform, answered in found.items():
-        print(f"{platform}: " + ", ".join(f"{name} {said(cases)}" for name, cases in answered.items()))
-    if not quick:
+        if not asked.quick:
+            sets["zoo"] = asked.zoo or Path(temporary) / "zoo"
+            if not sets["zoo"].exists():
+                write_zoo(sets["zoo"])
+        found: dict[str, dict[str, Any]] = {}
+        for platform in everywhere:
+            found[platform.name] = {name: platform.answer(cases) for name, cases in sets.items()}
+            print("\n".join(said(platform.name, found[platform.name])), flush=True)
+    if not asked.quick:
         RESULTS.write_text(json.dumps(found, indent=1) + "\n")
-    return len(failures)
+    return int(any(failures(answered) for sets in found.values() for answered in sets.values()))
 
 
-def said(cases: Mapping[str, Any]) -> str:
-    """Returns in a few words what a set of cases found."""
-    runs, golden = (sum(each[key] for each in cases.values()) for key in ("runs", "samples"))
-    furthest = max(each["difference"] for each in cases.values())
-    return f"{len(cases)} bundles, {runs} rows and {golden} golden samples, outputs within {furthest:.1e}"
+def failures(answered: Mapping[str, Any]) -> list[str]:
+    """Returns what was not as it should be."""
+    return [f"{case}: {text}" for case, each in answered["cases"].items() for text in each["failures"]]
+
+
+def said(name: str, found: Mapping[str, Any]) -> Iterator[str]:
+    """Yields what a platform found, in a line for each set of cases."""
+    for which, answered in found.items():
+        cases = answered["cases"].values()
+        runs, ties, golden = (sum(each[key] for each in cases) for key in ("runs", "ties", "samples"))
+        furthest = max(each["difference"] for each in cases)
+        yield f"{name}: {which}: {runs} rows, {ties} ties, {golden} golden samples, outputs within {furthest:.1e}"
+        yield from failures(answered)
 
 
 if __name__ == "__main__":
-    sys.exit(1 if main() else 0)
+    sys.exit(main())
