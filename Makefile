@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check docs bench bench-quick browser format fuzz conformance test-arm64 test-arm64-quick
+.PHONY: demo test check docs bench bench-quick browser format fuzz conformance native test-arm64 test-arm64-quick
 
 demo: $(STAMP)
 	@$(RUN)eetoolkit demo
@@ -55,6 +55,14 @@ test-arm64: $(STAMP)
 # The conformance cases alone, on one processor.
 test-arm64-quick: $(STAMP)
 	@$(RUN)python tests/platforms.py --quick
+
+# The C++ runner and its programs; the first time it fetches onnxruntime's headers.
+NATIVE := runtime/native
+native: $(STAMP)
+	@echo "== $(NATIVE)/build"
+	@cmake -S $(NATIVE) -B $(NATIVE)/build -DONNXRUNTIME_HEADERS="$$($(NATIVE)/headers.sh)" >/dev/null
+	@cmake --build $(NATIVE)/build --parallel 2
+	@$(RUN)python -m pytest tests/test_native.py -q
 
 format: $(STAMP)
 	@$(RUN)ruff check --fix .

@@ -194,8 +194,8 @@ def test_a_profile_survives_being_written(bundle: ee.Bundle) -> None:
     found = profile(bundle, inputs(bundle), threads=1, seconds=0)
     assert decode(encode(found), "it") == found
     with pytest.raises(ee.BundleError, match="it is not a profile"):
-        decode(b'{"version": 5}', "it")
-    with pytest.raises(ee.BundleError, match="profile version 7, this eetoolkit reads 5"):
+        decode(b'{"version": 6}', "it")
+    with pytest.raises(ee.BundleError, match="profile version 7, this eetoolkit reads 6"):
         decode(b'{"version": 7}', "it")
 
 
@@ -212,7 +212,7 @@ def test_a_profile_survives_being_written(bundle: ee.Bundle) -> None:
 def test_a_profile_of_impossible_latencies_is_refused(bundle: ee.Bundle, change: dict[str, object], said: str) -> None:
     found = json.loads(encode(profile(bundle, inputs(bundle), threads=1, seconds=0)))
     found["segments"]["segment0"]["latency"] |= change
-    with pytest.raises(ee.BundleError, match=rf"it is not a profile: .*segments.*{said}"):
+    with pytest.raises(ee.BundleError, match=rf"it is not a profile: (?=.*segments).*{said}"):
         decode(json.dumps(found).encode(), "it")
 
 

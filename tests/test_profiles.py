@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,10 +12,13 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from plans import chain, gated
 from plans import edit as tune
 
 import eetoolkit as ee
+from eetoolkit.cli import main
+from eetoolkit_runtime.profiling.profile import json_schema
 
 X = np.random.default_rng(0).uniform(0, 1, (6, 4)).astype(np.float32)
 edit = msgspec.structs.replace
@@ -32,8 +37,8 @@ def found(bundle: ee.Bundle) -> ee.Profile:
 # Read
 
 ABSURD: dict[str, tuple[tuple[str, ...], Any, str]] = {
-    "no rows": (("rows",), 0, "Expected `int` >= 1 - at `$.rows`"),
-    "no rounds": (("rounds",), -3, "Expected `int` >= 1 - at `$.rounds`"),
+    "rows below none": (("rows",), -1, "Expected `int` >= 0 - at `$.rows`"),
+    "rounds below none": (("rounds",), -3, "Expected `int` >= 0 - at `$.rounds`"),
     "more rows than a number holds": (("timed",), 10**16, "- at `$.timed`"),
     "a share beyond all": (("exits", "exit0", "share"), 1.1, "Expected `float` <= 1"),
     "an accuracy below none": (("accuracy",), -0.1, "Expected `float` >= 0"),
@@ -187,3 +192,86 @@ def test_a_profile_in_a_file_is_not_overwritten_unasked(tmp_path: Path, found: e
 def test_where_no_profile_is_the_error_says_so(tmp_path: Path, make: Callable[[Path], Path], said: str) -> None:
     with pytest.raises(ee.BundleError, match=said):
         ee.Profile.read(make(tmp_path))
+
+
+# Of another language
+
+BY_HAND: dict[str, Any] = {
+    "version": 6,
+    "bundle": "chain",
+    "measured": "2030-01-01T00:00:00+00:00",
+    "backend": "a clock and a loop",
+    "threads": 1,
+    "machine": {"processor": "Cortex-A76", "cores": 4},
+    "segments": {
+        f"segment{number}": {
+            "exit": f"exit{number}",
+            "latency": {"runs": 100, "mean_ms": 2.0, "p50_ms": 1.5, "p90_ms": 3.0, "p99_ms": 4.0},
+        }
+        for number in range(3)
+    },
+    "exits": {
+        f"exit{number}": {"latency": {"runs": 9, "mean_ms": taken, "p50_ms": taken, "p90_ms": taken, "p99_ms": taken}}
+        for number, taken in enumerate((2.5, 4.5, 6.5))
+    },
+}
+"""The least that a profile holds, beside the digests of the bundle's graphs."""
+
+
+def by_hand(bundle: ee.Bundle, path: Path) -> Path:
+    """Writes the least profile of a bundle."""
+    files = {name: file.sha256 for name, file in bundle.manifest.files.items() if name.endswith(".onnx")}
+    path.write_text(json.dumps(BY_HAND | {"files": files}))
+    return path
+
+
+def test_a_profile_written_by_hand_is_what_tuning_goes_by(bundle: ee.Bundle, tmp_path: Path) -> None:
+    path = by_hand(bundle, tmp_path / "it.json")
+    np.savez(tmp_path / "data.npz", x=np.tile(X, (20, 1)), labels=np.tile(X, (20, 1)).argmax(axis=1))
+    arguments = ("tune", str(bundle.path), "--data", str(tmp_path / "data.npz"), "--profile", str(path), "--json")
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 0, done.output
+    tuned = json.loads(done.stdout)
+    assert (tuned["unit"], tuned["costs"]) == ("ms", "a profile of Cortex-A76, 2030-01-01T00:00:00+00:00")
+    assert tuned["whole"]["cost"]["value"] == pytest.approx(6.5)
+
+
+def test_a_profile_written_by_hand_is_shown_compared_drawn_and_saved(
+    bundle: ee.Bundle, found: ee.Profile, tmp_path: Path
+) -> None:
+    pytest.importorskip("matplotlib")
+    path = by_hand(bundle, tmp_path / "it.json")
+    found.write(tmp_path / "other.json")
+    for arguments in (
+        ("--show", path, "--svg", tmp_path / "it.svg"),
+        ("--compare", path, tmp_path / "other.json"),
+    ):
+        done = CliRunner().invoke(main, ["profile", *map(str, arguments)])
+        assert done.exit_code == 0, done.output
+        assert "segment0" in done.output
+    read = ee.Profile.read(path)
+    assert "Cortex-A76" in str(read)
+    copied = ee.load(shutil.copytree(bundle.path, tmp_path / "copy.ee"))
+    assert read.save(copied).manifest.profile.expected_ms == {f"segment{number}": 3.0 for number in range(3)}
+
+
+@pytest.mark.parametrize("key", ["version", "bundle", "files", "measured", "backend", "threads", "machine", "segments"])
+def test_what_a_profile_must_hold(bundle: ee.Bundle, tmp_path: Path, key: str) -> None:
+    path = by_hand(bundle, tmp_path / "it.json")
+    path.write_text(json.dumps({name: value for name, value in json.loads(path.read_text()).items() if name != key}))
+    with pytest.raises(ee.BundleError, match=key):
+        ee.Profile.read(path)
+
+
+def test_the_committed_json_schema_is_that_of_the_profile() -> None:
+    committed = (Path(__file__).parents[1] / "docs" / "profile.schema.json").read_bytes()
+    assert committed == json_schema(), (
+        "write eetoolkit_runtime.profiling.profile.json_schema() to docs/profile.schema.json"
+    )
+
+
+def test_the_page_names_every_key_of_a_profile() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "bundle-format.md").read_text(encoding="utf-8")
+    definitions = json.loads(json_schema())["$defs"].values()
+    keys = {key for definition in definitions for key in definition.get("properties", ())}
+    assert keys == {key for key in keys if f"`{key}`" in page}

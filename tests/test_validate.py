@@ -16,8 +16,10 @@ import pytest
 from plans import NETWORKS, Draft, chain, fixed, gate, joined, leave, looped, move, switch, switched
 
 from eetoolkit_runtime.errors import ManifestError
+from eetoolkit_runtime.plan import names as naming
 from eetoolkit_runtime.plan import validate as validation
 from eetoolkit_runtime.plan.flow import live_before
+from eetoolkit_runtime.plan.names import is_name
 from eetoolkit_runtime.plan.types import (
     Constant,
     Criterion,
@@ -47,7 +49,7 @@ def with_segment(plan: Manifest, name: str, **changes: Any) -> Manifest:
     return replace(plan, segments=plan.segments | {name: replace(old, **changes)})
 
 
-def with_exit(plan: Manifest, name: str, **changes: Any) -> Manifest:
+def with_exit(plan: Manifest, name: str, /, **changes: Any) -> Manifest:
     """Returns the plan with the exit of a segment changed."""
     found = plan.segments[name].exit
     assert found is not None
@@ -106,6 +108,18 @@ CASES: dict[str, tuple[Callable[[], Manifest], str]] = {
     "more slots than a plan may have": (
         lambda: replace(plain(), slots={f"s{k}": Slot(dtype="float32", shape=()) for k in range(16385)}),
         "manifest.json: 16385 slots, a plan has at most 16384",
+    ),
+    "a name that is none everywhere": (
+        lambda: replace(plain(), slots=plain().slots | {"my slot": Slot(dtype="float32", shape=())}),
+        "manifest.json: the slot 'my slot' is no name: up to 255 of A-Z a-z 0-9 _ . -, first a letter or one _",
+    ),
+    "a name that JavaScript keeps": (
+        lambda: replace(plain(), slots=plain().slots | {"toString": Slot(dtype="float32", shape=())}),
+        "manifest.json: the slot 'toString' is a key of every JavaScript object",
+    ),
+    "titles that make two names one": (
+        lambda: replace(plain(), titles={"exit1": "exit0"}),
+        "manifest.json: titles give two of the inputs, exits and outputs one name",
     ),
     "a slot that no memory holds": (
         lambda: replace(plain(), slots=plain().slots | {"h0": Slot(dtype="float32", shape=(1 << 30, 1 << 30))}),
@@ -449,13 +463,49 @@ def test_a_plan_is_refused_for(case: str) -> None:
 
 
 def test_every_refusal_of_validate_is_among_the_cases() -> None:
-    raises = {node.lineno for node in ast.walk(ast.parse(inspect.getsource(validation))) if isinstance(node, ast.Raise)}
+    raises = {
+        (module.__file__, node.lineno)
+        for module in (validation, naming)
+        for node in ast.walk(ast.parse(inspect.getsource(module)))
+        if isinstance(node, ast.Raise)
+    }
     met = set()
     for build, _ in CASES.values():
         with pytest.raises(ManifestError) as caught:
             validate(build())
-        met.add(traceback.extract_tb(caught.value.__traceback__)[-1].lineno)
-    assert met >= raises, f"validate.py: lines {sorted(raises - met)} have no case"
+        last = traceback.extract_tb(caught.value.__traceback__)[-1]
+        met.add((last.filename, last.lineno))
+    assert met >= raises, f"without a case: {sorted(raises - met)}"
+
+
+@pytest.mark.parametrize(
+    "name", ["", "0", ".a", "-a", "a b", "a/b", "a::b", "é", "a\n", "__proto__", "toString", "a" * 256]
+)
+def test_these_are_no_names(name: str) -> None:
+    assert not is_name(name)
+
+
+@pytest.mark.parametrize("name", ["a", "_", "_a", "A.b-c_0", "a__b", "tostring", "a" * 255])
+def test_these_are_names(name: str) -> None:
+    assert is_name(name)
+
+
+@pytest.mark.parametrize(
+    ("kind", "changed"),
+    [
+        ("input", lambda plan: replace(plan, inputs=(replace(X, name="__proto__"),))),
+        ("output", lambda plan: replace(plan, outputs=(replace(X, name="__proto__"),))),
+        ("constant", lambda plan: replace(plan, constants={"__proto__": Constant(dtype="bool", shape=(0,), data=())})),
+        ("segment", lambda plan: with_segment(plan, "__proto__")),
+        ("exit", lambda plan: with_exit(plan, "segment0", name="__proto__")),
+        ("output", lambda plan: with_exit(plan, "segment0", outputs={"__proto__": "x"})),
+        ("graph input", lambda plan: with_segment(plan, "segment0", reads={"__proto__": "x"})),
+        ("graph output", lambda plan: with_write(plan, "segment0", "confidence0", Source(output="__proto__"))),
+    ],
+)  # fmt: skip
+def test_every_kind_of_name_follows_the_rule(kind: str, changed: Callable[[Manifest], Manifest]) -> None:
+    with pytest.raises(ManifestError, match=f"the {kind} '__proto__' is no name"):
+        validate(changed(plain()))
 
 
 @pytest.mark.parametrize("network", NETWORKS)
@@ -516,11 +566,30 @@ def test_an_infinite_threshold_is_refused_since_json_cannot_hold_it(threshold: f
 
 @pytest.mark.parametrize(
     ("dtype", "value"),
-    [("uint8", 300), ("uint8", -1), ("int64", 2**63), ("int64", 1.5), ("bool", 7), ("float16", 1e9)],
-)
-def test_a_constant_that_its_dtype_cannot_hold_is_refused(dtype: str, value: float) -> None:
+    [
+        ("uint8", 300), ("uint8", -1), ("int64", 1.5), ("int64", 3.0), ("bool", 7), ("float16", 1e9), ("int64", 2**53),
+        ("uint64", 2**53), ("float64", 10**400), ("int64", "1"), ("int64", "9007199254740991"), ("int64", str(2**63)),
+        ("uint64", str(2**64)), ("uint64", str(-(2**60))), ("int64", "+9007199254740993"), ("int64", "1e20"),
+        ("float64", "9007199254740993"), ("int32", "9007199254740993"), ("bool", "9007199254740993"),
+        ("int64", "09007199254740993"), ("int64", "9" * 5000), ("int64", ""),
+    ],
+)  # fmt: skip
+def test_a_constant_that_its_dtype_cannot_hold_is_refused(dtype: str, value: float | str) -> None:
     with pytest.raises(ManifestError, match="constant 'k'"):
         validate(replace(plain(), constants={"k": Constant(dtype=dtype, shape=(), data=(value,))}))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value"),
+    [
+        ("int64", 2**53 - 1), ("int64", 1 - 2**53), ("int64", str(2**53)), ("int64", str(-(2**63))),
+        ("uint64", str(2**64 - 1)), ("float32", 3), ("float64", 1e300),
+    ],
+)  # fmt: skip
+def test_a_constant_that_its_dtype_holds_is_accepted(dtype: str, value: float | str) -> None:
+    plan = replace(plain(), constants={"k": Constant(dtype=dtype, shape=(), data=(value,))})
+    validate(plan)
+    assert np.array(plan.constants["k"].data, dtype)[0] == (int(value) if isinstance(value, str) else value)
 
 
 @pytest.mark.parametrize(

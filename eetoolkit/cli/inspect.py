@@ -53,13 +53,14 @@ def inspect(bundle: str, as_json: bool, draw: str | None) -> None:
 
 def _header(summary: BundleSummary) -> Iterator[tuple[str, str]]:
     from eetoolkit.showing.summary import spell_shape
+    from eetoolkit_runtime.plan.names import spell_name
     from eetoolkit_runtime.printable import spell_size
 
     yield "name", summary.name
     for kind, specs in (("input", summary.inputs), ("output", summary.outputs)):
         for spec in specs:
-            yield kind, f"{spec.name}: {spec.dtype}{spell_shape(spec.shape)}"
-    yield "exits", ", ".join(summary.exits)
+            yield kind, f"{spell_name(spec.name, summary.titles)}: {spec.dtype}{spell_shape(spec.shape)}"
+    yield "exits", ", ".join(spell_name(name, summary.titles) for name in summary.exits)
     if summary.fallback == "most_confident":
         yield "fallback", "where none fires, the most confident exit answers"
     yield "batch", "row by row" if summary.batch == 1 else "any number of rows"

@@ -79,14 +79,16 @@ def _header(found: Profile) -> Iterator[tuple[str, str]]:
     if found.after.throttled:
         yield "throttled", "yes: heat or a weak power supply has lowered the clock"
     threads = "one per core" if found.threads is None else str(found.threads)
-    yield "settings", f"threads {threads}, spin {found.spin}, pool {found.pool}"
-    yield "runtime", f"onnxruntime {machine.onnxruntime} on {', '.join(found.providers)}, numpy {machine.numpy}"
+    yield "settings", f"threads {threads}, spin {found.spin or '-'}, pool {found.pool or '-'}"
+    libraries = f"onnxruntime {machine.onnxruntime or '-'} on {', '.join(found.providers)}"
+    yield "runtime", f"{found.backend}, {libraries}{f', numpy {machine.numpy}' if machine.numpy else ''}"
     steady = "" if found.steady else ", never steady"
     timed = f", {found.timed} of them timed" if found.timed < found.rows else ""
     rounds = f"{found.rows} inputs{timed}, {found.rounds} rounds after {found.warmup_rounds} of warm-up"
     yield "measured", f"{found.measured}, {rounds}{steady}"
-    yield "a call", _spread(found.expected)
-    yield "full path", _spread(found.full_path)
+    for name, latency in (("a call", found.expected), ("full path", found.full_path)):
+        if latency is not None:
+            yield name, _spread(latency)
     if found.whole is not None:
         yield "whole", f"{found.whole.file}: {_spread(found.whole.latency)}"
         full = found.whole.full_path_ratio

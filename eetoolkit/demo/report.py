@@ -10,6 +10,7 @@ import numpy as np
 
 from eetoolkit.demo import work
 from eetoolkit_runtime.bundle.bundle import Bundle
+from eetoolkit_runtime.errors import EEToolkitError
 from eetoolkit_runtime.profiling.costs import WholeCost
 from eetoolkit_runtime.profiling.latency import Latency as Measured
 from eetoolkit_runtime.profiling.profile import Profile
@@ -151,5 +152,7 @@ def summarize(
     )
 
 
-def _latency(found: Measured) -> Latency:
+def _latency(found: Measured | None) -> Latency:
+    if found is None:
+        raise EEToolkitError("the profile holds no calls: measure it here")
     return Latency(found.p50_ms, found.robust_ms)

@@ -55,12 +55,13 @@ def bars(found: Profile) -> tuple[Bar, ...]:
 
 
 def _bars(found: Profile) -> Iterator[Bar]:
-    start_ms, full_paths = 0.0, found.full_path.runs
+    start_ms = 0.0
     told: set[str] = set()
     for name, cost in found.segments.items():
         if cost.latency is None:
             continue
-        full_ms = cost.latency.robust_ms * cost.latency.runs / full_paths
+        met = 1.0 if found.full_path is None else cost.latency.runs / found.full_path.runs
+        full_ms = cost.latency.robust_ms * met
         call_ms = min(full_ms, cost.latency.robust_ms * cost.visits)
         bar = Bar(name, start_ms, full_ms, call_ms, cost.exit)
         if cost.exit is not None and cost.exit not in told:
@@ -136,8 +137,9 @@ def _draw_bars(axes: Axes, all_: Sequence[Bar]) -> None:
 def _draw_times(axes: Axes, found: Profile, all_: Sequence[Bar]) -> None:
     """Draws the mean call and the whole network as lines, and the legend, below the bars."""
     end_ms = all_[-1].start_ms + all_[-1].full_ms
-    mean_ms = found.expected.robust_ms
-    axes.axvline(mean_ms, color=_EXIT, linewidth=1.4, linestyle="--", label=f"mean call {spell_ms(mean_ms)}")
+    mean_ms = 0.0 if found.expected is None else found.expected.robust_ms
+    if mean_ms:
+        axes.axvline(mean_ms, color=_EXIT, linewidth=1.4, linestyle="--", label=f"mean call {spell_ms(mean_ms)}")
     if found.whole is not None:
         whole_ms = found.whole.latency.robust_ms
         label = f"whole network {spell_ms(whole_ms)}"

@@ -67,6 +67,7 @@ class BundleSummary:
     batch: int | None
     fallback: str
     labels: tuple[str, ...] | None
+    titles: Mapping[str, str]
     preprocess: Mapping[str, Preprocess]
     golden: Golden | None
     created_with: Mapping[str, str | int]
@@ -90,6 +91,7 @@ def summarize(bundle: Bundle) -> BundleSummary:
         batch=plan.batch,
         fallback=plan.fallback,
         labels=plan.labels,
+        titles=plan.titles,
         preprocess=plan.preprocess,
         golden=plan.golden,
         created_with=plan.created_with,

@@ -130,6 +130,7 @@ def assemble(
         mistakes=report_data.mistakes(test, limits),
         spread=report_data.spread(test, limits, task.costs.jitter),
         labels=plan.labels,
+        titles={name: plan.titles[name] for name in plan.exits if name in plan.titles},
         constants=criterion_values(plan, data.record.constants),
         guarantee=None if guaranteed is None else guaranteed.guarantee,
         pruned=results.pruned,

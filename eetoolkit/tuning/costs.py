@@ -132,10 +132,12 @@ def _of_profile(profile: Profile, record: Record) -> Costs:
         source=f"a profile of {profile.machine.processor}, {profile.measured}",
         heads={name: max(0.0, added_us) / 1e3 for name, added_us in passing.items()},
     )
-    modelled, scales = plain.of_visits(record), _scales(profile.exits)
+    modelled = plain.of_visits(record)
+    ended = {name: modelled[record.exit == e] for e, name in enumerate(record.exits)}
+    scales = _scales(profile.exits, {name: float(here.mean()) for name, here in ended.items() if len(here)})
     jitter = np.ones((len(record.exits), len(QUANTILES)))
     for e, name in enumerate(record.exits):
-        cost, here = profile.exits.get(name), modelled[record.exit == e]
+        cost, here = profile.exits.get(name), ended[name]
         if cost is None or cost.latency is None or not len(here):
             continue
         if np.ptp(here) <= 1e-9 * here.max():  # else rows differ already, and would twice
@@ -143,16 +145,20 @@ def _of_profile(profile: Profile, record: Record) -> Costs:
     return replace(plain, scale=np.array([scales.get(name, 1.0) for name in record.exits]), jitter=jitter)
 
 
-def _scales(exits: Mapping[str, ExitCost]) -> dict[str, float]:
+def _scales(exits: Mapping[str, ExitCost], modelled: Mapping[str, float]) -> dict[str, float]:
     """Returns what a call that leaves at each exit takes over what its segments take on full paths.
 
     Of runs that always leave there it is known for every exit. Calls leave here and there, and find colder caches for
     it: how much longer they take, an exit's own calls say as far as it has answered some, else those of all exits.
+
+    Args:
+        exits: Of a profile.
+        modelled: What the segments of runs that end at an exit take, where the profile does not say so itself.
     """
-    always = {
-        name: cost.latency.robust_ms / cost.segments_ms if cost.latency is not None and cost.segments_ms else 1.0
-        for name, cost in exits.items()
-    }
+    always = dict.fromkeys(exits, 1.0)
+    for name, cost in exits.items():
+        if cost.latency is not None and (alone_ms := cost.segments_ms or modelled.get(name)):
+            always[name] = cost.latency.robust_ms / alone_ms
     calls = {
         name: (cost.call.runs, cost.call.robust_ms, always[name] * cost.called_ms)
         for name, cost in exits.items()

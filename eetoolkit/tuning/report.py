@@ -59,6 +59,7 @@ class TuningReport(msgspec.Struct, frozen=True, kw_only=True):
         mistakes: Rows that left early and wrong.
         spread: What runs cost.
         labels: The classes' names, where the bundle has them.
+        titles: What the user called exits that the bundle calls otherwise.
         constants: What criteria's constants hold with it, temperatures above all; `apply` writes them too.
         pruned: The choice without the exits that do not pay and without their heads; None where all pay.
         guarantee: What is guaranteed of the choice.
@@ -93,6 +94,7 @@ class TuningReport(msgspec.Struct, frozen=True, kw_only=True):
     mistakes: tuple[Mistake, ...]
     spread: CostSpread
     labels: tuple[str, ...] | None = None
+    titles: dict[str, str] = {}
     constants: dict[str, tuple[float, ...]] = {}
     pruned: Figures | None = None
     guarantee: Guarantee | None = None

@@ -176,7 +176,7 @@ def export(  # noqa: PLR0913 - the choices of one command, each with a default
     bundle = write_bundle(
         target,
         lambda folder: emit(network, compiled.segments, samples, source.inputs, details, folder),
-        lambda staged: prove(staged, samples, compiled.segments),
+        lambda staged: prove(staged, compiled.segments),
         overwrite=overwrite,
     )
     if warn is not None:

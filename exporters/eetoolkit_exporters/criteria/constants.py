@@ -11,6 +11,7 @@ import onnx_ir as ir
 from eetoolkit_exporters.capturing.capture import Network
 from eetoolkit_exporters.criteria.reference import class_output
 from eetoolkit_exporters.graph import fresh
+from eetoolkit_exporters.naming import plain
 from eetoolkit_runtime.plan.types import Criterion
 
 
@@ -27,7 +28,7 @@ class Constants:
     def add(self, stem: str, value: npt.ArrayLike) -> ir.Value:
         """Returns a new float32 graph input."""
         array = np.asarray(value, np.float32)
-        name = fresh(stem, self._used)
+        name = fresh(plain(stem), self._used)
         found = ir.val(name, ir.DataType.FLOAT, array.shape)
         self._network.graph.inputs.append(found)
         self._network.constants[name] = array

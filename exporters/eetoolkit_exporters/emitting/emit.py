@@ -21,11 +21,13 @@ from eetoolkit_exporters.emitting.files import SegmentFiles
 from eetoolkit_exporters.emitting.graphs import fit, segment_model
 from eetoolkit_exporters.emitting.peephole import simplify
 from eetoolkit_exporters.graph import copy_of, fresh
+from eetoolkit_exporters.naming import plain, plain_names, renamed_criterion, renamed_sample
 from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.bundle.golden import Sample, store_golden
 from eetoolkit_runtime.errors import ExportError
 from eetoolkit_runtime.plan.types import (
     FORMAT,
+    MOST_EXACT,
     VERSION,
     Constant,
     Criterion,
@@ -89,12 +91,13 @@ def emit(
     """
     fixed = fixed_shapes(network.graph, segments)
     segments = [_part_twins(segment, fixed) for segment in segments]
-    names = slot_names(network, segments)
+    ours = _plan_names(network)
+    names = slot_names(network, segments, ours)
     symbols = dimensions(network, example)
     written = SegmentFiles(folder)
     planned: dict[str, Segment] = {}
     slots: dict[str, Slot] = {}
-    given = [str(value.name) for value in _inputs(network)]
+    given = [names[value] for value in _inputs(network)]
     for segment in segments:
         title = segment.name
         outputs = _output_names(segment, names)
@@ -114,13 +117,13 @@ def emit(
             weights=mapped,
             reads={names[value]: names[value] for value in segment.reads},
             writes={names[slot]: _source(value, names, outputs) for slot, value in segment.writes.items()},
-            exit=_exit(segment, names, fixed, details),
+            exit=_exit(segment, names, ours, fixed, details),
             next=_next(segment, names),
             max_visits=segment.max_visits,
             work=work,
         )
-    golden, stored = store_golden(folder, samples, details.tolerance)
-    inputs = tuple(_spec(str(value.name), value) for value in _inputs(network))
+    golden, stored = store_golden(folder, [renamed_sample(sample, ours) for sample in samples], details.tolerance)
+    inputs = tuple(_spec(names[value], value) for value in _inputs(network))
     last = next(segment.exit for segment in segments if not segment.to and segment.exit is not None)
     return Manifest(
         format=FORMAT,
@@ -130,9 +133,10 @@ def emit(
         onnxruntime="{}.{}".format(*written.onnxruntime),
         inputs=inputs,
         limits=network.limits,
-        outputs=tuple(_spec(name, value) for name, value in last.outputs.items()),
-        preprocess=dict(details.preprocess or {}),
+        outputs=tuple(_spec(ours[name], value) for name, value in last.outputs.items()),
+        preprocess={ours[name]: value for name, value in (details.preprocess or {}).items()},
         labels=details.labels,
+        titles={name: theirs for theirs, name in ours.items() if name != theirs},
         slots=slots,
         constants=_constants(network, segments, names),
         batch=None if details.rows_together and any(BATCH in spec.shape for spec in inputs) else 1,
@@ -193,26 +197,27 @@ def _next(segment: CutSegment, names: Mapping[ir.Value, str]) -> Next:
 
 def _constants(network: Network, segments: Sequence[CutSegment], names: Mapping[ir.Value, str]) -> dict[str, Constant]:
     """Returns what tuning may change, and the constants that slots take."""
-    found = {
-        name: Constant(
-            dtype=_DTYPES[ir.DataType.from_numpy(array.dtype)], shape=array.shape, data=tuple(array.ravel().tolist())
-        )
-        for name, array in network.constants.items()
-    }
+    found = {name: _constant(array) for name, array in network.constants.items()}
     for segment in segments:
         for value in segment.writes.values():
-            if value.is_initializer() and value.const_value is not None and value.dtype is not None:
-                array = value.const_value.numpy()
-                data = tuple(array.ravel().tolist())
-                found[names[value]] = Constant(dtype=_DTYPES[value.dtype], shape=array.shape, data=data)
+            if value.is_initializer() and value.const_value is not None:
+                found[names[value]] = _constant(value.const_value.numpy())
     return found
+
+
+def _constant(array: Array) -> Constant:
+    values = array.ravel().tolist()
+    data = tuple(str(each) if isinstance(each, int) and abs(each) > MOST_EXACT else each for each in values)
+    return Constant(dtype=_DTYPES[ir.DataType.from_numpy(array.dtype)], shape=array.shape, data=data)
 
 
 def _inputs(network: Network) -> list[ir.Value]:
     return [value for value in network.graph.inputs if value.name not in network.constants]
 
 
-def _exit(segment: CutSegment, names: Mapping[ir.Value, str], fixed: Fixed, details: Details) -> Exit | None:
+def _exit(
+    segment: CutSegment, names: Mapping[ir.Value, str], ours: Mapping[str, str], fixed: Fixed, details: Details
+) -> Exit | None:
     exit_ = segment.exit
     if exit_ is None:
         return None
@@ -231,31 +236,47 @@ def _exit(segment: CutSegment, names: Mapping[ir.Value, str], fixed: Fixed, deta
             f"exit {exit_.name!r} has the outputs {shapes}; the leading dimension of what its criterion reads must be "
             "the batch, dynamic or 1: transpose it to the front"
         )
+    criterion = renamed_criterion(details.criteria[exit_.name], ours)
+    outputs = {ours[name]: names[value] for name, value in exit_.outputs.items()}
     return Exit(
-        name=exit_.name,
-        outputs={name: names[value] for name, value in exit_.outputs.items()},
-        scores=scores_of(details.criteria[exit_.name], [name for name in exit_.outputs if name != LABEL]),
-        criterion=details.criteria[exit_.name],
+        name=ours[exit_.name],
+        outputs=outputs,
+        scores=scores_of(criterion, [name for name in outputs if name != LABEL]),
+        criterion=criterion,
         confidence=names[exit_.confidence],
         threshold=details.thresholds[exit_.name] if segment.to else "always",
     )
 
 
-def slot_names(network: Network, segments: Sequence[CutSegment]) -> dict[ir.Value, str]:
-    """Names every value that crosses a boundary: an exit's by the exit, others as the graph calls them."""
-    names: dict[ir.Value, str] = {value: str(value.name) for value in network.graph.inputs}
+def _plan_names(network: Network) -> dict[str, str]:
+    """Returns what the plan calls the network's inputs, exits and outputs."""
+    theirs = [str(value.name) for value in _inputs(network)]
+    for exit_ in network.exits:
+        theirs += [exit_.name, *exit_.outputs]
+    return plain_names(theirs, {*network.constants, *map(str, network.graph.initializers)})
+
+
+def slot_names(network: Network, segments: Sequence[CutSegment], ours: Mapping[str, str]) -> dict[ir.Value, str]:
+    """Names every value that crosses a boundary: an exit's by the exit, others as the graph calls them.
+
+    Args:
+        network: The network.
+        segments: Its segments.
+        ours: What the plan calls the network's inputs, exits and outputs.
+    """
+    names = {value: ours.get(str(value.name), str(value.name)) for value in network.graph.inputs}
     taken = set(names.values()) | set(network.graph.initializers)
 
     def add(value: ir.Value, stem: str) -> None:
         if value not in names:
-            names[value] = fresh(stem, taken)
+            names[value] = fresh(plain(stem), taken)
 
     for segment in segments:
         if segment.exit is not None:
             for output, value in segment.exit.outputs.items():
-                add(value, f"{segment.exit.name}_{output}")
+                add(value, f"{ours[segment.exit.name]}_{ours[output]}")
             for value in exit_values(segment.exit):
-                add(value, f"{segment.exit.name}_confidence")
+                add(value, f"{ours[segment.exit.name]}_confidence")
     for segment in segments:
         for slot, source in segment.writes.items():
             add(slot, str(slot.name))

@@ -12,7 +12,7 @@ from eetoolkit_exporters.cutting.rows import mixing
 from eetoolkit_exporters.cutting.segments import CutSegment
 from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.bundle.bundle import Bundle
-from eetoolkit_runtime.bundle.golden import Sample
+from eetoolkit_runtime.bundle.golden import Sample, read_golden
 from eetoolkit_runtime.errors import ExportError, RunError
 from eetoolkit_runtime.plan.types import Manifest
 from eetoolkit_runtime.running.answer import Answer
@@ -24,7 +24,7 @@ _NO_ROUNDING = 0.1  # of the largest value
 _AMPLE = 2  # times the largest difference, which other inputs may exceed
 
 
-def prove(bundle: Bundle, samples: Sequence[Sample], segments: Sequence[CutSegment]) -> Manifest:
+def prove(bundle: Bundle, segments: Sequence[CutSegment]) -> Manifest:
     """Runs a staged bundle on its golden samples, one by one and together.
 
     Returns:
@@ -39,7 +39,7 @@ def prove(bundle: Bundle, samples: Sequence[Sample], segments: Sequence[CutSegme
         raise ExportError(
             f"the segments differ from the source network: {report.failures[0]}; nothing was written{_fix(report)}"
         )
-    reason = None if manifest.batch == 1 else _against_rows_together(bundle, samples, segments)
+    reason = None if manifest.batch == 1 else _against_rows_together(bundle, segments)
     if reason is None:
         return manifest
     return msgspec.structs.replace(manifest, batch=1, notes=(*manifest.notes, f"rows run one by one: {reason}"))
@@ -54,13 +54,13 @@ def _fix(report: VerifyReport) -> str:
     return f"; where that is rounding, allow it with tolerance={enough:g} (--tolerance {enough:g})"
 
 
-def _against_rows_together(bundle: Bundle, samples: Sequence[Sample], segments: Sequence[CutSegment]) -> str | None:
+def _against_rows_together(bundle: Bundle, segments: Sequence[CutSegment]) -> str | None:
     """Returns why rows must run one by one: some answer otherwise in a batch, or nobody has seen what they do."""
     golden = bundle.manifest.golden
     tolerance = max(DEFAULT_TOLERANCE, golden.tolerance if golden is not None else 0.0)
     with Runner(bundle) as runner:
         axes = dict(zip((spec.name for spec in bundle.manifest.inputs), row_axes(bundle.manifest), strict=True))
-        rows = _rows(bundle, samples, [name for name, axis in axes.items() if axis is None], runner)
+        rows = _rows(bundle, read_golden(bundle), [name for name, axis in axes.items() if axis is None], runner)
         stacked = {
             name: array if (axis := axes[name]) is None else np.concatenate([row[name] for row in rows], axis)
             for name, array in rows[0].items()

@@ -13,6 +13,7 @@ from eetoolkit_exporters.capturing.cascade import open_source
 from eetoolkit_exporters.capturing.source import ExitSpec, ModelSource, Visits, choose_exits, to_array
 from eetoolkit_exporters.criteria.reference import exit_answer
 from eetoolkit_exporters.criteria.resolve import CriterionSpec, bind, functions_of
+from eetoolkit_exporters.naming import renamed_criterion, renamed_sample
 from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.bundle.bundle import Bundle, load
 from eetoolkit_runtime.bundle.golden import Sample, Visit, read_golden
@@ -224,31 +225,36 @@ def source_samples(
     golden = read_golden(opened)
     if not golden:
         raise InputError("verify: the bundle has no golden samples to draw random inputs from")
-    names = [spec.name for spec in opened.manifest.inputs]
-    source = _reopen(model, golden[0].inputs, names)
+    titles = opened.manifest.titles
+    names = [titles.get(spec.name, spec.name) for spec in opened.manifest.inputs]
+    known = [renamed_sample(sample, titles) for sample in golden]
+    bundled = {titles.get(name, name): exit_ for name, exit_ in opened.exits.items()}
+    source = _reopen(model, known[0].inputs, names)
     chosen = choose_exits(source, exits)
-    if missing := set(opened.exits) - set(chosen):
+    if missing := set(bundled) - set(chosen):
         raise ExportError(f"the model has no exits {sorted(missing)}; it has {', '.join(chosen)}")
-    for name in opened.exits:
-        added = {LABEL} if opened.exits[name].criterion.kind == "vote" else set()
-        if set(chosen[name]) != set(opened.exits[name].outputs) - added:
+    for name, exit_ in bundled.items():
+        added = {LABEL} if exit_.criterion.kind == "vote" else set()
+        outputs = [titles.get(output, output) for output in exit_.outputs]
+        if set(chosen[name]) != set(outputs) - added:
             raise ExportError(
-                f"exit {name!r}: the model's outputs are {', '.join(chosen[name])}, the bundle's "
-                f"{', '.join(opened.exits[name].outputs)}; pass the `exits` of the export"
+                f"exit {name!r}: the model's outputs are {', '.join(chosen[name])}, the bundle's {', '.join(outputs)}; "
+                "pass the `exits` of the export"
             )
     places = zip(names, row_axes(opened.manifest), strict=True)
     axes = {name: axis for name, axis in places if axis is not None}
     rows = rows_of(by_name(source, inputs), axes) if inputs is not None else []
     rng = np.random.default_rng(seed)
-    rows += [{name: _like([s.inputs[name] for s in golden], rng) for name in names} for _ in range(fresh)]
+    rows += [{name: _like([s.inputs[name] for s in known], rng) for name in names} for _ in range(fresh)]
     functions = functions_of(criterion)
     criteria = {
-        name: bind(exit_.criterion, opened.manifest.constants, functions) for name, exit_ in opened.exits.items()
+        name: bind(renamed_criterion(exit_.criterion, titles), opened.manifest.constants, functions)
+        for name, exit_ in bundled.items()
     }
-    order = list(opened.exits)
     tolerance = DEFAULT_TOLERANCE if opened.manifest.golden is None else opened.manifest.golden.tolerance
-    judged = [_judged(source, row, meet(source, row, chosen, order), criteria) for row in rows]
-    return [*golden, *_clear(judged, tolerance)]
+    judged = [_judged(source, row, meet(source, row, chosen, list(bundled)), criteria) for row in rows]
+    ours = {title: name for name, title in titles.items()}
+    return [*golden, *(renamed_sample(sample, ours) for sample in _clear(judged, tolerance))]
 
 
 def _reopen(model: Any, example: Mapping[str, Array], names: Sequence[str]) -> ModelSource:

@@ -11,6 +11,7 @@ from eetoolkit_runtime.arguments import checked
 from eetoolkit_runtime.bundle.integrity import Check, check_full, check_quick, read_graph, read_manifest
 from eetoolkit_runtime.errors import BundleError
 from eetoolkit_runtime.files.paths import absolute, shown
+from eetoolkit_runtime.plan.names import spell_name
 from eetoolkit_runtime.plan.types import Exit, Manifest, Segment
 from eetoolkit_runtime.plan.validate import validate
 from eetoolkit_runtime.printable import printable, spell_size
@@ -63,9 +64,10 @@ class Bundle(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         plan, several = self.manifest, len(self.manifest.segments) > 1
+        exits = ", ".join(spell_name(name, plan.titles) for name in self.exits)
         return printable(
             f"{plan.name}: {len(plan.segments)} segment{'s' if several else ''}, "
-            f"exit{'s' if len(self.exits) > 1 else ''} {', '.join(self.exits)}, "
+            f"exit{'s' if len(self.exits) > 1 else ''} {exits}, "
             f"{spell_size(self.size_bytes)} in {self.place}"
         )
 

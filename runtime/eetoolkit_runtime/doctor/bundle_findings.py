@@ -189,7 +189,7 @@ def _exits(found: Profile) -> Iterator[Finding]:
     """Weighs what an exit costs those that go on against the most that it can save those that leave."""
     for name, cost in found.exits.items():
         visits = sum(segment.visits for segment in found.segments.values() if segment.exit == name)
-        if cost.passing is None or cost.latency is None:
+        if cost.passing is None or cost.latency is None or found.full_path is None:
             continue
         costs_us = (visits - cost.share) * max(0.0, cost.passing.added_us - cost.passing.error_us)
         left_us = 1e3 * (found.full_path.p50_ms - (cost.call or cost.latency).p50_ms)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from typing import Any
 
 import msgspec
 
@@ -91,7 +92,7 @@ def encode(manifest: Manifest) -> bytes:
         if isinstance(exit_.threshold, float) and not math.isfinite(exit_.threshold):
             raise ManifestError(f"exit {name!r}: the threshold {exit_.threshold} is not finite; 'never' disables it")
     for name, constant in manifest.constants.items():
-        if not all(math.isfinite(value) for value in constant.data):
+        if not all(math.isfinite(value) for value in constant.data if isinstance(value, float)):
             raise ManifestError(f"constant {name!r}: a value is not finite, which JSON cannot hold")
     text = seal(msgspec.json.encode(manifest))
     if len(text) > MANIFEST_LIMIT_BYTES:
@@ -101,12 +102,17 @@ def encode(manifest: Manifest) -> bytes:
 
 def json_schema() -> bytes:
     """Returns the JSON Schema of `manifest.json`, for other languages."""
-    import inspect
-
     schema = msgspec.json.schema(Manifest)
     top = schema["$defs"]["Manifest"]
     top["properties"][DIGEST] = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
     top["required"].append(DIGEST)
+    return schema_text(schema)
+
+
+def schema_text(schema: dict[str, Any]) -> bytes:
+    """Returns a JSON Schema of msgspec's as indented UTF-8 JSON."""
+    import inspect
+
     for definition in schema["$defs"].values():
         if "description" in definition:  # which msgspec leaves as it stands in the code before 0.23
             definition["description"] = inspect.cleandoc(definition["description"])

@@ -39,7 +39,10 @@ Threshold = float | Literal["never", "always"]
 `always`, which is the exit that ends the plan."""
 Scale = Literal["logits", "log_probs", "probs"]
 Fallback = Literal["last", "most_confident"]
-Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
+MOST_EXACT = (1 << 53) - 1
+"""The largest integer that every reader of JSON tells from its neighbours: many keep numbers in double precision."""
+Count = Annotated[int, msgspec.Meta(ge=0, le=MOST_EXACT)]
+Axis = Annotated[int, msgspec.Meta(ge=-32, lt=32)]
 Size = Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)]
 Positive = Annotated[int, msgspec.Meta(ge=1, lt=1 << 31)]
 Visits = Annotated[int, msgspec.Meta(ge=1, le=1 << 20)]
@@ -80,11 +83,14 @@ class Slot(_Struct, frozen=True, kw_only=True):
 
 
 class Constant(_Struct, frozen=True, kw_only=True):
-    """A tensor that lives in the manifest, so that tuning edits the manifest alone; `data` is in row-major order."""
+    """A tensor that lives in the manifest, so that tuning edits the manifest alone.
+
+    `data` is in row-major order; integers beyond `MOST_EXACT` are strings of their digits.
+    """
 
     dtype: DType
     shape: Annotated[tuple[Size, ...], msgspec.Meta(max_length=32)]
-    data: tuple[float | int | bool, ...]
+    data: tuple[float | int | bool | str, ...]
 
 
 def spell(value: TensorSpec | Slot | Constant) -> str:
@@ -132,7 +138,7 @@ class Criterion(_Struct, frozen=True, kw_only=True):
     kind: CriterionKind
     output: str | None = None
     scale: Scale = "logits"
-    axis: int = 1
+    axis: Axis = 1
     quantile: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
     temperature: Number = None
     tau: Number = None
@@ -156,7 +162,7 @@ class ClassScores(_Struct, frozen=True, kw_only=True):
 
     output: str
     scale: Scale = "logits"
-    axis: int = 1
+    axis: Axis = 1
 
 
 class Exit(_Struct, frozen=True, kw_only=True):
@@ -313,7 +319,7 @@ class Tuning(_Struct, frozen=True, kw_only=True):
     goal: str
     metric: str
     costs: str
-    seed: int
+    seed: Count
     rows: dict[str, Count]
     figures: dict[str, tuple[float, float, float]] = {}
     guarantee: Guarantee | None = None
@@ -327,13 +333,14 @@ class Manifest(_Struct, frozen=True, kw_only=True):
     format: Literal["eetoolkit-bundle"]
     version: int
     name: str
-    created_with: dict[str, str | int]
+    created_with: dict[str, str | Count]
     onnxruntime: Annotated[str, msgspec.Meta(pattern="^[0-9]{1,4}[.][0-9]{1,4}$")] | None = None
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     limits: dict[str, Limit] = {}
     preprocess: dict[str, Preprocess] = {}
     labels: tuple[str, ...] | None = None
+    titles: dict[str, str] = {}
     slots: dict[str, Slot]
     constants: dict[str, Constant] = {}
     batch: Literal[1] | None = None

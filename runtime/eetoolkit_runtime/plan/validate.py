@@ -8,14 +8,17 @@ has the inputs and outputs that the manifest names) is checked when the segment'
 from __future__ import annotations
 
 import math
+import re
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 
 from eetoolkit_runtime.errors import ManifestError
 from eetoolkit_runtime.plan.flow import looked_at, mask_of, slot_bits, successors
+from eetoolkit_runtime.plan.names import check_names
 from eetoolkit_runtime.plan.types import (
     JOURNAL,
     MANIFEST,
+    MOST_EXACT,
     Constant,
     Dim,
     DType,
@@ -45,6 +48,7 @@ def validate(plan: Manifest) -> None:
             case-insensitive disk.
     """
     _check_counts(plan)
+    check_names(plan)
     _check_names(plan)
     _check_segments(plan)
     _check_twins(plan)
@@ -116,17 +120,22 @@ def preprocess_problem(  # noqa: PLR0911 - one cause each
     return "std is 0" if 0 in preprocess.std else None
 
 
+_DIGITS = re.compile("-?[1-9][0-9]{15,19}")
 _LARGEST = {"float16": 65504.0, "float32": 3.4028234663852886e38, "float64": math.inf}  # IEEE 754
 
 
-def _holds(dtype: DType, value: float) -> bool:
-    """Whether a JSON value is one of `dtype`."""
-    if dtype == "bool":
-        return isinstance(value, bool)
-    if isinstance(value, bool) or not math.isfinite(value):
+def _holds(dtype: DType, value: float | str) -> bool:
+    """Whether a JSON value is one of `dtype`; integers beyond what JSON keeps, and they alone, are strings."""
+    if dtype == "bool" or isinstance(value, bool):
+        return dtype == "bool" and isinstance(value, bool)
+    if isinstance(value, str):
+        if not _DIGITS.fullmatch(value) or abs(int(value)) <= MOST_EXACT or dtype.startswith("float"):
+            return False
+        value = int(value)
+    elif isinstance(value, int) and abs(value) > MOST_EXACT:
         return False
     if dtype.startswith("float"):
-        return abs(value) <= _LARGEST[dtype]
+        return math.isfinite(value) and abs(value) <= _LARGEST[dtype]
     bits = int(dtype.lstrip("uint"))
     low, high = (0, 2**bits - 1) if dtype.startswith("u") else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
     return isinstance(value, int) and low <= value <= high

@@ -96,7 +96,7 @@ def _changes(a: Profile, b: Profile) -> Iterator[Change]:
     yield from _differ("graphs", *_spell_graphs(a.files, b.files))
     for what in ("processor", "cores", "memory_bytes", "system", "python", "onnxruntime", "numpy"):
         yield from _differ(what, getattr(a.machine, what), getattr(b.machine, what))
-    for what in ("threads", "spin", "pool"):
+    for what in ("backend", "threads", "spin", "pool"):
         yield from _differ(what, getattr(a, what), getattr(b, what))
     yield from _differ("providers", ", ".join(a.providers), ", ".join(b.providers))
     yield from _differ("governor", a.before.governor, b.before.governor)

@@ -36,7 +36,7 @@ class OperatorCost(_Struct, frozen=True, kw_only=True):
 
 
 class SegmentCost(_Struct, frozen=True, kw_only=True):
-    """What one segment costs.
+    """What one segment costs; only its latency is needed.
 
     Attributes:
         nodes: Of its graph.
@@ -51,13 +51,13 @@ class SegmentCost(_Struct, frozen=True, kw_only=True):
         traced_ms: Running it once while it is traced, the median, to be compared with `latency`; None like `operators`.
     """
 
-    nodes: Count
-    parameters: Count
-    multiply_adds: Count | None
-    size_bytes: Count
-    load_ms: Amount
+    nodes: Count = 0
+    parameters: Count = 0
+    multiply_adds: Count | None = None
+    size_bytes: Count = 0
+    load_ms: Amount = 0
     latency: Latency | None
-    visits: Amount
+    visits: Amount = 0
     exit: str | None = None
     operators: tuple[OperatorCost, ...] | None = None
     traced_ms: Amount | None = None
@@ -87,7 +87,7 @@ def mean_added(each: Sequence[Added | None]) -> Added | None:
 
 
 class ExitCost(_Struct, frozen=True, kw_only=True):
-    """What an answer at one exit costs.
+    """What an answer at one exit costs; only its latency is needed.
 
     Attributes:
         latency: Of calls that always leave there; None where no input came there.
@@ -104,13 +104,13 @@ class ExitCost(_Struct, frozen=True, kw_only=True):
     """
 
     latency: Latency | None
-    segments_ms: Took | None
-    call: Latency | None
-    called_ms: Took | None
-    expected_ms: Amount
+    segments_ms: Took | None = None
+    call: Latency | None = None
+    called_ms: Took | None = None
+    expected_ms: Amount = 0
     decision: Added | None = None
     passing: Added | None = None
-    share: Share
+    share: Share = 0
     accuracy: Share | None = None
     accuracy_if_always: Share | None = None
 
@@ -159,6 +159,6 @@ class Memory(_Struct, frozen=True, kw_only=True):
         peak: The most so far, the whole network included if it was run beside the bundle.
     """
 
-    before: Count | None
-    opened: Count | None
-    peak: Count | None
+    before: Count | None = None
+    opened: Count | None = None
+    peak: Count | None = None

@@ -31,21 +31,31 @@ class Latency(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     Attributes:
         runs: How often it was run.
-        robust_ms: The mean without what other programs added to single runs, see `robust_mean`.
+        robust_ms: The mean without what other programs added to single runs, see `robust_mean`; left out: `mean_ms`.
         spread_ms: Half the distance between the quartiles.
         outliers: How many runs took longer than the median and five times the distance between the quartiles.
-        quantiles_ms: At `QUANTILES`, from the fastest run to the slowest.
+        quantiles_ms: At `QUANTILES`, from the fastest run to the slowest; left out: through the three percentiles.
     """
 
     runs: Some
     mean_ms: Took
-    robust_ms: Took
+    robust_ms: Took = 0
     p50_ms: Took
     p90_ms: Took
     p99_ms: Took
-    spread_ms: Amount
-    outliers: Count
-    quantiles_ms: Annotated[tuple[Amount, ...], msgspec.Meta(min_length=len(QUANTILES), max_length=len(QUANTILES))]
+    spread_ms: Amount = 0
+    outliers: Count = 0
+    quantiles_ms: Annotated[tuple[Amount, ...], msgspec.Meta(max_length=len(QUANTILES))] = ()
+
+    def __post_init__(self) -> None:
+        """Fill in what another profiler has left out."""
+        if not self.robust_ms:
+            msgspec.structs.force_setattr(self, "robust_ms", self.mean_ms)
+        if not self.quantiles_ms:
+            known = np.interp(QUANTILES, (0.5, 0.9, 0.99), (self.p50_ms, self.p90_ms, self.p99_ms))
+            msgspec.structs.force_setattr(self, "quantiles_ms", tuple(known.tolist()))
+        if len(self.quantiles_ms) != len(QUANTILES):
+            raise ValueError(f"{len(self.quantiles_ms)} quantiles_ms, expected {len(QUANTILES)}")
 
 
 def summarise(latencies_ms: npt.ArrayLike, sizes: npt.ArrayLike | None = None) -> Latency:

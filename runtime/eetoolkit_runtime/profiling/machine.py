@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -11,11 +13,12 @@ import msgspec
 import numpy as np
 import onnxruntime as ort
 
+_READINGS = 1000
 _THROTTLING_NOW = 0b1111  # under-voltage, frequency capped, throttled, soft temperature limit; bits 16 to 19: ever
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A machine and the libraries on it.
+    """A machine and the libraries on it; an empty string stands for what is not there or not told.
 
     Attributes:
         processor: As the kernel calls it.
@@ -26,11 +29,11 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     processor: str
     cores: int
-    memory_bytes: int | None
-    system: str
-    python: str
-    onnxruntime: str
-    numpy: str
+    memory_bytes: int | None = None
+    system: str = ""
+    python: str = ""
+    onnxruntime: str = ""
+    numpy: str = ""
 
 
 class Condition(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -85,6 +88,12 @@ def condition(root: Path = Path("/")) -> Condition:
         throttling=None if (word := _firmware_word(root)) is None else word & _THROTTLING_NOW != 0,
         load=_load(root),
     )
+
+
+def timer_step_us() -> float:
+    """Returns the smallest difference that two readings of the clock can have here, in microseconds."""
+    readings = [time.perf_counter_ns() for _ in range(_READINGS)]
+    return min((after - before for before, after in pairwise(readings) if after > before), default=1) / 1e3
 
 
 def resident_bytes() -> int | None:

@@ -17,6 +17,7 @@ from eetoolkit_runtime.bundle.store import named_by_content
 from eetoolkit_runtime.errors import BundleError, InputError
 from eetoolkit_runtime.files.outfile import writing
 from eetoolkit_runtime.files.paths import absolute, shown
+from eetoolkit_runtime.plan.manifest import schema_text
 from eetoolkit_runtime.plan.types import Manifest, SavedProfile, Threshold
 from eetoolkit_runtime.printable import printable
 from eetoolkit_runtime.profiling.comparison import Comparison, compare
@@ -24,14 +25,14 @@ from eetoolkit_runtime.profiling.costs import Energy, ExitCost, Memory, SegmentC
 from eetoolkit_runtime.profiling.latency import Amount, Count, Difference, Latency, Some
 from eetoolkit_runtime.profiling.machine import Condition, Machine
 
-VERSION = 5
+VERSION = 6
 _FAR = 1.3  # times its median from which a mean is far from it
 _STEM = "profile"
 _LIMIT_BYTES = 16 << 20
 
 
 class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a bundle costs on one machine.
+    """What a bundle costs on one machine; what has a default may be left out by whoever else writes one.
 
     Attributes:
         version: Of this format.
@@ -39,13 +40,15 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         files: Digests of its graphs, which say whether another profile is of the same bundle.
         measured: When it began, ISO 8601, UTC.
         machine: Where.
+        backend: What ran the graphs and read the clock, such as `python` or `native`.
+        timer_step_us: The smallest difference that two readings of the clock can have; None: not told.
         before: The machine's state when it began.
         after: And when it ended.
         threads: Workers for each operator; None: one per physical core.
-        spin: What idle workers did.
-        pool: Whose workers they were.
+        spin: What idle workers did; empty: not told.
+        pool: Whose workers they were; empty: not told.
         providers: The execution providers of its sessions, in onnxruntime's order, without their options.
-        rows: How many different inputs were run: shares, visits and accuracies are theirs.
+        rows: How many different inputs were run: shares, visits and accuracies are theirs; 0: not told, as below.
         timed: How many of them, in the same shares, were timed: latencies are theirs.
         rounds: How many there were, each over all of these, or where that takes too long over some of them in turn.
         thresholds: Of each exit.
@@ -54,8 +57,8 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         cooled_s: How long it paused between rounds, so that the machine could cool down.
         segments: By name, in the plan's order.
         exits: By name, in the plan's order.
-        expected: A call, over these inputs with these thresholds.
-        full_path: A call of which no exit fires, by the same inputs.
+        expected: A call, over these inputs with these thresholds; None: not measured.
+        full_path: A call of which no exit fires, by the same inputs; None: not measured.
         overhead_us: What a full path takes beside its segments' runs, answers and clock readings included, by segment.
         accuracy: Of all inputs; None without labels.
         memory: Of this process.
@@ -68,26 +71,28 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     files: dict[str, str]
     measured: str
     machine: Machine
-    before: Condition
-    after: Condition
+    backend: str
     threads: Some | None
-    spin: str
-    pool: str
-    providers: tuple[str, ...]
-    rows: Some
-    timed: Some
-    rounds: Some
-    warmup_rounds: Count
-    steady: bool
-    thresholds: dict[str, Threshold]
+    timer_step_us: Amount | None = None
+    before: Condition = Condition()
+    after: Condition = Condition()
+    spin: str = ""
+    pool: str = ""
+    providers: tuple[str, ...] = ("CPUExecutionProvider",)
+    rows: Count = 0
+    timed: Count = 0
+    rounds: Count = 0
+    warmup_rounds: Count = 0
+    steady: bool = True
+    thresholds: dict[str, Threshold] = {}
     cooled_s: Amount = 0
     segments: dict[str, SegmentCost]
     exits: dict[str, ExitCost]
-    expected: Latency
-    full_path: Latency
-    overhead_us: Difference
+    expected: Latency | None = None
+    full_path: Latency | None = None
+    overhead_us: Difference = 0
     accuracy: Share | None = None
-    memory: Memory
+    memory: Memory = Memory()
     whole: WholeCost | None = None
     energy: Energy | None = None
 
@@ -182,8 +187,10 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         threads = "a worker for each core" if self.threads is None else f"threads={self.threads}"
         lines = [
             f"{self.bundle} on {self.machine.processor}, {threads}: {self.rows} inputs, {self.rounds} rounds",
-            f"a call {call.mean_ms:.4g} ms in the mean, p90 {call.p90_ms:.4g} ms; a full path {full.mean_ms:.4g} ms",
         ]
+        if call is not None and full is not None:
+            took = f"a call {call.mean_ms:.4g} ms in the mean, p90 {call.p90_ms:.4g} ms"
+            lines.append(f"{took}; a full path {full.mean_ms:.4g} ms")
         for name, cost in self.exits.items():
             right = "" if cost.accuracy is None else f", {cost.accuracy:.1%} of these right"
             took = "" if cost.latency is None else f", {cost.latency.mean_ms:.4g} ms"
@@ -196,6 +203,11 @@ class _Head(msgspec.Struct):
     """The key that says whether the rest can be read at all."""
 
     version: int | None = None
+
+
+def json_schema() -> bytes:
+    """Returns the JSON Schema of a profile, for other languages."""
+    return schema_text(msgspec.json.schema(Profile))
 
 
 def digests(plan: Manifest) -> dict[str, str]:
@@ -231,7 +243,7 @@ def decode(text: bytes, what: str) -> Profile:
 def _check_names(found: Profile, what: str) -> None:
     """Refuses a profile without segments or exits, or with exits of which it says nothing elsewhere."""
     named = {cost.exit for cost in found.segments.values() if cost.exit is not None}
-    if not found.segments or not named <= found.exits.keys() or found.thresholds.keys() != found.exits.keys():
+    if not found.segments or not named <= found.exits.keys() or not found.thresholds.keys() <= found.exits.keys():
         raise BundleError(
             f"{what} is not a profile: its {len(found.segments)} segments, {len(found.exits)} exits and "
             f"{len(found.thresholds)} thresholds do not name the same exits; profile again"

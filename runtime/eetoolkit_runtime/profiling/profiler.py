@@ -24,7 +24,14 @@ from eetoolkit_runtime.profiling.costs import Energy, ExitCost, Memory, SegmentC
 from eetoolkit_runtime.profiling.energy import Meter, find_meter
 from eetoolkit_runtime.profiling.exit_costs import ExitsOwn, exits_own
 from eetoolkit_runtime.profiling.latency import Latency
-from eetoolkit_runtime.profiling.machine import Condition, condition, peak_bytes, resident_bytes, this_machine
+from eetoolkit_runtime.profiling.machine import (
+    Condition,
+    condition,
+    peak_bytes,
+    resident_bytes,
+    this_machine,
+    timer_step_us,
+)
 from eetoolkit_runtime.profiling.operators import TRACED_ROWS, Traced, trace_operators
 from eetoolkit_runtime.profiling.profile import Profile, digests
 from eetoolkit_runtime.profiling.rounds import (
@@ -130,6 +137,8 @@ def profile(  # noqa: PLR0913 - what a measurement depends on
         files=digests(plan),
         measured=start.began.isoformat(timespec="seconds"),
         machine=this_machine(),
+        backend="python",
+        timer_step_us=timer_step_us(),
         before=start.condition,
         after=timed.after,
         threads=threads,

@@ -31,7 +31,8 @@ def prepare(plan: Manifest, inputs: Inputs, *, one_row: bool) -> tuple[Array, ..
 
     Args:
         plan: The plan.
-        inputs: An array where the network has one input; a tuple or list in the plan's order; or a mapping by name.
+        inputs: An array where the network has one input; a tuple or list in the plan's order; or a mapping by name, the
+            plan's or the user's own.
         one_row: Whether each input's batch dimension must be 1.
 
     Raises:
@@ -80,9 +81,12 @@ def _dims(spec: TensorSpec, axis: int | None) -> tuple[Dim, ...]:
 def _in_order(plan: Manifest, inputs: Inputs) -> list[Any]:
     names = [spec.name for spec in plan.inputs]
     if isinstance(inputs, Mapping):
-        if set(inputs) != set(names):
-            raise InputError(f"got inputs {sorted(map(str, inputs))}, expected {names}")
-        return [inputs[name] for name in names]
+        titles = [plan.titles.get(name, name) for name in names]
+        theirs = dict(zip(titles, names, strict=True))
+        given = {theirs.get(name, name): value for name, value in inputs.items()}
+        if set(given) != set(names) or len(given) != len(inputs):
+            raise InputError(f"got inputs {sorted(map(str, inputs))}, expected {titles}")
+        return [given[name] for name in names]
     values: list[Any] = list(inputs) if isinstance(inputs, tuple | list) else [inputs]
     if len(names) == 1 and isinstance(inputs, list) and not getattr(inputs[0] if inputs else None, "ndim", 0):
         values = [inputs]  # nested lists are one array
