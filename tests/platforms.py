@@ -1,4 +1,4 @@
-"""Runs every conformance case, and digits through every system of the zoo, on emulated ARM64 and on this machine.
+"""Runs every conformance case, and digits through every system of the zoo, by both runners, here and on emulated ARM64.
 
 `python tests/platforms.py` does all and keeps what was found for the table of README (`make test-arm64`); `--quick`
 runs the conformance cases alone, on one processor. Expected is what the normative interpreter says, every graph in a
@@ -14,13 +14,15 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import arm64_root
+import native_build
+from debian import UnavailableError
 
 from conformance import CASES, HERE, Case, Run, write
 from eetoolkit import zoo
@@ -29,6 +31,8 @@ from eetoolkit_exporters.capturing.cascade import open_source
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "platforms.json"
+MACHINES = {0x3E: "x86_64", 0xB7: "aarch64"}
+"""By `e_machine` of an ELF header (System V ABI, chapter 4)."""
 CPUS = {"cortex-a72": "Raspberry Pi 4", "cortex-a76": "Raspberry Pi 5"}
 DIGITS = 50
 TOLERANCE = 1e-4
@@ -36,31 +40,66 @@ LONGEST_S = 1800
 
 
 @dataclass(frozen=True)
-class Platform:
-    """Where cases are run.
+class Python:
+    """Python's runner somewhere.
 
     Attributes:
         name: The table's.
         machine: What it must say that it runs on.
-        command: What runs the cases of a folder, which is its last argument.
-        environment: What it needs beside this process's own.
+        program: Its Python.
+        environment: What that needs beside this process's own.
     """
 
     name: str
     machine: str
-    command: tuple[str, ...]
+    program: Path
     environment: Mapping[str, str]
 
     def answer(self, cases: Path) -> dict[str, Any]:
         """Returns by what it ran the cases of a folder, and what each found."""
-        command, environment = [*self.command, str(cases)], {**os.environ, **self.environment}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=LONGEST_S, check=False)
-        if not done.stdout:
-            raise SystemExit(f"{self.name}: ended with {done.returncode}\n{done.stderr}")
-        found: dict[str, Any] = json.loads(done.stdout)
+        runner = Path(__file__).with_name("case_runner.py")
+        found: dict[str, Any] = json.loads(_output(self.name, (self.program, runner, cases), self.environment))
         if found["machine"] != self.machine:
             raise SystemExit(f"{self.name}: ran on {found['machine']}")
-        return found
+        return {"by": found["by"], "cases": found["cases"]}
+
+
+@dataclass(frozen=True)
+class Native:
+    """The native runner somewhere.
+
+    Attributes:
+        name: The table's.
+        machine: What it must be compiled for.
+        programs: Where it was built.
+        library: Its onnxruntime.
+        emulated: Makes the command that runs a program of it.
+        environment: What that needs beside this process's own.
+    """
+
+    name: str
+    machine: str
+    programs: Path
+    library: Path
+    emulated: Callable[[Path], tuple[str, ...]]
+    environment: Mapping[str, str]
+
+    def answer(self, cases: Path) -> dict[str, Any]:
+        """Returns the same; how far outputs differ it does not say, only that it is within a case's tolerance."""
+        program = self.programs / "ee-conformance"
+        machine = MACHINES[int.from_bytes(program.read_bytes()[18:20], "little")]
+        if machine != self.machine:
+            raise SystemExit(f"{self.name}: made for {machine}")
+        environment = {**self.environment, "EETOOLKIT_ONNXRUNTIME": str(self.library)}
+        *lines, _ = _output(self.name, (*self.emulated(program), cases), environment).splitlines()
+        verdicts = dict(line.split(": ", 1) for line in lines)
+        found: dict[str, Any] = {}
+        for path in sorted(cases.glob("*/case.json")):
+            name, case = path.parent.name, json.loads(path.read_bytes())
+            wrong = [verdict] if (verdict := verdicts.get(name, "not run")) != "ok" else []
+            told = {"runs": len(case["runs"]), "ties": 0, "samples": 0, "difference": case["tolerance"]}
+            found[name] = {**told, "failures": wrong}
+        return {"by": {"onnxruntime": self.library.name.split(".so.")[1]}, "cases": found}
 
 
 def unpacked_wheel(folder: Path) -> Path:
@@ -73,22 +112,49 @@ def unpacked_wheel(folder: Path) -> Path:
     return folder / "wheel"
 
 
-def platforms(wheel: Path, cpus: Mapping[str, str]) -> list[Platform]:
-    """Returns this machine's Python and those of the emulated processors.
+def _output(name: str, command: Iterable[str | Path], environment: Mapping[str, str]) -> str:
+    done = subprocess.run(
+        [*map(str, command)],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=LONGEST_S,
+        check=False,
+    )
+    if not done.stdout:
+        raise SystemExit(f"{name}: ended with {done.returncode}\n{done.stderr}")
+    return done.stdout
 
-    Raises:
-        UnavailableError: What emulates them cannot be had.
-    """
-    runner = str(Path(__file__).with_name("case_runner.py"))
-    python, packages = arm64_root.python(), arm64_root.device_packages()
-    alone = {"PYTHONPATH": os.pathsep.join([str(wheel), str(packages)]), "PYTHONNOUSERSITE": "1"}
-    return [
-        Platform("Python, x86-64", "x86_64", (sys.executable, runner), {}),
-        *(
-            Platform(f"Python, ARM64 as in a {board}", "aarch64", (str(python), runner), {**alone, "QEMU_CPU": cpu})
-            for cpu, board in cpus.items()
-        ),
+
+def everywhere(wheel: Path, cpus: Mapping[str, str]) -> tuple[list[Python | Native], str]:
+    """Returns this machine's runners and those of the emulated processors, and why some are left out, if they are."""
+    found: list[Python | Native] = [Python("Python, x86-64", "x86_64", Path(sys.executable), {})]
+    boards = {cpu: f"ARM64 as in a {board}" for cpu, board in cpus.items()}
+    try:
+        python, packages = arm64_root.python(), arm64_root.device_packages()
+        alone = {"PYTHONPATH": os.pathsep.join([str(wheel), str(packages)]), "PYTHONNOUSERSITE": "1"}
+        found += [
+            Python(f"Python, {board}", "aarch64", python, {**alone, "QEMU_CPU": cpu}) for cpu, board in boards.items()
+        ]
+        if why := native_build.why_not():
+            return found, why
+        root = arm64_root.compiler()
+    except UnavailableError as error:
+        return found, str(error)
+    here, there = native_build.build(), native_build.build("build-arm64", **_for_arm64(root))
+    found.append(Native("native, x86-64", "x86_64", here, native_build.LIBRARY, lambda program: (str(program),), {}))
+    (library,) = packages.glob("onnxruntime/capi/libonnxruntime.so.*")
+    found += [
+        Native(f"native, {board}", "aarch64", there, library, arm64_root.emulated, {"QEMU_CPU": cpu})
+        for cpu, board in boards.items()
     ]
+    return found, ""
+
+
+def _for_arm64(root: Path) -> dict[str, str]:
+    tools = {"C_COMPILER": "gcc", "CXX_COMPILER": "g++", "AR": "ar", "RANLIB": "ranlib", "STRIP": "strip"}
+    found = {f"CMAKE_{key}": str(root / "bin" / f"aarch64-linux-gnu-{name}") for key, name in tools.items()}
+    return {**found, "CMAKE_SYSTEM_NAME": "Linux", "CMAKE_SYSTEM_PROCESSOR": "aarch64", "CMAKE_SYSROOT": str(root)}
 
 
 def write_zoo(folder: Path) -> None:
@@ -113,23 +179,20 @@ def main() -> int:
     parser.add_argument("--zoo", type=Path, help="where the zoo's cases are kept; made where it is missing")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        try:
-            everywhere = platforms(
-                unpacked_wheel(Path(temporary)), dict(islice(CPUS.items(), 1 if asked.quick else None))
-            )
-        except arm64_root.UnavailableError as error:
-            print(f"\n!! ARM64 IS SKIPPED: its packages cannot be had: {error}\n", file=sys.stderr)
-            return 0
+        cpus = dict(islice(CPUS.items(), 1 if asked.quick else None))
+        platforms, left_out = everywhere(unpacked_wheel(Path(temporary)), cpus)
         sets = {"conformance": HERE / CASES}
         if not asked.quick:
             sets["zoo"] = asked.zoo or Path(temporary) / "zoo"
             if not sets["zoo"].exists():
                 write_zoo(sets["zoo"])
         found: dict[str, dict[str, Any]] = {}
-        for platform in everywhere:
+        for platform in platforms:
             found[platform.name] = {name: platform.answer(cases) for name, cases in sets.items()}
             print("\n".join(said(platform.name, found[platform.name])), flush=True)
-    if not asked.quick:
+    if left_out:
+        print(f"\n!! ONLY {', '.join(found)}; the rest IS SKIPPED: {left_out}\n", file=sys.stderr)
+    elif not asked.quick:
         RESULTS.write_text(json.dumps(found, indent=1) + "\n")
     return int(any(failures(answered) for sets in found.values() for answered in sets.values()))
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import arm64_root
 import numpy as np
 from board import lay_out_camera, lay_out_microphone
+from debian import UnavailableError
 from pages import ROOT, blocks
 
 import eetoolkit as ee
@@ -91,7 +92,7 @@ def main() -> int:
         folder = Path(temporary)
         try:
             lay_out(folder)
-        except arm64_root.UnavailableError as error:
+        except UnavailableError as error:
             print(f"\n!! THE PAGE IS SKIPPED: packages for arm64 cannot be had: {error}\n", file=sys.stderr)
             return 0
         for language, text in blocks(ROOT / "docs" / "raspberry-pi.md"):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import subprocess
 from pathlib import Path
 
 import arm64_root
+import debian
 import msgspec
 import platforms
 import pytest
@@ -40,7 +42,7 @@ LINES = (
 
 
 def test_only_entries_of_debian_itself_are_taken_and_with_another_suite() -> None:
-    found = [text for _, text in arm64_root.sources([("a.sources", PARAGRAPHS), ("b.list", LINES)], "bookworm")]
+    found = [text for _, text in debian.sources([("a.sources", PARAGRAPHS), ("b.list", LINES)], "bookworm", "trixie")]
     assert found == [
         DEBIAN,
         "Types: deb\nURIs: http://example.org/bookworm-security\nSuites: trixie-security\n",
@@ -62,7 +64,9 @@ def test_where_packages_cannot_be_had_it_is_said_loudly_and_nothing_fails(
     monkeypatch.setattr("sys.argv", ["platforms.py", "--quick"])
     monkeypatch.setattr(platforms, "unpacked_wheel", lambda folder: folder)
     assert platforms.main() == 0
-    assert "!! ARM64 IS SKIPPED: its packages cannot be had: [Errno 2]" in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert said.out.startswith("Python, x86-64: conformance: ")
+    assert "!! ONLY Python, x86-64; the rest IS SKIPPED: [Errno 2] No such file or directory: 'dpkg'" in said.err
 
 
 def test_what_is_there_is_taken_where_newer_packages_cannot_be_had(
@@ -70,7 +74,7 @@ def test_what_is_there_is_taken_where_newer_packages_cannot_be_had(
 ) -> None:
     for name in ("root", "emulator"):
         (cache / "eetoolkit" / "arm64" / name).mkdir(parents=True)
-        (cache / "eetoolkit" / "arm64" / name / arm64_root.MADE_OF).touch()
+        (cache / "eetoolkit" / "arm64" / name / debian.MADE_OF).touch()
     assert arm64_root.python() == cache / "eetoolkit" / "arm64" / "root" / "usr" / "bin" / "python3"
     assert "those of the last time are taken" in capsys.readouterr().err
 
@@ -103,13 +107,31 @@ def test_a_confidence_at_its_threshold_may_be_on_either_side_of_it(tmp_path: Pat
 
 
 def test_a_platform_must_run_on_what_it_says(tmp_path: Path) -> None:
-    said = '{"machine": "x86_64", "by": {}, "cases": {}}'
-    script = tmp_path / "runner"
-    script.write_text(f"#!/bin/sh\necho '{said}'\n")
-    script.chmod(0o755)
-    assert platforms.Platform("here", "x86_64", (str(script),), {}).answer(tmp_path)["cases"] == {}
+    program = tmp_path / "python"
+    program.write_text('#!/bin/sh\necho \'{"machine": "x86_64", "by": {}, "cases": {}}\'\n')
+    program.chmod(0o755)
+    assert platforms.Python("here", "x86_64", program, {}).answer(tmp_path) == {"by": {}, "cases": {}}
     with pytest.raises(SystemExit, match="there: ran on x86_64"):
-        platforms.Platform("there", "aarch64", (str(script),), {}).answer(tmp_path)
+        platforms.Python("there", "aarch64", program, {}).answer(tmp_path)
+
+
+def native(folder: Path, *said: str) -> platforms.Native:
+    """Returns a platform whose program says these lines, whatever it is asked; it is made for what `echo` is."""
+    shutil.copy("/bin/echo", folder / "ee-conformance")
+    machine = platforms.MACHINES[int.from_bytes((folder / "ee-conformance").read_bytes()[18:20], "little")]
+    library = folder / "libonnxruntime.so.1.2.3"
+    return platforms.Native("native", machine, folder, library, lambda _: ("printf", "%s\\n", *said), {})
+
+
+def test_what_the_native_runner_says_is_read_by_case(tmp_path: Path) -> None:
+    found = native(tmp_path, "chain: run 3: exit is a: b", "gate: ok").answer(CASE.parent)
+    assert found["by"] == {"onnxruntime": "1.2.3"}
+    failed = {name: each["failures"] for name, each in found["cases"].items() if each["failures"]}
+    assert failed.pop("chain") == ["run 3: exit is a: b"]
+    assert set(map(tuple, failed.values())) == {("not run",)}
+    assert found["cases"]["gate"]["failures"] == []
+    with pytest.raises(SystemExit, match="native: made for "):
+        dataclasses.replace(native(tmp_path), machine="another").answer(CASE.parent)
 
 
 def test_the_kept_results_are_of_all_cases_and_nothing_failed() -> None:
