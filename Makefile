@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check docs bench bench-quick browser format fuzz conformance
+.PHONY: demo test check docs bench bench-quick browser format fuzz conformance native test-arm64 test-arm64-quick
 
 demo: $(STAMP)
 	@$(RUN)eetoolkit demo
@@ -46,6 +46,23 @@ browser:
 # The cases for runners of any language: are they what they would be made as?
 conformance: $(STAMP)
 	@$(RUN)python tests/conformance.py --check
+
+# Bundles on emulated processors of a Raspberry Pi 4 and 5, in a cache folder of Debian's packages; some ten minutes. What
+# it finds is the table of platforms, which `python -m benchmarks.readme` writes.
+test-arm64: $(STAMP)
+	@$(RUN)python tests/platforms.py
+
+# The conformance cases alone, on one processor.
+test-arm64-quick: $(STAMP)
+	@$(RUN)python tests/platforms.py --quick
+
+# The C++ runner and its programs; the first time it fetches onnxruntime's headers.
+NATIVE := runtime/native
+native: $(STAMP)
+	@echo "== $(NATIVE)/build"
+	@cmake -S $(NATIVE) -B $(NATIVE)/build -DONNXRUNTIME_HEADERS="$$($(NATIVE)/headers.sh)" >/dev/null
+	@cmake --build $(NATIVE)/build --parallel 2
+	@$(RUN)python -m pytest tests/test_native.py -q
 
 format: $(STAMP)
 	@$(RUN)ruff check --fix .

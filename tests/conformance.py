@@ -38,9 +38,9 @@ NAN, INF = math.nan, math.inf
 
 @dataclass
 class Run:
-    """One row, and what is asked of the call."""
+    """One row, the input `x` or inputs by name, and what is asked of the call."""
 
-    x: Array
+    x: Array | Mapping[str, Array]
     thresholds: Mapping[str, Threshold] = field(default_factory=dict)
     exit_at: str | None = None
 
@@ -220,8 +220,9 @@ def write(case: Case, folder: Path) -> None:
         }
 
     def told(run: Run) -> dict[str, object]:
-        asked = {"inputs": {"x": add(run.x)}, "thresholds": dict(run.thresholds), "exit_at": run.exit_at}
-        inputs = {"x": run.x}
+        inputs = run.x if isinstance(run.x, Mapping) else {"x": run.x}
+        names = {name: add(array) for name, array in inputs.items()}
+        asked = {"inputs": names, "thresholds": dict(run.thresholds), "exit_at": run.exit_at}
         try:
             answer = interpret(bundle.manifest, inputs, run_graph, run.thresholds, run.exit_at)
             met = [said(each) for each in visit_exits(bundle.manifest, inputs, run_graph)]

@@ -139,7 +139,8 @@ def test_the_zoo_page_has_every_system() -> None:
 
 def test_every_example_is_used_by_a_page() -> None:
     used = {(page.parent / path).resolve() for page in PAGES for path, _ in links(page)}
-    assert {*(ROOT / "examples").glob("*.py"), *(ROOT / "examples").glob("node/*.mjs")} <= used
+    patterns = ("*.py", "node/*.mjs", "raspberry-pi/*")
+    assert {path for pattern in patterns for path in (ROOT / "examples").glob(pattern) if path.is_file()} <= used
 
 
 def test_the_page_of_examples_shows_every_script() -> None:
