@@ -6,9 +6,18 @@ import fcntl
 import os
 import shutil
 import subprocess
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import msgspec
+import numpy as np
 import onnxruntime
+
+import eetoolkit as ee
+from eetoolkit_runtime.files.tensorfile import write_tensors
+
+Array = np.ndarray[Any, Any]
 
 FOLDER = Path(__file__).parents[1] / "runtime" / "native"
 LIBRARY = next((Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so*"), None)
@@ -48,3 +57,46 @@ def ask(*command: str | Path, **variables: str) -> subprocess.CompletedProcess[s
     """Runs a command, with the onnxruntime that Python has."""
     env = os.environ | {"EETOOLKIT_ONNXRUNTIME": str(LIBRARY)} | variables
     return subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=600, env=env, check=False)
+
+
+def write_case(folder: Path, bundle: ee.Bundle, rows: Sequence[Mapping[str, Array]], tolerance: float = 1e-4) -> None:
+    """Writes a case as `runtime/conformance` has them, with the answers of Python's runner to some rows."""
+    folder.mkdir(parents=True)
+    (folder / "bundle").symlink_to(bundle.path)
+    tensors: dict[str, Array] = {}
+
+    def add(array: Array) -> str:
+        tensors[str(len(tensors))] = array
+        return str(len(tensors) - 1)
+
+    def told(answer: ee.Answer) -> dict[str, object]:
+        return {
+            "exit": answer.exit, "path": answer.path, "gates": answer.gates, "stopped_by": answer.stopped_by,
+            "prediction": answer.prediction, "outputs": {name: add(array) for name, array in answer.outputs.items()},
+            "confidence": add(np.float32(answer.confidence).reshape(1)),
+        }  # fmt: skip
+
+    runs: list[dict[str, object]] = []
+    with ee.Runner(bundle, threads=1) as runner:
+        for row in rows:
+            inputs = {name: add(array) for name, array in row.items()}
+            try:
+                said: dict[str, object] = {
+                    "answer": told(runner.run(row)),
+                    "visits": [told(answer) for answer in runner.run_all_exits(row)],
+                }
+            except ee.RunError as error:
+                said = {"error": str(error)}
+            runs.append({"inputs": inputs, "thresholds": {}, "exit_at": None, **said})
+    (folder / "case.json").write_bytes(msgspec.json.encode({"about": "", "tolerance": tolerance, "runs": runs}))
+    (folder / "tensors.safetensors").write_bytes(write_tensors(tensors, {}))
+
+
+def answers_alike(programs: Path, folder: Path, bundle: ee.Bundle, rows: Sequence[Mapping[str, Array]]) -> str:
+    """Returns where the native runner answers or verifies otherwise than Python; empty: nowhere."""
+    write_case(folder / "case", bundle, rows)
+    for program, place in (("ee-conformance", folder), ("ee-verify", bundle.path)):
+        done = ask(programs / program, place, "--threads", "1")
+        if done.returncode != 0:
+            return done.stdout + done.stderr
+    return ""

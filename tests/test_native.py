@@ -2,13 +2,35 @@
 
 from __future__ import annotations
 
+import json
+import os
+import random
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
+import fuzzing
+import msgspec
 import native_build
+import numpy as np
 import pytest
+import test_validate
 from native_build import ask
+from native_library import Native
+from networks.compiled import Compiled
+from plans import NETWORKS, chain, edit
+from test_plan import full
 
-CASES = Path(__file__).parents[1] / "runtime" / "conformance" / "cases"
+from eetoolkit_runtime.bundle.bundle import load
+from eetoolkit_runtime.errors import EEToolkitError
+from eetoolkit_runtime.plan.manifest import encode
+from eetoolkit_runtime.plan.seal import seal
+
+EXPORTED = (
+    "multi_scale", "layered_encoder", "recurrent", "exit_is_input", "mixed_inputs", "data_dependent",
+    "while_loop_inside", "float64", "onnx_opset21_external",
+)  # fmt: skip
+CONFORMANCE = Path(__file__).parents[1] / "runtime" / "conformance" / "cases"
 pytestmark = pytest.mark.skipif(bool(native_build.why_not()), reason=native_build.why_not())
 
 
@@ -18,7 +40,136 @@ def programs() -> Path:
 
 
 def test_it_answers_every_case(programs: Path) -> None:
-    done = ask(programs / "ee-conformance", CASES)
-    count = len(list(CASES.glob("*/case.json")))
+    done = ask(programs / "ee-conformance", CONFORMANCE)
+    count = len(list(CONFORMANCE.glob("*/case.json")))
     assert done.returncode == 0, done.stdout
     assert done.stdout.endswith(f"{count} of {count} cases answered as expected\n")
+
+
+@pytest.fixture(scope="session")
+def native(programs: Path) -> Native:
+    return Native(programs)
+
+
+def refusal(folder: Path, check: str = "quick") -> tuple[str, str]:
+    """Returns the class and the text of the error that opening a folder ends with in Python."""
+    try:
+        load(folder, check=check)  # type: ignore[arg-type]
+    except EEToolkitError as error:
+        return type(error).__name__, str(error)
+    return "OK", ""
+
+
+def write(folder: Path, manifest: bytes) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "manifest.json").write_bytes(manifest)
+    return folder
+
+
+@pytest.mark.parametrize("case", test_validate.CASES)
+def test_it_refuses_a_plan_in_the_same_words(case: str, native: Native, tmp_path: Path) -> None:
+    build, _ = test_validate.CASES[case]
+    folder = write(tmp_path / "b.ee", seal(msgspec.json.encode(build())))
+    assert native.refusal(folder) == refusal(folder)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_it_refuses_a_damaged_manifest_as_python_does(seed: int, native: Native, tmp_path: Path) -> None:
+    rng = random.Random(seed)  # noqa: S311 - damage is no secret
+    seeds = [encode(build().plan()) for build in NETWORKS.values()] + [seal(json.dumps(full()).encode())]
+    kinds = set()
+    for _ in range(250):
+        damage = rng.choice((fuzzing.in_manifest, fuzzing.in_plan))
+        folder = write(tmp_path / "b.ee", damage(rng, rng.choice(seeds)))
+        found, expected = native.refusal(folder), refusal(folder)
+        assert found[0] == expected[0], (found, expected)
+        if (
+            "JSON is malformed" not in found[1]
+        ):  # what is wrong with a text that is no JSON, each parser says its own way
+            assert found[1] == expected[1]
+        kinds.add(found[0])
+    assert {"ManifestError", "IntegrityError"} <= kinds
+
+
+def changed(path: Path) -> None:
+    text = bytearray(path.read_bytes())
+    text[-1] ^= 1
+    path.write_bytes(text)
+
+
+def replaced(path: Path, make: Callable[[Path], object]) -> None:
+    path.unlink()
+    make(path)
+
+
+GRAPH, WEIGHTS = "segment1-*.onnx", "segment1-*.bin"
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "nothing": lambda _: None,
+    "no manifest": lambda folder: (folder / "manifest.json").unlink(),
+    "no folder": shutil.rmtree,
+    "a file in its place": lambda folder: (shutil.rmtree(folder), folder.write_text("x")),
+    "a manifest that is a folder": lambda folder: replaced(folder / "manifest.json", Path.mkdir),
+    "a manifest that is a pipe": lambda folder: replaced(folder / "manifest.json", os.mkfifo),
+    "a manifest that is too large": lambda folder: (folder / "manifest.json").write_bytes(b" " * (9 << 20)),
+    "an empty manifest": lambda folder: (folder / "manifest.json").write_bytes(b""),
+    "a manifest with another digest": lambda folder: edited(folder, b'"name": "', b'"name": "x'),
+    "a changed graph": lambda folder: changed(next(folder.glob(GRAPH))),
+    "changed weights": lambda folder: changed(next(folder.glob(WEIGHTS))),
+    "no graph": lambda folder: next(folder.glob(GRAPH)).unlink(),
+    "no weights": lambda folder: next(folder.glob(WEIGHTS)).unlink(),
+    "weights that are longer": lambda folder: next(folder.glob(WEIGHTS)).write_bytes(b"x" * 4096),
+    "weights that are a link": lambda folder: replaced(
+        next(folder.glob(WEIGHTS)), lambda path: path.symlink_to("/dev/zero")
+    ),
+    "weights that are a pipe": lambda folder: replaced(next(folder.glob(WEIGHTS)), os.mkfifo),
+    "a graph that is a folder": lambda folder: replaced(next(folder.glob(GRAPH)), Path.mkdir),
+}
+
+
+def edited(folder: Path, old: bytes, new: bytes) -> None:
+    path = folder / "manifest.json"
+    path.write_bytes(path.read_bytes().replace(old, new, 1))
+
+
+@pytest.mark.parametrize("check", ["quick", "full"])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_it_finds_damaged_files_as_python_does(damage: str, check: str, native: Native, tmp_path: Path) -> None:
+    folder = chain(weights=True).save(tmp_path / "b.ee")
+    DAMAGES[damage](folder)
+    found = native.refusal(folder, full=check == "full")
+    if damage == "a file in its place":  # which Python takes for a .zip
+        assert found[0] == "BundleError"
+        return
+    assert found == refusal(folder, check)
+    assert (found[0] == "OK") == (damage == "nothing" or (damage, check) == ("changed weights", "quick"))
+
+
+def test_it_refuses_a_graph_that_maps_another_file(native: Native, tmp_path: Path) -> None:
+    draft = chain(weights=True)
+    folder = draft.save(tmp_path / "b.ee")
+    plan = load(folder).manifest
+    segment = msgspec.structs.replace(plan.segments["segment1"], weights=())
+    edit(folder, segments=dict(plan.segments) | {"segment1": segment})
+    found = native.refusal(folder)
+    assert found == refusal(folder)
+    assert "which is not among the segment's weights" in found[1]
+
+
+@pytest.mark.parametrize("compiled", EXPORTED, indirect=True)
+def test_it_answers_and_verifies_exported_networks_as_python(
+    compiled: Compiled, programs: Path, tmp_path: Path
+) -> None:
+    rows = [dict(row) for row in compiled.samples["random"].rows]
+    assert native_build.answers_alike(programs, tmp_path, compiled.bundle, rows) == ""
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_it_answers_drafted_plans_as_python(network: str, programs: Path, tmp_path: Path) -> None:
+    bundle = load(NETWORKS[network]().save(tmp_path / "b.ee"))
+    spec = bundle.manifest.inputs[0]
+    shape = [dim if isinstance(dim, int) else 1 for dim in spec.shape]
+    draw = np.random.default_rng(0)
+    rows = [{spec.name: draw.normal(size=shape).astype(spec.dtype)} for _ in range(8)]
+    native_build.write_case(tmp_path / "cases" / network, bundle, rows, 0.0)
+    done = ask(programs / "ee-conformance", tmp_path / "cases", "--threads", "1")
+    assert done.returncode == 0, done.stdout

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
+import native_build
 import numpy as np
 import pytest
 import torch
@@ -120,6 +122,13 @@ def test_a_bundle_decides_as_eager_pytorch_on_all_digits(shown: Shown) -> None:
             assert [decision for _, decision in answer.gates] == eager, row
     for answer, full in zip(shown.answers, shown.to_the_end, strict=True):
         assert answer.gates == full.gates[: len(answer.gates)], "an exit that fires only cuts the way short"
+
+
+@pytest.mark.skipif(bool(native_build.why_not()), reason=native_build.why_not())
+def test_the_native_runner_answers_and_verifies_as_python(shown: Shown, tmp_path: Path) -> None:
+    names = [spec.name for spec in shown.bundle.manifest.inputs]
+    rows = [dict(zip(names, row, strict=True)) for row in shown.rows[:50]]
+    assert native_build.answers_alike(native_build.build(), tmp_path, shown.bundle, rows) == ""
 
 
 def test_a_bundle_ponders_as_long_as_eager_pytorch(shown: Shown) -> None:

@@ -1,6 +1,6 @@
 #include "cell.h"
 
-#include <cstring>
+#include <cstdlib>
 
 #include "half.h"
 
@@ -8,18 +8,26 @@ namespace eetoolkit {
 namespace {
 
 template <class T>
+struct AsNumber {
+  template <class Value>
+  T operator()(Value value) const {
+    return static_cast<T>(value);
+  }
+  T operator()(const std::string& digits) const {
+    return digits[0] == '-' ? static_cast<T>(std::strtoll(digits.c_str(), nullptr, 10))
+                            : static_cast<T>(std::strtoull(digits.c_str(), nullptr, 10));
+  }
+};
+
+template <class T>
 void fill(const Constant& constant, void* data) {
   auto* values = static_cast<T*>(data);
-  for (const Scalar& scalar : constant.data) {
-    *values++ = std::visit([](auto value) { return static_cast<T>(value); }, scalar);
-  }
+  for (const Scalar& scalar : constant.data) *values++ = std::visit(AsNumber<T>(), scalar);
 }
 
 void fill_half(const Constant& constant, void* data) {
   auto* values = static_cast<uint16_t*>(data);
-  for (const Scalar& scalar : constant.data) {
-    *values++ = half_of(std::visit([](auto value) { return static_cast<double>(value); }, scalar));
-  }
+  for (const Scalar& scalar : constant.data) *values++ = half_of(std::visit(AsNumber<double>(), scalar));
 }
 
 }  // namespace

@@ -58,7 +58,7 @@ const Fields<Tuning>& fields_of<Tuning>() {
       {"goal", true, check<Tuning, std::string>},
       {"metric", true, check<Tuning, std::string>},
       {"costs", true, check<Tuning, std::string>},
-      {"seed", true, [](const Json& json, Tuning&) { static_cast<void>(json.integer(INT64_MIN, INT64_MAX)); }},
+      {"seed", true, check<Tuning, Count>},
       {"rows", true, check<Tuning, Ordered<Count>>},
       {"figures", false, check<Tuning, Ordered<Interval>>},
       {"guarantee", false, check<Tuning, std::optional<Guarantee>>},
@@ -97,7 +97,7 @@ const Fields<Criterion>& fields_of<Criterion>() {
        }},
       {"output", false, check<Criterion, std::optional<std::string>>},
       {"scale", false, check<Criterion, Scale>},
-      {"axis", false, [](const Json& json, Criterion&) { static_cast<void>(json.integer(INT64_MIN, INT64_MAX)); }},
+      {"axis", false, [](const Json& json, Criterion&) { check_axis(json); }},
       {"quantile", false, [](const Json& json, Criterion&) {
          if (json.is_null()) return;
          const double quantile = json.number("float | null");

@@ -28,7 +28,7 @@ void refuse_names(const Manifest& plan, const ee_call& call) {
     got.emplace_back(name == nullptr ? "" : name);
   }
   std::sort(got.begin(), got.end());
-  for (const TensorSpec& spec : plan.inputs) expected.push_back(spec.name);
+  for (const TensorSpec& spec : plan.inputs) expected.push_back(plan.title(spec.name));
   throw input_error("got inputs ", repr(got), ", expected ", repr(expected));
 }
 
@@ -115,7 +115,7 @@ void put_in_order(const Manifest& plan, const ee_call& call, std::vector<const e
     const ee_tensor* found = nullptr;
     for (size_t step = 0; step < call.input_count && found == nullptr; ++step) {
       const ee_tensor& tensor = call.inputs[(place + step) % call.input_count];
-      if (tensor.name != nullptr && spec.name == tensor.name) found = &tensor;
+      if (tensor.name != nullptr && (spec.name == tensor.name || plan.title(spec.name) == tensor.name)) found = &tensor;
     }
     if (found == nullptr) refuse_names(plan, call);
     ordered.push_back(found);

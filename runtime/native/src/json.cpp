@@ -69,7 +69,7 @@ std::string_view Json::type_name() const {
     case YYJSON_TYPE_STR: return "str";
     case YYJSON_TYPE_ARR: return "array";
     case YYJSON_TYPE_OBJ: return "object";
-    default: return is_integer() ? "int" : "float";
+    default: return yyjson_is_int(value_) ? "int" : "float";
   }
 }
 
@@ -120,6 +120,7 @@ Document::Document(std::string_view text) : document_(nullptr, yyjson_doc_free) 
   yyjson_read_err error{};
   std::string copy(text);  // yyjson does not write to it without YYJSON_READ_INSITU
   document_.reset(yyjson_read_opts(copy.data(), copy.size(), YYJSON_READ_BIGNUM_AS_RAW, nullptr, &error));
+  if (error.code == YYJSON_READ_ERROR_UNEXPECTED_END || text.empty()) throw JsonError{"Input data was truncated"};
   if (document_ == nullptr) throw JsonError{join("JSON is malformed: ", error.msg, " (byte ", error.pos, ")")};
 }
 

@@ -15,10 +15,10 @@
 
 namespace eetoolkit {
 
-inline constexpr int64_t kLargestCount = int64_t{1} << 53;
+inline constexpr int64_t kLargestCount = kMostExact;
 inline constexpr int64_t kLargestSize = (int64_t{1} << 31) - 1;
 inline constexpr int64_t kMostVisits = int64_t{1} << 20;
-inline constexpr size_t kMostDimensions = 32;
+inline constexpr int64_t kMostDimensions = 32;
 
 // The keys of an object: how each is read into a `T`, and which must be there.
 template <class T>
@@ -112,7 +112,7 @@ inline void read(const Json& json, Dim& into) {
 }
 
 inline void check_rank(const Json& json, size_t rank) {
-  if (rank > kMostDimensions) json.fail(join("Expected `array` of length <= ", kMostDimensions));
+  if (rank > static_cast<size_t>(kMostDimensions)) json.fail(join("Expected `array` of length <= ", kMostDimensions));
 }
 
 inline void read(const Json& json, Shape& into) {
@@ -127,8 +127,12 @@ inline void read(const Json& json, Scalar& into) {
     into = yyjson_get_sint(json.value());
   } else if (yyjson_is_uint(json.value())) {
     into = yyjson_get_uint(json.value());
+  } else if (json.is_integer()) {
+    into = UINT64_MAX;  // or beyond, or below what fits: no constant may hold it as a number
+  } else if (json.is_text()) {
+    into = json.text();
   } else {
-    into = json.number("bool | int | float");
+    into = json.number("bool | int | float | str");
   }
 }
 
@@ -194,6 +198,8 @@ void check(const Json& json, T& /*into*/) {
   Kind value{};
   read(json, value);
 }
+
+inline void check_axis(const Json& json) { static_cast<void>(json.integer(-kMostDimensions, kMostDimensions - 1)); }
 
 inline void read_integer(const Json& json, std::optional<int64_t>& into, int64_t least, int64_t most) {
   into.reset();

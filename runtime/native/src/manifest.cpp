@@ -85,20 +85,36 @@ void check_seal(std::string_view text, std::string_view what, std::string_view f
   }
 }
 
+// Returns the text read, its digest checked; that its strings are UTF-8 is believed last.
+Document read_sealed(std::string_view text, std::string_view what, std::string_view fix) {
+  const auto check = [&](const Document& document) {
+    read_head(document.root());
+    check_seal(text, what, fix);
+  };
+  try {
+    Document document(text);
+    check(document);
+    return document;
+  } catch (const JsonError&) {
+    std::string ascii(text);
+    for (char& byte : ascii) byte = (byte & 0x80) != 0 ? '?' : byte;
+    check(Document(ascii));
+    throw;
+  }
+}
+
 }  // namespace
 
 Manifest decode_sealed(std::string_view text, std::string_view what, std::string_view fix) {
   try {
-    const Document document(text);
-    const Json root = document.root();
-    const Head head = read_head(root);
-    check_seal(text, what, fix);
+    const Document document = read_sealed(text, what, fix);
+    const Head head = read_head(document.root());
     for (const std::string& name : head.optional) {
       if (is_manifest_key(name)) {
         throw manifest_error("manifest.json: \"optional\" lists ", repr(std::string_view(name)), ", which is not optional");
       }
     }
-    Manifest plan = read_manifest(root, head.optional);
+    Manifest plan = read_manifest(document.root(), head.optional);
     document.refuse_twice();
     return plan;
   } catch (const JsonError& error) {

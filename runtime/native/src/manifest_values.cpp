@@ -79,7 +79,7 @@ const Fields<ClassScores>& fields_of<ClassScores>() {
   static const Fields<ClassScores> fields{{
       required<&ClassScores::output>("output"),
       optional<&ClassScores::scale>("scale"),
-      {"axis", false, [](const Json& json, ClassScores&) { static_cast<void>(json.integer(INT64_MIN, INT64_MAX)); }},
+      {"axis", false, [](const Json& json, ClassScores&) { check_axis(json); }},
   }};
   return fields;
 }
@@ -222,7 +222,7 @@ const Fields<Manifest>& fields_of<Manifest>() {
       required<&Manifest::name>("name"),
       {"created_with", true, [](const Json& json, Manifest&) {
          json.members([](std::string_view, const Json& value) {
-           if (!value.is_text() && !value.is_integer()) value.refuse("int | str");
+           if (!value.is_text()) static_cast<void>(value.integer(0, kLargestCount, "int | str"));
          });
        }},
       {"onnxruntime", false, [](const Json& json, Manifest& into) {
@@ -232,7 +232,7 @@ const Fields<Manifest>& fields_of<Manifest>() {
          }
        }},
       required<&Manifest::inputs>("inputs"),
-      {"outputs", true, check<Manifest, std::vector<TensorSpec>>},
+      required<&Manifest::outputs>("outputs"),
       optional<&Manifest::limits>("limits"),
       optional<&Manifest::preprocess>("preprocess"),
       {"labels", false, [](const Json& json, Manifest& into) {
@@ -240,6 +240,7 @@ const Fields<Manifest>& fields_of<Manifest>() {
          if (!json.is_null() && !json.is_array()) json.refuse("array | null");
          if (!json.is_null()) read(json, into.labels);
        }},
+      optional<&Manifest::titles>("titles"),
       required<&Manifest::slots>("slots"),
       optional<&Manifest::constants>("constants"),
       {"batch", false, [](const Json& json, Manifest&) {

@@ -80,8 +80,11 @@ struct TensorSpec {
   Shape shape;
 };
 
-// A value of a constant, as JSON has it.
-using Scalar = std::variant<bool, int64_t, uint64_t, double>;
+// The largest integer that every reader of JSON tells from its neighbours.
+inline constexpr int64_t kMostExact = (int64_t{1} << 53) - 1;
+
+// A value of a constant, as JSON has it: integers beyond `kMostExact` are texts.
+using Scalar = std::variant<bool, int64_t, uint64_t, double, std::string>;
 
 struct Constant {
   DType dtype = DType::float32;
@@ -187,9 +190,11 @@ struct Manifest {
   std::string name;
   std::optional<std::string> onnxruntime;
   std::vector<TensorSpec> inputs;
+  std::vector<TensorSpec> outputs;
   Ordered<Limit> limits;
   Ordered<Preprocess> preprocess;
   std::vector<std::string> labels;
+  Ordered<std::string> titles;  // what the network called an input, an exit or an output
   Ordered<Slot> slots;
   Ordered<Constant> constants;
   std::string start;
@@ -201,6 +206,11 @@ struct Manifest {
 
   // The exits by name, in the order of their first segment.
   [[nodiscard]] Ordered<const Exit*> exits() const;
+  // What the network called something.
+  [[nodiscard]] const std::string& title(const std::string& name) const {
+    const std::string* found = titles.find(name);
+    return found == nullptr ? name : *found;
+  }
 };
 
 // Dtype and shape for people, as `float32[batch, 4]`.

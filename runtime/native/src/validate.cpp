@@ -79,7 +79,9 @@ void check_exit(const Manifest& plan, const std::string& what, const Exit& exit,
 }  // namespace
 
 void validate(const Manifest& plan) {
+  check_counts(plan);
   check_names(plan);
+  check_definitions(plan);
   check_segments(plan);
   check_files(plan);
   check_flow(plan);

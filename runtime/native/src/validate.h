@@ -9,7 +9,9 @@ namespace eetoolkit {
 void validate(const Manifest& plan);
 
 // The parts of the proof, in the order in which they are asked for: each may rely on those before it.
+void check_counts(const Manifest& plan);
 void check_names(const Manifest& plan);
+void check_definitions(const Manifest& plan);
 void check_segments(const Manifest& plan);
 void check_files(const Manifest& plan);
 void check_flow(const Manifest& plan);

@@ -1,6 +1,9 @@
-// That every name of a plan is defined, and what it stands for is sound.
+// That every name of a plan follows the rule and is defined, and what it stands for is sound.
 #include <algorithm>
+#include <array>
+#include <cerrno>
 #include <cmath>
+#include <cstdlib>
 #include <limits>
 #include <set>
 
@@ -13,6 +16,12 @@ namespace {
 
 constexpr size_t kMostSegments = 4096;
 constexpr size_t kMostSlots = 16384;
+constexpr std::string_view kInNames = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_0123456789.-";
+constexpr size_t kFirstOfNames = 53;  // of these may stand at the beginning
+// What every object of JavaScript has beside names of two leading underscores (ECMA-262, Object.prototype).
+constexpr std::array<std::string_view, 7> kObjectPrototype{
+    "constructor", "hasOwnProperty", "isPrototypeOf", "propertyIsEnumerable", "toLocaleString", "toString", "valueOf",
+};
 
 std::string quoted(const std::string& name) { return repr(std::string_view(name)); }
 
@@ -25,27 +34,49 @@ std::vector<std::string> input_names(const Manifest& plan) {
 std::string spell(const Scalar& value) {
   if (const bool* truth = std::get_if<bool>(&value)) return *truth ? "True" : "False";
   if (const double* number = std::get_if<double>(&value)) return repr(*number);
+  if (const std::string* text = std::get_if<std::string>(&value)) return quoted(*text);
   const uint64_t* large = std::get_if<uint64_t>(&value);
   return large != nullptr ? std::to_string(*large) : std::to_string(std::get<int64_t>(value));
+}
+
+// Whether an integer dtype has a number of this size and sign.
+bool has_integer(DType dtype, uint64_t size, bool negative) {
+  const size_t bits = 8 * bytes_of(dtype);
+  const uint64_t most = ~uint64_t{0} >> (64 - bits + (is_signed(dtype) ? 1 : 0));
+  return negative ? is_signed(dtype) && size <= most + 1 : size <= most;
+}
+
+// Whether a text is an integer of a dtype that is too large for a number of JSON, in plain digits.
+bool holds_text(DType dtype, const std::string& text) {
+  const bool negative = text[0] == '-';
+  const std::string digits = text.substr(negative ? 1 : 0);
+  if (is_float(dtype) || digits.size() < 16 || digits.size() > 20 || digits[0] == '0' ||
+      digits.find_first_not_of("0123456789") != std::string::npos) {
+    return false;
+  }
+  errno = 0;
+  const uint64_t size = std::strtoull(digits.c_str(), nullptr, 10);
+  return errno == 0 && size > static_cast<uint64_t>(kMostExact) && has_integer(dtype, size, negative);
 }
 
 // Whether a value is one of a dtype.
 bool holds(DType dtype, const Scalar& value) {
   const bool is_bool = std::holds_alternative<bool>(value);
   if (dtype == DType::boolean || is_bool) return dtype == DType::boolean && is_bool;
-  if (is_float(dtype)) {
+  if (const std::string* text = std::get_if<std::string>(&value)) return holds_text(dtype, *text);
+  if (const double* number = std::get_if<double>(&value)) {
     const double largest = dtype == DType::float16   ? 65504.0
                            : dtype == DType::float32 ? std::numeric_limits<float>::max()
                                                      : std::numeric_limits<double>::max();
-    return std::fabs(std::visit([](auto number) { return static_cast<double>(number); }, value)) <= largest;
+    return is_float(dtype) && std::fabs(*number) <= largest;
   }
-  if (std::holds_alternative<double>(value)) return false;
-  const size_t bits = 8 * bytes_of(dtype);
-  const uint64_t most = ~uint64_t{0} >> (64 - bits + (is_signed(dtype) ? 1 : 0));
-  if (const uint64_t* large = std::get_if<uint64_t>(&value)) return *large <= most;
-  const int64_t number = std::get<int64_t>(value);
-  return number >= 0 ? static_cast<uint64_t>(number) <= most
-                     : is_signed(dtype) && number >= -static_cast<int64_t>(most) - 1;
+  const int64_t* small = std::get_if<int64_t>(&value);
+  const bool negative = small != nullptr && *small < 0;
+  const uint64_t size = small == nullptr ? std::get<uint64_t>(value)
+                        : negative       ? ~static_cast<uint64_t>(*small) + 1
+                                         : static_cast<uint64_t>(*small);
+  if (size > static_cast<uint64_t>(kMostExact)) return false;
+  return is_float(dtype) ? dtype != DType::float16 || size <= 65504 : has_integer(dtype, size, negative);
 }
 
 std::string problem_of(const Preprocess& preprocess, const TensorSpec& spec) {
@@ -77,12 +108,17 @@ std::string problem_of(const Preprocess& preprocess, const TensorSpec& spec) {
   return has_zero ? "std is 0" : "";
 }
 
-void check_counts(const Manifest& plan) {
-  const auto check = [](const char* what, size_t count, size_t most) {
-    if (count > most) throw manifest_error("manifest.json: ", count, ' ', what, ", a plan has at most ", most);
-  };
-  check("segments", plan.segments.size(), kMostSegments);
-  check("slots", plan.slots.size(), kMostSlots);
+// Refuses a name that some language could not keep things by.
+void check_name(const char* what, const std::string& name) {
+  if (std::find(kObjectPrototype.begin(), kObjectPrototype.end(), name) != kObjectPrototype.end()) {
+    throw manifest_error("manifest.json: the ", what, ' ', quoted(name), " is a key of every JavaScript object");
+  }
+  const bool is_name = !name.empty() && name.size() <= 255 && name.find_first_not_of(kInNames) == std::string::npos &&
+                       kInNames.find(name[0]) < kFirstOfNames && name.substr(0, 2) != "__";
+  if (!is_name) {
+    throw manifest_error("manifest.json: the ", what, ' ', repr(first_characters(name, 40)),
+                         " is no name: up to 255 of A-Z a-z 0-9 _ . -, first a letter or one _");
+  }
 }
 
 void check_constants(const Manifest& plan) {
@@ -109,8 +145,44 @@ void check_constants(const Manifest& plan) {
 
 }  // namespace
 
+void check_counts(const Manifest& plan) {
+  const auto check = [](const char* what, size_t count, size_t most) {
+    if (count > most) throw manifest_error("manifest.json: ", count, ' ', what, ", a plan has at most ", most);
+  };
+  check("segments", plan.segments.size(), kMostSegments);
+  check("slots", plan.slots.size(), kMostSlots);
+}
+
 void check_names(const Manifest& plan) {
-  check_counts(plan);
+  for (const TensorSpec& spec : plan.inputs) check_name("input", spec.name);
+  for (const TensorSpec& spec : plan.outputs) check_name("output", spec.name);
+  for (const auto& [name, slot] : plan.slots) check_name("slot", name);
+  for (const auto& [name, constant] : plan.constants) check_name("constant", name);
+  for (const auto& [name, segment] : plan.segments) check_name("segment", name);
+  const Ordered<const Exit*> exits = plan.exits();
+  for (const auto& [name, exit] : exits) check_name("exit", name);
+  for (const auto& [name, segment] : plan.segments) {
+    for (const auto& [input, source] : segment.reads) check_name("graph input", input);
+    for (const auto& [slot, source] : segment.writes) {
+      if (source.output) check_name("graph output", *source.output);
+    }
+    if (!segment.exit) continue;
+    for (const auto& [output, slot] : segment.exit->outputs) check_name("output", output);
+  }
+  std::set<std::string> users;
+  std::set<std::string> titles;
+  for (const TensorSpec& spec : plan.inputs) users.insert(spec.name);
+  for (const auto& [name, exit] : exits) {
+    users.insert(name);
+    for (const auto& [output, slot] : exit->outputs) users.insert(output);
+  }
+  for (const std::string& name : users) titles.insert(plan.title(name));
+  if (titles.size() != users.size()) {
+    throw manifest_error("manifest.json: titles give two of the inputs, exits and outputs one name");
+  }
+}
+
+void check_definitions(const Manifest& plan) {
   const std::vector<std::string> inputs = input_names(plan);
   if (inputs.empty()) throw manifest_error("manifest.json: no inputs");
   const std::set<std::string> distinct(inputs.begin(), inputs.end());
