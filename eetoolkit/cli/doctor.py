@@ -9,7 +9,7 @@ import click
 
 import eetoolkit as ee
 from eetoolkit.cli import EXTRAS, terminal
-from eetoolkit.cli.options import json_option
+from eetoolkit.cli.options import json_option, quick_option
 from eetoolkit.cli.table import Table
 from eetoolkit.cli.verb import Verb
 from eetoolkit.extras import install
@@ -24,8 +24,13 @@ _COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
 )
 @click.argument("bundle", required=False)
 @click.option(
-    "--seconds", type=click.FloatRange(min=0), default=2.0, show_default=True, help="How long to measure, about."
+    "--seconds",
+    type=click.FloatRange(min=0),
+    default=10.0,
+    show_default=True,
+    help="How long examining BUNDLE may take; 0: no bound, but few runs.",
 )
+@quick_option
 @json_option
 @click.pass_context
 def doctor(ctx: click.Context, bundle: str | None, seconds: float, as_json: bool) -> None:

@@ -13,6 +13,7 @@ import click
 
 from eetoolkit_runtime.plan.types import Threshold
 
+_QUICK_S = 1.0
 Command = TypeVar("Command", bound=Callable[..., Any])
 Value = TypeVar("Value")
 
@@ -42,6 +43,12 @@ def pool_option(command: Command) -> Command:
         show_default=True,
         help="One pool of workers for all segments, or one for each, as in Python by default.",
     )(command)
+
+
+def quick_option(command: Command) -> Command:
+    """Adds `--quick`, which stands for few seconds."""
+    told = f"A first look: --seconds {_QUICK_S:g}."
+    return click.option("--quick", "seconds", flag_value=_QUICK_S, type=float, help=told)(command)
 
 
 PICTURES = ("size", "scale", "mean", "std", "layout")

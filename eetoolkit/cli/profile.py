@@ -12,7 +12,15 @@ import click
 
 import eetoolkit as ee
 from eetoolkit.cli import terminal
-from eetoolkit.cli.options import PICTURES, json_option, overwrite_option, picture_options, pool_option, threads_option
+from eetoolkit.cli.options import (
+    PICTURES,
+    json_option,
+    overwrite_option,
+    picture_options,
+    pool_option,
+    quick_option,
+    threads_option,
+)
 from eetoolkit.cli.outputs import Outputs
 from eetoolkit.cli.verb import Verb
 
@@ -34,7 +42,7 @@ _MEASURING = ("inputs", "labels", "whole", "trace")
     ),
     groups={
         "What to run": ("inputs", "labels", "whole"),
-        "How to run": ("threads", "spin", "pool", "seconds", "cool_down", "operators"),
+        "How to run": ("threads", "spin", "pool", "seconds", "quick", "cool_down", "operators"),
         "Pictures as inputs": PICTURES,
         "What to write": ("output", "save", "trace", "svg", "png", "overwrite"),
         "Profiles that are there": ("task",),
@@ -57,15 +65,20 @@ _MEASURING = ("inputs", "labels", "whole", "trace")
 )
 @pool_option
 @click.option(
-    "--seconds", type=click.FloatRange(min=0), default=5.0, show_default=True, help="How long to measure, about."
+    "--seconds",
+    type=click.FloatRange(min=0),
+    default=10.0,
+    show_default=True,
+    help="How long all of it may take; 0: no bound, but few runs.",
 )
+@quick_option
 @click.option(
     "--cool-down",
     type=click.FloatRange(min=0),
     default=60.0,
     show_default=True,
     metavar="SECONDS",
-    help="How long to pause at most, in all, where the machine becomes hot.",
+    help="How long to pause at most beside this, in all, where the machine becomes hot.",
 )
 @click.option("--whole", metavar="FILE", help="The same network as one ONNX file, to be run in turns with the bundle.")
 @click.option("--operators", is_flag=True, help="Say which operators cost most in each segment.")
