@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from eetoolkit_runtime.doctor.finding import Finding as Finding
     from eetoolkit_runtime.errors import BundleError as BundleError
     from eetoolkit_runtime.errors import DeadlineError as DeadlineError
+    from eetoolkit_runtime.errors import DeviceError as DeviceError
     from eetoolkit_runtime.errors import EEToolkitError as EEToolkitError
     from eetoolkit_runtime.errors import ExportError as ExportError
     from eetoolkit_runtime.errors import InputError as InputError
@@ -87,6 +88,7 @@ _PLACES = {
     "InputError": _ERRORS,
     "DeadlineError": _ERRORS,
     "TuneError": _ERRORS,
+    "DeviceError": _ERRORS,
 }
 """Every public name and the module that it is imported from when it is first used."""
 _HOST = {"torch", "onnx", "onnx_ir", "onnxscript"}
