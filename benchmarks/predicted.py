@@ -35,7 +35,7 @@ GOALS: Mapping[str, Mapping[str, float]] = {
     "0.4 of the whole cost": {"budget_share": 0.4},
 }
 PROCESSES = 8
-SECONDS = {"digits": 10.0, "mnist": 12.0, "reviews": 20.0}
+SECONDS = {"digits": 15.0, "mnist": 18.0, "reviews": 30.0}
 """Of the profile."""
 FIRST_S = 2.0  # of the profile that thresholds are chosen by
 WARM, TIMED = 8, {"digits": 200, "mnist": 100, "reviews": 16}  # calls between two rounds of the profile, for each goal

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from eetoolkit_runtime.doctor.finding import Finding as Finding
     from eetoolkit_runtime.errors import BundleError as BundleError
     from eetoolkit_runtime.errors import DeadlineError as DeadlineError
+    from eetoolkit_runtime.errors import DeviceError as DeviceError
     from eetoolkit_runtime.errors import EEToolkitError as EEToolkitError
     from eetoolkit_runtime.errors import ExportError as ExportError
     from eetoolkit_runtime.errors import InputError as InputError
@@ -80,7 +81,7 @@ _PUBLIC = {
     # Errors, a tree that the module draws
     "eetoolkit_runtime.errors": (
         "EEToolkitError", "ExportError", "BundleError", "ManifestError", "IntegrityError", "RunError", "InputError",
-        "DeadlineError", "TuneError",
+        "DeadlineError", "TuneError", "DeviceError",
     ),
 }  # fmt: skip
 """The public names of each module, imported when they are first used."""

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar
 
 import click
 
+_QUICK_S = 1.0
 Value = TypeVar("Value")
 
 
@@ -27,6 +28,9 @@ pool_option = click.option(
     default="shared",
     show_default=True,
     help="One pool of workers for all segments, or one for each, as in Python by default.",
+)
+quick_option = click.option(
+    "--quick", "seconds", flag_value=_QUICK_S, type=float, help=f"A first look: --seconds {_QUICK_S:g}."
 )
 
 PICTURES = ("size", "scale", "mean", "std", "layout")

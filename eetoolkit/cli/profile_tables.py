@@ -106,8 +106,9 @@ def _header(found: Profile) -> Iterator[tuple[str, str]]:
                 f"({energy.meter}, all that runs on the machine)"
             ),
         )
-    if found.noise is not None:
-        yield "note", found.noise
+    for note in (found.gaps, found.noise):
+        if note is not None:
+            yield "note", note
 
 
 def _print_segments(found: Profile) -> None:

@@ -11,6 +11,7 @@ import click
 
 import eetoolkit as ee
 from eetoolkit.cli import terminal
+from eetoolkit.cli.device import DEVICE, There, device_options, run_there
 from eetoolkit.cli.options import (
     PICTURES,
     json_option,
@@ -48,6 +49,7 @@ def _given(ctx: click.Context, param: click.Parameter, inputs: tuple[str, ...]) 
         "Where to answer": ("exit_at", "thresholds", "deadline_ms"),
         "Pictures": PICTURES,
         "How to run": ("threads", "pool", "check"),
+        "On another machine": DEVICE,
     },
 )
 @click.argument("bundle")
@@ -76,9 +78,12 @@ def _given(ctx: click.Context, param: click.Parameter, inputs: tuple[str, ...]) 
     help="Hash the graphs, or every file.",
 )
 @picture_options
+@device_options
 @json_option
 @click.option("--outputs", is_flag=True, help="With --json: the exit's outputs as well, as lists.")
+@click.pass_context
 def run(  # noqa: PLR0913 - one for each option
+    ctx: click.Context,
     *,
     bundle: str,
     inputs: tuple[str, ...],
@@ -91,6 +96,9 @@ def run(  # noqa: PLR0913 - one for each option
     as_json: bool,
     outputs: bool,
     pictures: ImageOptions,
+    on: str | None,
+    python: str,
+    clean: bool,
 ) -> None:
     """Answer each row of INPUT..., one line an answer.
 
@@ -103,6 +111,9 @@ def run(  # noqa: PLR0913 - one for each option
 
     if outputs and not as_json:
         raise click.UsageError("--outputs goes with --json")
+    if on is not None:
+        there = There(ctx, files=["inputs"], here=["bundle"])
+        ctx.exit(run_there(there, bundle, on=on, python=python, clean=clean)[0])
     load: Literal["lazy", "eager"] = "lazy" if deadline_ms is None else "eager"  # opening is not answering
     limits = per_exit("--threshold", thresholds, to_threshold)
     files = find_files(inputs)

@@ -9,6 +9,7 @@ import click
 
 from eetoolkit_runtime.errors import did_you_mean
 
+_WRITTEN = f"{__name__}.written"
 _OTHERS = "Options"
 _BESIDE = 30  # columns of an option that has its help beside it; below, on narrow terminals, hardly any has
 
@@ -41,6 +42,11 @@ class Verb(_Exemplified):
         super().__init__(*arguments, **settings)
         self.groups = dict(groups or {})
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Keeps what was written, for who runs the same verb elsewhere."""
+        ctx.meta[_WRITTEN] = list(args)
+        return super().parse_args(ctx, args)
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Writes the options in their groups."""
         grouped = {name: heading for heading, names in self.groups.items() for name in names}
@@ -54,6 +60,12 @@ class Verb(_Exemplified):
             if rows:
                 with formatter.section(heading):
                     formatter.write_dl(rows, col_max=beside)
+
+
+def written(ctx: click.Context) -> dict[str, Any]:
+    """Returns what was written on the command line, by the parameters' names, not yet converted."""
+    found, _, _ = ctx.command.make_parser(ctx).parse_args(list(ctx.meta[_WRITTEN]))
+    return {str(name): value for name, value in found.items() if value not in (None, (), [])}
 
 
 class Verbs(_Exemplified, click.Group):

@@ -26,7 +26,7 @@ MODEL = "branchynet"
 """The system that is shown where none is named."""
 
 THREADS = 1  # the networks are small: more threads would only wait for each other
-SECONDS = 2.0  # of measuring
+SECONDS = 4.0  # of measuring
 _SAME = 1e-4  # what the outputs of the bundle and of its network may differ by, relative to their magnitude
 _DEFAULT_NAME = "digits"  # of the default system's bundle
 _NEEDED = ("torch", "onnx", "onnx_ir", "onnxscript", "safetensors", "sklearn", "matplotlib", "PIL")

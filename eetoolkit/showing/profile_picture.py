@@ -163,6 +163,7 @@ def _draw_title(axes: Axes, found: Profile) -> None:
     for points, text, size, weight, colour in (
         (46, printable(found.bundle), 13, "bold", INK),
         (30, printable(machine), 9, "normal", FAINT),
+        (18, found.gaps or "", 9, "normal", LATE),
     ):
         axes.annotate(
             text, (0, 1), (0, points), xycoords="axes fraction", textcoords="offset points", ha="left", va="bottom",

@@ -111,6 +111,15 @@ def threads_differ(profile: Profile | None, threads: int | None) -> Iterator[str
         )
 
 
+def profile_lacks(profile: Profile | None) -> Iterator[str]:
+    """Yields which figures a profile had no time for, if any, and what costs then are."""
+    if profile is None or not profile.no_time_for:
+        return
+    without = {"exits": "exits are told by their segments", "passing": "heads cost nothing"}
+    counted = [told for part, told in without.items() if part in profile.no_time_for]
+    yield f"in the profile {profile.gaps}" + (f"; here {' and '.join(counted)}" if counted else "")
+
+
 def less_reliable(calibrations: Sequence[Calibration]) -> Iterator[str]:
     """Yields which exits' temperatures make their probabilities worse on the held-out rows."""
     worse = [each for each in calibrations if each.after.log_loss > _WORSE * each.before.log_loss]

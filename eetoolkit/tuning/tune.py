@@ -18,7 +18,7 @@ from eetoolkit.tuning.guarantee import follow_path
 from eetoolkit.tuning.manifest import may_fire
 from eetoolkit.tuning.objective import Metric
 from eetoolkit.tuning.record import Record
-from eetoolkit.tuning.remarks import threads_differ
+from eetoolkit.tuning.remarks import profile_lacks, threads_differ
 from eetoolkit.tuning.report import TuningReport
 from eetoolkit.tuning.risk import RAREST, Method
 from eetoolkit_runtime.arguments import checked
@@ -116,7 +116,7 @@ def tune(  # noqa: PLR0913 - what a choice depends on
     own = guaranteed.get(method)
     choice = choose(task, own)
     results = evaluate(task, choice, guaranteed)
-    return assemble(opened, task, choice, results, own, threads_differ(measured, threads))
+    return assemble(opened, task, choice, results, own, (*threads_differ(measured, threads), *profile_lacks(measured)))
 
 
 def _saved(bundle: Bundle) -> Profile | None:

@@ -9,7 +9,8 @@ EEToolkitError
 ├── RunError               a run that failed
 │   ├── InputError         an input that the network does not take
 │   └── DeadlineError      no answer existed when time was up or the run was interrupted
-└── TuneError              thresholds that cannot be found
+├── TuneError              thresholds that cannot be found
+└── DeviceError            another device that cannot be reached or used (host)
 ```
 
 A message says what, where, got, expected, and the fix, in one line that a terminal may show: a bundle's names are
@@ -68,6 +69,10 @@ class DeadlineError(RunError):
 
 class TuneError(EEToolkitError):
     """Thresholds that cannot be found from what was given."""
+
+
+class DeviceError(EEToolkitError):
+    """Another device that cannot be reached, or on which something cannot be done."""
 
 
 def no_such_case(segment: str, on: str | None, case: int, cases: int) -> RunError:

@@ -23,6 +23,8 @@ from eetoolkit_runtime.running.sessions import SessionSettings
 
 TRACED_ROWS = 16
 _WARMUP_ROUNDS = 3
+TRACED_ROUNDS = _WARMUP_ROUNDS + 1
+"""At least."""
 _ROUNDS = 20  # at most; a session stops tracing after a million nodes
 _ENDING = "_kernel_time"
 
