@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
@@ -19,6 +19,7 @@ from eetoolkit_runtime.bundle.bundle import load as load_bundle
 from eetoolkit_runtime.bundle.integrity import Check
 from eetoolkit_runtime.errors import BundleError, InputError, RunError
 from eetoolkit_runtime.forked import renew_after_fork
+from eetoolkit_runtime.plan.names import plan_name
 from eetoolkit_runtime.plan.types import Fallback, Manifest
 from eetoolkit_runtime.printable import printable
 from eetoolkit_runtime.running.all_exits import answer_by, answer_in_time, better_and_better, visit_exits
@@ -350,6 +351,10 @@ class Runner:
         return Rows(SharedState(self._plan, self._sessions_of_rows))
 
     def _decision(self, exit_at: str | None, thresholds: Thresholds | None) -> Decision:
+        if titles := self._plan.titles:
+            if isinstance(thresholds, Mapping):
+                thresholds = {plan_name(name, titles): value for name, value in thresholds.items()}
+            exit_at = None if exit_at is None else plan_name(exit_at, titles)
         if thresholds is not None:
             return decide(self._exits, thresholds, exit_at, most_confident=self._most_confident)
         if exit_at is None:
