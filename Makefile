@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check docs bench bench-quick browser format fuzz conformance
+.PHONY: demo test check docs bench bench-quick browser format fuzz conformance providers
 
 demo: $(STAMP)
 	@$(RUN)eetoolkit demo
@@ -46,6 +46,11 @@ browser:
 # The cases for runners of any language: are they what they would be made as?
 conformance: $(STAMP)
 	@$(RUN)python tests/conformance.py --check
+
+# Other builds of onnxruntime (some 800 MB, once, in a cache folder), and every case on their providers.
+providers: $(STAMP)
+	@$(RUN)python tests/providers.py
+	@$(RUN)python -m pytest -q -s tests/test_providers.py
 
 format: $(STAMP)
 	@$(RUN)ruff check --fix .

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from eetoolkit_runtime.errors import InputError as InputError
     from eetoolkit_runtime.errors import IntegrityError as IntegrityError
     from eetoolkit_runtime.errors import ManifestError as ManifestError
+    from eetoolkit_runtime.errors import ProviderError as ProviderError
     from eetoolkit_runtime.errors import RunError as RunError
     from eetoolkit_runtime.errors import TuneError as TuneError
     from eetoolkit_runtime.plan.types import Criterion as Criterion
@@ -86,6 +87,7 @@ _PLACES = {
     "IntegrityError": _ERRORS,
     "RunError": _ERRORS,
     "InputError": _ERRORS,
+    "ProviderError": _ERRORS,
     "DeadlineError": _ERRORS,
     "TuneError": _ERRORS,
     "DeviceError": _ERRORS,

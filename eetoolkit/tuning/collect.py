@@ -23,7 +23,7 @@ from eetoolkit_runtime.plan.types import Manifest
 from eetoolkit_runtime.profiling.profile import digests
 from eetoolkit_runtime.running.answer import Answer
 from eetoolkit_runtime.running.inputs import Inputs, prepare, split_rows
-from eetoolkit_runtime.running.providers import Provider, choose_providers
+from eetoolkit_runtime.running.providers import Providers, choose_providers
 from eetoolkit_runtime.running.runner import Runner
 
 Progress = Callable[[str, int, int], object]
@@ -43,7 +43,7 @@ def collect(  # noqa: PLR0913 - what a collection depends on
     shard: tuple[int, int] = (0, 1),
     file: str | os.PathLike[str] | None = None,
     threads: int | None = None,
-    providers: Sequence[Provider] | None = None,
+    providers: Providers | None = None,
     progress: Progress | None = None,
 ) -> Record:
     """Runs rows through all their exits and returns what these gave.

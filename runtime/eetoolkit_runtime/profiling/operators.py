@@ -145,10 +145,13 @@ def trace_operators(
 
 
 def _open(bundle: Bundle, name: str, settings: SessionSettings, folder: Path) -> ort.InferenceSession:
-    options = settings.options()
-    options.enable_profiling = True
-    options.profile_file_prefix = str(folder / f"segment{len(list(folder.iterdir()))}")
-    return settings.open_segment(bundle, name, options)
+    prefix = str(folder / f"segment{len(list(folder.iterdir()))}")
+
+    def traced(options: ort.SessionOptions) -> None:
+        options.enable_profiling = True
+        options.profile_file_prefix = prefix
+
+    return settings.open_segment(bundle, name, traced)
 
 
 def _read(segment: str, file: Path, later_us: float) -> list[SegmentRun]:

@@ -42,7 +42,7 @@ from eetoolkit_runtime.profiling.rounds import (
 from eetoolkit_runtime.profiling.whole import Whole, open_whole
 from eetoolkit_runtime.running.answer import Answer
 from eetoolkit_runtime.running.inputs import Inputs
-from eetoolkit_runtime.running.providers import Provider, choose_providers
+from eetoolkit_runtime.running.providers import Providers, choose_providers
 from eetoolkit_runtime.running.runner import Runner
 from eetoolkit_runtime.running.sessions import Pool, SessionSettings, Spin
 
@@ -65,7 +65,7 @@ def profile(  # noqa: PLR0913 - what a measurement depends on
     threads: int | None = None,
     spin: Spin = "brief",
     pool: Pool = "own",
-    providers: Sequence[Provider] | None = None,
+    providers: Providers | None = None,
     seconds: float = 10.0,
     max_rows: int = 256,
     whole: str | os.PathLike[str] | None = None,
