@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check docs bench bench-quick browser format fuzz conformance native test-arm64 test-arm64-quick
+.PHONY: demo test check docs bench bench-quick browser format fuzz conformance native test-arm64 test-arm64-quick providers
 
 demo: $(STAMP)
 	@$(RUN)eetoolkit demo
@@ -63,6 +63,11 @@ native: $(STAMP)
 	@cmake -S $(NATIVE) -B $(NATIVE)/build -DONNXRUNTIME_HEADERS="$$($(NATIVE)/headers.sh)" >/dev/null
 	@cmake --build $(NATIVE)/build --parallel 2
 	@$(RUN)python -m pytest tests/test_native.py -q
+
+# Other builds of onnxruntime (some 800 MB, once, in a cache folder), and every case on their providers.
+providers: $(STAMP)
+	@$(RUN)python tests/providers.py
+	@$(RUN)python -m pytest -q -s tests/test_providers.py
 
 format: $(STAMP)
 	@$(RUN)ruff check --fix .

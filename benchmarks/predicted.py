@@ -37,7 +37,7 @@ GOALS: Mapping[str, Mapping[str, float]] = {
 PROCESSES = 8
 SECONDS = {"digits": 15.0, "mnist": 18.0, "reviews": 30.0}
 """Of the profile."""
-FIRST_S = 2.0  # of the profile that thresholds are chosen by
+FIRST_S = 3.0  # of the profile that thresholds are chosen by
 WARM, TIMED = 8, {"digits": 200, "mnist": 100, "reviews": 16}  # calls between two rounds of the profile, for each goal
 LOW, HIGH = 0.95, 1.05
 SECTION = Section(

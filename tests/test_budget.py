@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -85,6 +86,23 @@ def test_what_there_was_no_time_for_is_missing_and_said(bundle: ee.Bundle, tmp_p
     assert told in shown.output
     picture = draw(found, tmp_path / "slow.svg", "svg").read_text()
     assert f"<!-- {told}" in picture
+
+
+@pytest.mark.parametrize("run_s", [1e-4, 0.3, 5.0])
+def test_a_timeline_ends_when_its_seconds_are_up(
+    bundle: ee.Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_s: float
+) -> None:
+    machine = SlowMachine(0.5, run_s)
+    machine.take_over(monkeypatch)
+    began = machine.now_s
+    ee.trace(bundle, tmp_path / "t.json", X, threads=1, seconds=30.0)
+    assert machine.now_s - began <= max(30.0 + SEGMENTS * run_s, SEGMENTS * (0.5 + 6 * run_s) + 1)
+    rows = {
+        event["name"]
+        for event in json.loads((tmp_path / "t.json").read_text())["traceEvents"]
+        if event.get("cat") == "row"
+    }
+    assert (len(rows) >= 16) == (run_s == 1e-4)
 
 
 def test_one_input_is_run_whatever_it_takes_and_its_segments_have_their_figures(bundle: ee.Bundle) -> None:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 _FILE = click.Path(path_type=Path)
 _HERE = ("what", "output", "save", "svg", "png", "overwrite", "as_json")
 """What has its meaning on this machine, wherever the bundle runs."""
+_TRACING = 0.2  # of the seconds
 _MEASURING = ("inputs", "labels", "whole", "trace")
 
 
@@ -168,14 +169,24 @@ def profile(  # noqa: PLR0913 - one for each option
         opened = _open(what[0])
         rows, right = _read_inputs(opened, inputs, pictures)
         right = right if labels is None else _read_labels(labels)
+        tracing_s = 0.0 if trace is None else _TRACING * seconds
         with terminal.progress() as tell:
             found = ee.profile(
                 opened, None if rows is None else iter(rows), right, threads=threads, spin=spin, pool=pool,
-                seconds=seconds, whole=whole, operators=operators, cool_down_s=cool_down, progress=tell,
+                seconds=seconds - tracing_s, whole=whole, operators=operators, cool_down_s=cool_down, progress=tell,
             )  # fmt: skip
         if trace is not None:
             traced = None if rows is None else iter(rows)
-            ee.trace(opened, trace, traced, threads=threads, spin=spin, pool=pool, overwrite=overwrite)
+            ee.trace(
+                opened,
+                trace,
+                traced,
+                threads=threads,
+                spin=spin,
+                pool=pool,
+                seconds=tracing_s,
+                overwrite=overwrite,
+            )
         if save:
             found.save(opened)
     if output is not None:

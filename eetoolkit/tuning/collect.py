@@ -23,7 +23,7 @@ from eetoolkit_runtime.plan.types import Manifest
 from eetoolkit_runtime.profiling.profile import digests
 from eetoolkit_runtime.running.answer import Answer
 from eetoolkit_runtime.running.inputs import Inputs, prepare, split_rows
-from eetoolkit_runtime.running.providers import Provider, choose_providers
+from eetoolkit_runtime.running.providers import Providers, choose_providers
 from eetoolkit_runtime.running.runner import Runner
 
 Progress = Callable[[str, int, int], object]
@@ -42,7 +42,7 @@ def collect(
     rows: Array | None = None,
     file: str | os.PathLike[str] | None = None,
     threads: int | None = None,
-    providers: Sequence[Provider] | None = None,
+    providers: Providers | None = None,
     progress: Progress | None = None,
 ) -> Record:
     """Runs rows through all their exits and returns what these gave.

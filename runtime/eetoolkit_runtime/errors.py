@@ -8,6 +8,7 @@ EEToolkitError
 │   └── IntegrityError     its files are missing, changed or cannot be loaded
 ├── RunError               a run that failed
 │   ├── InputError         an input that the network does not take
+│   ├── ProviderError      an execution provider that is not there or refuses a segment
 │   └── DeadlineError      no answer existed when time was up or the run was interrupted
 ├── TuneError              thresholds that cannot be found
 └── DeviceError            another device that cannot be reached or used (host)
@@ -61,6 +62,10 @@ class RunError(EEToolkitError):
 
 class InputError(RunError):
     """An input that the network does not take."""
+
+
+class ProviderError(RunError):
+    """An execution provider that is not there, or that refuses a segment; the bundle's files are sound."""
 
 
 class DeadlineError(RunError):

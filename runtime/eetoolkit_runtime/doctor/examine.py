@@ -11,7 +11,7 @@ from eetoolkit_runtime.doctor.bundle_findings import examine_bundle
 from eetoolkit_runtime.doctor.finding import Finding
 from eetoolkit_runtime.doctor.machine_findings import examine_machine
 from eetoolkit_runtime.errors import InputError
-from eetoolkit_runtime.profiling.profiler import LONGEST_S
+from eetoolkit_runtime.profiling.budget import LONGEST_S
 
 
 @checked(InputError)

@@ -6,6 +6,8 @@ import math
 import time
 from typing import Literal
 
+LONGEST_S = 24 * 3600
+"""How long may be measured."""
 Part = Literal[
     "energy", "segments", "inputs", "accuracies", "warm-up", "rounds", "exits", "whole", "passing", "operators"
 ]

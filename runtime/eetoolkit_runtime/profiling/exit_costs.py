@@ -15,7 +15,7 @@ import onnxruntime as ort
 
 from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.bundle.bundle import Bundle
-from eetoolkit_runtime.errors import IntegrityError, running
+from eetoolkit_runtime.errors import IntegrityError, ProviderError, running
 from eetoolkit_runtime.files.wire import without_outputs
 from eetoolkit_runtime.plan.flow import decider, live_before, live_beyond
 from eetoolkit_runtime.plan.types import Segment, Stop
@@ -151,8 +151,10 @@ def _variants(
         try:
             graph, nodes = without_outputs(text, outputs)
             if nodes:
-                found[key] = settings.open(graph, f"segment {name!r} without its {key}", folder=bundle.path)
-        except (ValueError, IntegrityError):  # a graph that onnxruntime does not take without them
+                found[key] = settings.open(
+                    graph, f"segment {name!r} without its {key}", folder=bundle.path, segment=name
+                )
+        except (ValueError, IntegrityError, ProviderError):  # a graph that onnxruntime does not take without them
             continue
     return found
 

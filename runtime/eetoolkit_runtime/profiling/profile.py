@@ -21,10 +21,11 @@ from eetoolkit_runtime.plan.manifest import schema_text
 from eetoolkit_runtime.plan.types import Manifest, SavedProfile, Threshold
 from eetoolkit_runtime.printable import printable
 from eetoolkit_runtime.profiling.budget import Part, told
-from eetoolkit_runtime.profiling.comparison import Comparison, compare
+from eetoolkit_runtime.profiling.comparison import Comparison, Side, compare
 from eetoolkit_runtime.profiling.costs import Energy, ExitCost, Memory, SegmentCost, Share, WholeCost
 from eetoolkit_runtime.profiling.latency import Amount, Count, Difference, Latency, Some
 from eetoolkit_runtime.profiling.machine import Condition, Machine
+from eetoolkit_runtime.running.decision import spell_threshold
 
 VERSION = 6
 _FAR = 1.3  # times its median from which a mean is far from it
@@ -184,7 +185,26 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     @checked(InputError)
     def compare(self, other: Profile) -> Comparison:
         """Returns how `other`, b, differs from this one, a; they may be of different bundles and machines."""
-        return compare(self, other)
+        return compare(self._side(), other._side())
+
+    def _side(self) -> Side:
+        facts: dict[str, object] = {"bundle": self.bundle}
+        for what in ("processor", "cores", "memory_bytes", "system", "python", "onnxruntime", "numpy"):
+            facts[what] = getattr(self.machine, what)
+        facts |= {"backend": self.backend, "threads": self.threads, "spin": self.spin, "pool": self.pool}
+        facts |= {"providers": ", ".join(self.providers), "governor": self.before.governor}
+        facts |= {"throttled": self.after.throttled, "inputs": self.rows}
+        facts |= {f"threshold of {name}": spell_threshold(threshold) for name, threshold in self.thresholds.items()}
+        facts |= {f"share of {name}": f"{cost.share:.1%}" for name, cost in self.exits.items()}
+        facts |= {} if self.accuracy is None else {"accuracy": f"{self.accuracy:.1%}"}
+        return Side(
+            facts,
+            self.files,
+            self.expected,
+            self.full_path,
+            {name: cost.latency for name, cost in self.segments.items()},
+            {name: cost.latency for name, cost in self.exits.items()},
+        )
 
     def __repr__(self) -> str:
         return f"<Profile {str(self).partition(chr(10))[0]}>"

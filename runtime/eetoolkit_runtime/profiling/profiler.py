@@ -21,7 +21,7 @@ from eetoolkit_runtime.bundle.bundle import Bundle
 from eetoolkit_runtime.errors import InputError
 from eetoolkit_runtime.plan.types import Manifest, Work
 from eetoolkit_runtime.profiling.asking import OPENED_BY, Asked, ask
-from eetoolkit_runtime.profiling.budget import Budget
+from eetoolkit_runtime.profiling.budget import LONGEST_S, Budget
 from eetoolkit_runtime.profiling.costs import Energy, ExitCost, Memory, SegmentCost, WholeCost
 from eetoolkit_runtime.profiling.energy import Meter, find_meter
 from eetoolkit_runtime.profiling.exit_costs import ExitsOwn, exits_own
@@ -49,15 +49,13 @@ from eetoolkit_runtime.profiling.rounds import (
 from eetoolkit_runtime.profiling.whole import Whole, open_whole
 from eetoolkit_runtime.running.answer import Answer
 from eetoolkit_runtime.running.inputs import Inputs
-from eetoolkit_runtime.running.providers import Provider, choose_providers
+from eetoolkit_runtime.running.providers import Providers, choose_providers
 from eetoolkit_runtime.running.runner import Runner
 from eetoolkit_runtime.running.sessions import Pool, SessionSettings, Spin
 
 _COMPARED_ROWS = 16  # with the whole network's outputs
 _WALKED_ROWS = 64  # to come to every exit
 _IDLE_S = 0.5
-LONGEST_S = 24 * 3600
-"""How long may be measured."""
 # What has passed of the seconds when a part ends; what it leaves is the next one's.
 _WARM_BY, _ROUNDS_BY, _OWN_BY = 0.55, 0.75, 0.9
 _REOPENED = 3  # sessions for each segment: as it is, without its decision, without its exit
@@ -72,7 +70,7 @@ def profile(  # noqa: PLR0913 - what a measurement depends on
     threads: int | None = None,
     spin: Spin = "brief",
     pool: Pool = "own",
-    providers: Sequence[Provider] | None = None,
+    providers: Providers | None = None,
     seconds: float = 10.0,
     max_rows: int = 256,
     whole: str | os.PathLike[str] | None = None,
@@ -242,12 +240,10 @@ def _own(bundle: Bundle, asked: Asked, settings: SessionSettings, budget: Budget
 def _traced(bundle: Bundle, asked: Asked, found: Found, settings: SessionSettings, budget: Budget) -> Traced:
     """Traces operators where there is time to open the segments again and to run some rows."""
     row_s = found.full.summary().mean_ms / 1e3
-    left_s = budget.left() - asked.load_s
-    rows = asked.rows[: TRACED_ROWS if not budget.bounded else int(min(TRACED_ROWS, left_s / row_s / TRACED_ROUNDS))]
-    if left_s <= 0 or not rows:
+    if not budget.allows(asked.load_s + (2 + TRACED_ROUNDS) * row_s):
         budget.lack("operators")
         return Traced(())
-    return trace_operators(bundle, rows, settings, budget.left() if budget.bounded else 0.0)
+    return trace_operators(bundle, asked.rows[:TRACED_ROWS], settings, budget.left() if budget.bounded else 0.0)
 
 
 def _with_own(exits: Mapping[str, ExitCost], own: Mapping[str, ExitsOwn]) -> dict[str, ExitCost]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable
 from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
@@ -19,7 +19,6 @@ from eetoolkit_runtime.bundle.bundle import load as load_bundle
 from eetoolkit_runtime.bundle.integrity import Check
 from eetoolkit_runtime.errors import BundleError, InputError, RunError
 from eetoolkit_runtime.forked import renew_after_fork
-from eetoolkit_runtime.plan.names import plan_name
 from eetoolkit_runtime.plan.types import Fallback, Manifest
 from eetoolkit_runtime.printable import printable
 from eetoolkit_runtime.running.all_exits import answer_by, answer_in_time, better_and_better, visit_exits
@@ -28,7 +27,7 @@ from eetoolkit_runtime.running.deadline import Watch
 from eetoolkit_runtime.running.decision import Decision, Thresholds, decide
 from eetoolkit_runtime.running.inputs import ROWS_AT_ONCE, Inputs, prepare, split_rows
 from eetoolkit_runtime.running.interrupt import Interrupt
-from eetoolkit_runtime.running.providers import Provider, choose_providers
+from eetoolkit_runtime.running.providers import Providers, choose_providers
 from eetoolkit_runtime.running.sessions import Pool, Sessions, SessionSettings, Spin
 from eetoolkit_runtime.running.shared_state import SharedState
 from eetoolkit_runtime.running.workspaces import Workspaces, WorkspacesByShape
@@ -52,13 +51,15 @@ class Runner:
             (`background`), or all now (`eager`). `run_batch` has sessions of its own, which it opens when it reaches
             them.
         check: How the bundle's files are checked when `bundle` is a path: `quick` or `full`.
-        providers: onnxruntime's execution providers, passed on and never silently replaced; None: CPU.
+        providers: onnxruntime's execution providers, for all segments or by segment, passed on and never silently
+            replaced; None: CPU. A plug-in is asked for by its name once its library is registered.
         fallback: Which exit answers when none fired: `last` or `most_confident` (SDN); None: as the bundle says.
         keep: How many segments stay open after a call, in the plan's order; what a call opens beyond them is closed
             when it ends, for devices whose memory does not hold all. None: all that were reached.
         arena: Whether segments keep the memory of their intermediate tensors for the next call.
         prepack: Whether weights are copied into the layout that is fastest to multiply with, but for segments of which
             the bundle says otherwise; False reads all from the mapped files, slower and with less memory.
+        provider_fallback: Whether a segment that its providers refuse runs on the CPU, with a warning that says why.
 
     Raises:
         BundleError: The bundle cannot be opened.
@@ -74,23 +75,25 @@ class Runner:
         pool: Pool = "own",
         load: Load = "lazy",
         check: Check = "quick",
-        providers: str | Sequence[Provider] | None = None,
+        providers: Providers | None = None,
         fallback: Fallback | None = None,
         *,
         keep: int | None = None,
         arena: bool = True,
         prepack: bool = True,
+        provider_fallback: bool = False,
     ) -> None:
         self.bundle = load_bundle(bundle, check=check)
         plan = self._plan = self.bundle.manifest
         self._most_confident = (plan.fallback if fallback is None else fallback) == "most_confident"
         settings = SessionSettings(threads, spin, pool, choose_providers(providers), arena, prepack)
+        settings = msgspec.structs.replace(settings, provider_fallback=provider_fallback)
         self._kept = _kept(plan, keep, load)
         self._sessions = Sessions(self.bundle, msgspec.structs.replace(settings, one_row=True))
         self._sessions_of_rows = Sessions(self.bundle, settings)
         self._shared = SharedState(plan, self._sessions)
         self._exits = plan.exits
-        self._own = decide(self._exits, most_confident=self._most_confident)
+        self._own = decide(plan.exits, most_confident=self._most_confident)
         self._at: dict[str, Decision] = {}
         self._names = dict.fromkeys(spec.name for spec in plan.inputs).keys()
         self._workspaces = WorkspacesByShape()
@@ -351,17 +354,13 @@ class Runner:
         return Rows(SharedState(self._plan, self._sessions_of_rows))
 
     def _decision(self, exit_at: str | None, thresholds: Thresholds | None) -> Decision:
-        if titles := self._plan.titles:
-            if isinstance(thresholds, Mapping):
-                thresholds = {plan_name(name, titles): value for name, value in thresholds.items()}
-            exit_at = None if exit_at is None else plan_name(exit_at, titles)
         if thresholds is not None:
-            return decide(self._exits, thresholds, exit_at, most_confident=self._most_confident)
+            return decide(self._exits, thresholds, exit_at, self._plan.titles, most_confident=self._most_confident)
         if exit_at is None:
             return self._own
         found = self._at.get(exit_at) if type(exit_at) is str else None
         if found is None:
-            found = decide(self._exits, None, exit_at, most_confident=self._most_confident)
+            found = decide(self._exits, None, exit_at, self._plan.titles, most_confident=self._most_confident)
             self._at[exit_at] = found
         return found
 
