@@ -267,6 +267,10 @@ def test_the_command_declines_last_and_does_what_else_was_asked(
     assert shown.exit_code == 1
     assert "bundle" in shown.stdout
     assert "unchanged; --apply --force writes" in shown.stdout
+    assert shown.stdout.count(told["goal_reason"]) == 1
+    assert shown.stderr == (
+        "error: goal unknown: see above. Nothing was written: tune by more rows, ask for less, or pass --force\n"
+    )
     forced = CliRunner().invoke(main, [*command, "--apply", "--force"])
     assert forced.exit_code == 0, forced.output
     assert "thresholds written" in forced.stdout

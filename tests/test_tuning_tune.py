@@ -28,6 +28,7 @@ from eetoolkit.tuning.intervals import Interval
 from eetoolkit.tuning.manifest import golden_under, may_fire, replaced, with_golden
 from eetoolkit.tuning.objective import scores_of
 from eetoolkit.tuning.remarks import less_reliable
+from eetoolkit.tuning.report import spell_guarantee
 from eetoolkit.tuning.report_data import spread
 from eetoolkit.tuning.search import Constraint
 from eetoolkit.tuning.splits import split
@@ -428,6 +429,7 @@ def test_a_guarantee_is_written_with_its_grounds(bundle: ee.Bundle) -> None:
     assert given is not None
     assert given.passed
     assert (given.risk, given.delta, given.rows) == (0.05, 0.1, report.rows["guarantee"])
+    assert spell_guarantee(given).startswith(f"{given.loss}: at most 5% with probability 0.9 ({given.method}, ")
     assert given.found <= 0.05
     assert not report.by_label  # its rows must be drawn independently
     assert report.chosen.share.value < 0.9
@@ -438,6 +440,7 @@ def test_a_guarantee_is_written_with_its_grounds(bundle: ee.Bundle) -> None:
     few = ee.tune(bundle, x[:200], labels[:200], risk=0.01, calibrate=False, threads=1)
     assert few.guarantee is not None
     assert not few.guarantee.passed
+    assert spell_guarantee(few.guarantee) == ("no early exit passed a risk of 1% on 59 rows: the whole network answers")
     assert list(few.thresholds.values()) == ["never", "never"]
     assert few.chosen.cost == few.whole.cost
     assert few.goal_met is None
@@ -678,7 +681,10 @@ def test_an_exit_that_tells_fewer_classes_apart_has_no_temperature_and_no_reliab
 def test_goals_that_cannot_be_met_say_the_best_that_can(bundle: ee.Bundle) -> None:
     x, labels = data()
     record = collect(bundle, x, labels, threads=1)
-    with pytest.raises(ee.TuneError, match=r"min_accuracy=1 .* cannot be met: .* the best thresholds reach 0\.9"):
+    with pytest.raises(
+        ee.TuneError,
+        match=r"min_accuracy=1 .* cannot be met: the best thresholds reach 0\.9\d* on the tuning rows, at ",
+    ):
         ee.tune(bundle, record=record, min_accuracy=1)
     with pytest.raises(ee.TuneError, match=r"budget_share=0\.05 .* the cheapest thresholds cost 0\.1 of"):
         ee.tune(bundle, record=record, budget_share=0.05)
@@ -750,6 +756,9 @@ def test_the_command_tunes_writes_and_takes_back(bundle: ee.Bundle, tmp_path: Pa
     assert msgspec.convert(report, ee.TuningReport).thresholds == report["chosen"]["thresholds"]
     undone = CliRunner().invoke(main, ["tune", str(bundle.path), "--undo"])
     assert undone.exit_code == 0, undone.output
+    assert undone.stdout.startswith(
+        "thresholds and temperatures restored: exit0 >= 0.9, exit1 >= 0.9, exit2 always\nit: 3 segments, exits "
+    )
     assert ee.load(bundle.path).manifest == bundle.manifest
     known = [*command, "--record", str(tmp_path / "r.npz")]
     for arguments, code, said in (

@@ -29,9 +29,9 @@ _COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
 @json_option
 @click.pass_context
 def doctor(ctx: click.Context, bundle: str | None, seconds: float, as_json: bool) -> None:
-    """Examine this machine, and with BUNDLE what it does here: each finding is read or measured.
+    """Examine this machine and, with BUNDLE, how the bundle runs on it.
 
-    The exit status is 1 where there is a problem, not where there are warnings.
+    The exit status is 1 if there is a problem. Warnings do not change it.
     """
     with terminal.progress() as tell:
         findings = ee.doctor(bundle, seconds=seconds, progress=tell)

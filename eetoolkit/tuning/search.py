@@ -1,7 +1,7 @@
 """The search for thresholds: deterministic, over candidates, with everything of use kept.
 
 Score and cost of a plan are not separable over its exits, since which rows reach an exit depends on those before it. So
-the search descends along one exit at a time, each step exact over all its candidates (`Objective.sweep`): from all exits
+the search descends along one exit at a time, each step exact over all candidates (`Objective.sweep`): from all exits
 disabled (greedy), from what simpler rules choose, and for many prices of the score (Lagrangians).
 """
 
