@@ -14,6 +14,7 @@ from eetoolkit_runtime.arguments import checked
 from eetoolkit_runtime.bundle.bundle import Bundle
 from eetoolkit_runtime.bundle.golden import Sample, Visit, read_golden, store_golden
 from eetoolkit_runtime.bundle.rewriting import change_bundle
+from eetoolkit_runtime.bundle.store import in_place_of
 from eetoolkit_runtime.errors import TuneError
 from eetoolkit_runtime.plan.criteria import kind_of
 from eetoolkit_runtime.plan.types import Constant, Manifest, Threshold, Tuning
@@ -110,12 +111,9 @@ def with_golden(bundle: Bundle, plan: Manifest, folder: Path) -> Manifest:
     """Returns a bundle's new plan; where its constants change what exits say, with new golden samples in `folder`."""
     if plan.golden is None or plan.constants == bundle.manifest.constants:
         return plan
-    files = {name: file for name, file in plan.files.items() if name != plan.golden.file}
     samples = golden_under(bundle, plan)
-    if not samples:
-        return msgspec.structs.replace(plan, files=files, golden=None)
-    golden, stored = store_golden(folder, samples, plan.golden.tolerance)
-    return msgspec.structs.replace(plan, files=files | stored, golden=golden)
+    golden, stored = store_golden(folder, samples, plan.golden.tolerance) if samples else (None, {})
+    return msgspec.structs.replace(plan, files=in_place_of(plan.golden.file, stored, plan.files), golden=golden)
 
 
 def golden_under(bundle: Bundle, plan: Manifest) -> list[Sample]:
