@@ -40,8 +40,8 @@ _NUMBERS = ("left here", "share", "of these right", "median latency", "if all le
 def demo(model: str, output: str | None, picture: str, as_json: bool) -> None:
     """Export, verify, run and measure a small network on handwritten digits, and draw what left where.
 
-    It writes a bundle and, where digits left at different exits, a picture, and replaces only its own. Nothing is
-    downloaded.
+    The demo writes a bundle. If digits left at different exits, it draws a picture too. It replaces only a bundle and a
+    picture that a demo wrote. Nothing is downloaded.
     """
     from eetoolkit.demo import demo as run_demo
     from eetoolkit.demo.pipeline import bundle_path

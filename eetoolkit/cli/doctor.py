@@ -46,9 +46,9 @@ def doctor(
     python: str,
     clean: bool,
 ) -> None:
-    """Examine this machine, and with BUNDLE what it does here: each finding is read or measured.
+    """Examine this machine and, with BUNDLE, how the bundle runs on it.
 
-    The exit status is 1 where there is a problem, not where there are warnings.
+    The exit status is 1 if there is a problem. Warnings do not change it.
     """
     if on is not None:
         ctx.exit(run_there(There(ctx, here=["bundle"]), bundle, on=on, python=python, clean=clean)[0])

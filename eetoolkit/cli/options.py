@@ -44,7 +44,7 @@ def picture_options(command: Callable[..., None]) -> Callable[..., None]:
     @click.option("--scale", callback=_numbers, metavar="S", help="Multiply pixels, 0 to 255, by this (1/255).")
     @click.option("--mean", callback=_numbers, metavar="A[,B,C]", help="Then subtract this from each channel.")
     @click.option("--std", callback=_numbers, metavar="A[,B,C]", help="Then divide each channel by this.")
-    @click.option("--layout", type=click.Choice(["NCHW", "NHWC"]), help="Where the network has channels.")
+    @click.option("--layout", type=click.Choice(["NCHW", "NHWC"]), help="Where the network's channels are.")
     @functools.wraps(command)
     def packed(
         *arguments: Any,

@@ -84,7 +84,7 @@ _MEASURING = ("inputs", "labels", "whole", "trace")
     default=60.0,
     show_default=True,
     metavar="SECONDS",
-    help="How long to pause at most beside this, in all, where the machine becomes hot.",
+    help="How long to pause at most beside this, in all, if the machine becomes hot.",
 )
 @click.option("--whole", metavar="FILE", help="The same network as one ONNX file, to be run in turns with the bundle.")
 @click.option("--operators", is_flag=True, help="Say which operators cost most in each segment.")

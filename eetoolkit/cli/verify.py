@@ -38,14 +38,16 @@ from eetoolkit.cli.verb import Verb
     help="Compare with the source network too: a torch network, or an .onnx file. Several are a cascade.",
 )
 @click.option(
-    "--weights", metavar="FILE", help="The torch network's weights, .pt or .safetensors; it is then put in eval mode."
+    "--weights",
+    metavar="FILE",
+    help="The torch network's weights, .pt or .safetensors. With them it is put in eval mode.",
 )
 @click.option("--exits", metavar="A,B", help="As they were given to `export`.")
 @click.option("--tolerance", type=click.FloatRange(min=0, min_open=True), help="Default: what the bundle states.")
 @click.option(
     "--accept-edit",
     is_flag=True,
-    help="First make a manifest.json that you have edited the bundle's own: it is proved, and its digest renewed.",
+    help="First accept a manifest.json that you edited: prove its plan, check every file and renew the digest.",
 )
 @device_options
 @json_option
@@ -66,8 +68,8 @@ def verify(  # noqa: PLR0913 - one for each option
 ) -> None:
     """Check that BUNDLE gives on this machine what its source network gave.
 
-    Every file is hashed and the golden samples are run; with --model, fresh random inputs are compared as well. The
-    exit status is 1 where something differs.
+    It hashes every file and runs the golden samples. With --model it compares the answers to fresh random inputs too.
+    The exit status is 1 if something differs.
     """
     if not models and (weights is not None or exits is not None):
         raise click.UsageError("--weights and --exits go with --model")

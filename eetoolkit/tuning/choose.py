@@ -173,14 +173,8 @@ def _best(
     """Returns the best thresholds (E,) for a constraint, with their score and cost on the tuning rows.
 
     The search starts from thresholds of `others` (S, E) too.
-
-    The whole network, all exits disabled, is none of the search's settings where the fallback is `most_confident`:
-    there exits that never fire may still answer.
     """
     if constraint.least_score == np.inf:
         return np.full(len(objective.choices.never), np.nan), objective.full
     setting = search.best(constraint, settings_of(objective.record, objective.choices, others))
-    reached = objective.full, objective.at(setting)
-    if constraint.best(*np.array(reached).T) == 0:
-        return np.full(len(setting), np.nan), reached[0]
-    return objective.choices.spell(setting), reached[1]
+    return objective.choices.spell(setting), objective.at(setting)

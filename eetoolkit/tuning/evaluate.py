@@ -129,7 +129,7 @@ class Evaluator:
     def choice(self, name: str, thresholds: Array) -> Figures:
         """Returns the figures of thresholds (E,)."""
         by_exit = self._by_exit(thresholds)
-        silent = self.plan.fallback == "last" and all(threshold == "never" for threshold in by_exit.values())
+        silent = all(threshold == "never" for threshold in by_exit.values())
         return self._measure(name, self.test.ends(thresholds), self.tune.ends(thresholds), by_exit, whole=silent)
 
     def always(self, name: str, exit_: int | None) -> Figures:
@@ -200,9 +200,8 @@ def objective_of(plan: Manifest, subset: Subset, also: npt.ArrayLike = ()) -> Ob
         also: Thresholds (S, E) that must be among what is searched, whatever quantiles are.
     """
     allowed = np.array(may_fire(plan))
-    ends = np.array([exit_.ends for exit_ in plan.exits.values()])
     most = _CANDIDATES if subset.score is not None else _FEW_CANDIDATES
     return Objective(
         subset.record, candidates(subset.record, plan, allowed, most, also), subset.score,
-        subset.cost / subset.full_cost, subset.fallback, allowed | ends, subset.metric,
+        subset.cost / subset.full_cost, subset.fallback, subset.metric,
     )  # fmt: skip

@@ -93,8 +93,8 @@ class GoalSpec:
             return
         if constraint.least_score is not None:
             raise TuneError(
-                f"{self.asked} cannot be met: of the tuning rows the best thresholds reach "
-                f"{score:.4g}, at {share:.3g} of the whole network's cost"
+                f"{self.asked} cannot be met: the best thresholds reach {score:.4g} on the tuning rows, "
+                f"at {share:.3g} of the whole network's cost"
             )
         raise TuneError(
             f"{self.asked} cannot be met: the cheapest thresholds cost {share:.3g} of the whole network, "

@@ -143,7 +143,7 @@ def goal_outcome(
     answered, ended = test.ends(thresholds)
     if goal.kind in ("budget_ms", "budget_share"):
         return _decide(_cost(goal, test, ended, chosen), rows)
-    silent = test.fallback == "last" and bool(np.isnan(thresholds).all())
+    silent = bool(np.isnan(thresholds).all())
     if goal.kind == "max_accuracy_drop" and silent and len(test.record) >= LEAST_ROWS:
         return Outcome(met=True, reason="the whole network always answers, so nothing is lost")
     return _decide(_score(goal, test, answered, chosen, whole), rows)

@@ -53,8 +53,7 @@ def remarks(
     if silent:
         yield (
             f"no finite confidence reaches the threshold of {' and '.join(silent)}, which may still answer where no "
-            "exit fires (fallback most_confident): the search disables no single exit; to leave one out, write "
-            '"never" for its threshold before the bundle is tuned'
+            "exit fires (fallback most_confident)"
         )
     deepest = int(ended.max())
     if not static and deepest < test.record.last.min() and (test.record.exit == test.record.exit[0]).all():

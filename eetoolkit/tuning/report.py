@@ -234,8 +234,9 @@ class TuningReport(msgspec.Struct, frozen=True, kw_only=True):
 
 def spell_guarantee(given: Guarantee) -> str:
     """Returns in one line what is guaranteed, and how it was shown."""
+    risk = f"{100 * given.risk:g}%"
     if not given.passed:
-        return f"no early exit passed a risk of {given.risk:g} on {given.rows} rows: the whole network answers"
+        return f"no early exit passed a risk of {risk} on {given.rows} rows: the whole network answers"
     sure = "in the mean over draws" if given.delta is None else f"with probability {1 - given.delta:g}"
     shown = f"{given.rows} rows, found {given.found:.2%}, bound {given.bound:.2%}"
-    return f"{given.loss}: at most {given.risk:.2%} {sure} ({given.method}, {shown})"
+    return f"{given.loss}: at most {risk} {sure} ({given.method}, {shown})"

@@ -149,6 +149,7 @@ def _tuning(plan: Manifest, pruned: Manifest) -> Tuning | None:
     return msgspec.structs.replace(
         plan.tuning,
         **told,
+        thresholds={name: chosen for name, chosen in plan.tuning.thresholds.items() if name in pruned.exits},
         exits_before={name: before for name, before in plan.tuning.exits_before.items() if name in pruned.exits},
         constants_before={
             name: values for name, values in plan.tuning.constants_before.items() if name in pruned.constants

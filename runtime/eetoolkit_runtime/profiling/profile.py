@@ -13,7 +13,7 @@ from eetoolkit_runtime.arguments import checked
 from eetoolkit_runtime.bundle.bundle import Bundle, load
 from eetoolkit_runtime.bundle.integrity import read_regular
 from eetoolkit_runtime.bundle.rewriting import change_bundle
-from eetoolkit_runtime.bundle.store import named_by_content
+from eetoolkit_runtime.bundle.store import in_place_of, named_by_content
 from eetoolkit_runtime.errors import BundleError, InputError
 from eetoolkit_runtime.files.outfile import writing
 from eetoolkit_runtime.files.paths import absolute, shown
@@ -177,7 +177,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             path.write_bytes(encode(self))
             name, file = named_by_content(path, _STEM)
             before = plan.profile.file if plan.profile is not None else None
-            files = {other: entry for other, entry in plan.files.items() if other != before} | {name: file}
+            files = in_place_of(before, {name: file}, plan.files)
             return msgspec.structs.replace(plan, profile=SavedProfile(file=name, expected_ms=taken), files=files)
 
         return change_bundle(bundle, change)

@@ -19,6 +19,7 @@ from eetoolkit_runtime.bundle.bundle import load as load_bundle
 from eetoolkit_runtime.bundle.integrity import Check
 from eetoolkit_runtime.errors import BundleError, InputError, RunError
 from eetoolkit_runtime.forked import renew_after_fork
+from eetoolkit_runtime.log import log
 from eetoolkit_runtime.plan.types import Fallback, Manifest
 from eetoolkit_runtime.printable import printable
 from eetoolkit_runtime.running.all_exits import answer_by, answer_in_time, better_and_better, visit_exits
@@ -88,6 +89,7 @@ class Runner:
         self._most_confident = (plan.fallback if fallback is None else fallback) == "most_confident"
         settings = SessionSettings(threads, spin, pool, choose_providers(providers), arena, prepack)
         settings = msgspec.structs.replace(settings, provider_fallback=provider_fallback)
+        log("info", "runner of %s: %s, fallback %s", plan.name, settings, fallback or plan.fallback)
         self._kept = _kept(plan, keep, load)
         self._sessions = Sessions(self.bundle, msgspec.structs.replace(settings, one_row=True))
         self._sessions_of_rows = Sessions(self.bundle, settings)

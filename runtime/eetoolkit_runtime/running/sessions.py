@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,6 +21,7 @@ from eetoolkit_runtime.arguments import is_whole, shortened
 from eetoolkit_runtime.bundle.bundle import Bundle
 from eetoolkit_runtime.errors import BundleError, EEToolkitError, IntegrityError, ProviderError, RunError, first_line
 from eetoolkit_runtime.forked import keep_for_ever, renew_after_fork
+from eetoolkit_runtime.log import log
 from eetoolkit_runtime.plan.types import Segment
 from eetoolkit_runtime.running.executor import OnnxExecutor
 from eetoolkit_runtime.running.inputs import BATCH
@@ -75,6 +77,7 @@ class _SharedPool:
             if self.threads is None:
                 ort.set_global_thread_pool_sizes(wanted, 1)
                 self.threads = wanted
+                log("info", "made the pool of this process: %s threads", wanted or "all")
             elif self.threads != wanted:
                 raise RunError(
                     f"pool='shared' has {self.threads or 'all'} threads in this process already, asked for "
@@ -329,6 +332,7 @@ class Sessions:
         what = f"segment {name!r}"
         if self._forked:
             self._warn_of_telemetry()
+        started = time.perf_counter()
         graph = _graph(self._bundle, name)
         may_loop = b"Loop" in graph  # the name of the operator, or of something else
         session = self._settings.open_segment(self._bundle, name, None, graph)
@@ -338,6 +342,8 @@ class Sessions:
         if passed := sorted(set(outputs) & set(segment.reads)):
             # onnxruntime leaves a bound output as it was there, and says nothing.
             raise IntegrityError(f"{what}: the output {passed[0]!r} of its graph is an input; write it as a move")
+        taken_ms = 1e3 * (time.perf_counter() - started)
+        log("info", "opened the segment %s in %.1f ms on %s", name, taken_ms, ", ".join(session.get_providers()))
         return OnnxExecutor(session, may_loop=may_loop)
 
     def _warn_of_telemetry(self) -> None:
