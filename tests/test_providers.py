@@ -14,9 +14,11 @@ import numpy as np
 import onnxruntime as ort
 import providers as environments
 import pytest
+from click.testing import CliRunner
 from plans import chain, row
 
 import eetoolkit as ee
+from eetoolkit.cli import main
 from eetoolkit_runtime.running.providers import choose_providers, expected_providers, of_segment
 from eetoolkit_runtime.running.sessions import SessionSettings
 
@@ -72,6 +74,24 @@ def test_providers_are_for_all_segments_or_by_segment(bundle: Path, asked: list[
         assert asked == [[CPU], [FAKE], [FAKE, CPU]]
         assert runner.providers == (FAKE, CPU)
         assert runner.run(row(0, 1)).exit == "exit1"
+
+
+def test_the_command_line_passes_names_and_options_on(bundle: Path, asked: list[list[Any]]) -> None:
+    x, own = bundle.parent / "x.npy", ("--threads", "1", "--pool", "own")
+    np.save(x, row(0.9))
+    for arguments in (("run", bundle, x), ("profile", bundle, "--inputs", x, "--seconds", "0")):
+        asked.clear()
+        result = CliRunner().invoke(
+            main, [*map(str, arguments), *own, "--provider", f"{FAKE}:a=1,b=x=y", "--provider", CPU]
+        )
+        assert result.exit_code == 0, result.output
+        assert asked and all(each == [(FAKE, {"a": "1", "b": "x=y"}), (CPU, {})] for each in asked)
+    for wrong in (":a=1", f"{FAKE}:a", f"{FAKE}:=1"):
+        result = CliRunner().invoke(main, ["run", str(bundle), str(x), *own, "--provider", wrong])
+        assert result.exit_code == 2
+        assert f"{wrong!r}, expected NAME or NAME:KEY=VALUE" in result.output
+    result = CliRunner().invoke(main, ["run", str(bundle), str(x), *own, "--provider", "Missing"])
+    assert "providers ['Missing'] are not in this onnxruntime" in result.output
 
 
 def test_a_profile_and_tuning_agree_on_what_runs_by_segment(bundle: Path, asked: list[list[Any]]) -> None:

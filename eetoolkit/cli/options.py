@@ -33,6 +33,29 @@ quick_option = click.option(
     "--quick", "seconds", flag_value=_QUICK_S, type=float, help=f"A first look: --seconds {_QUICK_S:g}."
 )
 
+
+def _providers(
+    ctx: click.Context, param: click.Parameter, given: tuple[str, ...]
+) -> list[tuple[str, dict[str, str]]] | None:
+    found = []
+    for text in given:
+        name, _, settings = text.partition(":")
+        pairs = [setting.partition("=") for setting in settings.split(",") if setting]
+        if not name or not all(key and sign for key, sign, _ in pairs):
+            raise click.BadParameter(f"{text!r}, expected NAME or NAME:KEY=VALUE,KEY=VALUE", ctx, param)
+        found.append((name, {key: value for key, _, value in pairs}))
+    return found or None
+
+
+provider_option = click.option(
+    "--provider",
+    "providers",
+    multiple=True,
+    callback=_providers,
+    metavar="NAME[:KEY=VALUE,...]",
+    help="An execution provider of onnxruntime and its options, for all segments. Repeatable; default: the CPU.",
+)
+
 PICTURES = ("size", "scale", "mean", "std", "layout")
 """The names of `picture_options`."""
 

@@ -19,6 +19,7 @@ from eetoolkit.cli.options import (
     overwrite_option,
     picture_options,
     pool_option,
+    provider_option,
     quick_option,
     threads_option,
 )
@@ -47,7 +48,7 @@ _MEASURING = ("inputs", "labels", "whole", "trace")
     ),
     groups={
         "What to run": ("inputs", "labels", "whole"),
-        "How to run": ("threads", "spin", "pool", "seconds", "cool_down", "operators"),
+        "How to run": ("threads", "spin", "pool", "providers", "seconds", "cool_down", "operators"),
         "Pictures as inputs": PICTURES,
         "What to write": ("output", "save", "trace", "svg", "png", "overwrite"),
         "On another machine": (*DEVICE, "adb", "native"),
@@ -70,6 +71,7 @@ _MEASURING = ("inputs", "labels", "whole", "trace")
     help="What idle workers do.",
 )
 @pool_option
+@provider_option
 @click.option(
     "--seconds",
     type=click.FloatRange(min=0),
@@ -121,6 +123,7 @@ def profile(  # noqa: PLR0913 - one for each option
     threads: int | None,
     spin: Literal["always", "brief", "never"],
     pool: Literal["shared", "own"],
+    providers: list[tuple[str, dict[str, str]]] | None,
     seconds: float,
     cool_down: float,
     whole: str | None,
@@ -173,7 +176,8 @@ def profile(  # noqa: PLR0913 - one for each option
         with terminal.progress() as tell:
             found = ee.profile(
                 opened, None if rows is None else iter(rows), right, threads=threads, spin=spin, pool=pool,
-                seconds=seconds - tracing_s, whole=whole, operators=operators, cool_down_s=cool_down, progress=tell,
+                providers=providers, seconds=seconds - tracing_s, whole=whole, operators=operators,
+                cool_down_s=cool_down, progress=tell,
             )  # fmt: skip
         if trace is not None:
             traced = None if rows is None else iter(rows)
@@ -246,11 +250,14 @@ def _check_usage(ctx: click.Context, task: str | None, what: tuple[str, ...], *,
     if len(what) != count:
         flag = "" if task is None else f"--{task}: "
         raise click.UsageError(f"{flag}got {len(what)} arguments, expected {expected}")
+    if ctx.params["providers"] and ctx.params["trace"]:
+        raise click.UsageError("--provider does not go with --trace, which shows work on the CPU")
     if task is None:
         return
     given = [name for name in _MEASURING if ctx.params[name]]
     given += ["save"] if save else []
     given += ["operators"] if ctx.params["operators"] else []
+    given += ["provider"] if ctx.params["providers"] else []
     if task == "compare":
         given += [name for name in ("output", "svg", "png") if ctx.params[name] is not None]
     if given:

@@ -18,6 +18,7 @@ from eetoolkit.cli.options import (
     per_exit,
     picture_options,
     pool_option,
+    provider_option,
     threads_option,
     to_threshold,
 )
@@ -48,7 +49,7 @@ def _given(ctx: click.Context, param: click.Parameter, inputs: tuple[str, ...]) 
     groups={
         "Where to answer": ("exit_at", "thresholds", "deadline_ms"),
         "Pictures": PICTURES,
-        "How to run": ("threads", "pool", "check"),
+        "How to run": ("threads", "pool", "providers", "check"),
         "On another machine": DEVICE,
     },
 )
@@ -70,6 +71,7 @@ def _given(ctx: click.Context, param: click.Parameter, inputs: tuple[str, ...]) 
 )
 @threads_option
 @pool_option
+@provider_option
 @click.option(
     "--check",
     type=click.Choice(["quick", "full"]),
@@ -92,6 +94,7 @@ def run(  # noqa: PLR0913 - one for each option
     deadline_ms: float | None,
     threads: int | None,
     pool: Literal["shared", "own"],
+    providers: list[tuple[str, dict[str, str]]] | None,
     check: Literal["quick", "full"],
     as_json: bool,
     outputs: bool,
@@ -118,7 +121,7 @@ def run(  # noqa: PLR0913 - one for each option
     limits = per_exit("--threshold", thresholds, to_threshold)
     files = find_files(inputs)
     with (
-        ee.Runner(bundle, threads=threads, pool=pool, check=check, load=load) as runner,
+        ee.Runner(bundle, threads=threads, pool=pool, providers=providers, check=check, load=load) as runner,
         terminal.progress(beside_results=True) as tell,
     ):
         plan = runner.bundle.manifest
