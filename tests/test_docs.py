@@ -137,16 +137,19 @@ def test_the_zoo_page_has_every_system() -> None:
     assert all(f"`{name}`" in text for name in zoo.names())
 
 
+def examples() -> set[Path]:
+    patterns = ("*.py", "node/*.mjs", "raspberry-pi/*")
+    return {path for pattern in patterns for path in (ROOT / "examples").glob(pattern) if path.is_file()}
+
+
 def test_every_example_is_used_by_a_page() -> None:
     used = {(page.parent / path).resolve() for page in PAGES for path, _ in links(page)}
-    patterns = ("*.py", "node/*.mjs", "raspberry-pi/*")
-    assert {path for pattern in patterns for path in (ROOT / "examples").glob(pattern) if path.is_file()} <= used
+    assert examples() <= used
 
 
 def test_the_page_of_examples_shows_every_script() -> None:
     shown = set(re.findall(r"^.. literalinclude:: (.+)$", (ROOT / "docs/examples.rst").read_text(), re.MULTILINE))
-    scripts = {*(ROOT / "examples").glob("*.py"), *(ROOT / "examples").glob("node/*.mjs")}
-    assert {(ROOT / "docs" / path).resolve() for path in shown} == scripts
+    assert {(ROOT / "docs" / path).resolve() for path in shown} == examples()
 
 
 def test_the_node_page_shows_the_script() -> None:
@@ -165,6 +168,7 @@ def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
         for path in re.findall(r'(?:href|src)="((?!\w+:|#)[^"#?]+)', text):
             assert (page.parent / path).is_file(), path
     downloads = {path for text in pages.values() for path in re.findall(r"_downloads/[^\"]+", text)}
-    assert {Path(path).name for path in downloads} == {"bundle-format.schema.json"}, "all other files are pages"
+    schemas = {"bundle-format.schema.json", "profile.schema.json"}
+    assert {Path(path).name for path in downloads} == schemas, "all other files are pages"
     text = (tmp_path / "quickstart.html").read_text()
     assert 'href="examples.html#own-checkpoint-py"' in text

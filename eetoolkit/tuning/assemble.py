@@ -97,10 +97,7 @@ def assemble(
     plan, data, test, limits = task.plan, task.data, task.test, choice.thresholds
     rows = sum(data.rows.values())
     outcome = goal_outcome(task.goal, test, limits, results.chosen, results.whole, rows, guaranteed)
-    calibration, whole = _calibration(task), results.whole
-    # A risk is none of the figures: it bounds what is wrong early and right in the whole network.
-    risk = task.goal.kind == "risk"
-    asked = Constraint() if risk else task.goal.constraint((whole.score.value, whole.cost.value))
+    calibration, whole, asked = _calibration(task), results.whole, _asked(task, results.whole)
     return TuningReport(
         bundle=plan.name,
         path=str(bundle.archive or bundle.path),
@@ -143,6 +140,16 @@ def assemble(
             *remarks(task.goal, test, results.chosen, limits, rows, outcome, static=choice.static.wins),
         ),
     )
+
+
+def _asked(task: Task, whole: Figures) -> Constraint:
+    """Returns what the goal asks of the held-out rows; a risk asks nothing of the figures.
+
+    It bounds what is wrong early and right in the whole network.
+    """
+    if task.goal.kind == "risk":
+        return Constraint()
+    return task.goal.constraint((whole.score.value, whole.cost.value))
 
 
 def _verdict(task: Task, choice: Choice, results: Results, outcome: Outcome) -> Verdict:
