@@ -47,10 +47,11 @@ browser:
 conformance: $(STAMP)
 	@$(RUN)python tests/conformance.py --check
 
-# Bundles on emulated processors of a Raspberry Pi 4 and 5, in a cache folder of Debian's packages; some ten minutes. What
-# it finds is the table of platforms, which `python -m benchmarks.readme` writes.
+# Bundles on emulated processors of a Raspberry Pi 4 and 5, in a cache folder of Debian's packages, and the commands of
+# docs/raspberry-pi.md; some 15 minutes. `python -m benchmarks.readme` makes the table of platforms from what it finds.
 test-arm64: $(STAMP)
 	@$(RUN)python tests/platforms.py
+	@$(RUN)python tests/raspberry_pi.py
 
 # The conformance cases alone, on one processor.
 test-arm64-quick: $(STAMP)

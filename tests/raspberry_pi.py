@@ -68,21 +68,21 @@ def _program(path: Path, text: str) -> None:
 def run(text: str, folder: Path) -> str | None:
     """Runs a block, prints what it prints, and returns what is wrong with it; None: nothing."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))}
+    programs = [str(folder / "programs")]
     if text.startswith(HOST):
-        where, programs = folder / "host", [str(Path(sys.executable).parent), os.environ["PATH"]]
+        where = folder / "host"
+        programs += [str(Path(sys.executable).parent), os.environ["PATH"]]
         environment["PYTHONPATH"] = os.pathsep.join(str(where / room) for room in ("", "exporters", "runtime"))
     elif text.startswith(BOARD):
-        where, text, programs = (
-            folder / "board",
-            ENVIRONMENT + text,
-            [str(folder / "board-programs"), "/usr/bin", "/bin"],
-        )
-        environment |= {"HOME": str(where), "QEMU_CPU": "cortex-a72", "PYTHONPATH": str(where)}
+        where = folder / "board"
+        programs += [str(folder / "board-programs"), "/usr/bin", "/bin"]
+        environment |= {"HOME": str(where), "QEMU_CPU": "cortex-a72"}
     else:
         return "says neither `# on the host` nor `# on the board`"
-    environment["PATH"] = os.pathsep.join([str(folder / "programs"), *programs])
-    command = ["bash", "-e", "-v", "-c", text]
-    done = subprocess.run(command, cwd=where, env=environment, timeout=LONGEST_S, check=False, stderr=subprocess.STDOUT)
+    print(text, flush=True)
+    environment["PATH"] = os.pathsep.join(programs)
+    command = ["timeout", str(LONGEST_S), "bash", "-e", "-c", ENVIRONMENT + text if where.name == "board" else text]
+    done = subprocess.run(command, cwd=where, env=environment, check=False, stderr=subprocess.STDOUT)
     return f"ended with {done.returncode}" if done.returncode else None
 
 
