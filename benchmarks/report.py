@@ -11,7 +11,6 @@ from benchmarks import (
     control_flow,
     floor,
     frontiers,
-    layout,
     memory,
     own_time,
     predicted,
@@ -28,7 +27,7 @@ from benchmarks.real_report import sections
 from benchmarks.section import markdown
 
 BENCHMARKS = (
-    chain, own_time, threads, rows, memory, cold_start, start_up, control_flow, floor, zoo, layout, scale, tuning,
+    chain, own_time, threads, rows, memory, cold_start, start_up, control_flow, floor, zoo, scale, tuning,
     frontiers, predicted, pruning,
 )  # fmt: skip
 NOTES = Path(__file__).parent / "notes.md"

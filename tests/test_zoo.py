@@ -11,6 +11,7 @@ import native_build
 import numpy as np
 import pytest
 import torch
+from portable import faults
 
 import eetoolkit as ee
 from eetoolkit import zoo
@@ -99,6 +100,10 @@ def shown(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         to_the_end = [runner.run_all_exits(one(row))[-1] for row in trained.rows]
     yield Shown(trained, bundle, answers, to_the_end)
     torch.set_num_threads(threads)
+
+
+def test_graphs_hold_nothing_that_another_machine_cannot_take(shown: Shown) -> None:
+    assert faults(shown.bundle) == []
 
 
 def test_a_bundle_gives_the_outputs_and_exits_of_eager_pytorch_on_all_digits(shown: Shown) -> None:
