@@ -105,18 +105,21 @@ Document read_sealed(std::string_view text, std::string_view what, std::string_v
 
 }  // namespace
 
+Manifest decode(const Document& document) {
+  const Head head = read_head(document.root());
+  for (const std::string& name : head.optional) {
+    if (is_manifest_key(name)) {
+      throw manifest_error("manifest.json: \"optional\" lists ", repr(std::string_view(name)), ", which is not optional");
+    }
+  }
+  Manifest plan = read_manifest(document.root(), head.optional);
+  document.refuse_twice();
+  return plan;
+}
+
 Manifest decode_sealed(std::string_view text, std::string_view what, std::string_view fix) {
   try {
-    const Document document = read_sealed(text, what, fix);
-    const Head head = read_head(document.root());
-    for (const std::string& name : head.optional) {
-      if (is_manifest_key(name)) {
-        throw manifest_error("manifest.json: \"optional\" lists ", repr(std::string_view(name)), ", which is not optional");
-      }
-    }
-    Manifest plan = read_manifest(document.root(), head.optional);
-    document.refuse_twice();
-    return plan;
+    return decode(read_sealed(text, what, fix));
   } catch (const JsonError& error) {
     throw manifest_error("manifest.json: ", error.text);
   }
