@@ -12,6 +12,7 @@ from benchmarks import (
     floor,
     frontiers,
     memory,
+    memory_limit,
     own_time,
     predicted,
     pruning,
@@ -27,8 +28,8 @@ from benchmarks.real_report import sections
 from benchmarks.section import markdown
 
 BENCHMARKS = (
-    chain, own_time, threads, rows, memory, cold_start, start_up, control_flow, floor, zoo, scale, tuning,
-    frontiers, predicted, pruning,
+    chain, own_time, threads, rows, memory, memory_limit, cold_start, start_up, control_flow, floor, zoo, scale,
+    tuning, frontiers, predicted, pruning,
 )  # fmt: skip
 NOTES = Path(__file__).parent / "notes.md"
 

@@ -23,7 +23,7 @@ from eetoolkit_runtime.plan.types import Manifest
 from eetoolkit_runtime.profiling.profile import digests
 from eetoolkit_runtime.running.answer import Answer
 from eetoolkit_runtime.running.inputs import Inputs, prepare, split_rows
-from eetoolkit_runtime.running.providers import Provider, choose_providers
+from eetoolkit_runtime.running.providers import Providers, choose_providers
 from eetoolkit_runtime.running.runner import Runner
 
 Progress = Callable[[str, int, int], object]
@@ -34,16 +34,15 @@ _BLOCK = 1024  # rows that are kept as answers before they are packed
 _SAVE_EVERY_S = 60.0
 
 
-def collect(  # noqa: PLR0913 - what a collection depends on
+def collect(
     bundle: Bundle,
     data: Data,
     labels: npt.ArrayLike | None = None,
     *,
     rows: Array | None = None,
-    shard: tuple[int, int] = (0, 1),
     file: str | os.PathLike[str] | None = None,
     threads: int | None = None,
-    providers: Sequence[Provider] | None = None,
+    providers: Providers | None = None,
     progress: Progress | None = None,
 ) -> Record:
     """Runs rows through all their exits and returns what these gave.
@@ -53,7 +52,6 @@ def collect(  # noqa: PLR0913 - what a collection depends on
         data: The inputs; without `labels`, pairs of one row's inputs and its label.
         labels: One for each row.
         rows: Numbers of the rows to run; None: all.
-        shard: (k, n): of these every nth row from the kth on, so that n processes share the work and `merge` joins it.
         file: Where the record is saved, now and then too: a later call with the same file goes on where it was.
         threads: As the `Runner`'s.
         providers: As the `Runner`'s.
@@ -74,14 +72,12 @@ def collect(  # noqa: PLR0913 - what a collection depends on
     tell = progress or (lambda _what, _done, _total: None)
     parts = _resume(file, plan)
     known = {row: digest for part in parts for row, digest in zip(part.row.tolist(), part.digest.tolist(), strict=True)}
-    number, count = shard
-    todo = total // count if count > 1 else total
     waiting: list[tuple[int, int, Any, list[Answer]]] = []
     saved, seen = time.monotonic(), []
     try:
         with Runner(bundle, threads=threads, providers=choose_providers(providers)) as runner:
             for place, (inputs, label) in enumerate(samples):
-                if (wanted is not None and place not in wanted) or place % count != number:
+                if wanted is not None and place not in wanted:
                     continue
                 digest = _digest(inputs, label)
                 if known.get(place, digest) != digest:
@@ -95,7 +91,7 @@ def collect(  # noqa: PLR0913 - what a collection depends on
                         parts = [merge(parts)]
                         parts[0].save(file)
                         saved = time.monotonic()
-                tell("collecting", len(seen), todo)
+                tell("collecting", len(seen), total)
     finally:  # an interrupt loses nothing
         if waiting:
             parts = [*parts, _pack(plan, waiting)]
