@@ -57,13 +57,13 @@ test-arm64: $(STAMP)
 test-arm64-quick: $(STAMP)
 	@$(RUN)python tests/platforms.py --quick
 
-# The C++ runner and its programs; the first time it fetches onnxruntime's headers.
+# The C++ runner and its programs, tested also under sanitizers; the first time it fetches onnxruntime's headers.
 NATIVE := runtime/native
 native: $(STAMP)
 	@echo "== $(NATIVE)/build"
 	@cmake -S $(NATIVE) -B $(NATIVE)/build -DONNXRUNTIME_HEADERS="$$($(NATIVE)/headers.sh)" >/dev/null
 	@cmake --build $(NATIVE)/build --parallel 2
-	@$(RUN)python -m pytest tests/test_native.py -q
+	@EETOOLKIT_SANITIZE=1 FUZZ_SECONDS=60 $(RUN)python -m pytest -q tests/test_native.py tests/test_native_watched.py tests/test_native_sanitized.py
 
 # Other builds of onnxruntime (some 800 MB, once, in a cache folder), and every case on their providers.
 providers: $(STAMP)
