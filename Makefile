@@ -53,7 +53,7 @@ native: $(STAMP)
 	@echo "== $(NATIVE)/build"
 	@cmake -S $(NATIVE) -B $(NATIVE)/build -DONNXRUNTIME_HEADERS="$$($(NATIVE)/headers.sh)" >/dev/null
 	@cmake --build $(NATIVE)/build --parallel 2
-	@$(RUN)python -m pytest tests/test_native.py tests/test_native_profile.py -q
+	@$(RUN)python -m pytest tests/test_native.py tests/test_native_profile.py tests/test_native_examples.py -q
 
 format: $(STAMP)
 	@$(RUN)ruff check --fix .

@@ -140,6 +140,7 @@ def test_the_zoo_page_has_every_system() -> None:
 def test_every_example_is_used_by_a_page() -> None:
     used = {(page.parent / path).resolve() for page in PAGES for path, _ in links(page)}
     assert {*(ROOT / "examples").glob("*.py"), *(ROOT / "examples").glob("node/*.mjs")} <= used
+    assert {(ROOT / "examples" / name / "README.md") for name in ("android", "cpp", "ios")} <= used
 
 
 def test_the_node_page_shows_the_script() -> None:
