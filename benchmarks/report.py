@@ -11,7 +11,6 @@ from benchmarks import (
     control_flow,
     floor,
     frontiers,
-    layout,
     memory,
     native,
     native_cold_start,
@@ -32,7 +31,7 @@ from benchmarks.section import markdown
 
 BENCHMARKS = (
     native, chain, own_time, native_own_time, threads, rows, memory, cold_start, native_cold_start, start_up,
-    control_flow, floor, zoo, layout, scale, tuning, frontiers, predicted, pruning,
+    control_flow, floor, zoo, scale, tuning, frontiers, predicted, pruning,
 )  # fmt: skip
 NOTES = Path(__file__).parent / "notes.md"
 

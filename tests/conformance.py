@@ -90,6 +90,26 @@ def every_dtype() -> Draft:
     return draft
 
 
+def constants_of_each_dtype() -> Draft:
+    """No model: an output of each dtype is a constant, with the ends of what the dtype holds."""
+    ends: dict[str, Sequence[float]] = {
+        "float64": [1e300, -5e-324, 0.1], "float32": [MOST, 0.1, -0.0], "float16": [65504, 0.1, 6e-8],
+        "bool": [True, False, True],
+    }  # fmt: skip
+    for dtype in (f"{sign}int{bits}" for sign in ("", "u") for bits in (64, 32, 16, 8)):
+        ends[dtype] = [int(np.iinfo(dtype).min), int(np.iinfo(dtype).max), 1]
+    ends["int64"] = [*ends["int64"], 2**53 - 1, 2**53 + 1, -(2**53) - 1]
+    draft = plans.only_moves()
+    for dtype, values in ends.items():
+        draft.constant(f"c.{dtype}", dtype, values)
+        draft.slot(f"as-{dtype}", dtype, shape=(len(values),))
+    writes = {"sure": plans.fixed("one")} | {f"as-{dtype}": plans.fixed(f"c.{dtype}") for dtype in ends}
+    outputs = {dtype: f"as-{dtype}" for dtype in ends}
+    draft.segment("only", writes=writes, exit=leave("only", "x", "sure", **outputs))
+    draft.options["titles"] = {"only": "the only exit", "x": "input::x"}
+    return draft
+
+
 def three_exits(path: Path) -> Path:
     """Writes a network of three exits on x[batch, 4]: x = tanh(x W), and a head of three classes each time."""
     draw = np.random.default_rng(0)
@@ -191,6 +211,8 @@ def cases() -> dict[str, Case]:
                                          rows((0.9, 0.9), (0.1, 0.9), (0.9, 0.1), (0.1, 0.1))),
         "only_moves": Case("no graph at all", drafted(plans.only_moves()), rows((1, 2))),
         "weights": Case("weights beside the graph", drafted(chain(0.5, 0.5, weights=True)), rows((0.1, 0.1), (0.9,))),
+        "constants": Case("constants of each dtype: integers that are strings; titles; names with dots",
+                          drafted(constants_of_each_dtype()), rows((1, 2))),
         "every_dtype": Case("an output of each dtype", drafted(every_dtype()), rows((1, 0, 3, 0.5), (100, 7, 1, 0))),
     }  # fmt: skip
     return {**found, **dict(criteria())}

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import os
 import shutil
 import subprocess
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import msgspec
+import numpy as np
 import onnxruntime
+
+import eetoolkit as ee
+from eetoolkit_runtime.files.tensorfile import write_tensors
+
+Array = np.ndarray[Any, Any]
 
 FOLDER = Path(__file__).parents[1] / "runtime" / "native"
 LIBRARY = next((Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so*"), None)
@@ -51,35 +59,44 @@ def ask(*command: str | Path, **variables: str) -> subprocess.CompletedProcess[s
     return subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=600, env=env, check=False)
 
 
-class Options(ctypes.Structure):
-    """The first fields of `ee_options`."""
+def write_case(folder: Path, bundle: ee.Bundle, rows: Sequence[Mapping[str, Array]], tolerance: float = 1e-4) -> None:
+    """Writes a case as `runtime/conformance` has them, with the answers of Python's runner to some rows."""
+    folder.mkdir(parents=True)
+    (folder / "bundle").symlink_to(bundle.path)
+    tensors: dict[str, Array] = {}
 
-    _fields_ = (
-        ("size", ctypes.c_size_t),
-        ("onnxruntime", ctypes.c_char_p),
-        ("ort_api_base", ctypes.c_void_p),
-        ("providers", ctypes.c_void_p),
-        ("provider_count", ctypes.c_size_t),
-        ("check", ctypes.c_int32),
-    )
+    def add(array: Array) -> str:
+        tensors[str(len(tensors))] = array
+        return str(len(tensors) - 1)
+
+    def told(answer: ee.Answer) -> dict[str, object]:
+        return {
+            "exit": answer.exit, "path": answer.path, "gates": answer.gates, "stopped_by": answer.stopped_by,
+            "prediction": answer.prediction, "outputs": {name: add(array) for name, array in answer.outputs.items()},
+            "confidence": add(np.float32(answer.confidence).reshape(1)),
+        }  # fmt: skip
+
+    runs: list[dict[str, object]] = []
+    with ee.Runner(bundle, threads=1) as runner:
+        for row in rows:
+            inputs = {name: add(array) for name, array in row.items()}
+            try:
+                said: dict[str, object] = {
+                    "answer": told(runner.run(row)),
+                    "visits": [told(answer) for answer in runner.run_all_exits(row)],
+                }
+            except ee.RunError as error:
+                said = {"error": str(error)}
+            runs.append({"inputs": inputs, "thresholds": {}, "exit_at": None, **said})
+    (folder / "case.json").write_bytes(msgspec.json.encode({"about": "", "tolerance": tolerance, "runs": runs}))
+    (folder / "tensors.safetensors").write_bytes(write_tensors(tensors, {}))
 
 
-class Native:
-    """The shared library in this process: what it says to a bundle's folder."""
-
-    def __init__(self, programs: Path) -> None:
-        library = ctypes.CDLL(str(programs / "libeetoolkit.so"))
-        for name in ("ee_code_name", "ee_error_text", "ee_error_new"):
-            getattr(library, name).restype = ctypes.c_char_p if name != "ee_error_new" else ctypes.c_void_p
-        self._library = library
-        self._error = ctypes.c_void_p(library.ee_error_new())
-
-    def refusal(self, folder: Path, *, full: bool = False) -> tuple[str, str]:
-        """Returns the class and the text of the error that opening a folder ends with; `OK` where it is opened."""
-        bundle = ctypes.c_void_p()
-        options = Options(ctypes.sizeof(Options), os.fsencode(str(LIBRARY)), None, None, 0, int(full))
-        code = self._library.ee_bundle_open(
-            os.fsencode(folder), ctypes.byref(options), ctypes.byref(bundle), self._error
-        )
-        self._library.ee_bundle_free(bundle)
-        return self._library.ee_code_name(code).decode(), self._library.ee_error_text(self._error).decode()
+def answers_alike(programs: Path, folder: Path, bundle: ee.Bundle, rows: Sequence[Mapping[str, Array]]) -> str:
+    """Returns where the native runner answers or verifies otherwise than Python; empty: nowhere."""
+    write_case(folder / "case", bundle, rows)
+    for program, place in (("ee-conformance", folder), ("ee-verify", bundle.path)):
+        done = ask(programs / program, place, "--threads", "1")
+        if done.returncode != 0:
+            return done.stdout + done.stderr
+    return ""

@@ -21,6 +21,7 @@ from onnx import parser
 from eetoolkit_runtime.bundle.golden import Sample, Visit, encode_golden
 from eetoolkit_runtime.plan.manifest import decode, encode
 from eetoolkit_runtime.plan.types import (
+    MOST_EXACT,
     VERSION,
     ClassScores,
     Constant,
@@ -76,6 +77,12 @@ def leave(name: str, logits: str, confidence: str, threshold: Threshold = "alway
     )
 
 
+def data_of(array: Array) -> tuple[float | int | bool | str, ...]:
+    """Returns a constant's data: what JSON does not keep exactly as strings."""
+    values = array.ravel().tolist()
+    return tuple(str(each) if isinstance(each, int) and abs(each) > MOST_EXACT else each for each in values)
+
+
 def gate(on: str, then: str, otherwise: str) -> Gate:
     """Returns a gate."""
     return Gate(on=on, then=then, otherwise=otherwise)
@@ -106,7 +113,7 @@ class Draft:
     def constant(self, name: str, dtype: str, value: Any) -> None:
         """Declares a constant."""
         array = np.asarray(value, dtype)
-        self.constants[name] = Constant(dtype=dtype, shape=array.shape, data=tuple(array.ravel().tolist()))
+        self.constants[name] = Constant(dtype=dtype, shape=array.shape, data=data_of(array))
 
     def segment(
         self,

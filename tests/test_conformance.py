@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from portable import faults
 
 import conformance
 import eetoolkit as ee
@@ -57,6 +58,11 @@ def test_the_runner_answers_as_the_case_says(folder: Path) -> None:
             assert len(met) == len(run["visits"])
             for answer, expected in ((found, run["answer"]), *zip(met, run["visits"], strict=True)):
                 assert unlike(answer, expected, tensors, case["tolerance"]) is None, f"run {number}"
+
+
+@pytest.mark.parametrize("folder", CASES, ids=lambda folder: folder.name)
+def test_graphs_hold_nothing_that_another_machine_cannot_take(folder: Path) -> None:
+    assert faults(ee.load(folder / "bundle")) == []
 
 
 def test_the_cases_show_what_a_plan_can_hold() -> None:

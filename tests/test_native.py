@@ -12,9 +12,12 @@ from pathlib import Path
 import fuzzing
 import msgspec
 import native_build
+import numpy as np
 import pytest
 import test_validate
 from native_build import ask
+from native_library import Native
+from networks.compiled import Compiled
 from plans import NETWORKS, chain, edit
 from test_plan import full
 
@@ -23,7 +26,11 @@ from eetoolkit_runtime.errors import EEToolkitError
 from eetoolkit_runtime.plan.manifest import encode
 from eetoolkit_runtime.plan.seal import seal
 
-CASES = Path(__file__).parents[1] / "runtime" / "conformance" / "cases"
+EXPORTED = (
+    "multi_scale", "layered_encoder", "recurrent", "exit_is_input", "mixed_inputs", "data_dependent",
+    "while_loop_inside", "float64", "onnx_opset21_external",
+)  # fmt: skip
+CONFORMANCE = Path(__file__).parents[1] / "runtime" / "conformance" / "cases"
 pytestmark = pytest.mark.skipif(bool(native_build.why_not()), reason=native_build.why_not())
 
 
@@ -33,15 +40,15 @@ def programs() -> Path:
 
 
 def test_it_answers_every_case(programs: Path) -> None:
-    done = ask(programs / "ee-conformance", CASES)
-    count = len(list(CASES.glob("*/case.json")))
+    done = ask(programs / "ee-conformance", CONFORMANCE)
+    count = len(list(CONFORMANCE.glob("*/case.json")))
     assert done.returncode == 0, done.stdout
     assert done.stdout.endswith(f"{count} of {count} cases answered as expected\n")
 
 
 @pytest.fixture(scope="session")
-def native(programs: Path) -> native_build.Native:
-    return native_build.Native(programs)
+def native(programs: Path) -> Native:
+    return Native(programs)
 
 
 def refusal(folder: Path, check: str = "quick") -> tuple[str, str]:
@@ -60,14 +67,14 @@ def write(folder: Path, manifest: bytes) -> Path:
 
 
 @pytest.mark.parametrize("case", test_validate.CASES)
-def test_it_refuses_a_plan_in_the_same_words(case: str, native: native_build.Native, tmp_path: Path) -> None:
+def test_it_refuses_a_plan_in_the_same_words(case: str, native: Native, tmp_path: Path) -> None:
     build, _ = test_validate.CASES[case]
     folder = write(tmp_path / "b.ee", seal(msgspec.json.encode(build())))
     assert native.refusal(folder) == refusal(folder)
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_it_refuses_a_damaged_manifest_as_python_does(seed: int, native: native_build.Native, tmp_path: Path) -> None:
+def test_it_refuses_a_damaged_manifest_as_python_does(seed: int, native: Native, tmp_path: Path) -> None:
     rng = random.Random(seed)  # noqa: S311 - damage is no secret
     seeds = [encode(build().plan()) for build in NETWORKS.values()] + [seal(json.dumps(full()).encode())]
     kinds = set()
@@ -126,9 +133,7 @@ def edited(folder: Path, old: bytes, new: bytes) -> None:
 
 @pytest.mark.parametrize("check", ["quick", "full"])
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_it_finds_damaged_files_as_python_does(
-    damage: str, check: str, native: native_build.Native, tmp_path: Path
-) -> None:
+def test_it_finds_damaged_files_as_python_does(damage: str, check: str, native: Native, tmp_path: Path) -> None:
     folder = chain(weights=True).save(tmp_path / "b.ee")
     DAMAGES[damage](folder)
     found = native.refusal(folder, full=check == "full")
@@ -139,7 +144,7 @@ def test_it_finds_damaged_files_as_python_does(
     assert (found[0] == "OK") == (damage == "nothing" or (damage, check) == ("changed weights", "quick"))
 
 
-def test_it_refuses_a_graph_that_maps_another_file(native: native_build.Native, tmp_path: Path) -> None:
+def test_it_refuses_a_graph_that_maps_another_file(native: Native, tmp_path: Path) -> None:
     draft = chain(weights=True)
     folder = draft.save(tmp_path / "b.ee")
     plan = load(folder).manifest
@@ -148,3 +153,23 @@ def test_it_refuses_a_graph_that_maps_another_file(native: native_build.Native, 
     found = native.refusal(folder)
     assert found == refusal(folder)
     assert "which is not among the segment's weights" in found[1]
+
+
+@pytest.mark.parametrize("compiled", EXPORTED, indirect=True)
+def test_it_answers_and_verifies_exported_networks_as_python(
+    compiled: Compiled, programs: Path, tmp_path: Path
+) -> None:
+    rows = [dict(row) for row in compiled.samples["random"].rows]
+    assert native_build.answers_alike(programs, tmp_path, compiled.bundle, rows) == ""
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_it_answers_drafted_plans_as_python(network: str, programs: Path, tmp_path: Path) -> None:
+    bundle = load(NETWORKS[network]().save(tmp_path / "b.ee"))
+    spec = bundle.manifest.inputs[0]
+    shape = [dim if isinstance(dim, int) else 1 for dim in spec.shape]
+    draw = np.random.default_rng(0)
+    rows = [{spec.name: draw.normal(size=shape).astype(spec.dtype)} for _ in range(8)]
+    native_build.write_case(tmp_path / "cases" / network, bundle, rows, 0.0)
+    done = ask(programs / "ee-conformance", tmp_path / "cases", "--threads", "1")
+    assert done.returncode == 0, done.stdout

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
+import native_build
 import numpy as np
 import pytest
 import torch
+from portable import faults
 
 import eetoolkit as ee
 from eetoolkit import zoo
@@ -99,6 +102,10 @@ def shown(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     torch.set_num_threads(threads)
 
 
+def test_graphs_hold_nothing_that_another_machine_cannot_take(shown: Shown) -> None:
+    assert faults(shown.bundle) == []
+
+
 def test_a_bundle_gives_the_outputs_and_exits_of_eager_pytorch_on_all_digits(shown: Shown) -> None:
     inputs = tuple(np.concatenate(arrays) for arrays in zip(*shown.rows, strict=True))
     golden = len(source_samples(shown.bundle, shown.trained.exported, fresh=0))
@@ -119,6 +126,13 @@ def test_a_bundle_decides_as_eager_pytorch_on_all_digits(shown: Shown) -> None:
             assert [decision for _, decision in answer.gates] == eager, row
     for answer, full in zip(shown.answers, shown.to_the_end, strict=True):
         assert answer.gates == full.gates[: len(answer.gates)], "an exit that fires only cuts the way short"
+
+
+@pytest.mark.skipif(bool(native_build.why_not()), reason=native_build.why_not())
+def test_the_native_runner_answers_and_verifies_as_python(shown: Shown, tmp_path: Path) -> None:
+    names = [spec.name for spec in shown.bundle.manifest.inputs]
+    rows = [dict(zip(names, row, strict=True)) for row in shown.rows[:50]]
+    assert native_build.answers_alike(native_build.build(), tmp_path, shown.bundle, rows) == ""
 
 
 def test_a_bundle_ponders_as_long_as_eager_pytorch(shown: Shown) -> None:

@@ -209,7 +209,7 @@ def compile_plan(
     lowering = choose(network.graph, lower, max_loop_steps, symbols, marked)
     _check_marked(network, lowering)
     start, copies = merge(cut(network, lowering.nodes), network.graph, duplicate_tails=duplicate_tails)
-    segments = segments_of(start, shape_nodes(network.graph))
+    segments = segments_of(start, network.graph, shape_nodes(network.graph))
     reason = against_rows(network.graph, segments)
     notes = [*lowering.notes, *blended]
     if copies:

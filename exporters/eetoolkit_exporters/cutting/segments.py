@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-import numpy as np
 import onnx_ir as ir
 
 from eetoolkit_exporters.capturing.capture import NetworkExit
 from eetoolkit_exporters.cutting.blocks import Block, live_before, opset_of, reachable
+from eetoolkit_exporters.cutting.constants import constant_nodes, holds, take_constants
 from eetoolkit_exporters.graph import ancestors, copy_of, needs
-
-_CONSTANT_VALUES = 64  # a constant of more values that a slot takes is made by a node, not written into the manifest
 
 
 @dataclass(frozen=True)
@@ -44,19 +42,23 @@ class CutSegment:
     max_visits: int | None
 
 
-def segments_of(start: Block, shapes: Collection[ir.Node] = ()) -> list[CutSegment]:
+def segments_of(start: Block, graph: ir.Graph, shapes: Collection[ir.Node] = ()) -> list[CutSegment]:
     """Returns the blocks as segments, in the order in which they run, the first one first.
 
     Args:
         start: The first block.
+        graph: The network's, which takes new constants.
         shapes: Nodes that only look at the inputs' shapes; every segment computes for itself what it needs of these, so
             that no tensor between segments depends on the number of rows.
     """
     blocks = reachable(start)
+    constants = constant_nodes(blocks)
+    own = {*shapes, *constants}
+    for block in blocks:
+        _add_own(block, own)
+    take_constants(blocks, constants, graph)
     for block in blocks:
         _name_constants(block)
-    for block in blocks:
-        _add_shapes(block, shapes)
     live = live_before(blocks)
     names = {block: f"segment{number}" for number, block in enumerate(blocks)}
     return [_segment(block, names, live) for block in blocks]
@@ -89,12 +91,14 @@ def _segment(block: Block, names: dict[Block, str], live: dict[Block, frozenset[
 
 
 def _name_constants(block: Block) -> None:
-    """Makes a node's output of every initializer that the manifest cannot hold, or that decides."""
+    """Makes a node's output of every initializer that the manifest cannot hold, and a slot of one that decides."""
     for slot, source in list(block.writes.items()):
-        if source.is_initializer() and not small_constant(source):
+        if source.const_value is not None and source.is_initializer() and not holds(source.const_value.numpy()):
             block.writes[slot] = _copy(block, source)
     if block.on is not None and block.on.is_initializer():
-        block.on = _copy(block, block.on)
+        slot = ir.Value(name=f"{block.on.name}_slot", type=block.on.type, shape=block.on.shape)
+        block.writes[slot] = block.on
+        block.on = slot
 
 
 def _copy(block: Block, value: ir.Value) -> ir.Value:
@@ -103,29 +107,15 @@ def _copy(block: Block, value: ir.Value) -> ir.Value:
     return node.outputs[0]
 
 
-def small_constant(value: ir.Value) -> bool:
-    """Returns whether an initializer is small and plain enough to stand in the manifest."""
-    tensor = value.const_value
-    if tensor is None or tensor.size > _CONSTANT_VALUES or tensor.dtype not in _PLAIN:
-        return False
-    return bool(np.isfinite(tensor.numpy()).all())
-
-
-_PLAIN = {
-    ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL, ir.DataType.UINT8,
-    ir.DataType.INT8, ir.DataType.INT16, ir.DataType.UINT16, ir.DataType.UINT32, ir.DataType.UINT64,
-}  # fmt: skip
-
-
-def _add_shapes(block: Block, shapes: Collection[ir.Node]) -> None:
-    """Adds the shape nodes that the block's nodes need, in front."""
+def _add_own(block: Block, shared: Collection[ir.Node]) -> None:
+    """Adds the nodes that every block has for itself, as far as the block's nodes need them, in front."""
     own = set(block.nodes)
     needed: dict[ir.Node, None] = {}
 
     def add(node: ir.Node) -> None:
         for value in needs(node):
             producer = value.producer()
-            if producer is not None and producer in shapes and producer not in own and producer not in needed:
+            if producer is not None and producer in shared and producer not in own and producer not in needed:
                 add(producer)
                 needed[producer] = None
 

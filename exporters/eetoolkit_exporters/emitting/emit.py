@@ -109,7 +109,7 @@ def emit(
             _forget_sizes(model, segment, fixed)
             simplify(model)
             work = count_work(segment.nodes, segment.initializers, symbols)
-            fit(model, given, work.multiply_adds, symbols)
+            fit(model, given)
             file, mapped = written.write(model, title)
         slots.update({names[value]: _slot(value, fixed) for value in segment.writes})
         planned[title] = Segment(

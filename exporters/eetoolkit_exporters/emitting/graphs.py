@@ -10,7 +10,6 @@ from onnx_ir.passes.common import ClearMetadataAndDocStringPass, RemoveUnusedNod
 from eetoolkit_exporters.capturing.capture import Network
 from eetoolkit_exporters.cutting.segments import CutSegment
 from eetoolkit_exporters.emitting.batch_names import loosen, tighten
-from eetoolkit_exporters.emitting.layout import drop_blocked, keep_blocked
 from eetoolkit_exporters.emitting.scoping import lift, localize
 from eetoolkit_runtime.bundle.bundle import Bundle
 from eetoolkit_runtime.errors import ExportError
@@ -45,21 +44,17 @@ def segment_model(segment: CutSegment, inputs: Mapping[ir.Value, str], outputs: 
 def read_model(bundle: Bundle, file: str) -> ir.Model:
     """Returns a segment's graph as it was cut, all its weights in the outermost graph and in the bundle's files."""
     model = lift(ir.load(bundle.path / file))
-    drop_blocked(model)
     tighten(model)
     return model
 
 
-def fit(model: ir.Model, inputs: Collection[str], multiply_adds: int | None, symbols: Mapping[str, int]) -> None:
+def fit(model: ir.Model, inputs: Collection[str]) -> None:
     """Fits a segment to onnxruntime, answers unchanged; `read_model` gives it back as it was cut.
 
     Args:
         model: A segment, all its weights in the outermost graph.
         inputs: The graph's inputs that are the network's.
-        multiply_adds: Its own.
-        symbols: The sizes of dynamic dimensions: one row at the example's sizes.
     """
-    keep_blocked(model, multiply_adds, symbols)
     localize(model)
     loosen(model, inputs)
 

@@ -117,7 +117,7 @@ def _write(name: str, part: Part, written: SegmentFiles, plan: Manifest, symbols
     work = count_work(graph, graph.initializers.values(), symbols)
     given = {spec.name for spec in plan.inputs}
     inputs = [read for read, source in part.segment.reads.items() if source in given]
-    fit(part.model, inputs, work.multiply_adds, symbols)
+    fit(part.model, inputs)
     model, weights = written.write(part.model, name)
     return msgspec.structs.replace(part.segment, model=model, weights=weights, work=work)
 
