@@ -45,10 +45,10 @@ final class Model {
   }
 
   /// Answers pixels, 0 to 255, in the input's layout, as the bundle's preprocess takes them.
-  func run(pixels: [UInt8]) throws -> Answer { try run(pixels, dtype: Int32(EE_UINT8.rawValue)) }
+  func run(pixels: [UInt8]) throws -> Answer { try run(pixels, dtype: ee_dtype(EE_UINT8)) }
 
   /// Answers numbers as the network takes them.
-  func run(numbers: [Float]) throws -> Answer { try run(numbers, dtype: Int32(EE_FLOAT32.rawValue)) }
+  func run(numbers: [Float]) throws -> Answer { try run(numbers, dtype: ee_dtype(EE_FLOAT32)) }
 
   private func run<Number>(_ values: [Number], dtype: ee_dtype) throws -> Answer {
     try values.withUnsafeBytes { bytes in
