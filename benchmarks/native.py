@@ -27,7 +27,7 @@ from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.bundle.bundle import load
 
 CASES = ("mnist", "mobilenet", "reviews")
-PROCESSES, SECONDS = 3, 8.0
+PROCESSES, SECONDS, ROWS = 3, 10.0, 200
 MAX_RATIO = 1.0
 OTHERS = ("python", "whole", "one file")
 _FULL = ", full path"
@@ -75,7 +75,7 @@ def measure(name: str, processes: int = PROCESSES, seconds: float = SECONDS) -> 
     case = load_case(name)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        lay_out(case, folder, quick=False)
+        lay_out(case, folder, ROWS)
         for process in range(processes):
             command = [sys.executable, "-m", "benchmarks.native", str(folder), str(process), str(seconds)]
             subprocess.run(command, check=True)

@@ -73,7 +73,7 @@ def measure(case: Case, *, quick: bool) -> tuple[list[dict[str, Any]], list[dict
     """Returns the latencies of a case, a row for each number of threads, and the accuracy of each of its exits."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        laid = lay_out(case, folder, quick=quick)
+        laid = lay_out(case, folder, 50 if quick else TIMED_ROWS.get(case.name))
         rows = [{**laid.figures, **_latencies(laid, folder, threads, quick=quick)} for threads in (1, None)]
     return rows, laid.exits
 
@@ -95,14 +95,20 @@ class Laid:
     refusal: str | None
 
 
-def lay_out(case: Case, folder: Path, *, quick: bool) -> Laid:
-    """Chooses thresholds and writes the bundle, the peers' files, `setup.json` and `logits.npy` into a folder."""
+def lay_out(case: Case, folder: Path, rows: int | None) -> Laid:
+    """Chooses thresholds and writes the bundle, the peers' files, `setup.json` and `logits.npy` into a folder.
+
+    Args:
+        case: The case.
+        folder: Where.
+        rows: How many of the test rows are timed; None: all.
+    """
     validated, tested = logits(case.network, case.validation.rows), logits(case.network, case.test.rows)
     confidences, right = _judged(validated, case.validation.labels)
     policy = choose(confidences, right, _costs(case), VALIDATION_DROP)
     taken, exits = _outcome(case, policy, tested)
     fixed = _fixed(right, _judged(tested, case.test.labels)[1], taken)
-    setup = _setup(case, policy, fixed, tested, taken, quick=quick)
+    setup = _setup(case, policy, fixed, tested, taken, rows)
     (folder / "setup.json").write_bytes(msgspec.json.encode(setup))
     np.save(folder / "logits.npy", tested[:, list(setup.rows)])
     refusal = write(case, policy, fixed, folder)
@@ -165,12 +171,11 @@ def _outcome(case: Case, policy: Policy, tested: Array) -> tuple[Array, list[dic
     return taken, exits
 
 
-def _setup(case: Case, policy: Policy, fixed: int, tested: Array, taken: Array, *, quick: bool) -> Setup:
+def _setup(case: Case, policy: Policy, fixed: int, tested: Array, taken: Array, count: int | None) -> Setup:
     confidences, _ = _judged(tested, case.test.labels)
     early = confidences[list(policy.exits[:-1])]
     margins = np.abs(early - np.array(policy.thresholds)[:, np.newaxis])
     clear = np.flatnonzero((margins > _TIE).all(axis=0)) if len(early) else np.arange(len(taken))
-    count = 50 if quick else TIMED_ROWS.get(case.name, len(clear))
     rows = np.sort(np.random.default_rng(0).permutation(clear)[:count])
     return Setup(case.name, policy.exits, policy.thresholds, fixed, tuple(rows.tolist()), tuple(taken[rows].tolist()))
 
