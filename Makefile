@@ -63,7 +63,7 @@ native: $(STAMP)
 	@echo "== $(NATIVE)/build"
 	@cmake -S $(NATIVE) -B $(NATIVE)/build -DONNXRUNTIME_HEADERS="$$($(NATIVE)/headers.sh)" >/dev/null
 	@cmake --build $(NATIVE)/build --parallel 2
-	@EETOOLKIT_SANITIZE=1 FUZZ_SECONDS=60 $(RUN)python -m pytest -q tests/test_native.py tests/test_native_watched.py tests/test_native_sanitized.py
+	@EETOOLKIT_SANITIZE=1 FUZZ_SECONDS=60 $(RUN)python -m pytest -q tests/test_native*.py
 
 # Other builds of onnxruntime (some 800 MB, once, in a cache folder), and every case on their providers.
 providers: $(STAMP)

@@ -78,28 +78,10 @@ def write(case: Case, policy: Policy, fixed: int, folder: Path) -> str | None:
     return refusal
 
 
-def open_peers(
-    case: Case,
-    policy: Policy,
-    fixed: int,
-    stopped: Sequence[int],
-    rows: Rows,
-    folder: Path,
-    threads: int | None,
-    seed: int,
-) -> tuple[dict[str, Peer], dict[str, str]]:
-    """Returns all peers, and for those that cannot run this network the reason.
-
-    Args:
-        case: The network.
-        policy: What all but `whole` and `fixed` stop by.
-        fixed: The exit at which the best static network ends.
-        stopped: The exit of each row, which `hand-truncated` has to be told.
-        rows: The inputs.
-        folder: Where `write` wrote.
-        threads: Workers of every session and of torch; None: one per core.
-        seed: Of the order in which they are opened: where the memory of a session lies is worth some per cent.
-    """
+def openings(
+    policy: Policy, fixed: int, stopped: Sequence[int], rows: Rows, folder: Path, threads: int | None
+) -> dict[str, Callable[[], Peer]]:
+    """Returns what opens each peer that onnxruntime runs, see `open_peers`."""
     # The batch fixed at 1, as the runner has it; of several workers one pool for all, as chains want it.
     settings = SessionSettings(threads, pool="own" if threads == 1 else "shared", one_row=True)
 
@@ -126,11 +108,35 @@ def open_peers(
         "hand-truncated": lambda: truncated(_truncated),
         "hand-truncated, no earlier heads": lambda: truncated(_bare),
     }
-    refused = {}
     if (folder / ONE_FILE).exists():
         opening["one file"] = lambda: _one_file(session(ONE_FILE), kept, feeds)
-    else:
-        refused["one file"] = "not exported"
+    return opening
+
+
+def open_peers(
+    case: Case,
+    policy: Policy,
+    fixed: int,
+    stopped: Sequence[int],
+    rows: Rows,
+    folder: Path,
+    threads: int | None,
+    seed: int,
+) -> tuple[dict[str, Peer], dict[str, str]]:
+    """Returns all peers, and for those that cannot run this network the reason.
+
+    Args:
+        case: The network.
+        policy: What all but `whole` and `fixed` stop by.
+        fixed: The exit at which the best static network ends.
+        stopped: The exit of each row, which `hand-truncated` has to be told.
+        rows: The inputs.
+        folder: Where `write` wrote.
+        threads: Workers of every session and of torch; None: one per core.
+        seed: Of the order in which they are opened: where the memory of a session lies is worth some per cent.
+    """
+    opening = openings(policy, fixed, stopped, rows, folder, threads)
+    refused = {} if "one file" in opening else {"one file": "not exported"}
     order = np.random.default_rng(seed).permutation(list(opening))
     opened = {name: opening[name]() for name in order.tolist()}
     peers = {name: opened[name] for name in opening}

@@ -20,6 +20,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -72,18 +73,46 @@ def measure(case: Case, *, quick: bool) -> tuple[list[dict[str, Any]], list[dict
     """Returns the latencies of a case, a row for each number of threads, and the accuracy of each of its exits."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        validated, tested = logits(case.network, case.validation.rows), logits(case.network, case.test.rows)
-        confidences, right = _judged(validated, case.validation.labels)
-        policy = choose(confidences, right, _costs(case), VALIDATION_DROP)
-        taken, exits = _outcome(case, policy, tested)
-        fixed = _fixed(right, _judged(tested, case.test.labels)[1], taken)
-        setup = _setup(case, policy, fixed, tested, taken, quick=quick)
-        (folder / "setup.json").write_bytes(msgspec.json.encode(setup))
-        np.save(folder / "logits.npy", tested[:, list(setup.rows)])
-        refusal = write(case, policy, fixed, folder)
-        figures = _figures(case, policy, fixed, tested, taken)
-        rows = [{**figures, **_latencies(setup, folder, threads, refusal, quick=quick)} for threads in (1, None)]
-    return rows, exits
+        laid = lay_out(case, folder, 50 if quick else TIMED_ROWS.get(case.name))
+        rows = [{**laid.figures, **_latencies(laid, folder, threads, quick=quick)} for threads in (1, None)]
+    return rows, laid.exits
+
+
+@dataclass(frozen=True)
+class Laid:
+    """A case whose files lie in a folder.
+
+    Attributes:
+        setup: What is measured.
+        figures: What is to say of the case.
+        exits: What is to say of each exit.
+        refusal: Why there is no one file, if so.
+    """
+
+    setup: Setup
+    figures: dict[str, Any]
+    exits: list[dict[str, Any]]
+    refusal: str | None
+
+
+def lay_out(case: Case, folder: Path, rows: int | None) -> Laid:
+    """Chooses thresholds and writes the bundle, the peers' files, `setup.json` and `logits.npy` into a folder.
+
+    Args:
+        case: The case.
+        folder: Where.
+        rows: How many of the test rows are timed; None: all.
+    """
+    validated, tested = logits(case.network, case.validation.rows), logits(case.network, case.test.rows)
+    confidences, right = _judged(validated, case.validation.labels)
+    policy = choose(confidences, right, _costs(case), VALIDATION_DROP)
+    taken, exits = _outcome(case, policy, tested)
+    fixed = _fixed(right, _judged(tested, case.test.labels)[1], taken)
+    setup = _setup(case, policy, fixed, tested, taken, rows)
+    (folder / "setup.json").write_bytes(msgspec.json.encode(setup))
+    np.save(folder / "logits.npy", tested[:, list(setup.rows)])
+    refusal = write(case, policy, fixed, folder)
+    return Laid(setup, _figures(case, policy, fixed, tested, taken), exits, refusal)
 
 
 def _costs(case: Case) -> list[int]:
@@ -142,12 +171,11 @@ def _outcome(case: Case, policy: Policy, tested: Array) -> tuple[Array, list[dic
     return taken, exits
 
 
-def _setup(case: Case, policy: Policy, fixed: int, tested: Array, taken: Array, *, quick: bool) -> Setup:
+def _setup(case: Case, policy: Policy, fixed: int, tested: Array, taken: Array, count: int | None) -> Setup:
     confidences, _ = _judged(tested, case.test.labels)
     early = confidences[list(policy.exits[:-1])]
     margins = np.abs(early - np.array(policy.thresholds)[:, np.newaxis])
     clear = np.flatnonzero((margins > _TIE).all(axis=0)) if len(early) else np.arange(len(taken))
-    count = 50 if quick else TIMED_ROWS.get(case.name, len(clear))
     rows = np.sort(np.random.default_rng(0).permutation(clear)[:count])
     return Setup(case.name, policy.exits, policy.thresholds, fixed, tuple(rows.tolist()), tuple(taken[rows].tolist()))
 
@@ -168,7 +196,7 @@ def _figures(case: Case, policy: Policy, fixed: int, tested: Array, taken: Array
     }
 
 
-def _latencies(setup: Setup, folder: Path, threads: int | None, refusal: str | None, *, quick: bool) -> dict[str, Any]:
+def _latencies(laid: Laid, folder: Path, threads: int | None, *, quick: bool) -> dict[str, Any]:
     """Returns what the processes measured: of each peer its latencies, and the bundle's over them."""
     found = [_child(folder, threads, process, quick=quick) for process in range(1 if quick else PROCESSES)]
     names = list(found[0]["peers"])
@@ -178,10 +206,10 @@ def _latencies(setup: Setup, folder: Path, threads: int | None, refusal: str | N
     peers: dict[str, Any] = compared(rows)
     for name, peer in peers.items():
         peer["p99_of_calls_ms"] = float(np.quantile(calls[name], 0.99))
-    refused = {**found[0]["refused"], **({"one file": refusal} if refusal is not None else {})}
+    refused = {**found[0]["refused"], **({} if laid.refusal is None else {"one file": laid.refusal})}
     return {
         "threads": threads or "all",
-        "rows": len(setup.rows),
+        "rows": len(laid.setup.rows),
         "rounds": [len(one) for one in times],
         "processes": len(found),
         "peers": {**peers, **dict.fromkeys(refused)},

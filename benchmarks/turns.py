@@ -32,6 +32,16 @@ class Way:
     run: Callable[[Any], Any]
     torch: bool = field(default=False, kw_only=True)
 
+    def take_turn(self, rows: Sequence[int], found: Array) -> None:
+        """Writes the latency of each of some rows, in ms, to its place in `found`; a call before does not count."""
+        run, given, clock = self.run, self.given, time.perf_counter_ns
+        run(given[rows[0]])
+        for row in rows:
+            item = given[row]
+            start = clock()
+            run(item)
+            found[row] = (clock() - start) / 1e6
+
 
 def timed(peers: Mapping[str, Way], seconds: float, seed: int, *, settle: bool, least_rounds: int = 2) -> Array:
     """Returns latencies in ms, (rounds, peers, rows), of as many rounds as fit into the time.
@@ -61,24 +71,13 @@ def timed(peers: Mapping[str, Way], seconds: float, seed: int, *, settle: bool, 
                 block = order[start : start + BLOCK].tolist()
                 for place in rng.permutation(len(names)).tolist():
                     peer = peers[names[place]]
-                    _take_turn(peer.run, peer.given, block, found[place])
+                    peer.take_turn(block, found[place])
                     if settle and peer.torch:
                         _wait(_SETTLE_MS)
             rounds.append(found)
     finally:
         gc.enable()
     return np.stack(rounds)
-
-
-def _take_turn(run: Callable[[Any], object], given: Sequence[Any], rows: Sequence[int], found: Array) -> None:
-    """Writes the latency of each of some rows, in ms, to its place in `found`; a call before them does not count."""
-    clock = time.perf_counter_ns
-    run(given[rows[0]])
-    for row in rows:
-        item = given[row]
-        start = clock()
-        run(item)
-        found[row] = (clock() - start) / 1e6
 
 
 def _wait(milliseconds: float) -> None:

@@ -145,6 +145,7 @@ def examples() -> set[Path]:
 def test_every_example_is_used_by_a_page() -> None:
     used = {(page.parent / path).resolve() for page in PAGES for path, _ in links(page)}
     assert examples() <= used
+    assert {(ROOT / "examples" / name / "README.md") for name in ("android", "cpp", "ios")} <= used
 
 
 def test_the_page_of_examples_shows_every_script() -> None:
