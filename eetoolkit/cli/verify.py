@@ -17,10 +17,11 @@ from eetoolkit.cli.verb import Verb
 
 @click.command(
     cls=Verb,
-    short_help="Check that a bundle answers here as its network did.",
+    short_help="Check that a bundle, or its one .onnx, answers here as its network did.",
     examples=(
         "eetoolkit verify digits.ee",
         "eetoolkit verify digits.ee --model eetoolkit.zoo.branchynet:load",
+        "eetoolkit verify digits.onnx",
     ),
 )
 @click.argument("bundle")
@@ -56,7 +57,8 @@ def verify(
     """Check that BUNDLE gives on this machine what its source network gave.
 
     Every file is hashed and the golden samples are run; with --model, fresh random inputs are compared as well. The
-    exit status is 1 where something differs.
+    exit status is 1 where something differs. BUNDLE may be the .onnx that `pack --single-file` wrote; the .json that it
+    wrote beside it must be there.
     """
     if not models and (weights is not None or exits is not None):
         raise click.UsageError("--weights and --exits go with --model")

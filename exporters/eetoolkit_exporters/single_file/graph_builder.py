@@ -59,9 +59,9 @@ class Shared:
             self.initializers[key] = ir.val(self.fresh(name), const_value=ir.tensor(array))
         return self.initializers[key]
 
-    def named(self, what: str) -> list[ir.Value]:
-        """Returns the initializers whose keys begin with `what`."""
-        return [value for key, value in self.initializers.items() if isinstance(key, tuple) and key[0] == what]
+    def named(self, what: str) -> dict[str, ir.Value]:
+        """Returns the initializers whose keys begin with `what`, by what follows there."""
+        return {key[1]: value for key, value in self.initializers.items() if isinstance(key, tuple) and key[0] == what}
 
     def integer(self, number: int) -> ir.Value:
         """Returns an int64 scalar."""
