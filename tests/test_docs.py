@@ -165,6 +165,8 @@ def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
         for path in re.findall(r'(?:href|src)="((?!\w+:|#)[^"#?]+)', text):
             assert (page.parent / path).is_file(), path
     downloads = {path for text in pages.values() for path in re.findall(r"_downloads/[^\"]+", text)}
-    assert {Path(path).name for path in downloads} == {"bundle-format.schema.json"}, "all other files are pages"
+    assert {Path(path).name for path in downloads} == {"bundle-format.schema.json", "single-file.schema.json"}, (
+        "all other files are pages"
+    )
     text = (tmp_path / "quickstart.html").read_text()
     assert 'href="examples.html#own-checkpoint-py"' in text

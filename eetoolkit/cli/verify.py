@@ -17,7 +17,7 @@ from eetoolkit.cli.verb import Verb
 
 @click.command(
     cls=Verb,
-    short_help="Check that a bundle, or its one .onnx, answers here as its network did.",
+    short_help="Check that a bundle answers here as its network did.",
     examples=(
         "eetoolkit verify digits.ee",
         "eetoolkit verify digits.ee --model eetoolkit.zoo.branchynet:load",
