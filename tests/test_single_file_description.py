@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -295,6 +296,9 @@ def test_samples_that_json_cannot_hold_lie_in_a_file_of_tensors(
     assert (status, line.partition(":")[2].partition(":")[0]) == (
         1, " renamed.golden.safetensors is not the file that renamed.json describes",
     )  # fmt: skip
+    renamed.unlink()
+    os.mkfifo(renamed)  # which a reader would wait for
+    assert verified(path.with_name("renamed.onnx"))[1] == ["error: renamed.golden.safetensors is no regular file"]
     renamed.unlink()
     _, (line,) = verified(path.with_name("renamed.onnx"))
     assert line.startswith("error: renamed.golden.safetensors is missing, which renamed.json describes; copy it again")

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from eetoolkit_runtime.bundle.integrity import digest, read_regular
+from eetoolkit_runtime.bundle.integrity import digest, open_regular, read_regular
 from eetoolkit_runtime.errors import BundleError, IntegrityError, ManifestError
 from eetoolkit_runtime.files.paths import shown
 from eetoolkit_runtime.plan.manifest import schema_text
@@ -212,8 +212,8 @@ def golden_path(model: Path) -> Path:
 def is_description(path: Path) -> bool:
     """Whether a file is the description of a plan that is one ONNX file."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=_Head).format == FORMAT
-    except (OSError, msgspec.MsgspecError, ValueError, RecursionError):
+        return msgspec.json.decode(read_regular(path, MANIFEST_LIMIT_BYTES), type=_Head).format == FORMAT
+    except (OSError, IntegrityError, msgspec.MsgspecError, ValueError, RecursionError):
         return False
 
 
@@ -259,6 +259,7 @@ def check_described(path: Path, expected: File, description: Path) -> None:
         IntegrityError: It is missing or another one.
     """
     try:
+        open_regular(path).close()
         found = digest(path)
     except OSError as error:
         raise _unreadable(path, error, f"which {shown(description)} describes") from error
