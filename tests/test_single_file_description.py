@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -15,11 +16,12 @@ import onnxruntime as ort
 import pytest
 from click.testing import CliRunner
 from plans import Draft, chain, leave, looped, only_moves, recorded, row
-from test_single_file import Array
+from test_runner_plans import Generator, inputs_of
+from test_single_file import Array, with_one_output
 
 import eetoolkit as ee
 from eetoolkit.cli import main
-from eetoolkit_runtime.bundle.golden import Visit
+from eetoolkit_runtime.bundle.golden import Sample, Visit
 from eetoolkit_runtime.plan.types import Preprocess
 from eetoolkit_runtime.single_file import golden
 from eetoolkit_runtime.single_file.description import json_schema
@@ -192,6 +194,26 @@ def test_an_exit_in_a_loop_is_checked_at_its_first_visit(tmp_path: Path) -> None
     draft = looped(leave_at=0.45, max_visits=4)
     path = packed(draft, tmp_path, (row(2.4, 1), row(0.7)))
     assert ee.verify(path).passed
+
+
+@pytest.mark.parametrize("part", range(3))
+def test_random_plans_pass_at_every_exit(part: int, tmp_path: Path) -> None:
+    checked = 0
+    for seed in range(12 * part, 12 * part + 12):
+        draft = with_one_output(Generator(seed).draft)
+        draft.options["fallback"] = ("last", "most_confident")[seed % 2]
+        with ee.Runner(draft.save(tmp_path / f"{seed}"), fallback="last") as runner:
+            for x in inputs_of(seed)[1:4]:
+                with contextlib.suppress(ee.RunError):  # the plan has no answer
+                    met = runner.run_all_exits(x)
+                    visits = tuple(Visit(answer.exit, answer.outputs, answer.confidence) for answer in met)
+                    draft.samples.append(Sample(x, visits))
+        path = ee.write_single_file(draft.save(tmp_path / f"{seed}"), tmp_path / f"{seed}.onnx")
+        if "golden" in described(path):
+            report = ee.verify(path)
+            assert report.passed, f"seed {seed}: {report}"
+            checked += sum(check.samples for check in report.exits)
+    assert checked > 20
 
 
 # Verifying

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar, cast
 
@@ -13,12 +13,13 @@ import onnx_ir as ir
 
 from eetoolkit_exporters.emitting.releases import least_onnxruntime
 from eetoolkit_runtime.bundle.bundle import Bundle
-from eetoolkit_runtime.bundle.golden import read_golden
+from eetoolkit_runtime.bundle.golden import Visit, read_golden
 from eetoolkit_runtime.errors import EEToolkitError, ExportError
 from eetoolkit_runtime.files.outfile import check_file
 from eetoolkit_runtime.files.paths import shown
 from eetoolkit_runtime.files.wire import raw_places
-from eetoolkit_runtime.plan.types import Dim, DType, File, Gate, Switch
+from eetoolkit_runtime.plan.types import Dim, DType, Exit, File, Gate, Switch
+from eetoolkit_runtime.running.decision import limit_of
 from eetoolkit_runtime.running.runner import Runner
 from eetoolkit_runtime.single_file.description import (
     FORMAT,
@@ -74,8 +75,7 @@ def describe(
     plan = bundle.manifest
     golden = plan.golden
     tolerance = DEFAULT_TOLERANCE if golden is None else golden.tolerance
-    free = all(isinstance(exit_.threshold, str) or name in thresholds for name, exit_ in plan.exits.items())
-    samples, tensors = encode_samples(_samples(bundle, tolerance, all_exits=free), list(plan.exits), tolerance)
+    samples, tensors = encode_samples(_samples(bundle, tolerance, thresholds), list(plan.exits), tolerance)
     if samples is not None and tensors is not None:
         samples = msgspec.structs.replace(samples, tensors=_file(tensors))
     places = raw_places(content)
@@ -127,16 +127,16 @@ def describe(
     return _NUMBERS.sub(lambda found: b"[" + b" ".join(found[1].split()) + b"]", text), tensors
 
 
-def _samples(bundle: Bundle, tolerance: float, *, all_exits: bool) -> list[RightSample]:
+def _samples(bundle: Bundle, tolerance: float, changeable: Container[str]) -> list[RightSample]:
     """Returns the bundle's golden samples with those of their visits that are right.
 
     Left out are samples of which rounding decides the way at a gate or whose confidences JSON cannot hold, and exits
-    that the file cannot answer with.
+    that the file cannot be made to answer with.
 
     Args:
         bundle: The bundle.
         tolerance: What a confidence may be off by.
-        all_exits: Whether the file can be made to answer at any exit, by its thresholds.
+        changeable: The exits whose thresholds can be changed.
     """
     plan, found = bundle.manifest, []
     gated = any(isinstance(segment.next, Gate | Switch) for segment in plan.segments.values())
@@ -148,13 +148,23 @@ def _samples(bundle: Bundle, tolerance: float, *, all_exits: bool) -> list[Right
                     continue
             right = may_answer(sample.visits, plan.exits, tolerance, most_confident=plan.fallback == "most_confident")
             chosen = {id(visit) for visit in right}
-            known = [visit for visit in sample.visits if plan.exits[visit.exit].enabled]
-            visits = [
-                visit for visit in known if id(visit) in chosen or (all_exits and not math.isnan(visit.confidence))
-            ]
-            if all(math.isfinite(visit.confidence) for visit in visits):
+            met = _reached(sample.visits, plan.exits, changeable)
+            visits = [visit for visit in met if id(visit) in chosen or not math.isnan(visit.confidence)]
+            if chosen <= {id(visit) for visit in visits} and all(math.isfinite(visit.confidence) for visit in visits):
                 places = tuple(place for place, visit in enumerate(visits) if id(visit) in chosen)
                 found.append(RightSample(sample.inputs, tuple(visits), places))
+    return found
+
+
+def _reached(visits: Sequence[Visit], exits: Mapping[str, Exit], changeable: Container[str]) -> list[Visit]:
+    """Returns the visits that the file can be made to answer with: none behind a fixed one that fires."""
+    found: list[Visit] = []
+    for visit in visits:
+        exit_ = exits[visit.exit]
+        if exit_.enabled:
+            found.append(visit)
+        if visit.exit not in changeable and visit.confidence >= limit_of(exit_.threshold):
+            break
     return found
 
 

@@ -33,6 +33,7 @@ class Shared:
         ir_version: The newest of the segments', at least what onnxruntime 1.21, the oldest that we run on, reads.
         settled: Values that onnxruntime may find out to be constant.
         true: A true value that it cannot.
+        fixed: Exits of which a constant decides somewhere, whatever the threshold that the file holds.
     """
 
     names: set[str] = field(default_factory=set)
@@ -41,6 +42,7 @@ class Shared:
     ir_version: int = 10
     settled: set[ir.Value] = field(default_factory=set)
     true: ir.Value | None = None
+    fixed: set[str] = field(default_factory=set)
     _counts: Counter[str] = field(default_factory=Counter)
 
     def fresh(self, name: str) -> str:

@@ -93,7 +93,7 @@ def write_single_file(
 
 
 def single_model(bundle: Bundle) -> tuple[ir.Model, dict[str, str]]:
-    """Returns the bundle as one model, its weights still in the bundle's files, and each exit's threshold by name.
+    """Returns the bundle as one model, its weights still in the bundle's files, and the thresholds that can be changed.
 
     Raises:
         ExportError: The exits' outputs differ in name, dtype or dimensions, a name that stands for two tensors, or
@@ -138,8 +138,7 @@ def single_model(bundle: Bundle) -> tuple[ir.Model, dict[str, str]]:
     tighten(model, 1)
     thresholds, constants = (shared.named(what) for what in ("threshold", "constant"))
     localize(model, list(thresholds.values()), list(constants.values()))
-    kept = {exit_: str(value.name) for exit_, value in thresholds.items() if value.name in graph.initializers}
-    return model, kept
+    return model, {exit_: str(value.name) for exit_, value in thresholds.items() if exit_ not in shared.fixed}
 
 
 def _inline(bundle: Bundle, level: GraphLevel, name: str, feeds: Mapping[str, ir.Value]) -> dict[str, ir.Value]:

@@ -27,7 +27,7 @@ from eetoolkit_runtime.single_file.description import (
     read_description,
 )
 from eetoolkit_runtime.single_file.golden import RightSample, read_samples
-from eetoolkit_runtime.verify import Tally, VerifyReport
+from eetoolkit_runtime.verify import Tally, VerifyReport, difference
 
 
 def is_one_file(place: object) -> TypeGuard[str | os.PathLike[str]]:
@@ -140,7 +140,10 @@ def _compare(tally: Tally, what: str, file: _OneFile, inputs: Mapping[str, Array
         return [f"{what}: {exit_} answered, expected {right[0].exit}"]
     if len({visit.exit for visit in right}) > 1:
         tally.count(exit_, tie=1)
-    return tally.compare(what, outputs, confidence, min(expected, key=lambda visit: abs(visit.confidence - confidence)))
+    nearest = min(
+        expected, key=lambda visit: sum(difference(outputs[name], visit.outputs[name]) for name in visit.outputs)
+    )
+    return tally.compare(what, outputs, confidence, nearest)
 
 
 def _check_thresholds(path: Path, description: Description) -> None:
