@@ -144,6 +144,17 @@ def test_an_exit_that_never_answers_has_no_threshold(tmp_path: Path) -> None:
     assert [check.samples for check in report.exits] == [0, 5, 4]
 
 
+def test_a_threshold_that_float32_cannot_hold_is_not_described(tmp_path: Path) -> None:
+    draft = chain()
+    segment = draft.segments["segment0"]
+    draft.segments["segment0"] = msgspec.structs.replace(
+        segment, exit=msgspec.structs.replace(segment.exit, threshold=1e300)
+    )
+    path = packed(draft, tmp_path)
+    assert ["threshold" in exit_ for exit_ in described(path)["exits"]] == [False, True, False]
+    assert ee.verify(path).passed
+
+
 # Which answers are right
 
 

@@ -75,6 +75,7 @@ def describe(
     plan = bundle.manifest
     golden = plan.golden
     tolerance = DEFAULT_TOLERANCE if golden is None else golden.tolerance
+    thresholds = {exit_: name for exit_, name in thresholds.items() if math.isfinite(_value(model, name))}
     samples, tensors = encode_samples(_samples(bundle, tolerance, thresholds), list(plan.exits), tolerance)
     if samples is not None and tensors is not None:
         samples = msgspec.structs.replace(samples, tensors=_file(tensors))
@@ -169,10 +170,15 @@ def _reached(visits: Sequence[Visit], exits: Mapping[str, Exit], changeable: Con
 
 
 def _threshold(model: ir.Model, initializer: str, places: Mapping[str, int]) -> ThresholdPlace:
+    value = shortest(_value(model, initializer))
+    return ThresholdPlace(value=value, initializer=initializer, offset=places[initializer])
+
+
+def _value(model: ir.Model, initializer: str) -> float:
     tensor = model.graph.initializers[initializer].const_value
-    if tensor is None or initializer not in places:
-        raise ExportError(f"the threshold {initializer!r} has no bytes of its own")
-    return ThresholdPlace(value=shortest(tensor.numpy().item()), initializer=initializer, offset=places[initializer])
+    if tensor is None:
+        raise ExportError(f"the initializer {initializer!r} has no value")
+    return float(tensor.numpy())
 
 
 def _explicit(value: msgspec.Struct | None, kind: type[Kind]) -> Kind | None:
