@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check docs bench bench-quick browser format fuzz conformance native
+.PHONY: demo test check docs bench bench-quick browser format fuzz conformance native test-arm64 test-arm64-quick providers
 
 demo: $(STAMP)
 	@$(RUN)eetoolkit demo
@@ -47,13 +47,28 @@ browser:
 conformance: $(STAMP)
 	@$(RUN)python tests/conformance.py --check
 
-# The C++ runner and its programs; the first time it fetches onnxruntime's headers.
+# Bundles on emulated processors of a Raspberry Pi 4 and 5, in a cache folder of Debian's packages, and the commands of
+# docs/raspberry-pi.md; some 15 minutes. `python -m benchmarks.readme` makes the table of platforms from what it finds.
+test-arm64: $(STAMP)
+	@$(RUN)python tests/platforms.py
+	@$(RUN)python tests/raspberry_pi.py
+
+# The conformance cases alone, on one processor.
+test-arm64-quick: $(STAMP)
+	@$(RUN)python tests/platforms.py --quick
+
+# The C++ runner and its programs, tested also under sanitizers; the first time it fetches onnxruntime's headers.
 NATIVE := runtime/native
 native: $(STAMP)
 	@echo "== $(NATIVE)/build"
 	@cmake -S $(NATIVE) -B $(NATIVE)/build -DONNXRUNTIME_HEADERS="$$($(NATIVE)/headers.sh)" >/dev/null
 	@cmake --build $(NATIVE)/build --parallel 2
-	@$(RUN)python -m pytest tests/test_native.py tests/test_native_profile.py tests/test_native_examples.py -q
+	@EETOOLKIT_SANITIZE=1 FUZZ_SECONDS=60 $(RUN)python -m pytest -q tests/test_native*.py
+
+# Other builds of onnxruntime (some 800 MB, once, in a cache folder), and every case on their providers.
+providers: $(STAMP)
+	@$(RUN)python tests/providers.py
+	@$(RUN)python -m pytest -q -s tests/test_providers.py
 
 format: $(STAMP)
 	@$(RUN)ruff check --fix .

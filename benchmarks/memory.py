@@ -92,17 +92,10 @@ print(json.dumps(found | {"peak_mib": resident("VmHWM") - peak, "mean_ms": 1e3 *
 
 def main() -> None:
     """Measures every way on every path."""
-    case = load_case("reviews")
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        export(case.network, case.example, folder / "case.ee", threshold=0.9, **case.options)
-        source = open_source(case.network, case.example)
-        network = capture(source, choose_exits(source, None), dynamic_shapes=case.options["dynamic_shapes"])
-        ir.save(whole_model(network, [network.exits[-1].name], confidences=False), folder / "whole.onnx")
-        some = case.test.rows[:CALLS]
-        arrays = {f"{key}{k}": row[place] for k, row in enumerate(some) for place, key in enumerate(("ids", "mask"))}
-        np.savez(folder / "rows.npz", **arrays)  # type: ignore[arg-type]
+        lay_out(folder)
         for way, options in WAYS:
             for path in PATHS if way.startswith("bundle") else PATHS[-1:]:
                 runs = [_child(way, path, options, folder) for _ in range(PROCESSES)]
@@ -112,6 +105,18 @@ def main() -> None:
     for row in rows:
         row |= {"peak_share": row["peak_mib"] / whole, "slower": row["mean_ms"] / plain[row["path"]], "threads": 1}
     publish(SECTION, rows)
+
+
+def lay_out(folder: Path) -> None:
+    """Writes the bundle, the whole network and some reviews: `case.ee`, `whole.onnx`, `rows.npz`."""
+    case = load_case("reviews")
+    export(case.network, case.example, folder / "case.ee", threshold=0.9, **case.options)
+    source = open_source(case.network, case.example)
+    network = capture(source, choose_exits(source, None), dynamic_shapes=case.options["dynamic_shapes"])
+    ir.save(whole_model(network, [network.exits[-1].name], confidences=False), folder / "whole.onnx")
+    some = case.test.rows[:CALLS]
+    arrays = {f"{key}{k}": row[place] for k, row in enumerate(some) for place, key in enumerate(("ids", "mask"))}
+    np.savez(folder / "rows.npz", **arrays)  # type: ignore[arg-type]
 
 
 def _child(way: str, path: str, options: dict[str, Any], folder: Path) -> dict[str, float]:

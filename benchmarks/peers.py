@@ -28,8 +28,9 @@ from eetoolkit_exporters.criteria.confidences import add_confidences
 from eetoolkit_exporters.criteria.resolve import choose_criteria
 from eetoolkit_exporters.emitting.graphs import whole_model
 from eetoolkit_exporters.export import export
-from eetoolkit_exporters.single_file.single_file import EXITS, write_single_file
+from eetoolkit_exporters.single_file.single_file import write_single_file
 from eetoolkit_runtime.arrays import Array
+from eetoolkit_runtime.bundle.archive import EXITS
 from eetoolkit_runtime.bundle.bundle import Bundle, load
 from eetoolkit_runtime.errors import ExportError
 from eetoolkit_runtime.running.runner import Runner

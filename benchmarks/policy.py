@@ -39,7 +39,7 @@ def choose(confidences: Array, right: Array, costs: Sequence[float], max_drop: f
     levels = Candidates((*(_levels(row) for row in confidences[:-1]), np.zeros(0)))
     cost = np.tile(np.asarray(costs, float) / costs[-1], (rows, 1))
     record = chain_record(confidences.T, right.T)
-    objective = Objective(record, levels, right.T.astype(float), cost, "last", np.ones(last + 1, bool))
+    objective = Objective(record, levels, right.T.astype(float), cost, "last")
     found = levels.spell(Search(objective).best(Constraint(least_score=objective.full[0] - max_drop)))[:last]
     taken = stops(confidences, found)
     kept = [exit_ for exit_ in range(last) if (taken == exit_).any()]

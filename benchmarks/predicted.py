@@ -22,9 +22,9 @@ from benchmarks.cases.catalogue import load_case
 from benchmarks.section import Row, Section, met, publish
 from eetoolkit.tuning.collect import collect
 from eetoolkit.tuning.costs import choose_costs
+from eetoolkit.tuning.intervals import Thresholds
 from eetoolkit.tuning.record import Record, read_record
 from eetoolkit.tuning.replay import own_thresholds, stops
-from eetoolkit.tuning.results import Thresholds
 from eetoolkit.tuning.splits import split
 from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.plan.types import Manifest
@@ -35,9 +35,9 @@ GOALS: Mapping[str, Mapping[str, float]] = {
     "0.4 of the whole cost": {"budget_share": 0.4},
 }
 PROCESSES = 8
-SECONDS = {"digits": 10.0, "mnist": 12.0, "reviews": 20.0}
+SECONDS = {"digits": 15.0, "mnist": 18.0, "reviews": 30.0}
 """Of the profile."""
-FIRST_S = 2.0  # of the profile that thresholds are chosen by
+FIRST_S = 3.0  # of the profile that thresholds are chosen by
 WARM, TIMED = 8, {"digits": 200, "mnist": 100, "reviews": 16}  # calls between two rounds of the profile, for each goal
 LOW, HIGH = 0.95, 1.05
 SECTION = Section(

@@ -1,10 +1,11 @@
-"""Figures of README and docs: the one number, the peers and the table of systems, made from the stored results."""
+"""Figures of README and docs: the one number, the tables of platforms, peers and systems, from the stored results."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from benchmarks.measure import RESULTS
 from benchmarks.zoo import LOCAL, ONE_FILE, WHOLE
@@ -82,7 +83,7 @@ def systems() -> str:
         f"thresholds of `eetoolkit demo --model NAME`, {where}. Below 1 the bundle is faster.\n\n"
         "- Right: the bundle's answers; in brackets those of the whole network's last exit.\n"
         "- Work done: multiply-adds of the segments that ran, with all control flow in the plan "
-        '(`lower_control_flow="always"`, as `eetoolkit demo` shows it). The latency is that of the default export.\n'
+        '(`lower_control_flow="always"`, as `eetoolkit demo` exports it). The latency is that of the default export.\n'
         "- Whole: the network as one session, with its control flow as `torch.onnx.export` writes it.\n"
         "- Local weights: the same with every weight in the branch that reads it, where there are branches.\n"
         "- One file: the same plan in one session, with onnxruntime's own `If` and `Loop`.\n\n"
@@ -91,11 +92,39 @@ def systems() -> str:
     return "\n".join([*lines, "", note]) + "\n"
 
 
+def platforms() -> str:
+    """Returns the table of where the cases were run, a row for each platform."""
+    stored = json.loads((RESULTS / "platforms.json").read_text())
+    sizes = {name: answered["cases"] for name, answered in next(iter(stored.values())).items()}
+    told = {"conformance": "conformance, {} bundles", "zoo": "zoo, {} systems"}
+    titles = [told[name].format(len(cases)) for name, cases in sizes.items()]
+    lines = [
+        f"| runner | with | {' | '.join(titles)} | outputs differ by at most |",
+        f"| --- | --- |{' ---: |' * (len(titles) + 1)}",
+    ]
+    for name, found in stored.items():
+        by = ", ".join(f"{what} {version}" for what, version in next(iter(found.values()))["by"].items())
+        furthest = max(each["difference"] for answered in found.values() for each in answered["cases"].values())
+        cells = [_agreed(answered["cases"]) for answered in found.values()]
+        lines.append(f"| {name} | {by} | {' | '.join(cells)} | {furthest:.0e} |")
+    note = (
+        "Rows answered with the exit, path, decisions and outputs that the normative interpreter gives, of all. "
+        "`make test-arm64` runs them; ARM64 is emulated, so times mean nothing there."
+    )
+    return "\n".join([*lines, "", note]) + "\n"
+
+
+def _agreed(cases: Mapping[str, Any]) -> str:
+    runs = sum(each["runs"] for each in cases.values())
+    wrong = {(case, text.split(":")[0]) for case, each in cases.items() for text in each["failures"]}
+    return f"{runs - len(wrong):,} of {runs:,}"
+
+
 def _ratio(peer: dict[str, float] | None) -> str:
     return "-" if peer is None else f"{peer['bundle_over']:.2f}"
 
 
-BLOCKS = {"README.md": {"number": number, "peers": peers}, "docs/zoo.md": {"zoo": systems}}
+BLOCKS = {"README.md": {"number": number, "platforms": platforms, "peers": peers}, "docs/zoo.md": {"zoo": systems}}
 """By page: what makes the text between the marks of each name."""
 
 

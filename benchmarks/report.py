@@ -12,6 +12,7 @@ from benchmarks import (
     floor,
     frontiers,
     memory,
+    memory_limit,
     native,
     native_cold_start,
     native_own_time,
@@ -30,8 +31,8 @@ from benchmarks.real_report import sections
 from benchmarks.section import markdown
 
 BENCHMARKS = (
-    native, chain, own_time, native_own_time, threads, rows, memory, cold_start, native_cold_start, start_up,
-    control_flow, floor, zoo, scale, tuning, frontiers, predicted, pruning,
+    native, chain, own_time, native_own_time, threads, rows, memory, memory_limit, cold_start, native_cold_start,
+    start_up, control_flow, floor, zoo, scale, tuning, frontiers, predicted, pruning,
 )  # fmt: skip
 NOTES = Path(__file__).parent / "notes.md"
 

@@ -16,6 +16,7 @@ from onnx_ir import tape
 
 from benchmarks.measure import interleaved_ms
 from benchmarks.section import Row, Section, publish
+from eetoolkit.showing.style import EARLY, FAINT, LATE, MIDDLE, plain, styled
 from eetoolkit_exporters.capturing.capture import Network, NetworkExit
 from eetoolkit_exporters.criteria.confidences import add_confidences
 from eetoolkit_exporters.criteria.resolve import choose_criteria
@@ -36,19 +37,20 @@ _SIZES = {
     "nodes": (100, 500, 1_000, 2_500, 5_000, 10_000, 20_000),
     "MB": (1, 4, 16, 64, 256, 1024, 2048),
 }
+_PANELS = {"exits": "More exits", "nodes": "More nodes", "MB": "More weights, MB"}
 _NODES, _EXITS = 2_400, 4
 SECTION = Section(
     "scale",
     "Scale: exits, nodes, bytes",
     (
-        "The compiler's own time (torch's export is not in it): judge, cut, emit. Latency of the full path, one "
+        "The compiler's own time (torch's export is not in it): criteria, cut, emit. Latency of the full path, one "
         f"thread, and of the same graph as one session. `exits` has {_NODES:,} nodes, `nodes` and `MB` {_EXITS} exits. "
         "Slope: of the time against the size in logarithms, over the larger half; 1 is linear."
     ),
     (
         ("what grows", lambda row: str(row["what"])),
         ("size", lambda row: f"{row['size']:,}"),
-        ("judge, s", lambda row: f"{row['judge_s']:.3f}"),
+        ("criteria, s", lambda row: f"{row['judge_s']:.3f}"),
         ("cut, s", lambda row: f"{row['cut_s']:.3f}"),
         ("emit, s", lambda row: f"{row['emit_s']:.3f}"),
         ("slope of all three", lambda row: f"{row['slope']:.2f}"),
@@ -151,27 +153,28 @@ def _with_slope(rows: list[Row]) -> list[Row]:
 
 def draw(rows: list[Row]) -> None:
     """Writes the plot of all rows."""
-    import matplotlib as mpl
+    from matplotlib.figure import Figure
 
-    mpl.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(1, 3, figsize=(11, 3.4), layout="constrained")
-    for axis, what in zip(axes, _SIZES, strict=True):
-        some = [row for row in rows if row["what"] == what]
-        sizes = [row["size"] for row in some]
-        total = [row["judge_s"] + row["cut_s"] + row["emit_s"] for row in some]
-        axis.loglog(sizes, total, "o-", label="compiler, s")
-        axis.loglog(sizes, [row["ms"] for row in some], "s-", label="full path, ms")
-        axis.loglog(sizes, [row["whole_ms"] for row in some], "x--", label="one session, ms")
-        axis.loglog(sizes, [total[-1] * size / sizes[-1] for size in sizes], ":", color="gray", label="linear")
-        axis.set_xlabel({"exits": "exits", "nodes": "nodes", "MB": "megabytes of weights"}[what])
-        axis.minorticks_off()
-        axis.set_xticks(sizes, [f"{size:,}" for size in sizes], rotation=45, fontsize=8)
-        axis.grid(alpha=0.3)
-    axes[0].legend(fontsize=8)
-    figure.savefig(PICTURE, dpi=110)
-    pyplot.close(figure)
+    with styled():
+        figure = Figure(figsize=(11, 3.9), dpi=150, facecolor="white", layout="constrained")
+        panels = figure.subplots(1, 3, sharey=True)
+        for axes, (what, title) in zip(panels, _PANELS.items(), strict=True):
+            some = [row for row in rows if row["what"] == what]
+            sizes = [row["size"] for row in some]
+            total = [row["judge_s"] + row["cut_s"] + row["emit_s"] for row in some]
+            linear = [total[-1] * size / sizes[-1] for size in sizes]
+            axes.loglog(sizes, total, "o-", color=EARLY, markersize=5, label="compiler")
+            axes.loglog(sizes, [row["ms"] / 1e3 for row in some], "s-", color=MIDDLE, markersize=7, label="full path")
+            axes.loglog(sizes, [row["whole_ms"] / 1e3 for row in some], "x--", color=LATE, label="one session")
+            axes.loglog(sizes, linear, ":", color=FAINT, label="linear growth, for comparison")
+            plain(axes)
+            axes.minorticks_off()
+            axes.set_xticks(sizes, [f"{size:,}" for size in sizes], rotation=45, fontsize=8)
+            axes.set_title(title)
+        panels[0].set_ylabel("seconds")
+        panels[0].yaxis.set_major_formatter("{x:g}")
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower left", ncols=4)
+        figure.savefig(PICTURE)
 
 
 if __name__ == "__main__":

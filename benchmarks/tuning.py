@@ -55,7 +55,7 @@ def main() -> None:
         record, score, cost = made(count)
         grid = tuple(np.quantile(record.confidence[:, e], np.linspace(0, 1, 100)) for e in range(EXITS - 1))
         own = Candidates((*grid, np.zeros(0)))
-        it = Objective(record, own, score, cost / cost.max(), "last", np.ones(EXITS, bool))
+        it = Objective(record, own, score, cost / cost.max(), "last")
         constraint = Constraint(least_score=it.full[0] - 0.01)
         started = time.perf_counter()
         best = it.at(Search(it).best(constraint))

@@ -22,13 +22,14 @@ import onnx_ir as ir
 
 from benchmarks.section import Row, Section, over, publish
 from benchmarks.turns import Way, compared, timed
+from benchmarks.work import segments_run, share_of_work
 from eetoolkit import zoo
 from eetoolkit.demo.exporting import export_system, load_system, whole_network
-from eetoolkit.demo.work import segments_run, share_of_work
 from eetoolkit_exporters.emitting.scoping import localize
 from eetoolkit_exporters.graph import subgraphs
-from eetoolkit_exporters.single_file.single_file import EXITS, write_single_file
+from eetoolkit_exporters.single_file.single_file import write_single_file
 from eetoolkit_runtime.arrays import Array
+from eetoolkit_runtime.bundle.archive import EXITS
 from eetoolkit_runtime.bundle.bundle import Bundle
 from eetoolkit_runtime.errors import ExportError
 from eetoolkit_runtime.profiling.rounds import Row as Inputs

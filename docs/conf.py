@@ -4,7 +4,6 @@ import re
 from importlib.metadata import version as version_of
 from pathlib import Path
 
-from pygments.lexers.special import TextLexer
 from sphinx.application import Sphinx
 
 from eetoolkit_runtime.bundle import bundle
@@ -29,14 +28,41 @@ napoleon_use_ivar = True  # attributes are documented in the class, once
 myst_heading_anchors = 3
 
 
+_ROOT = Path(__file__).parents[1]
+_COPIES = {
+    "README.md": "repository/readme.md",
+    "CONTRIBUTING.md": "repository/contributing.md",
+    "benchmarks/README.md": "repository/benchmarks.md",
+    "runtime/conformance/README.md": "repository/conformance.md",
+}
+"""Pages of the site that are files outside of this folder: copied into it whenever the site is built."""
+_LINK = re.compile(r"\[([^\]]*)\]\((?!\w+:|#)([^)#\s]+)(#[^)\s]*)?\)")
+
+
 def setup(app: Sphinx) -> None:
     """Prepares what Sphinx by itself does not take."""
     bundle.Path = Path  # type: ignore[attr-defined]  # a device imports it for types alone
-    # Mermaid is shown as text: its renderer would come from elsewhere whenever a page is read.
-    app.add_lexer("mermaid", TextLexer)
-    app.connect("source-read", _link_files)
+    app.connect("source-read", _link_page)
+    for file, copy in _COPIES.items():
+        target = Path(app.srcdir) / copy
+        target.parent.mkdir(exist_ok=True)
+        target.write_text(_linked((_ROOT / file).read_text(), (_ROOT / file).parent))
 
 
-def _link_files(_app: Sphinx, _page: str, source: list[str]) -> None:
-    """Makes downloads of the links to files outside of this folder, which are no pages of the site."""
-    source[0] = re.sub(r"\[([^\]]+)\]\((\.\./[^)#]+)(?:#[^)]*)?\)", r"{download}`\1 <\2>`", source[0])
+def _link_page(app: Sphinx, page: str, source: list[str]) -> None:
+    if f"{page}.md" not in _COPIES.values():
+        source[0] = _linked(source[0], Path(app.srcdir))
+
+
+def _linked(text: str, folder: Path) -> str:
+    """Returns a text from some folder with its links to files as links to pages of the site."""
+
+    def link(found: re.Match[str]) -> str:
+        shown, path, heading = found.groups()
+        file = (folder / path).resolve().relative_to(_ROOT)
+        if file.parts[0] == "examples":
+            return f"[{shown}](#{file.name})"
+        page = _COPIES.get(file.as_posix(), file.as_posix().removeprefix("docs/"))
+        return f"[{shown}](/{page}{heading or ''})"
+
+    return _LINK.sub(link, text)

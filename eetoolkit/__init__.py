@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from eetoolkit_exporters.capturing.marker import exit as exit  # noqa: A004 - `ee.exit`
     from eetoolkit_exporters.export import export as export
     from eetoolkit_exporters.pruning.prune import prune as prune
+    from eetoolkit_exporters.single_file.single_file import write_single_file as write_single_file
     from eetoolkit_runtime.bundle.bundle import Bundle as Bundle
     from eetoolkit_runtime.bundle.bundle import load as load
     from eetoolkit_runtime.bundle.store import accept_edit as accept_edit
@@ -26,11 +27,13 @@ if TYPE_CHECKING:
     from eetoolkit_runtime.doctor.finding import Finding as Finding
     from eetoolkit_runtime.errors import BundleError as BundleError
     from eetoolkit_runtime.errors import DeadlineError as DeadlineError
+    from eetoolkit_runtime.errors import DeviceError as DeviceError
     from eetoolkit_runtime.errors import EEToolkitError as EEToolkitError
     from eetoolkit_runtime.errors import ExportError as ExportError
     from eetoolkit_runtime.errors import InputError as InputError
     from eetoolkit_runtime.errors import IntegrityError as IntegrityError
     from eetoolkit_runtime.errors import ManifestError as ManifestError
+    from eetoolkit_runtime.errors import ProviderError as ProviderError
     from eetoolkit_runtime.errors import RunError as RunError
     from eetoolkit_runtime.errors import TuneError as TuneError
     from eetoolkit_runtime.plan.types import Criterion as Criterion
@@ -44,51 +47,46 @@ if TYPE_CHECKING:
     from eetoolkit_runtime.truncate import truncate as truncate
     from eetoolkit_runtime.verify import VerifyReport as VerifyReport
 
-_ERRORS = "eetoolkit_runtime.errors"
-_PLACES = {
+_PUBLIC = {
     # A network becomes a bundle
-    "export": "eetoolkit_exporters.export",
-    "exit": "eetoolkit_exporters.capturing.marker",
-    "attach_exits": "eetoolkit_exporters.capturing.attach",
-    "fit_exits": "eetoolkit_exporters.capturing.attach",
-    "Criterion": "eetoolkit_runtime.plan.types",
+    "eetoolkit_exporters.export": ("export",),
+    "eetoolkit_exporters.capturing.marker": ("exit",),
+    "eetoolkit_exporters.capturing.attach": ("attach_exits", "fit_exits"),
+    "eetoolkit_runtime.plan.types": ("Criterion",),
     # A bundle is opened and checked
-    "load": "eetoolkit_runtime.bundle.bundle",
-    "Bundle": "eetoolkit_runtime.bundle.bundle",
-    "verify": "eetoolkit.verification",
-    "VerifyReport": "eetoolkit_runtime.verify",
+    "eetoolkit_runtime.bundle.bundle": ("load", "Bundle"),
+    "eetoolkit.verification": ("verify",),
+    "eetoolkit_runtime.verify": ("VerifyReport",),
     # and run
-    "Runner": "eetoolkit_runtime.running.runner",
-    "Answer": "eetoolkit_runtime.running.answer",
-    "Interrupt": "eetoolkit_runtime.running.interrupt",
+    "eetoolkit_runtime.running.runner": ("Runner",),
+    "eetoolkit_runtime.running.answer": ("Answer",),
+    "eetoolkit_runtime.running.interrupt": ("Interrupt",),
     # What it costs on this machine, and what is wrong there
-    "profile": "eetoolkit_runtime.profiling.profiler",
-    "Profile": "eetoolkit_runtime.profiling.profile",
-    "Comparison": "eetoolkit_runtime.profiling.comparison",
-    "trace": "eetoolkit_runtime.profiling.tracing",
-    "doctor": "eetoolkit_runtime.doctor.examine",
-    "Finding": "eetoolkit_runtime.doctor.finding",
+    "eetoolkit_runtime.profiling.profiler": ("profile",),
+    "eetoolkit_runtime.profiling.profile": ("Profile",),
+    "eetoolkit_runtime.profiling.comparison": ("Comparison",),
+    "eetoolkit_runtime.profiling.tracing": ("trace",),
+    "eetoolkit_runtime.doctor.examine": ("doctor",),
+    "eetoolkit_runtime.doctor.finding": ("Finding",),
     # Its thresholds are chosen
-    "tune": "eetoolkit.tuning.tune",
-    "TuningReport": "eetoolkit.tuning.report",
-    "undo_tuning": "eetoolkit.tuning.manifest",
-    "write_report": "eetoolkit.report.page",
+    "eetoolkit.tuning.tune": ("tune",),
+    "eetoolkit.tuning.report": ("TuningReport",),
+    "eetoolkit.tuning.manifest": ("undo_tuning",),
+    "eetoolkit.report.page": ("write_report",),
     # It is changed
-    "truncate": "eetoolkit_runtime.truncate",
-    "prune": "eetoolkit_exporters.pruning.prune",
-    "accept_edit": "eetoolkit_runtime.bundle.store",
-    # Errors, a tree that `eetoolkit_runtime.errors` draws
-    "EEToolkitError": _ERRORS,
-    "ExportError": _ERRORS,
-    "BundleError": _ERRORS,
-    "ManifestError": _ERRORS,
-    "IntegrityError": _ERRORS,
-    "RunError": _ERRORS,
-    "InputError": _ERRORS,
-    "DeadlineError": _ERRORS,
-    "TuneError": _ERRORS,
-}
-"""Every public name and the module that it is imported from when it is first used."""
+    "eetoolkit_runtime.truncate": ("truncate",),
+    "eetoolkit_exporters.pruning.prune": ("prune",),
+    "eetoolkit_runtime.bundle.store": ("accept_edit",),
+    # or becomes one ONNX file
+    "eetoolkit_exporters.single_file.single_file": ("write_single_file",),
+    # Errors, a tree that the module draws
+    "eetoolkit_runtime.errors": (
+        "EEToolkitError", "ExportError", "BundleError", "ManifestError", "IntegrityError", "RunError", "InputError",
+        "ProviderError", "DeadlineError", "TuneError", "DeviceError",
+    ),
+}  # fmt: skip
+"""The public names of each module, imported when they are first used."""
+_PLACES = {name: module for module, names in _PUBLIC.items() for name in names}
 _HOST = {"torch", "onnx", "onnx_ir", "onnxscript"}
 
 __all__ = list(_PLACES)

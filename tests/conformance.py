@@ -20,6 +20,7 @@ import msgspec
 import numpy as np
 import onnx
 import plans
+from msgspec.structs import replace
 from plans import Array, Draft, column, exit_in_a_branch, graphs, leave, row
 
 from eetoolkit_exporters.export import export
@@ -38,9 +39,9 @@ NAN, INF = math.nan, math.inf
 
 @dataclass
 class Run:
-    """One row, and what is asked of the call."""
+    """One row, the input `x` or inputs by name, and what is asked of the call."""
 
-    x: Array
+    x: Array | Mapping[str, Array]
     thresholds: Mapping[str, Threshold] = field(default_factory=dict)
     exit_at: str | None = None
 
@@ -107,6 +108,50 @@ def constants_of_each_dtype() -> Draft:
     outputs = {dtype: f"as-{dtype}" for dtype in ends}
     draft.segment("only", writes=writes, exit=leave("only", "x", "sure", **outputs))
     draft.options["titles"] = {"only": "the only exit", "x": "input::x"}
+    return draft
+
+
+def scalars() -> Draft:
+    """A gate and a confidence without a dimension: x[0] > 0.5 leads to x as it is, else to 2 x; confidence x[1]."""
+    draft = Draft()
+    draft.slot("open", "bool", ())
+    draft.slot("sure", shape=())
+    draft.segment(
+        "gate",
+        f"{plans.over_half('opened', 0)}  open = Squeeze(opened)  {column('second', 1)}  sure = Squeeze(second)",
+        reads=["x"], writes=["open", "sure"], next=plans.gate("open", "plain", "double"),
+    )  # fmt: skip
+    for name, factor in (("plain", 1), ("double", 2)):
+        body = f"factor = Constant<value = float {{{factor}}}>()  y = Mul(x, factor)"
+        draft.segment(name, body, reads=["x"], writes=["y"], next="end")
+    draft.segment("end", writes={}, exit=leave("last", "y", "sure"))
+    return draft
+
+
+def start_in_a_loop() -> Draft:
+    """The start bounds its visits: where x[0] > 0.5 it comes back to itself, since nothing has changed."""
+    draft = Draft()
+    draft.slot("again", "bool", plans.PER_ROW)
+    draft.slot("sure", shape=plans.PER_ROW)
+    draft.segment(
+        "start", plans.over_half("again", 0), reads=["x"], writes=["again"],
+        next=plans.gate("again", "start", "head"), max_visits=3,
+    )  # fmt: skip
+    draft.segment("head", column("sure", 3), reads=["x"], writes=["sure"], exit=leave("last", "x", "sure"))
+    return draft
+
+
+def no_class() -> Draft:
+    """A learned confidence that is an output too, a custom one, and an exit without class scores."""
+    draft = plans.chain(0.5, 0.5)
+    kinds = (
+        {"criterion": Criterion(kind="learned", output="sure"), "outputs": {"logits": "h0", "sure": "confidence0"}},
+        {"criterion": Criterion(kind="custom", function="sureness")},
+        {"scores": None},
+    )
+    for (name, segment), changes in zip(tuple(draft.segments.items()), kinds, strict=True):
+        if segment.exit is not None:
+            draft.segments[name] = replace(segment, exit=replace(segment.exit, **changes))
     return draft
 
 
@@ -199,6 +244,12 @@ def cases() -> dict[str, Case]:
         "join": Case("a segment that only moves", drafted(plans.joined()), rows((0.9, -1), (0.1, -1))),
         "switch": Case("three cases, and values that are none", drafted(plans.switched()),
                        rows((0,), (1,), (2,), (3,), (-1,))),
+        "switch_int32": Case("a switch on int32", drafted(plans.switched("int32")), rows((2,), (-1,))),
+        "scalars": Case("a gate and a confidence of no dimension", drafted(scalars()), rows((0.9, 0.5), (0.1, NAN))),
+        "start_in_a_loop": Case("the first segment bounds its visits", drafted(start_in_a_loop()),
+                                rows((0.1,), (0.9,))),
+        "no_class": Case("confidences that were learned or are the user's own; an answer that says no class",
+                         drafted(no_class()), rows((0.9,), (0.1, 0.9), (0.1, 0.1, 0.1))),
         "loop": Case("a loop of x[0] steps, and one beyond its bound", drafted(looped(max_visits=5)),
                      rows((1, 2), (4, 2), (5, 1), (9, 1))),
         "exit_in_a_loop": Case("one exit visited several times", drafted(looped(leave_at=0.35), "most_confident"),
@@ -242,8 +293,9 @@ def write(case: Case, folder: Path) -> None:
         }
 
     def told(run: Run) -> dict[str, object]:
-        asked = {"inputs": {"x": add(run.x)}, "thresholds": dict(run.thresholds), "exit_at": run.exit_at}
-        inputs = {"x": run.x}
+        inputs = run.x if isinstance(run.x, Mapping) else {"x": run.x}
+        names = {name: add(array) for name, array in inputs.items()}
+        asked = {"inputs": names, "thresholds": dict(run.thresholds), "exit_at": run.exit_at}
         try:
             answer = interpret(bundle.manifest, inputs, run_graph, run.thresholds, run.exit_at)
             met = [said(each) for each in visit_exits(bundle.manifest, inputs, run_graph)]

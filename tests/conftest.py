@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import lean_torch
 import pytest
 
 if TYPE_CHECKING:
@@ -16,6 +17,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     files = {path: number for number, path in enumerate(dict.fromkeys(item.path for item in items))}
     networks = {name: number for number, name in enumerate(dict.fromkeys(names.values()))}
     items.sort(key=lambda item: (files[item.path], networks[names[item]]))
+
+
+def pytest_runtest_setup() -> None:
+    """Has torch take no more time than the test is about."""
+    lean_torch.settle()
 
 
 def _network(item: pytest.Item) -> str | None:

@@ -80,13 +80,13 @@ def write_case(folder: Path, bundle: ee.Bundle, rows: Sequence[Mapping[str, Arra
     with ee.Runner(bundle, threads=1) as runner:
         for row in rows:
             inputs = {name: add(array) for name, array in row.items()}
+            said: dict[str, object] = {}
             try:
-                said: dict[str, object] = {
-                    "answer": told(runner.run(row)),
-                    "visits": [told(answer) for answer in runner.run_all_exits(row)],
-                }
+                said["answer"] = told(runner.run(row))
             except ee.RunError as error:
-                said = {"error": str(error)}
+                said["error"] = str(error)
+            else:
+                said["visits"] = [told(answer) for answer in runner.run_all_exits(row)]
             runs.append({"inputs": inputs, "thresholds": {}, "exit_at": None, **said})
     (folder / "case.json").write_bytes(msgspec.json.encode({"about": "", "tolerance": tolerance, "runs": runs}))
     (folder / "tensors.safetensors").write_bytes(write_tensors(tensors, {}))

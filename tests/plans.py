@@ -368,12 +368,13 @@ def joined() -> Draft:
     return draft
 
 
-def switched() -> Draft:
-    """A switch on int64(x[0]) over three experts: y = x + 10, x + 20 or x + 30."""
+def switched(dtype: str = "int64") -> Draft:
+    """A switch on x[0] as an integer over three experts: y = x + 10, x + 20 or x + 30."""
     draft = Draft()
-    draft.slot("expert", "int64", PER_ROW)
+    draft.slot("expert", dtype, PER_ROW)
+    number = {"int64": 7, "int32": 6}[dtype]
     draft.segment(
-        "router", f"{column('score', 0)}  expert = Cast<to = 7>(score)", reads=["x"], writes=["expert"],
+        "router", f"{column('score', 0)}  expert = Cast<to = {number}>(score)", reads=["x"], writes=["expert"],
         next=switch("expert", "expert0", "expert1", "expert2"),
     )  # fmt: skip
     for k in range(3):

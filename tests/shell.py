@@ -30,7 +30,6 @@ QUICK = ("--seconds", "0", "--threads", "1", "--pool", "own")
 CALLS: dict[str, tuple[str, ...]] = {
     "inspect": ("inspect", "b.ee"),
     "inspect json": ("inspect", "b.ee", "--json"),
-    "inspect dot": ("inspect", "b.ee", "--dot"),
     "inspect mermaid": ("inspect", "b.ee", "--mermaid"),
     "run": ("run", "b.ee", "x.npy", "--pool", "own"),
     "run json": ("run", "b.ee", "x.npy", "--pool", "own", "--json", "--outputs"),

@@ -205,7 +205,8 @@ def test_a_user_without_a_home_is_told_what_to_set(packed: Path, monkeypatch: py
 @pytest.mark.parametrize("text", [b"", b"not a zip", b"PK\x03\x04" + b"\0" * 100])
 def test_a_file_that_is_no_zip_is_an_integrity_error(tmp_path: Path, cache: Path, text: bytes) -> None:
     (tmp_path / "a.zip").write_bytes(text)
-    assert refusal(tmp_path / "a.zip").startswith(f"{tmp_path / 'a.zip'}: not a readable .zip (")
+    said = "neither a bundle's folder nor a readable .zip of one; copy or export it again"
+    assert refusal(tmp_path / "a.zip") == f"{tmp_path / 'a.zip'} is {said}"
 
 
 def test_a_zip_without_a_manifest_is_no_bundle(tmp_path: Path, cache: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnx_ir as ir
+import onnxruntime as ort
 import pytest
 import torch
 from torch import nn
@@ -54,9 +55,11 @@ def batches(bundle: ee.Bundle, segment: str) -> set[str]:
 def fused(bundle: ee.Bundle, segment: str, folder: Path) -> Counter[str]:
     """Returns the operators of a segment as onnxruntime runs it for one row."""
     settings = SessionSettings(threads=1, one_row=True)
-    options = settings.options()
-    options.optimized_model_filepath = str(folder / "optimised.onnx")
-    settings.open_segment(bundle, segment, options)
+
+    def written(options: ort.SessionOptions) -> None:
+        options.optimized_model_filepath = str(folder / "optimised.onnx")
+
+    settings.open_segment(bundle, segment, written)
     return Counter(node.op_type for node in onnx.load(folder / "optimised.onnx", load_external_data=False).graph.node)
 
 

@@ -219,19 +219,19 @@ def test_blends_inside_a_loop_and_a_branch_are_found_and_rewritten_there() -> No
 LEFT = {
     "soft": (
         "q = Sub (one, p) pa = Mul (p, a) qb = Mul (q, b) y = Add (pa, qb)",
-        "y: looks like a gate by p, but it is not provably 0 or 1 in every element; both sides always run",
+        "y looks like a gate by p, but it is not provably 0 or 1 in every element; both sides always run",
     ),
     "soft_residual": (
         "pa = Mul (p, a) y = Add (pa, b)",
-        "y: looks like a gate by p, but it is not provably 0 or 1 in every element; both sides always run",
+        "y looks like a gate by p, but it is not provably 0 or 1 in every element; both sides always run",
     ),
     "per_element": (
         "t = Greater (x, nought) h = Cast <to = 1> (t) n2 = Sub (one, h) l = Mul (h, a) r = Mul (n2, b) y = Add (l, r)",
-        "y: looks like a gate by h, but its shape is [batch,6], which is not one value per row; both sides always run",
+        "y looks like a gate by h, but its shape is [batch,6], which is not one value per row; both sides always run",
     ),
     "per_column": (
         "z = Constant <value = int64[1] {0}> () v = ReduceMean (x, z) t = Greater (v, nought) y = Where (t, a, b)",
-        "y: looks like a gate by t, but its shape is [1,6], which is not one value per row; both sides always run",
+        "y looks like a gate by t, but its shape is [1,6], which is not one value per row; both sides always run",
     ),
 }
 
@@ -262,7 +262,7 @@ def test_what_does_not_look_like_a_gate_gets_no_note(body: str) -> None:
 def test_a_gate_for_the_rows_of_a_fixed_batch_is_left() -> None:
     graph = from_text(GATES + FORMS["select"], inputs="float[4,6] x", outputs="float[4,6] y")
     _, notes = find_blends(graph, hard_values(graph))
-    assert notes == ["y: looks like a gate by g, but the batch is fixed at 4 rows; both sides always run"]
+    assert notes == ["y looks like a gate by g, but the batch is fixed at 4 rows; both sides always run"]
 
 
 def test_a_side_that_cannot_be_brought_to_the_results_shape_leaves_the_blend() -> None:
@@ -271,7 +271,7 @@ def test_a_side_that_cannot_be_brought_to_the_results_shape_leaves_the_blend() -
     blends, notes = find_blends(graph, hard_values(graph))
     assert [blend.result.name for blend in blends] == ["nk"]
     why = "its two sides are not of the result's shape and dtype"
-    assert notes == [f"y: looks like a gate by g, but {why}; both sides always run"]
+    assert notes == [f"y looks like a gate by g, but {why}; both sides always run"]
 
 
 def test_blends_are_priced_without_a_change_as_they_are_after_it() -> None:
@@ -404,4 +404,4 @@ def test_a_pick_from_stacked_experts_is_noted(pick: str) -> None:
     graph = from_torch(Router(), torch.randn(3, 6)).graph
     blends, notes = find_blends(graph, hard_values(graph))
     assert blends == []
-    assert any("picks one of 3 values, all of which always run" in note for note in notes)
+    assert any("picks one of 3 values, and all of them always run" in note for note in notes)

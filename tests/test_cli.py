@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -211,3 +212,46 @@ def test_ctrl_c_in_an_import_of_compiled_code_is_an_interrupt(monkeypatch: pytes
     assert result.exit_code == 130
     assert "Traceback" not in result.stderr
     assert "ImportError" not in result.stderr
+
+
+@pytest.mark.parametrize("verb", [("inspect",), ("run",), ("verify",)])
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("mine.onnx", "is an ONNX file, not a bundle; `eetoolkit export mine.onnx -o mine.ee` makes one of it"),
+        ("one.onnx", "is one ONNX file that `eetoolkit pack --single-file` wrote: any ONNX runtime runs it as it is; "),
+        (
+            "x.pt",
+            "holds a network's weights, it is not a bundle; `eetoolkit export --model MODULE:FUNCTION --weights x",
+        ),
+        ("pi.json", "is a JSON file, not a bundle; `eetoolkit profile --show pi.json` shows a profile"),
+    ],
+)
+def test_what_is_no_bundle_is_named_with_what_to_do_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: tuple[str, ...], name: str, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).write_bytes(b"graph" + b"eetoolkit.exits" * (name == "one.onnx") + b"opset")
+    done = CliRunner().invoke(main, [*verb, name])
+    assert done.exit_code == 1
+    assert done.stderr.startswith(f"error: {name} {said}")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_damaged_manifest_is_named_by_its_path_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "it.ee").mkdir()
+    (tmp_path / "it.ee" / "manifest.json").write_text('{"a":')
+    done = CliRunner().invoke(main, ["inspect", str(tmp_path / "it.ee")])
+    assert re.match(r"error: .*it\.ee/manifest\.json: damaged \(.*\); copy or export the bundle again", done.stderr)
+
+
+def test_a_name_that_is_taken_for_a_command_leads_to_the_option() -> None:
+    done = CliRunner().invoke(main, ["prune", "it.ee"])
+    assert done.exit_code == 2
+    assert "no command 'prune'; write `eetoolkit tune BUNDLE --data DATA --prune OUT`" in done.stderr
+
+
+def test_a_bundle_is_not_packed_into_itself(tmp_path: Path) -> None:
+    (tmp_path / "it.ee").mkdir()
+    done = CliRunner().invoke(main, ["pack", str(tmp_path / "it.ee"), "-o", str(tmp_path / "it.ee")])
+    assert done.stderr == f"error: --output {tmp_path / 'it.ee'} is what is read; choose another name\n"

@@ -108,6 +108,16 @@ def test_what_the_network_prints_is_kept_from_stdout(bundle: tuple[Path, Result]
     assert "what the network's own code prints" not in bundle[1].stdout
 
 
+def test_a_torch_network_without_weights_is_warned_of(bundle: tuple[Path, Result], here: Path) -> None:
+    (here / "ready_net.py").write_text("from cli_net import Net\n\n\ndef load():\n    return Net().eval()\n")
+    said = "warning: without --weights the bundle has those that ready_net:load gives: random ones if it loads none"
+    plain = call("export", "--model", "ready_net:load", "--input", "x:1x4", "-o", "random.ee")
+    assert plain.exit_code == 0, plain.output
+    assert plain.stderr.splitlines()[-1] == said
+    assert "without --weights" not in bundle[1].stderr
+    assert "without --weights" not in call("export", "net.onnx", "-o", "without.ee").stderr
+
+
 def test_export_does_not_overwrite_silently(bundle: tuple[Path, Result], here: Path) -> None:
     assert refusal("export", "net.onnx", "-o", "net.ee") == ("net.ee exists; pass --overwrite to replace it")
     assert refusal("export", "net.onnx", "-o", "cli_net.py") == (
@@ -223,7 +233,7 @@ def test_the_tolerance_may_be_given_and_a_failed_proof_names_the_option(here: Pa
     assert golden.tolerance == 0.05
     result = call("export", "net.onnx", "-o", str(tmp_path / "y.ee"), "--tolerance", "1e-12")
     assert (result.exit_code, result.stdout) == (1, "")
-    assert "nothing was written; where that is rounding, allow it with --tolerance " in result.stderr
+    assert "nothing was written; if that is rounding, allow it with --tolerance " in result.stderr
     result = call("export", "net.onnx", "-o", str(tmp_path / "y.ee"), "--tolerance", "-1")
     assert result.exit_code == 1
     assert "tolerance is -1.0, expected a finite number above 0" in result.stderr

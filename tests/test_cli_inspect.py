@@ -101,12 +101,11 @@ def test_json_holds_everything_exactly(bundle: Path) -> None:
     assert found["files"] == len(files)
 
 
-def test_drawings_go_to_stdout(bundle: Path) -> None:
-    assert inspect(bundle, "--dot").stdout.startswith('digraph "drafted" {\n')
+def test_drawing_goes_to_stdout(bundle: Path) -> None:
     assert inspect(bundle, "--mermaid").stdout.startswith("flowchart TD\n")
 
 
 def test_two_forms_at_once_are_refused(bundle: Path) -> None:
-    result = CliRunner().invoke(main, ["inspect", str(bundle), "--json", "--dot"])
+    result = CliRunner().invoke(main, ["inspect", str(bundle), "--json", "--mermaid"])
     assert result.exit_code == 2
-    assert "--json, --dot and --mermaid exclude each other" in result.stderr
+    assert "--json and --mermaid exclude each other" in result.stderr

@@ -98,11 +98,12 @@ def test_truncate_at_an_exit_whose_name_is_no_files_writes_beside_the_bundle(her
     draft = chain()
     second = draft.segments["segment1"]
     assert second.exit is not None
-    draft.segments["segment1"] = replace(second, exit=replace(second.exit, name="../heads/1"))
+    draft.segments["segment1"] = replace(second, exit=replace(second.exit, name="heads_1"))
+    draft.options["titles"] = {"heads_1": "../heads/1"}
     draft.save(here / "heads.ee")
     result = call("truncate", "heads.ee", "--at", "../heads/1")
     assert result.stdout.endswith(" in heads-..-heads-1.ee\n")
-    assert list(ee.load("heads-..-heads-1.ee").exits) == ["exit0", "../heads/1"]
+    assert list(ee.load("heads-..-heads-1.ee").exits) == ["exit0", "heads_1"]
     for name in ("no/such", "x" * 300):
         assert call("truncate", "heads.ee", "--at", name).stderr.startswith(
             f"error: no exit {shortened(name)}; the exits are "
@@ -119,3 +120,11 @@ def test_truncate_does_not_overwrite_silently_and_knows_the_exits(here: Path) ->
     assert (
         call("truncate", "chain.ee", "--at", "no").stderr == "error: no exit 'no'; the exits are exit0, exit1, exit2\n"
     )
+
+
+def test_the_same_one_file_is_written_from_python(here: Path) -> None:
+    assert call("pack", "chain.ee", "--single-file", "-o", "shell.onnx").exit_code == 0
+    assert ee.write_single_file("chain.ee", "python.onnx") == here / "python.onnx"
+    assert (here / "python.onnx").read_bytes() == (here / "shell.onnx").read_bytes()
+    with pytest.raises(ee.EEToolkitError, match=r"python\.onnx"):
+        ee.write_single_file("chain.ee", "python.onnx")

@@ -16,6 +16,9 @@ from plans import chain
 
 import eetoolkit as ee
 from eetoolkit.cli import main
+from eetoolkit.cli.profile_tables import speed_up
+from eetoolkit_runtime.profiling.costs import WholeCost
+from eetoolkit_runtime.profiling.latency import summarise
 
 QUICK = ("--threads", "1", "--pool", "own", "--seconds", "0")
 
@@ -180,3 +183,13 @@ def test_labels_in_the_inputs_give_accuracies_and_rows_may_differ_in_number_of_f
         "warning: the labels in the inputs are not one integer for each row, so there are no accuracies\n"
     )
     assert json.loads(masks.stdout)["accuracy"] is None
+
+
+@pytest.mark.parametrize("difference", [None, 0.5, float("nan"), 1e-6])
+def test_of_another_network_no_speed_up_is_given(difference: float | None) -> None:
+    latency = summarise([1.0, 1.0])
+    whole = WholeCost(file="w.onnx", latency=latency, ratio=0.5, full_path_ratio=1.1, difference=difference)
+    named, said = speed_up(whole)
+    assert named == "speed-up"
+    assert (said == "2.00 times in the mean, full path / whole 1.10") is (difference == 1e-6)
+    assert ("none: w.onnx is another network" in said) is (difference != 1e-6)

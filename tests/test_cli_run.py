@@ -227,7 +227,7 @@ def test_runner_is_made_as_the_options_say_and_shares_its_pool_by_default(
     monkeypatch.setattr(ee, "Runner", record, raising=False)
     np.save("row.npy", EARLY)
     assert CliRunner().invoke(main, ["run", str(bundle), "row.npy", *options]).stderr == "error: far enough\n"
-    assert made == [settings]
+    assert made == [settings | {"providers": None}]
 
 
 def test_full_check_finds_what_quick_does_not(here: Path) -> None:

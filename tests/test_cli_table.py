@@ -33,10 +33,11 @@ SHOWN = (
 @pytest.fixture(scope="module", params=["", LONG], ids=["short names", "long names"])
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Gives the working directory with a bundle in it, and what is measured afresh held fast."""
-    from test_demo import REPORT
+    from test_demo import reported
 
     with laid_out(tmp_path_factory.mktemp("tables"), request.param) as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(eetoolkit.demo, "demo", lambda *_, **__: REPORT)
+        report = reported(folder)
+        patch.setattr(eetoolkit.demo, "demo", lambda *_, **__: report)
         yield folder
 
 

@@ -21,7 +21,7 @@ from shell import CALLS, WICKED, bundle, call, laid_out
 
 import eetoolkit as ee
 from eetoolkit.cli import main, terminal
-from eetoolkit.showing.drawing import dot, mermaid
+from eetoolkit.showing.drawing import mermaid
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def test_values_drawings_and_errors_of_a_strangers_bundle_are_printable(wicked: 
         values = [opened, ee.verify(opened), ee.Profile.read("p.json"), runner.run(rows[:1])]
     values += [*ee.doctor(opened, seconds=0), ee.tune(opened, record="r.npz")]
     assert obeyed("\n".join((*map(str, values), *map(repr, values)))) == []
-    assert obeyed(dot(opened.manifest) + mermaid(opened.manifest)) == []
+    assert obeyed(mermaid(opened.manifest)) == []
     broken = json.loads((wicked / "b.ee" / "manifest.json").read_text("utf-8"))
     broken["start"] = WICKED
     (wicked / "broken.ee").mkdir()
@@ -111,8 +111,8 @@ def test_values_drawings_and_errors_of_a_strangers_bundle_are_printable(wicked: 
 
 FOREIGN = "größer_猫_"
 STREAMED = (
-    "help", "inspect", "inspect json", "inspect dot", "run", "run json", "run exit", "verify", "doctor", "profile show",
-    "profile compare", "tune", "truncate", "pack", "export", "zoo",
+    "help", "inspect", "inspect json", "inspect mermaid", "run", "run json", "run exit", "verify", "doctor",
+    "profile show", "profile compare", "tune", "truncate", "pack", "export", "zoo",
 )  # fmt: skip
 """A call of every verb that needs no training, and of every way to print."""
 

@@ -14,7 +14,7 @@ from plans import Array, chain, graphs, row
 
 import eetoolkit as ee
 from eetoolkit.tuning.collect import collect
-from eetoolkit.tuning.objective import Candidates, Objective, candidates
+from eetoolkit.tuning.objective import Candidates, Objective
 from eetoolkit.tuning.replay import answers, own_thresholds, stops
 from eetoolkit_exporters.single_file.single_file import write_single_file
 from eetoolkit_runtime.bundle.golden import Sample, Visit
@@ -155,12 +155,9 @@ def test_the_replay_and_the_objective_of_the_search(name: str, tmp_path: Path) -
     answered = answers(record, limits, ended, plan.fallback)
     assert record.exits[record.exit[0, answered[0, 0]]] == case.expected
     # The objective knows settings only: one candidate an exit, its own threshold.
-    allowed = np.array([True, True, False])
     own = tuple(np.zeros(0) if np.isnan(limit) else np.array([limit]) for limit in limits)
-    choices = Candidates(own, candidates(record, plan, allowed).beyond)
     right = (record.exit == record.exits.index(case.expected)).astype(float)
-    enabled = np.array([exit_.enabled for exit_ in plan.exits.values()])
-    objective = Objective(record, choices, right, np.ones(right.shape), plan.fallback, enabled)
+    objective = Objective(record, Candidates(own), right, np.ones(right.shape), plan.fallback)
     assert objective.at(np.zeros(3, int))[0] == 1
 
 

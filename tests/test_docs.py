@@ -137,10 +137,20 @@ def test_the_zoo_page_has_every_system() -> None:
     assert all(f"`{name}`" in text for name in zoo.names())
 
 
+def examples() -> set[Path]:
+    patterns = ("*.py", "node/*.mjs", "raspberry-pi/*")
+    return {path for pattern in patterns for path in (ROOT / "examples").glob(pattern) if path.is_file()}
+
+
 def test_every_example_is_used_by_a_page() -> None:
     used = {(page.parent / path).resolve() for page in PAGES for path, _ in links(page)}
-    assert {*(ROOT / "examples").glob("*.py"), *(ROOT / "examples").glob("node/*.mjs")} <= used
+    assert examples() <= used
     assert {(ROOT / "examples" / name / "README.md") for name in ("android", "cpp", "ios")} <= used
+
+
+def test_the_page_of_examples_shows_every_script() -> None:
+    shown = set(re.findall(r"^.. literalinclude:: (.+)$", (ROOT / "docs/examples.rst").read_text(), re.MULTILINE))
+    assert {(ROOT / "docs" / path).resolve() for path in shown} == examples()
 
 
 def test_the_node_page_shows_the_script() -> None:
@@ -153,7 +163,13 @@ def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
     build = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", ROOT / "docs", tmp_path]
     made = subprocess.run(build, capture_output=True, text=True, check=False)
     assert made.returncode == 0, made.stderr
-    page = (tmp_path / "api.html").read_text()
-    assert "max_accuracy_drop" in page
-    for path in re.findall(r'(?:href|src)="((?!\w+:|#)[^"#?]+)', page):  # readable without a server
-        assert (tmp_path / path).is_file(), path
+    assert "max_accuracy_drop" in (tmp_path / "api.html").read_text()
+    pages = {page: page.read_text() for page in tmp_path.rglob("*.html")}
+    for page, text in pages.items():  # readable without a server
+        for path in re.findall(r'(?:href|src)="((?!\w+:|#)[^"#?]+)', text):
+            assert (page.parent / path).is_file(), path
+    downloads = {path for text in pages.values() for path in re.findall(r"_downloads/[^\"]+", text)}
+    schemas = {"bundle-format.schema.json", "profile.schema.json"}
+    assert {Path(path).name for path in downloads} == schemas, "all other files are pages"
+    text = (tmp_path / "quickstart.html").read_text()
+    assert 'href="examples.html#own-checkpoint-py"' in text

@@ -154,6 +154,14 @@ def test_a_bundle_that_works_is_verified_and_lacks_only_a_profile(tmp_path: Path
     assert found["profile"].fix.endswith("bundle.ee --save")
 
 
+def test_one_golden_sample_is_told_as_one(tmp_path: Path) -> None:
+    draft = chain(0.5, 0.5)
+    with ee.Runner(draft.save(tmp_path / "source"), threads=1) as runner:
+        draft.samples = [recorded(runner, row(0, 1, 0, 0))]
+    found = of_bundle(draft.save(tmp_path / "bundle.ee"))
+    assert found["verify"].what == "1 golden sample gives what the source network gave"
+
+
 def test_wrong_answers_are_a_problem(tmp_path: Path) -> None:
     found = of_bundle(sampled(tmp_path, wrong=True))
     assert found["verify"].state == "problem"

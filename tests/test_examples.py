@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import board
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import eetoolkit as ee
+from eetoolkit.reading.images import read_image
 
 ROOT = Path(__file__).parents[1]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Small networks train faster so, above all beside other tests."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def opened(name: str) -> ModuleType:
@@ -180,3 +174,31 @@ def test_node_answers_as_python_does(digits_bundle: Path) -> None:
         f"class {answer.prediction}, exit {names.index(answer.exit)}, confidence {answer.confidence:.4f}"
         for answer in expected(digits_bundle)
     ]
+
+
+def on_board(script: str, *arguments: str, folder: Path) -> list[str]:
+    """Returns what an example for the Raspberry Pi prints, beside stand-ins for its camera and microphone."""
+    environment = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"}
+    environment["PYTHONPATH"] = f"{folder}:{environment.get('PYTHONPATH', '')}"
+    command = [sys.executable, str(ROOT / "examples" / "raspberry-pi" / script), *arguments]
+    run = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
+    return run.stdout.splitlines()
+
+
+def test_the_camera_is_answered_as_a_picture_of_each_frame_is(tmp_path: Path) -> None:
+    bundle = board.lay_out_camera(tmp_path, "colours.ee")
+    (name, how), (spec,) = *bundle.manifest.preprocess.items(), bundle.manifest.inputs
+    expected = []
+    with ee.Runner(bundle) as runner:
+        for frame in np.load(tmp_path / "frames.npy")[1:]:
+            Image.fromarray(frame).save(tmp_path / "frame.png")
+            answer = runner.run({name: read_image((tmp_path / "frame.png").read_bytes(), "frame", spec, how)})
+            expected.append(f"{board.COLOURS[answer.prediction]} {answer}")
+    assert [line.split(",")[0] for line in expected] == ["red exit0", "green exit1", "blue exit0"]
+    assert on_board("camera.py", "colours.ee", folder=tmp_path) == expected
+
+
+def test_the_microphone_hears_what_the_network_was_trained_for(bundle: ee.Bundle, tmp_path: Path) -> None:
+    board.lay_out_microphone(tmp_path)
+    said = on_board("microphone.py", str(bundle.path), folder=tmp_path)
+    assert [line.split()[0] for line in said] == ["rising", "falling"]

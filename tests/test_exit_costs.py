@@ -11,6 +11,7 @@ from plans import PER_ROW, Draft, add_head, chain, column, gated, leave, looped,
 
 from eetoolkit_runtime.bundle.bundle import Bundle, load
 from eetoolkit_runtime.errors import RunError
+from eetoolkit_runtime.profiling.budget import Budget
 from eetoolkit_runtime.profiling.exit_costs import exits_own
 from eetoolkit_runtime.running.sessions import SessionSettings
 
@@ -20,7 +21,7 @@ SETTINGS = SessionSettings(threads=1, one_row=True)
 @pytest.mark.parametrize("weights", [False, True])
 def test_each_exit_of_a_chain_is_measured_and_the_last_has_nothing_to_pass(tmp_path: Path, weights: bool) -> None:
     bundle = load(chain(weights=weights).save(tmp_path / "chain"))
-    found = exits_own(bundle, [(row(1, 0, 0, 0),)], SETTINGS, 0)
+    found = exits_own(bundle, [(row(1, 0, 0, 0),)], SETTINGS, Budget(0))
     assert list(found) == ["exit0", "exit1", "exit2"]
     for own in found.values():
         assert own.decision is not None
@@ -68,7 +69,7 @@ def test_a_head_costs_what_its_products_do_and_an_exit_without_one_next_to_nothi
     size, trunk, head = 192, 6, 3
     x = (row(0, 0, 0, 1),)
     with_head, without = (load(headed(size, trunk, n).save(tmp_path / str(n))) for n in (head, 0))
-    dear, cheap = (exits_own(bundle, [x], SETTINGS, 0.5)["early"] for bundle in (with_head, without))
+    dear, cheap = (exits_own(bundle, [x], SETTINGS, Budget(0.5))["early"] for bundle in (with_head, without))
     segment_us = 1e6 * float(np.median([timed(with_head, x[0]) for _ in range(20)]))
     assert dear.passing is not None
     assert dear.decision is not None
@@ -90,10 +91,10 @@ def timed(bundle: Bundle, x: np.ndarray) -> float:
 
 def test_a_segment_that_is_nothing_but_its_criterion_cannot_be_had_without(tmp_path: Path) -> None:
     bundle = load(looped(leave_at=0.5).save(tmp_path / "looped"))
-    found = exits_own(bundle, [(row(3, 0, 0, 0),)], SETTINGS, 0)
+    found = exits_own(bundle, [(row(3, 0, 0, 0),)], SETTINGS, Budget(0))
     assert found["inside"].decision is not None
     gate = load(gated().save(tmp_path / "gated"))
-    assert list(exits_own(gate, [(row(1, 0, 0, 0),)], SETTINGS, 0)) == ["last"]
+    assert list(exits_own(gate, [(row(1, 0, 0, 0),)], SETTINGS, Budget(0))) == ["last"]
 
 
 def test_an_exit_that_only_some_rows_come_to_is_measured_with_these(tmp_path: Path) -> None:
@@ -107,18 +108,18 @@ def test_an_exit_that_only_some_rows_come_to_is_measured_with_these(tmp_path: Pa
     assert draft.segments["block"] != block
     bundle = load(draft.save(tmp_path / "gated"))
     skips, runs = (row(-1, 0, 0, 0),), (row(1, 0, 0, 0),)
-    assert set(exits_own(bundle, [skips], SETTINGS, 0)) == {"last"}
-    found = exits_own(bundle, [skips, runs], SETTINGS, 0)
+    assert set(exits_own(bundle, [skips], SETTINGS, Budget(0))) == {"last"}
+    found = exits_own(bundle, [skips, runs], SETTINGS, Budget(0))
     assert set(found) == {"early", "last"}
     assert found["early"].decision is not None
 
 
 def test_a_plan_without_a_model_has_nothing_to_measure(tmp_path: Path) -> None:
     bundle = load(only_moves().save(tmp_path / "moves"))
-    assert exits_own(bundle, [(row(1, 0, 0, 0),)], SETTINGS, 0) == {}
+    assert exits_own(bundle, [(row(1, 0, 0, 0),)], SETTINGS, Budget(0)) == {}
 
 
 def test_what_onnxruntime_refuses_is_one_error_that_names_the_segment(tmp_path: Path) -> None:
     bundle = load(chain().save(tmp_path / "chain"))
     with pytest.raises(RunError, match=r"^segment 'segment0': \[ONNXRuntimeError\]"):
-        exits_own(bundle, [(np.zeros((1, 5)),)], SETTINGS, 0)
+        exits_own(bundle, [(np.zeros((1, 5)),)], SETTINGS, Budget(0))

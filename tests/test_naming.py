@@ -57,7 +57,7 @@ def test_the_plan_has_names_of_its_own_and_the_users_as_titles(bundle: ee.Bundle
     assert tuple(bundle.exits) == PLAN_EXITS
     ours, theirs = (*PLAN_INPUTS, *PLAN_EXITS), (*INPUTS, *EXITS)
     changed = {name: title for name, title in zip(ours, theirs, strict=True) if name != title}
-    assert bundle.manifest.titles == summarize(bundle).titles == changed
+    assert bundle.manifest.titles == summarize(bundle)["titles"] == changed
     assert bundle.exits["my_exit_2"].criterion.kind == "entropy"
 
 
@@ -70,6 +70,20 @@ def test_inputs_may_have_the_plans_names_or_the_users(bundle: ee.Bundle) -> None
     assert str(caught.value) == (
         "got inputs ['input.1', 'onnx::Cast_5', 'unnamed', '画像'], expected ['input.1', 'onnx::Cast_5', '画像']"
     )
+
+
+def test_exits_may_have_the_plans_names_or_the_users(bundle: ee.Bundle, tmp_path: Path) -> None:
+    inputs = (X[:1], X[1:], X[:1])
+    with ee.Runner(bundle) as runner:
+        for theirs, ours in zip(EXITS[:-1], PLAN_EXITS[:-1], strict=True):
+            assert runner.run(inputs, exit_at=theirs).exit == runner.run(inputs, exit_at=ours).exit == ours
+            always = {name: -1.0 if name == theirs else "never" for name in EXITS[:-1]}
+            assert runner.run(inputs, thresholds=always).exit == ours
+    cut = ee.truncate(bundle, EXITS[0], tmp_path / "cut.ee")
+    assert [*cut.exits] == [PLAN_EXITS[0]]
+    assert [*cut.manifest.titles.values()] == ["onnx::Cast_5", "画像", "my exit"]
+    pruned = ee.prune(bundle, [EXITS[0], EXITS[1]], tmp_path / "pruned.ee")
+    assert [*pruned.manifest.titles.values()] == ["onnx::Cast_5", "画像", "__proto__", "出口"]
 
 
 def test_the_network_is_compared_by_the_users_names(bundle: ee.Bundle, model: Path) -> None:

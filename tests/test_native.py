@@ -173,3 +173,22 @@ def test_it_answers_drafted_plans_as_python(network: str, programs: Path, tmp_pa
     native_build.write_case(tmp_path / "cases" / network, bundle, rows, 0.0)
     done = ask(programs / "ee-conformance", tmp_path / "cases", "--threads", "1")
     assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("network", ["chain", "gated", "looped"])
+@pytest.mark.parametrize("deadline", [(), ("--deadline-ms", "1e6")])
+def test_a_call_after_the_first_allocates_nothing(
+    network: str, deadline: tuple[str, ...], programs: Path, tmp_path: Path
+) -> None:
+    NETWORKS[network]().save(tmp_path / "b.ee")
+    np.save(tmp_path / "x.npy", np.float32([[1, 0.1, 0.2, 0.3]]))
+    done = ask(programs / "ee-hot", tmp_path / "b.ee", tmp_path / "x.npy", "100", "--threads", "1", *deadline)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(done.stdout)["allocations"] == 0
+
+
+def test_threads_that_share_a_bundle_answer_alike(programs: Path, tmp_path: Path) -> None:
+    chain().save(tmp_path / "b.ee")
+    np.save(tmp_path / "x.npy", np.float32([[0.1, 0.2, 0.3, 0.4]]))
+    done = ask(programs / "ee-threads", tmp_path / "b.ee", tmp_path / "x.npy")
+    assert done.stdout == "0 answers of 200 are unlike the first\n"

@@ -109,6 +109,17 @@ def test_damaged_models_are_refused_or_exported(seed: int, tmp_path: Path) -> No
             assert str(error)
 
 
+@pytest.mark.parametrize("name", ["mine.pt", "mine.PTH", "mine.ckpt", "mine.safetensors"])
+def test_weights_are_no_network(name: str, tmp_path: Path) -> None:
+    torch.save(torch.nn.Linear(16, 4).state_dict(), tmp_path / name)
+    with pytest.raises(ee.ExportError) as caught:
+        ee.export(tmp_path / name, X, tmp_path / "mine.ee")
+    assert str(caught.value) == (
+        f"{tmp_path / name} holds weights, no network; pass the torch module that has loaded them, in a shell "
+        f"--model MODULE:FUNCTION --weights {tmp_path / name}"
+    )
+
+
 def test_damaged_weights_are_refused_or_read(tmp_path: Path) -> None:
     path, rng = tmp_path / "w.pt", np.random.default_rng(0)
     torch.save({"a": torch.rand(2, 2)}, path, _use_new_zipfile_serialization=False)

@@ -231,7 +231,8 @@ def full() -> dict[str, Any]:
                 "method": "ltt", "loss": "wrong", "risk": 0.01, "delta": 0.05, "rows": 500, "found": 0.0,
                 "bound": 0.006, "passed": True, "assumptions": ["drawn independently"],
             },
-            "exits_before": {"first": 0.5, "second": "never"}, "constants_before": {"t": [1.0]},
+            "thresholds": {"first": "never"}, "exits_before": {"first": 0.5, "second": "never"},
+            "constants_before": {"t": [1.0]},
         },
         "notes": ["a note"],
     }  # fmt: skip

@@ -215,6 +215,8 @@ def test_a_tuned_bundle_keeps_what_is_said_of_its_tuning(tmp_path: Path) -> None
     assert short.manifest.tuning is not None
     assert set(tuned.manifest.tuning.exits_before) == {"exit0", "exit1"}
     assert set(short.manifest.tuning.exits_before) == {"exit0"}
+    assert set(tuned.manifest.tuning.thresholds) == {"exit0", "exit1"}
+    assert set(short.manifest.tuning.thresholds) == {"exit0"}
     # exit1 could fire: what was measured was measured with it.
     assert (short.manifest.tuning.figures, short.manifest.tuning.guarantee) == ({}, None)
     assert tuned.manifest.tuning.figures

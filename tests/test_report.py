@@ -24,8 +24,10 @@ from eetoolkit.cli import main
 from eetoolkit.cli.frontier_chart import frontier_chart
 from eetoolkit.report import row_charts
 from eetoolkit.report.examples import pictures
+from eetoolkit.report.exit_charts import merged
 from eetoolkit.report.frontier import save_frontier
 from eetoolkit.report.page import render, write_report
+from eetoolkit.tuning.calibrate import Bin, Reliability
 from eetoolkit.tuning.intervals import Interval
 from eetoolkit.tuning.wording import Wording, percent, short
 from eetoolkit_runtime.printable import printable
@@ -123,6 +125,19 @@ def check(text: str) -> Outline:
         assert {"#1f8a7d", "#c2374d", "var(--ink)", "var(--faint)"} & set(colours)
         assert len(list(root.iter("text"))) > 2
     return outline
+
+
+@pytest.mark.parametrize(
+    ("rows", "drawn"),
+    [([0, 12, 30], [12, 30]), ([4, 0, 7, 20, 3], [11, 23]), ([2, 3], [5]), ([10, 10, 0], [10, 10])],
+)
+def test_neighbouring_bins_of_few_rows_are_drawn_as_one(rows: list[int], drawn: list[int]) -> None:
+    bins = tuple(Bin(count, 0.1 * place, 0.2 * place) for place, count in enumerate(rows))
+    points = merged(Reliability(temperature=1, ece=0, brier=0, log_loss=0, bins=bins))
+    assert [point.rows for point in points] == drawn
+    for name in ("confidence", "accuracy"):
+        sums = [sum(each.rows * getattr(each, name) for each in some) for some in (bins, points)]
+        assert sums[0] == pytest.approx(sums[1])
 
 
 def test_the_page_has_every_section_and_chart_and_fetches_nothing(found: ee.TuningReport) -> None:

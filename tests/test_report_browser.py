@@ -68,6 +68,21 @@ def test_texts_of_a_chart_do_not_stick_out_of_its_card(page: Page, report: Path)
     assert out == []
 
 
+def test_the_columns_that_decide_are_in_sight_on_a_phone(page: Page, report: Path) -> None:
+    page.open(report, width=390)
+    for table, column in (
+        ("All choices", "drop, points"),
+        ("Every exit's verdict", "pays"),
+        ("Every class", "drop, points"),
+    ):
+        right = page.evaluate(
+            f"[...[...document.querySelectorAll('.scroll')].find(part => part.ariaLabel === {table!r})"
+            f".querySelectorAll('thead th')].find(cell => cell.textContent === {column!r})"
+            ".getBoundingClientRect().right"
+        )
+        assert right <= 390, table
+
+
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_words_stand_out_from_their_ground(page: Page, report: Path, dark: bool) -> None:
     """At least 4.5 to 1 for text (WCAG 2.2, 1.4.3), and 3 to 1 for what charts draw (1.4.11)."""
@@ -82,7 +97,7 @@ def test_words_stand_out_from_their_ground(page: Page, report: Path, dark: bool)
     for text, ground in pairs:
         assert contrast(text, ground) >= 4.5, (text, ground)
     ground = pairs[-1][1]
-    for mark in ("rgb(31, 138, 125)", "rgb(183, 121, 31)", "rgb(194, 55, 77)"):
+    for mark in ("rgb(31, 138, 125)", "rgb(183, 121, 31)", "rgb(79, 107, 216)", "rgb(194, 55, 77)"):
         assert contrast(mark, ground) >= 3, (mark, ground)
 
 

@@ -426,6 +426,17 @@ def test_thresholds_are_initializers_called_after_their_exits(tmp_path: Path) ->
     assert int(edited(path, exit1_threshold=0.75).run(x)["exit"]) == 2
 
 
+def test_the_one_file_is_not_exported_again(tmp_path: Path) -> None:
+    path = write_single_file(chain().save(tmp_path / "b.ee"), tmp_path / "n.onnx")
+    with pytest.raises(ee.ExportError) as caught:
+        ee.export(path, row(0.6, 0.7, 0.8), tmp_path / "again.ee")
+    assert str(caught.value) == (
+        f"{path} is a bundle already, as the one file that `eetoolkit pack --single-file` wrote; "
+        "export the network that the bundle was made of"
+    )
+    assert not (tmp_path / "again.ee").exists()
+
+
 def test_constants_are_initializers_of_their_names(tmp_path: Path) -> None:
     draft = Draft()
     draft.constant("temperature0", "float32", 2.0)

@@ -208,7 +208,7 @@ def test_the_largest_change_of_any_row_and_output_counts_relative_to_values_abov
     bundle = ee.export(path, {"x": rows[:1]}, tmp_path / "q.ee", golden_inputs={"x": rows}, warn=told.append)
     assert bundle.manifest.golden is not None
     assert bundle.manifest.golden.tolerance == pytest.approx(expected)
-    loose = [note for note in told if note.startswith("the golden samples come out to")]
+    loose = [note for note in told if note.startswith("the golden samples agree to")]
     assert len(loose) == (expected > 0.1)
 
 
@@ -230,7 +230,7 @@ def test_a_proof_that_fails_by_little_says_what_tolerance_would_do(tmp_path: Pat
     with pytest.raises(ExportError) as caught:
         ee.export(half(3), ROWS[:1].astype(np.float16), tmp_path / "half.ee", tolerance=1e-9)
     text = str(caught.value)
-    assert "more than 1e-09; nothing was written; where that is rounding, allow it with tolerance=" in text
+    assert "more than 1e-09; nothing was written; if that is rounding, allow it with tolerance=" in text
     enough = float(text.rsplit(" ", 1)[1].rstrip(")"))
     assert ee.export(half(3), ROWS[:1].astype(np.float16), tmp_path / "half.ee", tolerance=enough).exits
 

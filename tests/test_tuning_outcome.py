@@ -23,10 +23,10 @@ from eetoolkit.tuning.collect import collect
 from eetoolkit.tuning.evaluate import Evaluator, Subset
 from eetoolkit.tuning.goal import GoalSpec
 from eetoolkit.tuning.guarantee import GuaranteedChoice
-from eetoolkit.tuning.intervals import bootstrap_means
-from eetoolkit.tuning.objective import Candidates
+from eetoolkit.tuning.intervals import Figures, bootstrap_means
+from eetoolkit.tuning.objective import NEVER_REACHED, Candidates
 from eetoolkit.tuning.outcome import LEAST_ROWS, Outcome, goal_outcome
-from eetoolkit.tuning.results import Figures
+from eetoolkit.tuning.remarks import remarks
 from eetoolkit.tuning.risk import guarantee_of, least_rows
 
 EARLY = np.array([0.0, np.nan])  # the first of two exits always answers
@@ -94,7 +94,9 @@ def test_what_misses_by_more_than_the_tolerance_passes_once_in_forty_draws_at_mo
 def test_450_digits_with_a_drop_of_four_points_miss_a_goal_of_one_and_say_how_many_rows_tell_it() -> None:
     found = outcome_of("max_accuracy_drop", 0.01, 150, 6)
     assert found.met is False
-    assert found.reason.startswith("the drop is 4 points [1.333, 7.333] on 150 held-out rows; the goal allows 1 point")
+    assert found.reason.startswith(
+        "the drop is +4.00 [+1.33, +7.33] points on 150 held-out rows; the goal allows 1 point"
+    )
     lucky = outcome_of("max_accuracy_drop", 0.01, 150, 3)  # 2 %, with an interval down to 0
     assert lucky.met is False
     assert "150 rows may show that by chance: they measure it to +-3.7 points, +-1 point needs about" in lucky.reason
@@ -265,6 +267,10 @@ def test_the_command_declines_last_and_does_what_else_was_asked(
     assert shown.exit_code == 1
     assert "bundle" in shown.stdout
     assert "unchanged; --apply --force writes" in shown.stdout
+    assert shown.stdout.count(told["goal_reason"]) == 1
+    assert shown.stderr == (
+        "error: goal unknown: see above. Nothing was written: tune by more rows, ask for less, or pass --force\n"
+    )
     forced = CliRunner().invoke(main, [*command, "--apply", "--force"])
     assert forced.exit_code == 0, forced.output
     assert "thresholds written" in forced.stdout
@@ -280,21 +286,58 @@ def clear_middle(rows: int) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate([noise, middle - noise, 0 * middle], axis=1).astype(np.float32), labels
 
 
-def test_there_is_no_verdict_where_the_goal_is_not_met_and_truncate_is_named_all_the_same(
+def test_whether_early_exit_pays_is_unknown_where_the_goal_is_not_met_and_nothing_is_recommended(
     bundle: ee.Bundle,  # noqa: F811 - a fixture
 ) -> None:
     few = ee.tune(bundle, *clear_middle(60), calibrate=False, threads=1)
     assert str(few.verdict) == (
-        "no verdict: the held-out rows are too few to know whether the goal is met; on the tuning rows, always "
-        "answering at exit1 meets the goal and costs no more; `eetoolkit truncate BUNDLE --at exit1` removes what lies "
-        "behind it"
+        "whether early exit pays is unknown: the held-out rows are too few to know whether the goal is met; about "
+        f"{few.rows_needed} rows in all would do"
     )
+    assert "truncate" not in str(few)
     x, labels = data(600)
     record = collect(bundle, x, labels, threads=1)
     report = ee.tune(bundle, record=record, max_accuracy_drop=0.02, seed=5)
     assert report.goal_met is False
-    assert str(report.verdict) == "no verdict: the goal is missed on the held-out rows"
+    assert str(report.verdict) == "whether early exit pays is unknown: the goal is missed on the held-out rows"
     assert "pays here" not in str(report)
+
+
+def test_where_rows_are_too_few_to_show_a_goal_this_is_said_and_about_how_many_would_do(
+    bundle: ee.Bundle,  # noqa: F811 - a fixture
+    tmp_path: Path,
+) -> None:
+    pytest.importorskip("jinja2")
+    x, labels = data(4000)
+    some = collect(bundle, x[:897], labels[:897], threads=1)
+    report = ee.tune(bundle, record=some, max_accuracy_drop=0.001, calibrate=False)
+    assert set(report.thresholds.values()) == {"never"}
+    assert report.goal_met is True
+    # One standard error of rows of which none is lost, sqrt(1 + 7 / 5) / n, is 0.001 at 1550 of 7 in 12 rows.
+    assert report.rows_needed == pytest.approx(1550 * 12 / 7, rel=0.01)
+    said = (
+        "whether early exit pays is unknown: 524 tuning rows are too few to show that an early exit keeps the goal; "
+        f"about {report.rows_needed} rows in all would do"
+    )
+    assert str(report.verdict) == said
+    some.save(tmp_path / "some.npz")
+    command = ["tune", str(bundle.path), "--record", str(tmp_path / "some.npz"), "--max-accuracy-drop", "0.001"]
+    told = CliRunner().invoke(main, [*command, "--no-calibrate", "--report", str(tmp_path / "page.html")])
+    assert " ".join(said.split()) in " ".join(told.stdout.split())
+    assert "W" + said[1:] in (tmp_path / "page.html").read_text()
+    # The same rows show that it does not pay where nothing leaves early at less cost.
+    blind = dataclasses.replace(some, prediction=np.where(some.exit < 2, -1, some.prediction))
+    sure = ee.tune(bundle, record=blind, max_accuracy_drop=0.001, calibrate=False)
+    assert str(sure.verdict).startswith("early exit does not pay here: the whole network")
+    assert sure.rows_needed is None
+
+
+def test_no_number_of_rows_shows_that_nothing_is_lost(bundle: ee.Bundle) -> None:  # noqa: F811 - a fixture
+    report = ee.tune(bundle, *data(400), max_accuracy_drop=0.0, calibrate=False, threads=1)
+    assert set(report.thresholds.values()) == {"never"}
+    assert str(report.verdict).endswith(
+        "no number of rows shows that an early exit loses nothing; allow a drop above 0"
+    )
 
 
 def test_where_always_answering_at_one_exit_is_as_good_and_as_cheap_that_is_written_and_truncate_is_named(
@@ -356,3 +399,12 @@ def test_means_over_resampled_rows_are_those_of_one_draw_after_the_other(rows: i
     columns, draw = np.random.default_rng(1).normal(size=(rows, 2)), np.random.default_rng(5)
     expected = [columns[draw.integers(0, rows, rows)].mean(axis=0) for _ in range(1000)]
     np.testing.assert_allclose(bootstrap_means(columns, 5), expected, rtol=1e-12)
+
+
+def test_an_exit_that_never_fires_and_may_still_answer_is_named() -> None:
+    part, chosen, _ = _figures(40, 0, 0, 0, False, (0.0, np.nan))
+    goal, outcome = GoalSpec("budget_share", 0.5), Outcome(met=True, reason="")
+    for limit, named in ((NEVER_REACHED, True), (0.5, False), (np.nan, False)):
+        found = list(remarks(goal, part, chosen, np.array([limit, np.nan]), 40, outcome, static=False))
+        said = "no finite confidence reaches the threshold of exit0, which may still answer where no exit fires"
+        assert any(note.startswith(said) for note in found) is named

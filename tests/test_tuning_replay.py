@@ -193,13 +193,13 @@ def loop(tmp_path: Path) -> tuple[ee.Bundle, np.ndarray, np.ndarray]:
     return ee.load(looped(leave_at=0.4).save(tmp_path / "it.ee")), x, labels
 
 
-def test_shards_merge_to_the_whole(loop: tuple[ee.Bundle, np.ndarray, np.ndarray]) -> None:
+def test_parts_merge_to_the_whole(loop: tuple[ee.Bundle, np.ndarray, np.ndarray]) -> None:
     bundle, x, labels = loop
     whole = collect(bundle, x, labels, threads=1)
-    shards = [collect(bundle, x, labels, shard=(k, 3), threads=1) for k in range(3)]
-    assert [len(shard) for shard in shards] == [20, 20, 20]
-    assert same(merge(shards[::-1]), whole)
-    assert same(merge([shards[1], whole, shards[0]]), whole)
+    parts = [collect(bundle, x, labels, rows=np.arange(k, len(x), 3), threads=1) for k in range(3)]
+    assert [len(part) for part in parts] == [20, 20, 20]
+    assert same(merge(parts[::-1]), whole)
+    assert same(merge([parts[1], whole, parts[0]]), whole)
     assert (whole.exit != NO_EXIT).sum(axis=1).max() > (whole.exit != NO_EXIT).sum(axis=1).min()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import msgspec
@@ -11,7 +12,7 @@ from plans import chain
 
 from eetoolkit.tuning.baselines import baselines
 from eetoolkit.tuning.evaluate import Subset, objective_of
-from eetoolkit.tuning.objective import Candidates, Objective, candidates, scores_of, settings_of
+from eetoolkit.tuning.objective import NEVER_REACHED, Candidates, Objective, candidates, scores_of, settings_of
 from eetoolkit.tuning.record import NO_CLASS, NO_EXIT, Record
 from eetoolkit.tuning.replay import answers, stops
 from eetoolkit.tuning.search import Constraint, Search
@@ -56,7 +57,7 @@ def objective(record: Record, fallback: str = "last", most: int = 12) -> Objecti
     costs = (1 + np.arange(record.exit.shape[1])) / record.exit.shape[1]
     found = candidates(record, plan, allowed, most)
     costs = np.broadcast_to(costs, record.exit.shape)
-    return Objective(record, found, scores_of(record, None), costs, plan.fallback, allowed)
+    return Objective(record, found, scores_of(record, None), costs, plan.fallback)
 
 
 def replayed(it: Objective, settings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -108,11 +109,38 @@ def searched(it: Objective, constraint: Constraint) -> tuple[float, float]:
     return it.at(Search(it).best(constraint, settings_of(it.record, it.choices, limits)))
 
 
-@pytest.mark.parametrize("exits", [2, 3, 4])
-def test_the_search_is_within_one_percent_of_brute_force_in_the_mean(exits: int) -> None:
+def boasting(rows: int = 200) -> Record:
+    """Returns a record whose first exit is always the surest and mostly wrong; the others are right where sure."""
+    record = made(0, rows=rows, exits=3)
+    confidence, prediction = record.confidence.copy(), np.tile(record.label[:, None], 3)
+    confidence[:, 0] = 1
+    prediction[:, 0] += np.arange(rows) % 10 > 0
+    confidence[:, 1] = np.where(np.arange(rows) % 4 > 0, 0.9, 0.1)
+    prediction[:, 1] += confidence[:, 1] < 0.5
+    confidence[:, 2] = 0.8
+    return dataclasses.replace(record, confidence=confidence, prediction=prediction)
+
+
+def test_the_search_disables_an_exit_that_would_stand_in_and_be_wrong() -> None:
+    it = objective(boasting(), "most_confident")
+    constraint = Constraint(least_score=1.0)
+    for setting in (Search(it).greedy(constraint), Search(it).best(constraint)):
+        score, cost = it.at(setting)
+        assert np.isnan(it.choices.spell(setting)).tolist() == [True, False, True]
+        assert (score, cost) == (1.0, pytest.approx(0.75 * 2 / 3 + 0.25))
+    settings = np.array(
+        [setting for setting in itertools.product(*map(range, it.choices.never + 1)) if setting[0] == 0]
+    )
+    settings[:, 0] = it.choices.never[0] - 1  # it never fires, and stands in
+    assert replayed(it, settings)[0].max() < 1
+    assert it.full == (1.0, pytest.approx(1.0))
+
+
+@pytest.mark.parametrize(("exits", "fallback"), [(2, "last"), (3, "last"), (4, "last"), (3, "most_confident")])
+def test_the_search_is_within_one_percent_of_brute_force_in_the_mean(exits: int, fallback: str) -> None:
     costs, scores = [], []
     for seed in range(12):
-        it = objective(made(seed, exits=exits), most=10)
+        it = objective(made(seed, exits=exits), fallback, most=10)
         full = it.full[0]
         for least in (full - 0.01, full - 0.1):
             score, cost = searched(it, Constraint(least_score=least))
@@ -231,9 +259,11 @@ def test_candidates_lie_between_confidences_and_counts_on_them() -> None:
 def test_an_exit_that_never_fires_is_disabled_or_out_of_reach() -> None:
     own = (np.array([0.25, 0.5]), np.zeros(0))
     np.testing.assert_equal(Candidates(own).spell([[0, 0], [2, 0]]), [[0.25, np.nan], [np.nan, np.nan]])
-    np.testing.assert_equal(Candidates(own, 9.0).spell([2, 0]), [9.0, np.nan])
-    found = candidates(made(0, exits=2), plan_of(2, "most_confident"), np.array([True, True]))
-    assert found.beyond > 1e38
+    for fallback, most in (("last", 1.0), ("most_confident", NEVER_REACHED)):
+        found = candidates(made(0, exits=2), plan_of(2, fallback), np.array([True, True]))
+        assert (found.thresholds[0] <= most).all()
+        assert (found.thresholds[0][-1] == NEVER_REACHED) == (fallback == "most_confident")
+        np.testing.assert_equal(found.spell(found.never), [np.nan, np.nan])
 
 
 def test_a_metric_of_one_number_per_row_is_a_mean_and_one_of_all_is_asked_each_time() -> None:
@@ -251,7 +281,7 @@ def test_a_metric_of_one_number_per_row_is_a_mean_and_one_of_all_is_asked_each_t
     np.testing.assert_array_equal(scores_of(record, right), scores_of(record, None))
     assert scores_of(record, whole) is None
     it = objective(record, most=6)
-    asked = Objective(record, it.choices, None, it.cost, "last", it.enabled, whole)
+    asked = Objective(record, it.choices, None, it.cost, "last", whole)
     for exit_ in it.exits:
         np.testing.assert_allclose(asked.sweep(it.choices.never, exit_), it.sweep(it.choices.never, exit_), atol=1e-12)
     constraint = Constraint(least_score=it.full[0] - 0.05)
@@ -273,6 +303,27 @@ def test_answers_without_a_class_need_a_metric() -> None:
 def test_a_plan_without_exits_to_choose_has_one_setting() -> None:
     record, plan = made(0, exits=3), plan_of(3)
     none = candidates(record, plan, np.zeros(3, bool))
-    it = Objective(record, none, scores_of(record, None), np.ones(record.exit.shape), "last", np.zeros(3, bool))
+    it = Objective(record, none, scores_of(record, None), np.ones(record.exit.shape), "last")
     assert it.exits == []
     assert Search(it).best(Constraint(least_score=0.0)).tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("fallback", ["last", "most_confident"])
+def test_an_infinite_confidence_ends_a_run_of_the_search_where_it_ends_one_of_the_runner(fallback: str) -> None:
+    record = made(3, rows=60)
+    sure = record.confidence.copy()
+    sure[::3, 1], sure[1::3, 0] = np.inf, -np.inf
+    it = objective(dataclasses.replace(record, confidence=sure), fallback)
+    rows = np.arange(len(sure))
+    middle = it.choices.never // 2
+    for setting in (it.choices.never, middle, np.where(np.arange(len(middle)) == 1, it.choices.never, middle)):
+        limits = it.choices.spell(setting)
+        ended = stops(it.record, limits)
+        answered = answers(it.record, limits, ended, it.fallback)[:, 0]
+        found = it.score[rows, answered].mean(), it.cost[rows, ended[:, 0]].mean()
+        assert it.at(setting) == pytest.approx(found)
+        for exit_ in it.exits:
+            np.testing.assert_allclose(np.array(it.sweep(setting, exit_))[:, setting[exit_]], found)
+    beyond = it.choices.spell(it.choices.never - [1, 1, 1, 0])
+    assert (beyond[:3] > 1e38).all() == (fallback == "most_confident")
+    assert (stops(it.record, beyond) == 1).any()

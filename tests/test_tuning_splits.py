@@ -148,7 +148,7 @@ def test_what_a_run_costs_is_what_calls_that_its_exit_answered_took_in_a_profile
     bundle = load(chain(0.5, 0.5).save(tmp_path / "it.ee"))
     x = np.random.default_rng(0).uniform(0, 1, (8, 4)).astype(np.float32)
     record = collect(bundle, x, np.arange(8) % 2, threads=1)
-    profile = ee.profile(bundle, x, threads=1, seconds=0.01)
+    profile = ee.profile(bundle, x, threads=1, seconds=0)
     always = [cost.latency.robust_ms for cost in profile.exits.values() if cost.latency is not None]
 
     def slower(**calls: tuple[int, float]) -> list[float]:
@@ -175,7 +175,7 @@ def test_where_calls_are_many_their_mean_is_what_costs_say(tmp_path: Path) -> No
         ended = np.array([list(bundle.exits).index(runner.run(row[None]).exit) for row in x])
     shares = np.bincount(ended, minlength=3)
     slower = {name: (int(shares[e]) * 10**9, 1.1 + e / 10) for e, name in enumerate(bundle.exits)}
-    profile = called(ee.profile(bundle, x, threads=1, seconds=0.01), **slower)
+    profile = called(ee.profile(bundle, x, threads=1, seconds=0), **slower)
     calls = [cost.call.runs * cost.call.robust_ms for cost in profile.exits.values() if cost.call is not None]
     costs = choose_costs(bundle.manifest, record, profile, profile.providers).of_visits(record)
     assert costs[np.arange(8), ended].mean() == pytest.approx(sum(calls) / (8 * 10**9))
@@ -219,7 +219,7 @@ def test_a_profile_of_other_rows_keeps_what_a_gated_path_costs(tmp_path: Path, f
     bundle = load(draft.save(tmp_path / "it.ee"))
     way = np.array([0.9, 0, 0, 0], np.float32), np.zeros(4, np.float32)
     rows = [np.stack([way[k] for k in order]) for order in ([0, 1, 1, 1], [0, 0, 0, 1])]
-    profile = ee.profile(bundle, rows[0], threads=1, seconds=0.01)
+    profile = ee.profile(bundle, rows[0], threads=1, seconds=0)
     record = collect(bundle, rows[1], np.arange(4) % 2, threads=1)
     found = choose_costs(bundle.manifest, record, profile, profile.providers)
     paths = found.of_visits(record)[np.arange(4), record.last]

@@ -28,6 +28,7 @@ from eetoolkit.tuning.intervals import Interval
 from eetoolkit.tuning.manifest import golden_under, may_fire, replaced, with_golden
 from eetoolkit.tuning.objective import scores_of
 from eetoolkit.tuning.remarks import less_reliable
+from eetoolkit.tuning.report import spell_guarantee
 from eetoolkit.tuning.report_data import spread
 from eetoolkit.tuning.search import Constraint
 from eetoolkit.tuning.splits import split
@@ -396,6 +397,31 @@ def test_an_exit_that_tuning_disabled_may_come_back_but_not_one_that_its_user_di
     assert all(point.thresholds["exit0"] == "never" for point in found.frontier)
 
 
+def test_an_exit_that_its_user_disabled_after_a_tuning_stays_disabled(bundle: ee.Bundle) -> None:
+    x, labels = data()
+    first = ee.tune(bundle, x, labels, calibrate=False, threads=1)
+    plan = first.apply().manifest
+    assert first.thresholds["exit0"] != "never"
+    assert plan.tuning is not None
+    assert plan.tuning.thresholds == first.thresholds
+    for _ in range(2):  # the second time, a tuning has written the `never` again
+        (bundle.path / "manifest.json").write_bytes(encode(replaced(plan, {"exit0": "never"}, {}, plan.tuning)))
+        again = ee.tune(bundle.path, x, labels, calibrate=False, threads=1)
+        assert again.thresholds["exit0"] == "never"
+        plan = again.apply(force=True).manifest
+        assert plan.tuning is not None
+        assert set(plan.tuning.thresholds) == {"exit1"}
+    assert ee.undo_tuning(bundle.path).exits["exit0"].threshold == bundle.exits["exit0"].threshold
+
+
+def test_an_exit_that_its_user_enables_may_fire(bundle: ee.Bundle) -> None:
+    x, labels = data()
+    (bundle.path / "manifest.json").write_bytes(encode(replaced(bundle.manifest, {"exit0": "never"}, {}, None)))
+    plan = ee.tune(bundle.path, x, labels, calibrate=False, threads=1).apply(force=True).manifest
+    assert may_fire(plan) == [False, True, False]
+    assert may_fire(replaced(plan, {"exit0": 0.5}, {}, plan.tuning)) == [True, True, False]
+
+
 def test_a_guarantee_is_written_with_its_grounds(bundle: ee.Bundle) -> None:
     x, labels = data(3000)
     report = ee.tune(bundle, x, labels, risk=0.05, delta=0.1, calibrate=False, threads=1)
@@ -403,6 +429,7 @@ def test_a_guarantee_is_written_with_its_grounds(bundle: ee.Bundle) -> None:
     assert given is not None
     assert given.passed
     assert (given.risk, given.delta, given.rows) == (0.05, 0.1, report.rows["guarantee"])
+    assert spell_guarantee(given).startswith(f"{given.loss}: at most 5% with probability 0.9 ({given.method}, ")
     assert given.found <= 0.05
     assert not report.by_label  # its rows must be drawn independently
     assert report.chosen.share.value < 0.9
@@ -413,6 +440,7 @@ def test_a_guarantee_is_written_with_its_grounds(bundle: ee.Bundle) -> None:
     few = ee.tune(bundle, x[:200], labels[:200], risk=0.01, calibrate=False, threads=1)
     assert few.guarantee is not None
     assert not few.guarantee.passed
+    assert spell_guarantee(few.guarantee) == ("no early exit passed a risk of 1% on 59 rows: the whole network answers")
     assert list(few.thresholds.values()) == ["never", "never"]
     assert few.chosen.cost == few.whole.cost
     assert few.goal_met is None
@@ -653,7 +681,10 @@ def test_an_exit_that_tells_fewer_classes_apart_has_no_temperature_and_no_reliab
 def test_goals_that_cannot_be_met_say_the_best_that_can(bundle: ee.Bundle) -> None:
     x, labels = data()
     record = collect(bundle, x, labels, threads=1)
-    with pytest.raises(ee.TuneError, match=r"min_accuracy=1 .* cannot be met: .* the best thresholds reach 0\.9"):
+    with pytest.raises(
+        ee.TuneError,
+        match=r"min_accuracy=1 .* cannot be met: the best thresholds reach 0\.9\d* on the tuning rows, at ",
+    ):
         ee.tune(bundle, record=record, min_accuracy=1)
     with pytest.raises(ee.TuneError, match=r"budget_share=0\.05 .* the cheapest thresholds cost 0\.1 of"):
         ee.tune(bundle, record=record, budget_share=0.05)
@@ -661,8 +692,14 @@ def test_goals_that_cannot_be_met_say_the_best_that_can(bundle: ee.Bundle) -> No
         ee.tune(bundle, record=record, budget_ms=1)
     with pytest.raises(ee.TuneError, match=r"one goal at a time: got max_accuracy_drop=0\.1 .* and budget_share=0\.5"):
         ee.tune(bundle, record=record, max_accuracy_drop=0.1, budget_share=0.5)
-    for goal in ({"max_accuracy_drop": -1}, {"min_accuracy": 95}, {"budget_share": 50}, {"risk": 2}):
-        with pytest.raises(ee.TuneError, match=r"expected a share from 0 to 1, such as 0\.01 for one per cent"):
+    for goal, example in (
+        ({"max_accuracy_drop": -1}, r"0\.01 for one per cent"),
+        ({"min_accuracy": 95}, r"0\.95 for 95 per cent"),
+        ({"min_accuracy": 980}, r"0\.01 for one per cent"),
+        ({"budget_share": 50}, r"0\.5 for 50 per cent"),
+        ({"risk": 2}, r"0\.02 for 2 per cent"),
+    ):
+        with pytest.raises(ee.TuneError, match=f"expected a share from 0 to 1, such as {example}$"):
             ee.tune(bundle, record=record, **goal)  # type: ignore[arg-type] # the names are its goals
     with pytest.raises(ee.TuneError, match="expected a number from 0"):
         ee.tune(bundle, record=record, budget_ms=-1)
@@ -719,6 +756,9 @@ def test_the_command_tunes_writes_and_takes_back(bundle: ee.Bundle, tmp_path: Pa
     assert msgspec.convert(report, ee.TuningReport).thresholds == report["chosen"]["thresholds"]
     undone = CliRunner().invoke(main, ["tune", str(bundle.path), "--undo"])
     assert undone.exit_code == 0, undone.output
+    assert undone.stdout.startswith(
+        "thresholds and temperatures restored: exit0 >= 0.9, exit1 >= 0.9, exit2 always\nit: 3 segments, exits "
+    )
     assert ee.load(bundle.path).manifest == bundle.manifest
     known = [*command, "--record", str(tmp_path / "r.npz")]
     for arguments, code, said in (
@@ -811,7 +851,7 @@ def test_a_missed_goal_is_the_first_line(bundle: ee.Bundle) -> None:
         assert report.goal_met is (report not in over)
         first = str(report).splitlines()[0]
         assert first == f"it: goal {'missed' if report in over else 'met'}: {report.goal_reason}"
-        assert f"the drop is {100 * report.chosen.drop.value:.4g} points [" in first
+        assert f"the drop is {100 * report.chosen.drop.value:+.2f} [" in first
 
 
 @pytest.mark.parametrize(

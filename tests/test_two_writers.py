@@ -89,7 +89,7 @@ def test_what_reads_and_writes_waits_for_another_that_does(tmp_path: Path, monke
     folder = chain(0.5, 0.5).save(tmp_path / "b.ee")
     found = ee.profile(folder, np.full((2, 4), 0.25, np.float32), threads=1, seconds=0)
     before = {"exit0": 0.75}
-    edit(folder, tuning=Tuning(goal="g", metric="m", costs="c", seed=0, rows={}, exits_before=before))
+    edit(folder, tuning=Tuning(goal="g", metric="m", costs="c", seed=0, rows={}, thresholds={}, exits_before=before))
     reading, go_on = threading.Event(), threading.Event()
 
     def held(*arguments: object, original: object = rewriting.commit, **options: object) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -89,17 +88,14 @@ def one(row: Row) -> np.ndarray | Row:
 
 
 @pytest.fixture(scope="module", params=zoo.names())
-def shown(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
+def shown(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Shown:
     """Returns a system, exported and run once for all tests of this module."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     trained = load_system(zoo.find(request.param))
     bundle = export_system(trained, tmp_path_factory.mktemp("zoo") / f"{request.param}.ee")
     with ee.Runner(bundle, threads=1) as runner:
         answers = [runner.run(one(row)) for row in trained.rows]
         to_the_end = [runner.run_all_exits(one(row))[-1] for row in trained.rows]
-    yield Shown(trained, bundle, answers, to_the_end)
-    torch.set_num_threads(threads)
+    return Shown(trained, bundle, answers, to_the_end)
 
 
 def test_graphs_hold_nothing_that_another_machine_cannot_take(shown: Shown) -> None:

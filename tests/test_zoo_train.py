@@ -56,9 +56,8 @@ TINY = System("tiny", "Tiny", "nobody", build=Tiny, loss=tiny_loss, epochs=2)
 
 
 @pytest.fixture(autouse=True)
-def _threads() -> None:
+def _seed() -> None:
     torch.manual_seed(0)
-    torch.set_num_threads(1)
 
 
 # The list

@@ -102,6 +102,11 @@ def _explain(error: Exception) -> str | None:
     cls=_Main,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     examples=("eetoolkit demo", "eetoolkit run --help"),
+    instead={
+        "prune": "eetoolkit tune BUNDLE --data DATA --prune OUT",
+        "undo": "eetoolkit tune BUNDLE --undo",
+        "report": "eetoolkit tune BUNDLE --data DATA --report FILE",
+    },
 )
 @click.version_option(package_name="eetoolkit", prog_name="eetoolkit")
 def main() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import click
@@ -10,11 +9,13 @@ import click
 from eetoolkit.cli import terminal
 from eetoolkit.cli.options import json_option
 from eetoolkit.cli.outputs import Outputs
-from eetoolkit.cli.table import Table, print_pairs
+from eetoolkit.cli.table import Table
 from eetoolkit.cli.verb import Verb
 
 if TYPE_CHECKING:
     from eetoolkit.demo import DemoReport
+    from eetoolkit_runtime.profiling.latency import Latency
+    from eetoolkit_runtime.profiling.profile import Profile
 
 _MODEL = "branchynet"
 _NUMBERS = ("left here", "share", "of these right", "median latency", "if all left here")
@@ -39,8 +40,8 @@ _NUMBERS = ("left here", "share", "of these right", "median latency", "if all le
 def demo(model: str, output: str | None, picture: str, as_json: bool) -> None:
     """Export, verify, run and measure a small network on handwritten digits, and draw what left where.
 
-    It writes a bundle and, where digits left at different exits, a picture, and replaces only its own. Nothing is
-    downloaded.
+    The demo writes a bundle. If digits left at different exits, it draws a picture too. It replaces only a bundle and a
+    picture that a demo wrote. Nothing is downloaded.
     """
     from eetoolkit.demo import demo as run_demo
     from eetoolkit.demo.pipeline import bundle_path
@@ -55,6 +56,7 @@ def demo(model: str, output: str | None, picture: str, as_json: bool) -> None:
 
 
 def _print(report: DemoReport) -> None:
+    found, whole = report.profile, report.profile.whole
     terminal.say(
         f"{report.bundle}: {report.title} in {report.segments} segments, {report.size_bytes / 1e6:.2f} MB, "
         f"verified on {report.verified_samples} samples"
@@ -63,54 +65,42 @@ def _print(report: DemoReport) -> None:
         terminal.say(f"{report.picture}: easy and hard digits, and where they left", "")
     else:
         terminal.say("no picture: all digits left at one exit", "")
-    if len(report.exits) > 1:
-        _print_exits(report)
-    if report.model != _MODEL:  # there the exits say it all
-        _print_work(report)
-    threads = "1 thread" if report.threads == 1 else f"{report.threads} threads"
-    terminal.say(f"{report.digits} held-out digits, one at a time, {threads}, both in one loop in turns:", "")
+    several = len(found.exits) > 1
+    if several:
+        _print_exits(found)
+    threads = "1 thread" if found.threads == 1 else f"{found.threads} threads"
+    terminal.say(f"{found.rows} held-out digits, one at a time, {threads}, both in one loop in turns:", "")
     table = Table("", "accuracy", "median", "mean", right=("accuracy", "median", "mean"))
-    for name, accuracy, latency in (
-        ("early exits" if len(report.exits) > 1 else "bundle", report.accuracy, report.latency),
-        ("whole network, one session", report.whole_accuracy, report.whole_latency),
-    ):
-        table.add(name, _percent(accuracy), f"{latency.median_ms:.3f} ms", f"{latency.mean_ms:.3f} ms")
-    table.add("speed-up", "", f"{report.speedup_median:.2f} x", f"{report.speedup_mean:.2f} x")
+    table.add("early exits" if several else "bundle", _percent(found.accuracy), *_times(found.expected))
+    if whole is not None:
+        accuracy = list(found.exits.values())[-1].accuracy_if_always
+        table.add("whole network, one session", _percent(accuracy), *_times(whole.latency))
+        if (calls := found.expected) is not None:
+            median, mean = whole.latency.p50_ms / calls.p50_ms, whole.latency.robust_ms / calls.robust_ms
+            table.add("speed-up", "", f"{median:.2f} x", f"{mean:.2f} x")
     table.print()
 
 
-def _print_exits(report: DemoReport) -> None:
+def _print_exits(found: Profile) -> None:
     table = Table("exit", *_NUMBERS, right=_NUMBERS)
-    for exit_ in report.exits:
+    for name, cost in found.exits.items():
         table.add(
-            exit_.exit,
-            str(exit_.left),
-            _percent(exit_.share),
-            _percent(exit_.accuracy),
-            "-" if exit_.median_ms is None else f"{exit_.median_ms:.3f} ms",
-            "-" if exit_.accuracy_if_always is None else f"{exit_.accuracy_if_always:.1%} right",
+            name,
+            str(round(cost.share * found.rows)),
+            _percent(cost.share),
+            _percent(cost.accuracy),
+            "-" if cost.call is None else f"{cost.call.p50_ms:.3f} ms",
+            "-" if cost.accuracy_if_always is None else f"{cost.accuracy_if_always:.1%} right",
         )
     table.print()
     terminal.say("")
 
 
-def _print_work(report: DemoReport) -> None:
-    """Prints what was done of what there is, all of it as means over the digits."""
-    print_pairs(_work(report))
-    terminal.say("")
-
-
-def _work(report: DemoReport) -> Iterator[tuple[str, str]]:
-    yield "work done", f"{_percent(report.work_share)} of all multiply-adds"
-    yield "segments run", f"{report.segments_run:.2f} of {report.segments}"
-    if report.gates_open is not None:
-        yield "gates open", f"{report.gates_open:.2f} of {report.gates_met:.2f} met"
-    if report.rounds is not None:
-        yield "rounds", f"{report.rounds:.2f} of at most {report.max_rounds}"
-    if report.ponder_cost is not None:
-        yield "ponder cost", f"{report.ponder_cost:.2f}"
-    for switch in report.routes:
-        yield f"cases after {switch.segment}", ", ".join(map(str, switch.taken)) + " times"
+def _times(latency: Latency | None) -> tuple[str, str]:
+    """Returns the median and the robust mean."""
+    if latency is None:
+        return "-", "-"
+    return f"{latency.p50_ms:.3f} ms", f"{latency.robust_ms:.3f} ms"
 
 
 def _percent(share: float | None) -> str:

@@ -9,7 +9,8 @@ import click
 
 import eetoolkit as ee
 from eetoolkit.cli import EXTRAS, terminal
-from eetoolkit.cli.options import json_option
+from eetoolkit.cli.device import DEVICE, There, device_options, run_there
+from eetoolkit.cli.options import json_option, quick_option
 from eetoolkit.cli.table import Table
 from eetoolkit.cli.verb import Verb
 from eetoolkit.extras import install
@@ -20,19 +21,37 @@ _COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
 @click.command(
     cls=Verb,
     short_help="Say what is wrong here, and what would make a bundle faster.",
-    examples=("eetoolkit doctor", "eetoolkit doctor digits.ee --seconds 10"),
+    examples=("eetoolkit doctor", "eetoolkit doctor digits.ee --seconds 10", "eetoolkit doctor --on pi@raspberrypi"),
+    groups={"On another machine": DEVICE},
 )
 @click.argument("bundle", required=False)
 @click.option(
-    "--seconds", type=click.FloatRange(min=0), default=2.0, show_default=True, help="How long to measure, about."
+    "--seconds",
+    type=click.FloatRange(min=0),
+    default=10.0,
+    show_default=True,
+    help="How long examining BUNDLE may take; 0: no bound, but few runs.",
 )
+@quick_option
+@device_options
 @json_option
 @click.pass_context
-def doctor(ctx: click.Context, bundle: str | None, seconds: float, as_json: bool) -> None:
-    """Examine this machine, and with BUNDLE what it does here: each finding is read or measured.
+def doctor(
+    ctx: click.Context,
+    *,
+    bundle: str | None,
+    seconds: float,
+    as_json: bool,
+    on: str | None,
+    python: str,
+    clean: bool,
+) -> None:
+    """Examine this machine and, with BUNDLE, how the bundle runs on it.
 
-    The exit status is 1 where there is a problem, not where there are warnings.
+    The exit status is 1 if there is a problem. Warnings do not change it.
     """
+    if on is not None:
+        ctx.exit(run_there(There(ctx, here=["bundle"]), bundle, on=on, python=python, clean=clean)[0])
     with terminal.progress() as tell:
         findings = ee.doctor(bundle, seconds=seconds, progress=tell)
     findings += _extras()

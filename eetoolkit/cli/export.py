@@ -45,7 +45,8 @@ _LOWER: dict[str, Lower] = {"lower": True, "always": "always", "inside": False}
 @click.option(
     "--weights",
     metavar="FILE",
-    help="Its weights, .pt or .safetensors; with them it is put in eval mode, without it must be already.",
+    help="The torch network's weights, .pt or .safetensors. With them the network is put in eval mode. Without them it "
+    "must be in eval mode already.",
 )
 @click.option(
     "--input",
@@ -94,7 +95,7 @@ _LOWER: dict[str, Lower] = {"lower": True, "always": "always", "inside": False}
     type=click.Choice(["lower", "always", "inside"]),
     default="lower",
     show_default=True,
-    help="Whether torch.cond, torch.while_loop and blended gates become gates of the plan: where that pays, always, or "
+    help="Whether torch.cond, torch.while_loop and blended gates become gates of the plan: if that pays, always, or "
     "never.",
 )
 @click.option(
@@ -106,13 +107,13 @@ _LOWER: dict[str, Lower] = {"lower": True, "always": "always", "inside": False}
     type=click.Choice(["last", "most_confident"]),
     default="last",
     show_default=True,
-    help="Which exit answers where none fired.",
+    help="Which exit answers if none fired.",
 )
 @click.option(
     "--tolerance",
     type=float,
     metavar="SIZE",
-    help="By how much a device may differ from the network; default: by what the network computes with.",
+    help="How far a device's answers may be from the network's; default: it depends on the network's dtype.",
 )
 @click.option("--name", help="The bundle's name; default: that of OUT.ee.")
 @overwrite_option
@@ -185,6 +186,8 @@ def export(  # noqa: PLR0913 - one for each option
             overwrite=overwrite,
             warn=doubts.append,
         )
+    if model is not None and weights is None and not model.endswith(".onnx"):
+        doubts.append(f"without --weights the bundle has those that {model} gives: random ones if it loads none")
     for doubt in doubts:
         terminal.warn(terminal.for_shell(doubt))
     terminal.print_bundle(bundle, as_json=as_json)

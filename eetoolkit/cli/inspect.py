@@ -14,7 +14,7 @@ from eetoolkit.cli.table import Table, print_pairs
 from eetoolkit.cli.verb import Verb
 
 if TYPE_CHECKING:
-    from eetoolkit.showing.summary import BundleSummary
+    from eetoolkit_runtime.plan.types import Manifest
 
 _NUMBERS = ("nodes", "parameters", "multiply-adds", "bytes")
 _PROSE = ("reads", "writes", "criterion", "next")
@@ -28,74 +28,77 @@ _COLUMNS = ("segment", "reads", "writes", *_NUMBERS, "exit", "criterion", "thres
 )
 @click.argument("bundle")
 @json_option
-@click.option("--dot", "draw", flag_value="dot", help="Print the plan for Graphviz's dot, which makes pictures of it.")
-@click.option("--mermaid", "draw", flag_value="mermaid", help="Print the plan as a Mermaid flowchart.")
-def inspect(bundle: str, as_json: bool, draw: str | None) -> None:
+@click.option("--mermaid", "draw", is_flag=True, help="Print the plan as a Mermaid flowchart.")
+def inspect(bundle: str, as_json: bool, draw: bool) -> None:
     """Show what BUNDLE holds: its segments, what they cost, and where it may answer."""
-    if as_json and draw is not None:
-        raise click.UsageError("--json, --dot and --mermaid exclude each other")
+    if as_json and draw:
+        raise click.UsageError("--json and --mermaid exclude each other")
     opened = ee.load(bundle)
-    if draw is not None:
-        from eetoolkit.showing import drawing
+    if draw:
+        from eetoolkit.showing.drawing import mermaid
 
-        terminal.say_as_it_is((drawing.dot if draw == "dot" else drawing.mermaid)(opened.manifest))
+        terminal.say_as_it_is(mermaid(opened.manifest))
         return
-    from eetoolkit.showing.summary import summarize
-
-    summary = summarize(opened)
     if as_json:
-        terminal.print_json(summary)
+        from eetoolkit.showing.summary import summarize
+
+        terminal.print_json(summarize(opened))
         return
-    print_pairs(_header(summary))
+    print_pairs(_header(opened))
     terminal.say("")
-    _print_segments(summary)
+    _print_segments(opened.manifest)
 
 
-def _header(summary: BundleSummary) -> Iterator[tuple[str, str]]:
+def _header(bundle: ee.Bundle) -> Iterator[tuple[str, str]]:
     from eetoolkit.showing.summary import spell_shape
     from eetoolkit_runtime.plan.names import spell_name
     from eetoolkit_runtime.printable import spell_size
 
-    yield "name", summary.name
-    for kind, specs in (("input", summary.inputs), ("output", summary.outputs)):
+    plan = bundle.manifest
+    yield "name", plan.name
+    for kind, specs in (("input", plan.inputs), ("output", plan.outputs)):
         for spec in specs:
-            yield kind, f"{spell_name(spec.name, summary.titles)}: {spec.dtype}{spell_shape(spec.shape)}"
-    yield "exits", ", ".join(spell_name(name, summary.titles) for name in summary.exits)
-    if summary.fallback == "most_confident":
+            yield kind, f"{spell_name(spec.name, plan.titles)}: {spec.dtype}{spell_shape(spec.shape)}"
+    yield "exits", ", ".join(spell_name(name, plan.titles) for name in plan.exits)
+    if plan.fallback == "most_confident":
         yield "fallback", "where none fires, the most confident exit answers"
-    yield "batch", "row by row" if summary.batch == 1 else "any number of rows"
-    for name, value in summary.preprocess.items():
+    yield "batch", "row by row" if plan.batch == 1 else "any number of rows"
+    for name, value in plan.preprocess.items():
         height, width = value.resize
         statistics = f"mean {_spell_numbers(value.mean)}, std {_spell_numbers(value.std)}"
         yield "preprocess", f"{name}: {value.layout}, {height}x{width}, scale {value.scale:.6g}, {statistics}"
-    if summary.labels is not None:
-        yield "labels", f"{len(summary.labels)}: {_spell_labels(summary.labels)}"
-    yield "size", f"{spell_size(summary.size_bytes)} in {summary.files} files, {summary.path}"
-    golden = summary.golden
+    if plan.labels is not None:
+        yield "labels", f"{len(plan.labels)}: {_spell_labels(plan.labels)}"
+    yield "size", f"{spell_size(bundle.size_bytes)} in {len(plan.files)} files, {bundle.place}"
+    golden = plan.golden
     yield "golden", "none" if golden is None else f"{golden.file}, tolerance {golden.tolerance:g}"
-    if summary.onnxruntime is not None:
-        yield "needs", f"onnxruntime {summary.onnxruntime} or newer"
-    yield "created", ", ".join(f"{key} {value}" for key, value in summary.created_with.items() if key != "source")
-    if "source" in summary.created_with:
-        yield "source", str(summary.created_with["source"])
-    for note in summary.notes:
+    if plan.onnxruntime is not None:
+        yield "needs", f"onnxruntime {plan.onnxruntime} or newer"
+    yield "created", ", ".join(f"{key} {value}" for key, value in plan.created_with.items() if key != "source")
+    if "source" in plan.created_with:
+        yield "source", str(plan.created_with["source"])
+    for note in plan.notes:
         yield "note", note
 
 
-def _print_segments(summary: BundleSummary) -> None:
-    from eetoolkit.showing.summary import spell_criterion, spell_next, spell_rule, spell_writes
+def _print_segments(plan: Manifest) -> None:
+    from eetoolkit.showing.summary import moves, size_of, spell_criterion, spell_next
+    from eetoolkit_runtime.running.decision import spell_threshold
 
-    constants = set(summary.constants)
     table = Table(*_COLUMNS, right=_NUMBERS, prose=_PROSE)
-    for segment in summary.segments:
+    for name, segment in plan.segments.items():
+        moved, work, exit_ = moves(segment), segment.work, segment.exit
         table.add(
-            segment.name,
-            ", ".join(name for name in segment.reads if name not in constants),
-            spell_writes(segment),
-            *map(_exact, (segment.nodes, segment.parameters, segment.multiply_adds, segment.size_bytes)),
-            segment.exit or "-",
-            "-" if segment.criterion is None else spell_criterion(segment.criterion),
-            spell_rule(segment) or "-",
+            name,
+            ", ".join(slot for slot in segment.reads.values() if slot not in plan.constants),
+            ", ".join(f"{slot} = {moved[slot]}" if slot in moved else slot for slot in segment.writes),
+            *(("-",) * 3 if work is None else map(_exact, (work.nodes, work.parameters, work.multiply_adds))),
+            _exact(size_of(plan, segment)),
+            *(
+                ("-",) * 3
+                if exit_ is None
+                else (exit_.name, spell_criterion(exit_.criterion), spell_threshold(exit_.threshold))
+            ),
             spell_next(segment),
         )
     table.print()

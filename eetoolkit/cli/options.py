@@ -11,38 +11,50 @@ from typing import Any, Literal, TypeVar
 
 import click
 
-from eetoolkit_runtime.plan.types import Threshold
-
-Command = TypeVar("Command", bound=Callable[..., Any])
+_QUICK_S = 1.0
 Value = TypeVar("Value")
 
 
-def json_option(command: Command) -> Command:
-    """Adds `--json`."""
-    return click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")(command)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
+overwrite_option = click.option("--overwrite", is_flag=True, help="Replace what is there.")
+threads_option = click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    help="Threads for each operator; 1: the caller's alone; default: one per physical core.",
+)
+pool_option = click.option(
+    "--pool",
+    type=click.Choice(["shared", "own"]),
+    default="shared",
+    show_default=True,
+    help="One pool of workers for all segments, or one for each, as in Python by default.",
+)
+quick_option = click.option(
+    "--quick", "seconds", flag_value=_QUICK_S, type=float, help=f"A first look: --seconds {_QUICK_S:g}."
+)
 
 
-def overwrite_option(command: Command) -> Command:
-    """Adds `--overwrite`."""
-    return click.option("--overwrite", is_flag=True, help="Replace what is there.")(command)
+def _providers(
+    ctx: click.Context, param: click.Parameter, given: tuple[str, ...]
+) -> list[tuple[str, dict[str, str]]] | None:
+    found = []
+    for text in given:
+        name, _, settings = text.partition(":")
+        pairs = [setting.partition("=") for setting in settings.split(",") if setting]
+        if not name or not all(key and sign for key, sign, _ in pairs):
+            raise click.BadParameter(f"{text!r}, expected NAME or NAME:KEY=VALUE,KEY=VALUE", ctx, param)
+        found.append((name, {key: value for key, _, value in pairs}))
+    return found or None
 
 
-def threads_option(command: Command) -> Command:
-    """Adds `--threads`."""
-    told = "Threads for each operator; 1: the caller's alone; default: one per physical core."
-    return click.option("--threads", type=click.IntRange(min=1), help=told)(command)
-
-
-def pool_option(command: Command) -> Command:
-    """Adds `--pool`."""
-    return click.option(
-        "--pool",
-        type=click.Choice(["shared", "own"]),
-        default="shared",
-        show_default=True,
-        help="One pool of workers for all segments, or one for each, as in Python by default.",
-    )(command)
-
+provider_option = click.option(
+    "--provider",
+    "providers",
+    multiple=True,
+    callback=_providers,
+    metavar="NAME[:KEY=VALUE,...]",
+    help="An execution provider of onnxruntime and its options, for all segments. Repeatable; default: the CPU.",
+)
 
 PICTURES = ("size", "scale", "mean", "std", "layout")
 """The names of `picture_options`."""
@@ -55,7 +67,7 @@ def picture_options(command: Callable[..., None]) -> Callable[..., None]:
     @click.option("--scale", callback=_numbers, metavar="S", help="Multiply pixels, 0 to 255, by this (1/255).")
     @click.option("--mean", callback=_numbers, metavar="A[,B,C]", help="Then subtract this from each channel.")
     @click.option("--std", callback=_numbers, metavar="A[,B,C]", help="Then divide each channel by this.")
-    @click.option("--layout", type=click.Choice(["NCHW", "NHWC"]), help="Where the network has channels.")
+    @click.option("--layout", type=click.Choice(["NCHW", "NHWC"]), help="Where the network's channels are.")
     @functools.wraps(command)
     def packed(
         *arguments: Any,
@@ -119,7 +131,7 @@ def per_exit(option: str, texts: Sequence[str], convert: Callable[[str], Value])
     return values
 
 
-def to_threshold(text: str) -> Threshold:
+def to_threshold(text: str) -> float | Literal["never"]:
     """Returns a threshold: a number, or `never`."""
     return "never" if text == "never" else float(text)
 

@@ -48,12 +48,6 @@ class Outputs:
         for option, place in _given(self.changed).items():
             if place.is_file():
                 raise BundleError(f"{place} is packed; {option} needs the bundle's folder")
-        for places, replace in ((self.files, overwrite), (self.resumed, True)):
-            for place in _given(places).values():
-                check_file(place, overwrite=replace)
-        for places, replace in ((self.bundles, overwrite), (self.changed, True)):
-            for place in _given(places).values():
-                check_target(place, overwrite=replace)
         written = self._written()
         for (one, place), (other, second) in combinations(written.items(), 2):
             if place.resolve() == second.resolve():
@@ -66,6 +60,12 @@ class Outputs:
             for bundle in bundles:
                 if (bundle / MANIFEST).is_file() and bundle.resolve() in place.resolve().parents:
                     raise EEToolkitError(f"{option} {place} lies in the bundle {bundle}; choose another folder")
+        for places, replace in ((self.files, overwrite), (self.resumed, True)):
+            for place in _given(places).values():
+                check_file(place, overwrite=replace)
+        for places, replace in ((self.bundles, overwrite), (self.changed, True)):
+            for place in _given(places).values():
+                check_target(place, overwrite=replace)
         self.watch()
 
     def watch(self) -> None:

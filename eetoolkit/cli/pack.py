@@ -39,9 +39,7 @@ def pack(bundle: str, output: Path | None, single_file: bool, overwrite: bool, a
     target = output or beside(bundle, ".onnx" if single_file else ".ee.zip")
     Outputs(files={"--output": target}, reads=[bundle]).check(overwrite=overwrite)
     if single_file:
-        from eetoolkit_exporters.single_file.single_file import write_single_file
-
-        write_single_file(bundle, target, overwrite=overwrite)
+        ee.write_single_file(bundle, target, overwrite=overwrite)
     else:
         ee.load(bundle).pack(target, overwrite=overwrite)
     from eetoolkit_runtime.files.paths import shown

@@ -12,7 +12,17 @@ import click
 
 import eetoolkit as ee
 from eetoolkit.cli import terminal
-from eetoolkit.cli.options import PICTURES, json_option, overwrite_option, picture_options, pool_option, threads_option
+from eetoolkit.cli.device import DEVICE, There, device_options, profile_by_adb, run_there
+from eetoolkit.cli.options import (
+    PICTURES,
+    json_option,
+    overwrite_option,
+    picture_options,
+    pool_option,
+    provider_option,
+    quick_option,
+    threads_option,
+)
 from eetoolkit.cli.outputs import Outputs
 from eetoolkit.cli.verb import Verb
 
@@ -21,6 +31,9 @@ if TYPE_CHECKING:
     from eetoolkit.showing.profile_picture import Kind
 
 _FILE = click.Path(path_type=Path)
+_HERE = ("what", "output", "save", "svg", "png", "overwrite", "as_json")
+"""What has its meaning on this machine, wherever the bundle runs."""
+_TRACING = 0.2  # of the seconds
 _MEASURING = ("inputs", "labels", "whole", "trace")
 
 
@@ -30,13 +43,15 @@ _MEASURING = ("inputs", "labels", "whole", "trace")
     examples=(
         "eetoolkit profile digits.ee --threads 1",
         "eetoolkit profile digits.ee --inputs val.npz --output pi.json --svg pi.svg",
+        "eetoolkit profile digits.ee --on pi@raspberrypi --output pi.json",
         "eetoolkit profile --compare pi.json laptop.json",
     ),
     groups={
         "What to run": ("inputs", "labels", "whole"),
-        "How to run": ("threads", "spin", "pool", "seconds", "cool_down", "operators"),
+        "How to run": ("threads", "spin", "pool", "providers", "seconds", "cool_down", "operators"),
         "Pictures as inputs": PICTURES,
         "What to write": ("output", "save", "trace", "svg", "png", "overwrite"),
+        "On another machine": (*DEVICE, "adb", "native"),
         "Profiles that are there": ("task",),
     },
 )
@@ -56,16 +71,22 @@ _MEASURING = ("inputs", "labels", "whole", "trace")
     help="What idle workers do.",
 )
 @pool_option
+@provider_option
 @click.option(
-    "--seconds", type=click.FloatRange(min=0), default=5.0, show_default=True, help="How long to measure, about."
+    "--seconds",
+    type=click.FloatRange(min=0),
+    default=10.0,
+    show_default=True,
+    help="How long all of it may take; 0: no bound, but few runs.",
 )
+@quick_option
 @click.option(
     "--cool-down",
     type=click.FloatRange(min=0),
     default=60.0,
     show_default=True,
     metavar="SECONDS",
-    help="How long to pause at most, in all, where the machine becomes hot.",
+    help="How long to pause at most beside this, in all, if the machine becomes hot.",
 )
 @click.option("--whole", metavar="FILE", help="The same network as one ONNX file, to be run in turns with the bundle.")
 @click.option("--operators", is_flag=True, help="Say which operators cost most in each segment.")
@@ -76,6 +97,19 @@ _MEASURING = ("inputs", "labels", "whole", "trace")
 @click.option("--save", is_flag=True, help="Save the profile in the bundle; deadlines go by it.")
 @click.option("--show", "task", flag_value="show", help="Show what was measured before and measure nothing.")
 @click.option("--compare", "task", flag_value="compare", help="Show two profiles beside each other.")
+@device_options
+@click.option(
+    "--adb",
+    is_flag=False,
+    flag_value="",
+    metavar="[SERIAL]",
+    help="Run on an Android phone behind adb, by the native `ee-profile`.",
+)
+@click.option(
+    "--native",
+    metavar="FOLDER",
+    help="With --adb: where `ee-profile` and libonnxruntime.so for arm64 are; default: $EETOOLKIT_ANDROID.",
+)
 @overwrite_option
 @picture_options
 @json_option
@@ -89,6 +123,7 @@ def profile(  # noqa: PLR0913 - one for each option
     threads: int | None,
     spin: Literal["always", "brief", "never"],
     pool: Literal["shared", "own"],
+    providers: list[tuple[str, dict[str, str]]] | None,
     seconds: float,
     cool_down: float,
     whole: str | None,
@@ -102,6 +137,11 @@ def profile(  # noqa: PLR0913 - one for each option
     overwrite: bool,
     as_json: bool,
     pictures: ImageOptions,
+    on: str | None,
+    python: str,
+    clean: bool,
+    adb: str | None,
+    native: str | None,
 ) -> None:
     """Run BUNDLE and say what each segment and exit costs on this machine.
 
@@ -123,18 +163,34 @@ def profile(  # noqa: PLR0913 - one for each option
         return
     if task == "show":
         found = ee.Profile.read(what[0])
+    elif on is not None or adb is not None:
+        opened = _open(what[0])
+        found = _elsewhere(ctx, opened, on=on, python=python, clean=clean, adb=adb, native=native)
+        if save:
+            found.save(opened)
     else:
         opened = _open(what[0])
         rows, right = _read_inputs(opened, inputs, pictures)
         right = right if labels is None else _read_labels(labels)
+        tracing_s = 0.0 if trace is None else _TRACING * seconds
         with terminal.progress() as tell:
             found = ee.profile(
                 opened, None if rows is None else iter(rows), right, threads=threads, spin=spin, pool=pool,
-                seconds=seconds, whole=whole, operators=operators, cool_down_s=cool_down, progress=tell,
+                providers=providers, seconds=seconds - tracing_s, whole=whole, operators=operators,
+                cool_down_s=cool_down, progress=tell,
             )  # fmt: skip
         if trace is not None:
             traced = None if rows is None else iter(rows)
-            ee.trace(opened, trace, traced, threads=threads, spin=spin, pool=pool, overwrite=overwrite)
+            ee.trace(
+                opened,
+                trace,
+                traced,
+                threads=threads,
+                spin=spin,
+                pool=pool,
+                seconds=tracing_s,
+                overwrite=overwrite,
+            )
         if save:
             found.save(opened)
     if output is not None:
@@ -149,6 +205,33 @@ def profile(  # noqa: PLR0913 - one for each option
         from eetoolkit.cli.profile_tables import print_profile
 
         print_profile(found)
+
+
+def _elsewhere(
+    ctx: click.Context,
+    bundle: ee.Bundle,
+    *,
+    on: str | None,
+    python: str,
+    clean: bool,
+    adb: str | None,
+    native: str | None,
+) -> ee.Profile:
+    """Returns the profile that another machine gives, by ssh or by adb."""
+    if on is not None:
+        there = There(ctx, files=["inputs", "labels", "whole"], here=_HERE, refused=["trace", "task", "adb", "native"])
+        extra, results = ("--output=profile.json",), ("profile.json",)
+        code, found = run_there(
+            there, str(bundle.place), on=on, python=python, clean=clean, extra=extra, results=results, shown=False
+        )
+        text = found.get("profile.json")
+    else:
+        code, text = profile_by_adb(ctx, bundle, adb or "", native, clean=clean)
+    if text is None:
+        raise ee.DeviceError(f"on {on or adb or 'the phone'}: the profile ended with exit status {code}")
+    from eetoolkit_runtime.profiling.profile import decode
+
+    return decode(text, f"the profile of {on or adb or 'the phone'}")
 
 
 def _compare(what: Sequence[str], *, as_json: bool) -> None:
@@ -167,11 +250,14 @@ def _check_usage(ctx: click.Context, task: str | None, what: tuple[str, ...], *,
     if len(what) != count:
         flag = "" if task is None else f"--{task}: "
         raise click.UsageError(f"{flag}got {len(what)} arguments, expected {expected}")
+    if ctx.params["providers"] and ctx.params["trace"]:
+        raise click.UsageError("--provider does not go with --trace, which shows work on the CPU")
     if task is None:
         return
     given = [name for name in _MEASURING if ctx.params[name]]
     given += ["save"] if save else []
     given += ["operators"] if ctx.params["operators"] else []
+    given += ["provider"] if ctx.params["providers"] else []
     if task == "compare":
         given += [name for name in ("output", "svg", "png") if ctx.params[name] is not None]
     if given:

@@ -11,7 +11,7 @@ from eetoolkit.cli.table import Table, print_pairs
 if TYPE_CHECKING:
     from eetoolkit.showing.profile_picture import Bar
     from eetoolkit_runtime.profiling.comparison import Comparison, Pair
-    from eetoolkit_runtime.profiling.costs import Added, OperatorCost
+    from eetoolkit_runtime.profiling.costs import Added, OperatorCost, WholeCost
     from eetoolkit_runtime.profiling.latency import Latency
     from eetoolkit_runtime.profiling.profile import Profile
 
@@ -91,11 +91,7 @@ def _header(found: Profile) -> Iterator[tuple[str, str]]:
             yield name, _spread(latency)
     if found.whole is not None:
         yield "whole", f"{found.whole.file}: {_spread(found.whole.latency)}"
-        full = found.whole.full_path_ratio
-        yield "speed-up", f"{1 / found.whole.ratio:.2f} times in the mean, full path / whole {full:.2f}"
-        if found.whole.difference is None or not found.whole.difference <= _DIFFERENT:
-            by = "no output of its shape" if found.whole.difference is None else f"{found.whole.difference:.2g}"
-            yield "differs", f"the whole network's outputs from the last exit's: {by}; is it the same network?"
+        yield speed_up(found.whole)
     yield "overhead", f"{found.overhead_us:.1f} us a segment"
     if found.accuracy is not None:
         yield "accuracy", f"{found.accuracy:.1%}"
@@ -110,8 +106,9 @@ def _header(found: Profile) -> Iterator[tuple[str, str]]:
                 f"({energy.meter}, all that runs on the machine)"
             ),
         )
-    if found.noise is not None:
-        yield "note", found.noise
+    for note in (found.gaps, found.noise):
+        if note is not None:
+            yield "note", note
 
 
 def _print_segments(found: Profile) -> None:
@@ -202,6 +199,18 @@ def _percentiles(latency: Latency | None) -> tuple[str, str, str]:
         return "-", "-", "-"
     p99 = _ms(latency.p99_ms) if latency.runs >= _RUNS_FOR_P99 else "-"
     return _ms(latency.p50_ms), _ms(latency.p90_ms), p99
+
+
+def speed_up(whole: WholeCost) -> tuple[str, str]:
+    """Returns how much faster the bundle is than its whole network; of another network there is no such figure."""
+    if whole.difference is not None and whole.difference <= _DIFFERENT:
+        return "speed-up", f"{1 / whole.ratio:.2f} times in the mean, full path / whole {whole.full_path_ratio:.2f}"
+    by = (
+        "no output has the shape"
+        if whole.difference is None
+        else f"its outputs differ by {whole.difference:.2g} from those"
+    )
+    return "speed-up", f"none: {whole.file} is another network ({by} of the last exit); pass the one that was exported"
 
 
 def _spread(latency: Latency) -> str:

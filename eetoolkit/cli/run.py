@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import math
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 import eetoolkit as ee
 from eetoolkit.cli import terminal
+from eetoolkit.cli.device import DEVICE, There, device_options, run_there
 from eetoolkit.cli.options import (
     PICTURES,
     json_option,
     per_exit,
     picture_options,
     pool_option,
+    provider_option,
     threads_option,
     to_threshold,
 )
@@ -24,6 +27,15 @@ from eetoolkit.cli.verb import Verb
 if TYPE_CHECKING:
     from eetoolkit.reading.images import ImageOptions
     from eetoolkit_runtime.plan.types import Manifest
+
+
+def _given(ctx: click.Context, param: click.Parameter, inputs: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns the inputs; where there are none, a file that is no bundle is what is said first."""
+    if not inputs:
+        if Path(ctx.params["bundle"]).is_file():
+            ee.load(ctx.params["bundle"])
+        raise click.MissingParameter(ctx=ctx, param=param)
+    return inputs
 
 
 @click.command(
@@ -37,11 +49,12 @@ if TYPE_CHECKING:
     groups={
         "Where to answer": ("exit_at", "thresholds", "deadline_ms"),
         "Pictures": PICTURES,
-        "How to run": ("threads", "pool", "check"),
+        "How to run": ("threads", "pool", "providers", "check"),
+        "On another machine": DEVICE,
     },
 )
 @click.argument("bundle")
-@click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
+@click.argument("inputs", nargs=-1, callback=_given, metavar="INPUT...")
 @click.option("--exit-at", metavar="EXIT", help="Always answer at this exit.")
 @click.option(
     "--threshold",
@@ -58,6 +71,7 @@ if TYPE_CHECKING:
 )
 @threads_option
 @pool_option
+@provider_option
 @click.option(
     "--check",
     type=click.Choice(["quick", "full"]),
@@ -66,9 +80,12 @@ if TYPE_CHECKING:
     help="Hash the graphs, or every file.",
 )
 @picture_options
+@device_options
 @json_option
 @click.option("--outputs", is_flag=True, help="With --json: the exit's outputs as well, as lists.")
+@click.pass_context
 def run(  # noqa: PLR0913 - one for each option
+    ctx: click.Context,
     *,
     bundle: str,
     inputs: tuple[str, ...],
@@ -77,10 +94,14 @@ def run(  # noqa: PLR0913 - one for each option
     deadline_ms: float | None,
     threads: int | None,
     pool: Literal["shared", "own"],
+    providers: list[tuple[str, dict[str, str]]] | None,
     check: Literal["quick", "full"],
     as_json: bool,
     outputs: bool,
     pictures: ImageOptions,
+    on: str | None,
+    python: str,
+    clean: bool,
 ) -> None:
     """Answer each row of INPUT..., one line an answer.
 
@@ -93,11 +114,14 @@ def run(  # noqa: PLR0913 - one for each option
 
     if outputs and not as_json:
         raise click.UsageError("--outputs goes with --json")
+    if on is not None:
+        there = There(ctx, files=["inputs"], here=["bundle"])
+        ctx.exit(run_there(there, bundle, on=on, python=python, clean=clean)[0])
     load: Literal["lazy", "eager"] = "lazy" if deadline_ms is None else "eager"  # opening is not answering
     limits = per_exit("--threshold", thresholds, to_threshold)
     files = find_files(inputs)
     with (
-        ee.Runner(bundle, threads=threads, pool=pool, check=check, load=load) as runner,
+        ee.Runner(bundle, threads=threads, pool=pool, providers=providers, check=check, load=load) as runner,
         terminal.progress(beside_results=True) as tell,
     ):
         plan = runner.bundle.manifest

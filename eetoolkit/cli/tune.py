@@ -21,8 +21,8 @@ from eetoolkit_runtime.running.decision import spell_threshold
 
 if TYPE_CHECKING:
     from eetoolkit.reading.images import ImageOptions
+    from eetoolkit.tuning.intervals import Figures
     from eetoolkit.tuning.pruning import Pruning
-    from eetoolkit.tuning.results import Figures
 
 _COMPARED = 200
 """About how many rows a pruned bundle is measured by."""
@@ -60,7 +60,9 @@ _PARTS = {"calibrate": "calibration", "tune": "tuning", "guarantee": "guarantee"
 @click.option("--budget-ms", type=float, help="Best accuracy within this mean latency.")
 @click.option("--budget-share", type=float, help="Best accuracy within this share of the whole network's cost.")
 @click.option(
-    "--risk", type=float, help="Lowest cost; guaranteed: at most this share is wrong only because it left early."
+    "--risk",
+    type=float,
+    help="Lowest cost, with a guarantee: at most this share of inputs is wrong only because it left early.",
 )
 @click.option("--delta", type=float, help="With --risk: the probability that the guarantee fails; default: 0.05.")
 @click.option(
@@ -82,8 +84,8 @@ _PARTS = {"calibrate": "calibration", "tune": "tuning", "guarantee": "guarantee"
 @click.option(
     "--force",
     is_flag=True,
-    help="Accept a profile of another bundle or backend. Let --apply and --prune write although the goal is missed, or "
-    "the rows are too few to know.",
+    help="Accept a profile of another bundle or of other providers. Let --apply and --prune write even if the goal is "
+    "missed or the rows are too few to know.",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the split of the data.")
 @click.option(
@@ -102,7 +104,9 @@ _PARTS = {"calibrate": "calibration", "tune": "tuning", "guarantee": "guarantee"
 @overwrite_option
 @click.option("--apply", "apply_", is_flag=True, help="Write the chosen thresholds into BUNDLE.")
 @click.option("--prune", metavar="OUT", help="Write a tuned bundle without the exits that do not pay.")
-@click.option("--undo", is_flag=True, help="Restore what BUNDLE had before it was tuned.")
+@click.option(
+    "--undo", is_flag=True, help="Restore the thresholds and temperatures from before BUNDLE was first tuned."
+)
 @threads_option
 @picture_options
 @json_option
@@ -133,12 +137,12 @@ def tune(  # noqa: PLR0913 - one for each option
     as_json: bool,
     pictures: ImageOptions,
 ) -> None:
-    """Choose the thresholds of BUNDLE for a goal, and report their figures on held-out data.
+    """Choose the thresholds of BUNDLE for a goal, and report their figures on held-out rows.
 
-    The first line says whether the goal is met on the held-out data. The exit status is 1 where --apply or --prune
-    writes nothing, since the goal is missed or the data are too few to know; --report, --record and --json are written
-    all the same. Without --apply and --prune it is 0 (`goal_met` in --json tells), unless no thresholds can meet the
-    goal at all.
+    The first line says whether the goal is met on the held-out rows; in --json it is `goal_met`. If the goal is missed,
+    or the rows are too few to know, --apply and --prune write nothing and the exit status is 1. --report, --record and
+    --json are written all the same. Without --apply and --prune the exit status is 0, unless no thresholds can meet the
+    goal.
     """
     import msgspec
 
@@ -156,7 +160,11 @@ def tune(  # noqa: PLR0913 - one for each option
         reads=(bundle, data, profile, None if collected else record),
     ).check(overwrite=overwrite)
     if undo:
-        terminal.print_bundle(ee.undo_tuning(bundle), as_json=as_json)
+        restored = ee.undo_tuning(bundle)
+        if not as_json:
+            limits = (f"{name} {spell_threshold(exit_.threshold)}" for name, exit_ in restored.exits.items())
+            terminal.say(f"thresholds and temperatures restored: {', '.join(limits)}")
+        terminal.print_bundle(restored, as_json=as_json)
         return
     _check_page(page, overwrite=overwrite)
     opened = ee.load(bundle)
@@ -190,10 +198,12 @@ def tune(  # noqa: PLR0913 - one for each option
         _print(report, pruning, applied=applied)
         if written is not None:
             terminal.say("", f"report in {shown(written)}")
-    for refusal in refusals[:-1]:
-        terminal.complain("error:", "red", terminal.for_shell(str(refusal)))
+    # The outcome stands above already, with its reason.
+    told = [str(refusal) if as_json else str(refusal).replace(report.goal_reason, "see above") for refusal in refusals]
+    for line in told[:-1]:
+        terminal.complain("error:", "red", terminal.for_shell(line))
     if refusals:
-        raise refusals[-1]
+        raise terminal.Failure(terminal.for_shell(told[-1])) from refusals[-1]
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ import click
 
 import eetoolkit as ee
 from eetoolkit.cli import terminal
+from eetoolkit.cli.device import DEVICE, There, device_options, run_there
 from eetoolkit.cli.options import json_option, split_names
 from eetoolkit.cli.outputs import Outputs
 from eetoolkit.cli.verb import Verb
@@ -21,7 +22,12 @@ from eetoolkit.cli.verb import Verb
     examples=(
         "eetoolkit verify digits.ee",
         "eetoolkit verify digits.ee --model eetoolkit.zoo.branchynet:load",
+        "eetoolkit verify digits.ee --on pi@raspberrypi",
     ),
+    groups={
+        "What to compare with": ("models", "weights", "exits", "tolerance"),
+        "On another machine": DEVICE,
+    },
 )
 @click.argument("bundle")
 @click.option(
@@ -32,19 +38,23 @@ from eetoolkit.cli.verb import Verb
     help="Compare with the source network too: a torch network, or an .onnx file. Several are a cascade.",
 )
 @click.option(
-    "--weights", metavar="FILE", help="The torch network's weights, .pt or .safetensors; it is then put in eval mode."
+    "--weights",
+    metavar="FILE",
+    help="The torch network's weights, .pt or .safetensors. With them it is put in eval mode.",
 )
 @click.option("--exits", metavar="A,B", help="As they were given to `export`.")
 @click.option("--tolerance", type=click.FloatRange(min=0, min_open=True), help="Default: what the bundle states.")
 @click.option(
     "--accept-edit",
     is_flag=True,
-    help="First make a manifest.json that you have edited the bundle's own: it is proved, and its digest renewed.",
+    help="First accept a manifest.json that you edited: prove its plan, check every file and renew the digest.",
 )
+@device_options
 @json_option
 @click.pass_context
-def verify(
+def verify(  # noqa: PLR0913 - one for each option
     ctx: click.Context,
+    *,
     bundle: str,
     models: tuple[str, ...],
     weights: str | None,
@@ -52,14 +62,20 @@ def verify(
     tolerance: float | None,
     accept_edit: bool,
     as_json: bool,
+    on: str | None,
+    python: str,
+    clean: bool,
 ) -> None:
     """Check that BUNDLE gives on this machine what its source network gave.
 
-    Every file is hashed and the golden samples are run; with --model, fresh random inputs are compared as well. The
-    exit status is 1 where something differs.
+    It hashes every file and runs the golden samples. With --model it compares the answers to fresh random inputs too.
+    The exit status is 1 if something differs.
     """
     if not models and (weights is not None or exits is not None):
         raise click.UsageError("--weights and --exits go with --model")
+    if on is not None:
+        there = There(ctx, here=["bundle"], refused=["models", "weights", "exits", "accept_edit"])
+        ctx.exit(run_there(there, bundle, on=on, python=python, clean=clean)[0])
     Outputs(changed={"--accept-edit": bundle if accept_edit else None}).check(overwrite=True)
     if accept_edit:
         ee.accept_edit(bundle)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from eetoolkit.demo.pipeline import MODEL, demo
-from eetoolkit.demo.report import DemoReport, ExitResult, Latency, Routes
+from eetoolkit.demo.pipeline import MODEL, DemoReport, demo
 
-__all__ = ["MODEL", "DemoReport", "ExitResult", "Latency", "Routes", "demo"]
+__all__ = ["MODEL", "DemoReport", "demo"]

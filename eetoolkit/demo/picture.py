@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from eetoolkit.showing.style import FAINT, INK, WRONG, colours
 from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.errors import EEToolkitError
 from eetoolkit_runtime.files.outfile import check_file, writing
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 
 _COLUMNS = 10
 _SOFTWARE = "eetoolkit demo"  # in the PNG's metadata, by which the demo knows its own picture
-_COLOURS = ("#1f8a7d", "#b7791f", "#c2374d")  # early to late
-_INK, _FAINT, _WRONG = "#1f2933", "#7b8794", "#c81e1e"
 
 
 def check_picture(path: Path) -> None:
@@ -55,18 +54,20 @@ def draw(path: Path, images: Array, labels: Array, answers: Sequence[Answer], ex
     from matplotlib.figure import Figure
 
     easy, hard = choose(labels, answers, exits)
-    first, last = (sum(answer.exit == name for answer in answers) for name in (exits[0], exits[-1]))
+    left = [answer.exit for answer in answers]
+    deepest = max(left, key=exits.index)
+    palette = colours(len(exits))
     figure = Figure(figsize=(12, 4.3), dpi=150, facecolor="white")
     grid = figure.add_gridspec(2, _COLUMNS, left=0.015, right=0.985, top=0.89, bottom=0.14, hspace=0.98, wspace=0.22)
     for line, (chosen, title, count) in enumerate((
-        (easy, "Easy digits leave early", f"{first} of {len(answers)} left at {exits[0]}"),
-        (hard, "Hard digits go deep", f"{last} of {len(answers)} went to {exits[-1]}"),
+        (easy, "Easy digits leave early", f"{left.count(exits[0])} of {len(left)} left at {exits[0]}"),
+        (hard, "Hard digits go deep", f"{left.count(deepest)} of {len(left)} went to {deepest}"),
     )):  # fmt: skip
-        left = grid[line, 0].get_position(figure)
-        figure.text(left.x0, left.y1 + 0.035, title, fontsize=14, fontweight="bold", color=_INK)
-        figure.text(0.985, left.y1 + 0.035, count, fontsize=11, color=_FAINT, ha="right")
+        corner = grid[line, 0].get_position(figure)
+        figure.text(corner.x0, corner.y1 + 0.035, title, fontsize=14, fontweight="bold", color=INK)
+        figure.text(0.985, corner.y1 + 0.035, count, fontsize=11, color=FAINT, ha="right")
         for column, number in enumerate(chosen):
-            colour = _COLOURS[min(exits.index(answers[number].exit), len(_COLOURS) - 1)]
+            colour = palette[exits.index(answers[number].exit)]
             axes = figure.add_subplot(grid[line, column])
             _draw_digit(axes, images[number], int(labels[number]), answers[number], colour)
     with writing(path, overwrite=True) as file:
@@ -74,7 +75,7 @@ def draw(path: Path, images: Array, labels: Array, answers: Sequence[Answer], ex
 
 
 def choose(labels: Array, answers: Sequence[Answer], exits: Sequence[str]) -> tuple[list[int], list[int]]:
-    """Returns which digits are drawn: easy ones, one of each label where there is one, and hard ones."""
+    """Returns which digits are drawn: of each label one that left at once, and the least sure that went deepest."""
     depth = np.array([exits.index(answer.exit) for answer in answers])
     confidence = np.array([answer.confidence for answer in answers])
     surest_first = np.lexsort((-confidence, depth))
@@ -83,8 +84,7 @@ def choose(labels: Array, answers: Sequence[Answer], exits: Sequence[str]) -> tu
         for label in np.unique(labels)
         if (of_label := [number for number in surest_first if labels[number] == label and depth[number] == 0])
     ]
-    deepest_first = np.lexsort((confidence, -depth))
-    hard = [int(number) for number in deepest_first if depth[number] > 0]
+    hard = [int(number) for number in np.argsort(confidence, kind="stable") if depth[number] == max(1, depth.max())]
     return easy[:_COLUMNS], hard[:_COLUMNS]
 
 
@@ -97,8 +97,8 @@ def _draw_digit(axes: Axes, image: Array, label: int, answer: Answer, colour: st
     right = answer.prediction == label
     lines = (
         (f"{answer.exit}, {answer.confidence:.3f}", colour, "bold"),
-        (f"says {answer.prediction}", _INK if right else _WRONG, "normal" if right else "bold"),
-        (f"label {label}", _FAINT, "normal"),
+        (f"says {answer.prediction}", INK if right else WRONG, "normal" if right else "bold"),
+        (f"label {label}", FAINT, "normal"),
     )
     for number, (text, ink, weight) in enumerate(lines):
         axes.annotate(text, (0.5, 0), (0, -6 - 12 * number), xycoords="axes fraction", textcoords="offset points",

@@ -4,47 +4,24 @@ from __future__ import annotations
 
 import io
 import re
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
+from eetoolkit.showing.style import FAINT, GRID, INK, PAPER, styled
 from eetoolkit_runtime.printable import printable
 
 if TYPE_CHECKING:
     from markupsafe import Markup
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-INK, FAINT, GRID, PAPER = "#1f2933", "#616e7c", "#d8dee5", "#fefefe"
-GOOD, MIDDLE, BAD = "#1f8a7d", "#b7791f", "#c2374d"
-"""Mid-tones that stand out from white and from black, here early, middle and late, or right and wrong."""
 _THEME = {INK: "var(--ink)", FAINT: "var(--faint)", GRID: "var(--grid)", PAPER: "var(--paper)"}
-_SETTINGS = {
-    "text.parse_math": False,  # names are not mathematics
-    "svg.hashsalt": "eetoolkit",  # the same report gives the same page
-    "font.size": 9,
-    "text.color": INK,
-    "axes.labelcolor": FAINT,
-    "xtick.color": GRID,
-    "ytick.color": GRID,
-    "xtick.labelcolor": FAINT,
-    "ytick.labelcolor": FAINT,
-    "axes.edgecolor": GRID,
-    "grid.color": GRID,
-    "axes.facecolor": "none",
-    "legend.frameon": False,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "hatch.linewidth": 0.6,
-}
 _POINTS_TO_PIXELS = 4 / 3
 _LARGEST = 1.35  # how far a wide screen enlarges it
 _REFERENCE = re.compile(r"url\(#([^)]+)\)")
 
-Draw = Callable[["Figure"], None]
+Draw = Callable[["Figure"], object]
 
 
 @dataclass(frozen=True)
@@ -76,18 +53,6 @@ def inline(name: str, title: str, text: str, inches: tuple[float, float], draw: 
     return Chart(title, text, Markup(svg))  # noqa: S704 - matplotlib has escaped its texts, ElementTree ours
 
 
-@contextmanager
-def styled(fonts: str) -> Iterator[None]:
-    """Sets the house's style for what is drawn inside; `fonts` is `none` (text) or `path` (shapes) in SVGs."""
-    from matplotlib import rc_context
-
-    settings: Any = _SETTINGS | {"svg.fonttype": fonts}  # matplotlib types the keys by their names
-    with rc_context(settings), warnings.catch_warnings():
-        # The browser has fonts for what matplotlib's own lacks.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        yield
-
-
 def _drawn(inches: tuple[float, float], draw: Draw) -> Figure:
     from matplotlib.figure import Figure
     from matplotlib.text import Text
@@ -97,23 +62,6 @@ def _drawn(inches: tuple[float, float], draw: Draw) -> Figure:
     for text in figure.findobj(Text):
         text.set_text(printable(text.get_text()))
     return figure
-
-
-def plain(axes: Axes, *, grid: str = "both") -> None:
-    """Takes from axes what is not data."""
-    axes.grid(axis=grid, linewidth=0.7)  # type: ignore[arg-type] # "x", "y" or "both"
-    axes.set_axisbelow(True)
-    axes.tick_params(length=0)
-
-
-def colours(count: int) -> list[str]:
-    """Returns a colour for each of some exits, early to late."""
-    from matplotlib.colors import LinearSegmentedColormap, to_hex
-
-    if count == 1:
-        return [GOOD]
-    scale = LinearSegmentedColormap.from_list("exits", [GOOD, MIDDLE, BAD])
-    return [to_hex(scale(place / (count - 1))) for place in range(count)]
 
 
 def _inlined(svg: bytes, name: str, title: str, told: str, inches: tuple[float, float]) -> str:

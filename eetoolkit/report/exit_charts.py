@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
-from eetoolkit.report.chart import BAD, FAINT, GOOD, INK, Chart, colours, inline, plain
-from eetoolkit.tuning.calibrate import BINS, Calibration, Reliability
+from eetoolkit.report.chart import Chart, inline
+from eetoolkit.showing.style import EARLY, FAINT, INK, WRONG, colours, plain
+from eetoolkit.tuning.calibrate import Bin, Calibration, Reliability
 from eetoolkit.tuning.intervals import wilson
 from eetoolkit.tuning.report import TuningReport
 from eetoolkit.tuning.report_data import Histogram
@@ -17,6 +18,8 @@ from eetoolkit_runtime.printable import printable
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+LEAST_ROWS = 10
+"""Of a point in a reliability diagram, if the exit has as many."""
 _SMALL = (3.3, 3.1)
 _READABLE = 0.09  # of the width: what a share needs to be written in its bar
 _LEGEND_COLUMNS = 3
@@ -62,8 +65,8 @@ def reliabilities(report: TuningReport) -> Iterator[Chart]:
         before, after = found.before, found.after
         text = (
             f"Expected calibration error {before.ece:.3f} at temperature {before.temperature:.3g}"
-            f"{f', {after.ece:.3f} at {after.temperature:.3g}' if changed(found) else ''}. Points above the diagonal: "
-            "more is right than the confidence says; below: less."
+            f"{f', {after.ece:.3f} at {after.temperature:.3g}' if changed(found) else ''}. Above the diagonal "
+            "more answers are right than the confidence says, below it fewer."
         )
         yield inline(
             f"reliability{number}", printable(found.exit), text, _SMALL, partial(_draw_reliability, found=found)
@@ -93,12 +96,12 @@ def _draw_reliability(figure: Figure, found: Calibration) -> None:
     axes = figure.add_subplot()
     plain(axes)
     axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle=":")
-    stages = [("T", found.after, GOOD, "o")]
+    stages = [("T", found.after, EARLY, "o")]
     if changed(found):
         stages.insert(0, ("before, T", found.before, FAINT, "s"))
-        stages[1] = ("after, T", found.after, GOOD, "o")
+        stages[1] = ("after, T", found.after, EARLY, "o")
     for name, stage, colour, marker in stages:
-        filled = [each for each in stage.bins if each.rows]
+        filled = merged(stage)
         ends = [wilson(each.accuracy * each.rows, each.rows) for each in filled]
         axes.errorbar(
             [each.confidence for each in filled], [each.accuracy for each in filled],
@@ -109,17 +112,31 @@ def _draw_reliability(figure: Figure, found: Calibration) -> None:
             color=colour, marker=marker, markersize=4, linewidth=1.2, elinewidth=0.7, capsize=1.5,
             label=f"{name} = {stage.temperature:.3g}, ECE {stage.ece:.3f}",
         )  # fmt: skip
-    low = _lowest(found.after, found.before)
-    axes.set_xlim(low, 1.02)
+    low = min(merged(stage)[0].confidence for _, stage, _, _ in stages)
+    axes.set_xlim(max(0.0, low - 0.05), 1.02)
     axes.set_ylim(-0.03, 1.05)
     axes.set_xlabel("confidence")
     axes.set_ylabel("share that is right")
     figure.legend(loc="outside lower left", fontsize=8, handlelength=1.6)
 
 
-def _lowest(*stages: Reliability) -> float:
-    """Returns where the first filled bin begins: of C classes the largest probability is at least 1 / C."""
-    return min(place / BINS for stage in stages for place, each in enumerate(stage.bins) if each.rows)
+def merged(found: Reliability) -> list[Bin]:
+    """Returns the bins, neighbours merged until each has `LEAST_ROWS`: fewer say little of a share."""
+    groups: list[list[Bin]] = [[]]
+    for each in found.bins:
+        if sum(one.rows for one in groups[-1]) >= LEAST_ROWS:
+            groups.append([])
+        groups[-1].append(each)
+    if len(groups) > 1 and sum(one.rows for one in groups[-1]) < LEAST_ROWS:
+        rest = groups.pop()
+        groups[-1] += rest
+    return [_as_one(group) for group in groups]
+
+
+def _as_one(bins: list[Bin]) -> Bin:
+    rows = sum(each.rows for each in bins)
+    confidence = sum(each.rows * each.confidence for each in bins) / rows
+    return Bin(rows, confidence, sum(each.rows * each.accuracy for each in bins) / rows)
 
 
 def _draw_confidences(figure: Figure, found: Histogram, limit: float | None) -> None:
@@ -129,7 +146,7 @@ def _draw_confidences(figure: Figure, found: Histogram, limit: float | None) -> 
     plain(axes, grid="y")
     starts, widths = found.edges[:-1], [b - a for a, b in zip(found.edges[:-1], found.edges[1:], strict=True)]
     for counts, sign, colour, hatch, name in (
-        (found.right, 1, GOOD, "", "right"), (found.wrong, -1, BAD, "////", "wrong"),
+        (found.right, 1, EARLY, "", "right"), (found.wrong, -1, WRONG, "////", "wrong"),
     ):  # fmt: skip
         total = sum(counts)
         axes.bar(

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from eetoolkit.report.chart import BAD, FAINT, GOOD, INK, MIDDLE, PAPER, Chart, inline, plain, styled
-from eetoolkit.tuning.intervals import Interval
+from eetoolkit.report.chart import Chart, inline
+from eetoolkit.showing.style import EARLY, FAINT, INK, LATE, MIDDLE, PAPER, plain, styled
+from eetoolkit.tuning.intervals import Figures, Interval
 from eetoolkit.tuning.report import TuningReport
-from eetoolkit.tuning.results import Figures
 from eetoolkit.tuning.wording import Wording, short
 from eetoolkit_runtime.files.outfile import check_file, writing
+from eetoolkit_runtime.printable import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 _INCHES = (3.6, 3.7)
 _FILE_INCHES = (7.6, 4.2)
-_LEGEND_COLUMNS = 2
+_MARGIN = 0.08  # of each axis, so that marks and names at its ends stand inside
 _WIDE = 6.0  # the ratio of costs from which on a logarithm shows more
 _DECADES = 60.0  # and from this one it has room for the decades alone
 
@@ -31,8 +32,7 @@ def chart(report: TuningReport, say: Wording) -> Chart:
         f"The choice reaches {say.score(report.chosen.score)} at {say.cost(report.chosen.cost)} a run, the whole "
         f"network {say.score(report.whole.score)} at {say.cost(report.whole.cost)}."
     )
-    title = f"{report.metric.capitalize()} against the mean cost of a run"
-    return inline("frontier", title, text, _INCHES, lambda figure: _draw(figure, report, say))
+    return inline("frontier", _title(report), text, _INCHES, lambda figure: _draw(figure, report, say, 2))
 
 
 def save_frontier(
@@ -46,9 +46,10 @@ def save_frontier(
     path = check_file(target, overwrite=overwrite)
     from matplotlib.figure import Figure
 
-    with styled("path"):
+    with styled():
         figure = Figure(figsize=_FILE_INCHES, dpi=150, facecolor="white", layout="constrained")
-        _draw(figure, report, Wording(report.metric, report.unit, report.labels))
+        axes = _draw(figure, report, Wording(report.metric, report.unit, report.labels), 4)
+        axes.set_title(printable(f"{report.bundle}: {_title(report)}"), pad=12)
         with writing(path, overwrite=overwrite) as file:
             figure.savefig(file, format=kind, metadata={"Date": None} if kind == "svg" else {})
     return path
@@ -73,7 +74,11 @@ def lies_far_apart(report: TuningReport) -> bool:
     return low > 0 and high > _WIDE * low
 
 
-def _draw(figure: Figure, report: TuningReport, say: Wording) -> None:
+def _title(report: TuningReport) -> str:
+    return f"{report.metric} against the mean cost of a run"
+
+
+def _draw(figure: Figure, report: TuningReport, say: Wording, columns: int) -> Axes:
     from matplotlib.container import ErrorbarContainer
     from matplotlib.ticker import FuncFormatter
 
@@ -81,7 +86,7 @@ def _draw(figure: Figure, report: TuningReport, say: Wording) -> None:
     plain(axes)
     points = report.frontier
     axes.plot(
-        [point.cost for point in points], [point.score for point in points], color=GOOD, linewidth=1.6, marker="o",
+        [point.cost for point in points], [point.score for point in points], color=EARLY, linewidth=1.6, marker="o",
         markersize=3.5, label="frontier", zorder=3,
     )  # fmt: skip
     axes.plot(
@@ -90,13 +95,13 @@ def _draw(figure: Figure, report: TuningReport, say: Wording) -> None:
     )  # fmt: skip
     always = static_choices(report)
     _mark(axes, always, "D", MIDDLE, 5, "always exit there")
-    _mark(axes, [report.whole], "s", BAD, 6.5, "whole network")
+    _mark(axes, [report.whole], "s", LATE, 6.5, "whole network")
     axes.plot(
         [each.cost.value for each in report.baselines], [each.score.value for each in report.baselines], "+",
         color=FAINT, markersize=6.5, markeredgewidth=1.3, label="other rules", zorder=3,
     )  # fmt: skip
     _mark(axes, [report.before], "x", INK, 6.5, "thresholds before")
-    _mark(axes, [report.chosen], "*", GOOD, 14, "chosen")
+    _mark(axes, [report.chosen], "*", EARLY, 14, "chosen")
     if report.least_score is not None:
         axes.axhline(report.least_score, color=INK, linewidth=1, linestyle="--", label="goal: at least", zorder=2)
     if report.most_cost is not None:
@@ -111,20 +116,21 @@ def _draw(figure: Figure, report: TuningReport, say: Wording) -> None:
     handles, labels = axes.get_legend_handles_labels()
     marks = [handle[0] if isinstance(handle, ErrorbarContainer) else handle for handle in handles]
     figure.legend(
-        marks, labels, loc="outside lower left", ncols=_LEGEND_COLUMNS, fontsize=8, handletextpad=0.4, columnspacing=1
+        marks, labels, loc="outside lower left", ncols=columns, fontsize=8, handletextpad=0.4, columnspacing=1
     )
+    return axes
 
 
 def _scale(axes: Axes, report: TuningReport) -> None:
     """Makes the axis of costs logarithmic where the cheapest cost a small part of the dearest."""
     from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
+    axes.margins(_MARGIN)
     if lies_far_apart(report):
         low, high = ends(report)
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1,) if high / low > _DECADES else (1, 2, 5)))
         axes.xaxis.set_minor_locator(NullLocator())
-        axes.set_xlim(low / 1.25, high * 1.25)
     else:
         axes.set_xlim(left=0)
         axes.xaxis.set_major_locator(MaxNLocator(5))

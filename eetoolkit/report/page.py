@@ -85,6 +85,7 @@ def render(report: TuningReport, shown: dict[int, str] | None = None) -> str:
         report=report,
         say=say,
         parts=PARTS,
+        least_rows=exit_charts.LEAST_ROWS,
         spell_threshold=spell_threshold,
         guarantee=None if report.guarantee is None else spell_guarantee(report.guarantee),
         choices=(

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from eetoolkit.report.chart import BAD, FAINT, GOOD, INK, MIDDLE, Chart, colours, inline, plain
+from eetoolkit.report.chart import Chart, inline
+from eetoolkit.showing.style import EARLY, FAINT, INK, LATE, MIDDLE, WRONG, colours, plain
 from eetoolkit.tuning.report import TuningReport
 from eetoolkit.tuning.report_data import ClassFigures
 from eetoolkit.tuning.wording import Wording, short
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_WIDE = 10.0  # the ratio of costs from which on a logarithm shows more
 CLASSES = 40
 """Shown at most: those that early exit hurts most."""
 
@@ -38,7 +40,7 @@ def classes(report: TuningReport, say: Wording) -> Chart | None:
 
     def draw(figure: Figure) -> None:
         left, right = figure.subplots(1, 2, sharey=True, width_ratios=(1.25, 1))
-        _draw_worths(left, shown, report, say)
+        _draw_scores(left, shown, report, say)
         _draw_shares(right, shown)
         figure.legend(loc="outside lower left", ncols=3, fontsize=8, handlelength=1, columnspacing=1)
 
@@ -46,13 +48,14 @@ def classes(report: TuningReport, say: Wording) -> Chart | None:
     return inline("classes", "Every class", text, (3.6, 0.9 + 0.24 * len(shown) + 0.2 * lines), draw)
 
 
-def _draw_worths(axes: Axes, shown: Sequence[ClassFigures], report: TuningReport, say: Wording) -> None:
+def _draw_scores(axes: Axes, shown: Sequence[ClassFigures], report: TuningReport, say: Wording) -> None:
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     plain(axes, grid="x")
     places = range(len(shown))
     early, whole = [each.score for each in shown], [each.whole for each in shown]
-    axes.hlines(places, early, whole, color=BAD, linewidth=1.6)
+    losses = [WRONG if each.score < each.whole else EARLY for each in shown]
+    axes.hlines(places, early, whole, colors=losses, linewidth=1.6)
     axes.scatter(whole, places, marker="|", s=90, color=FAINT, linewidths=1.8, label="whole network")
     axes.scatter(early, places, marker="o", s=22, color=INK, label="with early exit", zorder=3)
     axes.set_yticks(places, [short(say.label(each.label)) for each in shown], color=INK)
@@ -87,28 +90,36 @@ def costs(report: TuningReport, say: Wording) -> Chart:
     )
 
     def draw(figure: Figure) -> None:
-        from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
+        from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
         axes = figure.add_subplot()
         plain(axes)
-        places, heights, total = [0.0], [0.0], 0.0
+        end = 1.05 * max(spread.p99, report.whole.cost.value)  # the rare runs beyond p99 would hide the others
+        least = spread.steps[0][0]
+        wide = 0 < least < end / _WIDE
+        start = least / 1.25 if wide else 0.0
+        places, heights, total = [start], [0.0], 0.0
         for cost, share in spread.steps:
             total += share
             places.append(cost)
             heights.append(min(total, 1.0))
-        end = 1.05 * max(spread.p99, report.whole.cost.value)  # the rare runs beyond p99 would hide the others
-        axes.step([*places, max(end, places[-1])], [*heights, 1.0], where="post", color=GOOD, linewidth=1.8)
+        axes.step([*places, max(end, places[-1])], [*heights, 1.0], where="post", color=EARLY, linewidth=1.8)
         for name, cost, share, marker in (
             ("p50", spread.p50, 0.5, "o"), ("p95", spread.p95, 0.95, "^"), ("p99", spread.p99, 0.99, "v"),
         ):  # fmt: skip
             axes.plot(cost, share, marker, color=INK, markersize=6, label=f"{name} {say.cost(cost)}")
         for name, cost, colour, line in (
-            ("mean", report.chosen.cost.value, MIDDLE, "--"), ("whole network", report.whole.cost.value, BAD, ":"),
+            ("mean", report.chosen.cost.value, MIDDLE, "--"), ("whole network", report.whole.cost.value, LATE, ":"),
         ):  # fmt: skip
             axes.axvline(cost, color=colour, linewidth=1.4, linestyle=line, label=f"{name} {say.cost(cost)}")
-        axes.set_xlim(0, end)
+        if wide:
+            axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator())
+            axes.xaxis.set_minor_locator(NullLocator())
+        else:
+            axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.set_xlim(start, end)
         axes.set_ylim(0, 1.05)
-        axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda cost, _: say.amount(cost) if cost else "0"))
         axes.yaxis.set_major_formatter(PercentFormatter(1))
         axes.set_xlabel(f"{report.unit} a run")

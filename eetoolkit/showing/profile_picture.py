@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from eetoolkit.showing.style import EARLY, FAINT, INK, LATE, MIDDLE, plain, styled
 from eetoolkit_runtime.errors import EEToolkitError
 from eetoolkit_runtime.files.outfile import check_file, writing
 from eetoolkit_runtime.printable import printable
@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.transforms import Transform
 
 Kind = Literal["svg", "png"]
-_RUN, _SAVED, _EXIT, _WHOLE = "#1f8a7d", "#bfe3dd", "#b7791f", "#c2374d"
-_INK, _FAINT, _GRID = "#1f2933", "#616e7c", "#e4e7eb"
+_SAVED = "#bfe3dd"  # a light EARLY
 _BARS = "in the mean call", "only in a full path"
 _LONGEST_NAME = 36
 _BAR_INCHES = 0.34
@@ -79,18 +78,12 @@ def draw(found: Profile, target: str | os.PathLike[str], kind: Kind, *, overwrit
         EEToolkitError: Something is there and `overwrite` is not set, or no input came to any segment.
     """
     path = check_file(target, overwrite=overwrite)
-    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     all_ = bars(found)
     if not all_:
         raise EEToolkitError("nothing to draw: no segment was run")
-    # Names are not mathematics, and the same profile gives the same file.
-    with (
-        rc_context({"text.parse_math": False, "svg.hashsalt": "eetoolkit", "font.size": 9}),
-        warnings.catch_warnings(),
-    ):
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # a box says the same
+    with styled():
         inches = _BAR_INCHES * len(all_)
         figure = Figure(figsize=(_WIDTH_INCHES, 2 + inches), dpi=150, facecolor="white")
         axes = figure.add_axes((0.2, 1.1 / (2 + inches), 0.5, inches / (2 + inches)))
@@ -122,16 +115,13 @@ def spell_exit(bar: Bar) -> str:
 def _draw_bars(axes: Axes, all_: Sequence[Bar]) -> None:
     places, starts = range(len(all_)), [bar.start_ms for bar in all_]
     axes.barh(places, [bar.full_ms for bar in all_], left=starts, height=0.7, color=_SAVED, label=_BARS[1])
-    axes.barh(places, [bar.call_ms for bar in all_], left=starts, height=0.7, color=_RUN, label=_BARS[0])
+    axes.barh(places, [bar.call_ms for bar in all_], left=starts, height=0.7, color=EARLY, label=_BARS[0])
     axes.set_ylim(len(all_) - 0.5, -0.5)
-    axes.set_yticks(places, [_short(bar.segment) for bar in all_], color=_INK)
-    axes.tick_params(length=0, colors=_FAINT)
-    axes.tick_params(axis="y", labelcolor=_INK)
-    axes.grid(axis="x", color=_GRID, linewidth=0.8)
-    axes.set_axisbelow(True)
+    axes.set_yticks(places, [_short(bar.segment) for bar in all_], color=INK)
+    plain(axes, grid="x")
     for spine in axes.spines.values():
         spine.set_visible(False)
-    axes.set_xlabel("milliseconds, the segments one after the other; all are robust means", color=_FAINT)
+    axes.set_xlabel("milliseconds, the segments one after the other; all are robust means")
 
 
 def _draw_times(axes: Axes, found: Profile, all_: Sequence[Bar]) -> None:
@@ -139,30 +129,30 @@ def _draw_times(axes: Axes, found: Profile, all_: Sequence[Bar]) -> None:
     end_ms = all_[-1].start_ms + all_[-1].full_ms
     mean_ms = 0.0 if found.expected is None else found.expected.robust_ms
     if mean_ms:
-        axes.axvline(mean_ms, color=_EXIT, linewidth=1.4, linestyle="--", label=f"mean call {spell_ms(mean_ms)}")
+        axes.axvline(mean_ms, color=MIDDLE, linewidth=1.4, linestyle="--", label=f"mean call {spell_ms(mean_ms)}")
     if found.whole is not None:
         whole_ms = found.whole.latency.robust_ms
         label = f"whole network {spell_ms(whole_ms)}"
-        axes.axvline(whole_ms, color=_WHOLE, linewidth=1.4, linestyle=":", label=label)
+        axes.axvline(whole_ms, color=LATE, linewidth=1.4, linestyle=":", label=label)
         end_ms = max(end_ms, whole_ms)
     axes.set_xlim(0, 1.02 * max(end_ms, mean_ms))
     handles, labels = axes.get_legend_handles_labels()
     order = sorted(range(len(labels)), key=lambda place: (labels[place] not in _BARS, labels[place] != _BARS[0], place))
     axes.legend(
         [handles[place] for place in order], [labels[place] for place in order], loc="upper left",
-        bbox_to_anchor=(0, 0), bbox_transform=_points_below(axes, 34), ncols=4, frameon=False, borderaxespad=0,
-        borderpad=0, handlelength=1.4, columnspacing=1.6, labelcolor=_INK,
+        bbox_to_anchor=(0, 0), bbox_transform=_points_below(axes, 34), ncols=4, borderaxespad=0,
+        borderpad=0, handlelength=1.4, columnspacing=1.6,
     )  # fmt: skip
 
 
 def _draw_columns(axes: Axes, all_: Sequence[Bar]) -> None:
     """Writes what each segment takes, and what leaves there, in columns to the right of the bars."""
-    _write(axes, -0.9, 60, "right", "adds", _FAINT)
-    _write(axes, -0.9, 78, "left", "answers there", _FAINT)
+    _write(axes, -0.9, 60, "right", "adds", FAINT)
+    _write(axes, -0.9, 78, "left", "answers there", FAINT)
     for place, bar in enumerate(all_):
-        _write(axes, place, 60, "right", spell_ms(bar.full_ms), _INK)
+        _write(axes, place, 60, "right", spell_ms(bar.full_ms), INK)
         if bar.exit is not None:
-            _write(axes, place, 78, "left", spell_exit(bar), _EXIT if bar.share else _FAINT)
+            _write(axes, place, 78, "left", spell_exit(bar), MIDDLE if bar.share else FAINT)
 
 
 def _draw_title(axes: Axes, found: Profile) -> None:
@@ -171,8 +161,9 @@ def _draw_title(axes: Axes, found: Profile) -> None:
     )
     machine = f"{found.machine.processor}, {threads}, onnxruntime {found.machine.onnxruntime}, {found.rows} inputs"
     for points, text, size, weight, colour in (
-        (46, printable(found.bundle), 13, "bold", _INK),
-        (30, printable(machine), 9, "normal", _FAINT),
+        (46, printable(found.bundle), 13, "bold", INK),
+        (30, printable(machine), 9, "normal", FAINT),
+        (18, found.gaps or "", 9, "normal", LATE),
     ):
         axes.annotate(
             text, (0, 1), (0, points), xycoords="axes fraction", textcoords="offset points", ha="left", va="bottom",

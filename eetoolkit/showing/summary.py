@@ -2,136 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from typing import Any
 
 from eetoolkit_runtime.bundle.bundle import Bundle
-from eetoolkit_runtime.plan.types import (
-    Criterion,
-    Dim,
-    Gate,
-    Golden,
-    Goto,
-    Manifest,
-    Next,
-    Preprocess,
-    Segment,
-    Stop,
-    Switch,
-    TensorSpec,
-    Threshold,
-)
-from eetoolkit_runtime.running.decision import spell_threshold
+from eetoolkit_runtime.plan.types import Criterion, Dim, Gate, Goto, Manifest, Segment, Stop, Switch
+
+_TOLD = (
+    "name", "inputs", "outputs", "batch", "fallback", "labels", "titles", "preprocess", "golden", "created_with",
+    "onnxruntime", "notes",
+)  # fmt: skip
+"""What of a manifest is told as it is."""
 
 
-@dataclass(frozen=True)
-class SegmentSummary:
-    """One segment.
+def summarize(bundle: Bundle) -> dict[str, Any]:
+    """Returns what the manifest of `bundle` says, with sizes added up, in bytes; those of files without the manifest.
 
-    Attributes:
-        reads: The slots, inputs and constants that its graph reads.
-        writes: The slots that it writes.
-        moves: Those of them that take another slot's tensor or a constant, and which.
-        multiply_adds: For one row at the example's shapes; None where unknown.
-        size_bytes: Its graph and its weights on disk; a weights file that two segments map counts for both.
-        threshold: When its exit fires; None where it has no exit.
-        next: The names of the segments that may follow, with what decides.
+    A segment's size is that of its graph and weights; a weights file that two segments map counts for both.
+    `multiply_adds` are for one row at the example's shapes, `threshold` is when the segment's exit fires.
     """
-
-    name: str
-    reads: tuple[str, ...]
-    writes: tuple[str, ...]
-    moves: Mapping[str, str]
-    nodes: int | None
-    parameters: int | None
-    multiply_adds: int | None
-    size_bytes: int
-    exit: str | None
-    criterion: Criterion | None
-    threshold: Threshold | None
-    next: Next
-    max_visits: int | None
-
-
-@dataclass(frozen=True)
-class BundleSummary:
-    """A whole bundle; `size_bytes` is that of its files without the manifest, `onnxruntime` the least that opens it."""
-
-    name: str
-    path: str
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    exits: tuple[str, ...]
-    size_bytes: int
-    files: int
-    batch: int | None
-    fallback: str
-    labels: tuple[str, ...] | None
-    titles: Mapping[str, str]
-    preprocess: Mapping[str, Preprocess]
-    golden: Golden | None
-    created_with: Mapping[str, str | int]
-    onnxruntime: str | None
-    notes: tuple[str, ...]
-    constants: tuple[str, ...]
-    segments: tuple[SegmentSummary, ...]
-
-
-def summarize(bundle: Bundle) -> BundleSummary:
-    """Returns what the manifest of `bundle` says, with sizes added up."""
     plan = bundle.manifest
-    return BundleSummary(
-        name=plan.name,
-        path=str(bundle.place),
-        inputs=plan.inputs,
-        outputs=plan.outputs,
-        exits=tuple(plan.exits),
-        size_bytes=bundle.size_bytes,
-        files=len(plan.files),
-        batch=plan.batch,
-        fallback=plan.fallback,
-        labels=plan.labels,
-        titles=plan.titles,
-        preprocess=plan.preprocess,
-        golden=plan.golden,
-        created_with=plan.created_with,
-        onnxruntime=plan.onnxruntime,
-        notes=plan.notes,
-        constants=tuple(plan.constants),
-        segments=tuple(_segment(plan, name, segment) for name, segment in plan.segments.items()),
-    )
+    return {name: getattr(plan, name) for name in _TOLD} | {
+        "path": str(bundle.place),
+        "exits": list(plan.exits),
+        "size_bytes": bundle.size_bytes,
+        "files": len(plan.files),
+        "constants": list(plan.constants),
+        "segments": [_segment(plan, name, segment) for name, segment in plan.segments.items()],
+    }
 
 
-def _segment(plan: Manifest, name: str, segment: Segment) -> SegmentSummary:
-    files = {file for file in (segment.model, *segment.weights) if file is not None}
+def _segment(plan: Manifest, name: str, segment: Segment) -> dict[str, Any]:
     work, exit_ = segment.work, segment.exit
-    return SegmentSummary(
-        name=name,
-        reads=tuple(segment.reads.values()),
-        writes=tuple(segment.writes),
-        moves={
-            slot: source.slot or source.constant or "" for slot, source in segment.writes.items() if not source.output
-        },
-        nodes=work.nodes if work is not None else None,
-        parameters=work.parameters if work is not None else None,
-        multiply_adds=work.multiply_adds if work is not None else None,
-        size_bytes=sum(plan.files[file].size for file in files),
-        exit=exit_.name if exit_ is not None else None,
-        criterion=exit_.criterion if exit_ is not None else None,
-        threshold=exit_.threshold if exit_ is not None else None,
-        next=segment.next,
-        max_visits=segment.max_visits,
-    )
+    return {
+        "name": name,
+        "reads": list(segment.reads.values()),
+        "writes": list(segment.writes),
+        "moves": moves(segment),
+        "nodes": None if work is None else work.nodes,
+        "parameters": None if work is None else work.parameters,
+        "multiply_adds": None if work is None else work.multiply_adds,
+        "size_bytes": size_of(plan, segment),
+        "exit": None if exit_ is None else exit_.name,
+        "criterion": None if exit_ is None else exit_.criterion,
+        "threshold": None if exit_ is None else exit_.threshold,
+        "next": segment.next,
+        "max_visits": segment.max_visits,
+    }
+
+
+def moves(segment: Segment) -> dict[str, str]:
+    """Returns the slots that take another slot's tensor or a constant, and which."""
+    return {slot: source.slot or source.constant or "" for slot, source in segment.writes.items() if not source.output}
+
+
+def size_of(plan: Manifest, segment: Segment) -> int:
+    """Returns the bytes of a segment's graph and weights."""
+    return sum(plan.files[file].size for file in {segment.model, *segment.weights} if file is not None)
 
 
 def spell_shape(shape: Sequence[Dim]) -> str:
     """Returns a shape as `[batch, 1, ?]`; `?` depends on the data."""
     return f"[{', '.join('?' if dim is None else str(dim) for dim in shape)}]"
-
-
-def spell_rule(segment: SegmentSummary) -> str:
-    """Returns when the segment's exit answers, as `>= 0.9`, `always` or `never`; empty where it has none."""
-    return "" if segment.threshold is None else spell_threshold(segment.threshold)
 
 
 def spell_criterion(criterion: Criterion) -> str:
@@ -156,24 +88,16 @@ def spell_criterion(criterion: Criterion) -> str:
     return ", ".join([criterion.kind, *options])
 
 
-def spell_writes(segment: SegmentSummary) -> str:
-    """Returns the slots that the segment writes; `a = b` where it takes the tensor of b."""
-    return ", ".join(f"{name} = {segment.moves[name]}" if name in segment.moves else name for name in segment.writes)
-
-
-def spell_next(segment: SegmentSummary) -> str:
+def spell_next(segment: Segment) -> str:
     """Returns which segments may follow, and what decides."""
     visits = "" if segment.max_visits is None else f" (at most {segment.max_visits} visits)"
-    return f"{_spell_way(segment.next)}{visits}"
-
-
-def _spell_way(way: Next) -> str:
-    match way:
+    match segment.next:
         case Goto(segment=name):
-            return name
+            way = name
         case Gate(on=on, then=then, otherwise=otherwise):
-            return f"if {on}: {then}, else {otherwise}"
+            way = f"if {on}: {then}, else {otherwise}"
         case Switch(on=on, cases=cases):
-            return f"by {on}: {', '.join(cases)}"
+            way = f"by {on}: {', '.join(cases)}"
         case Stop():
-            return "stop"
+            way = "stop"
+    return way + visits

@@ -13,13 +13,13 @@ from eetoolkit.tuning.choose import Choice, Task
 from eetoolkit.tuning.costs import overheads_of
 from eetoolkit.tuning.evaluate import Evaluator
 from eetoolkit.tuning.guarantee import GuaranteedChoice
+from eetoolkit.tuning.intervals import Figures, Point
 from eetoolkit.tuning.outcome import Outcome, goal_outcome
 from eetoolkit.tuning.pruning import choose_gone, without_overheads
 from eetoolkit.tuning.record import criterion_values, values_of
 from eetoolkit.tuning.remarks import labels_off, less_reliable, margin_used, remarks
 from eetoolkit.tuning.replay import own_thresholds
 from eetoolkit.tuning.report import TuningReport
-from eetoolkit.tuning.results import Figures, Point
 from eetoolkit.tuning.risk import Method
 from eetoolkit.tuning.search import Constraint
 from eetoolkit.tuning.static import WHOLE
@@ -97,10 +97,7 @@ def assemble(
     plan, data, test, limits = task.plan, task.data, task.test, choice.thresholds
     rows = sum(data.rows.values())
     outcome = goal_outcome(task.goal, test, limits, results.chosen, results.whole, rows, guaranteed)
-    calibration, whole = _calibration(task), results.whole
-    # A risk is none of the figures: it bounds what is wrong early and right in the whole network.
-    risk = task.goal.kind == "risk"
-    asked = Constraint() if risk else task.goal.constraint((whole.score.value, whole.cost.value))
+    calibration, whole, asked = _calibration(task), results.whole, _asked(task, results.whole)
     return TuningReport(
         bundle=plan.name,
         path=str(bundle.archive or bundle.path),
@@ -108,7 +105,7 @@ def assemble(
         goal=str(task.goal),
         goal_met=outcome.met,
         goal_reason=outcome.reason,
-        rows_needed=outcome.rows_needed,
+        rows_needed=outcome.rows_needed or (choice.rows_to_show if choice.unshown else None),
         least_score=asked.least_score,
         most_cost=None if asked.most_cost is None else asked.most_cost * whole.cost.value,
         metric="accuracy" if task.metric is None else getattr(task.metric, "__name__", "metric"),
@@ -145,19 +142,47 @@ def assemble(
     )
 
 
+def _asked(task: Task, whole: Figures) -> Constraint:
+    """Returns what the goal asks of the held-out rows; a risk asks nothing of the figures.
+
+    It bounds what is wrong early and right in the whole network.
+    """
+    if task.goal.kind == "risk":
+        return Constraint()
+    return task.goal.constraint((whole.score.value, whole.cost.value))
+
+
 def _verdict(task: Task, choice: Choice, results: Results, outcome: Outcome) -> Verdict:
     """Returns whether early exit pays, and each exit."""
     static, exits = choice.static, choice.objective.exits
     costs = {each.name: each.cost.value for each in (*results.always, results.whole)}
-    none_passed = "no early exit passed the guarantee, so there is none to judge"
     return Verdict(
         exits=exit_verdicts(task.test, task.tuned, choice.thresholds, exits, results.overheads),
         best_static=static.name,
         static_exit=static.exit,
         static_cost=costs[static.name],
         pays=not static.wins,
-        undecided=outcome.undecided if choice.passed else none_passed,
+        undecided=_undecided(task, choice, outcome),
     )
+
+
+def _undecided(task: Task, choice: Choice, outcome: Outcome) -> str | None:
+    """Returns why nothing can be said of early exit, and about how many rows would do; None where something can."""
+    if not choice.passed:
+        return "no early exit passed the guarantee"
+    if outcome.met is False:
+        return "the goal is missed on the held-out rows"
+    needed = choice.rows_to_show
+    if choice.unshown and needed is None:
+        return "no number of rows shows that an early exit loses nothing; allow a drop above 0"
+    if choice.unshown:
+        few = f"{len(task.tuned.record)} tuning rows are too few to show that an early exit keeps the goal"
+    elif outcome.met is None:
+        few = "the held-out rows are too few to know whether the goal is met"
+    else:
+        return None
+    enough = max(needed or 0, outcome.rows_needed or 0)
+    return few + (f"; about {enough} rows in all would do" if enough else "")
 
 
 def _pruned(task: Task, evaluator: Evaluator, limits: Array, overheads: Array) -> Figures | None:

@@ -50,7 +50,7 @@ class Reliability(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Calibration(msgspec.Struct, frozen=True, kw_only=True):
-    """One exit before and after, on the test part."""
+    """One exit before and after, on the held-out rows."""
 
     exit: str
     before: Reliability

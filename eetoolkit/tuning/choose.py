@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,9 +17,9 @@ from eetoolkit.tuning.guarantee import GuaranteedChoice
 from eetoolkit.tuning.manifest import may_fire
 from eetoolkit.tuning.objective import Metric, Objective, scores_of, settings_of
 from eetoolkit.tuning.record import Record
-from eetoolkit.tuning.safety_margin import budget_margin, safety_margin
+from eetoolkit.tuning.safety_margin import budget_margin, rows_to_show, safety_margin
 from eetoolkit.tuning.search import Constraint, Search
-from eetoolkit.tuning.static import Static, best_static
+from eetoolkit.tuning.static import AS_GOOD, Static, best_static
 from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.plan.types import Manifest
 
@@ -83,6 +84,9 @@ class Choice:
         static: The best choice without early exit, which the choice is where that wins.
         margin: How much stricter than the goal the search was; None where no margin is measured.
         passed: Whether an early exit passed the guarantee, where one was asked for.
+        unshown: Whether the whole network is the choice only because the tuning rows are too few to show that an early
+            exit keeps the goal.
+        rows_to_show: About how many rows in all would show that one does; None: no number, 0: a goal without a margin.
         rivals: What other rules choose, by name.
         search: The search, which has met a frontier.
         objective: What it searched.
@@ -92,6 +96,8 @@ class Choice:
     static: Static
     margin: float | None
     passed: bool
+    unshown: bool
+    rows_to_show: int | None
     rivals: tuple[tuple[str, Array], ...]
     search: Search
     objective: Objective
@@ -119,12 +125,16 @@ def choose(task: Task, guaranteed: GuaranteedChoice | None) -> Choice:
     else:
         thresholds = guaranteed.thresholds
     static = best_static(task.goal, constraint, tuned, objective, thresholds)
+    alone = static.wins and static.exit is None and bool(margin)
+    keeps, needed = _rows_to_show(task, search, objective)
     greedy = objective.choices.spell(Search(objective).greedy(constraint))
     return Choice(
         thresholds=static.thresholds if static.wins else thresholds,
         static=static,
         margin=margin,
         passed=guaranteed is None or guaranteed.guarantee.passed,
+        unshown=alone and keeps and (needed is None or sum(task.data.rows.values()) < needed),
+        rows_to_show=needed,
         rivals=(*rivals, ("greedy coordinate descent", greedy)),
         search=search,
         objective=objective,
@@ -141,20 +151,30 @@ def _margin(task: Task) -> float | None:
     return safety_margin(task.plan, tuned, task.goal.value, drop=task.goal.kind == "max_accuracy_drop")
 
 
+def _rows_to_show(task: Task, search: Search, objective: Objective) -> tuple[bool, int | None]:
+    """Returns whether an early exit keeps the goal on the tuning rows, and how many rows in all would show that.
+
+    None: no number of rows would; 0: the goal takes no safety margin.
+    """
+    tuned, constraint = task.tuned, task.constraint
+    if constraint.least_score is None or tuned.score is None or task.goal.kind == "risk":
+        return False, 0
+    points = search.frontier()
+    best = constraint.best(points.score, points.cost)
+    answered, _ = tuned.ends(objective.choices.spell(points.settings[best]))
+    needed = rows_to_show(tuned, answered, task.full[0] - constraint.least_score)
+    in_all = None if needed is None else math.ceil(needed * sum(task.data.rows.values()) / len(answered))
+    return bool(points.cost[best] * AS_GOOD < 1), in_all
+
+
 def _best(
     search: Search, objective: Objective, constraint: Constraint, others: Array
 ) -> tuple[Array, tuple[float, float]]:
     """Returns the best thresholds (E,) for a constraint, with their score and cost on the tuning rows.
 
     The search starts from thresholds of `others` (S, E) too.
-
-    The whole network, all exits disabled, is none of the search's settings where the fallback is `most_confident`:
-    there exits that never fire may still answer.
     """
     if constraint.least_score == np.inf:
         return np.full(len(objective.choices.never), np.nan), objective.full
     setting = search.best(constraint, settings_of(objective.record, objective.choices, others))
-    reached = objective.full, objective.at(setting)
-    if constraint.best(*np.array(reached).T) == 0:
-        return np.full(len(setting), np.nan), reached[0]
-    return objective.choices.spell(setting), reached[1]
+    return objective.choices.spell(setting), objective.at(setting)

@@ -7,6 +7,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from eetoolkit_runtime.plan.types import Manifest
 from eetoolkit_runtime.profiling.profile import digests
 from eetoolkit_runtime.running.answer import Answer
 from eetoolkit_runtime.running.inputs import Inputs, prepare, split_rows
-from eetoolkit_runtime.running.providers import Provider, choose_providers
+from eetoolkit_runtime.running.providers import Providers, choose_providers
 from eetoolkit_runtime.running.runner import Runner
 
 Progress = Callable[[str, int, int], object]
@@ -34,16 +35,15 @@ _BLOCK = 1024  # rows that are kept as answers before they are packed
 _SAVE_EVERY_S = 60.0
 
 
-def collect(  # noqa: PLR0913 - what a collection depends on
+def collect(
     bundle: Bundle,
     data: Data,
     labels: npt.ArrayLike | None = None,
     *,
     rows: Array | None = None,
-    shard: tuple[int, int] = (0, 1),
     file: str | os.PathLike[str] | None = None,
     threads: int | None = None,
-    providers: Sequence[Provider] | None = None,
+    providers: Providers | None = None,
     progress: Progress | None = None,
 ) -> Record:
     """Runs rows through all their exits and returns what these gave.
@@ -53,7 +53,6 @@ def collect(  # noqa: PLR0913 - what a collection depends on
         data: The inputs; without `labels`, pairs of one row's inputs and its label.
         labels: One for each row.
         rows: Numbers of the rows to run; None: all.
-        shard: (k, n): of these every nth row from the kth on, so that n processes share the work and `merge` joins it.
         file: Where the record is saved, now and then too: a later call with the same file goes on where it was.
         threads: As the `Runner`'s.
         providers: As the `Runner`'s.
@@ -72,39 +71,85 @@ def collect(  # noqa: PLR0913 - what a collection depends on
     if wanted is not None:
         total = len(wanted)
     tell = progress or (lambda _what, _done, _total: None)
-    parts = _resume(file, plan)
-    known = {row: digest for part in parts for row, digest in zip(part.row.tolist(), part.digest.tolist(), strict=True)}
-    number, count = shard
-    todo = total // count if count > 1 else total
-    waiting: list[tuple[int, int, Any, list[Answer]]] = []
-    saved, seen = time.monotonic(), []
+    kept, seen = _Kept(plan, file), []
     try:
         with Runner(bundle, threads=threads, providers=choose_providers(providers)) as runner:
             for place, (inputs, label) in enumerate(samples):
-                if (wanted is not None and place not in wanted) or place % count != number:
+                if wanted is not None and place not in wanted:
                     continue
                 digest = _digest(inputs, label)
-                if known.get(place, digest) != digest:
-                    raise TuneError(f"{file} is a record of other data: row {place} differs; choose another file")
-                if place not in known:
-                    waiting.append((place, digest, label, runner.run_all_exits(inputs)))
+                if not kept.has(place, digest):
+                    kept.add(_Row(place, digest, label, runner.run_all_exits(inputs)))
                 seen.append(place)
-                if len(waiting) == _BLOCK:
-                    parts, waiting = [*parts, _pack(plan, waiting)], []
-                    if file is not None and time.monotonic() - saved > _SAVE_EVERY_S:
-                        parts = [merge(parts)]
-                        parts[0].save(file)
-                        saved = time.monotonic()
-                tell("collecting", len(seen), todo)
+                tell("collecting", len(seen), total)
     finally:  # an interrupt loses nothing
-        if waiting:
-            parts = [*parts, _pack(plan, waiting)]
-        if file is not None and parts:
-            merge(parts).save(file)
+        kept.save()
     if not seen:
         raise InputError("no rows to collect")
-    found = merge(parts)
+    found = kept.record
     return found.take(np.isin(found.row, seen))
+
+
+@dataclass(frozen=True, eq=False)
+class _Row:
+    """A row's number, digest and label, and the answers of all exits that it meets."""
+
+    number: int
+    digest: int
+    label: Any
+    answers: list[Answer]
+
+
+class _Kept:
+    """The rows of a record that grows: packed block by block, and saved now and then where there is a file."""
+
+    def __init__(self, plan: Manifest, file: str | os.PathLike[str] | None) -> None:
+        self._plan, self._file = plan, file
+        self._parts = _resume(file, plan)
+        self._waiting: list[_Row] = []
+        self._saved_s = time.monotonic()
+        self._known = {
+            row: digest
+            for part in self._parts
+            for row, digest in zip(part.row.tolist(), part.digest.tolist(), strict=True)
+        }
+
+    @property
+    def record(self) -> Record:
+        """All rows that were packed."""
+        return merge(self._parts)
+
+    def has(self, number: int, digest: int) -> bool:
+        """Whether the file held this row.
+
+        Raises:
+            TuneError: It held another one of this number.
+        """
+        known = self._known.get(number)
+        if known not in (None, digest):
+            raise TuneError(f"{self._file} is a record of other data: row {number} differs; choose another file")
+        return known is not None
+
+    def add(self, row: _Row) -> None:
+        """Adds a row that was run."""
+        self._waiting.append(row)
+        if len(self._waiting) == _BLOCK:
+            self._pack()
+            if time.monotonic() - self._saved_s > _SAVE_EVERY_S:
+                self.save()
+
+    def save(self) -> None:
+        """Packs what waits, and writes the file if there is one."""
+        self._pack()
+        if self._file is not None and self._parts:
+            self._parts = [merge(self._parts)]
+            self._parts[0].save(self._file)
+            self._saved_s = time.monotonic()
+
+    def _pack(self) -> None:
+        if self._waiting:
+            self._parts.append(_pack(self._plan, self._waiting))
+            self._waiting = []
 
 
 def _resume(file: str | os.PathLike[str] | None, plan: Manifest) -> list[Record]:
@@ -166,17 +211,17 @@ def _digest(arrays: tuple[Array, ...], label: Any) -> int:
     return int.from_bytes(sha.digest(), "little")
 
 
-def _pack(plan: Manifest, waiting: Sequence[tuple[int, int, Any, list[Answer]]]) -> Record:
-    """Returns the record of some rows: (number, digest, label, answers of all exits met)."""
+def _pack(plan: Manifest, rows: Sequence[_Row]) -> Record:
+    """Returns the record of some rows."""
     exits = tuple(plan.exits)
     segments = tuple(name for name, segment in plan.segments.items() if segment.model is not None)
     numbers = {name: number for number, name in enumerate(exits)}
-    shape = len(waiting), max(len(answers) for *_, answers in waiting)
+    shape = len(rows), max(len(row.answers) for row in rows)
     exit_, confidence = np.full(shape, NO_EXIT, np.int16), np.full(shape, np.nan, np.float32)
     prediction, way = np.full(shape, NO_CLASS, np.int64), np.zeros(shape, np.int32)
     ways: dict[tuple[str, ...], int] = {}
-    for n, (*_, answers) in enumerate(waiting):
-        for v, answer in enumerate(answers):
+    for n, row in enumerate(rows):
+        for v, answer in enumerate(row.answers):
             exit_[n, v], confidence[n, v] = numbers[answer.exit], answer.confidence
             prediction[n, v] = NO_CLASS if answer.prediction is None else answer.prediction
             way[n, v] = ways.setdefault(answer.path, len(ways))
@@ -190,15 +235,15 @@ def _pack(plan: Manifest, waiting: Sequence[tuple[int, int, Any, list[Answer]]])
         constants=values_of(plan),
         exits=exits,
         segments=segments,
-        row=np.array([row for row, *_ in waiting], np.int64),
-        digest=np.array([digest for _, digest, *_ in waiting], np.uint64),
-        label=as_labels([label for _, _, label, _ in waiting]),
+        row=np.array([row.number for row in rows], np.int64),
+        digest=np.array([row.digest for row in rows], np.uint64),
+        label=as_labels([row.label for row in rows]),
         exit=exit_,
         confidence=confidence,
         prediction=prediction,
         way=way,
         ways=counts,
-        outputs=_outputs([answers for *_, answers in waiting], shape),
+        outputs=_outputs([row.answers for row in rows], shape),
     )
 
 

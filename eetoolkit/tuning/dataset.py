@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +30,7 @@ from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.bundle.bundle import Bundle
 from eetoolkit_runtime.errors import TuneError
 from eetoolkit_runtime.plan.types import Manifest
-from eetoolkit_runtime.running.providers import Provider
+from eetoolkit_runtime.running.providers import Chosen
 
 _LEAST_ROWS = 30  # by which temperatures are fitted
 
@@ -79,7 +79,7 @@ class RowSource:
     labels: npt.ArrayLike | None
     record: Record | str | os.PathLike[str] | None
     threads: int | None
-    providers: Sequence[Provider]
+    providers: Chosen
     progress: Progress
 
     @property

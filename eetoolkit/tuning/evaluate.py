@@ -7,12 +7,20 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from eetoolkit.tuning.intervals import Interval, difference_of, mean_of, percentile, ratio_of
+from eetoolkit.tuning.intervals import (
+    Figures,
+    Interval,
+    Point,
+    Thresholds,
+    difference_of,
+    mean_of,
+    percentile,
+    ratio_of,
+)
 from eetoolkit.tuning.manifest import may_fire
 from eetoolkit.tuning.objective import Candidates, Metric, Objective, candidates, run_ends, score_at
 from eetoolkit.tuning.record import Record
 from eetoolkit.tuning.replay import means
-from eetoolkit.tuning.results import Figures, Point, Thresholds
 from eetoolkit.tuning.search import Points
 from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.plan.types import Fallback, Manifest
@@ -101,7 +109,7 @@ class Subset:
 
 @dataclass(frozen=True, eq=False)
 class Evaluator:
-    """Writes figures: of the test part, beside those of the part that choices were made on.
+    """Writes figures: of the held-out rows, beside those of the part that choices were made on.
 
     Attributes:
         test: The held-out rows, of which the figures are.
@@ -121,7 +129,7 @@ class Evaluator:
     def choice(self, name: str, thresholds: Array) -> Figures:
         """Returns the figures of thresholds (E,)."""
         by_exit = self._by_exit(thresholds)
-        silent = self.plan.fallback == "last" and all(threshold == "never" for threshold in by_exit.values())
+        silent = all(threshold == "never" for threshold in by_exit.values())
         return self._measure(name, self.test.ends(thresholds), self.tune.ends(thresholds), by_exit, whole=silent)
 
     def always(self, name: str, exit_: int | None) -> Figures:
@@ -192,9 +200,8 @@ def objective_of(plan: Manifest, subset: Subset, also: npt.ArrayLike = ()) -> Ob
         also: Thresholds (S, E) that must be among what is searched, whatever quantiles are.
     """
     allowed = np.array(may_fire(plan))
-    ends = np.array([exit_.ends for exit_ in plan.exits.values()])
     most = _CANDIDATES if subset.score is not None else _FEW_CANDIDATES
     return Objective(
         subset.record, candidates(subset.record, plan, allowed, most, also), subset.score,
-        subset.cost / subset.full_cost, subset.fallback, allowed | ends, subset.metric,
+        subset.cost / subset.full_cost, subset.fallback, subset.metric,
     )  # fmt: skip

@@ -17,10 +17,17 @@ DEFAULT_DROP = 0.01
 
 @dataclass(frozen=True)
 class GoalSpec:
-    """A goal and its number."""
+    """A goal and its number.
+
+    Attributes:
+        kind: What is asked for.
+        value: How much.
+        accuracy: Whether answers score accuracy, a share of the rows; else a metric of any range.
+    """
 
     kind: Literal["max_accuracy_drop", "min_accuracy", "budget_ms", "budget_share", "risk"]
     value: float
+    accuracy: bool = True
 
     @property
     def asked(self) -> str:
@@ -28,17 +35,21 @@ class GoalSpec:
         return f"{self.kind}={self.value:g} (--{self.kind.replace('_', '-')} {self.value:g})"
 
     def __str__(self) -> str:
+        percent = f"{100 * self.value:g}%"
         match self.kind:
+            case "max_accuracy_drop" if self.accuracy:
+                points = f"{100 * self.value:g} point" + ("" if self.value == 0.01 else "s")
+                return f"least cost at a drop of at most {points} below the last exit"
             case "max_accuracy_drop":
                 return f"least cost at a drop of at most {self.value:g} below the last exit"
             case "min_accuracy":
-                return f"least cost at {self.value:g} or better"
+                return f"least cost at {percent if self.accuracy else f'{self.value:g}'} or better"
             case "budget_ms":
-                return f"best answers within a mean of {self.value:g} ms a run"
+                return f"best answers within {self.value:g} ms a run, in the mean"
             case "budget_share":
-                return f"best answers within a mean of {self.value:g} of the whole network's cost"
+                return f"best answers within {percent} of the whole network's cost, in the mean"
             case "risk":
-                return f"least cost at a risk of at most {self.value:g}"
+                return f"least cost at a risk of at most {percent}"
 
     def check_costs(self, *, latencies: bool) -> None:
         """Refuses milliseconds where no latencies are known, before anything is run.
@@ -53,7 +64,7 @@ class GoalSpec:
             )
 
     def constraint(self, whole: tuple[float, float]) -> Constraint:
-        """Returns what the search must keep on the tune part, where the whole network has this score and cost."""
+        """Returns what the search must keep on the tuning rows, where the whole network has this score and cost."""
         score, cost = whole
         match self.kind:
             case "min_accuracy":
@@ -82,8 +93,8 @@ class GoalSpec:
             return
         if constraint.least_score is not None:
             raise TuneError(
-                f"{self.asked} cannot be met: of the tune part's rows the best thresholds reach "
-                f"{score:.4g}, at {share:.3g} of the whole network's cost"
+                f"{self.asked} cannot be met: the best thresholds reach {score:.4g} on the tuning rows, "
+                f"at {share:.3g} of the whole network's cost"
             )
         raise TuneError(
             f"{self.asked} cannot be met: the cheapest thresholds cost {share:.3g} of the whole network, "
@@ -101,15 +112,21 @@ def choose_goal(*, accuracy: bool, **goals: float | None) -> GoalSpec:
     Raises:
         TuneError: Several, no number, or one outside its range.
     """
-    given = [GoalSpec(name, value) for name, value in goals.items() if value is not None]  # type: ignore[arg-type] # the names are its kinds
+    given = [GoalSpec(name, value, accuracy) for name, value in goals.items() if value is not None]  # type: ignore[arg-type] # the names are its kinds
     if len(given) > 1:
         raise TuneError(f"one goal at a time: got {' and '.join(goal.asked for goal in given)}")
-    goal = given[0] if given else GoalSpec("max_accuracy_drop", DEFAULT_DROP)
+    goal = given[0] if given else GoalSpec("max_accuracy_drop", DEFAULT_DROP, accuracy)
     shares = ("budget_share", "risk", *(("max_accuracy_drop", "min_accuracy") if accuracy else ()))
     most = 1 if goal.kind in shares else np.inf
     least = 0 if accuracy or goal.kind != "min_accuracy" else -np.inf
     if not least <= goal.value <= most or np.isinf(goal.value):
         finite = "a number from 0" if least == 0 else "a finite number"
-        expected = finite if most == np.inf else "a share from 0 to 1, such as 0.01 for one per cent"
+        expected = finite if most == np.inf else _share(goal.value)
         raise TuneError(f"{goal.asked}: expected {expected}")
     return goal
+
+
+def _share(given: float) -> str:
+    """Returns what is expected where a share is, by what a percentage would be as one."""
+    example = f"{given / 100:g} for {given:g} per cent" if 1 < given <= 100 else "0.01 for one per cent"
+    return f"a share from 0 to 1, such as {example}"

@@ -32,7 +32,7 @@ def follow_path(
 ) -> dict[Method, GuaranteedChoice]:
     """Returns what each method guarantees, by method.
 
-    The path is the frontier of risk against cost on the tune part, from safe to fast; where no setting passes, all
+    The path is the frontier of risk against cost on the tuning rows, from safe to fast; where no setting passes, all
     exits are disabled, and the whole network answers.
 
     Args:
@@ -54,7 +54,6 @@ def follow_path(
     for method in METHODS:
         passing = last_passing(method, loss, risk, delta) if len(path) else 0
         guarantee = guarantee_of(method, loss, passing, risk, delta)
-        # Disabled, since with the fallback `most_confident` an exit that only never fires may still answer.
         thresholds = path[passing - 1] if passing else np.full(len(plan.exits), np.nan)
         guaranteed[method] = GuaranteedChoice(guarantee, thresholds, least_rows(method, risk, delta))
     return guaranteed

@@ -1,4 +1,4 @@
-"""Figures with their 95 % intervals."""
+"""Figures with their 95 % intervals, and those of a choice of thresholds as reports hold them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ import numpy as np
 from scipy.stats import norm
 
 from eetoolkit_runtime.arrays import Array
+from eetoolkit_runtime.plan.types import Threshold
+
+Thresholds = dict[str, Threshold]
+"""By exit; the one that ends the plan is left out."""
 
 Z95 = float(norm.ppf(0.975))
 """The 97.5 % quantile of the standard normal distribution."""
@@ -94,3 +98,39 @@ def rows_needed(differences: Array, within: float) -> int:
     """
     variance = max(float(np.var(differences)), 1 / len(differences) * (1 - 1 / len(differences)))
     return math.ceil((Z95 / within) ** 2 * variance)
+
+
+class Figures(msgspec.Struct, frozen=True, kw_only=True):
+    """One choice of thresholds, measured on the held-out rows.
+
+    Attributes:
+        name: What it is.
+        thresholds: By exit.
+        score: Accuracy, or the metric.
+        drop: What that is below the whole network's, row by row.
+        cost: Of a run in the mean.
+        share: That over the whole network's.
+        exits: Which share of the rows answers where.
+        tune_score: The same on the part that it was chosen on.
+        tune_cost: The same there.
+    """
+
+    name: str
+    thresholds: Thresholds
+    score: Interval
+    drop: Interval
+    cost: Interval
+    share: Interval
+    exits: dict[str, float]
+    tune_score: float
+    tune_cost: float
+
+
+class Point(msgspec.Struct, frozen=True, kw_only=True):
+    """A point of the frontier: chosen on the tuning rows, `score` and `cost` are from the held-out rows."""
+
+    thresholds: Thresholds
+    tune_score: float
+    tune_cost: float
+    score: float
+    cost: float

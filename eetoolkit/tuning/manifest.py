@@ -14,6 +14,7 @@ from eetoolkit_runtime.arguments import checked
 from eetoolkit_runtime.bundle.bundle import Bundle
 from eetoolkit_runtime.bundle.golden import Sample, Visit, read_golden, store_golden
 from eetoolkit_runtime.bundle.rewriting import change_bundle
+from eetoolkit_runtime.bundle.store import in_place_of
 from eetoolkit_runtime.errors import TuneError
 from eetoolkit_runtime.plan.criteria import kind_of
 from eetoolkit_runtime.plan.types import Constant, Manifest, Threshold, Tuning
@@ -35,7 +36,7 @@ def tuned_plan(
         files: Digests of the graphs that they are for.
         thresholds: By exit.
         constants: Values by name that the thresholds were found with, whatever the bundle holds by now.
-        note: Makes what the manifest keeps, from what it says of before.
+        note: Makes what the manifest keeps, from what was chosen and what was there before.
 
     Raises:
         TuneError: It is another bundle by now.
@@ -47,7 +48,9 @@ def tuned_plan(
     old = plan.tuning
     new = {name: values for name, values in constants.items() if values != held[name]}
     constants_before = {name: held[name] for name in new}
+    free = [name for name, may in zip(plan.exits, may_fire(plan), strict=True) if may]
     before = {
+        "thresholds": {name: thresholds[name] for name in free if name in thresholds},
         "exits_before": {name: plan.exits[name].threshold for name in thresholds} if old is None else old.exits_before,
         "constants_before": constants_before | ({} if old is None else old.constants_before),
     }
@@ -99,21 +102,18 @@ def with_constants(bundle: Bundle, constants: Mapping[str, tuple[float, ...]]) -
 
 
 def may_fire(plan: Manifest) -> list[bool]:
-    """Returns which exits tuning may let fire: those that were not `never` before the bundle was first tuned."""
-    before = {} if plan.tuning is None else plan.tuning.exits_before
-    return [not exit_.ends and before.get(name, exit_.threshold) != "never" for name, exit_ in plan.exits.items()]
+    """Returns which exits tuning may let fire: all but those that are `never` without tuning having chosen that."""
+    chosen = {} if plan.tuning is None else plan.tuning.thresholds
+    return [not exit_.ends and (exit_.enabled or chosen.get(name) == "never") for name, exit_ in plan.exits.items()]
 
 
 def with_golden(bundle: Bundle, plan: Manifest, folder: Path) -> Manifest:
     """Returns a bundle's new plan; where its constants change what exits say, with new golden samples in `folder`."""
     if plan.golden is None or plan.constants == bundle.manifest.constants:
         return plan
-    files = {name: file for name, file in plan.files.items() if name != plan.golden.file}
     samples = golden_under(bundle, plan)
-    if not samples:
-        return msgspec.structs.replace(plan, files=files, golden=None)
-    golden, stored = store_golden(folder, samples, plan.golden.tolerance)
-    return msgspec.structs.replace(plan, files=files | stored, golden=golden)
+    golden, stored = store_golden(folder, samples, plan.golden.tolerance) if samples else (None, {})
+    return msgspec.structs.replace(plan, files=in_place_of(plan.golden.file, stored, plan.files), golden=golden)
 
 
 def golden_under(bundle: Bundle, plan: Manifest) -> list[Sample]:

@@ -25,6 +25,9 @@ from eetoolkit_runtime.printable import cut
 Metric = Callable[[Mapping[str, Array], Array], npt.ArrayLike]
 """From the answers' outputs, by name (N, ...), and the labels to one number, or to one per row whose mean counts."""
 
+NEVER_REACHED = float(np.finfo(np.float32).max)
+"""A threshold that JSON can hold and no finite confidence reaches: an exit that stands in and never fires."""
+
 
 def scores_of(record: Record, metric: Metric | None) -> Array | None:
     """Returns what the answer of each visit scores, float64 (N, V), padded with 0; None for a metric that is no mean.
@@ -56,28 +59,25 @@ def scores_of(record: Record, metric: Metric | None) -> Array | None:
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
-    """The thresholds that an exit may get, ascending; beyond the last one it never fires.
+    """The thresholds that an exit may get, ascending; beyond the last one it is disabled.
 
     Attributes:
         thresholds: By exit, float64 (J,), J of 0 for an exit that may not fire.
-        beyond: What an exit gets that never fires: NaN, it is disabled.
     """
 
     thresholds: tuple[Array, ...]
-    beyond: float = np.nan
 
     @property
     def never(self) -> Array:
-        """The setting in which no exit fires, (E,)."""
+        """The setting in which every exit is disabled, (E,)."""
         return np.array([len(own) for own in self.thresholds])
 
     def spell(self, settings: npt.ArrayLike) -> Array:
-        """Returns the thresholds of settings (..., E); NaN for an exit that may not fire."""
+        """Returns the thresholds of settings (..., E); NaN for an exit that is disabled."""
         chosen = np.asarray(settings)
         table = np.full((len(self.thresholds), max(map(len, self.thresholds), default=0) + 1), np.nan)
         for e, own in enumerate(self.thresholds):
             table[e, : len(own)] = own
-            table[e, len(own)] = self.beyond if len(own) else np.nan
         return np.asarray(table[np.arange(len(self.thresholds)), chosen])
 
 
@@ -85,7 +85,7 @@ def candidates(record: Record, plan: Manifest, allowed: Array, most: int = 100, 
     """Returns each exit's candidates: quantiles of the confidences that it gives, midway between two that occur.
 
     So no row of the record lies on a threshold, where another machine's rounding would decide. A count or a share is
-    taken as it is, as the manifest wants it.
+    taken as it is, as the manifest wants it. With the fallback `most_confident` the last one is `NEVER_REACHED`.
 
     Args:
         record: Whose confidences count.
@@ -111,11 +111,8 @@ def candidates(record: Record, plan: Manifest, allowed: Array, most: int = 100, 
             kept = np.minimum([0, *ranks[1:]], len(values) - 1)
             same = _ranks(seen, values).searchsorted(_ranks(seen, wanted[:, e]))
             values = values[np.unique([*kept, *same[same < len(values)]])]
-        found.append(values)
-    # A disabled exit is none of the most confident: there one that never fires stays enabled, behind a number that no
-    # confidence reaches and JSON can hold.
-    beyond = np.nan if plan.fallback == "last" else float(np.finfo(np.float32).max)
-    return Candidates(tuple(found), beyond)
+        found.append(values if plan.fallback == "last" else np.append(values, NEVER_REACHED))
+    return Candidates(tuple(found))
 
 
 def settings_of(record: Record, choices: Candidates, thresholds: npt.ArrayLike) -> Array:
@@ -130,9 +127,13 @@ def settings_of(record: Record, choices: Candidates, thresholds: npt.ArrayLike) 
 
 
 def _ranks(seen: Array, thresholds: Array) -> Array:
-    """Returns how many of the ascending confidences lie below each threshold; one more than all for none (NaN)."""
-    found = np.where(np.isnan(thresholds), len(seen), seen.searchsorted(thresholds))
-    return np.asarray(np.where(found == len(seen), len(seen) + 1, found))
+    """Returns how many of the ascending confidences lie below each threshold.
+
+    Where none reaches it that is one more than all, and where the exit is disabled (NaN) two more.
+    """
+    found = seen.searchsorted(thresholds)
+    found = np.where(found == len(seen), len(seen) + 1, found)
+    return np.asarray(np.where(np.isnan(thresholds), len(seen) + 2, found))
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,7 +146,6 @@ class Objective:
         score: Of the answer at each visit, (N, V); None where only a whole of answers has one.
         cost: Of a run that ends at each visit, (N, V), in shares of the whole network's, so that it is near 1.
         fallback: What answers where none fired.
-        enabled: Which exits may then answer, bool (E,).
         metric: For where `score` is None.
     """
 
@@ -154,7 +154,6 @@ class Objective:
     score: Array | None
     cost: Array
     fallback: Fallback
-    enabled: Array
     metric: Metric | None = None
 
     @property
@@ -171,10 +170,10 @@ class Objective:
     def at(self, setting: Array) -> tuple[float, float]:
         """Returns score and cost of one setting, (E,)."""
         ended = self._ends(setting)
-        return self._score_at(self._answers(ended)), float(self.cost[np.arange(len(ended)), ended].mean())
+        return self._score_at(self._answers(setting, ended)), float(self.cost[np.arange(len(ended)), ended].mean())
 
     def sweep(self, setting: Array, exit_: int) -> tuple[Array, Array]:
-        """Returns score and cost of a setting with every candidate of an exit, ascending, and without it, (J + 1,)."""
+        """Returns score and cost of a setting with every candidate of an exit, ascending, and disabled, (J + 1,)."""
         bound = int(self.choices.never[exit_])
         if self.score is None:
             score, cost = np.array([self.at(moved(setting, exit_, j)) for j in range(bound + 1)]).T
@@ -183,9 +182,11 @@ class Objective:
         count = len(ended)
         ends = [
             values[visits * np.intp(count) + np.arange(count)]
-            for values, visits in zip(self._values, (self._answers(ended), ended), strict=True)
+            for values, visits in zip(
+                self._values, (self._answers(moved(setting, exit_, 0), ended), ended), strict=True
+            )
         ]
-        totals = np.zeros((2, bound + 2))
+        totals = np.zeros((2, bound + 1))
         totals[:, 0] = [end.sum() for end in ends]
         # Each row's run goes on for all candidates from some one on. A visit that fires moves that one, and ends what
         # lies between: what that gains is added at the old one and taken away at the new one. Sums along the candidates
@@ -199,7 +200,9 @@ class Objective:
             for total, values, end in zip(totals, self._values, ends, strict=True):
                 gain = values[visit * count + rows] - end[rows]
                 total += np.bincount(old, gain, len(total)) - np.bincount(new, gain, len(total))  # noqa: PLW2901 - in place
-        score, cost = totals.cumsum(axis=1)[:, :-1] / count
+        score, cost = totals.cumsum(axis=1) / count
+        if self.fallback == "most_confident":  # disabled, it does not stand in either
+            score[bound], _ = self.at(moved(setting, exit_, bound))
         return score, cost
 
     @cached_property
@@ -226,9 +229,9 @@ class Objective:
         return tuple(tuple(v for v, own in enumerate(met) if e in own) for e in range(len(self.record.exits)))
 
     @cached_property
-    def _end(self) -> Array:
-        """The visit that answers where no exit fires, (N,)."""
-        return self.record.last if self.fallback == "last" else most_confident(self.record, self.enabled)
+    def _stand_ins(self) -> dict[bytes, Array]:
+        """Each row's surest visit, (N,), by which exits are enabled."""
+        return {}
 
     @cached_property
     def _values(self) -> tuple[Array, Array]:
@@ -248,11 +251,15 @@ class Objective:
             np.maximum(left, fires * small.type(most - visit), out=left)  # a masked copy takes ten times as long
         return most - left.astype(np.intp)
 
-    def _answers(self, ended: Array) -> Array:
+    def _answers(self, setting: Array, ended: Array) -> Array:
         """Returns the visit whose answer counts, (N,), of runs that end at these visits."""
         if self.fallback == "last":
             return ended
-        return np.where(ended == self.record.last, self._end, ended)
+        enabled = setting < self.choices.never
+        key = enabled.tobytes()
+        if key not in self._stand_ins:
+            self._stand_ins[key] = most_confident(self.record, enabled)
+        return np.where(ended == self.record.last, self._stand_ins[key], ended)
 
     def _score_at(self, visit: Array) -> float:
         return score_at(self.record, self.score, self.metric, visit)

@@ -30,8 +30,8 @@ import numpy as np
 from eetoolkit.tuning.evaluate import Subset
 from eetoolkit.tuning.goal import GoalSpec
 from eetoolkit.tuning.guarantee import GuaranteedChoice
-from eetoolkit.tuning.intervals import Interval, wilson
-from eetoolkit.tuning.results import Figures
+from eetoolkit.tuning.intervals import Figures, Interval, wilson
+from eetoolkit.tuning.wording import Wording
 from eetoolkit_runtime.arrays import Array
 
 LEAST_ROWS = 30
@@ -56,13 +56,6 @@ class Outcome:
     met: bool | None
     reason: str
     rows_needed: int | None = None
-
-    @property
-    def undecided(self) -> str | None:
-        """Why nothing can be said of a choice that was to meet the goal; None where it does."""
-        if self.met is None:
-            return "the held-out rows are too few to know whether the goal is met"
-        return None if self.met else "the goal is missed on the held-out rows"
 
 
 @dataclass(frozen=True)
@@ -134,11 +127,11 @@ def goal_outcome(
     rows: int,
     guaranteed: GuaranteedChoice | None,
 ) -> Outcome:
-    """Returns whether a choice meets the goal on the test part.
+    """Returns whether a choice meets the goal on the held-out rows.
 
     Args:
         goal: What was asked for.
-        test: The test part.
+        test: The held-out rows.
         thresholds: The choice, (E,).
         chosen: Its figures.
         whole: The whole network's.
@@ -150,7 +143,7 @@ def goal_outcome(
     answered, ended = test.ends(thresholds)
     if goal.kind in ("budget_ms", "budget_share"):
         return _decide(_cost(goal, test, ended, chosen), rows)
-    silent = test.fallback == "last" and bool(np.isnan(thresholds).all())
+    silent = bool(np.isnan(thresholds).all())
     if goal.kind == "max_accuracy_drop" and silent and len(test.record) >= LEAST_ROWS:
         return Outcome(met=True, reason="the whole network always answers, so nothing is lost")
     return _decide(_score(goal, test, answered, chosen, whole), rows)
@@ -198,6 +191,7 @@ def _score(goal: GoalSpec, test: Subset, answered: Array, chosen: Figures, whole
     accuracy, least = test.metric is None, goal.kind == "min_accuracy"
     figure = chosen.score if least else chosen.drop
     unit = _NUMBER if not accuracy else _PERCENT if least else _POINTS
+    say = Wording("accuracy" if accuracy else "metric", "")
     scale = 1.0 if accuracy else abs(whole.score.value)
     allowed = goal.value if not least else 1 - goal.value if accuracy else math.inf
     sides = figure.high - figure.value, figure.value - figure.low
@@ -208,7 +202,7 @@ def _score(goal: GoalSpec, test: Subset, answered: Array, chosen: Figures, whole
     lost = _lost(test, answered, against_whole=not least)
     counted = len(lost) > 0 and bool(np.isin(lost, (-1, 0, 1)).all())
     return _Held(
-        told=f"{what} {unit.interval(figure)} on {len(test.record)} held-out rows; {asked}",
+        told=f"{what} {say.score(figure) if least else say.drop(figure)} on {len(test.record)} held-out rows; {asked}",
         over=0.0 if abs(over) <= 1e-12 else over,
         towards=0.0 if counted and not (lost < 0).any() else towards,  # then Wilson's interval is all there is
         away=away,

@@ -40,7 +40,7 @@ def choose_gone(
     """Returns which exits to prune, bool (E,): one after the other that costs more than it saves, the dearest first.
 
     Args:
-        tuned: The tune part.
+        tuned: The tuning rows.
         thresholds: The choice, (E,); what is NaN never fires.
         exits: Which exits do not end the plan, bool (E,).
         overheads: What a visit of each costs, (E,).

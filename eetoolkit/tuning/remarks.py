@@ -11,9 +11,9 @@ from scipy.stats import binom
 from eetoolkit.tuning.calibrate import Calibration
 from eetoolkit.tuning.evaluate import Subset
 from eetoolkit.tuning.goal import GoalSpec
-from eetoolkit.tuning.intervals import rows_needed
+from eetoolkit.tuning.intervals import Figures, rows_needed
+from eetoolkit.tuning.objective import NEVER_REACHED
 from eetoolkit.tuning.outcome import Outcome
-from eetoolkit.tuning.results import Figures
 from eetoolkit.tuning.safety_margin import FOLDS, LEAST_ROWS
 from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.profiling.profile import Profile
@@ -30,7 +30,7 @@ def remarks(
 
     Args:
         goal: What was asked for.
-        test: The test part.
+        test: The held-out rows.
         chosen: The choice's figures.
         thresholds: The choice, (E,).
         rows: How many rows there are in all.
@@ -49,6 +49,12 @@ def remarks(
                 f"+-{_points(within, test)} needs about {needed} held-out rows, "
                 f"{math.ceil(needed * rows / len(drops))} rows in all"
             )
+    silent = [test.record.exits[e] for e in np.flatnonzero(thresholds == NEVER_REACHED)]
+    if silent:
+        yield (
+            f"no finite confidence reaches the threshold of {' and '.join(silent)}, which may still answer where no "
+            "exit fires (fallback most_confident)"
+        )
     deepest = int(ended.max())
     if not static and deepest < test.record.last.min() and (test.record.exit == test.record.exit[0]).all():
         name = test.record.exits[test.record.exit[0, deepest]]
@@ -104,8 +110,17 @@ def threads_differ(profile: Profile | None, threads: int | None) -> Iterator[str
         )
 
 
+def profile_lacks(profile: Profile | None) -> Iterator[str]:
+    """Yields which figures a profile had no time for, if any, and what costs then are."""
+    if profile is None or not profile.no_time_for:
+        return
+    without = {"exits": "exits are told by their segments", "passing": "heads cost nothing"}
+    counted = [told for part, told in without.items() if part in profile.no_time_for]
+    yield f"in the profile {profile.gaps}" + (f"; here {' and '.join(counted)}" if counted else "")
+
+
 def less_reliable(calibrations: Sequence[Calibration]) -> Iterator[str]:
-    """Yields which exits' temperatures make their probabilities worse on the test part."""
+    """Yields which exits' temperatures make their probabilities worse on the held-out rows."""
     worse = [each for each in calibrations if each.after.log_loss > _WORSE * each.before.log_loss]
     if worse:
         told = ", ".join(f"{each.exit} from {each.before.log_loss:.3g} to {each.after.log_loss:.3g}" for each in worse)

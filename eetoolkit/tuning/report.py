@@ -10,10 +10,10 @@ from functools import partial
 import msgspec
 
 from eetoolkit.tuning.calibrate import Calibration
+from eetoolkit.tuning.intervals import Figures, Point, Thresholds
 from eetoolkit.tuning.manifest import tuned_plan, undo_tuning, with_golden
 from eetoolkit.tuning.pruning import Pruning, write_pruned
 from eetoolkit.tuning.report_data import ClassFigures, CostSpread, Histogram, Mistake
-from eetoolkit.tuning.results import Figures, Point, Thresholds
 from eetoolkit.tuning.verdict import Verdict
 from eetoolkit.tuning.wording import Wording
 from eetoolkit_runtime.arguments import checked
@@ -34,7 +34,7 @@ class TuningReport(msgspec.Struct, frozen=True, kw_only=True):
         path: Where it is.
         files: Digests of its graphs.
         goal: What was asked for.
-        goal_met: Whether the choice meets it on the held-out rows, the test part; None: they are too few to know. See
+        goal_met: Whether the choice meets it on the held-out rows; None: they are too few to know. See
             `outcome` for the rule.
         goal_reason: The figure that tells, and what is missing.
         rows_needed: About how many rows in all would do, where there are too few.
@@ -51,7 +51,7 @@ class TuningReport(msgspec.Struct, frozen=True, kw_only=True):
         whole: The last exit always.
         always: Every exit always, where the row's path meets it.
         baselines: What other rules choose on the same rows and costs.
-        frontier: By rising cost on the tune part.
+        frontier: By rising cost on the tuning rows.
         verdict: Whether early exit pays, and each exit.
         calibration: Each exit's reliability, before and after.
         histograms: Each exit's confidences, right against wrong.
@@ -234,8 +234,9 @@ class TuningReport(msgspec.Struct, frozen=True, kw_only=True):
 
 def spell_guarantee(given: Guarantee) -> str:
     """Returns in one line what is guaranteed, and how it was shown."""
+    risk = f"{100 * given.risk:g}%"
     if not given.passed:
-        return f"no early exit passed a risk of {given.risk:g} on {given.rows} rows: the whole network answers"
+        return f"no early exit passed a risk of {risk} on {given.rows} rows: the whole network answers"
     sure = "in the mean over draws" if given.delta is None else f"with probability {1 - given.delta:g}"
     shown = f"{given.rows} rows, found {given.found:.2%}, bound {given.bound:.2%}"
-    return f"{given.loss}: at most {given.risk:.2%} {sure} ({given.method}, {shown})"
+    return f"{given.loss}: at most {risk} {sure} ({given.method}, {shown})"

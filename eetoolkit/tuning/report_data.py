@@ -19,7 +19,7 @@ _QUANTILES = (0.5, 0.95, 0.99)
 
 
 class ClassFigures(msgspec.Struct, frozen=True, kw_only=True):
-    """One class on the test part: does early exit hurt it?
+    """One class on the held-out rows: does early exit hurt it?
 
     Attributes:
         label: The class.
@@ -41,7 +41,7 @@ class ClassFigures(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Histogram(msgspec.Struct, frozen=True, kw_only=True):
-    """An exit's confidences on the test part, of all rows that its visits meet, right against wrong.
+    """An exit's confidences on the held-out rows, of all rows that its visits meet, right against wrong.
 
     Attributes:
         exit: Its name.
@@ -68,7 +68,7 @@ class Mistake(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CostSpread(msgspec.Struct, frozen=True, kw_only=True):
-    """What runs on the test part cost.
+    """What runs on the held-out rows cost.
 
     Attributes:
         p50: The median.
@@ -147,7 +147,7 @@ def spread(subset: Subset, thresholds: Array, jitter: Array | None) -> CostSprea
     """Returns what runs cost.
 
     Args:
-        subset: The test part.
+        subset: The held-out rows.
         thresholds: The choice, (E,).
         jitter: By exit, what quantiles of a run's latency are over its cost, (E, Q) at `QUANTILES`; None: not known.
     """

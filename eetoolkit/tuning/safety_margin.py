@@ -8,6 +8,7 @@ held-out rows, as in the one-standard-error rule (Breiman, Friedman, Olshen and 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,7 +57,7 @@ def safety_margin(plan: Manifest, tuned: Subset, score: float, *, drop: bool) ->
 
     Args:
         plan: The bundle's.
-        tuned: The tune part, whose rows have a score each.
+        tuned: The tuning rows, which have a score each.
         score: What the goal asks for: at least this, or with `drop` at most so much below the whole network.
         drop: Which of both.
     """
@@ -85,7 +86,7 @@ def keeps(tuned: Subset, answered: Array, score: float, *, drop: bool) -> bool:
     The whole network loses nothing against itself. Where rows are few, no standard error is asked.
 
     Args:
-        tuned: The tune part, whose rows have a score each.
+        tuned: The tuning rows, which have a score each.
         answered: The visits.
         score: As for `safety_margin`.
         drop: As for `safety_margin`.
@@ -106,7 +107,7 @@ def budget_margin(tuned: Subset, budget: float) -> float:
     few, or where nothing costs more.
 
     Args:
-        tuned: The tune part.
+        tuned: The tuning rows.
         budget: In shares of the whole network's cost.
     """
     rows = np.arange(len(tuned.record))
@@ -116,6 +117,22 @@ def budget_margin(tuned: Subset, budget: float) -> float:
         return 0.0
     error = _standard_error(np.array((most - budget) * (budget - least)), 0.0, len(rows))
     return min((budget - least) / 2, float(error))
+
+
+def rows_to_show(tuned: Subset, answered: Array, room: float) -> int | None:
+    """Returns of about how many tuning rows like these one standard error is no more than `room`; None: of no number.
+
+    Args:
+        tuned: The tuning rows, which have a score each.
+        answered: The visits that answer, (N,).
+        room: How far the whole network is above the goal.
+    """
+    if room <= 0:
+        return None
+    values, rows = np.asarray(tuned.score, np.float64), np.arange(len(answered))
+    variance = float((values[rows, tuned.record.last] - values[rows, answered]).var())
+    pairs = 1 + 1 / _HELD_OUT
+    return math.ceil(max(float(np.ptp(values)) * math.sqrt(pairs) / room, variance * pairs / room**2))
 
 
 def _standard_error(variance: Array, span: float, rows: int) -> Array:

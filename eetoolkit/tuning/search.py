@@ -1,8 +1,8 @@
 """The search for thresholds: deterministic, over candidates, with everything of use kept.
 
 Score and cost of a plan are not separable over its exits, since which rows reach an exit depends on those before it. So
-the search descends along one exit at a time, each step exact over all its candidates (`Objective.sweep`): from the
-setting in which no exit fires (greedy), from what simpler rules choose, and for many prices of the score (Lagrangians).
+the search descends along one exit at a time, each step exact over all candidates (`Objective.sweep`): from all exits
+disabled (greedy), from what simpler rules choose, and for many prices of the score (Lagrangians).
 """
 
 from __future__ import annotations
@@ -128,8 +128,7 @@ class Search:
     def greedy(self, constraint: Constraint) -> Array:
         """Returns what greedy coordinate descent finds, (E,).
 
-        From the setting in which no exit fires, the one exit's move that helps the constraint most, again and again
-        until none does.
+        From all exits disabled, the one exit's move that helps the constraint most, again and again until none does.
         """
         setting = self._objective.choices.never
         now = constraint.key(*self._objective.at(setting))

@@ -14,7 +14,8 @@ from eetoolkit.tuning.search import Constraint
 from eetoolkit_runtime.arrays import Array
 
 WHOLE = "whole network"
-_AS_GOOD = 1.01  # a static choice of at most so much of the cost is as good: simpler wins
+AS_GOOD = 1.01
+"""A static choice of at most so many times the cost is as good: simpler wins."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,14 +41,14 @@ class Static:
 def best_static(
     goal: GoalSpec, constraint: Constraint, tuned: Subset, objective: Objective, thresholds: Array
 ) -> Static:
-    """Returns the cheapest static choice that is as good as was asked on the tune part; if none is, the whole network.
+    """Returns the cheapest static choice that is as good as asked on the tuning rows; if none is, the whole network.
 
     Exits that may not fire are left out.
 
     Args:
         goal: What was asked for.
-        constraint: The same in terms of the tune part.
-        tuned: The tune part.
+        constraint: The same in terms of the tuning rows.
+        tuned: The tuning rows.
         objective: Of the search on it.
         thresholds: What the search chose, (E,), which it is held against.
     """
@@ -64,7 +65,7 @@ def best_static(
     if not costs:
         return Static(None, whole, wins=False)
     best = min(costs, key=costs.__getitem__)
-    return Static(best, choices[best], wins=costs[best] <= _AS_GOOD * tuned.means(tuned.ends(thresholds))[1])
+    return Static(best, choices[best], wins=costs[best] <= AS_GOOD * tuned.means(tuned.ends(thresholds))[1])
 
 
 def _is_as_good(goal: GoalSpec, constraint: Constraint, tuned: Subset, limits: Array, thresholds: Array) -> bool:

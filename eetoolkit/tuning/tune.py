@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 
 import numpy.typing as npt
 
@@ -18,7 +17,7 @@ from eetoolkit.tuning.guarantee import follow_path
 from eetoolkit.tuning.manifest import may_fire
 from eetoolkit.tuning.objective import Metric
 from eetoolkit.tuning.record import Record
-from eetoolkit.tuning.remarks import threads_differ
+from eetoolkit.tuning.remarks import profile_lacks, threads_differ
 from eetoolkit.tuning.report import TuningReport
 from eetoolkit.tuning.risk import RAREST, Method
 from eetoolkit_runtime.arguments import checked
@@ -26,7 +25,7 @@ from eetoolkit_runtime.bundle.bundle import Bundle, load
 from eetoolkit_runtime.errors import BundleError, TuneError
 from eetoolkit_runtime.plan.types import Manifest
 from eetoolkit_runtime.profiling.profile import Profile, saved_profile
-from eetoolkit_runtime.running.providers import Provider, choose_providers, expected_providers
+from eetoolkit_runtime.running.providers import Providers, choose_providers, expected_providers
 
 _SEEDS = 1 << 53  # as many as every reader of JSON tells apart
 
@@ -51,7 +50,7 @@ def tune(  # noqa: PLR0913 - what a choice depends on
     record: Record | str | os.PathLike[str] | None = None,
     seed: int = 0,
     threads: int | None = None,
-    providers: str | Sequence[Provider] | None = None,
+    providers: Providers | None = None,
     progress: Progress | None = None,
 ) -> TuningReport:
     """Returns the thresholds that reach a goal at the least cost, or the best within a budget, and their figures.
@@ -116,7 +115,7 @@ def tune(  # noqa: PLR0913 - what a choice depends on
     own = guaranteed.get(method)
     choice = choose(task, own)
     results = evaluate(task, choice, guaranteed)
-    return assemble(opened, task, choice, results, own, threads_differ(measured, threads))
+    return assemble(opened, task, choice, results, own, (*threads_differ(measured, threads), *profile_lacks(measured)))
 
 
 def _saved(bundle: Bundle) -> Profile | None:

@@ -16,7 +16,7 @@ from eetoolkit_runtime.printable import printable
 
 
 class ExitVerdict(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether one exit pays, on the test part. Costs are in the unit of the report, for a run in the mean.
+    """Whether one exit pays. Costs are in the unit of the report, for a run in the mean.
 
     Attributes:
         exit: Its name.
@@ -27,8 +27,8 @@ class ExitVerdict(msgspec.Struct, frozen=True, kw_only=True):
         behind: What a row that comes to it and stays costs from there on.
         overhead: What a visit of it costs: the cut, and the head where that is known.
         break_even: The rate at which it saves what it costs; None where nothing lies behind it.
-        affordable: What a visit may cost before the exit stops to pay.
-        pays: Whether it saves more than it costs, on the tune part: what decides is not what tells.
+        affordable: The most that a visit may cost for the exit to pay.
+        pays: Whether it saves more than it costs, on the tuning rows; the other figures are of the held-out rows.
     """
 
     exit: str
@@ -50,9 +50,9 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
         exits: One for every exit that tuning may let fire.
         best_static: The cheapest of always exiting at one exit, and the whole network, that is as good as was asked.
         static_exit: Its exit; None: the whole network.
-        static_cost: What that costs on the test part.
+        static_cost: What that costs on the held-out rows.
         pays: Whether thresholds are cheaper than that; else it is the choice.
-        undecided: Why nothing can be said, if so: the choice does not meet the goal, or nobody knows.
+        undecided: Why nothing can be said, if so: the goal is missed, or rows are too few.
     """
 
     exits: tuple[ExitVerdict, ...]
@@ -64,8 +64,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
     def __str__(self) -> str:
         if self.undecided is not None:
-            chose = "" if self.pays or self.static_exit is None else f"; on the tuning rows, {self._simpler}"
-            return f"no verdict: {self.undecided}{chose}"
+            return f"whether early exit pays is unknown: {self.undecided}"
         if self.pays:
             lost = [verdict.exit for verdict in self.exits if not verdict.pays]
             does = "does" if len(lost) == 1 else "do"
@@ -138,8 +137,8 @@ def exit_verdicts(
     """Returns the verdict on each of `exits` under thresholds (E,), each against the same without it.
 
     Args:
-        test: The test part, of which the figures are.
-        tuned: The tune part, which decides whether an exit pays.
+        test: The held-out rows, of which the figures are.
+        tuned: The tuning rows, which decide whether an exit pays.
         thresholds: The choice.
         exits: Which exits.
         overheads: What a visit of each exit costs, (E,).

@@ -51,6 +51,7 @@ from eetoolkit_runtime.bundle.bundle import Bundle
 from eetoolkit_runtime.bundle.rewriting import write_bundle
 from eetoolkit_runtime.bundle.store import check_target
 from eetoolkit_runtime.errors import ExportError, did_you_mean
+from eetoolkit_runtime.log import log
 from eetoolkit_runtime.plan.types import Criterion, Fallback, Preprocess, Threshold
 from eetoolkit_runtime.plan.validate import preprocess_problem
 from eetoolkit_runtime.running.inputs import BATCH, axes_of_rows
@@ -150,14 +151,17 @@ def export(  # noqa: PLR0913 - the choices of one command, each with a default
     separate_exits(network)
     sort_exits(network)
     order = list(dict.fromkeys(exit_.name for exit_ in network.exits))
+    log("info", "captured a graph of %s nodes, exits %s", len(network.graph), ", ".join(order))
     given = choose_criteria(network.exits, criterion)
     rows = sample_rows(source, _row_axes(network), golden_inputs)
     met = [meet(source, row, chosen, order) for row in rows]
+    log("info", "sample rows run through the network: %s", len(rows))
     known = facts(network, given, met, usual)
     criteria = add_confidences(network, given)
     thresholds = _thresholds(criteria, threshold) | dict.fromkeys(exits_before(order, min_exit), "never")
     usual = max(usual, measured(network, criteria, rows))
     compiled = compile_plan(network, source.inputs, lower=lower_control_flow, max_loop_steps=max_loop_steps)
+    log("info", "cut the graph into the segments %s", ", ".join(segment.name for segment in compiled.segments))
     doubts = [*remarks(known, thresholds), *_without_a_choice(compiled.segments), *_loose(usual, asked)]
     samples = golden_samples(source, rows, met, given, usual)
     details = Details(
@@ -179,6 +183,7 @@ def export(  # noqa: PLR0913 - the choices of one command, each with a default
         lambda staged: prove(staged, compiled.segments),
         overwrite=overwrite,
     )
+    log("info", "wrote and proved the bundle %s", bundle)
     if warn is not None:
         for doubt in doubts:
             warn(doubt)
@@ -296,8 +301,8 @@ def _loose(usual: float, asked: float | None) -> Iterator[str]:
     """Yields that golden samples show little."""
     if asked is None and usual > _LOOSE:
         yield (
-            f"the golden samples come out to {usual:.2g} only: so far onnxruntime's optimisations take the quantised "
-            "network; pass tolerance=SIZE (--tolerance SIZE) for another bound"
+            f"the golden samples agree to {usual:.2g} only: onnxruntime's optimisations change a quantised network "
+            "that much; pass tolerance=SIZE (--tolerance SIZE) for another bound"
         )
 
 

@@ -8,8 +8,10 @@ EEToolkitError
 │   └── IntegrityError     its files are missing, changed or cannot be loaded
 ├── RunError               a run that failed
 │   ├── InputError         an input that the network does not take
+│   ├── ProviderError      an execution provider that is not there or refuses a segment
 │   └── DeadlineError      no answer existed when time was up or the run was interrupted
-└── TuneError              thresholds that cannot be found
+├── TuneError              thresholds that cannot be found
+└── DeviceError            another device that cannot be reached or used (host)
 ```
 
 A message says what, where, got, expected, and the fix, in one line that a terminal may show: a bundle's names are
@@ -62,12 +64,20 @@ class InputError(RunError):
     """An input that the network does not take."""
 
 
+class ProviderError(RunError):
+    """An execution provider that is not there, or that refuses a segment; the bundle's files are sound."""
+
+
 class DeadlineError(RunError):
     """No answer existed when the time was up, or when the run was interrupted."""
 
 
 class TuneError(EEToolkitError):
     """Thresholds that cannot be found from what was given."""
+
+
+class DeviceError(EEToolkitError):
+    """Another device that cannot be reached, or on which something cannot be done."""
 
 
 def no_such_case(segment: str, on: str | None, case: int, cases: int) -> RunError:

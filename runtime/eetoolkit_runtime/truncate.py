@@ -18,6 +18,7 @@ from eetoolkit_runtime.bundle.rewriting import write_bundle
 from eetoolkit_runtime.bundle.store import check_target
 from eetoolkit_runtime.errors import InputError
 from eetoolkit_runtime.plan.flow import live_after, live_before, successors
+from eetoolkit_runtime.plan.names import plan_name, titles_of
 from eetoolkit_runtime.plan.types import Manifest, SavedProfile, Segment, Stop
 from eetoolkit_runtime.running.decision import known_exit
 
@@ -46,6 +47,7 @@ def truncate(
         BundleError: The bundle cannot be opened, or `output` is in the way.
     """
     source = load(bundle)
+    at = plan_name(at, source.manifest.titles)
     known_exit(source.exits, at)
     beside = (source.archive or source.path).resolve()
     target = check_target(beside.with_name(f"{beside.stem}-{at}.ee") if output is None else output, overwrite=overwrite)
@@ -103,7 +105,7 @@ def restricted(plan: Manifest, segments: Mapping[str, Segment]) -> Manifest:
             *(name for _, name in (segment.exit.criterion.named_constants() if segment.exit is not None else ())),
         )
     }  # fmt: skip
-    return msgspec.structs.replace(
+    kept = msgspec.structs.replace(
         plan,
         segments=dict(segments),
         slots={name: slot for name, slot in plan.slots.items() if name in used},
@@ -111,6 +113,7 @@ def restricted(plan: Manifest, segments: Mapping[str, Segment]) -> Manifest:
         profile=None if plan.profile is None else _of_segments(plan.profile, segments),
         tuning=None,
     )
+    return msgspec.structs.replace(kept, titles=titles_of(kept))
 
 
 def _of_segments(profile: SavedProfile, segments: Collection[str]) -> SavedProfile:

@@ -10,17 +10,15 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from eetoolkit_exporters.capturing.cascade import CascadeSource
-from eetoolkit_exporters.capturing.conditions import flatten_conditions
 from eetoolkit_exporters.capturing.dynamic_shapes import DynamicShapes
 from eetoolkit_exporters.capturing.file_symbols import name_symbols
 from eetoolkit_exporters.capturing.foreign import ask_onnxruntime
 from eetoolkit_exporters.capturing.marker import Mark, take_marks
-from eetoolkit_exporters.capturing.onnx_file import read_onnx
-from eetoolkit_exporters.capturing.onnx_source import OnnxSource
+from eetoolkit_exporters.capturing.onnx_source import OnnxSource, read_onnx
 from eetoolkit_exporters.capturing.shapes import mend_shapes
 from eetoolkit_exporters.capturing.side_by_side import Captured, put_side_by_side
 from eetoolkit_exporters.capturing.source import LOGITS, ModelSource
-from eetoolkit_exporters.capturing.tidy import tidy
+from eetoolkit_exporters.capturing.tidy import flatten_conditions, tidy
 from eetoolkit_exporters.capturing.torch_export import export_torch
 from eetoolkit_exporters.capturing.torch_source import TorchSource
 from eetoolkit_runtime.errors import ExportError

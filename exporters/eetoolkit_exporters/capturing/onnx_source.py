@@ -1,4 +1,4 @@
-"""An `.onnx` file as a source."""
+"""An `.onnx` file as a source, and as a graph; its data may be elsewhere, behind a symbolic link."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import onnxruntime as ort
 
 from eetoolkit_exporters.capturing.source import LOGITS, Visits, returned_visits, to_array
 from eetoolkit_runtime.arrays import Array
-from eetoolkit_runtime.errors import ExportError
+from eetoolkit_runtime.bundle.archive import EXITS
+from eetoolkit_runtime.errors import ExportError, first_line
+
+MIN_OPSET = 13
 
 
 class OnnxSource:
@@ -31,6 +35,11 @@ class OnnxSource:
         self.path = Path(path)
         if not self.path.is_file():
             raise ExportError(f"{self.path} does not exist or is not a file; expected an .onnx file")
+        if self.path.suffix.lower() in (".pt", ".pth", ".ckpt", ".safetensors"):
+            raise ExportError(
+                f"{self.path} holds weights, no network; pass the torch module that has loaded them, in a shell "
+                f"--model MODULE:FUNCTION --weights {self.path}"
+            )
         options = ort.SessionOptions()
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.log_severity_level = 4  # errors are raised; its log would print names of strangers as they are
@@ -101,3 +110,47 @@ def _random(name: str, kind: str, dims: Sequence[Any]) -> Array:
         kinds = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16}
         return rng.standard_normal(shape).astype(kinds[kind])
     raise ExportError(f"input {name!r} is {kind}: pass example_inputs, random ones would mean nothing")
+
+
+def read_onnx(source: OnnxSource) -> tuple[ir.Model, Path]:
+    """Returns the model, and the folder in which its external data is found.
+
+    Raises:
+        ExportError: The file cannot be read, is too old.
+    """
+    try:
+        model = ir.load(source.path)
+    except Exception as error:
+        raise ExportError(f"{source.path}: cannot be read: {first_line(error)}") from error
+    if EXITS in model.metadata_props:
+        raise ExportError(
+            f"{source.path} is a bundle already, as the one file that `eetoolkit pack --single-file` wrote; "
+            "export the network that the bundle was made of"
+        )
+    opset = model.opset_imports.get("", 0)
+    if opset < MIN_OPSET:
+        raise ExportError(
+            f"{source.path}: opset {opset}, expected {MIN_OPSET} or newer; convert it with onnx's converter"
+        )
+    return model, _follow_links(model, source.path)
+
+
+def _follow_links(model: ir.Model, path: Path) -> Path:
+    """Lets tensors name the files that links beside the model lead to, as those of Hugging Face's cache do.
+
+    onnx_ir reads no link out of the model's folder. This one is the user's own, and onnxruntime, which wants the data
+    beside the model that the link leads to, has just read it.
+    """
+    folder, real = path.parent, Path(os.path.realpath(path)).parent
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            tensor = value.const_value
+            if isinstance(tensor, ir.ExternalTensor) and folder.resolve() != real:
+                data = Path(os.path.realpath(folder / tensor.location))
+                if not data.is_relative_to(real):
+                    raise ExportError(f"{path}: its data is elsewhere; copy what links lead to: cp -rL {folder} COPY")
+                value.const_value = ir.ExternalTensor(
+                    str(data.relative_to(real)), tensor.offset, tensor.length, tensor.dtype, shape=tensor.shape,
+                    name=str(tensor.name), base_dir=real,
+                )  # fmt: skip
+    return real

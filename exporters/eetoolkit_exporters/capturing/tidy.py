@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 
+import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common as passes
 
 from eetoolkit_exporters.capturing.shapes import infer_shapes as infer
-from eetoolkit_exporters.graph import copy_of, subgraphs, values_of
+from eetoolkit_exporters.graph import constant, copy_of, fresh, names_of, subgraphs, values_of
 from eetoolkit_runtime.errors import ExportError
 
 _SEQUENCES = {
@@ -104,3 +105,38 @@ def _make_unique(named: Iterable[ir.Value | ir.Node]) -> None:
         if name != base:
             thing.name = name
         taken.add(name)
+
+
+def flatten_conditions(graph: ir.Graph) -> None:
+    """Gives every condition of two or more dimensions, at every level, the shape of a single value.
+
+    What decides in `If` and `Loop` is one value; ONNX lets it have any number of dimensions, a plan none or one.
+    """
+    used = names_of(graph) | {str(node.name) for node in graph.all_nodes()}
+    for node in list(graph.all_nodes()):
+        if node.domain != "" or node.op_type not in ("If", "Loop"):
+            continue
+        place = 0 if node.op_type == "If" else 1
+        condition = node.inputs[place] if len(node.inputs) > place else None
+        if condition is not None and _is_deep(condition):
+            flat = _flat(graph, condition, node.version, used)
+            node.prepend(flat)
+            node.replace_input_with(place, flat.outputs[0])
+        if node.op_type == "Loop":
+            body = subgraphs(node)[0]
+            if _is_deep(body.outputs[0]):
+                flat = _flat(graph, body.outputs[0], node.version, used)
+                body.append(flat)
+                body.outputs[0] = flat.outputs[0]
+
+
+def _is_deep(value: ir.Value) -> bool:
+    return value.shape is not None and len(value.shape) > 1
+
+
+def _flat(graph: ir.Graph, value: ir.Value, version: int | None, used: set[str]) -> ir.Node:
+    name = fresh(f"{value.name}_flat", used)
+    node = ir.Node("", "Reshape", [value, constant(graph, np.array([], np.int64))], name=name, version=version)
+    made = node.outputs[0]
+    made.name, made.type, made.shape = name, ir.TensorType(ir.DataType.BOOL), ir.Shape([])
+    return node

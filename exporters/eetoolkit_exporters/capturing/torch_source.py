@@ -116,17 +116,15 @@ class TorchSource:
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Returns the outputs by name, as eager PyTorch computes them.
 
-        PyTorch compiles branches and loops even so, and torch 2.13 fails on some with one row (a KeyError):
-        then they run as they stand, which knows no states in dicts.
+        PyTorch compiles branches and loops even so, anew for other numbers of rows, and torch 2.13 fails on some with
+        one row (a KeyError). As they stand they run at once, but for those whose states are in dicts.
         """
         tensors = [to_tensor(inputs[name]) for name in self.inputs]
         try:
-            outputs = self.call(tensors)
-        except ExportError as error:
-            if not from_tracing(error):
-                raise
             with torch.compiler.set_stance("force_eager"):
                 outputs = self.call(tensors)
+        except ExportError:
+            outputs = self.call(tensors)
         return {
             f"{exit_}.{output}" if output else exit_: tensor.detach().cpu().numpy()
             for exit_, output, tensor in walk_outputs(outputs)

@@ -272,8 +272,9 @@ def _ensemble(criterion: Criterion, seen: Seen) -> Array:
     if criterion.kind == "mean_ensemble":
         with np.errstate(invalid="ignore"):
             return np.asarray(np.logaddexp.reduce(log_p, axis=0) - np.log(len(seen)))
-    weights = _numbers(criterion.weights, [1 / len(seen)] * len(seen))
-    return np.asarray(np.tensordot(weights, log_p, axes=1) + _numbers(criterion.bias, [0.0]))
+    weights = np.full(len(seen), 1 / len(seen)) if criterion.weights is None else np.array(criterion.weights, float)
+    bias = 0.0 if criterion.bias is None else np.array(criterion.bias, float)
+    return np.asarray(np.tensordot(weights, log_p, axes=1) + bias)
 
 
 def _log_p(scores: Array, criterion: Criterion, temperature: float) -> Array:
@@ -293,12 +294,4 @@ def _softmax(z: Array) -> Array:
 
 
 def _number(value: float | str | None, default: float) -> float:
-    if isinstance(value, str):
-        raise ExportError(f"the constant {value!r} has no value here")
     return default if value is None else float(value)
-
-
-def _numbers(value: Sequence[float] | str | None, default: Sequence[float]) -> Array:
-    if isinstance(value, str):
-        raise ExportError(f"the constant {value!r} has no value here")
-    return np.asarray(default if value is None else value, np.float64)

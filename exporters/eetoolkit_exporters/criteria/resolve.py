@@ -201,7 +201,7 @@ def _scores(exit_: NetworkExit) -> str:
 
 
 def _check_options(exit_: NetworkExit, criterion: Criterion, *, member: bool) -> None:
-    """Refuses what the kind has no use for: it would be a wish that nobody grants."""
+    """Refuses an option that the kind does not read: it would change nothing."""
     allowed = _USUAL | kind_of(criterion).options
     for field in msgspec.structs.fields(criterion):
         if field.name not in allowed and getattr(criterion, field.name) != field.default:

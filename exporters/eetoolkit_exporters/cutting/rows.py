@@ -104,7 +104,7 @@ def _against(value: ir.Value, fixed: Fixed) -> str | None:
         return f"has an unknown number of rows: {shape}"
     hang = [str(dim) for dim in dims if BATCH in str(dim)]
     if hang not in ([], [BATCH]):
-        return f"has its rows elsewhere than along one dimension: {shape}"
+        return f"does not have its rows along one dimension: {shape}"
     if value in fixed.contents and BATCH not in dims:
         return "may hold the number of rows"
     return None

@@ -51,7 +51,7 @@ def _fix(report: VerifyReport) -> str:
     if not report.tolerance < largest < _NO_ROUNDING:
         return ""
     enough = float(f"{_AMPLE * largest:.1g}")
-    return f"; where that is rounding, allow it with tolerance={enough:g} (--tolerance {enough:g})"
+    return f"; if that is rounding, allow it with tolerance={enough:g} (--tolerance {enough:g})"
 
 
 def _against_rows_together(bundle: Bundle, segments: Sequence[CutSegment]) -> str | None:
@@ -75,7 +75,7 @@ def _against_rows_together(bundle: Bundle, segments: Sequence[CutSegment]) -> st
             proved.update(name for name, count in runs.items() if count > 1)
     for segment in segments:
         if segment.name not in proved and (mixed := mixing(segment.nodes)) is not None:
-            return f"{mixed} in {segment.name}, where no two golden samples came; golden_inputs that do may prove it"
+            return f"{mixed} in {segment.name}, which no two golden samples reached; pass golden_inputs that reach it"
     return None
 
 

@@ -49,7 +49,7 @@ def golden_samples(
         source: The network in its own framework.
         rows: Their inputs.
         met: What `meet` returned for each of them.
-        criteria: For each exit its criterion, with numbers.
+        criteria: For each exit its criterion, with numbers and not the names of constants (`resolve.bind`).
         tolerance: A decision that is closer than this hangs on rounding.
 
     Raises:
@@ -57,28 +57,6 @@ def golden_samples(
     """
     judged = [_judged(source, row, visits, criteria) for row, visits in zip(rows, met, strict=True)]
     return _clear(judged, tolerance)[:MAX_SAMPLES]
-
-
-def reference(
-    source: ModelSource,
-    row: Mapping[str, Array],
-    exits: Mapping[str, Mapping[str, str]],
-    criteria: Mapping[str, Criterion],
-    order: Sequence[str],
-) -> Sample:
-    """Returns what the source gives for one row, the confidences and answers by the criteria in numpy.
-
-    Args:
-        source: The network in its own framework.
-        row: Its inputs.
-        exits: For each exit, its outputs' names in the answer and in the source.
-        criteria: For each exit its criterion, with numbers and not the names of constants (`resolve.bind`).
-        order: The exits as a row meets them.
-
-    Raises:
-        ExportError: Outputs of several rows.
-    """
-    return _judged(source, row, meet(source, row, exits, order), criteria)[0]
 
 
 def _judged(

@@ -315,7 +315,7 @@ class _Finder:
         wide = result.shape is not None and any(dim != 1 for dim in result.shape[1:])
         if wide and OURS not in node.meta:
             why = self._decisions.against(gate, result.shape) or "its two sides are not of the result's shape and dtype"
-            self.notes.append(f"{result.name}: looks like a gate by {gate.name}, but {why}; both sides always run")
+            self.notes.append(f"{result.name} looks like a gate by {gate.name}, but {why}; both sides always run")
 
     def _note_pick(self, node: ir.Node) -> None:
         """Notes a computed index that picks one of several values, which are computed side by side."""
@@ -326,8 +326,8 @@ class _Finder:
         computed = [value for value in stack.inputs if value is not None and value.producer() is not None]
         if len(computed) >= 2 and all(map(_is_floating, computed)) and OURS not in node.meta:
             self.notes.append(
-                f"{node.outputs[0].name}: {index.name} picks one of {len(computed)} values, all of which always run; "
-                "as a sum of (index == k) * value_k, or with torch.cond, it becomes a switch"
+                f"{node.outputs[0].name}: {index.name} picks one of {len(computed)} values, and all of them always "
+                "run; write a sum of (index == k) * value_k, or torch.cond, and it becomes a switch"
             )
 
     def _gate_like(self, x: ir.Value, y: ir.Value, shape: ir.Shape | None) -> ir.Value | None:

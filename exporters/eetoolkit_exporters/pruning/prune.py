@@ -21,6 +21,7 @@ from eetoolkit_runtime.bundle.rewriting import write_bundle
 from eetoolkit_runtime.bundle.store import check_target
 from eetoolkit_runtime.errors import ExportError, InputError
 from eetoolkit_runtime.plan.flow import chains, live_after, live_before, without_exits
+from eetoolkit_runtime.plan.names import plan_name
 from eetoolkit_runtime.plan.types import Manifest, Segment, Tuning
 from eetoolkit_runtime.running.decision import known_exit
 from eetoolkit_runtime.running.inputs import BATCH
@@ -58,6 +59,7 @@ def prune(
     """
     source = load(bundle)
     plan = source.manifest
+    exits = [plan_name(name, plan.titles) for name in exits]
     _check_exits(plan, exits)
     target = check_target(output, overwrite=overwrite)
     check_full(source.path, plan)
@@ -147,6 +149,7 @@ def _tuning(plan: Manifest, pruned: Manifest) -> Tuning | None:
     return msgspec.structs.replace(
         plan.tuning,
         **told,
+        thresholds={name: chosen for name, chosen in plan.tuning.thresholds.items() if name in pruned.exits},
         exits_before={name: before for name, before in plan.tuning.exits_before.items() if name in pruned.exits},
         constants_before={
             name: values for name, values in plan.tuning.constants_before.items() if name in pruned.constants

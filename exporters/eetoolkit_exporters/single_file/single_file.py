@@ -41,6 +41,8 @@ from eetoolkit_exporters.single_file.steps import (
     slot_key,
 )
 from eetoolkit_exporters.single_file.structure import structure
+from eetoolkit_runtime.arguments import checked
+from eetoolkit_runtime.bundle.archive import EXITS
 from eetoolkit_runtime.bundle.bundle import Bundle, load
 from eetoolkit_runtime.bundle.integrity import check_full
 from eetoolkit_runtime.errors import ExportError
@@ -48,17 +50,17 @@ from eetoolkit_runtime.files.outfile import check_file, writing
 from eetoolkit_runtime.plan.types import Dim, Manifest, Slot, TensorSpec
 from eetoolkit_runtime.running.inputs import BATCH
 
-EXITS = "eetoolkit.exits"
-"""The metadata key of the exits' names, a JSON list."""
-
 _RESERVED = ("exit", "confidence")
 _LIMIT_BYTES = 2**31 - 2**26  # protobuf's own for a message, less 64 MiB for the graph
 
 
+@checked(ExportError)
 def write_single_file(
     bundle: str | os.PathLike[str] | Bundle, target: str | os.PathLike[str], *, overwrite: bool = False
 ) -> Path:
     """Writes the bundle as one ONNX file to `target`, every hash checked, and returns its path.
+
+    Any ONNX runtime answers one row a call with it, as the `Runner` does.
 
     Raises:
         ExportError: The exits' outputs differ in name, dtype or dimensions, or the file would be over 2 GiB.

@@ -18,6 +18,10 @@ from eetoolkit_runtime.plan.manifest import decode_sealed, encode
 from eetoolkit_runtime.plan.types import MANIFEST, MANIFEST_LIMIT_BYTES, Manifest
 from eetoolkit_runtime.plan.validate import validate
 
+EXITS = "eetoolkit.exits"
+"""The metadata key of the exits' names, a JSON list, in a plan that is one ONNX file: by it such a file is known."""
+_METADATA_BYTES = 1 << 20  # of an ONNX file's end, where its metadata is
+_WEIGHTS = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the oldest time a zip can hold: the same bundle gives the same bytes
 _DIGITS = 16  # of an archive's hash, in the name of the folder that it is unpacked to
 
@@ -62,6 +66,7 @@ def unpack(archive: Path, cache: Path | None = None, *, check: Check = "quick") 
     """
     cache = cache if cache is not None else default_cache()
     try:
+        _check_kind(archive)
         target = cache / f"{archive.stem}-{digest(archive).sha256[:_DIGITS]}"
         remove_partial(cache, f"*-{'[0-9a-f]' * _DIGITS}")
         if _intact(target, check):
@@ -79,6 +84,40 @@ def unpack(archive: Path, cache: Path | None = None, *, check: Check = "quick") 
     except OSError as error:
         raise BundleError(f"cannot read {shown(archive)}: {error.strerror or error}") from error
     return target
+
+
+def is_single_file(path: Path) -> bool:
+    """Whether an ONNX file is a bundle's plan that `pack --single-file` wrote.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _METADATA_BYTES))
+        return EXITS.encode() in file.read()
+
+
+def _check_kind(path: Path) -> None:
+    """Refuses files that others than a bundle are taken for, with what to do with them."""
+    name, kind = shown(path), path.suffix.lower()
+    if kind == ".onnx" and is_single_file(path):
+        raise BundleError(
+            f"{name} is one ONNX file that `eetoolkit pack --single-file` wrote: any ONNX runtime runs it as it is; "
+            "here name the bundle that it was made of"
+        )
+    if kind == ".onnx":
+        raise BundleError(
+            f"{name} is an ONNX file, not a bundle; `eetoolkit export {name} -o {path.stem}.ee` makes one of it"
+        )
+    if kind in _WEIGHTS:
+        raise BundleError(
+            f"{name} holds a network's weights, it is not a bundle; `eetoolkit export --model MODULE:FUNCTION "
+            f"--weights {name} --input NAME:SHAPE -o {path.stem}.ee` makes one"
+        )
+    if kind == ".json":
+        raise BundleError(f"{name} is a JSON file, not a bundle; `eetoolkit profile --show {name}` shows a profile")
+    if not zipfile.is_zipfile(path):
+        raise IntegrityError(f"{name} is neither a bundle's folder nor a readable .zip of one; copy or export it again")
 
 
 def _manifest(source: zipfile.ZipFile, archive: Path) -> Manifest:

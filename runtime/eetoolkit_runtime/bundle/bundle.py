@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ForwardRef
 
 import msgspec
 
@@ -11,6 +11,7 @@ from eetoolkit_runtime.arguments import checked
 from eetoolkit_runtime.bundle.integrity import Check, check_full, check_quick, read_graph, read_manifest
 from eetoolkit_runtime.errors import BundleError
 from eetoolkit_runtime.files.paths import absolute, shown
+from eetoolkit_runtime.log import log
 from eetoolkit_runtime.plan.names import spell_name
 from eetoolkit_runtime.plan.types import Exit, Manifest, Segment
 from eetoolkit_runtime.plan.validate import validate
@@ -18,6 +19,8 @@ from eetoolkit_runtime.printable import printable, spell_size
 
 if TYPE_CHECKING:
     from pathlib import Path
+else:  # an import of three milliseconds, for those who read annotations
+    Path = ForwardRef("__import__('pathlib').Path")
 
 
 class Bundle(msgspec.Struct, frozen=True):
@@ -94,14 +97,7 @@ def load(
         raise BundleError(f"check is {check!r}, expected 'quick' or 'full'")
     place = absolute(bundle, BundleError)
     try:
-        if place.is_file():
-            from eetoolkit_runtime.bundle.archive import unpack
-
-            path = unpack(place, None if cache is None else absolute(cache, BundleError), check=check)
-            return Bundle(path, read_manifest(path), place)
-        manifest = read_manifest(place)
-        validate(manifest)
-        (check_full if check == "full" else check_quick)(place, manifest)
+        found = _load(place, check, cache)
     except (FileNotFoundError, NotADirectoryError) as error:
         what = "is not a bundle: it has no manifest.json" if place.exists() else "does not exist"
         raise BundleError(f"{shown(place)} {what}") from error
@@ -109,6 +105,19 @@ def load(
         raise BundleError(
             f"cannot read {shown(absolute(error.filename or place, BundleError))}: {error.strerror or error}"
         ) from error
+    log("info", "opened the bundle %s", found)
+    return found
+
+
+def _load(place: Path, check: Check, cache: str | os.PathLike[str] | None) -> Bundle:
+    if place.is_file():
+        from eetoolkit_runtime.bundle.archive import unpack
+
+        path = unpack(place, None if cache is None else absolute(cache, BundleError), check=check)
+        return Bundle(path, read_manifest(path), place)
+    manifest = read_manifest(place)
+    validate(manifest)
+    (check_full if check == "full" else check_quick)(place, manifest)
     return Bundle(place, manifest)
 
 

@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -35,6 +35,11 @@ def named_by_content(path: Path, stem: str) -> tuple[str, File]:
     name = f"{stem}-{entry.sha256[:8]}{path.suffix}"
     path.replace(path.with_name(name))
     return name, entry
+
+
+def in_place_of(before: str | None, new: Mapping[str, File], files: Mapping[str, File]) -> dict[str, File]:
+    """Returns a manifest's `files` with `new` ones in the place of the one before, if there was one."""
+    return {name: entry for name, entry in files.items() if name != before} | dict(new)
 
 
 @contextlib.contextmanager

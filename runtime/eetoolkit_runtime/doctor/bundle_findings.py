@@ -14,6 +14,7 @@ import onnxruntime as ort
 from eetoolkit_runtime.bundle.bundle import Bundle, load_again
 from eetoolkit_runtime.doctor.finding import Finding
 from eetoolkit_runtime.errors import BundleError, EEToolkitError, InputError, RunError
+from eetoolkit_runtime.profiling.budget import Budget
 from eetoolkit_runtime.profiling.machine import memory_bytes, resident_bytes, this_machine
 from eetoolkit_runtime.profiling.profile import Profile, digests, saved_profile
 from eetoolkit_runtime.profiling.rounds import Row
@@ -24,7 +25,10 @@ from eetoolkit_runtime.running.sessions import Spin
 from eetoolkit_runtime.verify import verify
 
 _ROWS = 8
-_TURNS = 3
+_TURNS = 3  # at most
+_RUNS = 2  # of each row in a turn, at least: the first one warms up
+_TICK_S = 1e-6
+_MEMORY_BY = 0.3  # of the time has passed when the memory is known
 _WORTH = 1.1  # how many times as fast other settings must be to be worth a word
 _TIE = 1.05  # settings this close to the fastest are as good
 _MOST_MEMORY = 0.5  # of what is available
@@ -46,16 +50,16 @@ _OTHERS = (
 
 
 def examine_bundle(
-    bundle: str | Path | Bundle, *, seconds: float = 2.0, progress: Callable[[str, int, int], object] | None = None
+    bundle: str | Path | Bundle, *, seconds: float = 10.0, progress: Callable[[str, int, int], object] | None = None
 ) -> Iterator[Finding]:
     """Yields what a bundle does on this machine; ends where it cannot be opened.
 
     Args:
         bundle: A `Bundle`, or the path of one.
-        seconds: How long to measure settings, about.
+        seconds: How long it may take; what it would take longer for is a finding. 0: without a bound.
         progress: Is told (what, done, total).
     """
-    tell = progress or (lambda _what, _done, _total: None)
+    tell, budget = progress or (lambda _what, _done, _total: None), Budget(seconds)
     tell("opening", 0, 0)
     try:
         opened = load_again(bundle, check="full")
@@ -73,12 +77,12 @@ def examine_bundle(
         if not enough:
             return
     try:
-        rows = golden_rows(opened)[:_ROWS]
-        yield from _memory(opened, rows)
-        tell("verifying", 0, 0)
-        yield _verified(opened)
+        rows = golden_rows(opened)
+        taken = _Taken()
+        yield from _memory(opened, rows[:_ROWS], budget, taken)
+        yield _verified(opened, len(rows), budget, taken, tell)
         if rows:
-            yield from _faster(opened, rows, seconds, tell)
+            yield from _faster(opened, rows[: taken.rows], budget, taken, tell)
     except EEToolkitError as error:
         yield Finding(name="running", state="problem", what=str(error), fix="run `eetoolkit verify` for more")
         return
@@ -92,17 +96,33 @@ def examine_bundle(
         yield from _exits(found)
 
 
-def _memory(bundle: Bundle, rows: Sequence[Row]) -> Iterator[Finding]:
-    """Opens every segment and runs each row to the end: what that adds to this process is what the bundle needs."""
+@dataclass
+class _Taken:
+    """What opening every segment took in seconds, what a row run to the end took in the mean, and how many were run."""
+
+    open_s: float = 0.0
+    row_s: float = 0.0
+    rows: int = 0
+
+
+def _memory(bundle: Bundle, rows: Sequence[Row], budget: Budget, taken: _Taken) -> Iterator[Finding]:
+    """Opens every segment and runs rows to the end: what that adds to this process is what the bundle needs."""
     before, free = resident_bytes(), memory_bytes("MemAvailable")
     if free is not None and bundle.size_bytes > free:
         yield Finding(
             name="fits", state="problem", what=f"{bundle.size_bytes / 1e6:.0f} MB, {free / 1e6:.0f} MB are available",
             fix="end other programs, or cut it off at an earlier exit: eetoolkit truncate",
         )  # fmt: skip
+    started = time.perf_counter()
     with Runner(bundle, threads=1, load="eager") as runner:
+        opened = time.perf_counter()
+        taken.open_s = opened - started
         for row in rows:
+            if taken.rows and not budget.until(_MEMORY_BY).allows(taken.row_s):
+                break
             runner.run_all_exits(row)
+            taken.rows += 1
+            taken.row_s = (time.perf_counter() - opened) / taken.rows
         after = resident_bytes()
     if before is None or after is None or free is None:
         return
@@ -113,33 +133,51 @@ def _memory(bundle: Bundle, rows: Sequence[Row]) -> Iterator[Finding]:
     yield Finding(name="memory needed", state="warning" if tight else "ok", what=what, fix=fix)
 
 
-def _verified(bundle: Bundle) -> Finding:
+def _verified(
+    bundle: Bundle, samples: int, budget: Budget, taken: _Taken, tell: Callable[[str, int, int], object]
+) -> Finding:
+    needed_s = taken.open_s + samples * taken.row_s
+    if not budget.allows(needed_s):
+        return _no_time("verify", needed_s)
+    tell("verifying", 0, 0)
     try:
         report = verify(bundle)
     except InputError:
         fix = "export it with golden_inputs="
         return Finding(name="verify", state="warning", what="no golden samples to check this machine by", fix=fix)
     if report.passed:
-        return Finding(name="verify", what=f"{report.samples} golden samples give what the source network gave")
+        told = "1 golden sample gives" if report.samples == 1 else f"{report.samples} golden samples give"
+        return Finding(name="verify", what=f"{told} what the source network gave")
     fix = "run `eetoolkit verify` for all of them; do not trust its answers here"
     return Finding(name="verify", state="problem", what=f"{len(report.failures)} failed: {report.failures[0]}", fix=fix)
 
 
+def _no_time(name: str, needed_s: float) -> Finding:
+    what = f"no time: it takes about {max(1.0, needed_s):.0f} s more"
+    return Finding(name=name, state="warning", what=what, fix="more seconds (--seconds)")
+
+
 def _faster(
-    bundle: Bundle, rows: Sequence[Row], seconds: float, tell: Callable[[str, int, int], object]
+    bundle: Bundle, rows: Sequence[Row], budget: Budget, taken: _Taken, tell: Callable[[str, int, int], object]
 ) -> Iterator[Finding]:
     """Measures other settings beside the defaults, turn after turn, each alone: their workers would fight."""
     all_ = (_DEFAULT, *_OTHERS)
-    taken: dict[_Settings, list[float]] = {settings: [] for settings in all_}
+    least_s = taken.open_s + _RUNS * len(rows) * taken.row_s
+    turns = int(min(_TURNS, budget.left() / len(all_) / max(least_s, _TICK_S)))
+    if not turns:
+        yield _no_time("settings", len(all_) * least_s)
+        return
+    measured_s = budget.left() / turns / len(all_) - taken.open_s if budget.bounded else 0.0
+    found: dict[_Settings, list[float]] = {settings: [] for settings in all_}
     try:
-        for turn in range(_TURNS):
+        for turn in range(turns):
             for number, settings in enumerate(all_):
-                tell("measuring settings", turn * len(all_) + number, _TURNS * len(all_))
-                taken[settings].append(_median_ms(bundle, rows, settings, seconds / _TURNS / len(all_)))
+                tell("measuring settings", turn * len(all_) + number, turns * len(all_))
+                found[settings].append(_median_ms(bundle, rows, settings, measured_s))
     except RunError as error:  # a shared pool, beside which no other can be had
         yield Finding(name="settings", state="warning", what=f"not measured: {error}")
         return
-    best = {settings: min(medians) for settings, medians in taken.items()}
+    best = {settings: min(medians) for settings, medians in found.items()}
     fastest = min(best.values())
     told = ", ".join(f"{settings.told.split(' (')[0]} {best[settings]:.3f} ms" for settings in all_)
     what = f"a full path: {told}"
@@ -153,17 +191,20 @@ def _faster(
 
 def _median_ms(bundle: Bundle, rows: Sequence[Row], settings: _Settings, seconds: float) -> float:
     with Runner(bundle, threads=settings.threads, spin=settings.spin, load="eager") as runner:
+        until = time.perf_counter() + seconds
         for row in rows:
             runner.run_all_exits(row)
         found: list[npt.NDArray[np.float64]] = []
-        until = time.perf_counter() + seconds
-        while not found or time.perf_counter() < until:
+        round_s = 0.0
+        while not found or time.perf_counter() + round_s < until:
+            began = time.perf_counter()
             taken = np.empty(len(rows))
             for place, row in enumerate(rows):
                 started = time.perf_counter_ns()
                 runner.run_all_exits(row)
                 taken[place] = (time.perf_counter_ns() - started) / 1e6
             found.append(taken)
+            round_s = time.perf_counter() - began
     return float(np.median(found, axis=0).mean())
 
 

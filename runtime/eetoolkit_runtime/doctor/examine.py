@@ -11,14 +11,14 @@ from eetoolkit_runtime.doctor.bundle_findings import examine_bundle
 from eetoolkit_runtime.doctor.finding import Finding
 from eetoolkit_runtime.doctor.machine_findings import examine_machine
 from eetoolkit_runtime.errors import InputError
-from eetoolkit_runtime.profiling.profiler import LONGEST_S
+from eetoolkit_runtime.profiling.budget import LONGEST_S
 
 
 @checked(InputError)
 def doctor(
     bundle: str | Path | Bundle | None = None,
     *,
-    seconds: float = 2.0,
+    seconds: float = 10.0,
     progress: Callable[[str, int, int], object] | None = None,
 ) -> list[Finding]:
     """Returns what this machine has for running bundles and what holds it back, and the same of a bundle on it.
@@ -28,7 +28,8 @@ def doctor(
 
     Args:
         bundle: A `Bundle`, the path of one, or None for the machine alone.
-        seconds: How long to measure the bundle's settings, about.
+        seconds: How long it may take to examine the bundle; a finding says what there was no time for. 0: without a
+            bound, from as few runs as it needs.
         progress: Is told (what, done, total) from time to time.
 
     Raises:

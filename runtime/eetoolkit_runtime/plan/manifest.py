@@ -11,7 +11,7 @@ import msgspec
 from eetoolkit_runtime.errors import ManifestError
 from eetoolkit_runtime.files.json_keys import refuse_twice
 from eetoolkit_runtime.plan.seal import DIGEST, check_seal, seal
-from eetoolkit_runtime.plan.types import FORMAT, MANIFEST_LIMIT_BYTES, VERSION, Manifest
+from eetoolkit_runtime.plan.types import FORMAT, MANIFEST, MANIFEST_LIMIT_BYTES, VERSION, Manifest
 
 
 class _Head(msgspec.Struct):
@@ -63,22 +63,22 @@ def decode_sealed(text: bytes, what: str, fix: str) -> Manifest:
         IntegrityError: It was changed since it was written.
     """
     try:
-        _head(text)
+        _head(text, what)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise ManifestError(f"manifest.json: {error}") from error
+        raise ManifestError(f"{what}: damaged ({error}); {fix}") from error
     check_seal(text, what, fix)
     return decode(text)
 
 
-def _head(text: bytes) -> _Head:
+def _head(text: bytes, what: str = MANIFEST) -> _Head:
     """Returns the keys that are read before all else."""
     head = msgspec.json.decode(text, type=_Head)
     if head.format != FORMAT:
-        raise ManifestError(f'manifest.json: "format" is {head.format!r}, expected {FORMAT!r}')
+        raise ManifestError(f'{what}: "format" is {head.format!r}, expected {FORMAT!r}')
     if head.version != VERSION:
         older = head.version is not None and head.version < VERSION
         fix = "export the network again" if older else "update eetoolkit"
-        raise ManifestError(f'manifest.json: "version" is {head.version!r}, this eetoolkit reads {VERSION}; {fix}')
+        raise ManifestError(f'{what}: "version" is {head.version!r}, this eetoolkit reads {VERSION}; {fix}')
     return head
 
 

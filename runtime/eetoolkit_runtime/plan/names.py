@@ -40,6 +40,17 @@ def spell_name(name: str, titles: Mapping[str, str]) -> str:
     return f"{name} ({titles[name]!r})" if name in titles else name
 
 
+def titles_of(plan: Manifest) -> dict[str, str]:
+    """Returns the titles of what is in a plan, which may have lost some of it."""
+    names = {name for _, names in _names(plan) for name in names}
+    return {name: title for name, title in plan.titles.items() if name in names}
+
+
+def plan_name(name: str, titles: Mapping[str, str]) -> str:
+    """Returns what the plan calls what either it or the network calls `name`; the network goes before."""
+    return next((ours for ours, theirs in titles.items() if theirs == name), name)
+
+
 def check_names(plan: Manifest) -> None:
     """Proves that every name follows the rule, and that no two inputs, exits or outputs have one title.
 

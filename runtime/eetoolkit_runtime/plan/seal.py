@@ -11,6 +11,7 @@ import re
 import msgspec
 
 from eetoolkit_runtime.errors import IntegrityError, ManifestError
+from eetoolkit_runtime.log import log
 
 DIGEST = "digest"
 _SEALED = rb'(?s)(?P<rest>.*),"digest":"(?P<digest>[0-9a-f]{64})"\}'
@@ -37,6 +38,7 @@ def check_seal(text: bytes, what: str, fix: str) -> None:
         raise IntegrityError(
             f"{what} was changed: its digest is {found['digest'].decode()[:12]}…, its content's {digest[:12]}…: {fix}"
         )
+    log("debug", "%s has the digest %s", what, digest)
 
 
 def _compact(text: bytes) -> bytes:

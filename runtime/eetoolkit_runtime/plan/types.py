@@ -312,6 +312,7 @@ class Tuning(_Struct, frozen=True, kw_only=True):
         rows: How many rows each part of the data had.
         figures: Measured on held-out rows: (value, lower end, upper end of the 95 % interval).
         guarantee: What was promised.
+        thresholds: What was chosen for each exit that may fire; an exit that is `never` by hand is none of them.
         exits_before: Thresholds as they were before the bundle was first tuned.
         constants_before: Constants as they were then, those that tuning has changed.
     """
@@ -323,6 +324,7 @@ class Tuning(_Struct, frozen=True, kw_only=True):
     rows: dict[str, Count]
     figures: dict[str, tuple[float, float, float]] = {}
     guarantee: Guarantee | None = None
+    thresholds: dict[str, Threshold]
     exits_before: dict[str, Threshold]
     constants_before: dict[str, tuple[float, ...]] = {}
 

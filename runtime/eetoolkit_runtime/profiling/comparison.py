@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import msgspec
 
 from eetoolkit_runtime.profiling.latency import Latency
-from eetoolkit_runtime.running.decision import spell_threshold
-
-if TYPE_CHECKING:
-    from eetoolkit_runtime.profiling.profile import Profile
 
 
 class _Struct(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,21 +61,41 @@ class Comparison(_Struct, frozen=True, kw_only=True):
     only_b: tuple[str, ...]
 
 
-def compare(a: Profile, b: Profile) -> Comparison:
-    """Returns how the profile `b` differs from the profile `a`; they may be of different bundles and machines."""
+class Side(NamedTuple):
+    """What of a profile is compared.
+
+    Attributes:
+        facts: What a latency may depend on, by what it is.
+        files: The digests of its graphs.
+        expected: A call as in use.
+        full_path: One of which no exit fires.
+        segments: Running each once.
+        exits: Calls that always leave at each.
+    """
+
+    facts: Mapping[str, object]
+    files: Mapping[str, str]
+    expected: Latency | None
+    full_path: Latency | None
+    segments: Mapping[str, Latency | None]
+    exits: Mapping[str, Latency | None]
+
+
+def compare(a: Side, b: Side) -> Comparison:
+    """Returns how `b` differs from `a`; they may be of different bundles and machines."""
     return Comparison(
         changes=tuple(_changes(a, b)),
         expected=_pair(a.expected, b.expected, mean=True),
         full_path=_pair(a.full_path, b.full_path),
-        segments={
-            name: _pair(cost.latency, b.segments[name].latency)
-            for name, cost in a.segments.items()
-            if name in b.segments
-        },
-        exits={name: _pair(cost.latency, b.exits[name].latency) for name, cost in a.exits.items() if name in b.exits},
+        segments=_pairs(a.segments, b.segments),
+        exits=_pairs(a.exits, b.exits),
         only_a=tuple(name for name in a.segments if name not in b.segments),
         only_b=tuple(name for name in b.segments if name not in a.segments),
     )
+
+
+def _pairs(a: Mapping[str, Latency | None], b: Mapping[str, Latency | None]) -> dict[str, Pair]:
+    return {name: _pair(latency, b[name]) for name, latency in a.items() if name in b}
 
 
 def _pair(a: Latency | None, b: Latency | None, *, mean: bool = False) -> Pair:
@@ -91,39 +107,17 @@ def _pair(a: Latency | None, b: Latency | None, *, mean: bool = False) -> Pair:
     return Pair(a_ms=one, b_ms=other, ratio=other / one, within_spread=near)
 
 
-def _changes(a: Profile, b: Profile) -> Iterator[Change]:
-    yield from _differ("bundle", a.bundle, b.bundle)
-    yield from _differ("graphs", *_spell_graphs(a.files, b.files))
-    for what in ("processor", "cores", "memory_bytes", "system", "python", "onnxruntime", "numpy"):
-        yield from _differ(what, getattr(a.machine, what), getattr(b.machine, what))
-    for what in ("backend", "threads", "spin", "pool"):
-        yield from _differ(what, getattr(a, what), getattr(b, what))
-    yield from _differ("providers", ", ".join(a.providers), ", ".join(b.providers))
-    yield from _differ("governor", a.before.governor, b.before.governor)
-    yield from _differ("throttled", a.after.throttled, b.after.throttled)
-    for name in dict.fromkeys((*a.thresholds, *b.thresholds)):
-        yield from _differ(f"threshold of {name}", _threshold(a, name), _threshold(b, name))
-    for name in dict.fromkeys((*a.exits, *b.exits)):
-        if name in a.exits and name in b.exits:
-            yield from _differ(f"share of {name}", f"{a.exits[name].share:.1%}", f"{b.exits[name].share:.1%}")
-    yield from _differ("inputs", a.rows, b.rows)
-    if a.accuracy is not None and b.accuracy is not None:
-        yield from _differ("accuracy", f"{a.accuracy:.1%}", f"{b.accuracy:.1%}")
-
-
-def _differ(what: str, a: object, b: object) -> Iterator[Change]:
-    if a != b:
-        yield Change(what=what, a=_spell(a), b=_spell(b))
+def _changes(a: Side, b: Side) -> Iterator[Change]:
+    one, other = _spell_graphs(a.files, b.files)
+    if one != other:
+        yield Change(what="graphs", a=one, b=other)
+    for what, fact in a.facts.items():
+        if what in b.facts and fact != b.facts[what]:
+            yield Change(what=what, a=_spell(fact), b=_spell(b.facts[what]))
 
 
 def _spell(value: object) -> str:
     return "-" if value is None else str(value)
-
-
-def _threshold(profile: Profile, exit_: str) -> str:
-    if exit_ not in profile.thresholds:
-        return "no such exit"
-    return spell_threshold(profile.thresholds[exit_])
 
 
 def _spell_graphs(a: Mapping[str, str], b: Mapping[str, str]) -> tuple[str, str]:

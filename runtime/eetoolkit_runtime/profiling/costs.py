@@ -43,8 +43,8 @@ class SegmentCost(_Struct, frozen=True, kw_only=True):
         parameters: Its weights, in numbers.
         multiply_adds: For one row; None where unknown.
         size_bytes: Its graph and weights on disk.
-        load_ms: Opening it, its files in the page cache.
-        latency: Running it once; None where no input came there.
+        load_ms: Opening it, its files in the page cache; None where there was no time.
+        latency: Running it once; None where no input that was timed came there.
         visits: How often an input runs it, in the mean, with the bundle's thresholds.
         exit: The exit in it; None where it has none.
         operators: The costliest first; None where nobody asked or no input came there.
@@ -55,7 +55,7 @@ class SegmentCost(_Struct, frozen=True, kw_only=True):
     parameters: Count = 0
     multiply_adds: Count | None = None
     size_bytes: Count = 0
-    load_ms: Amount = 0
+    load_ms: Amount | None = None
     latency: Latency | None
     visits: Amount = 0
     exit: str | None = None
@@ -90,17 +90,19 @@ class ExitCost(_Struct, frozen=True, kw_only=True):
     """What an answer at one exit costs; only its latency is needed.
 
     Attributes:
-        latency: Of calls that always leave there; None where no input came there.
+        latency: Of calls that always leave there; None where no input came there, or there was no time.
         segments_ms: What the segments of such calls take on full paths, where they find other caches; robust mean.
         call: The calls that ended there, between others that ended elsewhere; None where none did.
         called_ms: What the segments of these take on full paths; robust means.
         expected_ms: What these add to the mean call: the sum over all exits is `Profile.expected.mean_ms`.
-        decision: What the nodes add that only its criterion needs; None where they cannot be taken out.
+        decision: What the nodes add that only its criterion needs; None where they cannot be taken out, or there was no
+            time.
         passing: What all nodes add that only this exit needs, its head and its criterion: its price for an input that
-            goes on. None where they cannot be taken out, and where nothing goes on.
+            goes on. None where they cannot be taken out, where nothing goes on, and where there was no time.
         share: Of the inputs that answered there.
         accuracy: Of these the share that was right; None without labels, or where none answered there.
-        accuracy_if_always: The share of right answers among all inputs that came there; None without labels.
+        accuracy_if_always: The share of right answers among all inputs that came there; None without labels, or
+            without time.
     """
 
     latency: Latency | None

@@ -15,10 +15,11 @@ import onnxruntime as ort
 
 from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.bundle.bundle import Bundle
-from eetoolkit_runtime.errors import IntegrityError, running
+from eetoolkit_runtime.errors import IntegrityError, ProviderError, running
 from eetoolkit_runtime.files.wire import without_outputs
 from eetoolkit_runtime.plan.flow import decider, live_before, live_beyond
 from eetoolkit_runtime.plan.types import Segment, Stop
+from eetoolkit_runtime.profiling.budget import Budget
 from eetoolkit_runtime.profiling.costs import Added, mean_added
 from eetoolkit_runtime.running.executor import fast_run
 from eetoolkit_runtime.running.interpret import path_of
@@ -26,6 +27,8 @@ from eetoolkit_runtime.running.sessions import SessionSettings
 
 _WARMUP = 5
 _ROUNDS = 20, 2000  # at least, at most
+_RUNS = 3 * (_WARMUP + _ROUNDS[0])  # of a segment: as it is, without its decision, without its exit
+_WALK = 10  # how many rows' time must be left for another one to look for exits that none has met
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ class _Variant:
 
 
 def exits_own(
-    bundle: Bundle, rows: Sequence[Sequence[Array]], settings: SessionSettings, seconds: float
+    bundle: Bundle, rows: Sequence[Sequence[Array]], settings: SessionSettings, budget: Budget
 ) -> dict[str, ExitsOwn]:
     """Returns what each exit that these rows meet adds to its segment; of an exit in several segments, the mean.
 
@@ -74,13 +77,14 @@ def exits_own(
         bundle: The bundle.
         rows: Each the inputs of one row, in the plan's order; of each segment the first that comes there counts.
         settings: How sessions are made.
-        seconds: How long to measure, about, each exit its part.
+        budget: The time for it, each exit its part; exits for which there is none are left out.
 
     Raises:
         RunError: onnxruntime failed.
     """
     plan = bundle.manifest
     given: dict[str, dict[str, Array]] = {}
+    taken_s: dict[str, float] = {}
     sessions = {
         name: settings.open_segment(bundle, name)
         for name, segment in plan.segments.items()
@@ -90,21 +94,28 @@ def exits_own(
     def run(name: str, feeds: dict[str, Array]) -> dict[str, Array]:
         session = sessions[name]
         given.setdefault(name, {key: np.asarray(array, order="C") for key, array in feeds.items()})
+        started = time.perf_counter()
         with running(f"segment {name!r}"):
-            return dict(zip((value.name for value in session.get_outputs()), session.run(None, feeds), strict=True))
+            outputs = session.run(None, feeds)
+        taken_s[name] = time.perf_counter() - started
+        return dict(zip((value.name for value in session.get_outputs()), outputs, strict=True))
 
     for row in rows:
-        path_of(plan, row, run)
+        if not given or budget.allows(_WALK * sum(taken_s.values())):
+            path_of(plan, row, run)
     places = {name: feeds for name, feeds in given.items() if plan.segments[name].exit is not None}
     live = live_before(plan)
     found: dict[str, list[ExitsOwn]] = {}
-    for name, feeds in places.items():
-        segment = plan.segments[name]
+    for done, (name, feeds) in enumerate(places.items()):
+        segment, part_s = plan.segments[name], budget.left() / (len(places) - done)
+        if part_s < _RUNS * taken_s[name]:
+            budget.lack("passing")
+            continue
         variants = _variants(bundle, name, segment, live_beyond(segment, live), settings)
         with running(f"segment {name!r}"):
             alone = {key: _Variant(session, feeds) for key, session in variants.items()}
             alone["as it is"] = _Variant(sessions[name], feeds)
-            _interleave(list(alone.values()), seconds / len(places))
+            _interleave(list(alone.values()), part_s if budget.bounded else 0.0)
         added = {key: _difference(alone["as it is"], variant) for key, variant in alone.items()}
         found.setdefault(segment.exit.name if segment.exit is not None else "", []).append(
             ExitsOwn(added.get("decision"), added.get("passing"))
@@ -140,8 +151,10 @@ def _variants(
         try:
             graph, nodes = without_outputs(text, outputs)
             if nodes:
-                found[key] = settings.open(graph, f"segment {name!r} without its {key}", folder=bundle.path)
-        except (ValueError, IntegrityError):  # a graph that onnxruntime does not take without them
+                found[key] = settings.open(
+                    graph, f"segment {name!r} without its {key}", folder=bundle.path, segment=name
+                )
+        except (ValueError, IntegrityError, ProviderError):  # a graph that onnxruntime does not take without them
             continue
     return found
 

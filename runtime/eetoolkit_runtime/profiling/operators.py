@@ -23,7 +23,10 @@ from eetoolkit_runtime.running.sessions import SessionSettings
 
 TRACED_ROWS = 16
 _WARMUP_ROUNDS = 3
+TRACED_ROUNDS = _WARMUP_ROUNDS + 1
+"""At least."""
 _ROUNDS = 20  # at most; a session stops tracing after a million nodes
+_TICK_S = 1e-6
 _ENDING = "_kernel_time"
 
 
@@ -107,7 +110,8 @@ def trace_operators(
         bundle: The bundle.
         rows: Each the inputs of one row, in the plan's order.
         settings: How sessions are made.
-        seconds: How long, about; at least one round after the warm-up.
+        seconds: How long all of it may take; fewer rows are run where they do not fit, and one whatever it takes. 0:
+            without a bound, one round after the warm-up.
 
     Raises:
         RunError: onnxruntime failed.
@@ -125,9 +129,18 @@ def trace_operators(
                 return dict(zip(names, map(np.asarray, sessions[name].run(names, feeds)), strict=True))
 
         until = time.perf_counter() + seconds
+        paths.append(path_of(plan, rows[0], run))
+        if seconds > 0:
+            started = time.perf_counter()
+            paths.append(path_of(plan, rows[0], run))
+            row_s = max(time.perf_counter() - started, _TICK_S)
+            rows = rows[: max(1, int((until - time.perf_counter()) / row_s / TRACED_ROUNDS))]
+        untimed = len(paths)
         for number in range(_WARMUP_ROUNDS + _ROUNDS):
+            started = time.perf_counter()
             paths += [path_of(plan, row, run) for row in rows]
-            if number >= _WARMUP_ROUNDS and time.perf_counter() > until:
+            now = time.perf_counter()
+            if number >= _WARMUP_ROUNDS and now + (now - started) > until:
                 break
         starts = {name: session.get_profiling_start_time_ns() / 1e3 for name, session in sessions.items()}
         first = min(starts.values(), default=0.0)
@@ -139,14 +152,17 @@ def trace_operators(
         found = [tuple(next(runs[name]) for name in path) for path in paths]
     except StopIteration as error:
         raise RunError("onnxruntime's trace holds fewer runs than were made; trace fewer inputs") from error
-    return Traced(tuple(found[_WARMUP_ROUNDS * len(rows) :]))
+    return Traced(tuple(found[untimed + _WARMUP_ROUNDS * len(rows) :]))
 
 
 def _open(bundle: Bundle, name: str, settings: SessionSettings, folder: Path) -> ort.InferenceSession:
-    options = settings.options()
-    options.enable_profiling = True
-    options.profile_file_prefix = str(folder / f"segment{len(list(folder.iterdir()))}")
-    return settings.open_segment(bundle, name, options)
+    prefix = str(folder / f"segment{len(list(folder.iterdir()))}")
+
+    def traced(options: ort.SessionOptions) -> None:
+        options.enable_profiling = True
+        options.profile_file_prefix = prefix
+
+    return settings.open_segment(bundle, name, traced)
 
 
 def _read(segment: str, file: Path, later_us: float) -> list[SegmentRun]:

@@ -13,17 +13,19 @@ from eetoolkit_runtime.arguments import checked
 from eetoolkit_runtime.bundle.bundle import Bundle, load
 from eetoolkit_runtime.bundle.integrity import read_regular
 from eetoolkit_runtime.bundle.rewriting import change_bundle
-from eetoolkit_runtime.bundle.store import named_by_content
+from eetoolkit_runtime.bundle.store import in_place_of, named_by_content
 from eetoolkit_runtime.errors import BundleError, InputError
 from eetoolkit_runtime.files.outfile import writing
 from eetoolkit_runtime.files.paths import absolute, shown
 from eetoolkit_runtime.plan.manifest import schema_text
 from eetoolkit_runtime.plan.types import Manifest, SavedProfile, Threshold
 from eetoolkit_runtime.printable import printable
-from eetoolkit_runtime.profiling.comparison import Comparison, compare
+from eetoolkit_runtime.profiling.budget import Part, told
+from eetoolkit_runtime.profiling.comparison import Comparison, Side, compare
 from eetoolkit_runtime.profiling.costs import Energy, ExitCost, Memory, SegmentCost, Share, WholeCost
 from eetoolkit_runtime.profiling.latency import Amount, Count, Difference, Latency, Some
 from eetoolkit_runtime.profiling.machine import Condition, Machine
+from eetoolkit_runtime.running.decision import spell_threshold
 
 VERSION = 6
 _FAR = 1.3  # times its median from which a mean is far from it
@@ -48,8 +50,10 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         spin: What idle workers did; empty: not told.
         pool: Whose workers they were; empty: not told.
         providers: The execution providers of its sessions, in onnxruntime's order, without their options.
-        rows: How many different inputs were run: shares, visits and accuracies are theirs; 0: not told, as below.
+        rows: How many different inputs were run, fewer than given where there was no time for all: shares, visits and
+            accuracies are theirs; 0: not told, as below.
         timed: How many of them, in the same shares, were timed: latencies are theirs.
+        no_time_for: Figures that are missing, or are of less than they should be, since the time was up.
         rounds: How many there were, each over all of these, or where that takes too long over some of them in turn.
         thresholds: Of each exit.
         warmup_rounds: How often each before that, until the latency was steady.
@@ -62,7 +66,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         overhead_us: What a full path takes beside its segments' runs, answers and clock readings included, by segment.
         accuracy: Of all inputs; None without labels.
         memory: Of this process.
-        whole: The network as one session; None where no file of it was given.
+        whole: The network as one session; None where no file of it was given, or there was no time.
         energy: None where the machine has no meter that this process may read.
     """
 
@@ -81,6 +85,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     providers: tuple[str, ...] = ("CPUExecutionProvider",)
     rows: Count = 0
     timed: Count = 0
+    no_time_for: tuple[Part, ...] = ()
     rounds: Count = 0
     warmup_rounds: Count = 0
     steady: bool = True
@@ -112,6 +117,13 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             f"the mean of {name} is {far[name]:.1f} times its median: other programs ran{load}, or inputs differ; "
             "tuning and the picture go by robust means, which a quiet machine tells best"
         )
+
+    @property
+    def gaps(self) -> str | None:
+        """What there was no time for, in words, and what helps; None where nothing is missing."""
+        if not self.no_time_for:
+            return None
+        return f"there was no time for {told(self.no_time_for)}; profile with more seconds (--seconds)"
 
     @staticmethod
     @checked(InputError)
@@ -165,7 +177,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             path.write_bytes(encode(self))
             name, file = named_by_content(path, _STEM)
             before = plan.profile.file if plan.profile is not None else None
-            files = {other: entry for other, entry in plan.files.items() if other != before} | {name: file}
+            files = in_place_of(before, {name: file}, plan.files)
             return msgspec.structs.replace(plan, profile=SavedProfile(file=name, expected_ms=taken), files=files)
 
         return change_bundle(bundle, change)
@@ -173,7 +185,26 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     @checked(InputError)
     def compare(self, other: Profile) -> Comparison:
         """Returns how `other`, b, differs from this one, a; they may be of different bundles and machines."""
-        return compare(self, other)
+        return compare(self._side(), other._side())
+
+    def _side(self) -> Side:
+        facts: dict[str, object] = {"bundle": self.bundle}
+        for what in ("processor", "cores", "memory_bytes", "system", "python", "onnxruntime", "numpy"):
+            facts[what] = getattr(self.machine, what)
+        facts |= {"backend": self.backend, "threads": self.threads, "spin": self.spin, "pool": self.pool}
+        facts |= {"providers": ", ".join(self.providers), "governor": self.before.governor}
+        facts |= {"throttled": self.after.throttled, "inputs": self.rows}
+        facts |= {f"threshold of {name}": spell_threshold(threshold) for name, threshold in self.thresholds.items()}
+        facts |= {f"share of {name}": f"{cost.share:.1%}" for name, cost in self.exits.items()}
+        facts |= {} if self.accuracy is None else {"accuracy": f"{self.accuracy:.1%}"}
+        return Side(
+            facts,
+            self.files,
+            self.expected,
+            self.full_path,
+            {name: cost.latency for name, cost in self.segments.items()},
+            {name: cost.latency for name, cost in self.exits.items()},
+        )
 
     def __repr__(self) -> str:
         return f"<Profile {str(self).partition(chr(10))[0]}>"
@@ -195,7 +226,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             right = "" if cost.accuracy is None else f", {cost.accuracy:.1%} of these right"
             took = "" if cost.latency is None else f", {cost.latency.mean_ms:.4g} ms"
             lines.append(f"{name}: {cost.share:.1%} leave here{took}{right}")
-        lines += [] if self.noise is None else [f"note: {self.noise}"]
+        lines += [f"note: {note}" for note in (self.gaps, self.noise) if note is not None]
         return "\n".join(map(printable, lines))
 
 

@@ -20,6 +20,8 @@ from eetoolkit_runtime.arguments import check_range, checked
 from eetoolkit_runtime.bundle.bundle import Bundle
 from eetoolkit_runtime.errors import InputError
 from eetoolkit_runtime.plan.types import Manifest, Work
+from eetoolkit_runtime.profiling.asking import OPENED_BY, Asked, ask
+from eetoolkit_runtime.profiling.budget import LONGEST_S, Budget
 from eetoolkit_runtime.profiling.costs import Energy, ExitCost, Memory, SegmentCost, WholeCost
 from eetoolkit_runtime.profiling.energy import Meter, find_meter
 from eetoolkit_runtime.profiling.exit_costs import ExitsOwn, exits_own
@@ -32,33 +34,31 @@ from eetoolkit_runtime.profiling.machine import (
     this_machine,
     timer_step_us,
 )
-from eetoolkit_runtime.profiling.operators import TRACED_ROWS, Traced, trace_operators
+from eetoolkit_runtime.profiling.operators import TRACED_ROUNDS, TRACED_ROWS, Traced, trace_operators
 from eetoolkit_runtime.profiling.profile import Profile, digests
 from eetoolkit_runtime.profiling.rounds import (
     Cooler,
     Found,
-    Row,
     Runs,
     Tell,
     groups_of,
     measure,
     rows_in_a_round,
-    rows_of,
     warm_up,
 )
 from eetoolkit_runtime.profiling.whole import Whole, open_whole
 from eetoolkit_runtime.running.answer import Answer
 from eetoolkit_runtime.running.inputs import Inputs
-from eetoolkit_runtime.running.providers import Provider, choose_providers
+from eetoolkit_runtime.running.providers import Providers, choose_providers
 from eetoolkit_runtime.running.runner import Runner
 from eetoolkit_runtime.running.sessions import Pool, SessionSettings, Spin
 
 _COMPARED_ROWS = 16  # with the whole network's outputs
 _WALKED_ROWS = 64  # to come to every exit
 _IDLE_S = 0.5
-LONGEST_S = 24 * 3600
-"""How long may be measured."""
-_OWN_PART = 0.5  # of the seconds: for what exits add to their segments; as much again for tracing
+# What has passed of the seconds when a part ends; what it leaves is the next one's.
+_WARM_BY, _ROUNDS_BY, _OWN_BY = 0.55, 0.75, 0.9
+_REOPENED = 3  # sessions for each segment: as it is, without its decision, without its exit
 
 
 @checked(InputError)
@@ -70,8 +70,8 @@ def profile(  # noqa: PLR0913 - what a measurement depends on
     threads: int | None = None,
     spin: Spin = "brief",
     pool: Pool = "own",
-    providers: Sequence[Provider] | None = None,
-    seconds: float = 5.0,
+    providers: Providers | None = None,
+    seconds: float = 10.0,
     max_rows: int = 256,
     whole: str | os.PathLike[str] | None = None,
     operators: bool = False,
@@ -94,13 +94,15 @@ def profile(  # noqa: PLR0913 - what a measurement depends on
         spin: See `threads`.
         pool: See `threads`.
         providers: See `threads`.
-        seconds: How long to measure after the warm-up, about.
+        seconds: How long all of it may take, opening and warm-up included. What is running then is brought to its end,
+            and one input is run whatever it takes; `Profile.no_time_for` says which figures are missing. 0: without a
+            bound, each figure from as few runs as it needs.
         max_rows: How many rows are timed at most, in the shares of all; fewer where `seconds` do not suffice for them.
             All are answered once, for shares and accuracies.
         whole: An ONNX file of the same network, which is run in turns with the bundle.
         operators: Whether to trace which operators cost most.
-        cool_down_s: How long to pause at most, in all, after rounds that left the machine 10 degrees hotter than it
-            was or its clock lowered; 0: never.
+        cool_down_s: How long to pause at most, in all and beside `seconds`, after rounds that left the machine 10
+            degrees hotter than it was or its clock lowered; 0: never.
         progress: Is told (what, done, total) from time to time.
 
     Raises:
@@ -113,25 +115,24 @@ def profile(  # noqa: PLR0913 - what a measurement depends on
     check_range(InputError, "cool_down_s", cool_down_s, 0, LONGEST_S)
     check_range(InputError, "max_rows", max_rows, 1, math.inf)
     tell: Tell = progress or (lambda _what, _done, _total: None)
+    budget = Budget(seconds)
     chosen = choose_providers(providers)
     settings = SessionSettings(threads, spin, pool, chosen, one_row=True)
-    start = _look()
+    start = _look(budget)
     with Runner(bundle, threads=threads, spin=spin, pool=pool, providers=chosen) as runner:
-        asked = _ask(runner, inputs, labels)
-        network = None if whole is None else open_whole(whole, runner.bundle.manifest, settings)
-        groups = groups_of(asked.answers, asked.rows, max_rows, rows_in_a_round(runner, asked.rows, seconds))
-        timed = _time(runner, network, asked.rows, groups, seconds, Cooler(start.condition, cool_down_s), start, tell)
+        asked = ask(runner, inputs, labels, budget, tell)
+        network = _whole(whole, runner, settings, asked, budget)
+        timed = _time(runner, network, asked, max_rows, budget, Cooler(start.condition, cool_down_s), start, tell)
         exits = _exits(runner, timed.found, asked)
         expected, full_path = _expected(timed.found, exits), timed.found.full.summary()
-        peer = None if network is None else _whole_cost(runner, network, asked.rows, timed.found, expected, full_path)
+        peer = _whole_cost(runner, network, asked, timed.found, expected, full_path, budget)
         opened, plan = runner.bundle, runner.bundle.manifest
     segments = _segments(plan, timed.found, asked)
     tell("exits", 0, 0)
-    exits = _with_own(exits, exits_own(opened, asked.rows[:_WALKED_ROWS], settings, seconds * _OWN_PART))
+    exits = _with_own(exits, _own(opened, asked, settings, budget.until(_OWN_BY if operators else 1.0)))
     if operators:
         tell("operators", 0, 0)
-        traced = trace_operators(opened, asked.rows[:TRACED_ROWS], settings, seconds * _OWN_PART)
-        segments = _with_operators(segments, traced)
+        segments = _with_operators(segments, _traced(opened, asked, timed.found, settings, budget))
     return Profile(
         bundle=plan.name,
         files=digests(plan),
@@ -147,6 +148,7 @@ def profile(  # noqa: PLR0913 - what a measurement depends on
         providers=asked.providers,
         rows=len(asked.rows),
         timed=len(set(timed.found.places)),
+        no_time_for=budget.lacks(),
         rounds=timed.found.rounds,
         warmup_rounds=timed.warmup_rounds,
         steady=timed.steady,
@@ -176,27 +178,6 @@ class _Start:
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """All inputs, each answered once: shares, visits and accuracies are theirs.
-
-    Attributes:
-        rows: The inputs.
-        answers: Theirs, with the bundle's thresholds.
-        right: Their classes, (rows,); None without labels, or where no answer names a class.
-        load_ms: What opening each segment took.
-        opened: This process's memory with all segments open, in bytes.
-        providers: What the segments run on.
-    """
-
-    rows: list[Row]
-    answers: list[Answer]
-    right: npt.NDArray[Any] | None
-    load_ms: dict[str, float]
-    opened: int | None
-    providers: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class _Timed:
     """What the rounds found, and the machine after them; `peak` is the most memory that this process has had."""
 
@@ -208,36 +189,61 @@ class _Timed:
     after: Condition
 
 
-def _look() -> _Start:
+def _look(budget: Budget) -> _Start:
     """Looks at the machine while it does nothing."""
     before, began, resident, meter = condition(), datetime.now(UTC), resident_bytes(), find_meter()
+    if meter is not None and not budget.until(OPENED_BY).allows(2 * _IDLE_S):
+        budget.lack("energy")
+        meter = None
     return _Start(began, before, resident, meter, 0.0 if meter is None else _idle_w(meter))
 
 
-def _ask(runner: Runner, inputs: Inputs | Iterator[Inputs] | None, labels: npt.ArrayLike | None) -> _Asked:
-    """Opens all segments and runs every input once."""
-    rows = rows_of(runner.bundle, inputs)
-    right = _labels(labels, len(rows))
-    load_ms, opened = _open_all(runner), resident_bytes()
-    answers = [runner.run(row) for row in rows]
-    named = any(answer.prediction is not None for answer in answers)
-    return _Asked(rows, answers, right if named else None, load_ms, opened, runner.providers)
+def _whole(
+    file: str | os.PathLike[str] | None, runner: Runner, settings: SessionSettings, asked: Asked, budget: Budget
+) -> Whole | None:
+    """Opens the whole network where one is given and there is time."""
+    if file is None:
+        return None
+    if budget.until(_WARM_BY).allows(asked.load_s):
+        return open_whole(file, runner.bundle.manifest, settings)
+    budget.lack("whole")
+    return None
 
 
 def _time(
     runner: Runner,
     network: Whole | None,
-    rows: Sequence[Row],
-    groups: Sequence[Sequence[int]],
-    seconds: float,
+    asked: Asked,
+    max_rows: int,
+    budget: Budget,
     cooler: Cooler,
     start: _Start,
     tell: Tell,
 ) -> _Timed:
     """Warms up with the first group and runs rounds until the time is up."""
-    warmup, steady = warm_up(runner, network, [rows[place] for place in groups[0]], tell)
-    found = measure(runner, network, rows, groups, seconds, cooler, start.meter, tell)
+    groups = groups_of(
+        asked.answers, asked.rows, max_rows, rows_in_a_round(runner, asked.rows, budget.until(_ROUNDS_BY))
+    )
+    warmup, steady = warm_up(runner, network, [asked.rows[place] for place in groups[0]], budget.until(_WARM_BY), tell)
+    found = measure(runner, network, asked.rows, groups, budget.until(_ROUNDS_BY), cooler, start.meter, tell)
     return _Timed(found, warmup, steady, cooler.paused_s, peak_bytes(), condition())
+
+
+def _own(bundle: Bundle, asked: Asked, settings: SessionSettings, budget: Budget) -> dict[str, ExitsOwn]:
+    """Measures what exits add to their segments where there is time to open these again."""
+    if not budget.allows(_REOPENED * asked.load_s + asked.call_s):
+        budget.lack("passing")
+        return {}
+    return exits_own(bundle, asked.rows[:_WALKED_ROWS], settings, budget)
+
+
+def _traced(bundle: Bundle, asked: Asked, found: Found, settings: SessionSettings, budget: Budget) -> Traced:
+    """Traces operators where there is time to open the segments again and to run some rows."""
+    row_s = found.full.summary().mean_ms / 1e3
+    if not budget.allows(asked.load_s + (2 + TRACED_ROUNDS) * row_s):
+        budget.lack("operators")
+        return Traced(())
+    return trace_operators(bundle, asked.rows[:TRACED_ROWS], settings, budget.left() if budget.bounded else 0.0)
 
 
 def _with_own(exits: Mapping[str, ExitCost], own: Mapping[str, ExitsOwn]) -> dict[str, ExitCost]:
@@ -259,12 +265,12 @@ def _with_operators(segments: Mapping[str, SegmentCost], traced: Traced) -> dict
     }
 
 
-def _segments(plan: Manifest, found: Found, asked: _Asked) -> dict[str, SegmentCost]:
+def _segments(plan: Manifest, found: Found, asked: Asked) -> dict[str, SegmentCost]:
     return {
         name: SegmentCost(
             **msgspec.structs.asdict(segment.work or Work(nodes=0, parameters=0)),
             size_bytes=sum(plan.files[file].size for file in (segment.model, *segment.weights) if file is not None),
-            load_ms=asked.load_ms[name],
+            load_ms=asked.load_ms.get(name),
             latency=None if name not in found.segments else found.segments[name].summary(),
             visits=sum(answer.path.count(name) for answer in asked.answers) / len(asked.answers),
             exit=None if segment.exit is None else segment.exit.name,
@@ -274,7 +280,7 @@ def _segments(plan: Manifest, found: Found, asked: _Asked) -> dict[str, SegmentC
     }
 
 
-def _exits(runner: Runner, found: Found, asked: _Asked) -> dict[str, ExitCost]:
+def _exits(runner: Runner, found: Found, asked: Asked) -> dict[str, ExitCost]:
     exits: dict[str, ExitCost] = {}
     answers, right = asked.answers, asked.right
     segments, ends = runner.bundle.manifest.segments, runner.bundle.manifest.ends
@@ -299,7 +305,7 @@ def _exits(runner: Runner, found: Found, asked: _Asked) -> dict[str, ExitCost]:
             expected_ms=sum(calls[name].took_ms) / len(found.places) if name in calls else 0.0,
             share=len(here) / len(answers),
             accuracy=None if right is None or not here else _accuracy([answers[i] for i in here], right[here]),
-            accuracy_if_always=None if right is None else _always(runner, asked.rows, right, name),
+            accuracy_if_always=float(np.mean(asked.always[name])) if asked.always.get(name) else None,
         )
     return exits
 
@@ -317,11 +323,22 @@ def _expected(found: Found, exits: Mapping[str, ExitCost]) -> Latency:
 
 
 def _whole_cost(
-    runner: Runner, network: Whole, rows: Sequence[Row], found: Found, expected: Latency, full_path: Latency
-) -> WholeCost:
-    last = runner.bundle.manifest.ends[0]
-    known = [network.difference(row, runner.run(row, exit_at=last).outputs) for row in rows[:_COMPARED_ROWS]]
+    runner: Runner,
+    network: Whole | None,
+    asked: Asked,
+    found: Found,
+    expected: Latency,
+    full_path: Latency,
+    budget: Budget,
+) -> WholeCost | None:
+    if network is None or not found.whole.took_ms:
+        return None
     latency = found.whole.summary()
+    last, row_s = runner.bundle.manifest.ends[0], (latency.mean_ms + full_path.mean_ms) / 1e3
+    known: list[float | None] = []
+    for row in asked.rows[:_COMPARED_ROWS]:
+        if not known or budget.until(_OWN_BY).allows(row_s):
+            known.append(network.difference(row, runner.run(row, exit_at=last).outputs))
     return WholeCost(
         file=network.file,
         latency=latency,
@@ -348,29 +365,3 @@ def _energy(meter: Meter, idle_w: float, found: Found) -> Energy:
 
 def _accuracy(answers: Sequence[Answer], right: npt.NDArray[Any]) -> float:
     return float(np.mean([answer.prediction == label for answer, label in zip(answers, right, strict=True)]))
-
-
-def _open_all(runner: Runner) -> dict[str, float]:
-    """Opens every segment; returns how long each took, in milliseconds."""
-    found = {}
-    for name, segment in runner.bundle.manifest.segments.items():
-        if segment.model is not None:
-            started = time.perf_counter()
-            runner.open(name)
-            found[name] = (time.perf_counter() - started) * 1e3
-    return found
-
-
-def _always(runner: Runner, rows: Sequence[Row], right: npt.NDArray[Any], exit_: str) -> float | None:
-    answers = [runner.run(row, exit_at=exit_) for row in rows]
-    came = [answer.prediction == label for answer, label in zip(answers, right, strict=True) if answer.exit == exit_]
-    return float(np.mean(came)) if came else None
-
-
-def _labels(labels: npt.ArrayLike | None, rows: int) -> npt.NDArray[Any] | None:
-    if labels is None:
-        return None
-    found = np.asarray(labels)
-    if found.shape != (rows,) or found.dtype.kind not in "iu":
-        raise InputError(f"labels are {found.dtype}{list(found.shape)}, expected integers, one for each of {rows} rows")
-    return found

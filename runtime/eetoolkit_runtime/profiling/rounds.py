@@ -12,6 +12,7 @@ import numpy as np
 from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.bundle.bundle import Bundle
 from eetoolkit_runtime.errors import InputError
+from eetoolkit_runtime.profiling.budget import Budget, Part
 from eetoolkit_runtime.profiling.energy import Meter, Reading
 from eetoolkit_runtime.profiling.latency import Latency, summarise
 from eetoolkit_runtime.profiling.machine import Condition, condition
@@ -24,12 +25,13 @@ Row = tuple[Array, ...]
 Tell = Callable[[str, int, int], object]
 """Takes what goes on, how much of it is done, and of how much."""
 
-LEAST_ROUNDS = 5  # however long they take
+LEAST_ROUNDS = 5  # for medians; fewer where there is no time for them
 _WARMUP_ROUNDS = 3, 30  # at least, at most
 _STEADY = 0.05  # a round is steady that takes at most so much longer or shorter than the one before
 _HOT_C, _COOL_C = 10.0, 5.0  # above the beginning's temperature: when to pause, and until when
 _LOOK_EVERY_S = 0.5
 _TIMED_ROWS = 8  # at least, however slow the network
+_LEAST_ROW_S = 1e-6  # all runs of a row, on a clock that is coarse
 _ROUND_S = 0.25  # a round, about: what a machine's speed changes by meanwhile is taken for a difference
 _GOLDEN = (5**0.5 - 1) / 2  # whose multiples modulo 1 are spread evenly, however many of them
 
@@ -184,15 +186,27 @@ def rows_of(bundle: Bundle, inputs: Inputs | Iterator[Inputs] | None) -> list[Ro
     return rows
 
 
-def rows_in_a_round(runner: Runner, rows: Sequence[Row], seconds: float) -> int:
+def scattered(count: int) -> list[int]:
+    """Returns all places of so many rows, so ordered that the first few are spread over all of them."""
+    order: list[int] = np.argsort(np.argsort(np.arange(count) * _GOLDEN % 1)).tolist()
+    return order
+
+
+def rows_in_a_round(runner: Runner, rows: Sequence[Row], budget: Budget) -> int:
     """Returns how many rows fit into a round, each run up to five times, and to each exit."""
-    tried = rows[:_TIMED_ROWS]
-    started = time.perf_counter()
-    for row in tried:
+    taken_s: list[float] = []
+    for row in rows[:_TIMED_ROWS]:
+        if taken_s and not budget.allows(LEAST_ROUNDS * taken_s[-1]):
+            break
+        started = time.perf_counter()
         runner.run_all_exits(row)
-    row_s = (time.perf_counter() - started) / len(tried)
+        taken_s.append(time.perf_counter() - started)
+    if not budget.bounded:
+        return _TIMED_ROWS
     times = 5 + len(runner.bundle.exits) / 2
-    return max(_TIMED_ROWS, int(min(seconds / LEAST_ROUNDS, _ROUND_S) / (times * row_s)))
+    row_s = max(times * sum(taken_s) / len(taken_s), _LEAST_ROW_S)
+    round_s = budget.left() / LEAST_ROUNDS
+    return max(1, min(_TIMED_ROWS, int(round_s / row_s)), int(min(round_s, _ROUND_S) / row_s))
 
 
 def groups_of(answers: Sequence[Answer], rows: Sequence[Row], most: int, together: int) -> list[list[int]]:
@@ -205,14 +219,20 @@ def groups_of(answers: Sequence[Answer], rows: Sequence[Row], most: int, togethe
     kept = min(most, len(alike))
     alike = [alike[int((place + 0.5) * len(alike) / kept)] for place in range(kept)]
     count = max(1, kept // together)
-    order = np.argsort(np.argsort(np.arange(count) * _GOLDEN % 1))
-    return [sorted(alike[first::count]) for first in order.tolist()]
+    return [sorted(alike[first::count]) for first in scattered(count)]
 
 
-def warm_up(runner: Runner, whole: Whole | None, rows: Sequence[Row], tell: Tell) -> tuple[int, bool]:
-    """Runs rounds until one takes as long as the one before; returns how many, and whether it came to that."""
-    last, least, most = np.inf, *_WARMUP_ROUNDS
+def warm_up(runner: Runner, whole: Whole | None, rows: Sequence[Row], budget: Budget, tell: Tell) -> tuple[int, bool]:
+    """Runs rounds until one takes as long as the one before; returns how many, and whether it came to that.
+
+    Fewer where the time is up.
+    """
+    last, least, most = 0.0, *_WARMUP_ROUNDS
     for done in range(1, most + 1):
+        if not budget.allows(last):
+            if done <= least:
+                budget.lack("warm-up")
+            return done - 1, False
         started = time.perf_counter()
         for row in rows:
             runner.run_all_exits(row)
@@ -233,7 +253,7 @@ def measure(
     whole: Whole | None,
     rows: Sequence[Row],
     groups: Sequence[Sequence[int]],
-    seconds: float,
+    budget: Budget,
     cooler: Cooler,
     meter: Meter | None,
     tell: Tell,
@@ -241,7 +261,8 @@ def measure(
     """Runs rounds of full paths, to each exit, of calls and of the whole network, in turns, until the time is up.
 
     Each round runs one group of the rows, one group after the other and from the first again: where rows are slow, many
-    are run seldom rather than few often.
+    are run seldom rather than few often. The first round is run whatever it takes, but for calls that always leave at
+    an exit and for the whole network; another one where there is time for all of it.
 
     The shapes of every group but the first, which warmed up, are new to the sessions, and after a pause the caches and
     the clock are cold: then a group is run once without being timed. Else its first row is, since the look at the
@@ -259,12 +280,20 @@ def measure(
         for readings in found.energy.values():
             readings.append([])
 
-    cold, until = False, time.perf_counter() + seconds
-    while found.rounds < LEAST_ROUNDS or time.perf_counter() < until:
+    def has_time(part: Part, runs: int) -> bool:
+        allowed = found.rounds > 0 or budget.allows(runs * found.full.took_ms[-1] / 1e3)
+        if not allowed:
+            budget.lack(part)
+        return allowed
+
+    cold, round_s, window_s = False, 0.0, budget.left()
+    while not found.rounds or (budget.allows(round_s) if budget.bounded else found.rounds < LEAST_ROUNDS):
+        started = time.perf_counter()
         places = groups[found.rounds % len(groups)]
         group = [rows[place] for place in places]
-        for row in group if cold or 0 < found.rounds < len(groups) else group[:1]:
-            runner.run_all_exits(row)
+        if budget.allows():
+            for row in group if cold or 0 < found.rounds < len(groups) else group[:1]:
+                runner.run_all_exits(row)
         watched = [found.watched_path(runner, row) for row in group]
         look("full path")
         for row, (segments, segments_ms, _) in zip(group, watched, strict=True):
@@ -272,21 +301,25 @@ def measure(
         look("full path")
         for exit_ in early:
             for row, (*_, met) in zip(group, watched, strict=True):
-                if exit_ in met:
+                if exit_ in met and has_time("exits", len(group)):
                     found.leave(runner, row, exit_)
         look("call")
         for row in group:
             found.call(runner, row)
         look("call")
         found.places += places
-        if whole is not None:
+        if whole is not None and has_time("whole", len(group)):
             with whole.running():
                 for row in group:
                     found.whole_call(whole, row)
         found.rounds += 1
         new_round()
+        round_s = time.perf_counter() - started
         paused_s = cooler.paused_s
         cold = cooler.cool_down(tell)
-        until += cooler.paused_s - paused_s
-        tell("measuring", int(1e3 * max(0.0, seconds - max(0.0, until - time.perf_counter()))), int(1e3 * seconds))
+        budget.extend(cooler.paused_s - paused_s)
+        done, total = (window_s - budget.left(), window_s) if budget.bounded else (found.rounds, LEAST_ROUNDS)
+        tell("measuring", int(1e3 * max(0.0, done)), int(1e3 * total))
+    if found.rounds < LEAST_ROUNDS:
+        budget.lack("rounds")
     return found

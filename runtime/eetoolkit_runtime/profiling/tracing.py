@@ -9,10 +9,11 @@ from typing import Any
 
 import msgspec
 
-from eetoolkit_runtime.arguments import checked
+from eetoolkit_runtime.arguments import check_range, checked
 from eetoolkit_runtime.bundle.bundle import Bundle, load
 from eetoolkit_runtime.errors import InputError
 from eetoolkit_runtime.files.outfile import check_file, writing
+from eetoolkit_runtime.profiling.budget import LONGEST_S
 from eetoolkit_runtime.profiling.operators import TRACED_ROWS, Traced, trace_operators
 from eetoolkit_runtime.profiling.rounds import rows_of
 from eetoolkit_runtime.running.inputs import Inputs
@@ -28,6 +29,7 @@ def trace(
     threads: int | None = None,
     spin: Spin = "brief",
     pool: Pool = "own",
+    seconds: float = 0.0,
     overwrite: bool = False,
 ) -> Path:
     """Writes the timeline of one round over some inputs, which chrome://tracing and Perfetto show; returns its path.
@@ -41,6 +43,7 @@ def trace(
         threads: As the `Runner`'s, like `spin` and `pool`.
         spin: See `threads`.
         pool: See `threads`.
+        seconds: How long it may take; fewer inputs are run where they do not fit, one whatever it takes. 0: no bound.
         overwrite: Whether to replace what is there.
 
     Raises:
@@ -49,10 +52,11 @@ def trace(
         InputError: Inputs that it does not take, or none at all.
         RunError: onnxruntime failed.
     """
+    check_range(InputError, "seconds", seconds, 0, LONGEST_S)
     path = check_file(target, overwrite=overwrite)
     opened = load(bundle)
     rows = rows_of(opened, inputs)[:TRACED_ROWS]
-    traced = trace_operators(opened, rows, SessionSettings(threads, spin, pool, one_row=True), 0)
+    traced = trace_operators(opened, rows, SessionSettings(threads, spin, pool, one_row=True), seconds)
     with writing(path, overwrite=overwrite) as file:
         file.write(chrome_trace(traced, opened.manifest.name))
     return path

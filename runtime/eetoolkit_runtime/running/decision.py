@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -12,10 +12,12 @@ import numpy as np
 from eetoolkit_runtime.arguments import is_number, shortened
 from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.errors import InputError, did_you_mean
+from eetoolkit_runtime.plan.names import plan_name
 from eetoolkit_runtime.plan.types import Exit, Threshold
 from eetoolkit_runtime.running.answer import Answer, rank
 
-Thresholds = Mapping[str, Threshold]
+Thresholds = Mapping[str, float | Literal["never"]]
+"""Other thresholds for a call, by exit; the exit that ends the plan has none."""
 
 
 class Decision(msgspec.Struct, frozen=True):
@@ -56,10 +58,18 @@ def decide(
     exits: Mapping[str, Exit],
     thresholds: Thresholds | None = None,
     exit_at: str | None = None,
+    titles: Mapping[str, str] | None = None,
     *,
     most_confident: bool = False,
 ) -> Decision:
     """Returns the decision of a plan's exits, with other thresholds in place of some.
+
+    Args:
+        exits: The plan's, by name.
+        thresholds: By exit, as the plan or the network calls it.
+        exit_at: The exit that answers whatever the confidences; None: confidences decide.
+        titles: What the network calls the exits.
+        most_confident: Whether the most confident exit stands in where none fired, else the last.
 
     Raises:
         InputError: An exit or a threshold that the plan does not take.
@@ -67,6 +77,9 @@ def decide(
     given: Thresholds = {} if thresholds is None else thresholds
     if not isinstance(given, Mapping):
         raise InputError(f"thresholds is {shortened(given)}, expected a mapping of exits to numbers")
+    if titles:
+        given = {plan_name(name, titles): value for name, value in given.items()}
+        exit_at = None if exit_at is None else plan_name(exit_at, titles)
     for name, value in given.items():
         if known_exit(exits, name).ends:
             raise InputError(f"thresholds: {name!r} ends the plan and accepts everything; it has no threshold")

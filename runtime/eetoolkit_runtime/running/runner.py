@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable
 from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
@@ -19,6 +19,7 @@ from eetoolkit_runtime.bundle.bundle import load as load_bundle
 from eetoolkit_runtime.bundle.integrity import Check
 from eetoolkit_runtime.errors import BundleError, InputError, RunError
 from eetoolkit_runtime.forked import renew_after_fork
+from eetoolkit_runtime.log import log
 from eetoolkit_runtime.plan.types import Fallback, Manifest
 from eetoolkit_runtime.printable import printable
 from eetoolkit_runtime.running.all_exits import answer_by, answer_in_time, better_and_better, visit_exits
@@ -27,7 +28,7 @@ from eetoolkit_runtime.running.deadline import Watch
 from eetoolkit_runtime.running.decision import Decision, Thresholds, decide
 from eetoolkit_runtime.running.inputs import ROWS_AT_ONCE, Inputs, prepare, split_rows
 from eetoolkit_runtime.running.interrupt import Interrupt
-from eetoolkit_runtime.running.providers import Provider, choose_providers
+from eetoolkit_runtime.running.providers import Providers, choose_providers
 from eetoolkit_runtime.running.sessions import Pool, Sessions, SessionSettings, Spin
 from eetoolkit_runtime.running.shared_state import SharedState
 from eetoolkit_runtime.running.workspaces import Workspaces, WorkspacesByShape
@@ -51,13 +52,15 @@ class Runner:
             (`background`), or all now (`eager`). `run_batch` has sessions of its own, which it opens when it reaches
             them.
         check: How the bundle's files are checked when `bundle` is a path: `quick` or `full`.
-        providers: onnxruntime's execution providers, passed on and never silently replaced; None: CPU.
+        providers: onnxruntime's execution providers, for all segments or by segment, passed on and never silently
+            replaced; None: CPU. A plug-in is asked for by its name once its library is registered.
         fallback: Which exit answers when none fired: `last` or `most_confident` (SDN); None: as the bundle says.
         keep: How many segments stay open after a call, in the plan's order; what a call opens beyond them is closed
             when it ends, for devices whose memory does not hold all. None: all that were reached.
         arena: Whether segments keep the memory of their intermediate tensors for the next call.
         prepack: Whether weights are copied into the layout that is fastest to multiply with, but for segments of which
             the bundle says otherwise; False reads all from the mapped files, slower and with less memory.
+        provider_fallback: Whether a segment that its providers refuse runs on the CPU, with a warning that says why.
 
     Raises:
         BundleError: The bundle cannot be opened.
@@ -73,23 +76,26 @@ class Runner:
         pool: Pool = "own",
         load: Load = "lazy",
         check: Check = "quick",
-        providers: str | Sequence[Provider] | None = None,
+        providers: Providers | None = None,
         fallback: Fallback | None = None,
         *,
         keep: int | None = None,
         arena: bool = True,
         prepack: bool = True,
+        provider_fallback: bool = False,
     ) -> None:
         self.bundle = load_bundle(bundle, check=check)
         plan = self._plan = self.bundle.manifest
         self._most_confident = (plan.fallback if fallback is None else fallback) == "most_confident"
         settings = SessionSettings(threads, spin, pool, choose_providers(providers), arena, prepack)
+        settings = msgspec.structs.replace(settings, provider_fallback=provider_fallback)
+        log("info", "runner of %s: %s, fallback %s", plan.name, settings, fallback or plan.fallback)
         self._kept = _kept(plan, keep, load)
         self._sessions = Sessions(self.bundle, msgspec.structs.replace(settings, one_row=True))
         self._sessions_of_rows = Sessions(self.bundle, settings)
         self._shared = SharedState(plan, self._sessions)
         self._exits = plan.exits
-        self._own = decide(self._exits, most_confident=self._most_confident)
+        self._own = decide(plan.exits, most_confident=self._most_confident)
         self._at: dict[str, Decision] = {}
         self._names = dict.fromkeys(spec.name for spec in plan.inputs).keys()
         self._workspaces = WorkspacesByShape()
@@ -114,16 +120,17 @@ class Runner:
     ) -> Answer:
         """Returns the answer of the first exit that fires, for one row.
 
-        With a deadline or a token, the best answer that is finished by then: the last enabled exit met, or by
-        `fallback` the most confident one; with `exit_at` the last exit met. `answer.stopped_by` says so. A segment that
-        would not fit into the time left is not run: by the bundle's profile, else by the least time that it has taken
-        in this runner, and at least what it had taken when it was broken off. One that takes longer is broken off,
-        between two nodes of its graph. What is expected without a profile is tried again from time to time.
+        With a deadline or a token, returns the best answer available when time is up: the last enabled exit reached,
+        or the most confident one if `fallback` says so; with `exit_at` the last exit reached. `answer.stopped_by` says
+        what stopped the run. A segment that would not fit into the time left is not run. Its time is that of the
+        bundle's profile, else the least that it has taken in this runner, and at least what it had when it was stopped.
+        A segment that takes longer is stopped between two nodes of its graph. What is expected without a profile is
+        tried again from time to time.
 
         Args:
             inputs: One array, a tuple in the bundle's order, or a mapping by name; leading dimension 1.
-            exit_at: Always answer at this exit, whatever the confidences, on its first visit; where the row's path does
-                not meet it, the last exit answers.
+            exit_at: Always answer at this exit, whatever the confidences, on its first visit; if the row's path does
+                not reach it, the last exit answers.
             thresholds: Other thresholds than the bundle's for this call, by exit; `never` disables an exit.
             deadline_ms: Milliseconds from the beginning of this call in which it must answer.
             interrupt: A token that stops this call from another thread or a signal handler. In the main thread the
@@ -350,12 +357,12 @@ class Runner:
 
     def _decision(self, exit_at: str | None, thresholds: Thresholds | None) -> Decision:
         if thresholds is not None:
-            return decide(self._exits, thresholds, exit_at, most_confident=self._most_confident)
+            return decide(self._exits, thresholds, exit_at, self._plan.titles, most_confident=self._most_confident)
         if exit_at is None:
             return self._own
         found = self._at.get(exit_at) if type(exit_at) is str else None
         if found is None:
-            found = decide(self._exits, None, exit_at, most_confident=self._most_confident)
+            found = decide(self._exits, None, exit_at, self._plan.titles, most_confident=self._most_confident)
             self._at[exit_at] = found
         return found
 

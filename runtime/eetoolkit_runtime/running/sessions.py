@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -18,12 +19,21 @@ import onnxruntime as ort
 
 from eetoolkit_runtime.arguments import is_whole, shortened
 from eetoolkit_runtime.bundle.bundle import Bundle
-from eetoolkit_runtime.errors import BundleError, IntegrityError, RunError, first_line
+from eetoolkit_runtime.errors import BundleError, EEToolkitError, IntegrityError, ProviderError, RunError, first_line
 from eetoolkit_runtime.forked import keep_for_ever, renew_after_fork
+from eetoolkit_runtime.log import log
 from eetoolkit_runtime.plan.types import Segment
 from eetoolkit_runtime.running.executor import OnnxExecutor
 from eetoolkit_runtime.running.inputs import BATCH
-from eetoolkit_runtime.running.providers import CPU, Provider, name_of
+from eetoolkit_runtime.running.providers import (
+    CPU,
+    Chosen,
+    check_available,
+    check_segments,
+    of_segment,
+    session_on,
+    together,
+)
 from eetoolkit_runtime.running.release import VERSION, is_new_enough
 
 if TYPE_CHECKING:
@@ -67,6 +77,7 @@ class _SharedPool:
             if self.threads is None:
                 ort.set_global_thread_pool_sizes(wanted, 1)
                 self.threads = wanted
+                log("info", "made the pool of this process: %s threads", wanted or "all")
             elif self.threads != wanted:
                 raise RunError(
                     f"pool='shared' has {self.threads or 'all'} threads in this process already, asked for "
@@ -89,21 +100,23 @@ class SessionSettings(msgspec.Struct, frozen=True):
         spin: What idle workers do: spin (`always`), spin for about 20 us and then sleep (`brief`), sleep (`never`).
         pool: `own`: a pool per session. `shared`: one pool per process, the fastest; but onnxruntime then refuses every
             session in the process that is made with default options, so it is never the default.
-        providers: Passed to onnxruntime as they are, never replaced silently.
+        providers: Passed to onnxruntime as they are, for all segments or by segment, never replaced silently.
         arena: Whether each session keeps the memory of its intermediate tensors for the next run.
         prepack: Whether weights are copied into the layout that is fastest to multiply with, but for segments of which
             the bundle says otherwise, or read as they are.
         one_row: Whether the dimension `batch` is 1 in every run: onnxruntime then works out while loading what would
             else be computed of it again and again.
+        provider_fallback: Whether a segment that its providers refuse runs on the CPU, with a warning.
     """
 
     threads: int | None = None
     spin: Spin = "brief"
     pool: Pool = "own"
-    providers: tuple[Provider, ...] = (CPU,)
+    providers: Chosen = (CPU,)
     arena: bool = True
     prepack: bool = True
     one_row: bool = False
+    provider_fallback: bool = False
 
     def __post_init__(self) -> None:
         """Refuse settings that onnxruntime would misread."""
@@ -114,10 +127,8 @@ class SessionSettings(msgspec.Struct, frozen=True):
             raise RunError(f"spin is {shortened(self.spin)}, expected 'always', 'brief' or 'never'")
         if self.pool not in ("own", "shared"):
             raise RunError(f"pool is {shortened(self.pool)}, expected 'own' or 'shared'")
-        names = [name_of(provider) for provider in self.providers]
-        available = ort.get_available_providers()
-        if not names or (missing := [name for name in names if name not in available]):
-            raise RunError(f"providers {missing if names else []} are not in this onnxruntime; it has {available}")
+        for asked in self.providers.values() if isinstance(self.providers, dict) else (self.providers,):
+            check_available(asked)
 
     def options(self) -> ort.SessionOptions:
         """Returns fresh session options."""
@@ -160,7 +171,8 @@ class SessionSettings(msgspec.Struct, frozen=True):
         *,
         folder: Path | None = None,
         told: str = "it",
-        options: ort.SessionOptions | None = None,
+        segment: str = "",
+        adjust: Callable[[ort.SessionOptions], object] | None = None,
     ) -> ort.InferenceSession:
         """Returns a session over a graph; `what` names it in errors.
 
@@ -169,46 +181,63 @@ class SessionSettings(msgspec.Struct, frozen=True):
             what: Names it in errors.
             folder: Where the weights of a graph that is given itself are.
             told: What such a graph is called in errors.
-            options: Made by `options`, for who wants more.
+            segment: Whose providers it is to run on.
+            adjust: Changes the session's options.
 
         Raises:
-            IntegrityError: onnxruntime cannot load it, or would run it on other providers than asked for.
+            IntegrityError: onnxruntime cannot load it.
+            ProviderError: It would run it on other providers than asked for, or these refuse it.
         """
-        names = [name_of(provider) for provider in self.providers]
-        providers: list[Any] = [
-            provider if isinstance(provider, str) else tuple(provider) for provider in self.providers
-        ]
-        options = options or self.options()
-        if folder is not None:
-            if any("\ud800" <= character <= "\udfff" for character in str(folder)):
-                raise IntegrityError(f"{what}: onnxruntime opens no path that is not UTF-8; rename {folder}")
-            options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
+        if folder is not None and any("\ud800" <= character <= "\udfff" for character in str(folder)):
+            raise IntegrityError(f"{what}: onnxruntime opens no path that is not UTF-8; rename {folder}")
+
+        def options() -> ort.SessionOptions:
+            fresh = self.options()
+            if folder is not None:
+                fresh.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
+            if adjust is not None:
+                adjust(fresh)
+            return fresh
+
         try:
-            session = ort.InferenceSession(model, options, providers=providers, enable_fallback=0)
+            try:
+                return session_on(of_segment(self.providers, segment), model, options, what)
+            except ProviderError as error:
+                if not self.provider_fallback:
+                    raise
+                warnings.warn(f"{error}; it runs on the CPU", RuntimeWarning, stacklevel=3)
+                return session_on((CPU,), model, options, what)
+        except EEToolkitError:
+            raise
         except Exception as error:
             name = told if isinstance(model, bytes) else model
             raise IntegrityError(
                 f"{what}: onnxruntime {ort.__version__} cannot load {name}: {first_line(error)}"
             ) from error
-        got = session.get_providers()
-        if any(name not in got for name in names):
-            raise RunError(f"{what}: asked for providers {names}, onnxruntime gives {got}")
-        return session
 
     def open_segment(
-        self, bundle: Bundle, name: str, options: ort.SessionOptions | None = None, graph: bytes | None = None
+        self,
+        bundle: Bundle,
+        name: str,
+        adjust: Callable[[ort.SessionOptions], object] | None = None,
+        graph: bytes | None = None,
     ) -> ort.InferenceSession:
         """Returns a session over a segment's graph, run from the very bytes that were found to be the bundle's.
 
         Raises:
             IntegrityError: They are others, or onnxruntime cannot load them.
+            ProviderError: The segment's providers refuse it.
         """
         segment = bundle.manifest.segments[name]
-        told, options = str(bundle.path / str(segment.model)), options or self.options()
-        if self.one_row and self.prepack and not segment.prepack:
-            options.add_session_config_entry(_NO_PREPACKING, "1")
-        graph = _graph(bundle, name) if graph is None else graph
-        return self.open(graph, f"segment {name!r}", folder=bundle.path, told=told, options=options)
+
+        def change(options: ort.SessionOptions) -> None:
+            if self.one_row and self.prepack and not segment.prepack:
+                options.add_session_config_entry(_NO_PREPACKING, "1")
+            if adjust is not None:
+                adjust(options)
+
+        graph, told = _graph(bundle, name) if graph is None else graph, str(bundle.path / str(segment.model))
+        return self.open(graph, f"segment {name!r}", folder=bundle.path, told=told, segment=name, adjust=change)
 
 
 def _graph(bundle: Bundle, name: str) -> bytes:
@@ -223,6 +252,7 @@ class Sessions:
 
     Raises:
         BundleError: This onnxruntime is too old for the bundle.
+        ProviderError: Providers are asked for by segment, for one that the bundle has not.
     """
 
     def __init__(self, bundle: Bundle, settings: SessionSettings) -> None:
@@ -231,6 +261,10 @@ class Sessions:
                 f"{bundle.place} needs onnxruntime {needed} or newer, {ort.__version__} is installed: "
                 f"pip install --upgrade 'onnxruntime>={needed}'"
             )
+        check_segments(
+            settings.providers,
+            [name for name, segment in bundle.manifest.segments.items() if segment.model is not None],
+        )
         self._bundle = bundle
         self._settings = settings
         self._sessions: dict[str, OnnxExecutor] = {}
@@ -264,8 +298,11 @@ class Sessions:
 
     @property
     def providers(self) -> tuple[str, ...]:
-        """The execution providers of the open sessions, in onnxruntime's order; all have the same."""
-        return next((tuple(each.session.get_providers()) for each in self._sessions.values()), ())
+        """The execution providers of the open sessions, in the order of preference; () where none is open."""
+        order = self._bundle.manifest.segments
+        found = {name: tuple(each.session.get_providers()) for name, each in self._sessions.items()}
+        each = list(dict.fromkeys(found[name] for name in order if name in found))
+        return together(each) if each else ()
 
     def keep(self, names: Collection[str]) -> None:
         """Lets go of the sessions of all segments but these; one that is needed again is opened again."""
@@ -295,6 +332,7 @@ class Sessions:
         what = f"segment {name!r}"
         if self._forked:
             self._warn_of_telemetry()
+        started = time.perf_counter()
         graph = _graph(self._bundle, name)
         may_loop = b"Loop" in graph  # the name of the operator, or of something else
         session = self._settings.open_segment(self._bundle, name, None, graph)
@@ -304,6 +342,8 @@ class Sessions:
         if passed := sorted(set(outputs) & set(segment.reads)):
             # onnxruntime leaves a bound output as it was there, and says nothing.
             raise IntegrityError(f"{what}: the output {passed[0]!r} of its graph is an input; write it as a move")
+        taken_ms = 1e3 * (time.perf_counter() - started)
+        log("info", "opened the segment %s in %.1f ms on %s", name, taken_ms, ", ".join(session.get_providers()))
         return OnnxExecutor(session, may_loop=may_loop)
 
     def _warn_of_telemetry(self) -> None:

@@ -8,8 +8,13 @@
 namespace eetoolkit {
 namespace {
 
-size_t known(const Ordered<const Exit*>& exits, const char* name) {
-  const std::string found = name == nullptr ? "" : name;
+size_t known(const Manifest& plan, const Ordered<const Exit*>& exits, const char* name) {
+  std::string found = name == nullptr ? "" : name;
+  for (const auto& [ours, title] : plan.titles) {
+    if (title != found) continue;
+    found = ours;  // the network's names go before the plan's
+    break;
+  }
   if (!exits.has(found)) {
     std::vector<std::string> names;
     for (const auto& [each, exit] : exits) names.push_back(each);
@@ -28,13 +33,13 @@ Decision::Decision(const Ordered<const Exit*>& exits, bool most_confident) : mos
   }
 }
 
-void Decision::exit_at(const Ordered<const Exit*>& exits, const char* name) {
-  at_ = static_cast<int>(known(exits, name));
+void Decision::exit_at(const Manifest& plan, const Ordered<const Exit*>& exits, const char* name) {
+  at_ = static_cast<int>(known(plan, exits, name));
 }
 
-void Decision::set_threshold(const Ordered<const Exit*>& exits, const ee_threshold& threshold) {
-  const size_t exit = known(exits, threshold.exit);
-  const std::string_view name = threshold.exit;
+void Decision::set_threshold(const Manifest& plan, const Ordered<const Exit*>& exits, const ee_threshold& threshold) {
+  const size_t exit = known(plan, exits, threshold.exit);
+  const std::string_view name = exits.item(exit).first;
   if (exits.item(exit).second->ends()) {
     throw input_error("thresholds: ", repr(name), " ends the plan and accepts everything; it has no threshold");
   }

@@ -17,9 +17,9 @@ class Decision {
   // Of a plan's own thresholds.
   Decision(const Ordered<const Exit*>& exits, bool most_confident);
 
-  // A call's decision is a copy of the plan's, changed by these. Throw InputError.
-  void exit_at(const Ordered<const Exit*>& exits, const char* name);
-  void set_threshold(const Ordered<const Exit*>& exits, const ee_threshold& threshold);
+  // A call's decision is a copy of the plan's, changed by these; exits are named as the plan or the network calls them. Throw InputError.
+  void exit_at(const Manifest& plan, const Ordered<const Exit*>& exits, const char* name);
+  void set_threshold(const Manifest& plan, const Ordered<const Exit*>& exits, const ee_threshold& threshold);
 
   // A float32 confidence is widened to float64; NaN reaches nothing.
   [[nodiscard]] bool fires(int exit, float confidence) const {

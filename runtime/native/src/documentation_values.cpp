@@ -62,6 +62,7 @@ const Fields<Tuning>& fields_of<Tuning>() {
       {"rows", true, check<Tuning, Ordered<Count>>},
       {"figures", false, check<Tuning, Ordered<Interval>>},
       {"guarantee", false, check<Tuning, std::optional<Guarantee>>},
+      {"thresholds", true, check<Tuning, Ordered<Threshold>>},
       {"exits_before", true, check<Tuning, Ordered<Threshold>>},
       {"constants_before", false, check<Tuning, Ordered<std::vector<double>>>},
   }};

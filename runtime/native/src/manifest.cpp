@@ -23,7 +23,7 @@ struct Head {
 };
 
 // The keys that say whether the rest can be read at all.
-Head read_head(const Json& root) {
+Head read_head(const Json& root, std::string_view what) {
   Head head;
   root.members([&](std::string_view key, const Json& value) {
     const Json named = value.named(key);
@@ -38,12 +38,12 @@ Head read_head(const Json& root) {
   });
   if (head.format != kFormat) {
     const std::string found = head.format ? repr(std::string_view(*head.format)) : "None";
-    throw manifest_error("manifest.json: \"format\" is ", found, ", expected '", kFormat, '\'');
+    throw manifest_error(what, ": \"format\" is ", found, ", expected '", kFormat, '\'');
   }
   if (head.version != kVersion) {
     const std::string found = head.version ? std::to_string(*head.version) : "None";
     const bool older = head.version && *head.version < kVersion;
-    throw manifest_error("manifest.json: \"version\" is ", found, ", this eetoolkit reads ", kVersion, "; ",
+    throw manifest_error(what, ": \"version\" is ", found, ", this eetoolkit reads ", kVersion, "; ",
                          older ? "export the network again" : "update eetoolkit");
   }
   return head;
@@ -87,36 +87,35 @@ void check_seal(std::string_view text, std::string_view what, std::string_view f
 
 // Returns the text read, its digest checked; that its strings are UTF-8 is believed last.
 Document read_sealed(std::string_view text, std::string_view what, std::string_view fix) {
-  const auto check = [&](const Document& document) {
-    read_head(document.root());
-    check_seal(text, what, fix);
-  };
+  std::string ascii(text);
+  for (char& byte : ascii) byte = (byte & 0x80) != 0 ? '?' : byte;
   try {
-    Document document(text);
-    check(document);
-    return document;
-  } catch (const JsonError&) {
-    std::string ascii(text);
-    for (char& byte : ascii) byte = (byte & 0x80) != 0 ? '?' : byte;
-    check(Document(ascii));
-    throw;
+    const Document masked(ascii);
+    read_head(masked.root(), what);
+  } catch (const JsonError& error) {
+    throw manifest_error(what, ": damaged (", error.text, "); ", fix);
   }
+  check_seal(text, what, fix);
+  return Document(text);
 }
 
 }  // namespace
 
+Manifest decode(const Document& document) {
+  const Head head = read_head(document.root(), kManifest);
+  for (const std::string& name : head.optional) {
+    if (is_manifest_key(name)) {
+      throw manifest_error("manifest.json: \"optional\" lists ", repr(std::string_view(name)), ", which is not optional");
+    }
+  }
+  Manifest plan = read_manifest(document.root(), head.optional);
+  document.refuse_twice();
+  return plan;
+}
+
 Manifest decode_sealed(std::string_view text, std::string_view what, std::string_view fix) {
   try {
-    const Document document = read_sealed(text, what, fix);
-    const Head head = read_head(document.root());
-    for (const std::string& name : head.optional) {
-      if (is_manifest_key(name)) {
-        throw manifest_error("manifest.json: \"optional\" lists ", repr(std::string_view(name)), ", which is not optional");
-      }
-    }
-    Manifest plan = read_manifest(document.root(), head.optional);
-    document.refuse_twice();
-    return plan;
+    return decode(read_sealed(text, what, fix));
   } catch (const JsonError& error) {
     throw manifest_error("manifest.json: ", error.text);
   }

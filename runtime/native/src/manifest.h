@@ -4,9 +4,13 @@
 #include <string>
 #include <string_view>
 
+#include "json.h"
 #include "plan.h"
 
 namespace eetoolkit {
+
+// The manifest in a document, whatever its digest. Throws ManifestError, or JsonError where a type is another.
+Manifest decode(const Document& document);
 
 // The manifest in a text, its types checked; `validate` checks the rest. `what` names it in errors, `fix` says what to
 // do where it was changed. Throws ManifestError, or IntegrityError where its digest is another.

@@ -107,6 +107,13 @@ void Onnxruntime::fail(OrtStatus* status) const {
   throw failure;
 }
 
+void Onnxruntime::check_run(OrtStatus* status) const {
+  if (status == nullptr) return;
+  OrtFailure failure{first_line(join("Error in execution: ", api_->GetErrorMessage(status)))};
+  api_->ReleaseStatus(status);
+  throw failure;
+}
+
 ONNXTensorElementDataType element_type(DType dtype) {
   constexpr std::array<ONNXTensorElementDataType, 12> kTypes{
       ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT,  ONNX_TENSOR_ELEMENT_DATA_TYPE_DOUBLE, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16,

@@ -70,6 +70,9 @@ class Onnxruntime {
     if (status != nullptr) fail(status);
   }
 
+  // Throws OrtFailure, in its Python binding's words, where a run failed.
+  void check_run(OrtStatus* status) const;
+
   // Calls what makes a value, which `release` lets go of.
   template <class T, class Make>
   [[nodiscard]] Owned<T> make(typename Owned<T>::Release release, Make make) const {

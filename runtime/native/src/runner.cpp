@@ -95,9 +95,9 @@ Runner::Ended Runner::visit(const ee_call& call, Met met) {
   const Watched watched(watch_, call.deadline_ms);
   decision_ = own_;
   for (size_t place = 0; place < call.threshold_count; ++place) {
-    decision_.set_threshold(program_->exits(), call.thresholds[place]);
+    decision_.set_threshold(program_->plan(), program_->exits(), call.thresholds[place]);
   }
-  if (call.exit_at != nullptr) decision_.exit_at(program_->exits(), call.exit_at);
+  if (call.exit_at != nullptr) decision_.exit_at(program_->plan(), program_->exits(), call.exit_at);
   workspace_ = &admit(call);
   try {
     return visit_steps(met);

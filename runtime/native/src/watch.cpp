@@ -65,7 +65,7 @@ void Watch::begin(double deadline_ms) {
   } catch (const std::system_error& error) {
     throw run_error("no thread to watch the deadline: ", error.what());
   }
-  changed_.notify_one();
+  if (end_ < wakes_) changed_.notify_one();
 }
 
 void Watch::finish() {
@@ -106,14 +106,13 @@ void Watch::stop(StoppedBy why) {
 void Watch::wait_for_deadlines() {
   std::unique_lock<std::mutex> lock(mutex_);
   while (!closing_) {
-    if (!armed_) {
-      changed_.wait(lock);
-    } else if (Clock::now() >= end_) {
+    if (armed_ && Clock::now() >= end_) {
       armed_ = false;
       stop(StoppedBy::deadline);
-    } else {
-      changed_.wait_until(lock, end_);
     }
+    wakes_ = armed_ ? end_ : Clock::time_point::max();
+    if (armed_) changed_.wait_until(lock, end_);
+    else changed_.wait(lock);
   }
 }
 

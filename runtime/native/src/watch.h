@@ -78,6 +78,7 @@ class Watch {
   std::mutex mutex_;
   std::condition_variable changed_;
   bool armed_ = false;
+  Clock::time_point wakes_ = Clock::time_point::max();  // when the thread looks by itself
   bool interrupted_ = false;
   bool closing_ = false;
   std::thread thread_;  // started by the first deadline

@@ -102,7 +102,7 @@ void Workspace::execute(const Binding& bound, Pace& pace) {
     if (status == nullptr) pace.ended(took_ms);
     else if (watch_.has_stopped()) pace.stopped(took_ms);
   }
-  ort.check(status);
+  ort.check_run(status);
   if (bound.outputs.empty()) return;
   OrtValue** values = nullptr;
   size_t count = 0;

@@ -1,11 +1,11 @@
-"""How much of a plan's work a run has done, and what its gates, loops and switches decided."""
+"""How much of a plan's work runs have done."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from eetoolkit_runtime.plan.flow import targets
-from eetoolkit_runtime.plan.types import Gate, Manifest, Switch
+from eetoolkit_runtime.plan.types import Manifest
 from eetoolkit_runtime.running.answer import Answer
 
 
@@ -45,48 +45,6 @@ def share_of_work(plan: Manifest, answers: Sequence[Answer]) -> float | None:
 def segments_run(answers: Sequence[Answer]) -> float:
     """Returns the mean number of different segments that were run."""
     return sum(len(set(answer.path)) for answer in answers) / len(answers)
-
-
-def gates_open(plan: Manifest, answers: Sequence[Answer]) -> tuple[float, float] | None:
-    """Returns how many gates were open, and how many were met, in the mean; None where the plan has none.
-
-    A gate in a loop that only says whether it goes on is none of them.
-    """
-    gates = {
-        name
-        for name, segment in plan.segments.items()
-        if isinstance(segment.next, Gate) and name not in _behind(plan, name)
-    }
-    if not gates:
-        return None
-    met = [decision for answer in answers for name, decision in answer.gates if name in gates]
-    return sum(met) / len(answers), len(met) / len(answers)
-
-
-def rounds(plan: Manifest, answers: Sequence[Answer]) -> tuple[float, int] | None:
-    """Returns how many rounds its loops took, in the mean, and at most; None where the plan has no loop.
-
-    A loop's rounds are the visits of its segments that have a bound; of several, the most visited counts.
-    """
-    bounds = {name: segment.max_visits for name, segment in plan.segments.items() if segment.max_visits is not None}
-    if not bounds:
-        return None
-    taken = [max((answer.visits.get(name, 0) for name in bounds), default=0) for answer in answers]
-    return sum(taken) / len(answers), max(bounds.values())
-
-
-def routes(plan: Manifest, answers: Sequence[Answer]) -> dict[str, tuple[int, ...]]:
-    """Returns for each segment that ends in a switch how often every case of it was taken."""
-    taken = {
-        name: [0] * len(segment.next.cases)
-        for name, segment in plan.segments.items()
-        if isinstance(segment.next, Switch)
-    }
-    for answer in answers:
-        for name, decision in answer.gates:
-            if name in taken:
-                taken[name][decision] += 1
-    return {name: tuple(counts) for name, counts in taken.items()}
 
 
 def _behind(plan: Manifest, name: str) -> set[str]:

@@ -1,0 +1,1 @@
+"""Verbs that run on another machine: how it is reached, and what is done there."""

@@ -1,0 +1,216 @@
+"""Runs every conformance case, and digits through every system of the zoo, by both runners, here and on emulated ARM64.
+
+`python tests/platforms.py` does all and keeps what was found for the table of README (`make test-arm64`); `--quick`
+runs the conformance cases alone, on one processor. Expected is what the normative interpreter says, every graph in a
+session of its own. Where Debian's packages cannot be had it says so loudly and leaves ARM64 out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import arm64_root
+import native_build
+from debian import UnavailableError
+
+from conformance import CASES, HERE, Case, Run, write
+from eetoolkit import zoo
+from eetoolkit.demo.exporting import Trained, export_system, load_system
+from eetoolkit_exporters.capturing.cascade import open_source
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results" / "platforms.json"
+MACHINES = {0x3E: "x86_64", 0xB7: "aarch64"}
+"""By `e_machine` of an ELF header (System V ABI, chapter 4)."""
+CPUS = {"cortex-a72": "Raspberry Pi 4", "cortex-a76": "Raspberry Pi 5"}
+DIGITS = 50
+TOLERANCE = 1e-4
+LONGEST_S = 1800
+
+
+@dataclass(frozen=True)
+class Python:
+    """Python's runner somewhere.
+
+    Attributes:
+        name: The table's.
+        machine: What it must say that it runs on.
+        program: Its Python.
+        environment: What that needs beside this process's own.
+    """
+
+    name: str
+    machine: str
+    program: Path
+    environment: Mapping[str, str]
+
+    def answer(self, cases: Path) -> dict[str, Any]:
+        """Returns by what it ran the cases of a folder, and what each found."""
+        runner = Path(__file__).with_name("case_runner.py")
+        found: dict[str, Any] = json.loads(_output(self.name, (self.program, runner, cases), self.environment))
+        if found["machine"] != self.machine:
+            raise SystemExit(f"{self.name}: ran on {found['machine']}")
+        return {"by": found["by"], "cases": found["cases"]}
+
+
+@dataclass(frozen=True)
+class Native:
+    """The native runner somewhere.
+
+    Attributes:
+        name: The table's.
+        machine: What it must be compiled for.
+        programs: Where it was built.
+        library: Its onnxruntime.
+        emulated: Makes the command that runs a program of it.
+        environment: What that needs beside this process's own.
+    """
+
+    name: str
+    machine: str
+    programs: Path
+    library: Path
+    emulated: Callable[[Path], tuple[str, ...]]
+    environment: Mapping[str, str]
+
+    def answer(self, cases: Path) -> dict[str, Any]:
+        """Returns the same; how far outputs differ it does not say, only that it is within a case's tolerance."""
+        program = self.programs / "ee-conformance"
+        machine = MACHINES[int.from_bytes(program.read_bytes()[18:20], "little")]
+        if machine != self.machine:
+            raise SystemExit(f"{self.name}: made for {machine}")
+        environment = {**self.environment, "EETOOLKIT_ONNXRUNTIME": str(self.library)}
+        *lines, _ = _output(self.name, (*self.emulated(program), cases), environment).splitlines()
+        verdicts = dict(line.split(": ", 1) for line in lines)
+        found: dict[str, Any] = {}
+        for path in sorted(cases.glob("*/case.json")):
+            name, case = path.parent.name, json.loads(path.read_bytes())
+            wrong = [verdict] if (verdict := verdicts.get(name, "not run")) != "ok" else []
+            told = {"runs": len(case["runs"]), "ties": 0, "samples": 0, "difference": case["tolerance"]}
+            found[name] = {**told, "failures": wrong}
+        return {"by": {"onnxruntime": self.library.name.split(".so.")[1]}, "cases": found}
+
+
+def unpacked_wheel(folder: Path) -> Path:
+    """Builds the wheel that a device installs, and returns the folder that holds what is in it."""
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = folder.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder / "wheel")
+    return folder / "wheel"
+
+
+def _output(name: str, command: Iterable[str | Path], environment: Mapping[str, str]) -> str:
+    done = subprocess.run(
+        [*map(str, command)],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=LONGEST_S,
+        check=False,
+    )
+    if not done.stdout:
+        raise SystemExit(f"{name}: ended with {done.returncode}\n{done.stderr}")
+    return done.stdout
+
+
+def everywhere(wheel: Path, cpus: Mapping[str, str]) -> tuple[list[Python | Native], str]:
+    """Returns this machine's runners and those of the emulated processors, and why some are left out, if they are."""
+    found: list[Python | Native] = [Python("Python, x86-64", "x86_64", Path(sys.executable), {})]
+    boards = {cpu: f"ARM64 as in a {board}" for cpu, board in cpus.items()}
+    try:
+        python, packages = arm64_root.python(), arm64_root.device_packages()
+        alone = {"PYTHONPATH": os.pathsep.join([str(wheel), str(packages)]), "PYTHONNOUSERSITE": "1"}
+        found += [
+            Python(f"Python, {board}", "aarch64", python, {**alone, "QEMU_CPU": cpu}) for cpu, board in boards.items()
+        ]
+        if why := native_build.why_not():
+            return found, why
+        root = arm64_root.compiler()
+    except UnavailableError as error:
+        return found, str(error)
+    here, there = native_build.build(), native_build.build("build-arm64", **_for_arm64(root))
+    found.append(Native("native, x86-64", "x86_64", here, native_build.LIBRARY, lambda program: (str(program),), {}))
+    (library,) = packages.glob("onnxruntime/capi/libonnxruntime.so.*")
+    found += [
+        Native(f"native, {board}", "aarch64", there, library, arm64_root.emulated, {"QEMU_CPU": cpu})
+        for cpu, board in boards.items()
+    ]
+    return found, ""
+
+
+def _for_arm64(root: Path) -> dict[str, str]:
+    tools = {"C_COMPILER": "gcc", "CXX_COMPILER": "g++", "AR": "ar", "RANLIB": "ranlib", "STRIP": "strip"}
+    found = {f"CMAKE_{key}": str(root / "bin" / f"aarch64-linux-gnu-{name}") for key, name in tools.items()}
+    return {**found, "CMAKE_SYSTEM_NAME": "Linux", "CMAKE_SYSTEM_PROCESSOR": "aarch64", "CMAKE_SYSROOT": str(root)}
+
+
+def write_zoo(folder: Path) -> None:
+    """Writes a case for every system of the zoo, its first held-out digits."""
+    for name in zoo.names():
+        trained = load_system(zoo.find(name))
+        names = open_source(trained.exported, trained.example).inputs
+        runs = [Run(dict(zip(names, row, strict=True))) for row in trained.rows[:DIGITS]]
+
+        def build(path: Path, trained: Trained = trained) -> Path:
+            return export_system(trained, path).path
+
+        (folder / name).mkdir(parents=True)
+        write(Case(trained.system.title, build, runs, TOLERANCE), folder / name)
+        print(f"{name}: exported", file=sys.stderr)
+
+
+def main() -> int:
+    """Runs the cases everywhere; returns whether any platform differs."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="the conformance cases alone, on one processor")
+    parser.add_argument("--zoo", type=Path, help="where the zoo's cases are kept; made where it is missing")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        cpus = dict(islice(CPUS.items(), 1 if asked.quick else None))
+        platforms, left_out = everywhere(unpacked_wheel(Path(temporary)), cpus)
+        sets = {"conformance": HERE / CASES}
+        if not asked.quick:
+            sets["zoo"] = asked.zoo or Path(temporary) / "zoo"
+            if not sets["zoo"].exists():
+                write_zoo(sets["zoo"])
+        found: dict[str, dict[str, Any]] = {}
+        for platform in platforms:
+            found[platform.name] = {name: platform.answer(cases) for name, cases in sets.items()}
+            print("\n".join(said(platform.name, found[platform.name])), flush=True)
+    if left_out:
+        print(f"\n!! ONLY {', '.join(found)}; the rest IS SKIPPED: {left_out}\n", file=sys.stderr)
+    elif not asked.quick:
+        RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+    return int(any(failures(answered) for sets in found.values() for answered in sets.values()))
+
+
+def failures(answered: Mapping[str, Any]) -> list[str]:
+    """Returns what was not as it should be."""
+    return [f"{case}: {text}" for case, each in answered["cases"].items() for text in each["failures"]]
+
+
+def said(name: str, found: Mapping[str, Any]) -> Iterator[str]:
+    """Yields what a platform found, in a line for each set of cases."""
+    for which, answered in found.items():
+        cases = answered["cases"].values()
+        runs, ties, golden = (sum(each[key] for each in cases) for key in ("runs", "ties", "samples"))
+        furthest = max(each["difference"] for each in cases)
+        yield f"{name}: {which}: {runs} rows, {ties} ties, {golden} golden samples, outputs within {furthest:.1e}"
+        yield from failures(answered)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
