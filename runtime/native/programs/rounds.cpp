@@ -30,7 +30,7 @@ ee_call call_of(const Row& row) {
 }  // namespace
 
 Rounds::Rounds(std::shared_ptr<Program> program, Clock::time_point started, double seconds)
-    : program_(program), runner_(program), started_(started), seconds_(seconds) {
+    : program_(program), runner_(program), started_(started), seconds_(seconds), opened_s_(passed_s()) {
   for (const auto& [name, exit] : program_->exits()) {
     if (exit->ends() && end_.empty()) end_ = name;
   }

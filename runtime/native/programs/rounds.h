@@ -52,8 +52,10 @@ class Rounds {
   [[nodiscard]] const std::vector<Row>& rows() const { return rows_; }
 
  private:
-  // Whether this share of all the time has passed.
-  [[nodiscard]] bool is_over(double share) const { return seconds_ > 0 && passed_s() > share * seconds_; }
+  // Whether this share of the time that opening left has passed.
+  [[nodiscard]] bool is_over(double share) const {
+    return seconds_ > 0 && passed_s() > opened_s_ + share * (seconds_ - opened_s_);
+  }
   [[nodiscard]] double passed_s() const { return ms_between(started_, Clock::now()) / 1e3; }
   void warm_up(size_t together, Found& found);
   void round(const std::vector<size_t>& group, Found& found);
@@ -66,6 +68,7 @@ class Rounds {
   Runner runner_;
   Clock::time_point started_;
   double seconds_;
+  double opened_s_;
   double row_s_ = 0;  // what a row's full path takes
   std::string end_;   // an exit that ends the plan
   std::vector<Row> rows_;
