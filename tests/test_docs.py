@@ -138,7 +138,15 @@ def test_the_zoo_page_has_every_system() -> None:
 
 
 def examples() -> set[Path]:
-    patterns = ("*.py", "node/*.mjs", "raspberry-pi/*")
+    patterns = (
+        "*.py",
+        "node/*.mjs",
+        "raspberry-pi/*",
+        "cpp/*.cpp",
+        "android/**/Model.kt",
+        "android/**/*.c",
+        "ios/*.swift",
+    )
     return {path for pattern in patterns for path in (ROOT / "examples").glob(pattern) if path.is_file()}
 
 

@@ -105,8 +105,6 @@ class _OneFile:
     """
 
     def __init__(self, path: Path, description: Description, at: NumberedExit | None = None) -> None:
-        settings = SessionSettings(threads=1)
-        options = settings.options()
         self._limits = {
             exit_.threshold.initializer: ort.OrtValue.ortvalue_from_numpy(
                 np.array(-np.inf if exit_ == at else np.inf, np.float32)
@@ -114,9 +112,12 @@ class _OneFile:
             for exit_ in description.exits
             if at is not None and exit_.threshold is not None
         }
-        for name, limit in self._limits.items():
-            options.add_initializer(name, limit)
-        self._session = settings.open(str(path), str(shown(path)), options=options)
+
+        def add(options: ort.SessionOptions) -> None:
+            for name, limit in self._limits.items():
+                options.add_initializer(name, limit)
+
+        self._session = SessionSettings(threads=1).open(str(path), str(shown(path)), adjust=add)
         self._exits = [exit_.name for exit_ in description.exits]
         self._outputs = [output.name for output in description.outputs]
 
