@@ -211,7 +211,8 @@ EE_API void ee_runner_interrupt(ee_runner *runner);
 EE_API void ee_runner_clear(ee_runner *runner);
 
 /* Compares the golden samples of a bundle with what this machine computes, every file's hash checked first.
- * `report` is text for people, valid until the bundle is freed; `passed` is 1 where nothing failed. */
+ * `report` is text for people, valid until the next call for the bundle, or until that is freed; `passed` is 1 where
+ * nothing failed. For one thread at a time. */
 EE_API ee_code ee_verify(ee_bundle *bundle, int32_t *passed, const char **report, ee_error *error);
 
 #ifdef __cplusplus
