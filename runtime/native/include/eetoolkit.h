@@ -188,7 +188,8 @@ EE_API void ee_runner_free(ee_runner *runner);
 /* Gives the answer of the first exit that fires. With a deadline or an interrupt, the best one finished by then. */
 EE_API ee_code ee_run(ee_runner *runner, const ee_call *call, const ee_answer **answer, ee_error *error);
 
-/* Is told of an answer, which is valid until it returns; 0 goes on, anything else stops the run. */
+/* Is told of an answer, which is valid until it returns; 0 goes on, anything else stops the run. Neither throws nor
+ * calls the runner that told it, but to interrupt it. */
 typedef int32_t (*ee_on_answer)(void *user, const ee_answer *answer);
 
 /* Tells the answers of one row as they get better, each as soon as its exit is reached; `answer` is the last of them. */
