@@ -22,7 +22,7 @@ echo "$serial $*" >>"$STATE/log"
 root() { sed "s#/data/local/tmp#$STATE/phone#g"; }
 case "$1" in
 shell|exec-out) exec sh -c "$(printf %s "$2" | root)";;
-push) to=$(printf %s "$3" | root); cp -rL "$2" "$to";;
+push) to=$(printf %s "$3" | root); mkdir -p "$(dirname "$to")"; cp -rP "$2" "$to";;  # links stay links
 esac
 """
 _PROFILER = """

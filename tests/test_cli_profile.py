@@ -102,6 +102,7 @@ def test_nothing_is_overwritten_unasked_and_nothing_is_measured_before_that_is_s
         (["--compare", "a"], "--compare: got 1 arguments, expected two PROFILEs"),
         (["--show", "a", "--save"], "--save does not go with --show"),
         (["--show", "a", "--operators"], "--operators does not go with --show"),
+        (["--show", "a", "--on", "pi"], "--on does not go with --show"),
         (["--show", "a", "--whole", "w"], "--whole does not go with --show"),
         (["--compare", "a", "b", "--png", "p"], "--png does not go with --compare"),
         ([], "Missing argument"),

@@ -97,6 +97,7 @@ def test_equal_constants_are_one_and_others_have_names_of_their_own(graph: ir.Gr
     one, same, other = (constant(graph, value) for value in (np.int64(1), np.int64(1), np.int32(1)))
     assert one is same
     assert one is not other
+    assert constant(graph, np.zeros((0, 3))) is not constant(graph, np.zeros((0, 5)))
     assert one.const_value is not None
     assert (one.const_value.numpy().dtype, one.const_value.numpy().item()) == (np.int64, 1)
     assert len(names_of(graph)) == len(list(values_of(graph)))

@@ -322,6 +322,19 @@ def test_marks_in_a_cascade_are_refused(source: TorchSource) -> None:
         open_source([source.module, source.module], EXAMPLE)
 
 
+def test_a_run_that_fails_as_it_stands_counts_no_visit_twice(tmp_path: Path) -> None:
+    def forward(net: Layers, x: Tensor) -> dict[str, Tensor]:
+        x = marker.exit(net.first(x), "early")
+        states = x.new_zeros((), dtype=torch.int64), {"t": x}  # a dict, which eager loops do not take
+        _, found = while_loop(lambda i, s: i < 3, lambda i, s: (i + 1, {"t": net.second(s["t"])}), states)
+        return {"last": found["t"]}
+
+    network, x = seeded(lambda: Marked(forward)), torch.ones(1, 4)
+    source = TorchSource(network, (x,))
+    assert [name for name, _ in source.run_visits(source.inputs)] == ["early", "last"]
+    assert [*ee.export(network, (x,), tmp_path / "it.ee").exits] == ["early", "last"]
+
+
 def test_a_marked_exit_that_is_random_is_refused() -> None:
     def forward(net: Layers, x: Tensor) -> Tensor:
         noise = marker.exit(torch.rand(2, 4), "noise")

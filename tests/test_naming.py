@@ -92,6 +92,8 @@ def test_exits_may_have_the_plans_names_or_the_users(bundle: ee.Bundle, tmp_path
             assert runner.run(inputs, exit_at=theirs).exit == runner.run(inputs, exit_at=ours).exit == ours
             always = {name: -1.0 if name == theirs else "never" for name in EXITS[:-1]}
             assert runner.run(inputs, thresholds=always).exit == ours
+        with pytest.raises(ee.InputError, match="thresholds: an exit is named twice among my exit, my_exit_2"):
+            runner.run(inputs, thresholds={"my exit": 0.5, "my_exit_2": "never"})
     cut = ee.truncate(bundle, EXITS[0], tmp_path / "cut.ee")
     assert [*cut.exits] == [PLAN_EXITS[0]]
     assert [*cut.manifest.titles.values()] == ["onnx::Cast_5", "画像", "my exit"]

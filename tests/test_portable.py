@@ -14,7 +14,7 @@ from program_property import VARIANTS, compiled
 from random_programs import random_program
 
 import eetoolkit as ee
-from eetoolkit_exporters.cutting import merge, segments
+from eetoolkit_exporters.cutting import constants, merge, segments
 from eetoolkit_runtime.plan.types import Gate
 
 X = np.random.default_rng(0).standard_normal((2, 4)).astype(np.float32)
@@ -56,6 +56,16 @@ def test_what_a_branch_computes_from_constants_stands_in_the_manifest(tmp_path: 
     with ee.Runner(bundle, threads=1) as runner:
         for x in (X[:1], -X[:1]):
             y = np.full_like(x, 0.5) if x.sum() > 0 else np.cos(np.tanh(x))
+            np.testing.assert_allclose(runner.run(x).outputs["logits"], np.tanh(x) + y, atol=1e-6)
+
+
+def test_what_the_manifest_has_no_room_for_leaves_its_graph(tmp_path: Path) -> None:
+    with mock.patch.object(constants, "_MOST_IN_ALL", 7):
+        bundle = exported(branches(HALF % "y_then", (HALF % "y_else").replace("0.5", "0.25")), tmp_path)
+    assert len([each for each in bundle.manifest.constants.values() if len(each.data) == 4]) == 1
+    with ee.Runner(bundle, threads=1) as runner:
+        for x in (X[:1], -X[:1]):
+            y = 0.5 if x.sum() > 0 else 0.25
             np.testing.assert_allclose(runner.run(x).outputs["logits"], np.tanh(x) + y, atol=1e-6)
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,41 @@ def refuse(monkeypatch: pytest.MonkeyPatch, how: Callable[[], None]) -> None:
 
     monkeypatch.setattr(ort, "get_available_providers", lambda: [FAKE, CPU])
     monkeypatch.setattr(ort, "InferenceSession", session)
+
+
+def test_threads_that_open_segments_at_once_leave_stderr_as_it_was(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside, leave = [threading.Event() for _ in range(2)], [threading.Event() for _ in range(2)]
+
+    def hold() -> None:
+        number = int(threading.current_thread().name)
+        inside[number].set()
+        leave[number].wait(10)
+
+    def opens() -> None:
+        with pytest.raises(ee.ProviderError):
+            ee.Runner(bundle, threads=1, load="eager", providers=[FAKE])
+
+    refuse(monkeypatch, hold)
+    before = os.fstat(2)
+    threads = [threading.Thread(target=opens, name=str(number)) for number in range(2)]
+    threads[0].start()
+    assert inside[0].wait(10)
+    threads[1].start()
+    inside[1].wait(0.2)
+    for number, thread in enumerate(threads):
+        leave[number].set()
+        thread.join()
+    assert os.path.samestat(os.fstat(2), before)
+
+
+def test_a_process_without_stderr_opens_segments(
+    bundle: Path, asked: list[list[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    with ee.Runner(bundle, threads=1, load="eager", providers=[FAKE]) as runner:
+        assert runner.providers == (FAKE, CPU)
 
 
 def test_providers_are_for_all_segments_or_by_segment(bundle: Path, asked: list[list[Any]]) -> None:

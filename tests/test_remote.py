@@ -21,7 +21,7 @@ from plans import chain, recorded, row
 
 import eetoolkit as ee
 from eetoolkit.cli import main
-from eetoolkit.remote.job import PICTURES
+from eetoolkit.remote.job import PICTURES, named_on_device
 from eetoolkit.remote.ssh import Ssh
 from eetoolkit.remote.wheel import requirements
 
@@ -212,7 +212,7 @@ def test_libraries_that_cannot_be_had_leave_no_half_environment(
     python = python_whose_pip(tmp_path, says)
     for _ in range(2):  # the second time, it does not take what is there for ready
         assert expected in fails(bundle, python=python)
-    assert not list((device.cache / "eetoolkit-device").glob("python-*/ready"))
+    assert not [folder for folder in kept(device) if not folder.startswith("bundles/")]
 
 
 def test_a_full_disk_leaves_no_half_bundle(device: sshd.Device, bundle: Path) -> None:
@@ -309,12 +309,33 @@ def test_a_lost_connection_is_said_and_ends_the_work_there(device: sshd.Device, 
     assert not (tmp_path / "pi.json").exists()
 
 
+def test_what_links_lead_to_is_sent(device: sshd.Device, bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "link.npy").symlink_to(tmp_path / "x.npy")
+    done = there("run", bundle, tmp_path / "link.npy", "--threads", "1")
+    assert done.exit_code == 0, done.output
+    assert len(done.stdout.splitlines()) == len(X)
+
+
+def test_a_copy_of_a_bundle_takes_nothing_from_who_runs_it(device: sshd.Device, bundle: Path, tmp_path: Path) -> None:
+    assert there("verify", bundle).exit_code == 0
+    (sent,) = device.cache.glob("eetoolkit-device/bundles/*/chain.ee/manifest.json")
+    before = sent.stat().st_ino
+    assert there("verify", shutil.copytree(bundle, tmp_path / "copy.ee")).exit_code == 0
+    assert sent.stat().st_ino == before
+
+
+def test_a_file_that_cannot_be_read_is_said(device: sshd.Device, tmp_path: Path) -> None:
+    with contextlib.closing(Ssh("device")) as reached, pytest.raises(ee.DeviceError, match=r"cannot send: .*gone"):
+        reached.put({"first": b"", "second": tmp_path / "gone"}, str(device.cache / "sent"))
+
+
 def test_two_files_of_one_name_are_told_apart(device: sshd.Device, bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "more").mkdir()
     np.save(tmp_path / "one.npy", X[:1])
     np.save(tmp_path / "more/one.npy", X[1:2])
     done = there("run", bundle, tmp_path / "one.npy", tmp_path / "more/one.npy", "--threads", "1")
     assert [line.split(":")[0] for line in done.stdout.splitlines()] == ["one.npy", "1/one.npy"]
+    assert list(named_on_device([tmp_path / "more" / ".."])) == [tmp_path.name]
 
 
 # The device's own environment
@@ -338,9 +359,10 @@ def test_an_environment_is_made_once_of_what_is_installed_here(
         assert (library / "eetoolkit_runtime/errors.py").exists()
         assert not (library / "eetoolkit_exporters").exists()
         assert not (library / "torch").exists()
-        made = (environment / "ready").stat().st_mtime_ns
+        made = (environment / "pyvenv.cfg").stat().st_ino
         assert there("run", bundle, tmp_path / "x.npy", python=python).exit_code == 0
-        assert (environment / "ready").stat().st_mtime_ns == made
+        assert (environment / "pyvenv.cfg").stat().st_ino == made
+        assert {folder.split("/")[0] for folder in kept(device)} == {"bundles", environment.name}  # no job is left
 
 
 def test_what_a_device_needs_is_the_base_install() -> None:

@@ -258,6 +258,7 @@ def _check_usage(ctx: click.Context, task: str | None, what: tuple[str, ...], *,
     given += ["save"] if save else []
     given += ["operators"] if ctx.params["operators"] else []
     given += ["provider"] if ctx.params["providers"] else []
+    given += [name for name in ("on", "adb", "native") if ctx.params[name] is not None]
     if task == "compare":
         given += [name for name in ("output", "svg", "png") if ctx.params[name] is not None]
     if given:

@@ -9,7 +9,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from eetoolkit.remote.job import collect, job_folder, kept_folder, send_bundle
+from eetoolkit.remote.folders import kept_folder, new_folder
+from eetoolkit.remote.job import collect, send_bundle
 from eetoolkit.remote.transport import Files, Finished, Line, Transport, failed, guarded, size_of, stream
 from eetoolkit_runtime.bundle.bundle import Bundle
 from eetoolkit_runtime.errors import DeviceError
@@ -51,16 +52,14 @@ class Adb:
         if made.code != 0:
             raise failed(self.name, "making a folder", made)
         with tempfile.TemporaryDirectory(prefix="eetoolkit-") as here:
+            written = Path(here, "file")
             for name, source in files.items():
-                target = Path(here, name)
-                target.parent.mkdir(parents=True, exist_ok=True)
                 if isinstance(source, bytes):
-                    target.write_bytes(source)
-                else:
-                    target.symlink_to(source.resolve())
-            finished = self._checked(stream([*self._adb, "push", f"{here}/.", folder]))
-        if finished.code != 0:
-            raise failed(self.name, "sending files", finished)
+                    written.write_bytes(source)
+                path = written if isinstance(source, bytes) else source.resolve()  # adb may send a link as a link
+                finished = self._checked(stream([*self._adb, "push", str(path), f"{folder}/{name}"]))
+                if finished.code != 0:
+                    raise failed(self.name, "sending files", finished)
 
     def get(self, path: str) -> bytes:
         """See `Transport`."""
@@ -121,7 +120,7 @@ def profile_natively(
     """
     with contextlib.closing(device):
         tell(f"connecting to {device.name}")
-        with kept_folder(device, _BASE, clean=clean) as base, job_folder(device, base) as folder:
+        with kept_folder(device, _BASE, clean=clean) as base, new_folder(device, base) as folder:
             device.put({name: native / name for name in (PROGRAM, LIBRARY)}, folder, tell)
             place = send_bundle(device, base, bundle, tell)
             tell(f"running on {device.name}")

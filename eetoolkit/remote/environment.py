@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import msgspec
 
 import eetoolkit as ee
+from eetoolkit.remote.folders import keep, new_folder
 from eetoolkit.remote.transport import Finished, Line, Transport, failed
 from eetoolkit.remote.wheel import device_wheel, requirements
 from eetoolkit_runtime.errors import DeviceError
@@ -66,25 +67,31 @@ def prepare(device: Transport, base: str, python: str, extras: Sequence[str], te
         )
     wanted = (*requirements(), *extras)
     folder = f"{base}/python-{hashlib.sha256(' '.join((python, *wanted)).encode()).hexdigest()[:_DIGITS]}"
-    own = f"{folder}/bin/python"
-    if device.run(f"exec test -e {shlex.quote(folder)}/ready").code != 0:
-        tell("making a virtual environment")
-        quoted = shlex.quote(folder)
-        made = device.run(f"rm -rf {quoted} && exec {shlex.quote(python)} -m venv {quoted}")
-        if made.code != 0:
-            raise failed(device.name, "making a virtual environment", made)
-        tell("installing libraries")
-        _install(device, own, wanted)
-        device.run(f"exec touch {quoted}/ready")
+    there = f"test -e {shlex.quote(folder)}"
+    if device.run(f"exec {there}").code != 0:
+        with new_folder(device, base) as arriving:
+            tell("making a virtual environment")
+            made = device.run(f"exec {shlex.quote(python)} -m venv {shlex.quote(arriving)}")
+            if made.code != 0:
+                raise failed(device.name, "making a virtual environment", made)
+            tell("installing libraries")
+            _install(device, arriving, wanted)
+            _update(device, arriving, tell)
+            keep(device, arriving, folder, "making a virtual environment")
+    _update(device, folder, tell)
+    return f"{folder}/bin/python"
+
+
+def _update(device: Transport, folder: str, tell: Line) -> None:
+    """Installs this eetoolkit in an environment that has another or none."""
     name, wheel = device_wheel()
     marker = f"{folder}/has-{hashlib.sha256(wheel).hexdigest()[:_DIGITS]}"
     if device.run(f"exec test -e {shlex.quote(marker)}").code != 0:
         tell("installing eetoolkit")
         device.put({name: wheel}, folder)
         device.run(f"exec rm -f {shlex.quote(folder)}/has-*")
-        _install(device, own, ("--no-deps", "--no-index", "--force-reinstall", f"{folder}/{name}"))
+        _install(device, folder, ("--no-deps", "--no-index", "--force-reinstall", f"{folder}/{name}"))
         device.run(f"exec touch {shlex.quote(marker)}")
-    return own
 
 
 def _look(device: Transport, python: str) -> _Python:
@@ -110,8 +117,17 @@ def _look(device: Transport, python: str) -> _Python:
     return found
 
 
-def _install(device: Transport, python: str, packages: Sequence[str]) -> None:
-    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input", *packages]
+def _install(device: Transport, folder: str, packages: Sequence[str]) -> None:
+    pip = [
+        f"{folder}/bin/python",
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-input",
+        *packages,
+    ]
     finished = device.run(f"exec {shlex.join(pip)}")
     if finished.code != 0:
         raise _not_installed(device, finished)

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import secrets
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from eetoolkit.remote.environment import prepare
-from eetoolkit.remote.transport import Files, Finished, Line, Transport, failed
+from eetoolkit.remote.folders import keep, kept_folder, new_folder
+from eetoolkit.remote.transport import Files, Finished, Line, Transport
 from eetoolkit_runtime.bundle.bundle import Bundle
-from eetoolkit_runtime.errors import DeviceError
 from eetoolkit_runtime.files.paths import file_stem
 from eetoolkit_runtime.plan.types import MANIFEST
 
@@ -62,7 +61,7 @@ def run_job(device: Transport, job: Job, *, tell: Line, out: Line, err: Line) ->
     """
     with contextlib.closing(device):
         tell(f"connecting to {device.name}")
-        with kept_folder(device, _BASE, clean=job.clean) as base, job_folder(device, base) as folder:
+        with kept_folder(device, _BASE, clean=job.clean) as base, new_folder(device, base) as folder:
             pictures = any(Path(path).suffix.lower() not in _ARRAYS | {".onnx"} for path in job.files.values())
             python = prepare(device, base, job.python, PICTURES if pictures else (), tell)
             place = [] if job.bundle is None else [send_bundle(device, base, job.bundle, tell)]
@@ -81,52 +80,16 @@ def collect(device: Transport, folder: str, results: Sequence[str], finished: Fi
     return {name: device.get(f"{folder}/{name}") for name in results} if finished.code == 0 else {}
 
 
-@contextlib.contextmanager
-def kept_folder(device: Transport, base: str, *, clean: bool) -> Iterator[str]:
-    """Gives the folder of what is kept on a device, `base` as its shell writes it; `clean`: removes it in the end."""
-    made = device.run(f"mkdir -p {base} && cd {base} && exec pwd")
-    if made.code != 0:
-        raise failed(device.name, "making a folder", made)
-    found = made.stdout.decode(errors="surrogateescape").strip()
-    try:
-        yield found
-    finally:
-        if clean:
-            _remove(device, found)
-
-
-@contextlib.contextmanager
-def job_folder(device: Transport, base: str) -> Iterator[str]:
-    """Gives a new folder on a device, which is removed in the end, with those that lost connections left a day ago."""
-    jobs = shlex.quote(f"{base}/jobs")
-    folder = f"{base}/jobs/{secrets.token_hex(8)}"
-    old = f"find {jobs} -mindepth 1 -maxdepth 1 -mtime +0 -exec rm -rf {{}} +"
-    made = device.run(f"mkdir -p {shlex.quote(folder)} && exec {old}")
-    if made.code != 0:
-        raise failed(device.name, "making a folder", made)
-    try:
-        yield folder
-    finally:
-        _remove(device, folder)
-
-
 def send_bundle(device: Transport, base: str, bundle: Bundle, tell: Line) -> str:
     """Returns where a bundle is on a device; it is sent where this one was not before, and is there whole or not."""
-    digest = hashlib.sha256((bundle.path / MANIFEST).read_bytes()).hexdigest()[:_DIGITS]
     name = file_stem(bundle.place.name.removesuffix(".zip")) or "bundle.ee"
+    digest = hashlib.sha256(name.encode() + (bundle.path / MANIFEST).read_bytes()).hexdigest()[:_DIGITS]
     folder = f"{base}/bundles/{digest}"
-    if device.run(f"exec test -e {shlex.quote(f'{folder}/{name}')}").code != 0:
+    if device.run(f"exec test -e {shlex.quote(folder)}").code != 0:
         files: Files = {f"{name}/{file}": bundle.path / file for file in (*bundle.manifest.files, MANIFEST)}
-        arriving = f"{folder}-{secrets.token_hex(4)}"
-        try:
+        with new_folder(device, base) as arriving:
             device.put(files, arriving, lambda what: tell(f"{what} of the bundle"))
-        except DeviceError:
-            _remove(device, arriving)
-            raise
-        old, new = shlex.quote(folder), shlex.quote(arriving)
-        moved = device.run(f"rm -rf {old} && exec mv {new} {old}")
-        if moved.code != 0:
-            raise failed(device.name, "sending the bundle", moved)
+            keep(device, arriving, folder, "sending the bundle")
     return f"{folder}/{name}"
 
 
@@ -134,11 +97,6 @@ def named_on_device(paths: Sequence[Path]) -> dict[str, Path]:
     """Returns files by the names that they get on the device: their own, in folders where two have the same."""
     found: dict[str, Path] = {}
     for number, path in enumerate(paths):
-        name = path.name or path.resolve().name
+        name = path.name if path.name not in ("", "..") else path.resolve().name
         found[name if name not in found else str(PurePosixPath(str(number), name))] = path
     return found
-
-
-def _remove(device: Transport, folder: str) -> None:
-    with contextlib.suppress(DeviceError):  # it cannot be reached any more, which something else has said
-        device.run(f"exec rm -rf {shlex.quote(folder)}")

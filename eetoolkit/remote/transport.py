@@ -98,7 +98,7 @@ def stream(
         err: Is told each line of stderr.
 
     Raises:
-        DeviceError: There is no such program.
+        DeviceError: There is no such program, or `send` cannot read what it is to write.
     """
     try:
         process = subprocess.Popen(  # noqa: S603 - no shell is between
@@ -109,8 +109,9 @@ def stream(
     assert process.stdin is not None and process.stdout is not None and process.stderr is not None  # noqa: S101 - by PIPE
     last: deque[str] = deque(maxlen=_LAST_LINES)
     threads = [threading.Thread(target=_read, args=(process.stderr, last, err), daemon=True)]
+    unsent: list[Exception] = []
     if send is not None:
-        threads.append(threading.Thread(target=_send, args=(process.stdin, send), daemon=True))
+        threads.append(threading.Thread(target=_send, args=(process.stdin, send, unsent), daemon=True))
     kept = io.BytesIO()
     try:
         for thread in threads:
@@ -130,12 +131,14 @@ def stream(
             process.terminate()
             process.wait()
         process.stdout.close()
+    if unsent:
+        raise DeviceError(f"cannot send: {first_line(unsent[0])}") from unsent[0]
     return Finished(code, kept.getvalue(), tuple(last))
 
 
 def write_tar(files: Files, target: IO[bytes]) -> None:
-    """Writes files as a tar archive without owners."""
-    with tarfile.open(fileobj=target, mode="w|", format=tarfile.GNU_FORMAT) as archive:
+    """Writes files as a tar archive without owners, and what links lead to in their place."""
+    with tarfile.open(fileobj=target, mode="w|", format=tarfile.GNU_FORMAT, dereference=True) as archive:
         for name, source in files.items():
             if isinstance(source, bytes):
                 entry = tarfile.TarInfo(name)
@@ -179,9 +182,13 @@ def _read(pipe: IO[bytes], last: deque[str], err: Line | None) -> None:
                 err(_text(line))
 
 
-def _send(pipe: IO[bytes], send: Callable[[IO[bytes]], Any]) -> None:
-    with contextlib.suppress(OSError):  # the other end says why it took no more
+def _send(pipe: IO[bytes], send: Callable[[IO[bytes]], Any], unsent: list[Exception]) -> None:
+    try:
         send(pipe)
+    except BrokenPipeError:
+        pass  # the other end says why it took no more
+    except Exception as error:  # noqa: BLE001 - raised where the thread is waited for
+        unsent.append(error)
     with contextlib.suppress(OSError):
         pipe.close()
 

@@ -89,7 +89,7 @@ def fresh(stem: str, used: set[str]) -> str:
 def constant(graph: ir.Graph, content: npt.ArrayLike) -> ir.Value:
     """Returns the initializer that an earlier call made of the same numbers, else a new one."""
     array = np.asarray(content)
-    key = f"{array.dtype}{array.tolist()}"
+    key = f"{array.dtype}{array.shape}{array.tolist()}"
     for value in graph.initializers.values():
         if value.meta.get(_CONTENT) == key:
             return value

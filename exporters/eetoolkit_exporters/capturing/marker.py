@@ -122,6 +122,12 @@ def watching() -> Iterator[Watcher]:
         _watcher.reset(token)
 
 
+def forget_visits() -> None:
+    """Forgets what the watcher has seen, for a run that failed and is done again."""
+    if (watcher := _watcher.get()) is not None:
+        watcher.visits.clear()
+
+
 def any_marked() -> bool:
     """Returns whether any exit was marked in this process."""
     return _process.marked

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from eetoolkit_exporters.capturing.marker import any_marked, watching
+from eetoolkit_exporters.capturing.marker import any_marked, forget_visits, watching
 from eetoolkit_exporters.capturing.outputs import other_outputs, walk_outputs
 from eetoolkit_exporters.capturing.source import LOGITS, Visits, returned_visits, to_array
 from eetoolkit_exporters.capturing.torch_errors import from_tracing, known, reason
@@ -124,6 +124,7 @@ class TorchSource:
             with torch.compiler.set_stance("force_eager"):
                 outputs = self.call(tensors)
         except ExportError:
+            forget_visits()
             outputs = self.call(tensors)
         return {
             f"{exit_}.{output}" if output else exit_: tensor.detach().cpu().numpy()

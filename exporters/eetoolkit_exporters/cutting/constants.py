@@ -16,7 +16,8 @@ from eetoolkit_exporters.cutting.blocks import Block
 from eetoolkit_exporters.graph import ancestors, constant, needs, subgraphs
 from eetoolkit_runtime.arrays import Array
 
-_MOST_VALUES = 1 << 14  # of a constant in the manifest, which is text: some 100 KB
+_MOST_VALUES = 1 << 14  # of a constant in the manifest, which is text: some 300 KB
+_MOST_IN_ALL = 1 << 17  # of all of them: some 3 MB
 _PLAIN = "?bhilqBHILQefd"  # numpy's letters of what JSON holds exactly
 _IR_VERSION = 10
 
@@ -31,17 +32,38 @@ def constant_nodes(blocks: Iterable[Block]) -> set[ir.Node]:
     return found
 
 
-def take_constants(blocks: Sequence[Block], nodes: set[ir.Node], graph: ir.Graph) -> None:
+class Room:
+    """What the manifest holds of constants: small and plain ones, for as long as there is room."""
+
+    def __init__(self) -> None:
+        self._left = _MOST_IN_ALL
+        self._known: dict[ir.Value, bool] = {}
+
+    def takes(self, value: ir.Value, array: Array) -> bool:
+        """Whether the manifest holds a value that is this array."""
+        if value not in self._known:
+            self._known[value] = _plain(array) and array.size <= self._left
+            self._left -= array.size if self._known[value] else 0
+        return self._known[value]
+
+    def taken(self, value: ir.Value) -> ir.Value:
+        """Returns a value that stands for one that the manifest holds already."""
+        self._known[value] = True
+        return value
+
+
+def take_constants(blocks: Sequence[Block], nodes: set[ir.Node], graph: ir.Graph, room: Room) -> None:
     """Makes initializers of what blocks write, answer or decide by, as far as the manifest holds them.
 
     Args:
         blocks: Of one plan.
         nodes: Those that compute from constants alone.
         graph: Takes the initializers.
+        room: In the manifest.
     """
     wanted = dict.fromkeys(value for block in blocks for value in _looked_at(block) if value.producer() in nodes)
     arrays = {value: _computed(value, nodes) for value in wanted}
-    made = {value: constant(graph, array) for value, array in arrays.items() if holds(array)}
+    made = {value: room.taken(constant(graph, array)) for value, array in arrays.items() if room.takes(value, array)}
     for block in blocks:
         if block.max_visits is not None and nodes.issuperset(block.nodes):
             continue  # a bound is a graph's
@@ -49,7 +71,7 @@ def take_constants(blocks: Sequence[Block], nodes: set[ir.Node], graph: ir.Graph
         block.writes |= {value: made[value] for value in block.observed if value in made and value not in block.writes}
 
 
-def holds(array: Array) -> bool:
+def _plain(array: Array) -> bool:
     """Returns whether an array is small and plain enough to stand in the manifest."""
     return array.size <= _MOST_VALUES and array.dtype.char in _PLAIN and bool(np.isfinite(array).all())
 

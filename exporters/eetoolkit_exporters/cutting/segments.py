@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from eetoolkit_exporters.capturing.capture import NetworkExit
 from eetoolkit_exporters.cutting.blocks import Block, live_before, opset_of, reachable
-from eetoolkit_exporters.cutting.constants import constant_nodes, holds, take_constants
+from eetoolkit_exporters.cutting.constants import Room, constant_nodes, take_constants
 from eetoolkit_exporters.graph import ancestors, copy_of, needs
 
 
@@ -56,9 +56,10 @@ def segments_of(start: Block, graph: ir.Graph, shapes: Collection[ir.Node] = ())
     own = {*shapes, *constants}
     for block in blocks:
         _add_own(block, own)
-    take_constants(blocks, constants, graph)
+    room = Room()
+    take_constants(blocks, constants, graph, room)
     for block in blocks:
-        _name_constants(block)
+        _name_constants(block, room)
     live = live_before(blocks)
     names = {block: f"segment{number}" for number, block in enumerate(blocks)}
     return [_segment(block, names, live) for block in blocks]
@@ -90,10 +91,11 @@ def _segment(block: Block, names: dict[Block, str], live: dict[Block, frozenset[
     )
 
 
-def _name_constants(block: Block) -> None:
+def _name_constants(block: Block, room: Room) -> None:
     """Makes a node's output of every initializer that the manifest cannot hold, and a slot of one that decides."""
     for slot, source in list(block.writes.items()):
-        if source.const_value is not None and source.is_initializer() and not holds(source.const_value.numpy()):
+        tensor = source.const_value if source.is_initializer() else None
+        if tensor is not None and not room.takes(source, tensor.numpy()):
             block.writes[slot] = _copy(block, source)
     if block.on is not None and block.on.is_initializer():
         slot = ir.Value(name=f"{block.on.name}_slot", type=block.on.type, shape=block.on.shape)

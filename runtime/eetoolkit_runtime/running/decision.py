@@ -79,6 +79,8 @@ def decide(
         raise InputError(f"thresholds is {shortened(given)}, expected a mapping of exits to numbers")
     if titles:
         given = {plan_name(name, titles): value for name, value in given.items()}
+        if len(given) < len(thresholds or ()):
+            raise InputError(f"thresholds: an exit is named twice among {', '.join(map(str, thresholds or ()))}")
         exit_at = None if exit_at is None else plan_name(exit_at, titles)
     for name, value in given.items():
         if known_exit(exits, name).ends:

@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ import onnxruntime as ort
 
 from eetoolkit_runtime.arguments import shortened
 from eetoolkit_runtime.errors import ProviderError, did_you_mean, first_line
+from eetoolkit_runtime.forked import renew_after_fork
 
 Provider = str | tuple[str, Mapping[str, object]]
 """A name, or a name and options. A plug-in's name may end in the kind of device: `OpenVINOExecutionProvider/GPU`."""
@@ -122,7 +124,7 @@ def session_on(
     if set(names) == {CPU}:
         return _plain(providers, model, options())
     refused: Exception | None = None
-    with _kept_back() as said:
+    with _turn.lock, _kept_back() as said:
         try:
             session = _on_devices(providers, model, options()) or _plain(providers, model, options())
         except ProviderError as error:
@@ -172,11 +174,26 @@ def _devices() -> list[Any]:
     return list(getattr(ort, "get_ep_devices", list)())
 
 
+class _Turn:
+    """One thread at a time keeps stderr back: another would take what the first has put there for it."""
+
+    def __init__(self) -> None:
+        self.renew()
+        renew_after_fork(self)
+
+    def renew(self) -> None:
+        """Begins anew in a forked process."""
+        self.lock = threading.Lock()
+
+
+_turn = _Turn()
+
+
 @contextlib.contextmanager
 def _kept_back() -> Iterator[list[str]]:
     """Keeps back what any library writes on stderr; gives its lines afterwards."""
     said: list[str] = []
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # None where the process began without it
         sys.stderr.flush()
     try:
         own = os.dup(2)
