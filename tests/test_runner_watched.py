@@ -268,6 +268,18 @@ def test_a_clock_that_got_no_thread_asks_for_one_again(monkeypatch: pytest.Monke
     assert rung.wait(30)
 
 
+def test_a_thread_without_memory_to_begin_ends_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[int] = []
+
+    def drop(work: Any, arguments: Any) -> None:  # as the interpreter does with what a thread could not call
+        started.append(len(arguments))
+
+    monkeypatch.setattr("_thread.start_new_thread", drop)
+    with pytest.raises(RunError, match=r"^no memory for a thread to run on$"):
+        apart(lambda: 1, lambda: None)
+    assert started == [0]
+
+
 def test_the_clock_wakes_for_an_earlier_deadline_and_forgets_one_that_was_kept() -> None:
     clock = Clock()
     rang: list[str] = []

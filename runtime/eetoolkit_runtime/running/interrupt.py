@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import contextlib
 import threading
 from collections.abc import Callable
 from typing import TypeVar
@@ -65,25 +66,19 @@ def apart(function: Callable[[], Result], stop: Stop) -> Result:
     Args:
         function: What to run.
         stop: Makes `function` return soon; called where a handler raises, as Ctrl-C does, before that is passed on.
+
+    Raises:
+        RunError: There is no thread, or no memory for it to begin.
     """
     if threading.current_thread() is not threading.main_thread():
         return function()
     results: list[Result] = []
     errors: list[BaseException] = []
     running = _thread.allocate_lock()
-
-    def work() -> None:
-        try:
-            results.append(function())
-        except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits
-            errors.append(error)
-        finally:
-            running.release()
-
     running.acquire()
     try:
         try:
-            start_thread(work, "to run on")
+            start_thread(_work(function, results, errors, _Release(running)), "to run on")
         except RunError:
             running.release()
             raise
@@ -95,7 +90,38 @@ def apart(function: Callable[[], Result], stop: Stop) -> Result:
         raise
     if errors:
         raise errors.pop()  # not left in a list of a frame that it points at
+    if not results:
+        raise RunError("no memory for a thread to run on")
     return results[0]
+
+
+class _Release:
+    """Releases a lock when it is told to, or when nobody has it any more."""
+
+    def __init__(self, lock: _thread.LockType) -> None:
+        self._lock = lock
+
+    def __call__(self) -> None:
+        with contextlib.suppress(RuntimeError):  # it is released already
+            self._lock.release()
+
+    __del__ = __call__
+
+
+def _work(
+    function: Callable[[], Result], results: list[Result], errors: list[BaseException], release: _Release
+) -> Callable[[], None]:
+    """Returns what a thread does. Only that thread has it, so that `release` is called also if it cannot begin."""
+
+    def work() -> None:
+        try:
+            results.append(function())
+        except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits
+            errors.append(error)
+        finally:
+            release()
+
+    return work
 
 
 def start_thread(work: Callable[[], None], what: str) -> None:
