@@ -11,7 +11,7 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	@echo "== tests"
-	@$(RUN)python -m pytest -n auto
+	@$(RUN)python -m pytest -n auto -rs
 
 check: $(STAMP)
 	@echo "== ruff, mypy"
@@ -63,7 +63,7 @@ native: $(STAMP)
 	@echo "== $(NATIVE)/build"
 	@cmake -S $(NATIVE) -B $(NATIVE)/build -DONNXRUNTIME_HEADERS="$$($(NATIVE)/headers.sh)" >/dev/null
 	@cmake --build $(NATIVE)/build --parallel 2
-	@EETOOLKIT_SANITIZE=1 FUZZ_SECONDS=60 $(RUN)python -m pytest -q tests/test_native*.py
+	@EETOOLKIT_SANITIZE=1 FUZZ_SECONDS=$${FUZZ_SECONDS:-60} $(RUN)python -m pytest -q tests/test_native*.py
 
 # Other builds of onnxruntime (some 800 MB, once, in a cache folder), and every case on their providers.
 providers: $(STAMP)

@@ -27,7 +27,9 @@ from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.bundle.bundle import load
 
 CASES = ("mnist", "mobilenet", "reviews")
-PROCESSES, SECONDS, ROWS = 3, 10.0, 200
+PROCESSES, SECONDS = 3, 15.0
+ROWS = {"mnist": 500, "mobilenet": 500, "reviews": 60}
+"""Of the test rows."""
 MAX_RATIO = 1.0
 OTHERS = ("python", "whole", "one file")
 _FULL = ", full path"
@@ -75,7 +77,7 @@ def measure(name: str, processes: int = PROCESSES, seconds: float = SECONDS) -> 
     case = load_case(name)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        lay_out(case, folder, ROWS)
+        lay_out(case, folder, ROWS[name])
         for process in range(processes):
             command = [sys.executable, "-m", "benchmarks.native", str(folder), str(process), str(seconds)]
             subprocess.run(command, check=True)
@@ -103,7 +105,8 @@ class NativeWay(Way):
 def child(folder: Path, process: int, seconds: float) -> None:
     """Opens the peers, checks their answers, times them and saves (rounds, peers, rows) in ms."""
     setup = msgspec.json.decode((folder / "setup.json").read_bytes(), type=Setup)
-    rows = [load_case(setup.case).test.rows[row] for row in setup.rows]
+    case = load_case(setup.case)
+    rows = [case.test.rows[row] for row in setup.rows]
     opening = openings(setup.policy, setup.fixed, setup.stops, rows, folder, 1)
     plan = load(folder / BUNDLE).manifest
     last = exit_name(setup.exits[-1])

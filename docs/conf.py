@@ -34,6 +34,9 @@ _COPIES = {
     "CONTRIBUTING.md": "repository/contributing.md",
     "benchmarks/README.md": "repository/benchmarks.md",
     "runtime/conformance/README.md": "repository/conformance.md",
+    "examples/android/README.md": "repository/android.md",
+    "examples/cpp/README.md": "repository/cpp.md",
+    "examples/ios/README.md": "repository/ios.md",
 }
 """Pages of the site that are files outside of this folder: copied into it whenever the site is built."""
 _LINK = re.compile(r"\[([^\]]*)\]\((?!\w+:|#)([^)#\s]+)(#[^)\s]*)?\)")
@@ -60,9 +63,9 @@ def _linked(text: str, folder: Path) -> str:
     def link(found: re.Match[str]) -> str:
         shown, path, heading = found.groups()
         file = (folder / path).resolve().relative_to(_ROOT)
-        if file.parts[0] == "examples":
-            return f"[{shown}](#{file.name})"
         page = _COPIES.get(file.as_posix(), file.as_posix().removeprefix("docs/"))
+        if file.parts[0] in ("examples", "runtime") and not page.startswith("repository/"):
+            return f"[{shown}](#{file.name})"  # shown on a page of sources
         return f"[{shown}](/{page}{heading or ''})"
 
     return _LINK.sub(link, text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import functools
 import os
 import shutil
 import subprocess
@@ -30,7 +31,17 @@ def why_not() -> str:
         return f"the native runner is not tested: there is no {' and no '.join(missing)}"
     if LIBRARY is None:
         return "the native runner is not tested: this onnxruntime has no libonnxruntime.so"
+    found = headers()
+    if found.returncode != 0:
+        said = found.stderr.strip().splitlines() or ["headers.sh said nothing"]
+        return f"the native runner is not tested: there are no headers of onnxruntime ({said[-1]})"
     return ""
+
+
+@functools.cache
+def headers() -> subprocess.CompletedProcess[str]:
+    """Prints the folder with onnxruntime's C headers, fetched once; fails where there is no way to."""
+    return ask(FOLDER / "headers.sh")
 
 
 def build(name: str = "build", **settings: str) -> Path:
@@ -39,7 +50,7 @@ def build(name: str = "build", **settings: str) -> Path:
     target.mkdir(exist_ok=True)
     with (target / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # of the processes of `pytest -n` one builds, and the others wait
-        values = {"ONNXRUNTIME_HEADERS": run(FOLDER / "headers.sh").stdout.strip()} | settings
+        values = {"ONNXRUNTIME_HEADERS": headers().stdout.strip()} | settings
         run("cmake", "-S", FOLDER, "-B", target, *(f"-D{key}={value}" for key, value in values.items()))
         run("cmake", "--build", target, "--parallel", "2")
     return target

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from ctypes import POINTER, c_char_p, c_double, c_float, c_int32, c_int64, c_size_t, c_void_p
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,10 @@ class Options(ctypes.Structure):
         ("provider_count", c_size_t), ("check", c_int32), ("threads", c_int32), ("spin", c_int32), ("pool", c_int32),
         ("load", c_int32), ("fallback", c_int32), ("no_arena", c_int32), ("no_prepack", c_int32),
     )  # fmt: skip
+
+
+class Provider(ctypes.Structure):
+    _fields_ = (("name", c_char_p), ("keys", c_void_p), ("values", c_void_p), ("option_count", c_size_t))
 
 
 class Tensor(ctypes.Structure):
@@ -122,9 +126,11 @@ class Native:
         if code:
             raise NativeError(kind, text)
 
-    def open(self, folder: Path, **settings: int) -> c_void_p:
+    def open(self, folder: Path, providers: Sequence[str] = (), **settings: int) -> c_void_p:
         bundle = c_void_p()
         options = Options(ctypes.sizeof(Options), os.fsencode(str(LIBRARY)), **settings)
+        named = (Provider * len(providers))(*(Provider(name.encode()) for name in providers))
+        options.providers, options.provider_count = ctypes.addressof(named), len(named)
         self.call("ee_bundle_open", os.fsencode(folder), ctypes.byref(options), ctypes.byref(bundle))
         return bundle
 

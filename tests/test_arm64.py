@@ -16,6 +16,8 @@ import raspberry_pi
 from case_runner import answer_case
 from pages import ROOT, blocks
 
+from eetoolkit import zoo
+
 CASE = ROOT / "runtime" / "conformance" / "cases" / "chain"
 PARAGRAPHS = """Types: deb
 # http://example.org/of/another/time
@@ -134,12 +136,14 @@ def test_what_the_native_runner_says_is_read_by_case(tmp_path: Path) -> None:
         dataclasses.replace(native(tmp_path), machine="another").answer(CASE.parent)
 
 
-def test_the_kept_results_are_of_all_cases_and_nothing_failed() -> None:
+def test_the_kept_results_are_of_both_runners_on_both_processors_and_nothing_failed() -> None:
     kept = msgspec.json.decode(platforms.RESULTS.read_bytes())
     cases = {path.name for path in CASE.parent.iterdir()}
-    assert len(kept) >= 3
+    where = ["x86-64", *(f"ARM64 as in a {board}" for board in platforms.CPUS.values())]
+    assert set(kept) == {f"{runner}, {each}" for runner in ("Python", "native") for each in where}
     for name, sets in kept.items():
-        assert set(sets["conformance"]["cases"]) == cases, name
+        assert set(sets["conformance"]["cases"]) <= cases, name
+        assert set(sets["zoo"]["cases"]) == set(zoo.names()), name
         assert all(not platforms.failures(answered) for answered in sets.values()), name
 
 

@@ -53,7 +53,7 @@ def test_pack_does_not_overwrite_silently(here: Path) -> None:
 def test_pack_single_file_writes_one_onnx_beside_the_bundle(here: Path) -> None:
     result = call("pack", "chain.ee", "--single-file")
     size = (here / "chain.onnx").stat().st_size
-    assert result.stdout == f"chain.onnx: {size / 1e3:.1f} kB\n"
+    assert result.stdout == f"chain.onnx: {size / 1e3:.1f} kB, described by chain.json\n"
     session = ort.InferenceSession(here / "chain.onnx")
     _, index, confidence = session.run(["logits", "exit", "confidence"], {"x": row(0.2, 0.9)})
     assert (int(index), float(confidence)) == (1, pytest.approx(0.9))
@@ -62,7 +62,8 @@ def test_pack_single_file_writes_one_onnx_beside_the_bundle(here: Path) -> None:
 def test_pack_single_file_takes_a_zip_and_a_name_and_does_not_overwrite_silently(here: Path) -> None:
     call("pack", "chain.ee")
     found = json.loads(call("pack", "chain.ee.zip", "-o", "out.onnx", "--single-file", "--json").stdout)
-    assert found == {"path": "out.onnx", "size_bytes": (here / "out.onnx").stat().st_size}
+    size = (here / "out.onnx").stat().st_size
+    assert found == {"path": "out.onnx", "size_bytes": size, "description": "out.json"}
     again = call("pack", "chain.ee", "--output", "out.onnx", "--single-file")
     assert (again.exit_code, again.stderr) == (
         1, "error: out.onnx exists; pass --overwrite to replace it\n"

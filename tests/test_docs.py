@@ -138,7 +138,15 @@ def test_the_zoo_page_has_every_system() -> None:
 
 
 def examples() -> set[Path]:
-    patterns = ("*.py", "node/*.mjs", "raspberry-pi/*")
+    patterns = (
+        "*.py",
+        "node/*.mjs",
+        "raspberry-pi/*",
+        "cpp/*.cpp",
+        "android/**/Model.kt",
+        "android/**/*.c",
+        "ios/*.swift",
+    )
     return {path for pattern in patterns for path in (ROOT / "examples").glob(pattern) if path.is_file()}
 
 
@@ -169,7 +177,7 @@ def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
         for path in re.findall(r'(?:href|src)="((?!\w+:|#)[^"#?]+)', text):
             assert (page.parent / path).is_file(), path
     downloads = {path for text in pages.values() for path in re.findall(r"_downloads/[^\"]+", text)}
-    schemas = {"bundle-format.schema.json", "profile.schema.json"}
+    schemas = {f"{name}.schema.json" for name in ("bundle-format", "profile", "single-file")}
     assert {Path(path).name for path in downloads} == schemas, "all other files are pages"
     text = (tmp_path / "quickstart.html").read_text()
     assert 'href="examples.html#own-checkpoint-py"' in text

@@ -139,9 +139,9 @@ def digits_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def expected(folder: Path) -> list[ee.Answer]:
+def expected(folder: Path, thresholds: dict[str, float] | None = None) -> list[ee.Answer]:
     with ee.Runner(folder / "digits.ee", threads=1) as runner:
-        return [runner.run(image[np.newaxis]) for image in np.load(folder / "digits.npy")]
+        return [runner.run(image[np.newaxis], thresholds=thresholds) for image in np.load(folder / "digits.npy")]
 
 
 def test_the_device_needs_three_libraries(digits_bundle: Path) -> None:
@@ -168,12 +168,14 @@ def test_node_answers_as_python_does(digits_bundle: Path) -> None:
 
     write_single_file(digits_bundle / "digits.ee", digits_bundle / "digits.onnx", overwrite=True)
     command = ["node", folder / "answer.mjs", digits_bundle / "digits.onnx", digits_bundle / "rows.f32"]
-    run = subprocess.run(command, capture_output=True, text=True, check=True)
-    names = list(ee.load(digits_bundle / "digits.ee").exits)
-    assert run.stdout.splitlines() == [
-        f"class {answer.prediction}, exit {names.index(answer.exit)}, confidence {answer.confidence:.4f}"
-        for answer in expected(digits_bundle)
-    ]
+    for thresholds in ({}, {"exit0": 0.99}, {"exit0": 2.0, "exit1": 0.1}):
+        changed = [f"{name}={value}" for name, value in thresholds.items()]
+        run = subprocess.run([*command, *changed], capture_output=True, text=True, check=True)
+        assert run.stdout.splitlines() == [
+            f"{answer.prediction} at {answer.exit}, confidence {answer.confidence:.4f}"
+            for answer in expected(digits_bundle, thresholds)
+        ]
+    assert {answer.exit for answer in expected(digits_bundle, thresholds)} == {"exit1"}
 
 
 def on_board(script: str, *arguments: str, folder: Path) -> list[str]:

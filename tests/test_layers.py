@@ -71,7 +71,7 @@ def test_the_device_imports_its_three_libraries_the_standard_library_and_itself(
 
 ROOMS = [
     {"printable", "errors", "arguments", "arrays", "forked", "log"},
-    {"files"}, {"plan"}, {"bundle"}, {"running"}, {"verify", "truncate"}, {"profiling"}, {"doctor"},
+    {"files"}, {"plan"}, {"bundle"}, {"running"}, {"verify", "truncate"}, {"single_file"}, {"profiling"}, {"doctor"},
 ]  # fmt: skip
 """Of the device, from the ground up: modules beside the rooms, and rooms."""
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
+from plans import PER_ROW, ROW, Draft, column, leave, row
 
 import eetoolkit as ee
 from eetoolkit.showing.summary import summarize
@@ -70,6 +71,18 @@ def test_inputs_may_have_the_plans_names_or_the_users(bundle: ee.Bundle) -> None
     assert str(caught.value) == (
         "got inputs ['input.1', 'onnx::Cast_5', 'unnamed', '画像'], expected ['input.1', 'onnx::Cast_5', '画像']"
     )
+
+
+def test_a_users_name_goes_before_the_plans_in_later_calls_too(tmp_path: Path) -> None:
+    draft = Draft({"a": ("float32", ROW), "b": ("float32", ROW)})
+    draft.options["titles"] = {"a": "b", "b": "a"}
+    draft.segment("s", "y = Sub(a, b)", reads=("a", "b"), writes=["y"], next="head")
+    draft.slot("sure", shape=PER_ROW)
+    draft.segment("head", column("sure", 0), reads={"x": "a"}, writes=["sure"], exit=leave("last", "y", "sure"))
+    with ee.Runner(draft.save(tmp_path / "b.ee")) as runner:
+        for _ in range(3):
+            answer = runner.run({"a": row(1), "b": row(3)})
+            np.testing.assert_array_equal(answer.outputs["logits"], row(2))
 
 
 def test_exits_may_have_the_plans_names_or_the_users(bundle: ee.Bundle, tmp_path: Path) -> None:

@@ -13,12 +13,13 @@ import fuzzing
 import msgspec
 import native_build
 import numpy as np
+import onnxruntime
 import pytest
 import test_validate
 from native_build import ask
-from native_library import Native
+from native_library import Native, NativeError
 from networks.compiled import Compiled
-from plans import NETWORKS, chain, edit
+from plans import NETWORKS, chain, edit, row
 from test_plan import full
 
 from eetoolkit_runtime.bundle.bundle import load
@@ -138,7 +139,7 @@ def test_it_finds_damaged_files_as_python_does(damage: str, check: str, native: 
     DAMAGES[damage](folder)
     found = native.refusal(folder, full=check == "full")
     if damage == "a file in its place":  # which Python takes for a .zip
-        assert found[0] == "BundleError"
+        assert found == ("BundleError", f"{folder} is a file, expected a bundle's folder; unpack a .zip of one first")
         return
     assert found == refusal(folder, check)
     assert (found[0] == "OK") == (damage == "nothing" or (damage, check) == ("changed weights", "quick"))
@@ -192,3 +193,94 @@ def test_threads_that_share_a_bundle_answer_alike(programs: Path, tmp_path: Path
     np.save(tmp_path / "x.npy", np.float32([[0.1, 0.2, 0.3, 0.4]]))
     done = ask(programs / "ee-threads", tmp_path / "b.ee", tmp_path / "x.npy")
     assert done.stdout == "0 answers of 200 are unlike the first\n"
+
+
+@pytest.mark.parametrize("load", [0, 1])
+def test_a_provider_that_onnxruntime_does_not_have_is_refused_at_once(
+    load: int, native: Native, tmp_path: Path
+) -> None:
+    folder = chain().save(tmp_path / "b.ee")
+    with pytest.raises(NativeError) as caught:
+        native.open(folder, ("CPUExecutionProvider", "Nope"), load=load)
+    assert caught.value.kind == "ProviderError"
+    assert f"{folder}: onnxruntime {onnxruntime.__version__} cannot use the provider 'Nope': " in caught.value.text
+    assert "\n" not in caught.value.text
+
+
+def damaged_array(path: Path) -> None:
+    np.save(path, row(0.1))
+    path.write_bytes(path.read_bytes().replace(b"(1, 4)", b"      "))
+
+
+WRONG: dict[str, tuple[Callable[[Path], object], tuple[str, ...], str]] = {
+    "no input": (lambda _: None, (), "cannot read {}: No such file or directory"),
+    "a text": (lambda path: path.write_text("text"), (), "no .npy file"),
+    "a shape": (
+        lambda path: np.save(path, row()[0]),
+        (),
+        "InputError: input 'x': got shape [4], expected x: float32[batch, 4]",
+    ),
+    "a damaged shape": (damaged_array, (), "no .npy file: its shape is damaged"),
+    "threads": (lambda _: None, ("--threads", "nan"), "--threads is 'nan', expected a number"),
+    "runs": (lambda path: np.save(path, row()), ("--runs", "nan"), "--runs is 'nan', expected a number"),
+    "spin": (lambda _: None, ("--spin", "much"), "--spin is 'much', expected brief, always, never"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_program_says_in_one_line_what_is_wrong(wrong: str, programs: Path, tmp_path: Path) -> None:
+    folder, array = chain().save(tmp_path / "b.ee"), tmp_path / "x.npy"
+    make, options, said = WRONG[wrong]
+    make(array)
+    done = ask(programs / "ee-run", folder, array, *options)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", said.format(array) + "\n")
+    done = ask(programs / "ee-run", folder)
+    assert (done.returncode, done.stderr.splitlines()[0][:24]) == (2, "usage: ee-run BUNDLE INP")
+
+
+def test_a_program_whose_output_is_lost_fails(programs: Path, tmp_path: Path) -> None:
+    folder = chain().save(tmp_path / "b.ee")
+    np.save(tmp_path / "x.npy", row(0.1))
+    done = ask("sh", "-c", f"{programs / 'ee-run'} {folder} {tmp_path / 'x.npy'} >/dev/full")
+    assert (done.returncode, done.stderr) == (1, "cannot write to the standard output\n")
+
+
+OLD = """
+struct Base { const void *(*api)(unsigned); const char *(*version)(void); };
+static const void *api(unsigned version) { return version > 10 ? 0 : &api; }
+static const char *version(void) { return "1.10.0"; }
+static const struct Base base = {api, version};
+const struct Base *OrtGetApiBase(void) { return &base; }
+"""
+
+
+def test_an_onnxruntime_that_is_missing_or_too_old_is_an_error_that_names_it(programs: Path, tmp_path: Path) -> None:
+    folder = chain().save(tmp_path / "b.ee")
+    np.save(tmp_path / "x.npy", row(0.1))
+    (tmp_path / "old.c").write_text(OLD)
+    native_build.run("gcc", "-shared", "-fPIC", "-o", tmp_path / "old.so", tmp_path / "old.c")
+
+    def said(library: str) -> str:
+        done = ask(programs / "ee-run", folder, tmp_path / "x.npy", EETOOLKIT_ONNXRUNTIME=library)
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+        return done.stderr
+
+    assert said(str(tmp_path / "none.so")).startswith(f"RunError: cannot open onnxruntime: {tmp_path}/none.so: ")
+    assert said(str(tmp_path / "old.c")).startswith(f"RunError: cannot open onnxruntime: {tmp_path}/old.c: ")
+    assert said(str(tmp_path / "old.so")).startswith("RunError: onnxruntime 1.10.0 is too old, expected 1.")
+    assert said(str(programs / "libeetoolkit.so")).endswith(" is no library of onnxruntime: it has no OrtGetApiBase\n")
+    done = ask(programs / "ee-run", folder, tmp_path / "x.npy", EETOOLKIT_ONNXRUNTIME="")
+    assert "OrtGetApiBase" not in done.stderr  # as the system finds it
+
+
+def test_without_headers_it_is_skipped_and_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for tool in ("cmake", "g++"):
+        (tmp_path / tool).symlink_to(str(shutil.which(tool)))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("EETOOLKIT_CACHE", str(tmp_path))
+    monkeypatch.delenv("ONNXRUNTIME_HEADERS", raising=False)
+    monkeypatch.setattr(native_build, "headers", native_build.headers.__wrapped__)
+    assert native_build.why_not() == (
+        "the native runner is not tested: there are no headers of onnxruntime "
+        "(headers.sh: there is no apt-get; set ONNXRUNTIME_HEADERS to the folder with onnxruntime_c_api.h)"
+    )

@@ -57,7 +57,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> ee.Bundle:
 @pytest.fixture(scope="module")
 def written(program: Path, bundle: ee.Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = tmp_path_factory.mktemp("profile") / "native.json"
-    done = ask(program, bundle.path, "--seconds", "0.5", "--threads", "1", "-o", target)
+    done = ask(program, bundle.path, "--seconds", "0", "--threads", "1", "-o", target)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(f"digits: {ROWS} inputs, ")
     return target
@@ -139,12 +139,28 @@ def test_it_is_kept_in_a_bundle_and_compared_with_pythons(written: Path, bundle:
 
 @pytest.mark.parametrize("case", ["criterion_patience", "min_exit"])
 def test_without_time_every_input_runs_once_each_way(program: Path, case: str, tmp_path: Path) -> None:
-    done = ask(program, CASES / case / "bundle", "--seconds", "0", "--threads", "1")
+    done = ask(program, CASES / case / "bundle", "--seconds", "1e-6", "--threads", "1")
     assert (done.returncode, done.stderr) == (0, "")
     (tmp_path / "p.json").write_text(done.stdout)
     found = ee.Profile.read(tmp_path / "p.json")
-    assert found.rounds == 1  # there was time for no more
+    assert (found.rounds, found.rows, found.warmup_rounds) == (1, 1, 0)
+    assert found.no_time_for == ("warm-up", "rounds")
     assert found.expected is not None
+
+
+def test_inputs_that_there_was_no_time_for_are_told(program: Path, bundle: ee.Bundle, tmp_path: Path) -> None:
+    assert ask(program, bundle.path, "--seconds", "1e-6", "-o", tmp_path / "p.json").returncode == 0
+    found = ee.Profile.read(tmp_path / "p.json")
+    assert (found.rows, found.no_time_for) == (1, ("inputs", "warm-up", "rounds"))
+
+
+def test_without_a_bound_there_are_five_rounds_over_all_inputs(
+    program: Path, bundle: ee.Bundle, tmp_path: Path
+) -> None:
+    done = ask(program, bundle.path, "--seconds", "0", "--threads", "1", "-o", tmp_path / "p.json")
+    assert done.returncode == 0, done.stderr
+    found = ee.Profile.read(tmp_path / "p.json")
+    assert (found.rounds, found.rows, found.timed, found.no_time_for) == (5, ROWS, ROWS, ())
 
 
 def test_what_it_cannot_do_is_said_in_one_line(program: Path, bundle: ee.Bundle, written: Path, tmp_path: Path) -> None:

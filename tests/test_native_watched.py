@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,8 +15,8 @@ from typing import Any
 import native_build
 import numpy as np
 import pytest
-from native_library import Native, NativeAnswer, NativeError, NativeRunner
-from plans import NETWORKS, Draft, chain, endless, gated, looped, row, switched
+from native_library import CAnswer, Native, NativeAnswer, NativeError, NativeRunner
+from plans import NETWORKS, PER_ROW, ROW, Draft, chain, endless, gated, leave, looped, row, switched
 from test_runner_watched import AGES_MS, FREE, ROWS, SOON_MS, STUCK, disabled, profiled
 
 import eetoolkit as ee
@@ -216,3 +218,79 @@ def test_a_failure_in_a_run_has_pythons_words(opened: Open) -> None:
     for options in ({}, {"deadline_ms": AGES_MS}):
         with pytest.raises(NativeError, match="RunError: segment 'router': the switch 'expert' is 9, expected 0 to 2"):
             opened(switched()).run(x(row(9)), **options)
+
+
+NULLS: dict[str, tuple[Callable[[Any, Any], None], str]] = {
+    "inputs": (lambda call, _: setattr(call, "inputs", None), "InputError: inputs is NULL"),
+    "a shape": (
+        lambda _, kept: setattr(kept[0][0], "shape", None),
+        "InputError: input 'x': its data or its shape is NULL",
+    ),
+    "data": (
+        lambda _, kept: setattr(kept[0][0], "data", None),
+        "InputError: input 'x': its data or its shape is NULL",
+    ),
+    "thresholds": (
+        lambda call, _: [setattr(call, "thresholds", None), setattr(call, "threshold_count", 1)],
+        "InputError: thresholds is NULL",
+    ),
+}
+
+
+@pytest.mark.parametrize("null", NULLS)
+def test_null_is_refused_also_after_a_call_that_was_right(opened: Open, native: Native, null: str) -> None:
+    runner = opened(chain())
+    expected = runner.run(x(row(0.9)))
+    call, kept = runner._call(x(row(0.9)))
+    forget, text = NULLS[null]
+    forget(call, kept)
+    answer = ctypes.pointer(CAnswer())
+    with pytest.raises(NativeError) as caught:
+        native.call("ee_run", runner._runner, ctypes.byref(call), ctypes.byref(answer))
+    assert str(caught.value) == text
+    assert not answer  # the one before is gone
+    same(runner.run(x(row(0.9))), expected)
+
+
+def test_an_input_goes_by_its_title_before_another_ones_name(opened: Open, tmp_path: Path) -> None:
+    draft = Draft({"a": ("float32", ROW), "b": ("float32", ROW)})
+    draft.slot("confidence", shape=PER_ROW)
+    draft.segment(
+        "s",
+        "h = Sub(a, b) k = Constant<value_int = 0>() confidence = Gather<axis = 1>(a, k)",
+        reads=("a", "b"),
+        writes=("h", "confidence"),
+        exit=leave("last", "h", "confidence", "always"),
+    )
+    for number, titles in enumerate(({"a": "b", "b": "a"}, {"a": "b", "b": "c"})):
+        draft.options = {"titles": titles}
+        runner = opened(draft)
+        with ee.Runner(draft.save(tmp_path / f"python{number}"), threads=1) as python:
+            for names in (list(titles.values()), list(titles.values())[::-1]):
+                given = {name: row(ord(name)) for name in names}
+                same(runner.run(given), python.run(given))
+    with pytest.raises(NativeError, match=r"InputError: got inputs \['a', 'b'\], expected \['b', 'c'\]"):
+        runner.run({"a": row(), "b": row()})  # two names of one
+
+
+def test_what_is_kept_for_shapes_is_bounded_inputs_included(opened: Open) -> None:
+    draft = Draft({"x": ("float32", ("batch", "n"))})
+    draft.slot("h", shape=("batch", 1))
+    draft.slot("confidence", shape=PER_ROW)
+    draft.segment(
+        "s",
+        "at = Constant<value_ints = [0]>() h = Gather<axis = 1>(x, at) k = Constant<value_int = 0>() "
+        "confidence = Gather<axis = 1>(x, k)",
+        reads=("x",),
+        writes=("h", "confidence"),
+        exit=leave("last", "h", "confidence", "always"),
+    )
+    runner = opened(draft)
+    before = resident_bytes()
+    for n in range(10):
+        runner.run(x(np.ones((1, (10 << 20) + n), np.float32)))
+    assert resident_bytes() - before < 240 << 20  # all of them are 400 MiB
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from eetoolkit_runtime.errors import EEToolkitError
-from eetoolkit_runtime.files.outfile import check_file, writing
+from eetoolkit_runtime.files.outfile import check_file, writing, writing_together
 
 
 def write(target: Path, text: bytes, *, overwrite: bool = False) -> None:
@@ -106,6 +106,24 @@ def test_a_full_disk_is_one_clear_error(tmp_path: Path) -> None:
     with pytest.raises(EEToolkitError, match=r"^cannot write .*a: No space left on device$"):
         fill()
     assert not list(tmp_path.iterdir())
+
+
+def test_files_that_belong_together_take_their_places_when_all_are_written(tmp_path: Path) -> None:
+    places = [tmp_path / name for name in "ab"]
+
+    def write_both(text: bytes, meanwhile: bytes | None = None) -> None:
+        with writing_together(places, overwrite=meanwhile is None) as files:
+            for file in files:
+                file.write(text)
+            if meanwhile is not None:
+                places[1].write_bytes(meanwhile)
+
+    with pytest.raises(EEToolkitError, match="b exists; pass overwrite=True"):
+        write_both(b"mine", b"theirs")
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("b", b"theirs")]
+    write_both(b"mine")
+    assert [path.read_bytes() for path in places] == [b"mine", b"mine"]
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_a_file_that_came_meanwhile_is_not_replaced(tmp_path: Path) -> None:

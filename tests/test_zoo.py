@@ -16,7 +16,7 @@ import eetoolkit as ee
 from eetoolkit import zoo
 from eetoolkit.demo.exporting import Trained, export_system, load_system
 from eetoolkit_exporters.emitting.samples import source_samples
-from eetoolkit_runtime.bundle.golden import Sample
+from eetoolkit_runtime.bundle.golden import Sample, read_golden
 from eetoolkit_runtime.profiling.rounds import Row
 from eetoolkit_runtime.running.answer import Answer
 from eetoolkit_runtime.verify import difference, verify
@@ -100,6 +100,13 @@ def shown(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 def test_graphs_hold_nothing_that_another_machine_cannot_take(shown: Shown) -> None:
     assert faults(shown.bundle) == []
+
+
+def test_its_one_file_answers_at_every_exit_as_eager_pytorch_on_the_golden_digits(shown: Shown, tmp_path: Path) -> None:
+    report = ee.verify(ee.write_single_file(shown.bundle, tmp_path / "one.onnx"))
+    assert report.passed, report
+    assert report.samples == len(read_golden(shown.bundle))
+    assert {check.exit for check in report.exits if check.samples} == set(shown.bundle.exits)
 
 
 def test_a_bundle_gives_the_outputs_and_exits_of_eager_pytorch_on_all_digits(shown: Shown) -> None:

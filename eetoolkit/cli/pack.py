@@ -31,21 +31,25 @@ def pack(bundle: str, output: Path | None, single_file: bool, overwrite: bool, a
     Every verb takes a packed bundle as well.
 
     With --single-file the whole plan becomes one ONNX file, for places that can load only one: any ONNX runtime answers
-    with it as our runner does, one row a call. Its outputs are those of the exits, `exit` (their index) and
-    `confidence`; its initializers EXIT_threshold can be edited.
+    with it as our runner does, one row a call. NAME.json beside NAME.onnx tells other languages its inputs, outputs,
+    exits, labels and thresholds, and has golden samples: `eetoolkit verify NAME.onnx` checks it on any machine.
     """
     if output is not None and output.suffix == ".onnx" and not single_file:
         raise click.UsageError(f"{output} would be a .zip; one ONNX file is written by --single-file")
+    from eetoolkit_runtime.files.paths import shown
+    from eetoolkit_runtime.printable import spell_size
+    from eetoolkit_runtime.single_file.description import description_path
+
     target = output or beside(bundle, ".onnx" if single_file else ".ee.zip")
-    Outputs(files={"--output": target}, reads=[bundle]).check(overwrite=overwrite)
+    files = {"--output": target, **({"its description": description_path(target)} if single_file else {})}
+    Outputs(files=files, reads=[bundle]).check(overwrite=overwrite)
     if single_file:
         ee.write_single_file(bundle, target, overwrite=overwrite)
     else:
         ee.load(bundle).pack(target, overwrite=overwrite)
-    from eetoolkit_runtime.files.paths import shown
-    from eetoolkit_runtime.printable import spell_size
-
+    described = {"description": str(shown(description_path(target)))} if single_file else {}
     if as_json:
-        terminal.print_json({"path": str(shown(target)), "size_bytes": target.stat().st_size})
+        terminal.print_json({"path": str(shown(target)), "size_bytes": target.stat().st_size, **described})
     else:
-        terminal.say(f"{shown(target)}: {spell_size(target.stat().st_size)}")
+        beside_it = "".join(f", described by {path}" for path in described.values())
+        terminal.say(f"{shown(target)}: {spell_size(target.stat().st_size)}{beside_it}")

@@ -23,6 +23,7 @@ from eetoolkit.cli.verb import Verb
         "eetoolkit verify digits.ee",
         "eetoolkit verify digits.ee --model eetoolkit.zoo.branchynet:load",
         "eetoolkit verify digits.ee --on pi@raspberrypi",
+        "eetoolkit verify digits.onnx",
     ),
     groups={
         "What to compare with": ("models", "weights", "exits", "tolerance"),
@@ -69,7 +70,8 @@ def verify(  # noqa: PLR0913 - one for each option
     """Check that BUNDLE gives on this machine what its source network gave.
 
     It hashes every file and runs the golden samples. With --model it compares the answers to fresh random inputs too.
-    The exit status is 1 if something differs.
+    The exit status is 1 if something differs. BUNDLE may be the .onnx that `pack --single-file` wrote, with its .json
+    beside it.
     """
     if not models and (weights is not None or exits is not None):
         raise click.UsageError("--weights and --exits go with --model")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from eetoolkit_runtime.arguments import checked
 from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.bundle.bundle import Bundle, load_again
-from eetoolkit_runtime.bundle.golden import Sample, read_golden
+from eetoolkit_runtime.bundle.golden import Sample, Visit, read_golden
 from eetoolkit_runtime.errors import InputError
 from eetoolkit_runtime.plan.criteria import kind_of
 from eetoolkit_runtime.plan.types import Exit
@@ -24,7 +24,8 @@ from eetoolkit_runtime.running.runner import Runner
 DEFAULT_TOLERANCE = 1e-4
 _SHOWN = 5
 _NOISY_RUNS = 8
-_ROUNDING = 0.1  # of the tolerance: what optimisations and other orders of summation change a value by
+ROUNDING = 0.1
+"""Of the tolerance: what optimisations and other orders of summation change a value by."""
 
 
 @dataclass(frozen=True)
@@ -98,14 +99,14 @@ def verify(
         tolerance = golden.tolerance if golden is not None else DEFAULT_TOLERANCE
     if not 0 < tolerance < math.inf:
         raise InputError(f"tolerance is {tolerance}, expected a finite number above 0")
-    noise = _ROUNDING * (golden.tolerance if golden is not None else DEFAULT_TOLERANCE)
-    tally = _Tally(opened.exits, tolerance)
+    noise = ROUNDING * (golden.tolerance if golden is not None else DEFAULT_TOLERANCE)
+    tally = Tally(opened.exits, tolerance)
     with Runner(opened, fallback="last") as runner:
         for number, sample in enumerate(samples):
             answers = runner.run_all_exits(sample.inputs)
             found = tally.checks.copy()
-            failures = tally.compare(f"sample {number}", sample, answers, runner.run(sample.inputs))
-            if failures and _hangs_by_rounding(runner, sample.inputs, answers, noise):
+            failures = _compare(tally, opened.exits, f"sample {number}", sample, [*answers, runner.run(sample.inputs)])
+            if failures and hangs_by_rounding(runner, sample.inputs, answers, noise):
                 tally.checks = found
                 tally.count(answers[-1].exit, tie=1)
             else:
@@ -113,7 +114,7 @@ def verify(
     return VerifyReport(tolerance, len(samples), tuple(tally.checks.values()), tuple(tally.failures))
 
 
-def _hangs_by_rounding(runner: Runner, inputs: Mapping[str, Array], answers: Sequence[Answer], noise: float) -> bool:
+def hangs_by_rounding(runner: Runner, inputs: Mapping[str, Array], answers: Sequence[Answer], noise: float) -> bool:
     """Returns whether noise of the size of a rounding, put on the inputs, sends a gate another way.
 
     Where it does, this machine and the source framework may each be right and go different ways.
@@ -134,50 +135,29 @@ def _hangs_by_rounding(runner: Runner, inputs: Mapping[str, Array], answers: Seq
     return False
 
 
-class _Tally:
-    """Differences so far."""
+class Tally:
+    """Differences so far, by exit.
 
-    def __init__(self, exits: dict[str, Exit], tolerance: float) -> None:
-        self._exits = exits
-        self._tolerance = tolerance
+    Args:
+        exits: Their names.
+        tolerance: What an output and a confidence may differ by.
+    """
+
+    def __init__(self, exits: Iterable[str], tolerance: float) -> None:
+        self.tolerance = tolerance
         self.checks = {name: ExitCheck(name, 0, 0.0, 0.0, 0) for name in exits}
         self.failures: list[str] = []
 
-    def compare(self, what: str, sample: Sample, answers: list[Answer], answer: Answer) -> list[str]:
-        """Counts one sample, `answers` of all exits and the `answer` of an ordinary run, and returns what is wrong."""
-        failures = []
-        met, expected_exits = [found.exit for found in answers], [visit.exit for visit in sample.visits]
-        if met != expected_exits:
-            return [f"{what}: met the exits {met}, expected {expected_exits}"]
-        for found, expected in zip(answers, sample.visits, strict=True):
-            outputs = max(difference(found.outputs[name], array) for name, array in expected.outputs.items())
-            confidence = difference(np.array([found.confidence]), np.array([expected.confidence]))
-            for kind, value in (("outputs", outputs), ("confidence", confidence)):
-                if not value <= self._tolerance:
-                    failures.append(f"{what}: {found.exit}: {kind} off by {value:.1e}, more than {self._tolerance:.0e}")
-            self.count(found.exit, outputs, confidence)
-        allowed = self._allowed(sample)
-        if answer.exit not in allowed:
-            failures.append(f"{what}: {answer.exit} answered, expected {allowed[0]}")
-        elif len(set(allowed)) > 1:
-            self.count(answer.exit, tie=1)
-        return failures
-
-    def _allowed(self, sample: Sample) -> list[str]:
-        """Returns the exits that may answer: the first that fires, and those passed or met by a rounding only."""
-        allowed: list[str] = []
-        for visit in sample.visits:
-            exit_ = self._exits[visit.exit]
-            if exit_.ends:
-                return [*allowed, visit.exit]
-            limit, counted = limit_of(exit_.threshold), kind_of(exit_.criterion).counted
-            tolerance = 0.0 if counted else self._tolerance
-            if not visit.confidence >= limit - tolerance:
-                continue
-            allowed.append(visit.exit)
-            if counted or visit.confidence > limit + tolerance:
-                return allowed
-        return allowed
+    def compare(self, what: str, outputs: Mapping[str, Array], confidence: float, expected: Visit) -> list[str]:
+        """Counts what an exit gave, and returns what is wrong with it; `what` names the sample."""
+        outputs_off = max(difference(outputs[name], array) for name, array in expected.outputs.items())
+        confidence_off = difference(np.array([confidence]), np.array([expected.confidence]))
+        self.count(expected.exit, outputs_off, confidence_off)
+        return [
+            f"{what}: {expected.exit}: {kind} off by {value:.1e}, more than {self.tolerance:.0e}"
+            for kind, value in (("outputs", outputs_off), ("confidence", confidence_off))
+            if not value <= self.tolerance
+        ]
 
     def count(self, name: str, outputs: float = 0.0, confidence: float = 0.0, *, tie: int = 0) -> None:
         """Adds one comparison, or a tie, to an exit's figures."""
@@ -189,6 +169,61 @@ class _Tally:
             max(check.confidence_difference, confidence),
             check.ties + tie,
         )
+
+
+def _compare(
+    tally: Tally, exits: Mapping[str, Exit], what: str, sample: Sample, answers: Sequence[Answer]
+) -> list[str]:
+    """Counts one sample, the `answers` of all exits and last that of an ordinary run, and returns what is wrong."""
+    *answers, answer = answers
+    met, expected_exits = [found.exit for found in answers], [visit.exit for visit in sample.visits]
+    if met != expected_exits:
+        return [f"{what}: met the exits {met}, expected {expected_exits}"]
+    failures = []
+    for found, expected in zip(answers, sample.visits, strict=True):
+        failures += tally.compare(what, found.outputs, found.confidence, expected)
+    allowed = [visit.exit for visit in may_answer(sample.visits, exits, tally.tolerance)]
+    if answer.exit not in allowed:
+        failures.append(f"{what}: {answer.exit} answered, expected {allowed[0]}")
+    elif len(set(allowed)) > 1:
+        tally.count(answer.exit, tie=1)
+    return failures
+
+
+def may_answer(
+    visits: Sequence[Visit], exits: Mapping[str, Exit], tolerance: float, *, most_confident: bool = False
+) -> list[Visit]:
+    """Returns the visits that may answer: the first that fires, and those passed or met by a rounding only.
+
+    Args:
+        visits: What the exits on a row's way give.
+        exits: The plan's, by name.
+        tolerance: What a confidence may be off by, but for those that are counted.
+        most_confident: Whether the most confident exit answers where none fired, else the last.
+    """
+    allowed: list[Visit] = []
+    for visit in visits:
+        exit_ = exits[visit.exit]
+        if exit_.ends:
+            return [*allowed, *(_most_confident(visits, exits, tolerance) if most_confident else [visit])]
+        limit, counted = limit_of(exit_.threshold), kind_of(exit_.criterion).counted
+        slack = 0.0 if counted else tolerance
+        if not visit.confidence >= limit - slack:
+            continue
+        allowed.append(visit)
+        if counted or visit.confidence > limit + slack:
+            return allowed
+    return allowed
+
+
+def _most_confident(visits: Sequence[Visit], exits: Mapping[str, Exit], tolerance: float) -> list[Visit]:
+    """Returns the visit of the highest confidence, of equal ones the last, and those below it by a rounding only."""
+    enabled = [visit for visit in visits if exits[visit.exit].enabled]
+    ranks = [-math.inf if math.isnan(visit.confidence) else visit.confidence for visit in enabled]
+    place = max(range(len(ranks)), key=lambda place: (ranks[place], place))
+    slack = 0.0 if all(kind_of(exits[visit.exit].criterion).counted for visit in enabled) else 2 * tolerance
+    near = [visit for visit, rank in zip(enabled, ranks, strict=True) if ranks[place] - rank <= slack]
+    return near if slack and math.isfinite(ranks[place]) else [enabled[place]]
 
 
 def difference(found: Array, expected: Array) -> float:

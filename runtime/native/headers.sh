@@ -39,6 +39,7 @@ END
     apt-get -qq -c "$WORK/apt.conf" download libonnxruntime-dev >&2
     dpkg -x libonnxruntime-dev_*.deb unpacked
     mkdir -p "$CACHE"
-    cp unpacked/usr/include/onnxruntime/onnxruntime_c_api.h "$CACHE/"
+    cp unpacked/usr/include/onnxruntime/onnxruntime_c_api.h "$CACHE/new.$$"
+    mv "$CACHE/new.$$" "$CACHE/onnxruntime_c_api.h" # whole, whoever else looks
 fi
 echo "$CACHE"

@@ -33,6 +33,7 @@ class Shared:
         ir_version: The newest of the segments', at least what onnxruntime 1.21, the oldest that we run on, reads.
         settled: Values that onnxruntime may find out to be constant.
         true: A true value that it cannot.
+        fixed: Exits of which a constant decides somewhere, whatever the threshold that the file holds.
     """
 
     names: set[str] = field(default_factory=set)
@@ -41,6 +42,7 @@ class Shared:
     ir_version: int = 10
     settled: set[ir.Value] = field(default_factory=set)
     true: ir.Value | None = None
+    fixed: set[str] = field(default_factory=set)
     _counts: Counter[str] = field(default_factory=Counter)
 
     def fresh(self, name: str) -> str:
@@ -59,9 +61,9 @@ class Shared:
             self.initializers[key] = ir.val(self.fresh(name), const_value=ir.tensor(array))
         return self.initializers[key]
 
-    def named(self, what: str) -> list[ir.Value]:
-        """Returns the initializers whose keys begin with `what`."""
-        return [value for key, value in self.initializers.items() if isinstance(key, tuple) and key[0] == what]
+    def named(self, what: str) -> dict[str, ir.Value]:
+        """Returns the initializers whose keys begin with `what`, by what follows there."""
+        return {key[1]: value for key, value in self.initializers.items() if isinstance(key, tuple) and key[0] == what}
 
     def integer(self, number: int) -> ir.Value:
         """Returns an int64 scalar."""

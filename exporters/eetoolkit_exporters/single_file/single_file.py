@@ -8,7 +8,7 @@ It answers one row as the runner does. Its outputs are those of the exits, and
 - `confidence`: float32 scalar, that of the exit that answered, NaN where `exit` is -1.
 
 Thresholds are initializers of the outermost graph called `{exit}_threshold`, float32 and rounded up, so that they can
-be edited; so are the manifest's constants, under their own names, in the branch that reads them.
+be changed; so are the manifest's constants, under their own names, in the branch that reads them.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from eetoolkit_exporters.emitting.batch_names import tighten
 from eetoolkit_exporters.emitting.graphs import read_model
 from eetoolkit_exporters.emitting.scoping import localize
+from eetoolkit_exporters.single_file.describe import check_beside, describe
 from eetoolkit_exporters.single_file.graph_builder import GraphLevel, Shared
 from eetoolkit_exporters.single_file.nesting import Nesting, State, to
 from eetoolkit_exporters.single_file.steps import (
@@ -46,9 +47,10 @@ from eetoolkit_runtime.bundle.archive import EXITS
 from eetoolkit_runtime.bundle.bundle import Bundle, load
 from eetoolkit_runtime.bundle.integrity import check_full
 from eetoolkit_runtime.errors import ExportError
-from eetoolkit_runtime.files.outfile import check_file, writing
+from eetoolkit_runtime.files.outfile import check_file, writing_together
 from eetoolkit_runtime.plan.types import Dim, Manifest, Slot, TensorSpec
 from eetoolkit_runtime.running.inputs import BATCH
+from eetoolkit_runtime.single_file.description import description_path, golden_path
 
 _RESERVED = ("exit", "confidence")
 _LIMIT_BYTES = 2**31 - 2**26  # protobuf's own for a message, less 64 MiB for the graph
@@ -60,29 +62,38 @@ def write_single_file(
 ) -> Path:
     """Writes the bundle as one ONNX file to `target`, every hash checked, and returns its path.
 
-    Any ONNX runtime answers one row a call with it, as the `Runner` does.
+    Any ONNX runtime answers one row a call with it, as the `Runner` does. NAME.json, written beside NAME.onnx,
+    describes it to other languages and holds golden samples, by which `verify` checks it on any machine; large ones
+    lie in NAME.golden.safetensors. The files are written together or not at all.
 
     Raises:
         ExportError: The exits' outputs differ in name, dtype or dimensions, or the file would be over 2 GiB.
         BundleError: The bundle cannot be opened.
-        EEToolkitError: `target` exists and `overwrite` is not set, or cannot be written.
+        EEToolkitError: A file exists and `overwrite` is not set, is another's, or cannot be written.
     """
     target, opened = check_file(target, overwrite=overwrite), load(bundle)
+    check_beside(target, overwrite=overwrite)
     check_full(opened.path, opened.manifest)
-    model = single_model(opened)
+    model, thresholds = single_model(opened)
     size = sum(t.nbytes for g in model.graphs() for v in g.initializers.values() if (t := v.const_value) is not None)
     if size > _LIMIT_BYTES:
         raise ExportError(
             f"{target} would hold {size / 1e9:.1f} GB of weights; one ONNX file takes 2 GiB: ship the bundle"
         )
     ir.external_data.load_to_model(model)
-    with writing(target, overwrite=overwrite) as file:
-        file.write(ir.to_proto(model).SerializeToString(deterministic=True))
+    content = ir.to_proto(model).SerializeToString(deterministic=True)
+    description, tensors = describe(opened, model, content, thresholds)
+    written = {description_path(target): description, target: content}
+    if tensors is not None:
+        written = {golden_path(target): tensors, **written}
+    with writing_together(list(written), overwrite=overwrite) as files:
+        for file, part in zip(files, written.values(), strict=True):
+            file.write(part)
     return target
 
 
-def single_model(bundle: Bundle) -> ir.Model:
-    """Returns the bundle as one model, its weights still in the bundle's files.
+def single_model(bundle: Bundle) -> tuple[ir.Model, dict[str, str]]:
+    """Returns the bundle as one model, its weights still in the bundle's files, and the thresholds that can be changed.
 
     Raises:
         ExportError: The exits' outputs differ in name, dtype or dimensions, a name that stands for two tensors, or
@@ -126,8 +137,8 @@ def single_model(bundle: Bundle) -> ir.Model:
     RemoveUnusedNodesPass()(model)
     tighten(model, 1)
     thresholds, constants = (shared.named(what) for what in ("threshold", "constant"))
-    localize(model, thresholds, constants)
-    return model
+    localize(model, list(thresholds.values()), list(constants.values()))
+    return model, {exit_: str(value.name) for exit_, value in thresholds.items() if exit_ not in shared.fixed}
 
 
 def _inline(bundle: Bundle, level: GraphLevel, name: str, feeds: Mapping[str, ir.Value]) -> dict[str, ir.Value]:

@@ -199,6 +199,8 @@ class _Writer:
 
         def compute(level: GraphLevel, values: Values) -> dict[Key, ir.Value]:
             threshold = level.shared.constant(limit, f"{exit_.name}_threshold", ("threshold", exit_.name))
+            if values[sure].const_value is not None:
+                level.shared.fixed.add(exit_.name)
             return {fires: level.compute("GreaterOrEqual", f"{name}/fires", _BOOL, values[sure], threshold)}
 
         label: Label = ("leave", name)

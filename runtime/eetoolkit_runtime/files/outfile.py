@@ -1,4 +1,4 @@
-"""Writing one file so that a kill at any moment leaves the old one or the new one, whole."""
+"""Writing files so that a kill at any moment leaves the old one or the new one, whole."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -59,24 +59,41 @@ def writing(target: str | os.PathLike[str], *, overwrite: bool) -> Iterator[Bina
     Raises:
         EEToolkitError: See `check_file`; or the disk is full, or another `OSError` while it is written.
     """
-    path = check_file(target, overwrite=overwrite)
-    place = path.resolve()  # what a link leads to, not the link
+    with writing_together([target], overwrite=overwrite) as (file,):
+        yield file
+
+
+@contextlib.contextmanager
+def writing_together(targets: Sequence[str | os.PathLike[str]], *, overwrite: bool) -> Iterator[list[BinaryIO]]:
+    """Gives a file for each target; they take their places, the last target's last, when all are written whole.
+
+    Raises:
+        EEToolkitError: As `writing`; then none has taken its place.
+    """
+    paths = [check_file(target, overwrite=overwrite) for target in targets]
+    places = [path.resolve() for path in paths]  # what a link leads to, not the link
     try:
-        remove_stale(place)
-        handle, name = tempfile.mkstemp(dir=place.parent, prefix=place.name + PARTIAL)
-        partial = Path(name)
-        try:
-            with os.fdopen(handle, "w+b") as file:
-                yield file
+        with contextlib.ExitStack() as stack:
+            files: list[BinaryIO] = []
+            partials: list[Path] = []
+            for place in places:
+                remove_stale(place)
+                handle, name = tempfile.mkstemp(dir=place.parent, prefix=place.name + PARTIAL)
+                partials.append(Path(name))
+                stack.callback(partials[-1].unlink, missing_ok=True)
+                files.append(stack.enter_context(os.fdopen(handle, "w+b")))
+            yield files
+            for file in files:
                 file.flush()
                 os.fsync(file.fileno())
-            _checked(path, overwrite=overwrite)  # it may have come meanwhile
-            partial.chmod(stat.S_IMODE(place.stat().st_mode) if place.exists() else 0o666 & ~umask())
-            partial.replace(place)
-        finally:
-            partial.unlink(missing_ok=True)
+                file.close()
+            for path, place, partial in zip(paths, places, partials, strict=True):
+                _checked(path, overwrite=overwrite)  # it may have come meanwhile
+                partial.chmod(stat.S_IMODE(place.stat().st_mode) if place.exists() else 0o666 & ~umask())
+            for place, partial in zip(places, partials, strict=True):
+                partial.replace(place)
     except OSError as error:
-        raise EEToolkitError(f"cannot write {shown(path)}: {error.strerror or error}") from error
+        raise EEToolkitError(f"cannot write {shown(paths[-1])}: {error.strerror or error}") from error
 
 
 def remove_stale(target: Path) -> None:

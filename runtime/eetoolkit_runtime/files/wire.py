@@ -1,4 +1,4 @@
-"""An ONNX file read as protobuf's wire format: which files it maps, and what is left without some of its outputs.
+"""An ONNX file read as protobuf's wire format: which files it maps, where its numbers are, what it is without outputs.
 
 A device has no `onnx` package, and this needs a dozen field numbers (https://protobuf.dev/programming-guides/encoding;
 `onnx.proto` of ONNX 1.x, where numbers never change).
@@ -11,11 +11,11 @@ from typing import Any
 
 _LENGTH = 2  # the wire type of what has a length: texts, messages
 _MODEL_GRAPH = 7
-_GRAPH_NODE, _GRAPH_OUTPUT = 1, 12
+_GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_OUTPUT = 1, 5, 12
 _NODE_INPUT, _NODE_OUTPUT, _NODE_ATTRIBUTE = 1, 2, 5
 _ATTRIBUTE_GRAPHS = (6, 11)
 _VALUE_NAME = 1
-_TENSOR_EXTERNAL = 13
+_TENSOR_NAME, _TENSOR_RAW, _TENSOR_EXTERNAL = 8, 9, 13
 _ENTRY_KEY, _ENTRY_VALUE = 1, 2
 _LOCATION = b"location"
 # The messages on the way to a tensor's external data, by the fields that hold them: of a model its graph and functions,
@@ -23,7 +23,7 @@ _LOCATION = b"location"
 _Fields = dict[int, Any]
 _TENSOR: _Fields = {_TENSOR_EXTERNAL: None}
 _SPARSE: _Fields = {1: _TENSOR, 2: _TENSOR}
-_GRAPH: _Fields = {5: _TENSOR, 15: _SPARSE}
+_GRAPH: _Fields = {_GRAPH_INITIALIZER: _TENSOR, 15: _SPARSE}
 _NODE: _Fields = {
     _NODE_ATTRIBUTE: {5: _TENSOR, 10: _TENSOR, 22: _SPARSE, 23: _SPARSE} | dict.fromkeys(_ATTRIBUTE_GRAPHS, _GRAPH)
 }
@@ -51,6 +51,23 @@ def _find_external(data: bytes, start: int, stop: int, inside: _Fields, found: s
                 found.update(_texts(data, content, _ENTRY_VALUE)[-1:])  # of a field that stands twice the last counts
         else:
             _find_external(data, *content, inside[number], found)
+
+
+def raw_places(model: bytes) -> dict[str, int]:
+    """Returns at which byte of a model the raw numbers begin of each initializer of its outermost graph that has such.
+
+    Raises:
+        ValueError: Not an ONNX model.
+    """
+    found: dict[str, int] = {}
+    for number, _, graph, _ in _each(model, 0, len(model)):
+        if number != _MODEL_GRAPH or graph is None:
+            continue
+        for part, _, tensor, _ in _each(model, *graph):
+            if part == _GRAPH_INITIALIZER and tensor is not None:
+                raw = [c for field, _, c, _ in _each(model, *tensor) if field == _TENSOR_RAW and c is not None]
+                found.update((name, raw[-1][0]) for name in _texts(model, tensor, _TENSOR_NAME)[-1:] if raw)
+    return found
 
 
 def without_outputs(model: bytes, outputs: Collection[str]) -> tuple[bytes, int]:

@@ -97,7 +97,7 @@ class Runner:
         self._exits = plan.exits
         self._own = decide(plan.exits, most_confident=self._most_confident)
         self._at: dict[str, Decision] = {}
-        self._names = dict.fromkeys(spec.name for spec in plan.inputs).keys()
+        self._names = dict.fromkeys(plan.titles.get(spec.name, spec.name) for spec in plan.inputs).keys()
         self._workspaces = WorkspacesByShape()
         self._lock = threading.Lock()
         self._closed = False

@@ -188,7 +188,8 @@ EE_API void ee_runner_free(ee_runner *runner);
 /* Gives the answer of the first exit that fires. With a deadline or an interrupt, the best one finished by then. */
 EE_API ee_code ee_run(ee_runner *runner, const ee_call *call, const ee_answer **answer, ee_error *error);
 
-/* Is told of an answer, which is valid until it returns; 0 goes on, anything else stops the run. */
+/* Is told of an answer, which is valid until it returns; 0 goes on, anything else stops the run. Neither throws nor
+ * calls the runner that told it, but to interrupt it. */
 typedef int32_t (*ee_on_answer)(void *user, const ee_answer *answer);
 
 /* Tells the answers of one row as they get better, each as soon as its exit is reached; `answer` is the last of them. */
@@ -211,7 +212,8 @@ EE_API void ee_runner_interrupt(ee_runner *runner);
 EE_API void ee_runner_clear(ee_runner *runner);
 
 /* Compares the golden samples of a bundle with what this machine computes, every file's hash checked first.
- * `report` is text for people, valid until the bundle is freed; `passed` is 1 where nothing failed. */
+ * `report` is text for people, valid until the next call for the bundle, or until that is freed; `passed` is 1 where
+ * nothing failed. For one thread at a time. */
 EE_API ee_code ee_verify(ee_bundle *bundle, int32_t *passed, const char **report, ee_error *error);
 
 #ifdef __cplusplus

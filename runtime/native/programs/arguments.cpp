@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
 
@@ -53,7 +54,7 @@ double Arguments::number(const std::string& name, double otherwise) const {
   if (text == nullptr) return otherwise;
   char* end = nullptr;
   const double number = std::strtod(text, &end);
-  if (*text == '\0' || *end != '\0') throw Failure{join(name, " is ", repr(std::string_view(text)), ", expected a number")};
+  if (*text == '\0' || *end != '\0' || std::isnan(number)) throw Failure{join(name, " is ", repr(std::string_view(text)), ", expected a number")};
   return number;
 }
 

@@ -56,7 +56,9 @@ std::string read_file(const std::string& path);
 template <class Main>
 int run_main(const char* usage, Main main) {
   try {
-    return main();
+    const int status = main();
+    if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) throw Failure{"cannot write to the standard output"};
+    return status;
   } catch (const Failure& failure) {
     std::fprintf(stderr, "%s\n", failure.text.c_str());
     return 1;

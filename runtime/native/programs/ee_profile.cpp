@@ -16,8 +16,8 @@ using namespace eetoolkit::programs;
 constexpr const char* kUsage =
     "usage: ee-profile BUNDLE [-o FILE] [--overwrite] [--seconds S] [--onnxruntime LIBRARY] [--threads N] [--spin S]\n"
     "                  [--pool P] [--full]\n"
-    "Runs the bundle's golden samples for at most --seconds in all (5), and writes a profile as JSON; without -o to the\n"
-    "standard output.";
+    "Runs the bundle's golden samples for at most --seconds in all (5; 0: without a bound), and writes a profile as JSON;\n"
+    "without -o to the standard output.";
 constexpr double kLongestS = 24 * 3600;
 constexpr int kMostThreads = 1024;
 

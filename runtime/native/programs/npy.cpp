@@ -35,6 +35,7 @@ DType dtype_in(std::string_view header) {
 
 std::vector<int64_t> shape_in(std::string_view header) {
   const std::string text(value_of(header, "shape"));
+  if (text.empty() || text[0] != '(') throw Failure{"no .npy file: its shape is damaged"};
   std::vector<int64_t> shape;
   for (const char* at = text.c_str() + 1; *at != '\0' && *at != ')';) {
     char* end = nullptr;

@@ -193,6 +193,9 @@ std::string profile_json(const Program& program, const Measured& measured, const
   root.set("pool", measured.pool);
   root.set_count("rows", rows.size());
   root.set_count("timed", found.timed);
+  yyjson_mut_val* lacking = yyjson_mut_arr(document.get());
+  for (const char* part : found.no_time_for) yyjson_mut_arr_add_str(document.get(), lacking, part);
+  root.set("no_time_for", lacking);
   root.set_count("rounds", found.rounds);
   root.set_count("warmup_rounds", found.warmup_rounds);
   root.set_flag("steady", found.steady);

@@ -11,7 +11,7 @@ constexpr double kAskedShare = 0.25, kWarmShare = 0.4;  // of all the time, unti
 constexpr size_t kLeastWarmups = 3, kMostWarmups = 30;
 constexpr double kSteady = 0.05;    // a round is steady that takes at most so much longer or shorter than the one before
 constexpr double kRoundS = 0.25;    // a round, about: what the machine's speed changes by meanwhile is a difference
-constexpr double kLeastRounds = 5;  // where there is time for them
+constexpr size_t kLeastRounds = 5;  // where there is time for them
 
 // What a watched path tells.
 struct Watched {
@@ -30,7 +30,7 @@ ee_call call_of(const Row& row) {
 }  // namespace
 
 Rounds::Rounds(std::shared_ptr<Program> program, Clock::time_point started, double seconds)
-    : program_(program), runner_(program), started_(started), seconds_(seconds) {
+    : program_(program), runner_(program), started_(started), seconds_(seconds), opened_s_(passed_s()) {
   for (const auto& [name, exit] : program_->exits()) {
     if (exit->ends() && end_.empty()) end_ = name;
   }
@@ -56,28 +56,19 @@ void Rounds::ask(const std::vector<Sample>& samples) {
       row.ended = last != nullptr && *last && (*last)->ends() ? (*last)->name : end_;
     }
     rows_.push_back(std::move(row));
-    if (passed_s() > kAskedShare * seconds_) return;
+    has_all_ = rows_.size() == samples.size();
+    if (is_over(kAskedShare)) return;
   }
 }
 
 Found Rounds::measure() {
   Found found;
   const double times = 5 + static_cast<double>(program_->exits().size()) / 2;
-  const double round_s = std::min((seconds_ - passed_s()) / kLeastRounds, kRoundS);
+  const double left_s = seconds_ > 0 ? seconds_ - passed_s() : INFINITY;
+  const double round_s = std::min(left_s / static_cast<double>(kLeastRounds), kRoundS);
   const double fitting = std::max(1.0, round_s / (times * std::max(row_s_, 1e-9)));
   const auto together = static_cast<size_t>(std::min(fitting, static_cast<double>(rows_.size())));
-  double last_s = INFINITY;
-  while (!found.steady && found.warmup_rounds < kMostWarmups && passed_s() < kWarmShare * seconds_) {
-    const double before_s = passed_s();
-    for (size_t place = 0; place < together; ++place) {
-      run_all(rows_[place]);
-      run(rows_[place], nullptr);
-    }
-    const double took_s = passed_s() - before_s;
-    ++found.warmup_rounds;
-    found.steady = found.warmup_rounds >= kLeastWarmups && std::fabs(took_s - last_s) <= kSteady * last_s;
-    last_s = took_s;
-  }
+  warm_up(together, found);
   std::set<size_t> timed;
   size_t next = 0;
   double longest_s = 0;
@@ -92,9 +83,30 @@ Found Rounds::measure() {
     round(group, found);
     timed.insert(group.begin(), group.end());
     longest_s = std::max(longest_s, passed_s() - before_s);
-  } while (passed_s() + longest_s < seconds_);
+  } while (seconds_ > 0 ? passed_s() + longest_s < seconds_ : found.rounds < kLeastRounds);
   found.timed = timed.size();
+  if (!has_all_) found.no_time_for.insert(found.no_time_for.begin(), "inputs");
+  if (found.rounds < kLeastRounds) found.no_time_for.push_back("rounds");
   return found;
+}
+
+void Rounds::warm_up(size_t together, Found& found) {
+  double last_s = INFINITY;
+  while (!found.steady && found.warmup_rounds < kMostWarmups) {
+    if (is_over(kWarmShare)) {
+      found.no_time_for.push_back("warm-up");
+      return;
+    }
+    const double before_s = passed_s();
+    for (size_t place = 0; place < together; ++place) {
+      run_all(rows_[place]);
+      run(rows_[place], nullptr);
+    }
+    const double took_s = passed_s() - before_s;
+    ++found.warmup_rounds;
+    found.steady = found.warmup_rounds >= kLeastWarmups && std::fabs(took_s - last_s) <= kSteady * last_s;
+    last_s = took_s;
+  }
 }
 
 void Rounds::round(const std::vector<size_t>& group, Found& found) {

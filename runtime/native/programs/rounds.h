@@ -38,11 +38,12 @@ struct Found {
   size_t rounds = 0;
   size_t warmup_rounds = 0;
   bool steady = false;
+  std::vector<const char*> no_time_for;  // as the profile's key has it
 };
 
 class Rounds {
  public:
-  // `seconds` bound all that is done, from `started` on; every row that was taken is run in every way at least once.
+  // `seconds` bound all that is done, from `started` on, 0 does not; every row that was taken is run at least once.
   Rounds(std::shared_ptr<Program> program, Clock::time_point started, double seconds);
 
   // Answers rows while a quarter of the time lasts; at least one.
@@ -51,7 +52,12 @@ class Rounds {
   [[nodiscard]] const std::vector<Row>& rows() const { return rows_; }
 
  private:
+  // Whether this share of the time that opening left has passed.
+  [[nodiscard]] bool is_over(double share) const {
+    return seconds_ > 0 && passed_s() > opened_s_ + share * (seconds_ - opened_s_);
+  }
   [[nodiscard]] double passed_s() const { return ms_between(started_, Clock::now()) / 1e3; }
+  void warm_up(size_t together, Found& found);
   void round(const std::vector<size_t>& group, Found& found);
   // Runs a row to the end, watched; the exits that it meets.
   std::vector<std::string> watch(const Row& row, Found& found, double& segments_ms, size_t& segments);
@@ -62,9 +68,11 @@ class Rounds {
   Runner runner_;
   Clock::time_point started_;
   double seconds_;
+  double opened_s_;
   double row_s_ = 0;  // what a row's full path takes
   std::string end_;   // an exit that ends the plan
   std::vector<Row> rows_;
+  bool has_all_ = true;  // or there was no time for some
 };
 
 }  // namespace eetoolkit::programs

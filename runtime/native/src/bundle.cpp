@@ -25,6 +25,9 @@ void read_plan(Bundle& bundle) {
   try {
     bundle.text = read_regular(path, kManifestLimitBytes);
   } catch (const FileError& error) {
+    if (error.number == ENOTDIR && exists(bundle.folder)) {
+      throw bundle_error(shown(bundle.folder), " is a file, expected a bundle's folder; unpack a .zip of one first");
+    }
     if (error.number == ENOENT || error.number == ENOTDIR) {
       throw bundle_error(shown(bundle.folder), exists(bundle.folder) ? " is not a bundle: it has no manifest.json"
                                                                      : " does not exist");

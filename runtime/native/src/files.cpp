@@ -24,9 +24,9 @@ constexpr size_t kChunkBytes = size_t{1} << 20;
 class Handle {
  public:
   explicit Handle(const std::string& path) : path_(path), number_(open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC)) {
+    if (number_ < 0) throw FileError{path, errno};
     struct stat status {};
-    if (number_ < 0 || fstat(number_, &status) != 0) throw FileError{path, errno};
-    if (!S_ISREG(status.st_mode)) {
+    if (fstat(number_, &status) != 0 || !S_ISREG(status.st_mode)) {
       close(number_);
       throw integrity_error(shown(path), " is no regular file");
     }

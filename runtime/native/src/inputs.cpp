@@ -20,7 +20,7 @@ std::string shape_of(const ee_tensor& tensor) {
 
 bool is_dtype(ee_dtype dtype) { return dtype >= EE_FLOAT32 && dtype <= EE_BOOL; }
 
-void refuse_names(const Manifest& plan, const ee_call& call) {
+[[noreturn]] void refuse_names(const Manifest& plan, const ee_call& call) {
   std::vector<std::string> got;
   std::vector<std::string> expected;
   for (size_t place = 0; place < call.input_count; ++place) {
@@ -30,6 +30,13 @@ void refuse_names(const Manifest& plan, const ee_call& call) {
   std::sort(got.begin(), got.end());
   for (const TensorSpec& spec : plan.inputs) expected.push_back(plan.title(spec.name));
   throw input_error("got inputs ", repr(got), ", expected ", repr(expected));
+}
+
+// Whether a caller's name is this input's: the network's names go before the plan's.
+bool is_called(const Manifest& plan, const TensorSpec& spec, const char* name) {
+  if (plan.title(spec.name) == name) return true;
+  const auto is_title = [&](const TensorSpec& each) { return plan.title(each.name) == name; };
+  return spec.name == name && std::none_of(plan.inputs.begin(), plan.inputs.end(), is_title);
 }
 
 // Refuses what is no tensor, whatever the plan says.
@@ -109,13 +116,14 @@ void normalize(const uint8_t* pixels, const Preprocess& preprocess, const Cell& 
 
 void put_in_order(const Manifest& plan, const ee_call& call, std::vector<const ee_tensor*>& ordered) {
   ordered.clear();
-  if (call.input_count != plan.inputs.size() || call.inputs == nullptr) refuse_names(plan, call);
+  if (call.inputs == nullptr && call.input_count > 0) throw input_error("inputs is NULL");
+  if (call.input_count != plan.inputs.size()) refuse_names(plan, call);
   for (size_t place = 0; place < plan.inputs.size(); ++place) {
     const TensorSpec& spec = plan.inputs[place];
     const ee_tensor* found = nullptr;
     for (size_t step = 0; step < call.input_count && found == nullptr; ++step) {
       const ee_tensor& tensor = call.inputs[(place + step) % call.input_count];
-      if (tensor.name != nullptr && (spec.name == tensor.name || plan.title(spec.name) == tensor.name)) found = &tensor;
+      if (tensor.name != nullptr && is_called(plan, spec, tensor.name)) found = &tensor;
     }
     if (found == nullptr) refuse_names(plan, call);
     ordered.push_back(found);

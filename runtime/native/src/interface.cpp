@@ -102,11 +102,16 @@ eetoolkit::SessionSettings settings_of(const ee_options& options) {
   settings.shared_pool = options.pool == EE_POOL_SHARED;
   settings.arena = options.no_arena == 0;
   settings.prepack = options.no_prepack == 0;
+  if (options.provider_count > 0) require(options.providers, "providers");
   for (size_t place = 0; place < options.provider_count; ++place) {
     const ee_provider& given = options.providers[place];
     require(given.name, "the name of a provider");
     eetoolkit::Provider provider{given.name, {}};
     for (size_t option = 0; option < given.option_count; ++option) {
+      require(given.keys, "the keys of a provider");
+      require(given.values, "the values of a provider");
+      require(given.keys[option], "a key of a provider");
+      require(given.values[option], "a value of a provider");
       provider.options.emplace_back(given.keys[option], given.values[option]);
     }
     settings.providers.push_back(std::move(provider));
@@ -236,6 +241,7 @@ ee_code ee_run(ee_runner* runner, const ee_call* call, const ee_answer** answer,
   return guarded(error, [&] {
     require(runner, "runner");
     require(call, "call");
+    if (answer != nullptr) *answer = nullptr;
     const ee_answer& found = runner->runner.run(complete(call, "ee_call"));
     if (answer != nullptr) *answer = &found;
   });
@@ -246,6 +252,7 @@ ee_code ee_refine(ee_runner* runner, const ee_call* call, ee_on_answer told, voi
   return guarded(error, [&] {
     require(runner, "runner");
     require(call, "call");
+    if (answer != nullptr) *answer = nullptr;
     const ee_answer& found = runner->runner.refine(complete(call, "ee_call"), {told, user});
     if (answer != nullptr) *answer = &found;
   });

@@ -49,9 +49,10 @@ Onnxruntime& Onnxruntime::at(const char* path, const void* api_base) {
   static std::mutex mutex;
   static auto& opened = *new std::map<const OrtApiBase*, std::unique_ptr<Onnxruntime>>;  // beyond the end of `main`
   const char* variable = std::getenv(kVariable);
+  const bool is_set = variable != nullptr && *variable != '\0';
   const OrtApiBase& base = api_base != nullptr ? *static_cast<const OrtApiBase*>(api_base)
                            : path != nullptr   ? open_library(path)
-                                               : open_library(variable != nullptr ? variable : kLibrary);
+                                               : open_library(is_set ? variable : kLibrary);
   const std::lock_guard<std::mutex> lock(mutex);
   auto& found = opened[&base];
   if (found == nullptr) found = std::make_unique<Onnxruntime>(base);

@@ -94,6 +94,7 @@ Runner::Ended Runner::visit(const ee_call& call, Met met) {
   best_.step = nullptr;
   const Watched watched(watch_, call.deadline_ms);
   decision_ = own_;
+  if (call.thresholds == nullptr && call.threshold_count > 0) throw input_error("thresholds is NULL");
   for (size_t place = 0; place < call.threshold_count; ++place) {
     decision_.set_threshold(program_->plan(), program_->exits(), call.thresholds[place]);
   }

@@ -24,6 +24,9 @@ Sessions::Sessions(const Bundle& bundle, Onnxruntime& ort, SessionSettings setti
   }
   try {
     environment_ = ort.environment(settings_.shared_pool, settings_.threads);
+    // A provider that onnxruntime does not know is refused now, and not in the middle of a call.
+    const auto scratch = ort.make<OrtSessionOptions>(ort.api().ReleaseSessionOptions, ort.api().CreateSessionOptions);
+    append_providers(shown(bundle.folder), scratch.get());
   } catch (const OrtFailure& failure) {
     throw run_error("onnxruntime ", ort.version(), " does not start: ", failure.text);
   }

@@ -31,7 +31,7 @@ struct SessionSettings {
 // The sessions of a bundle, by the place of their segment in the plan; safe under concurrent calls.
 class Sessions {
  public:
-  // Throws BundleError where this onnxruntime is too old for the bundle.
+  // Throws BundleError where this onnxruntime is too old for the bundle, ProviderError where it has no such provider.
   Sessions(const Bundle& bundle, Onnxruntime& ort, SessionSettings settings);
 
   // Opens a segment's session if need be. Throws IntegrityError where it cannot be loaded.

@@ -51,7 +51,7 @@ bool Workspace::fits(const std::vector<const ee_tensor*>& inputs) const {
     const std::vector<int64_t>& shape = shapes_[place];
     const Cell& cell = inputs_[place];
     if (tensor.dtype != static_cast<ee_dtype>(cell.dtype) || tensor.rank != shape.size() || tensor.data == nullptr ||
-        tensor.size_bytes != cell.size_bytes() || !std::equal(shape.begin(), shape.end(), tensor.shape)) {
+        (tensor.rank > 0 && tensor.shape == nullptr) || tensor.size_bytes != cell.size_bytes() || !std::equal(shape.begin(), shape.end(), tensor.shape)) {
       return false;
     }
   }
@@ -60,9 +60,12 @@ bool Workspace::fits(const std::vector<const ee_tensor*>& inputs) const {
 
 size_t Workspace::size_bytes() const {
   size_t total = 0;
-  for (const auto& [key, cells] : pool_) {
+  const auto add_all = [&](const auto& cells) {
     for (const Cell& cell : cells) total += cell.size_bytes();
-  }
+  };
+  add_all(inputs_);
+  for (const auto& [key, cells] : pool_) add_all(cells);
+  for (const auto& [dtype, cells] : loose_) add_all(cells);
   return total;
 }
 

@@ -47,6 +47,7 @@ class Workspace {
   [[nodiscard]] const std::vector<std::vector<int64_t>>& shapes() const { return shapes_; }
   // Whether inputs in order have its dtypes and shapes.
   [[nodiscard]] bool fits(const std::vector<const ee_tensor*>& inputs) const;
+  // What its buffers take.
   [[nodiscard]] size_t size_bytes() const;
 
   // Takes the inputs over and returns the first step; null: the watch does not allow it.
