@@ -251,6 +251,9 @@ def test_a_profile_written_by_hand_is_shown_compared_drawn_and_saved(
         assert "segment0" in done.output
     read = ee.Profile.read(path)
     assert "Cortex-A76" in str(read)
+    differs = {change.what for change in read.compare(found).changes}
+    assert {"processor", "backend"} <= differs
+    assert not differs & {"system", "numpy", "spin", "pool", "inputs", "share of exit0"}  # which it does not tell
     copied = ee.load(shutil.copytree(bundle.path, tmp_path / "copy.ee"))
     assert read.save(copied).manifest.profile.expected_ms == {f"segment{number}": 3.0 for number in range(3)}
 

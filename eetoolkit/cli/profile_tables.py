@@ -66,7 +66,7 @@ def _header(found: Profile) -> Iterator[tuple[str, str]]:
     from eetoolkit_runtime.printable import spell_size
 
     machine = found.machine
-    yield "machine", f"{machine.processor}, {machine.cores} cores, {machine.system}"
+    yield "machine", ", ".join(filter(None, (machine.processor, f"{machine.cores} cores", machine.system)))
     state = [f"{found.before.clock_mhz:,.0f} MHz"] if found.before.clock_mhz is not None else []
     state += [f"governor {found.before.governor}"] if found.before.governor else []
     if found.after.temperature_c is not None and found.before.temperature_c is not None:

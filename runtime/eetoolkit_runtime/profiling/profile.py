@@ -193,12 +193,14 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             facts[what] = getattr(self.machine, what)
         facts |= {"backend": self.backend, "threads": self.threads, "spin": self.spin, "pool": self.pool}
         facts |= {"providers": ", ".join(self.providers), "governor": self.before.governor}
-        facts |= {"throttled": self.after.throttled, "inputs": self.rows}
+        facts |= {"throttled": self.after.throttled}
         facts |= {f"threshold of {name}": spell_threshold(threshold) for name, threshold in self.thresholds.items()}
-        facts |= {f"share of {name}": f"{cost.share:.1%}" for name, cost in self.exits.items()}
+        if self.rows:
+            facts |= {"inputs": self.rows}
+            facts |= {f"share of {name}": f"{cost.share:.1%}" for name, cost in self.exits.items()}
         facts |= {} if self.accuracy is None else {"accuracy": f"{self.accuracy:.1%}"}
         return Side(
-            facts,
+            {what: fact for what, fact in facts.items() if fact != ""},  # which stands for what was not told
             self.files,
             self.expected,
             self.full_path,
