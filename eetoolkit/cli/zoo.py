@@ -43,6 +43,8 @@ def list_(as_json: bool) -> None:
     for name, title, accuracy, source in rows:
         table.add(name, title, "-" if accuracy is None else f"{accuracy:.1%}", source)
     table.print()
+    if not systems.COMPLETE:
+        terminal.say("a clone of the repository has all systems, and their weights")
 
 
 def _accuracy(checkpoint: Path) -> float | None:
