@@ -53,7 +53,6 @@ def lay_out(folder: Path) -> None:
     lay_out_camera(board, "objects.ee")
     lay_out_microphone(board)
     (board / "arecord").rename(boards / "arecord")
-    shutil.copy(ROOT / "examples" / "raspberry-pi" / "camera.py", board)
     (boards / "python3").symlink_to(arm64_root.python())
     _program(programs / "scp", COPY.format(board=board))
     for name in LEFT_OUT:

@@ -84,14 +84,14 @@ def returning(forward: Callable[[Layers, Tensor], Any]) -> nn.Module:
 
 def test_training_mode_is_refused(refuse: Refuse) -> None:
     assert refuse(module(AsDict).train()) == (
-        "the network is in training mode (AsDict, layers, layers.0, ...): call model.eval() first"
+        "the network is in training mode (AsDict, layers, layers.0, ...): call model.eval() first (--weights does)"
     )
 
 
 def test_a_part_in_training_mode_is_refused(refuse: Refuse) -> None:
     network = module(AsDict)
     network.layers[1].train()
-    assert refuse(network) == "the network is in training mode (layers.1): call model.eval() first"
+    assert refuse(network) == "the network is in training mode (layers.1): call model.eval() first (--weights does)"
 
 
 def test_a_thing_that_is_no_model_is_refused(refuse: Refuse) -> None:
@@ -105,7 +105,7 @@ def test_an_empty_cascade_is_refused(refuse: Refuse) -> None:
 def test_the_stage_of_a_cascade_that_is_at_fault_is_named(refuse: Refuse) -> None:
     assert refuse([module(AsDict), module(Single).train()]) == (
         "stage 1 of the cascade: the network is in training mode (Single, layers, layers.0, ...): call model.eval() "
-        "first"
+        "first (--weights does)"
     )
 
 

@@ -69,7 +69,7 @@ def test_a_head_costs_what_its_products_do_and_an_exit_without_one_next_to_nothi
     size, trunk, head = 192, 6, 3
     x = (row(0, 0, 0, 1),)
     with_head, without = (load(headed(size, trunk, n).save(tmp_path / str(n))) for n in (head, 0))
-    dear, cheap = (exits_own(bundle, [x], SETTINGS, Budget(0.5))["early"] for bundle in (with_head, without))
+    dear, cheap = (exits_own(bundle, [x], SETTINGS, Budget(3.0))["early"] for bundle in (with_head, without))
     segment_us = 1e6 * float(np.median([timed(with_head, x[0]) for _ in range(20)]))
     assert dear.passing is not None
     assert dear.decision is not None

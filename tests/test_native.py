@@ -188,6 +188,14 @@ def test_a_call_after_the_first_allocates_nothing(
     assert json.loads(done.stdout)["allocations"] == 0
 
 
+def test_ee_run_refuses_a_file_that_holds_no_row_it_can_read(programs: Path, tmp_path: Path) -> None:
+    chain().save(tmp_path / "b.ee")
+    np.savez(tmp_path / "x.npz", x=np.float32([[0.1, 0.2, 0.3, 0.4]]))
+    done = ask(programs / "ee-run", tmp_path / "b.ee", tmp_path / "x.npz")
+    assert done.returncode == 1
+    assert done.stderr == f"{tmp_path / 'x.npz'} is neither a .npy file nor a .safetensors file\n"
+
+
 def test_threads_that_share_a_bundle_answer_alike(programs: Path, tmp_path: Path) -> None:
     chain().save(tmp_path / "b.ee")
     np.save(tmp_path / "x.npy", np.float32([[0.1, 0.2, 0.3, 0.4]]))

@@ -133,7 +133,7 @@ def test_it_is_kept_in_a_bundle_and_compared_with_pythons(written: Path, bundle:
     saved = native.save(bundle)
     assert ee.Profile.read(saved) == native
     compared = ee.profile(bundle, threads=1, seconds=0).compare(native)
-    assert {change.what for change in compared.changes} >= {"backend", "python"}
+    assert "backend" in {change.what for change in compared.changes}
     assert not any(change.what in ("graphs", "onnxruntime") for change in compared.changes)
 
 

@@ -67,9 +67,10 @@ def test_sessions_of_one_row_do_as_the_bundle_says(tmp_path: Path, monkeypatch: 
     original = SessionSettings.open
 
     def noted(self: SessionSettings, *args: object, **kwargs: object) -> object:
-        options = kwargs["options"]
+        options = self.options()
+        kwargs["adjust"](options)  # type: ignore[operator]
         try:
-            asked.append((self.one_row, options.get_session_config_entry("session.disable_prepacking") == "1"))  # type: ignore[attr-defined]
+            asked.append((self.one_row, options.get_session_config_entry("session.disable_prepacking") == "1"))
         except RuntimeError:  # it was not set
             asked.append((self.one_row, False))
         return original(self, *args, **kwargs)  # type: ignore[arg-type]

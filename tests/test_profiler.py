@@ -194,9 +194,11 @@ def test_a_profile_survives_being_written(bundle: ee.Bundle) -> None:
     found = profile(bundle, inputs(bundle), threads=1, seconds=0)
     assert decode(encode(found), "it") == found
     with pytest.raises(ee.BundleError, match="it is not a profile"):
-        decode(b'{"version": 6}', "it")
+        decode(b'{"version": 6, "machine": {}}', "it")
+    with pytest.raises(ee.BundleError, match="it is not a profile: Object missing required field `machine`"):
+        decode(b'{"format": "eetoolkit-single-file", "version": 1}', "it")
     with pytest.raises(ee.BundleError, match="profile version 7, this eetoolkit reads 6"):
-        decode(b'{"version": 7}', "it")
+        decode(b'{"version": 7, "machine": {}}', "it")
 
 
 @pytest.mark.parametrize(

@@ -218,7 +218,7 @@ def test_what_is_not_met_is_not_written_unless_forced(
     assert 125 * 12 / 5 <= few_rows.rows_needed <= 1.03 * 125 * 12 / 5
     missed = msgspec.structs.replace(few_rows, goal_met=False, goal_reason="it drops")
     for report, said in ((few_rows, rf"goal unknown: .*, {few_rows.rows_needed} rows in all"), (missed, "it drops")):
-        fix = r"Nothing was written: tune by more rows, ask for less, or pass force=True \(--force\)"
+        fix = r"Nothing was written: tune on more rows, ask for less, or pass force=True \(--force\)"
         with pytest.raises(ee.TuneError, match=rf"{said}\. {fix}"):
             report.apply()
         with pytest.raises(ee.TuneError, match=fix):
@@ -269,7 +269,7 @@ def test_the_command_declines_last_and_does_what_else_was_asked(
     assert "unchanged; --apply --force writes" in shown.stdout
     assert shown.stdout.count(told["goal_reason"]) == 1
     assert shown.stderr == (
-        "error: goal unknown: see above. Nothing was written: tune by more rows, ask for less, or pass --force\n"
+        "error: goal unknown: see above. Nothing was written: tune on more rows, ask for less, or pass --force\n"
     )
     forced = CliRunner().invoke(main, [*command, "--apply", "--force"])
     assert forced.exit_code == 0, forced.output

@@ -536,7 +536,7 @@ def test_a_profile_gives_milliseconds_and_must_be_of_this_bundle(bundle: ee.Bund
     with pytest.raises(ee.TuneError, match="this profile is of another bundle, 'other'"):
         ee.tune(bundle, record=record, profile=other)
     assert ee.tune(bundle, record=record, profile=other, force=True).unit == "ms"
-    said = "costs are for a runner with one thread, as profiled; tuning was asked for one with"
+    said = "costs are those of a runner with one thread, as profiled; without the same `threads` (--threads) yours has"
     assert f"{said} a worker for each core" in report.notes
     assert not any("thread" in note for note in ee.tune(bundle, record=record, profile=profile, threads=1).notes)
     blind = msgspec.structs.replace(

@@ -84,7 +84,8 @@ def _header(found: Profile) -> Iterator[tuple[str, str]]:
     yield "runtime", f"{found.backend}, {libraries}{f', numpy {machine.numpy}' if machine.numpy else ''}"
     steady = "" if found.steady else ", never steady"
     timed = f", {found.timed} of them timed" if found.timed < found.rows else ""
-    rounds = f"{found.rows} inputs{timed}, {found.rounds} rounds after {found.warmup_rounds} of warm-up"
+    inputs = "1 input" if found.rows == 1 else f"{found.rows} inputs"
+    rounds = f"{inputs}{timed}, {found.rounds} rounds after {found.warmup_rounds} of warm-up"
     yield "measured", f"{found.measured}, {rounds}{steady}"
     for name, latency in (("a call", found.expected), ("full path", found.full_path)):
         if latency is not None:

@@ -94,8 +94,8 @@ def margin_used(margin: float | None, goal: GoalSpec, tuned: Subset) -> Iterator
     if margin == math.inf:
         yield f"no thresholds kept the goal in {FOLDS}-fold cross-validation: the whole network answers"
     elif goal.kind in ("budget_ms", "budget_share"):
-        share = f"{margin:.2g} of the whole network's cost"
-        yield f"the search left {share} of the budget unused, for held-out rows to keep it too"
+        share = f"{margin:.2%} of the whole network's cost"
+        yield f"the search used a budget smaller by {share}, so that held-out rows keep the goal"
     else:
         why = f"the loss in {FOLDS}-fold cross-validation plus one standard error"
         yield f"the search used a goal stricter by {_points(margin, tuned)}: {why}"
@@ -105,8 +105,8 @@ def threads_differ(profile: Profile | None, threads: int | None) -> Iterator[str
     """Yields that a profile was measured with other threads than tuning was told, if it was."""
     if profile is not None and profile.threads != threads:
         yield (
-            f"costs are for a runner with {_workers(profile.threads)}, as profiled; tuning was asked for one with "
-            f"{_workers(threads)}"
+            f"costs are those of a runner with {_workers(profile.threads)}, as profiled; without the same `threads` "
+            f"(--threads) yours has {_workers(threads)}"
         )
 
 

@@ -169,7 +169,7 @@ class TuningReport(msgspec.Struct, frozen=True, kw_only=True):
     def _check_goal(self, *, force: bool) -> None:
         if self.goal_met is not True and not force:
             raise TuneError(
-                f"{self.outcome}. Nothing was written: tune by more rows, ask for less, or pass force=True (--force)"
+                f"{self.outcome}. Nothing was written: tune on more rows, ask for less, or pass force=True (--force)"
             )
 
     def _why_none_goes(self) -> str:

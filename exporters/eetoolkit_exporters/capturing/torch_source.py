@@ -189,7 +189,7 @@ def _check_evaluation(module: torch.nn.Module) -> None:
     training = [name or type(module).__name__ for name, part in module.named_modules() if part.training]
     if training:
         shown = ", ".join(training[:3]) + (", ..." if len(training) > 3 else "")
-        raise ExportError(f"the network is in training mode ({shown}): call model.eval() first")
+        raise ExportError(f"the network is in training mode ({shown}): call model.eval() first (--weights does)")
     lazy = [name for name, value in module.named_parameters() if torch.nn.parameter.is_lazy(value)]
     if lazy:
         raise ExportError(f"the parameters {', '.join(lazy)} have no values yet: train them first (ee.fit_exits)")

@@ -218,8 +218,9 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     def __str__(self) -> str:
         call, full = self.expected, self.full_path
         threads = "a worker for each core" if self.threads is None else f"threads={self.threads}"
+        inputs = "1 input" if self.rows == 1 else f"{self.rows} inputs"
         lines = [
-            f"{self.bundle} on {self.machine.processor}, {threads}: {self.rows} inputs, {self.rounds} rounds",
+            f"{self.bundle} on {self.machine.processor}, {threads}: {inputs}, {self.rounds} rounds",
         ]
         if call is not None and full is not None:
             took = f"a call {call.mean_ms:.4g} ms in the mean, p90 {call.p90_ms:.4g} ms"
@@ -233,8 +234,9 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class _Head(msgspec.Struct):
-    """The key that says whether the rest can be read at all."""
+    """The keys that say whether it is a profile, and whether the rest can be read at all."""
 
+    machine: msgspec.Raw
     version: int | None = None
 
 

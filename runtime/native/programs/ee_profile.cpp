@@ -55,7 +55,8 @@ void write_file(const std::string& path, const std::string& text) {
 }
 
 void print_summary(const Found& found, const std::vector<Row>& rows, const eetoolkit::Program& program) {
-  std::printf("%s: %zu inputs, %zu rounds\n", eetoolkit::flat(program.plan().name).c_str(), rows.size(), found.rounds);
+  std::printf("%s: %zu input%s, %zu rounds\n", eetoolkit::flat(program.plan().name).c_str(), rows.size(),
+              rows.size() == 1 ? "" : "s", found.rounds);
   std::printf("a call %.4g ms in the mean; a full path %.4g ms\n", found.all_calls.summary().mean_ms,
               found.full.summary().mean_ms);
   for (const auto& [name, runs] : found.exits) std::printf("to %s: %.4g ms\n", name.c_str(), runs.summary().mean_ms);

@@ -1,4 +1,5 @@
 // Runs a bundle on one row and prints the answer as JSON.
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -58,11 +59,13 @@ std::string json_of(const ee_answer& answer, const ee_bundle* bundle) {
 
 eetoolkit::Ordered<Tensor> read_inputs(const std::string& path, const ee_bundle* bundle) {
   const std::string content = read_file(path);
+  const std::string suffix = path.substr(std::min(path.rfind('.'), path.size()));
   eetoolkit::Ordered<Tensor> inputs;
-  if (path.size() > 4 && path.substr(path.size() - 4) == ".npy") {
+  if (suffix == ".npy") {
     inputs.set(ee_bundle_input(bundle, 0).name, read_npy(content));
     return inputs;
   }
+  if (suffix != ".safetensors") throw Failure{join(path, " is neither a .npy file nor a .safetensors file")};
   try {
     return eetoolkit::TensorFile::read(content).tensors;
   } catch (const eetoolkit::TensorFileError& error) {
