@@ -26,7 +26,7 @@ from eetoolkit.tuning.guarantee import GuaranteedChoice
 from eetoolkit.tuning.intervals import Figures, bootstrap_means
 from eetoolkit.tuning.objective import NEVER_REACHED, Candidates
 from eetoolkit.tuning.outcome import LEAST_ROWS, Outcome, goal_outcome
-from eetoolkit.tuning.remarks import remarks
+from eetoolkit.tuning.remarks import budget_slack, remarks
 from eetoolkit.tuning.risk import guarantee_of, least_rows
 
 EARLY = np.array([0.0, np.nan])  # the first of two exits always answers
@@ -408,3 +408,16 @@ def test_an_exit_that_never_fires_and_may_still_answer_is_named() -> None:
         found = list(remarks(goal, part, chosen, np.array([limit, np.nan]), 40, outcome, static=False))
         said = "no finite confidence reaches the threshold of exit0, which may still answer where no exit fires"
         assert any(note.startswith(said) for note in found) is named
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "lost", "said"),
+    [("budget_share", 1.0, 3, 1), ("budget_share", 0.99, 3, 0), ("budget_ms", 5.0, 3, 1), ("budget_ms", 0.5, 3, 0),
+     ("budget_ms", 5.0, 0, 0), ("max_accuracy_drop", 5.0, 3, 0)],
+)  # fmt: skip
+def test_a_budget_that_the_better_whole_network_keeps_is_remarked_on(
+    kind: str, value: float, lost: int, said: int
+) -> None:
+    _, chosen, whole = _figures(40, lost, 0, 0, False, (0.0, np.nan))
+    assert whole.cost.value == 1
+    assert len(list(budget_slack(GoalSpec(kind, value), chosen, whole))) == said

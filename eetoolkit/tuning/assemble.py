@@ -17,7 +17,7 @@ from eetoolkit.tuning.intervals import Figures, Point
 from eetoolkit.tuning.outcome import Outcome, goal_outcome
 from eetoolkit.tuning.pruning import choose_gone, without_overheads
 from eetoolkit.tuning.record import criterion_values, values_of
-from eetoolkit.tuning.remarks import labels_off, less_reliable, margin_used, remarks
+from eetoolkit.tuning.remarks import budget_slack, labels_off, less_reliable, margin_used, remarks
 from eetoolkit.tuning.replay import own_thresholds
 from eetoolkit.tuning.report import TuningReport
 from eetoolkit.tuning.risk import Method
@@ -134,6 +134,7 @@ def assemble(
         notes=(
             *labels_off(task.rows),
             *margin_used(None if choice.static.wins else choice.margin, task.goal, task.tuned),
+            *budget_slack(task.goal, results.chosen, results.whole),
             *data.notes,
             *(less_reliable(calibration) if "calibrate" in data.rows else ()),
             *notes,

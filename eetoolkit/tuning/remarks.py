@@ -101,6 +101,19 @@ def margin_used(margin: float | None, goal: GoalSpec, tuned: Subset) -> Iterator
         yield f"the search used a goal stricter by {_points(margin, tuned)}: {why}"
 
 
+def budget_slack(goal: GoalSpec, chosen: Figures, whole: Figures) -> Iterator[str]:
+    """Yields that the whole network keeps the budget too, if it does and is better; the tuning rows did not show that.
+
+    Among choices that are as good on the tuning rows the search takes the cheapest.
+    """
+    most = {"budget_ms": goal.value, "budget_share": goal.value * whole.cost.value}.get(goal.kind)
+    if most is not None and whole.cost.value <= most and chosen.score.value < whole.score.value:
+        yield (
+            "the whole network keeps this budget too, and is better on the held-out rows; to say what early exit may "
+            "lose, tune for a drop (--max-accuracy-drop)"
+        )
+
+
 def threads_differ(profile: Profile | None, threads: int | None) -> Iterator[str]:
     """Yields that a profile was measured with other threads than tuning was told, if it was."""
     if profile is not None and profile.threads != threads:
