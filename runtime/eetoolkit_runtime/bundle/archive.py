@@ -103,7 +103,7 @@ def _check_kind(path: Path) -> None:
     if kind == ".onnx" and is_single_file(path):
         raise BundleError(
             f"{name} is one ONNX file that `eetoolkit pack --single-file` wrote: any ONNX runtime runs it as it is; "
-            "here name the bundle that it was made of"
+            f"`eetoolkit verify {name}` checks it, all else takes the bundle that it was made of"
         )
     if kind == ".onnx":
         raise BundleError(
