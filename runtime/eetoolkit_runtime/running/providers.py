@@ -6,7 +6,6 @@ import contextlib
 import os
 import re
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -24,9 +23,9 @@ Providers = str | Sequence[Provider] | Mapping[str, str | Sequence[Provider]]
 Chosen = tuple[Provider, ...] | dict[str, tuple[Provider, ...]]
 
 CPU = "CPUExecutionProvider"
-_LOGGED = re.compile(r".*\[[EF]:onnxruntime:[^\]]*\] *(.*)", re.DOTALL)
-_COLOUR = re.compile(r"\x1b\[[\d;]*m")
-_PLACE = re.compile(r"\S*/\S+:\d+ (.*\[ERROR\] |.*?\) )")  # file, line and function, before what was wrong
+_LOGGED = r"(?s).*\[[EF]:onnxruntime:[^\]]*\] *(.*)"  # compiled when first used: a device's start-up waits for imports
+_COLOUR = r"\x1b\[[\d;]*m"
+_PLACE = r"\S*/\S+:\d+ (.*\[ERROR\] |.*?\) )"  # file, line and function, before what was wrong
 
 
 def choose_providers(given: Providers | None) -> Chosen:
@@ -136,7 +135,7 @@ def session_on(
         raise ProviderError(f"{what}: {names[0]} refuses it: {_reason(str(refused))}") from refused
     got = session.get_providers()
     if missing := [name for name in names if name not in got]:
-        reasons = [found[1] for line in said if (found := _LOGGED.fullmatch(line)) is not None]
+        reasons = [found[1] for line in said if (found := re.fullmatch(_LOGGED, line)) is not None]
         why = _reason(reasons[0]) if reasons else f"onnxruntime runs it on {', '.join(got)}"
         raise ProviderError(f"{what}: {missing[0]} refuses it: {why}")
     return session
@@ -192,6 +191,8 @@ _turn = _Turn()
 @contextlib.contextmanager
 def _kept_back() -> Iterator[list[str]]:
     """Keeps back what any library writes on stderr; gives its lines afterwards."""
+    import tempfile  # with all compressions: four milliseconds, for others than the CPU alone
+
     said: list[str] = []
     with contextlib.suppress(OSError, ValueError, AttributeError):  # None where the process began without it
         sys.stderr.flush()
@@ -208,9 +209,9 @@ def _kept_back() -> Iterator[list[str]]:
             os.dup2(own, 2)
             os.close(own)
             file.seek(0)
-            said += _COLOUR.sub("", file.read().decode(errors="replace")).splitlines()
+            said += re.sub(_COLOUR, "", file.read().decode(errors="replace")).splitlines()
 
 
 def _reason(text: str) -> str:
     """Returns what a provider says, without where in its source it says so."""
-    return first_line(RuntimeError(_PLACE.sub("", text)))
+    return first_line(RuntimeError(re.sub(_PLACE, "", text)))
