@@ -28,6 +28,8 @@ from conformance import CASES, HERE, Case, Run, write
 from eetoolkit import zoo
 from eetoolkit.demo.exporting import Trained, export_system, load_system
 from eetoolkit_exporters.capturing.cascade import open_source
+from eetoolkit_runtime.bundle.bundle import load
+from eetoolkit_runtime.bundle.golden import read_golden
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "platforms.json"
@@ -86,7 +88,7 @@ class Native:
 
     def answer(self, cases: Path) -> dict[str, Any]:
         """Returns the same; how far outputs differ it does not say, only that it is within a case's tolerance."""
-        program = self.programs / "ee-conformance"
+        program, verify = self.programs / "ee-conformance", self.programs / "ee-verify"
         machine = MACHINES[int.from_bytes(program.read_bytes()[18:20], "little")]
         if machine != self.machine:
             raise SystemExit(f"{self.name}: made for {machine}")
@@ -97,7 +99,11 @@ class Native:
         for path in sorted(cases.glob("*/case.json")):
             name, case = path.parent.name, json.loads(path.read_bytes())
             wrong = [verdict] if (verdict := verdicts.get(name, "not run")) != "ok" else []
-            told = {"runs": len(case["runs"]), "ties": 0, "samples": 0, "difference": case["tolerance"]}
+            samples = len(read_golden(load(path.parent / "bundle")))
+            if samples:
+                report = _output(self.name, (*self.emulated(verify), path.parent / "bundle"), environment).splitlines()
+                wrong += [] if report[-1].startswith("verify passed") else report
+            told = {"runs": len(case["runs"]), "ties": 0, "samples": samples, "difference": case["tolerance"]}
             found[name] = {**told, "failures": wrong}
         return {"by": {"onnxruntime": self.library.name.split(".so.")[1]}, "cases": found}
 
