@@ -117,12 +117,16 @@ def test_a_platform_must_run_on_what_it_says(tmp_path: Path) -> None:
         platforms.Python("there", "aarch64", program, {}).answer(tmp_path)
 
 
-def native(folder: Path, *said: str) -> platforms.Native:
-    """Returns a platform whose program says these lines, whatever it is asked; it is made for what `echo` is."""
+def native(folder: Path, *said: str, verified: str = "verify passed,") -> platforms.Native:
+    """Returns a platform whose programs say these lines, whatever they are asked; they are made for what `echo` is."""
     shutil.copy("/bin/echo", folder / "ee-conformance")
     machine = platforms.MACHINES[int.from_bytes((folder / "ee-conformance").read_bytes()[18:20], "little")]
     library = folder / "libonnxruntime.so.1.2.3"
-    return platforms.Native("native", machine, folder, library, lambda _: ("printf", "%s\\n", *said), {})
+
+    def stand_in(program: Path) -> tuple[str, ...]:
+        return ("echo", verified) if program.name == "ee-verify" else ("printf", "%s\\n", *said)
+
+    return platforms.Native("native", machine, folder, library, stand_in, {})
 
 
 def test_what_the_native_runner_says_is_read_by_case(tmp_path: Path) -> None:
@@ -132,6 +136,9 @@ def test_what_the_native_runner_says_is_read_by_case(tmp_path: Path) -> None:
     assert failed.pop("chain") == ["run 3: exit is a: b"]
     assert set(map(tuple, failed.values())) == {("not run",)}
     assert found["cases"]["gate"]["failures"] == []
+    unverified = native(tmp_path, "criterion_vote: ok", verified="verify FAILED (1),").answer(CASE.parent)["cases"]
+    assert unverified["criterion_vote"]["samples"] > 0
+    assert unverified["criterion_vote"]["failures"][0].startswith("verify FAILED (1), ")
     with pytest.raises(SystemExit, match="native: made for "):
         dataclasses.replace(native(tmp_path), machine="another").answer(CASE.parent)
 
