@@ -95,11 +95,8 @@ def verify(
     samples = read_golden(opened) if samples is None else samples
     if not samples:
         raise InputError("verify: the bundle has no golden samples; pass the source model")
-    if tolerance is None:
-        tolerance = golden.tolerance if golden is not None else DEFAULT_TOLERANCE
-    if not 0 < tolerance < math.inf:
-        raise InputError(f"tolerance is {tolerance}, expected a finite number above 0")
-    noise = ROUNDING * (golden.tolerance if golden is not None else DEFAULT_TOLERANCE)
+    stated = golden.tolerance if golden is not None else DEFAULT_TOLERANCE
+    tolerance, noise = choose_tolerance(tolerance, stated), ROUNDING * stated
     tally = Tally(opened.exits, tolerance)
     with Runner(opened, fallback="last") as runner:
         for number, sample in enumerate(samples):
@@ -112,6 +109,18 @@ def verify(
             else:
                 tally.failures += failures
     return VerifyReport(tolerance, len(samples), tuple(tally.checks.values()), tuple(tally.failures))
+
+
+def choose_tolerance(asked: float | None, stated: float) -> float:
+    """Returns the tolerance that is asked for, or the one stated in what is verified.
+
+    Raises:
+        InputError: It is no finite number above 0.
+    """
+    tolerance = stated if asked is None else asked
+    if not 0 < tolerance < math.inf:
+        raise InputError(f"tolerance is {tolerance}, expected a finite number above 0")
+    return tolerance
 
 
 def hangs_by_rounding(runner: Runner, inputs: Mapping[str, Array], answers: Sequence[Answer], noise: float) -> bool:

@@ -14,11 +14,16 @@ from eetoolkit_runtime.plan.seal import DIGEST, check_seal, seal
 from eetoolkit_runtime.plan.types import FORMAT, MANIFEST, MANIFEST_LIMIT_BYTES, VERSION, Manifest
 
 
-class _Head(msgspec.Struct):
+class Head(msgspec.Struct):
     """The keys that say whether the rest can be read at all."""
 
     format: str | None = None
     version: int | None = None
+
+
+class _Head(Head):
+    """And those of the manifest that a reader may leave unread."""
+
     optional: tuple[str, ...] = ()
 
 
@@ -73,13 +78,28 @@ def decode_sealed(text: bytes, what: str, fix: str) -> Manifest:
 def _head(text: bytes, what: str = MANIFEST) -> _Head:
     """Returns the keys that are read before all else."""
     head = msgspec.json.decode(text, type=_Head)
-    if head.format != FORMAT:
-        raise ManifestError(f'{what}: "format" is {head.format!r}, expected {FORMAT!r}')
-    if head.version != VERSION:
-        older = head.version is not None and head.version < VERSION
-        fix = "export the network again" if older else "update eetoolkit"
-        raise ManifestError(f'{what}: "version" is {head.version!r}, this eetoolkit reads {VERSION}; {fix}')
+    check_head(head, FORMAT, VERSION, what, "export the network again")
     return head
+
+
+def check_head(head: Head, expected: str, version: int, what: str, again: str) -> None:
+    """Refuses a text of another format or version.
+
+    Args:
+        head: What the text says.
+        expected: The format.
+        version: The one that is read.
+        what: Names the text in errors.
+        again: How one of an older version is made anew.
+
+    Raises:
+        ManifestError: It is of another.
+    """
+    if head.format != expected:
+        raise ManifestError(f'{what}: "format" is {head.format!r}, expected {expected!r}')
+    if head.version != version:
+        fix = again if head.version is not None and head.version < version else "update eetoolkit"
+        raise ManifestError(f'{what}: "version" is {head.version!r}, this eetoolkit reads {version}; {fix}')
 
 
 def encode(manifest: Manifest) -> bytes:

@@ -87,15 +87,16 @@ class Runner:
         self.bundle = load_bundle(bundle, check=check)
         plan = self._plan = self.bundle.manifest
         self._most_confident = (plan.fallback if fallback is None else fallback) == "most_confident"
-        settings = SessionSettings(threads, spin, pool, choose_providers(providers), arena, prepack)
-        settings = msgspec.structs.replace(settings, provider_fallback=provider_fallback)
+        settings = SessionSettings(
+            threads, spin, pool, choose_providers(providers), arena, prepack, provider_fallback=provider_fallback
+        )
         log("info", "runner of %s: %s, fallback %s", plan.name, settings, fallback or plan.fallback)
         self._kept = _kept(plan, keep, load)
         self._sessions = Sessions(self.bundle, msgspec.structs.replace(settings, one_row=True))
         self._sessions_of_rows = Sessions(self.bundle, settings)
         self._shared = SharedState(plan, self._sessions)
         self._exits = plan.exits
-        self._own = decide(plan.exits, most_confident=self._most_confident)
+        self._own = decide(self._exits, most_confident=self._most_confident)
         self._at: dict[str, Decision] = {}
         self._names = dict.fromkeys(plan.titles.get(spec.name, spec.name) for spec in plan.inputs).keys()
         self._workspaces = WorkspacesByShape()

@@ -11,7 +11,7 @@ import msgspec
 from eetoolkit_runtime.bundle.integrity import digest, open_regular, read_regular
 from eetoolkit_runtime.errors import BundleError, IntegrityError, ManifestError
 from eetoolkit_runtime.files.paths import shown
-from eetoolkit_runtime.plan.manifest import schema_text
+from eetoolkit_runtime.plan.manifest import Head, check_head, schema_text
 from eetoolkit_runtime.plan.types import (
     MANIFEST_LIMIT_BYTES,
     Axis,
@@ -192,13 +192,6 @@ class Description(_Struct, frozen=True, kw_only=True):
     golden: GoldenSamples | None = None
 
 
-class _Head(msgspec.Struct):
-    """The keys that say whether the rest can be read at all."""
-
-    format: str | None = None
-    version: int | None = None
-
-
 def description_path(model: Path) -> Path:
     """Returns where the description of an ONNX file lies: NAME.json beside NAME.onnx."""
     return model.with_name(f"{model.name.removesuffix('.onnx')}.json")
@@ -212,7 +205,7 @@ def golden_path(model: Path) -> Path:
 def is_description(path: Path) -> bool:
     """Whether a file is the description of a plan that is one ONNX file."""
     try:
-        return msgspec.json.decode(read_regular(path, MANIFEST_LIMIT_BYTES), type=_Head).format == FORMAT
+        return msgspec.json.decode(read_regular(path, MANIFEST_LIMIT_BYTES), type=Head).format == FORMAT
     except (OSError, IntegrityError, msgspec.MsgspecError, ValueError, RecursionError):
         return False
 
@@ -224,12 +217,7 @@ def decode(text: bytes, what: str) -> Description:
         ManifestError: It is none, or of another version.
     """
     try:
-        head = msgspec.json.decode(text, type=_Head)
-        if head.format != FORMAT:
-            raise ManifestError(f'{what}: "format" is {head.format!r}, expected {FORMAT!r}')
-        if head.version != VERSION:
-            fix = "update eetoolkit" if head.version is None or head.version > VERSION else "pack the bundle again"
-            raise ManifestError(f'{what}: "version" is {head.version!r}, this eetoolkit reads {VERSION}; {fix}')
+        check_head(msgspec.json.decode(text, type=Head), FORMAT, VERSION, what, "pack the bundle again")
         return msgspec.json.decode(text, type=Description)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise ManifestError(f"{what}: {error}; {_AGAIN}") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,7 +26,7 @@ from eetoolkit_runtime.single_file.description import (
     read_description,
 )
 from eetoolkit_runtime.single_file.golden import RightSample, read_samples
-from eetoolkit_runtime.verify import Tally, VerifyReport, difference
+from eetoolkit_runtime.verify import Tally, VerifyReport, choose_tolerance, difference
 
 
 def is_one_file(place: object) -> TypeGuard[str | os.PathLike[str]]:
@@ -65,9 +64,7 @@ def verify_single_file(model: str | os.PathLike[str], *, tolerance: float | None
         raise InputError(
             f"{shown(description_path(path))} has no golden samples; export the network with golden_inputs"
         )
-    tolerance = description.golden.tolerance if tolerance is None else tolerance
-    if not 0 < tolerance < math.inf:
-        raise InputError(f"tolerance is {tolerance}, expected a finite number above 0")
+    tolerance = choose_tolerance(tolerance, description.golden.tolerance)
     if not is_new_enough(description.onnxruntime):
         raise IntegrityError(
             f"{shown(path)} needs onnxruntime {description.onnxruntime} or newer, this is {ort.__version__}"
