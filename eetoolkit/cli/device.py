@@ -49,21 +49,21 @@ class There:
 
     def check(self) -> None:
         """Refuses what does not go with another machine."""
-        given = self._given()
+        given = written(self.ctx)
         for name in self.refused:
             if name in given:
                 raise click.UsageError(f"{_option(self.ctx, name).opts[-1]} does not go with --on")
 
     def paths(self) -> dict[str, list[str]]:
         """Returns the files that are named, by parameter."""
-        given = self._given()
+        given = written(self.ctx)
         found = {name: given[name] for name in self.files if name in given}
         return {name: list(value) if isinstance(value, list | tuple) else [value] for name, value in found.items()}
 
     def arguments(self, names: Mapping[str, str]) -> Iterator[str]:
         """Yields the command line as it is there; `names`: what files are called there."""
         left_out, last = {*DEVICE, *self.here}, []
-        for name, value in self._given().items():
+        for name, value in written(self.ctx).items():
             if name in left_out:
                 continue
             values = list(value) if isinstance(value, list | tuple) else [value]
@@ -76,9 +76,6 @@ class There:
             yield from (option.opts[-1] if each is True else f"{option.opts[-1]}={each}" for each in values)
         if last:
             yield from ("--", *last)
-
-    def _given(self) -> dict[str, Any]:
-        return written(self.ctx)
 
 
 def run_there(

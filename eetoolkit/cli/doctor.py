@@ -10,7 +10,7 @@ import click
 import eetoolkit as ee
 from eetoolkit.cli import EXTRAS, terminal
 from eetoolkit.cli.device import DEVICE, There, device_options, run_there
-from eetoolkit.cli.options import json_option, quick_option
+from eetoolkit.cli.options import json_option, seconds_options
 from eetoolkit.cli.table import Table
 from eetoolkit.cli.verb import Verb
 from eetoolkit.extras import install
@@ -25,14 +25,7 @@ _COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
     groups={"On another machine": DEVICE},
 )
 @click.argument("bundle", required=False)
-@click.option(
-    "--seconds",
-    type=click.FloatRange(min=0),
-    default=10.0,
-    show_default=True,
-    help="How long examining BUNDLE may take; 0: no bound, but few runs.",
-)
-@quick_option
+@seconds_options("examining BUNDLE")
 @device_options
 @json_option
 @click.pass_context

@@ -13,6 +13,7 @@ import click
 
 _QUICK_S = 1.0
 Value = TypeVar("Value")
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
@@ -29,9 +30,21 @@ pool_option = click.option(
     show_default=True,
     help="One pool of workers for all segments, or one for each, as in Python by default.",
 )
-quick_option = click.option(
-    "--quick", "seconds", flag_value=_QUICK_S, type=float, help=f"A first look: --seconds {_QUICK_S:g}."
-)
+
+
+def seconds_options(what: str) -> Callable[[Command], Command]:
+    """Returns what adds `--seconds`, which bounds `what`, and `--quick`, which stands for few."""
+    bound = click.option(
+        "--seconds",
+        type=click.FloatRange(min=0),
+        default=10.0,
+        show_default=True,
+        help=f"How long {what} may take; 0: no bound, but few runs.",
+    )
+    few = click.option(
+        "--quick", "seconds", flag_value=_QUICK_S, type=float, help=f"A first look: --seconds {_QUICK_S:g}."
+    )
+    return lambda command: bound(few(command))
 
 
 def _providers(

@@ -20,7 +20,7 @@ from eetoolkit.cli.options import (
     picture_options,
     pool_option,
     provider_option,
-    quick_option,
+    seconds_options,
     threads_option,
 )
 from eetoolkit.cli.outputs import Outputs
@@ -72,14 +72,7 @@ _MEASURING = ("inputs", "labels", "whole", "trace")
 )
 @pool_option
 @provider_option
-@click.option(
-    "--seconds",
-    type=click.FloatRange(min=0),
-    default=10.0,
-    show_default=True,
-    help="How long all of it may take; 0: no bound, but few runs.",
-)
-@quick_option
+@seconds_options("all of it")
 @click.option(
     "--cool-down",
     type=click.FloatRange(min=0),

@@ -67,8 +67,8 @@ def prepare(device: Transport, base: str, python: str, extras: Sequence[str], te
         )
     wanted = (*requirements(), *extras)
     folder = f"{base}/python-{hashlib.sha256(' '.join((python, *wanted)).encode()).hexdigest()[:_DIGITS]}"
-    there = f"test -e {shlex.quote(folder)}"
-    if device.run(f"exec {there}").code != 0:
+    wheel = device_wheel()
+    if device.run(f"exec test -e {shlex.quote(folder)}").code != 0:
         with new_folder(device, base) as arriving:
             tell("making a virtual environment")
             made = device.run(f"exec {shlex.quote(python)} -m venv {shlex.quote(arriving)}")
@@ -76,19 +76,19 @@ def prepare(device: Transport, base: str, python: str, extras: Sequence[str], te
                 raise failed(device.name, "making a virtual environment", made)
             tell("installing libraries")
             _install(device, arriving, wanted)
-            _update(device, arriving, tell)
+            _update(device, arriving, wheel, tell)
             keep(device, arriving, folder, "making a virtual environment")
-    _update(device, folder, tell)
+    _update(device, folder, wheel, tell)
     return f"{folder}/bin/python"
 
 
-def _update(device: Transport, folder: str, tell: Line) -> None:
-    """Installs this eetoolkit in an environment that has another or none."""
-    name, wheel = device_wheel()
-    marker = f"{folder}/has-{hashlib.sha256(wheel).hexdigest()[:_DIGITS]}"
+def _update(device: Transport, folder: str, wheel: tuple[str, bytes], tell: Line) -> None:
+    """Installs this eetoolkit in an environment that has another or none; `wheel` is its name and what it holds."""
+    name, held = wheel
+    marker = f"{folder}/has-{hashlib.sha256(held).hexdigest()[:_DIGITS]}"
     if device.run(f"exec test -e {shlex.quote(marker)}").code != 0:
         tell("installing eetoolkit")
-        device.put({name: wheel}, folder)
+        device.put({name: held}, folder)
         device.run(f"exec rm -f {shlex.quote(folder)}/has-*")
         _install(device, folder, ("--no-deps", "--no-index", "--force-reinstall", f"{folder}/{name}"))
         device.run(f"exec touch {shlex.quote(marker)}")
