@@ -58,9 +58,10 @@ print(json.dumps(found | {"mib": resident("VmRSS") - before, "anonymous_mib": re
 """
 
 
-def _share(row: Row, key: str) -> str:
+def share(row: Row, key: str, digits: int = 2) -> str:
+    """Returns a figure of the whole model, that of the bundle, and their ratio."""
     whole, bundle = row[f"whole_{key}"], row[f"bundle_{key}"]
-    return f"{whole:.1f}, {bundle:.1f}, {bundle / whole:.2f}"
+    return f"{whole:.1f}, {bundle:.1f}, {bundle / whole:.{digits}f}"
 
 
 SECTION = Section(
@@ -76,9 +77,9 @@ SECTION = Section(
         ("network", lambda row: str(row["network"])),
         ("parameters", lambda row: f"{row['parameters']:,}"),
         ("file system", lambda row: str(row["file_system"])),
-        ("first answer, ms: whole, bundle, share", lambda row: _share(row, "ms")),
-        ("resident memory, MiB: whole, bundle, share", lambda row: _share(row, "mib")),
-        ("of it anonymous, MiB: whole, bundle, share", lambda row: _share(row, "anonymous_mib")),
+        ("first answer, ms: whole, bundle, share", lambda row: share(row, "ms")),
+        ("resident memory, MiB: whole, bundle, share", lambda row: share(row, "mib")),
+        ("of it anonymous, MiB: whole, bundle, share", lambda row: share(row, "anonymous_mib")),
     ),
 )
 
@@ -91,14 +92,19 @@ def main() -> None:
     publish(SECTION, [_measure(case, place) for case in large_cases() for place in places])
 
 
+def write_both(case: Case, folder: Path) -> None:
+    """Writes `case.ee`, which leaves at its first exit, and `whole.onnx`, which computes every exit."""
+    export(case.network, case.example, folder / "case.ee", threshold=0.0)
+    source = open_source(case.network, case.example)
+    network = capture(source, choose_exits(source, None))
+    add_confidences(network, choose_criteria(network.exits, "max_prob"))
+    ir.save(whole_model(network), folder / "whole.onnx")
+
+
 def _measure(case: Case, place: Path | None) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(dir=place) as name:
         folder = Path(name)
-        export(case.network, case.example, folder / "case.ee", threshold=0.0)
-        source = open_source(case.network, case.example)
-        network = capture(source, choose_exits(source, None))
-        add_confidences(network, choose_criteria(network.exits, "max_prob"))
-        ir.save(whole_model(network), folder / "whole.onnx")
+        write_both(case, folder)
         np.save(folder / "example.npy", case.example.numpy())
         commands = {
             kind: [sys.executable, "-c", _START, kind, str(folder / file), str(folder / "example.npy")]

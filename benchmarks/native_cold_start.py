@@ -11,26 +11,14 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-import onnx_ir as ir
-
+from benchmarks.cold_start import share, write_both
 from benchmarks.measure import median
 from benchmarks.native_library import FOLDER, ONNXRUNTIME, build
 from benchmarks.networks import Case, large_cases
 from benchmarks.section import Row, Section, met, publish
-from eetoolkit_exporters.capturing.capture import capture
-from eetoolkit_exporters.capturing.cascade import open_source
-from eetoolkit_exporters.capturing.source import choose_exits
-from eetoolkit_exporters.criteria.confidences import add_confidences
-from eetoolkit_exporters.criteria.resolve import choose_criteria
-from eetoolkit_exporters.emitting.graphs import whole_model
-from eetoolkit_exporters.export import export
 
 PROCESSES = 15
 MAX_SHARE = 0.11
-
-
-def _share(row: Row, key: str) -> str:
-    return f"{row[f'whole_{key}']:.1f}, {row[f'bundle_{key}']:.1f}, {row[f'bundle_{key}'] / row[f'whole_{key}']:.3f}"
 
 
 SECTION = Section(
@@ -45,8 +33,8 @@ SECTION = Section(
     (
         ("network", lambda row: str(row["network"])),
         ("parameters", lambda row: f"{row['parameters']:,}"),
-        ("first answer, ms: whole, bundle, share", lambda row: _share(row, "ms")),
-        ("with the environment", lambda row: _share(row, "with_environment_ms")),
+        ("first answer, ms: whole, bundle, share", lambda row: share(row, "ms", 3)),
+        ("with the environment", lambda row: share(row, "with_environment_ms", 3)),
         ("met", met),
     ),
 )
@@ -62,11 +50,7 @@ def measure(case: Case) -> Row:
     """Returns the figures of one network."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        export(case.network, case.example, folder / "case.ee", threshold=0.0)
-        source = open_source(case.network, case.example)
-        network = capture(source, choose_exits(source, None))
-        add_confidences(network, choose_criteria(network.exits, "max_prob"))
-        ir.save(whole_model(network), folder / "whole.onnx")
+        write_both(case, folder)
         example = case.example.numpy()
         (folder / "row").write_bytes(example.tobytes())
         commands = {

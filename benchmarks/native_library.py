@@ -10,53 +10,13 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
+from benchmarks.native_types import DTYPES, Answer, Call, Options, Tensor
 from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.plan.types import Manifest
 
 FOLDER = Path(__file__).parents[1] / "runtime" / "native"
 DRIVER = Path(__file__).parent / "driver"
 ONNXRUNTIME = next((Path(ort.__file__).parent / "capi").glob("libonnxruntime.so*"))
-_DTYPES = (
-    "float32", "float64", "float16", "int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8", "bool",
-)  # fmt: skip
-
-
-class _Tensor(ctypes.Structure):
-    """`ee_tensor`."""
-
-    _fields_ = (
-        ("name", ctypes.c_char_p), ("data", ctypes.c_void_p), ("shape", ctypes.POINTER(ctypes.c_int64)),
-        ("rank", ctypes.c_size_t), ("size_bytes", ctypes.c_size_t), ("dtype", ctypes.c_int32),
-    )  # fmt: skip
-
-
-class _Options(ctypes.Structure):
-    """`ee_options`."""
-
-    _fields_ = (
-        ("size", ctypes.c_size_t), ("onnxruntime", ctypes.c_char_p), ("ort_api_base", ctypes.c_void_p),
-        ("providers", ctypes.c_void_p), ("provider_count", ctypes.c_size_t), ("check", ctypes.c_int32),
-        ("threads", ctypes.c_int32), ("spin", ctypes.c_int32), ("pool", ctypes.c_int32), ("load", ctypes.c_int32),
-    )  # fmt: skip
-
-
-class _Call(ctypes.Structure):
-    """`ee_call`."""
-
-    _fields_ = (
-        ("size", ctypes.c_size_t), ("inputs", ctypes.POINTER(_Tensor)), ("input_count", ctypes.c_size_t),
-        ("exit_at", ctypes.c_char_p), ("thresholds", ctypes.c_void_p), ("threshold_count", ctypes.c_size_t),
-        ("deadline_ms", ctypes.c_double), ("interruptible", ctypes.c_int32),
-    )  # fmt: skip
-
-
-class _Answer(ctypes.Structure):
-    """The first fields of `ee_answer`."""
-
-    _fields_ = (
-        ("size", ctypes.c_size_t), ("exit", ctypes.c_char_p), ("outputs", ctypes.POINTER(_Tensor)),
-        ("output_count", ctypes.c_size_t),
-    )  # fmt: skip
 
 
 def build() -> Path:
@@ -102,7 +62,7 @@ class Native:
         self._c.ee_error_new.restype = self._c.hollow_base.restype = ctypes.c_void_p
         self._c.ee_error_text.restype = ctypes.c_char_p
         self._error = ctypes.c_void_p(self._c.ee_error_new())
-        options = _Options(size=ctypes.sizeof(_Options), onnxruntime=str(ONNXRUNTIME).encode(), threads=threads or 0)
+        options = Options(size=ctypes.sizeof(Options), onnxruntime=str(ONNXRUNTIME).encode(), threads=threads or 0)
         options.load, options.pool = 1, int(shared)
         if hollow:
             library = ctypes.CDLL(str(ONNXRUNTIME))
@@ -115,23 +75,23 @@ class Native:
         self._check(self._c.ee_runner_new(opened, ctypes.byref(self._runner), self._error))
         self._rows = rows  # held on to: the tensors point into them
         names = [spec.name.encode() for spec in plan.inputs]
-        self._inputs = [(_Tensor * len(names))(*map(_tensor, names, row)) for row in rows]
+        self._inputs = [(Tensor * len(names))(*map(_tensor, names, row)) for row in rows]
 
-    def calls(self, exit_at: str | None = None) -> ctypes.Array[_Call]:
+    def calls(self, exit_at: str | None = None) -> ctypes.Array[Call]:
         """Returns a call of each row."""
         name = None if exit_at is None else exit_at.encode()
-        every = [_Call(ctypes.sizeof(_Call), each, len(each), name) for each in self._inputs]
-        return (_Call * len(every))(*every)
+        every = [Call(ctypes.sizeof(Call), each, len(each), name) for each in self._inputs]
+        return (Call * len(every))(*every)
 
-    def run(self, call: _Call) -> tuple[str, dict[str, Array]]:
+    def run(self, call: Call) -> tuple[str, dict[str, Array]]:
         """Returns the exit and the outputs of a call."""
-        answer = ctypes.POINTER(_Answer)()
+        answer = ctypes.POINTER(Answer)()
         self._check(self._c.ee_run(self._runner, ctypes.byref(call), ctypes.byref(answer), self._error))
         found = answer.contents
         outputs = {found.outputs[n].name.decode(): _array(found.outputs[n]) for n in range(found.output_count)}
         return found.exit.decode(), outputs
 
-    def time(self, calls: ctypes.Array[_Call], rows: Sequence[int], took_ms: Array, *, warm: bool = True) -> None:
+    def time(self, calls: ctypes.Array[Call], rows: Sequence[int], took_ms: Array, *, warm: bool = True) -> None:
         """Writes what each of some rows takes to its place, float64 ms; warm: after a call of the first of them."""
         places = np.array(rows, np.int64)
         given = (places.ctypes.data_as(ctypes.c_void_p), ctypes.c_size_t(len(places)), int(warm))
@@ -147,13 +107,13 @@ class Native:
             raise RuntimeError(self._c.ee_error_text(self._error).decode())
 
 
-def _tensor(name: bytes, array: Array) -> _Tensor:
+def _tensor(name: bytes, array: Array) -> Tensor:
     shape = (ctypes.c_int64 * array.ndim)(*array.shape)
     data = array.ctypes.data_as(ctypes.c_void_p)
-    return _Tensor(name, data, shape, array.ndim, array.nbytes, _DTYPES.index(array.dtype.name))
+    return Tensor(name, data, shape, array.ndim, array.nbytes, DTYPES.index(array.dtype.name))
 
 
-def _array(tensor: _Tensor) -> Array:
+def _array(tensor: Tensor) -> Array:
     shape = tuple(tensor.shape[axis] for axis in range(tensor.rank))
     data = ctypes.string_at(tensor.data, tensor.size_bytes)
-    return np.frombuffer(data, _DTYPES[tensor.dtype]).reshape(shape).copy()
+    return np.frombuffer(data, DTYPES[tensor.dtype]).reshape(shape).copy()

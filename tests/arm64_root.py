@@ -11,6 +11,7 @@ import os
 import shutil
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 from debian import Apt, UnavailableError, kept, output, renew
@@ -51,11 +52,17 @@ def python() -> Path:
         UnavailableError: Neither here nor to be had.
     """
     home = folder()
-    home.mkdir(parents=True, exist_ok=True)
-    with alone(home / "root"):
-        emulator, root = home / "emulator", home / "root"
-        kept([emulator, root], lambda: _make_root(Apt(home / "apt", "arm64", SUITE), emulator, root))
-        return root / "usr" / "bin" / "python3"
+    emulator, root = home / "emulator", home / "root"
+    made = _made([root, emulator], lambda: _make_root(Apt(home / "apt", "arm64", SUITE), emulator, root))
+    return made / "usr" / "bin" / "python3"
+
+
+def _made(places: list[Path], make: Callable[[], object]) -> Path:
+    """Returns the first of some folders, made by one process at a time where they are missing or older."""
+    folder().mkdir(parents=True, exist_ok=True)
+    with alone(places[0]):
+        kept(places, make)
+        return places[0]
 
 
 def _make_root(apt: Apt, emulator: Path, root: Path) -> None:
@@ -90,11 +97,8 @@ def compiler() -> Path:
     Raises:
         UnavailableError: Neither here nor to be had.
     """
-    home = folder()
-    home.mkdir(parents=True, exist_ok=True)
-    with alone(home / "compiler"):
-        kept([home / "compiler"], lambda: _make_compiler(Apt(home / "apt-here"), home / "compiler"))
-        return home / "compiler"
+    target = folder() / "compiler"
+    return _made([target], lambda: _make_compiler(Apt(folder() / "apt-here"), target))
 
 
 def _make_compiler(apt: Apt, target: Path) -> None:
@@ -120,11 +124,7 @@ def device_packages() -> Path:
     Raises:
         UnavailableError: Neither here nor to be had.
     """
-    home = folder()
-    home.mkdir(parents=True, exist_ok=True)
-    with alone(home / "packages"):
-        kept([home / "packages"], lambda: _installed(home))
-        return home / "packages"
+    return _made([folder() / "packages"], lambda: _installed(folder()))
 
 
 def _installed(home: Path) -> None:

@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 import onnxruntime as ort
 
+from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.errors import RunError
 from eetoolkit_runtime.files.tensorfile import read_tensors
 from eetoolkit_runtime.plan.types import Threshold
@@ -23,7 +24,6 @@ from eetoolkit_runtime.running.answer import Answer
 from eetoolkit_runtime.running.runner import Runner
 from eetoolkit_runtime.verify import difference, verify
 
-Array = np.ndarray[Any, Any]
 TIE = 1e-4
 """A confidence this near its threshold may be on either side of it on another processor."""
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 import onnxruntime as ort
 import torch
@@ -18,8 +16,7 @@ from eetoolkit_exporters.capturing.tidy import tidy
 from eetoolkit_exporters.gating.blend import GATE, find_blends, to_if
 from eetoolkit_exporters.gating.hardness import hard_values
 from eetoolkit_exporters.gating.sink import sink
-
-Array = npt.NDArray[Any]
+from eetoolkit_runtime.arrays import Array
 
 
 def from_text(body: str, inputs: str = "float[batch,6] x", outputs: str = "float[batch,6] y") -> ir.Graph:

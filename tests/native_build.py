@@ -9,16 +9,14 @@ import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
 import onnxruntime
 
 import eetoolkit as ee
+from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.files.tensorfile import write_tensors
-
-Array = np.ndarray[Any, Any]
 
 FOLDER = Path(__file__).parents[1] / "runtime" / "native"
 LIBRARY = next((Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so*"), None)

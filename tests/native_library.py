@@ -5,63 +5,18 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Callable, Mapping, Sequence
-from ctypes import POINTER, c_char_p, c_double, c_float, c_int32, c_int64, c_size_t, c_void_p
+from ctypes import POINTER, c_char_p, c_int64, c_void_p
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from native_build import LIBRARY, Array
+from native_build import LIBRARY
 
-DTYPES = ("float32", "float64", "float16", "int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8",
-          "bool")  # fmt: skip
+from benchmarks.native_types import DTYPES, Answer, Call, OnAnswer, Options, Provider, Tensor, Threshold
+from eetoolkit_runtime.arrays import Array
+
 STOPS = ("exit", "end", "deadline", "interrupt")
-
-
-class Options(ctypes.Structure):
-    _fields_ = (
-        ("size", c_size_t), ("onnxruntime", c_char_p), ("ort_api_base", c_void_p), ("providers", c_void_p),
-        ("provider_count", c_size_t), ("check", c_int32), ("threads", c_int32), ("spin", c_int32), ("pool", c_int32),
-        ("load", c_int32), ("fallback", c_int32), ("no_arena", c_int32), ("no_prepack", c_int32),
-    )  # fmt: skip
-
-
-class Provider(ctypes.Structure):
-    _fields_ = (("name", c_char_p), ("keys", c_void_p), ("values", c_void_p), ("option_count", c_size_t))
-
-
-class Tensor(ctypes.Structure):
-    _fields_ = (
-        ("name", c_char_p), ("data", c_void_p), ("shape", POINTER(c_int64)), ("rank", c_size_t),
-        ("size_bytes", c_size_t), ("dtype", c_int32),
-    )  # fmt: skip
-
-
-class Threshold(ctypes.Structure):
-    _fields_ = (("exit", c_char_p), ("confidence", c_double), ("never", c_int32))
-
-
-class Call(ctypes.Structure):
-    _fields_ = (
-        ("size", c_size_t), ("inputs", POINTER(Tensor)), ("input_count", c_size_t), ("exit_at", c_char_p),
-        ("thresholds", POINTER(Threshold)), ("threshold_count", c_size_t), ("deadline_ms", c_double),
-        ("interruptible", c_int32),
-    )  # fmt: skip
-
-
-class Gate(ctypes.Structure):
-    _fields_ = (("segment", c_char_p), ("decision", c_int64))
-
-
-class CAnswer(ctypes.Structure):
-    _fields_ = (
-        ("size", c_size_t), ("exit", c_char_p), ("outputs", POINTER(Tensor)), ("output_count", c_size_t),
-        ("path", POINTER(c_char_p)), ("path_count", c_size_t), ("gates", POINTER(Gate)), ("gate_count", c_size_t),
-        ("confidence", c_float), ("stopped_by", c_int32), ("prediction", c_int64),
-    )  # fmt: skip
-
-
-OnAnswer = ctypes.CFUNCTYPE(c_int32, c_void_p, POINTER(CAnswer))
 
 
 class NativeError(Exception):
@@ -85,7 +40,7 @@ class NativeAnswer:
     prediction: int | None
 
 
-def copied(answer: CAnswer) -> NativeAnswer:
+def copied(answer: Answer) -> NativeAnswer:
     outputs = {}
     for tensor in answer.outputs[: answer.output_count]:
         shape = tensor.shape[: tensor.rank]
@@ -153,7 +108,7 @@ class NativeRunner:
         native.call("ee_runner_new", self._bundle, ctypes.byref(self._runner))
 
     def run(self, inputs: Mapping[str, Array], **asked: Any) -> NativeAnswer:
-        answer = POINTER(CAnswer)()
+        answer = POINTER(Answer)()
         call, _kept = self._call(inputs, **asked)
         self._native.call("ee_run", self._runner, ctypes.byref(call), ctypes.byref(answer))
         return copied(answer.contents)
@@ -163,7 +118,7 @@ class NativeRunner:
     ) -> list[NativeAnswer]:
         """Returns the answers that were told, and then the last once more; `told` says whether to stop."""
         found: list[NativeAnswer] = []
-        answer = POINTER(CAnswer)()
+        answer = POINTER(Answer)()
         call, _kept = self._call(inputs, **asked)
 
         def on_answer(_: Any, given: Any) -> int:

@@ -18,6 +18,7 @@ import onnx
 import onnxruntime as ort
 from onnx import parser
 
+from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.bundle.golden import Sample, Visit, encode_golden
 from eetoolkit_runtime.plan.manifest import decode, encode
 from eetoolkit_runtime.plan.types import (
@@ -44,7 +45,6 @@ from eetoolkit_runtime.plan.types import (
 )
 from eetoolkit_runtime.running.runner import Runner
 
-Array = np.ndarray[Any, Any]
 Shape = tuple[Dim, ...]
 Writes = Mapping[str, str | Source] | Iterable[str]
 

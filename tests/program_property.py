@@ -23,10 +23,9 @@ from random_programs import Program, random_program
 
 import eetoolkit as ee
 from eetoolkit_exporters.cutting import control_flow
+from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.running.answer import Answer
 from eetoolkit_runtime.running.sessions import SessionSettings
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "always": {"lower_control_flow": "always", "max_loop_steps": 16},

@@ -14,8 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 import eetoolkit as ee
 from eetoolkit_exporters.capturing.capture import Network, capture
 from eetoolkit_exporters.capturing.onnx_source import OnnxSource
+from eetoolkit_runtime.arrays import Array
 
-Array = np.ndarray[Any, np.dtype[Any]]
 DRAW = np.random.default_rng(0)
 ROWS = DRAW.normal(size=(6, 4)).astype(np.float32)
 WEIGHTS = {

@@ -15,7 +15,7 @@ from typing import Any
 import native_build
 import numpy as np
 import pytest
-from native_library import CAnswer, Native, NativeAnswer, NativeError, NativeRunner
+from native_library import Answer, Native, NativeAnswer, NativeError, NativeRunner
 from plans import NETWORKS, PER_ROW, ROW, Draft, chain, endless, gated, leave, looped, row, switched
 from test_runner_watched import AGES_MS, FREE, ROWS, SOON_MS, STUCK, disabled, profiled
 
@@ -244,7 +244,7 @@ def test_null_is_refused_also_after_a_call_that_was_right(opened: Open, native: 
     call, kept = runner._call(x(row(0.9)))
     forget, text = NULLS[null]
     forget(call, kept)
-    answer = ctypes.pointer(CAnswer())
+    answer = ctypes.pointer(Answer())
     with pytest.raises(NativeError) as caught:
         native.call("ee_run", runner._runner, ctypes.byref(call), ctypes.byref(answer))
     assert str(caught.value) == text

@@ -11,8 +11,8 @@ import pytest
 from onnx import parser
 
 import eetoolkit as ee
+from eetoolkit_runtime.arrays import Array
 
-Array = np.ndarray[Any, np.dtype[Any]]
 NETWORK = '<ir_version: 10, opset_import: ["" : 20]>\nnet (float[batch,4] x{inputs}) => (float[batch,4] y) {body}'
 
 

@@ -20,11 +20,11 @@ from eetoolkit_exporters.capturing.capture import capture
 from eetoolkit_exporters.capturing.onnx_source import OnnxSource
 from eetoolkit_exporters.emitting import tolerance as tolerances
 from eetoolkit_exporters.emitting.tolerance import rounding
+from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.bundle.golden import read_golden
 from eetoolkit_runtime.errors import ExportError
 from eetoolkit_runtime.verify import difference, verify
 
-Array = np.ndarray[Any, np.dtype[Any]]
 ROWS = np.random.default_rng(0).normal(size=(12, 16)).astype(np.float32)
 
 

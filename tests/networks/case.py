@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from sklearn.datasets import load_digits
 
+from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.plan.types import Criterion
 
-Array = npt.NDArray[Any]
 Inputs = dict[str, Array]
 Draw = Callable[[np.random.Generator, int, int | None], Inputs]
 """From a generator, a number of rows and a length (None: the usual one) to inputs by name."""
