@@ -71,6 +71,22 @@ def ancestors(values: Iterable[ir.Value], among: Callable[[ir.Node], bool]) -> s
     return found
 
 
+def in_order(reads: dict[ir.Node, list[ir.Value]]) -> list[ir.Node]:
+    """Returns nodes, by what each reads, each after those it reads."""
+    ordered: dict[ir.Node, None] = {}
+    for last in reversed(reads):
+        waiting = [(last, iter(reads[last]))]
+        while waiting:
+            node, rest = waiting[-1]
+            value = next(rest, None)
+            if value is None:
+                waiting.pop()
+                ordered[node] = None
+            elif (before := value.producer()) is not None and before in reads and before not in ordered:
+                waiting.append((before, iter(reads[before])))
+    return list(ordered)
+
+
 def names_of(graph: ir.Graph) -> set[str]:
     """Returns the names of all values, at every level."""
     return {str(value.name) for value in values_of(graph)}

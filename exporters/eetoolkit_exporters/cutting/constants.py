@@ -13,7 +13,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 
 from eetoolkit_exporters.cutting.blocks import Block
-from eetoolkit_exporters.graph import ancestors, constant, needs, subgraphs
+from eetoolkit_exporters.graph import ancestors, constant, in_order, needs, subgraphs
 from eetoolkit_runtime.arrays import Array
 
 _MOST_VALUES = 1 << 14  # of a constant in the manifest, which is text: some 300 KB
@@ -83,7 +83,7 @@ def _looked_at(block: Block) -> Iterator[ir.Value]:
 
 def _computed(value: ir.Value, among: set[ir.Node]) -> Array:
     """Returns what nodes without inputs make of constants."""
-    nodes = _in_order(ancestors([value], among.__contains__))
+    nodes = in_order({node: needs(node) for node in ancestors([value], among.__contains__)})
     weights = dict.fromkeys(source for node in nodes for source in needs(node) if source.is_initializer())
     copy = ir.GraphView([], [value], nodes=nodes, initializers=list(weights), name="constant").clone()
     copy.opset_imports.update({node.domain: node.version or 1 for node in nodes})
@@ -92,14 +92,3 @@ def _computed(value: ir.Value, among: set[ir.Node]) -> Array:
     proto = ir.to_proto(ir.Model(copy, ir_version=_IR_VERSION))
     session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
     return np.asarray(session.run(None, {})[0])
-
-
-def _in_order(nodes: Iterable[ir.Node]) -> list[ir.Node]:
-    """Returns nodes, each behind those whose values it reads."""
-    left, found = dict.fromkeys(nodes), list[ir.Node]()
-    while left:
-        ready = [node for node in left if all(value.producer() not in left for value in needs(node))]
-        found += ready
-        for node in ready:
-            del left[node]
-    return found

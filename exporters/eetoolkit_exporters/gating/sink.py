@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 
 import onnx_ir as ir
 
-from eetoolkit_exporters.graph import captured, needs, subgraphs
+from eetoolkit_exporters.graph import captured, in_order, needs, subgraphs
 
 
 def exclusive(values: Iterable[ir.Value], by: Collection[ir.Node], keep: Collection[ir.Value] = ()) -> list[ir.Node]:
@@ -76,23 +76,7 @@ def _only_inside(
             inside_graphs |= _inner([node])
             found[node] = needs(node)
             waiting.extend(found[node])
-    return _in_order(found)
-
-
-def _in_order(reads: dict[ir.Node, list[ir.Value]]) -> list[ir.Node]:
-    """Returns the nodes, each after those it reads."""
-    ordered: dict[ir.Node, None] = {}
-    for last in reversed(reads):
-        waiting = [(last, iter(reads[last]))]
-        while waiting:
-            node, rest = waiting[-1]
-            value = next(rest, None)
-            if value is None:
-                waiting.pop()
-                ordered[node] = None
-            elif (before := value.producer()) is not None and before in reads and before not in ordered:
-                waiting.append((before, iter(reads[before])))
-    return list(ordered)
+    return in_order(found)
 
 
 def _drop_identities(branch: ir.Graph) -> None:

@@ -11,6 +11,7 @@ from typing import TypeVar, cast
 import msgspec
 import onnx_ir as ir
 
+from eetoolkit_exporters.capturing.shapes import dims_of
 from eetoolkit_exporters.emitting.releases import least_onnxruntime
 from eetoolkit_runtime.bundle.bundle import Bundle
 from eetoolkit_runtime.bundle.golden import Visit, read_golden
@@ -18,7 +19,8 @@ from eetoolkit_runtime.errors import EEToolkitError, ExportError
 from eetoolkit_runtime.files.outfile import check_file
 from eetoolkit_runtime.files.paths import shown
 from eetoolkit_runtime.files.wire import raw_places
-from eetoolkit_runtime.plan.types import Dim, DType, Exit, File, Gate, Switch
+from eetoolkit_runtime.plan.seal import sha256_of
+from eetoolkit_runtime.plan.types import DType, Exit, File, Gate, Switch
 from eetoolkit_runtime.running.decision import limit_of
 from eetoolkit_runtime.running.runner import Runner
 from eetoolkit_runtime.single_file.description import (
@@ -94,7 +96,7 @@ def describe(
                 name=spec.name,
                 title=plan.titles.get(spec.name),
                 dtype=spec.dtype,
-                shape=_dims(value),
+                shape=tuple(dims_of(value.shape)),
                 preprocess=_explicit(plan.preprocess.get(spec.name), Picture),
             )
             for spec, value in zip(plan.inputs, model.graph.inputs, strict=True)
@@ -105,7 +107,7 @@ def describe(
                 name=(name := str(value.name)),
                 title=plan.titles.get(name),
                 dtype=_dtype(value),
-                shape=_dims(value),
+                shape=tuple(dims_of(value.shape)),
                 meaning=_MEANINGS.get(name, _ANSWERS),
             )
             for value in model.graph.outputs
@@ -187,9 +189,7 @@ def _explicit(value: msgspec.Struct | None, kind: type[Kind]) -> Kind | None:
 
 
 def _file(content: bytes) -> File:
-    import hashlib
-
-    return File(sha256=hashlib.sha256(content).hexdigest(), size=len(content))
+    return File(sha256=sha256_of(content), size=len(content))
 
 
 def _version(text: str | None) -> tuple[int, int]:
@@ -201,7 +201,3 @@ def _dtype(value: ir.Value) -> DType:
     if value.dtype is None:
         raise ExportError(f"the output {value.name!r} has no dtype")
     return cast("DType", str(value.dtype.numpy()))
-
-
-def _dims(value: ir.Value) -> tuple[Dim, ...]:
-    return tuple(dim if isinstance(dim, int) else dim.value for dim in value.shape or ())

@@ -10,6 +10,7 @@ from eetoolkit_runtime.errors import IntegrityError
 from eetoolkit_runtime.files.paths import shown
 from eetoolkit_runtime.files.wire import external_files
 from eetoolkit_runtime.plan.manifest import decode_sealed
+from eetoolkit_runtime.plan.seal import sha256_of
 from eetoolkit_runtime.plan.types import MANIFEST, MANIFEST_LIMIT_BYTES, File, Manifest, Segment
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def read_graph(folder: Path, manifest: Manifest, segment: Segment) -> bytes:
         data = read_regular(path, entry.size)
     except OSError as error:
         raise _unreadable(path, error) from error
-    _compare(path, _sha256(data), entry.sha256)
+    _compare(path, sha256_of(data), entry.sha256)
     try:
         unlisted = external_files(data).difference(segment.weights)
     except (ValueError, RecursionError) as error:
@@ -142,12 +143,6 @@ def _unreadable(path: Path, error: OSError) -> IntegrityError:
     if isinstance(error, FileNotFoundError):
         return IntegrityError(f"{shown(path)} {_MISSING}")
     return IntegrityError(f"cannot read {shown(path)}: {error.strerror or error}")
-
-
-def _sha256(data: bytes) -> str:
-    import hashlib
-
-    return hashlib.sha256(data).hexdigest()
 
 
 def _compare(path: Path, found: str, expected: str) -> None:

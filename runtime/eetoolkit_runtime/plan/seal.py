@@ -20,7 +20,7 @@ _SEALED = rb'(?s)(?P<rest>.*),"digest":"(?P<digest>[0-9a-f]{64})"\}'
 def seal(text: bytes) -> bytes:
     """Returns a manifest without a digest, a JSON object, indented and with one."""
     compact = _compact(text)
-    last = b',"digest":"%s"}' % _sha256(compact).encode()
+    last = b',"digest":"%s"}' % sha256_of(compact).encode()
     return msgspec.json.format(compact[:-1] + last, indent=1) + b"\n"
 
 
@@ -33,7 +33,7 @@ def check_seal(text: bytes, what: str, fix: str) -> None:
     found = re.fullmatch(_SEALED, _compact(text))
     if found is None:
         raise IntegrityError(f"{what} does not end with its digest: {fix}")
-    digest = _sha256(found["rest"] + b"}")
+    digest = sha256_of(found["rest"] + b"}")
     if digest != found["digest"].decode():
         raise IntegrityError(
             f"{what} was changed: its digest is {found['digest'].decode()[:12]}…, its content's {digest[:12]}…: {fix}"
@@ -48,7 +48,8 @@ def _compact(text: bytes) -> bytes:
         raise ManifestError(f"manifest.json: {error}") from error
 
 
-def _sha256(text: bytes) -> str:
+def sha256_of(text: bytes) -> str:
+    """Returns 64 hexadecimal digits."""
     import hashlib  # it costs as much as this whole package to import
 
     return hashlib.sha256(text).hexdigest()
