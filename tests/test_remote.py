@@ -273,7 +273,9 @@ def wait_for(condition: object) -> None:
 def started(bundle: Path, folder: Path, *more: object) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """Gives a verb that runs on the device, and the number of its process there."""
     python, number = endless(folder)
-    command = [sys.executable, "-m", "eetoolkit", "profile", str(bundle), "--on", "device", "--python", python]
+    # A shell's background job, as this test run may be, hands its children an ignored SIGINT.
+    start = "import signal, eetoolkit.cli as cli; signal.signal(signal.SIGINT, signal.default_int_handler); cli.main()"
+    command = [sys.executable, "-c", start, "profile", str(bundle), "--on", "device", "--python", python]
     process = subprocess.Popen(
         [*command, *map(str, more)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
