@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from eetoolkit.tuning.report import TuningReport as TuningReport
     from eetoolkit.tuning.tune import tune as tune
     from eetoolkit.verification import verify as verify
-    from eetoolkit_exporters.capturing.attach import attach_exits as attach_exits
-    from eetoolkit_exporters.capturing.attach import fit_exits as fit_exits
+    from eetoolkit_exporters.attaching.attach import attach_exits as attach_exits
+    from eetoolkit_exporters.attaching.fit import fit_exits as fit_exits
     from eetoolkit_exporters.capturing.marker import exit as exit  # noqa: A004 - `ee.exit`
     from eetoolkit_exporters.export import export as export
     from eetoolkit_exporters.pruning.prune import prune as prune
@@ -51,7 +51,8 @@ _PUBLIC = {
     # A network becomes a bundle
     "eetoolkit_exporters.export": ("export",),
     "eetoolkit_exporters.capturing.marker": ("exit",),
-    "eetoolkit_exporters.capturing.attach": ("attach_exits", "fit_exits"),
+    "eetoolkit_exporters.attaching.attach": ("attach_exits",),
+    "eetoolkit_exporters.attaching.fit": ("fit_exits",),
     "eetoolkit_runtime.plan.types": ("Criterion",),
     # A bundle is opened and checked
     "eetoolkit_runtime.bundle.bundle": ("load", "Bundle"),

@@ -1,0 +1,165 @@
+"""What heads gather from a network's rows: one pass of onnxruntime over all of them, kept on disk as it goes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+from numpy.lib.format import open_memmap
+
+from eetoolkit_exporters.attaching.attach import FINAL, MultiExit, append_modules
+from eetoolkit_exporters.attaching.part import Part, blocks, count_rows
+from eetoolkit_exporters.capturing.capture import Network
+from eetoolkit_exporters.graph import values_of
+from eetoolkit_runtime.arrays import Array
+from eetoolkit_runtime.files.outfile import writing
+from eetoolkit_runtime.profiling.machine import memory_bytes
+
+Progress = Callable[[str, int, int], object]
+
+_ROWS = 64  # at a time
+_SHARE_OF_MEMORY = 0.25
+_SAVE_EVERY_S = 5.0
+_DONE = "rows-done.txt"
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """What heads gather from every row, and the network's own answers.
+
+    Attributes:
+        parts: By the name of the place's value and the part's name, (rows, ...), float32, or float16 where that is too
+            much for the memory; mapped from disk.
+        final: The network's answers, (rows, ...).
+    """
+
+    parts: Mapping[tuple[str, str], Array]
+    final: Array
+
+    def of(self, model: MultiExit, exit_: str, rows: Array) -> Array:
+        """Returns what the head of an exit classifies, float32, of the rows of these numbers."""
+        place = model.places[exit_].value
+        found = [np.asarray(self.parts[place, part][rows], np.float32) for part in model.heads[exit_].parts]
+        return np.concatenate(found, 1) if len(found) > 1 else found[0]
+
+
+def gather_features(
+    model: MultiExit,
+    inputs: Mapping[str, Array],
+    folder: str | os.PathLike[str],
+    *,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Features:
+    """Runs rows through the network and returns what the heads gather; what `folder` holds of them is not run again.
+
+    No gradient, no training mode: the network's graph runs in onnxruntime.
+
+    Args:
+        model: The network with its heads, fitted or not.
+        inputs: Any number of rows, by the network's names.
+        folder: Where features are kept, in a folder of their own for each graph and each set of rows.
+        threads: As onnxruntime's; None: all.
+        progress: Is told (what, done, total).
+
+    Raises:
+        ExportError: Inputs that the network does not take.
+    """
+    graph = model.network.graph.clone()
+    values = {str(value.name): value for value in values_of(graph)}
+    wanted = {
+        (model.places[name].value, part): (gather, [values[str(value.name)] for value in model.values_at(name).values()])
+        for name, head in model.heads.items()
+        for part, gather in zip(head.parts, head.gathers, strict=True)
+    }
+    names = {f"{value} {part}": (value, part) for value, part in wanted}
+    found = append_modules(graph, {name: wanted[key] for name, key in names.items()})
+    found[FINAL] = values[str(model.final.name)]
+    part = Part(Network(graph, [], ordered=False, constants=model.network.constants), found, threads=threads)
+    kept = _Kept(Path(folder) / _digest(graph, inputs), count_rows(model.network, inputs))
+    tell = progress or (lambda _what, _done, _total: None)
+    with kept:
+        for block in blocks(model.network, inputs, _ROWS, kept.done):
+            kept.add(part.run(block))
+            tell("running the network", kept.done, kept.rows)
+    arrays = kept.arrays(found)
+    return Features({key: arrays[name] for name, key in names.items()}, np.asarray(arrays[FINAL]))
+
+
+class _Kept:
+    """Arrays that grow row by row in a folder, with how many rows they hold."""
+
+    def __init__(self, folder: Path, rows: int) -> None:
+        self.folder, self.rows = folder, rows
+        folder.mkdir(parents=True, exist_ok=True)
+        self.done = int(text) if (text := self._read()).isdigit() else 0
+        self._open: dict[str, np.memmap] = {}
+        self._saved_s = time.monotonic()
+
+    def __enter__(self) -> _Kept:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._save()  # an interrupt loses nothing
+
+    def add(self, found: Mapping[str, Array]) -> None:
+        """Adds the next rows."""
+        if not self._open:
+            self._open = self._opened(found)
+        count = len(found[FINAL])
+        for name, array in found.items():
+            self._open[name][self.done : self.done + count] = array
+        self.done += count
+        if time.monotonic() - self._saved_s > _SAVE_EVERY_S:
+            self._save()
+
+    def arrays(self, names: Mapping[str, object]) -> dict[str, Array]:
+        """Returns all rows, by name."""
+        return {name: open_memmap(self._file(number), "r") for number, name in enumerate(names)}
+
+    def _opened(self, found: Mapping[str, Array]) -> dict[str, np.memmap]:
+        if self.done:
+            return {name: open_memmap(self._file(number), "r+") for number, name in enumerate(found)}
+        size = sum(array.nbytes // len(array) for array in found.values()) * self.rows
+        small = size > _SHARE_OF_MEMORY * (memory_bytes("MemAvailable") or size)
+        opened = {}
+        for number, (name, array) in enumerate(found.items()):
+            dtype = np.float16 if small and name != FINAL and array.dtype == np.float32 else array.dtype
+            opened[name] = open_memmap(self._file(number), "w+", dtype, (self.rows, *array.shape[1:]))
+        return opened
+
+    def _save(self) -> None:
+        for array in self._open.values():
+            array.flush()
+        if self._open:
+            with writing(self.folder / _DONE, overwrite=True) as file:
+                file.write(str(self.done).encode())
+        self._saved_s = time.monotonic()
+
+    def _read(self) -> str:
+        file = self.folder / _DONE
+        return file.read_text() if file.is_file() else ""
+
+    def _file(self, number: int) -> Path:
+        return self.folder / f"part-{number:03}.npy"
+
+
+def _digest(graph: ir.Graph, inputs: Mapping[str, Array]) -> str:
+    """Returns what tells a graph with its weights, and rows, from others."""
+    found = hashlib.blake2b(digest_size=12)
+    for node in graph.all_nodes():
+        names = [None if value is None else value.name for value in (*node.inputs, *node.outputs)]
+        found.update(f"{node.op_type} {names} {sorted(map(str, node.attributes.values()))}".encode())
+    for value in graph.initializers.values():
+        if value.const_value is not None:
+            found.update(np.ascontiguousarray(value.const_value.numpy()).tobytes())
+    for name, array in inputs.items():
+        found.update(f"{name} {array.dtype} {array.shape}".encode())
+        found.update(np.ascontiguousarray(array).data)
+    return found.hexdigest()

@@ -1,0 +1,270 @@
+"""Heads fitted to what they gather: full-batch L-BFGS, towards labels and the network's own answers."""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from eetoolkit_exporters.attaching.attach import MultiExit
+from eetoolkit_exporters.attaching.features import Features, Progress, gather_features
+from eetoolkit_exporters.attaching.heads import Head
+from eetoolkit_runtime.arguments import checked
+from eetoolkit_runtime.arrays import Array
+from eetoolkit_runtime.errors import ExportError, first_line
+
+Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+HELD_OUT = 0.2
+"""The share of rows on which weight decays are held against each other, and which fit nothing."""
+_DECAYS = (1e-1, 1e-2, 1e-3, 1e-4)
+_STEPS = 60
+_BATCH = 8192  # rows whose features and gradients are in memory together
+_STD = 1e-6
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How well a head fits.
+
+    Attributes:
+        loss: On the rows that fitted nothing, per row.
+        decay: The weight decay that did best there.
+    """
+
+    loss: float
+    decay: float
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """What heads are to answer.
+
+    Attributes:
+        labels: (rows, ...), None where there are none.
+        teacher: The network's own answers, log-probabilities over axis 1, (rows, classes, ...); None: they do not
+            count.
+        share: How much the teacher counts beside the labels, 0 to 1.
+        loss: Of a head's output and labels; None: cross entropy.
+    """
+
+    labels: torch.Tensor | None
+    teacher: torch.Tensor | None
+    share: float
+    loss: Loss | None = None
+
+    def of(self, logits: torch.Tensor, rows: Array | slice) -> torch.Tensor:
+        """Returns the mean loss of a head's output (n, ...) for some rows."""
+        found = torch.zeros(())
+        if self.labels is not None and self.share < 1:
+            function = self.loss or nn.functional.cross_entropy
+            found = found + (1 - self.share) * function(logits, self.labels[rows])
+        if self.teacher is not None and self.share > 0:
+            own = nn.functional.log_softmax(logits, 1)
+            found = found - self.share * (self.teacher[rows].exp() * own).sum(1).mean()
+        return found
+
+
+def log_probabilities(answers: Array) -> Array:
+    """Returns answers over axis 1 as log-probabilities, whether they are logits or probabilities already."""
+    x = np.asarray(answers, np.float64)
+    if x.min(initial=0) >= 0 and np.allclose(x.sum(1), 1, atol=1e-3):
+        return np.log(np.maximum(x, 1e-9)).astype(np.float32)
+    x = x - x.max(1, keepdims=True)
+    return np.asarray(x - np.log(np.exp(x).sum(1, keepdims=True)), np.float32)
+
+
+def fit_head(head: Head, gathered: Array, target: Target, rows: Array, held_out: Array) -> Fit:
+    """Trains what classifies in a head, and keeps the weights of the decay that does best on rows that fitted nothing.
+
+    What is gathered is standardised for it; that goes into the first layer's weights afterwards.
+
+    Args:
+        head: The head; it is changed.
+        gathered: What it gathers from all rows, (rows, ...).
+        target: What it is to answer.
+        rows: The numbers of the rows that it is fitted to.
+        held_out: Of the rows that choose the decay.
+
+    Raises:
+        ExportError: Labels that the loss does not take.
+    """
+    first = _first_linear(head.classify) if gathered.ndim == 2 else None
+    x = torch.from_numpy(np.ascontiguousarray(gathered, np.float32))
+    mean, std = torch.zeros(()), torch.ones(())
+    if first is not None:
+        mean, std = x[rows].mean(0), x[rows].std(0) if len(rows) > 1 else torch.ones(x.shape[1])
+        std = torch.where(std > _STD * (1 + mean.abs()), std, torch.ones(()))
+        x = (x - mean) / std
+    head.classify.train()
+    best: tuple[Fit, dict[str, torch.Tensor]] | None = None
+    for decay in _DECAYS:
+        _descend(head.classify, x, target, rows, decay)
+        with torch.no_grad():
+            loss = float(_mean_loss(head.classify, x, target, held_out if len(held_out) else rows))
+        if best is not None and not loss < best[0].loss:
+            break
+        if math.isfinite(loss):
+            best = Fit(loss, decay), copy.deepcopy(head.classify.state_dict())
+    if best is None:
+        raise ExportError("its loss is not a finite number")
+    head.classify.load_state_dict(best[1])
+    if first is not None:
+        with torch.no_grad():
+            first.weight /= std
+            first.bias -= first.weight @ mean
+    head.eval()
+    head.fitted = True
+    return best[0]
+
+
+def _first_linear(module: nn.Module) -> nn.Linear | None:
+    layers = list(module) if isinstance(module, nn.Sequential) else [module]
+    return layers[0] if layers and isinstance(layers[0], nn.Linear) and layers[0].bias is not None else None
+
+
+def _descend(module: nn.Module, x: torch.Tensor, target: Target, rows: Array, decay: float) -> None:
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    weights = [parameter for parameter in parameters if parameter.ndim > 1]
+    optimizer = torch.optim.LBFGS(
+        parameters, max_iter=_STEPS, tolerance_change=1e-7, tolerance_grad=1e-5, history_size=10,
+        line_search_fn="strong_wolfe",
+    )  # fmt: skip
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        penalty = decay * torch.stack([(weight**2).mean() for weight in weights]).sum() if weights else torch.zeros(())
+        total = penalty.detach()
+        if penalty.requires_grad:
+            penalty.backward()  # type: ignore[no-untyped-call]
+        for part in _parts(rows):
+            loss = target.of(module(x[part]), part) * (len(part) / len(rows))
+            loss.backward()  # type: ignore[no-untyped-call]
+            total = total + loss.detach()
+        return total
+
+    optimizer.step(closure)  # type: ignore[arg-type]
+
+
+def _mean_loss(module: nn.Module, x: torch.Tensor, target: Target, rows: Array) -> torch.Tensor:
+    losses = [target.of(module(x[part]), part) * len(part) for part in _parts(rows)]
+    return torch.stack(losses).sum() / len(rows)
+
+
+def _parts(rows: Array) -> Iterator[Array]:
+    for start in range(0, len(rows), _BATCH):
+        yield rows[start : start + _BATCH]
+
+
+def fit_all(
+    model: MultiExit,
+    features: Features,
+    target: Target,
+    rows: Array,
+    held_out: Array,
+    progress: Progress | None = None,
+) -> dict[str, Fit]:
+    """Fits every head of a network, and returns how well each does."""
+    found = {}
+    everything = np.arange(len(features.final))
+    for number, (name, head) in enumerate(model.heads.items()):
+        if progress is not None:
+            progress("fitting heads", number, len(model.heads))
+        try:
+            found[name] = fit_head(head, features.of(model, name, everything), target, rows, held_out)
+        except (IndexError, RuntimeError, TypeError, ValueError) as error:
+            labels = "none" if target.labels is None else f"{tuple(target.labels.shape)} {target.labels.dtype}"
+            raise ExportError(f"the head at {name!r} cannot be fitted to labels ({labels}): {first_line(error)}") from error
+    return found
+
+
+@checked(ExportError, but=("model",))
+def fit_exits(
+    model: MultiExit,
+    inputs: Mapping[str, npt.ArrayLike] | Sequence[npt.ArrayLike] | npt.ArrayLike,
+    labels: npt.ArrayLike | None = None,
+    *,
+    distill: bool | float = True,
+    loss: Loss | None = None,
+    seed: int = 0,
+    threads: int | None = None,
+    folder: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Fit]:
+    """Trains the heads of a network and nothing else, and returns how well each fits.
+
+    One pass over the rows gathers what heads read, in onnxruntime; then each head is fitted by L-BFGS, with the weight
+    decay that does best on a fifth of the rows. The network itself does not change.
+
+    Args:
+        model: What `attach_exits` returned.
+        inputs: The rows: an array, a tuple in the order of the network's inputs, or a mapping by name.
+        labels: Class indices, one a row, or one for each position where the network answers at every position; or what
+            `loss` takes. None: heads learn from the network's own answers alone.
+        distill: How much the network's own answers (log-probabilities) count beside the labels, 0 to 1 (Hinton et al.,
+            2015, at temperature 1); True: one half, False: not at all.
+        loss: From a head's output and the labels to a number; None: cross entropy.
+        seed: Of the rows that choose the weight decay.
+        threads: As onnxruntime's.
+        folder: Where features are kept, so that a later call goes on where this one was; None: nowhere.
+        progress: Is told (what, done, total).
+
+    Raises:
+        ExportError: Not a model of `attach_exits`, rows that the network does not take, or labels that the loss does
+            not.
+    """
+    if not isinstance(model, MultiExit):
+        raise ExportError(f"fit_exits takes what attach_exits returned, got {type(model).__name__}")
+    share = {True: 0.5, False: 0.0}.get(distill, distill) if isinstance(distill, bool) else float(distill)
+    if not 0 <= share <= 1:
+        raise ExportError(f"distill is {distill}, expected True, False or a share from 0 to 1")
+    if labels is None and share == 0:
+        raise ExportError("there are no labels, and distill is off: heads have nothing to learn from")
+    rows = by_name(model, inputs)
+    with tempfile.TemporaryDirectory() as passing:
+        features = gather_features(model, rows, folder or passing, threads=threads, progress=progress)
+        target = target_of(features, labels, 1.0 if labels is None else share, loss)
+        order = np.random.default_rng(seed).permutation(len(features.final))
+        held_out = int(len(order) * HELD_OUT)
+        return fit_all(model, features, target, order[held_out:], order[:held_out], progress)
+
+
+def target_of(features: Features, labels: npt.ArrayLike | None, share: float, loss: Loss | None = None) -> Target:
+    """Returns what heads are to answer.
+
+    Raises:
+        ExportError: Another number of labels than of rows.
+    """
+    teacher = torch.from_numpy(log_probabilities(features.final)) if share else None
+    if labels is None:
+        return Target(None, teacher, share, loss)
+    given = torch.as_tensor(np.asarray(labels))
+    if given.ndim == 0 or len(given) != len(features.final):
+        raise ExportError(f"labels have shape {list(given.shape)}, expected one for each of {len(features.final)} rows")
+    return Target(given.long() if loss is None else given, teacher, share, loss)
+
+
+def by_name(model: MultiExit, inputs: object) -> dict[str, Array]:
+    """Returns inputs as arrays by the network's names.
+
+    Raises:
+        ExportError: Other inputs than the network's.
+    """
+    names = list(model.inputs)
+    if not isinstance(inputs, Mapping):
+        given = inputs if isinstance(inputs, tuple | list) and len(names) > 1 else (inputs,)
+        if len(given) != len(names):
+            raise ExportError(f"got {len(given)} inputs, the network has {len(names)}: {', '.join(names)}")
+        inputs = dict(zip(names, given, strict=True))
+    if set(inputs) != set(names):
+        raise ExportError(f"inputs are {', '.join(map(str, inputs))}, the network's are {', '.join(names)}")
+    return {name: np.asarray(inputs[name], model.inputs[name].dtype) for name in names}
