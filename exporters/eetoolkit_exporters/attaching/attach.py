@@ -189,6 +189,8 @@ class MultiExit:
                 raise ExportError(f"no such head fits {name!r}: {error}; {fix}") from error
 
     def _head(self, name: str, spec: HeadSpec, given: Sequence[torch.Tensor], answer: Array) -> Head:
+        if isinstance(spec, Head):
+            return spec
         if isinstance(spec, nn.Module):
             return Head(type(spec).__name__, [("whole", Whole())], spec, fitted=True)
         layout, masks = self.layout_at(name), self._names_at(name)[1:]

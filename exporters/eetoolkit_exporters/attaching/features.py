@@ -37,10 +37,12 @@ class Features:
         parts: By the name of the place's value and the part's name, (rows, ...), float32, or float16 where that is too
             much for the memory; mapped from disk.
         final: The network's answers, (rows, ...).
+        folder: Where they are kept.
     """
 
     parts: Mapping[tuple[str, str], Array]
     final: Array
+    folder: Path
 
     def of(self, model: MultiExit, exit_: str, rows: Array) -> Array:
         """Returns what the head of an exit classifies, float32, of the rows of these numbers."""
@@ -89,7 +91,7 @@ def gather_features(
             kept.add(part.run(block))
             tell("running the network", kept.done, kept.rows)
     arrays = kept.arrays(found)
-    return Features({key: arrays[name] for name, key in names.items()}, np.asarray(arrays[FINAL]))
+    return Features({key: arrays[name] for name, key in names.items()}, np.asarray(arrays[FINAL]), kept.folder)
 
 
 class _Kept:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import math
 import os
 import tempfile
@@ -21,6 +22,7 @@ from eetoolkit_exporters.attaching.heads import Head
 from eetoolkit_runtime.arguments import checked
 from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.errors import ExportError, first_line
+from eetoolkit_runtime.files.outfile import writing
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -72,6 +74,13 @@ class Target:
             own = nn.functional.log_softmax(logits, 1)
             found = found - self.share * (self.teacher[rows].exp() * own).sum(1).mean()
         return found
+
+    def digest(self, rows: Array, held_out: Array) -> str:
+        """Returns what tells this target on these rows from others."""
+        found = hashlib.blake2b(f"{self.share} {self.loss!r}".encode(), digest_size=12)
+        for array in (rows, held_out, self.labels, self.teacher):
+            found.update(b"none" if array is None else np.ascontiguousarray(array).tobytes())
+        return found.hexdigest()
 
 
 def log_probabilities(answers: Array) -> Array:
@@ -173,18 +182,51 @@ def fit_all(
     held_out: Array,
     progress: Progress | None = None,
 ) -> dict[str, Fit]:
-    """Fits every head of a network, and returns how well each does."""
+    """Fits every head of a network, and returns how well each does; what lies beside the features is not fitted again.
+
+    Args:
+        model: The network; its heads are changed.
+        features: What the heads gather.
+        target: What they are to answer.
+        rows: The numbers of the rows that they are fitted to.
+        held_out: Of those that choose weight decays.
+        progress: Is told (what, done, total).
+
+    Raises:
+        ExportError: Labels that the loss does not take.
+    """
     found = {}
     everything = np.arange(len(features.final))
+    asked = target.digest(rows, held_out)
     for number, (name, head) in enumerate(model.heads.items()):
         if progress is not None:
             progress("fitting heads", number, len(model.heads))
+        file = features.folder / f"head-{_digest(model.places[name].value, head.kind, asked)}.pt"
+        if head.kind != type(head.classify).__name__ and (fit := _read_fit(file, head)) is not None:
+            found[name] = fit
+            continue
         try:
             found[name] = fit_head(head, features.of(model, name, everything), target, rows, held_out)
         except (IndexError, RuntimeError, TypeError, ValueError) as error:
-            labels = "none" if target.labels is None else f"{tuple(target.labels.shape)} {target.labels.dtype}"
-            raise ExportError(f"the head at {name!r} cannot be fitted to labels ({labels}): {first_line(error)}") from error
+            given = "none" if target.labels is None else f"{tuple(target.labels.shape)} {target.labels.dtype}"
+            raise ExportError(f"the head at {name!r} cannot be fitted to labels ({given}): {first_line(error)}") from error
+        with writing(file, overwrite=True) as stream:
+            torch.save({"fit": [found[name].loss, found[name].decay], "state": head.classify.state_dict()}, stream)
     return found
+
+
+def _read_fit(file: Path, head: Head) -> Fit | None:
+    """Returns the fit in a file, and gives its weights to the head; None where there is none."""
+    if not file.is_file():
+        return None
+    kept = torch.load(file, weights_only=True)
+    head.classify.load_state_dict(kept["state"])
+    head.fitted = True
+    return Fit(*kept["fit"])
+
+
+def _digest(*parts: object) -> str:
+    return hashlib.blake2b(repr(parts).encode(), digest_size=12).hexdigest()
 
 
 @checked(ExportError, but=("model",))

@@ -1,0 +1,126 @@
+"""A network with fitted heads at all of its places, of which `bundle` keeps those that pay."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from eetoolkit.adapting.choosing import Found, Goal, Measured, choose
+from eetoolkit.adapting.report import AdaptReport, PlaceFigures
+from eetoolkit.adapting.rows import Rows
+from eetoolkit.tuning.collect import Progress
+from eetoolkit_exporters.attaching.attach import MultiExit
+from eetoolkit_runtime.arguments import checked
+from eetoolkit_runtime.bundle.bundle import Bundle
+from eetoolkit_runtime.bundle.rewriting import write_bundle
+from eetoolkit_runtime.bundle.store import check_target
+from eetoolkit_runtime.errors import TuneError
+from eetoolkit_runtime.plan.types import Manifest
+
+
+@dataclass(frozen=True, eq=False)
+class Adapted:
+    """A trained network with fitted heads at its places; made by `add_exits`.
+
+    Attributes:
+        model: The network with the candidates' heads, which `ee.export` takes.
+        first: What is known before a bundle was chosen: places, heads, rows.
+        candidates: By exit of `model`, its place and its kind of head.
+        rows: The rows to tune by.
+        goal: What was asked for.
+        folder: Where features are kept until a bundle is written; None: nowhere of ours.
+    """
+
+    model: MultiExit
+    first: AdaptReport
+    candidates: Mapping[str, tuple[str, str]]
+    rows: Rows
+    goal: Goal
+    folder: Path | None = None
+    _reports: list[AdaptReport] = field(default_factory=list)
+
+    @property
+    def places(self) -> tuple[PlaceFigures, ...]:
+        """Every place with the heads that were tried there, by share of the work."""
+        return self.report.places
+
+    @property
+    def report(self) -> AdaptReport:
+        """What the last `bundle` found; before one was asked for, what is known of places and heads."""
+        return self._reports[-1] if self._reports else self.first
+
+    @checked(TuneError)
+    def bundle(
+        self,
+        output: str | os.PathLike[str],
+        *,
+        profile: Measured = None,
+        labels: Sequence[str] | None = None,
+        preprocess: Mapping[str, Mapping[str, Any]] | None = None,
+        name: str | None = None,
+        seconds: float = 10.0,
+        overwrite: bool = False,
+        progress: Progress | None = None,
+    ) -> Bundle:
+        """Chooses places, kinds of heads and thresholds by what they cost, and writes the tuned bundle.
+
+        All candidates are exported as one bundle and profiled; the tuner's search chooses at most `max_exits` of them;
+        the bundle without the others is profiled and tuned, and held against the whole network as one session, in
+        turns. Figures are of held-out rows. `report` says what was tried, whatever comes of it.
+
+        Args:
+            output: The bundle's folder.
+            profile: By what to choose. None: latencies on this machine; `multiply-adds`: these; a function: called with
+                a bundle, it returns its `Profile` on the device that is meant; a `Profile` or its file: of the
+                candidates, which `ee.export(adapted.model, None, ...)` writes.
+            labels: The classes' names.
+            preprocess: As for `ee.export`.
+            name: The bundle's name; None: that of its folder.
+            seconds: How long each of two profiles may take.
+            overwrite: Whether a bundle at `output` may be replaced.
+            progress: Is told (what, done, total).
+
+        Raises:
+            TuneError: Early exits do not pay; it says why. Nothing was written.
+            BundleError: `output` is in the way.
+        """
+        target = check_target(output, overwrite=overwrite)
+        options = {"labels": labels, "preprocess": preprocess, "name": name or target.stem}
+        tell = progress or (lambda _what, _done, _total: None)
+        with tempfile.TemporaryDirectory() as passing:
+            found = choose(self.model, self.rows, self.goal, Path(passing), profile, options, seconds, tell)
+            self._reports.append(self._report(found))
+            if found.bundle is None:
+                raise TuneError(self.report.verdict)
+            ready = found.bundle
+            written = write_bundle(target, lambda folder: _copied(ready, folder), overwrite=overwrite)
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        return written
+
+    def _report(self, found: Found) -> AdaptReport:
+        stay = dict(self.candidates[name] for name in found.exits)
+        return msgspec.structs.replace(
+            self.first,
+            places=tuple(msgspec.structs.replace(place, chosen=stay.get(place.name)) for place in self.first.places),
+            costs=found.costs,
+            tried=found.tried,
+            tuning=found.tuning,
+            speedup=found.speedup,
+            pays=found.bundle is not None,
+            reason=found.reason,
+            notes=(*self.first.notes, *found.notes),
+        )
+
+
+def _copied(bundle: Bundle, folder: Path) -> Manifest:
+    for name in bundle.manifest.files:
+        shutil.copyfile(bundle.path / name, folder / name)
+    return bundle.manifest

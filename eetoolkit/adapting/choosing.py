@@ -1,0 +1,188 @@
+"""From candidates at every place to the bundle that pays: export, profile, place, prune, tune, compare."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+import eetoolkit as ee
+from eetoolkit.adapting.rows import Rows
+from eetoolkit.tuning.choose import Task
+from eetoolkit.tuning.collect import Progress
+from eetoolkit.tuning.costs import estimated_overheads
+from eetoolkit.tuning.intervals import Interval, ratio_in_turns
+from eetoolkit.tuning.placing import Placement, Tried, place
+from eetoolkit.tuning.pruning import latencies
+from eetoolkit.tuning.report import TuningReport
+from eetoolkit.tuning.tune import prepare_task
+from eetoolkit.tuning.wording import percent
+from eetoolkit_exporters.attaching.attach import MultiExit
+from eetoolkit_runtime.bundle.bundle import Bundle
+from eetoolkit_runtime.errors import TuneError
+from eetoolkit_runtime.profiling.profile import Profile
+
+MULTIPLY_ADDS = "multiply-adds"
+
+Measured = Profile | str | os.PathLike[str] | Callable[[Bundle], Profile] | Literal["multiply-adds"] | None
+"""What a bundle's segments cost: a profile of the candidates, its file, what measures one, or multiply-adds.
+
+None measures on this machine.
+"""
+
+_PROFILED_ROWS = 256
+_COMPARED_ROWS = 200
+_LATE = 0.75  # of the work: exits behind that save little
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What is asked for.
+
+    Attributes:
+        max_accuracy_drop: Accuracy may drop by this much below the network's.
+        max_exits: How many exits may stay.
+        seed: Of all draws.
+        threads: As the `Runner`'s.
+    """
+
+    max_accuracy_drop: float
+    max_exits: int
+    seed: int
+    threads: int | None
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was chosen.
+
+    Attributes:
+        bundle: The tuned bundle; None where early exits do not pay.
+        reason: What is gained, or why they do not pay.
+        costs: Where costs come from.
+        tried: The best placement of at most 1, 2, ... exits.
+        exits: Those that stay.
+        tuning: Of the bundle with these.
+        speedup: The whole network's mean latency over the bundle's.
+        notes: What the reader must know.
+    """
+
+    bundle: Bundle | None
+    reason: str
+    costs: str
+    tried: tuple[Tried, ...] = ()
+    exits: tuple[str, ...] = ()
+    tuning: TuningReport | None = None
+    speedup: Interval | None = None
+    notes: tuple[str, ...] = ()
+
+
+def choose(
+    model: MultiExit, rows: Rows, goal: Goal, folder: Path, measured: Measured, options: Mapping[str, Any],
+    seconds: float, tell: Progress,
+) -> Found:  # fmt: skip
+    """Returns the bundle of those candidates that pay, written somewhere in `folder`.
+
+    Args:
+        model: The network with fitted heads.
+        rows: Labelled rows, which fitted nothing.
+        goal: What is asked for.
+        folder: For bundles on the way.
+        measured: What segments cost.
+        options: Of the export.
+        seconds: How long each profile may take.
+        tell: Is told (what, done, total).
+    """
+    tell("exporting the candidates", 0, 0)
+    samples = rows.take(slice(0, 16)).inputs
+    candidates = ee.export(model, None, folder / "candidates.ee", golden_inputs=samples, **options)
+    early = [name for name, exit_ in candidates.exits.items() if not exit_.ends]
+    profile = _profile(candidates, rows, measured, goal, seconds, tell)
+    drop, seed, threads = goal.max_accuracy_drop, goal.seed, goal.threads
+    task = prepare_task(
+        candidates, rows.inputs, rows.labels, max_accuracy_drop=drop, profile=profile, seed=seed, threads=threads,
+        progress=tell,
+    )  # fmt: skip
+    heads = {} if task.costs.unit == "ms" else _multiply_adds(model)
+    overheads = estimated_overheads(candidates.manifest, task.costs, task.data.record.exits, heads)
+    tell("choosing places", 0, 0)
+    placement = place(task, overheads, goal.max_exits)
+    costs = task.costs.source
+    if not placement.exits:
+        return Found(None, _why_not(model, task, goal), costs, placement.tried)
+    tell("pruning", 0, 0)
+    chosen = ee.prune(candidates, [name for name in early if name not in placement.exits], folder / "chosen.ee")
+    whole = ee.prune(candidates, early, folder / "whole.ee")
+    again = profile if isinstance(measured, Callable) or measured is None else None  # type: ignore[arg-type]
+    if again is not None:
+        again = _profile(chosen, rows, measured, goal, seconds, tell)
+    try:
+        tuning = ee.tune(
+            chosen, rows.inputs, rows.labels, max_accuracy_drop=drop, profile=again, seed=seed, threads=threads,
+            progress=tell,
+        )  # fmt: skip
+    except TuneError as error:
+        return Found(None, str(error), costs, placement.tried, placement.exits)
+    known = (costs, placement.tried, placement.exits, tuning)
+    static = tuning.verdict.static_exit
+    if tuning.verdict.undecided is not None:
+        return Found(None, tuning.outcome, *known)
+    if not tuning.verdict.pays and static is None:
+        return Found(None, str(tuning.verdict), *known)
+    final = tuning.apply() if tuning.verdict.pays else ee.truncate(chosen, static or "", folder / "final.ee")
+    if measured is not None:
+        return Found(final, _gain(tuning, None), *known)
+    tell("comparing with the whole network", 0, 0)
+    held_out = task.data.record.row[task.data.test][:_COMPARED_ROWS]
+    given = [tuple(rows.take([int(row)]).inputs.values()) for row in held_out]
+    speedup = ratio_in_turns(*latencies((whole, final), given, threads), seed)
+    if speedup.low <= 1:
+        dear = f"measured in turns, the whole network takes {speedup} times as long: cuts and heads cost what exits save"
+        return Found(None, dear, *known, speedup)
+    return Found(final, _gain(tuning, speedup), *known, speedup)
+
+
+def _profile(
+    bundle: Bundle, rows: Rows, measured: Measured, goal: Goal, seconds: float, tell: Progress
+) -> Profile | str | os.PathLike[str] | None:
+    if measured == MULTIPLY_ADDS:
+        return None
+    if measured is not None:
+        return measured(bundle) if callable(measured) else measured
+    some = np.linspace(0, len(rows) - 1, min(len(rows), _PROFILED_ROWS)).astype(int)
+    return ee.profile(bundle, rows.take(some).inputs, threads=goal.threads, seconds=seconds, progress=tell)
+
+
+def _multiply_adds(model: MultiExit) -> dict[str, float]:
+    """Returns those of each head."""
+    return {
+        name: float(sum(parameter.numel() for parameter in head.parameters() if parameter.ndim > 1))
+        for name, head in model.heads.items()
+    }
+
+
+def _why_not(model: MultiExit, task: Task, goal: Goal) -> str:
+    """Returns why no placement pays: the heads, the places, or what heads and cuts cost."""
+    free = place(task, np.zeros(len(task.data.record.exits)), goal.max_exits)
+    if free.exits:
+        return (
+            f"heads and cuts cost more than exits save; without that cost {percent(1 - free.cost)} would be saved"
+        )
+    first = min(found.share for found in model.places.values())
+    if first > _LATE:
+        return f"no place is early enough: the first comes after {percent(first)} of the work"
+    return f"no head is sure enough, early enough, to keep within {100 * goal.max_accuracy_drop:g} points"
+
+
+def _gain(tuning: TuningReport, speedup: Interval | None) -> str:
+    """Returns what is gained."""
+    points = 100 * tuning.chosen.drop.value
+    lost = f"{abs(points):.2f} points {'lost' if points < 0 else 'won'}" if abs(points) >= 0.005 else "nothing lost"
+    if speedup is not None:
+        return f"{speedup.value:.2f} times as fast [{speedup.low:.2f}, {speedup.high:.2f}], {lost}"
+    share = tuning.chosen.share
+    return f"{percent(share.value)} of the cost [{percent(share.low)}, {percent(share.high)}], {lost}"
