@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from eetoolkit.tuning.report import TuningReport as TuningReport
     from eetoolkit.tuning.tune import tune as tune
     from eetoolkit.verification import verify as verify
+    from eetoolkit_exporters.attaching.places import Place as Place
+    from eetoolkit_exporters.attaching.places import find_exits as find_exits
     from eetoolkit_exporters.capturing.attach import attach_exits as attach_exits
     from eetoolkit_exporters.capturing.attach import fit_exits as fit_exits
     from eetoolkit_exporters.capturing.marker import exit as exit  # noqa: A004 - `ee.exit`
@@ -51,6 +53,7 @@ _PUBLIC = {
     # A network becomes a bundle
     "eetoolkit_exporters.export": ("export",),
     "eetoolkit_exporters.capturing.marker": ("exit",),
+    "eetoolkit_exporters.attaching.places": ("find_exits", "Place"),
     "eetoolkit_exporters.capturing.attach": ("attach_exits", "fit_exits"),
     "eetoolkit_runtime.plan.types": ("Criterion",),
     # A bundle is opened and checked

@@ -1,0 +1,1 @@
+"""Exits for a network that has none: where they can stand."""
