@@ -132,13 +132,14 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]
     attached = ee.attach_exits(backbone, ["0"], 2)
     return {
         "export": export,
+        "find_exits": {"model": backbone, "example_inputs": x},
         "prune": {"bundle": bundle, "exits": ["a"], "output": folder / "p.ee", "overwrite": True},
         "attach_exits": {"backbone": backbone, "heads": ["0"], "num_classes": 2},
         "fit_exits": {"model": attached, "batches": [(x, np.array([1]))]},
     }
 
 
-@pytest.mark.parametrize("name", ["export", "prune", "attach_exits", "fit_exits"])
+@pytest.mark.parametrize("name", ["export", "find_exits", "prune", "attach_exits", "fit_exits"])
 def test_any_argument_of_any_type_is_taken_or_refused(
     name: str, small: dict[str, dict[str, Any]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
