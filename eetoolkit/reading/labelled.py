@@ -13,14 +13,14 @@ import numpy.typing as npt
 from eetoolkit.reading.images import ImageOptions
 from eetoolkit.reading.inputfiles import LABELS, Row, find_files, part_labels, read_arrays, read_files
 from eetoolkit_runtime.errors import InputError
-from eetoolkit_runtime.plan.types import Manifest
+from eetoolkit_runtime.running.inputs import InputPlan
 
 
 @dataclass(frozen=True)
 class ClassFolders:
     """Pictures in a folder for each class; every iteration reads them anew, one at a time, as (inputs, label)."""
 
-    plan: Manifest
+    plan: InputPlan
     pictures: tuple[tuple[str, int], ...]
     options: ImageOptions
 
@@ -33,7 +33,7 @@ class ClassFolders:
                 yield from ((row, label) for row in file.rows)
 
 
-def read_labelled(plan: Manifest, path: str, options: ImageOptions) -> tuple[Any, npt.NDArray[Any] | None]:
+def read_labelled(plan: InputPlan, path: str, options: ImageOptions) -> tuple[Any, npt.NDArray[Any] | None]:
     """Returns inputs and labels, or pairs of both and None, as `tune` takes them.
 
     In a `.npz` the array `labels` is the labels; the others are the inputs, by name, or under any name where the
@@ -59,7 +59,7 @@ def read_labelled(plan: Manifest, path: str, options: ImageOptions) -> tuple[Any
     return inputs, labels
 
 
-def _read_folders(plan: Manifest, place: Path, options: ImageOptions) -> ClassFolders:
+def _read_folders(plan: InputPlan, place: Path, options: ImageOptions) -> ClassFolders:
     folders = sorted(folder for folder in place.iterdir() if folder.is_dir())
     if not folders:
         raise InputError(f"{place}: no folders in this folder; expected one for each class, with its pictures")

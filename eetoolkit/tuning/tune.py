@@ -6,10 +6,11 @@ import os
 
 import numpy.typing as npt
 
+from eetoolkit.reading.samples import Data, as_labels
 from eetoolkit.tuning.assemble import assemble, evaluate
 from eetoolkit.tuning.checks import check_labels
 from eetoolkit.tuning.choose import Task, choose
-from eetoolkit.tuning.collect import Data, Progress, as_labels
+from eetoolkit.tuning.collect import Progress
 from eetoolkit.tuning.costs import choose_costs
 from eetoolkit.tuning.dataset import RowSource, gather
 from eetoolkit.tuning.goal import choose_goal

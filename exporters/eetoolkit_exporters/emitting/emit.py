@@ -211,6 +211,11 @@ def _constant(array: Array) -> Constant:
     return Constant(dtype=_DTYPES[ir.DataType.from_numpy(array.dtype)], shape=array.shape, data=data)
 
 
+def input_specs(network: Network) -> tuple[TensorSpec, ...]:
+    """Returns the network's inputs under its own names, without those that are constants in a manifest."""
+    return tuple(_spec(str(value.name), value) for value in _inputs(network))
+
+
 def _inputs(network: Network) -> list[ir.Value]:
     return [value for value in network.graph.inputs if value.name not in network.constants]
 
