@@ -57,7 +57,7 @@ class Adapted:
         return self._reports[-1] if self._reports else self.first
 
     @checked(TuneError)
-    def bundle(
+    def bundle(  # noqa: PLR0913 - what a choice depends on
         self,
         output: str | os.PathLike[str],
         *,
@@ -67,6 +67,7 @@ class Adapted:
         name: str | None = None,
         seconds: float = 10.0,
         overwrite: bool = False,
+        force: bool = False,
         progress: Progress | None = None,
     ) -> Bundle:
         """Chooses places, kinds of heads and thresholds by what they cost, and writes the tuned bundle.
@@ -85,10 +86,11 @@ class Adapted:
             name: The bundle's name; None: that of its folder.
             seconds: How long each of two profiles may take.
             overwrite: Whether a bundle at `output` may be replaced.
+            force: Whether to write it too where the rows are too few to know whether the goal is met.
             progress: Is told (what, done, total).
 
         Raises:
-            TuneError: Early exits do not pay; it says why. Nothing was written.
+            TuneError: Early exits do not pay, or the rows are too few to know; it says why. Nothing was written.
             BundleError: `output` is in the way.
         """
         target = check_target(output, overwrite=overwrite)
@@ -97,8 +99,9 @@ class Adapted:
         with tempfile.TemporaryDirectory() as passing:
             found = choose(self.model, self.rows, self.goal, Path(passing), profile, options, seconds, tell)
             self._reports.append(self._report(found))
-            if found.bundle is None:
-                raise TuneError(self.report.verdict)
+            if found.bundle is None or (not found.pays and not force):
+                fix = "" if found.bundle is None else "; force=True (--force) writes the bundle all the same"
+                raise TuneError(f"{self.report.verdict}{fix}")
             ready = found.bundle
             written = write_bundle(target, lambda folder: _copied(ready, folder), overwrite=overwrite)
         if self.folder is not None:
@@ -114,9 +117,8 @@ class Adapted:
             tried=found.tried,
             tuning=found.tuning,
             speedup=found.speedup,
-            pays=found.bundle is not None,
+            pays=found.pays,
             reason=found.reason,
-            notes=(*self.first.notes, *found.notes),
         )
 
 

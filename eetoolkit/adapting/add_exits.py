@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from eetoolkit.adapting.adapted import Adapted
+from eetoolkit.adapting.checks import check_rows
 from eetoolkit.adapting.choosing import Goal
+from eetoolkit.adapting.example import draw_example
 from eetoolkit.adapting.report import AdaptReport, HeadFigures, PlaceFigures
 from eetoolkit.adapting.rows import Rows, inputs_of, read_rows
-from eetoolkit.adapting.splits import Parts, part_rows
-from eetoolkit.tuning.collect import Data, Progress
-from eetoolkit_exporters.attaching.attach import FINAL, MultiExit, open_base
+from eetoolkit.adapting.splits import part_rows
+from eetoolkit.reading.samples import Data
+from eetoolkit.tuning.collect import Progress
+from eetoolkit_exporters.attaching.attach import FINAL, Base, MultiExit, open_base
 from eetoolkit_exporters.attaching.features import Features, gather_features
 from eetoolkit_exporters.attaching.fit import HELD_OUT, Fit, fit_all, target_of
-from eetoolkit_exporters.attaching.heads import kinds_of
+from eetoolkit_exporters.attaching.part import Part
 from eetoolkit_exporters.attaching.places import Place, find_places
 from eetoolkit_runtime.arguments import checked
 from eetoolkit_runtime.arrays import Array
@@ -28,8 +32,9 @@ from eetoolkit_runtime.bundle.archive import default_cache
 from eetoolkit_runtime.errors import ExportError, did_you_mean
 
 _MOST_PLACES = 16
-_BETTER = 0.02  # of the loss: a dearer kind that gains less is no candidate
+_NEARLY = 0.1  # more loss than the best head's: as good, if it is cheaper
 _NEAR = 0.97  # of the work: no exit behind that saves anything
+_UNLABELLED = "there are no labels: the network's own answers count as right, and accuracy is agreement with them"
 
 
 @checked(ExportError)
@@ -92,28 +97,37 @@ def add_exits(  # noqa: PLR0913 - what the fits depend on
     tell("capturing the network", 0, 0)
     base = open_base(model, example_inputs, dynamic_shapes=dynamic_shapes, input_names=input_names)
     rows, own = _read(base, inputs, labels, validation, tell)
-    tried = _tried(base, places, kinds)
-    target_folder = Path(folder) if folder is not None else default_cache() / "adapt"
-    features = gather_features(tried, rows.inputs, target_folder, threads=threads, progress=tell)
-    right, notes = check_rows(features.final, rows, max_accuracy_drop)
+    tried = _with_all_heads(base, _places(base, places), kinds)
+    place_for_features = Path(folder) if folder is not None else default_cache() / "adapt"
+    features = gather_features(tried, rows.inputs, place_for_features, threads=threads, progress=tell)
+    part = Part(base.network, {FINAL: tried.final}, threads=threads)
+    notes = check_rows(rows, features.final, lambda given: part.run(given)[FINAL])
+    right = features.final.argmax(1) if rows.labels is None else rows.labels
     parts = part_rows(len(rows), own, held_out=HELD_OUT, seed=seed)
-    target = target_of(features, rows.labels, distill if rows.labels is not None else 1.0)
+    target = target_of(features, rows.labels, 1.0 if rows.labels is None else distill)
     fits = fit_all(tried, features, target, parts.fit, parts.choose, tell)
-    figures = dict(_figures(tried, features, right, fits, parts.choose))
-    model_, candidates = _candidates(base, tried, figures)
-    tuned = rows.take(parts.tune)
+    heads = list(_heads(tried, features, right, fits, parts.choose))
+    chosen = _candidates(heads)
+    candidates = MultiExit(
+        base, {exit_: tried.places[name] for exit_, name in chosen.items()},
+        {exit_: tried.heads[name] for exit_, name in chosen.items()},
+    )  # fmt: skip
     first = AdaptReport(
-        network=type(model).__name__ if not isinstance(model, str | os.PathLike) else Path(model).name,
+        network=Path(model).name if isinstance(model, str | os.PathLike) else type(model).__name__,
         rows={"fit": len(parts.fit), "choose": len(parts.choose), "tune": len(parts.tune)},
         labelled=rows.labels is not None,
-        accuracy=_accuracy(features.final[parts.choose], right[parts.choose]),
-        places=tuple(_place(place, figures, candidates) for place in _places_of(tried)),
-        costs="",
-        notes=notes,
+        accuracy=float((features.final[parts.choose].argmax(1) == right[parts.choose]).mean()),
+        places=tuple(_figures(heads, set(chosen.values()))),
+        notes=(*notes, *([] if rows.labels is not None else [_UNLABELLED])),
     )
-    goal = Goal(max_accuracy_drop, max_exits, seed, threads)
-    kept = features.folder if folder is None else None
-    return Adapted(model_, first, candidates, replace(tuned, labels=right[parts.tune]), goal, kept)
+    return Adapted(
+        model=candidates,
+        first=first,
+        candidates={exit_: (tried.places[name].name, tried.heads[name].kind) for exit_, name in chosen.items()},
+        rows=replace(rows, labels=right).take(parts.tune),
+        goal=Goal(max_accuracy_drop, max_exits, seed, threads),
+        folder=features.folder if folder is None else None,
+    )
 
 
 def _read(base: Base, inputs: Any, labels: Any, validation: Any, tell: Progress) -> tuple[Rows, int]:
@@ -122,20 +136,97 @@ def _read(base: Base, inputs: Any, labels: Any, validation: Any, tell: Progress)
     rows = read_rows(plan, inputs, labels, progress=tell)
     if validation is None:
         return rows, 0
-    given = validation if _is_pair(validation) else (validation, None)
-    more = read_rows(plan, *given, progress=tell)
-    if (rows.labels is None) != (more.labels is None):
-        raise InputError("either both the rows and those for validation have labels, or neither")
+    pair = isinstance(validation, tuple | list) and len(validation) == 2 and labels is not None
+    more = read_rows(plan, *(validation if pair else (validation,)), progress=tell)
     return rows.joined(more), len(more)
 
 
-def _tried(base: Base, places: Sequence[str] | None, kinds: Sequence[str] | None) -> MultiExit:
-    """Returns the network with a head of every kind at every place."""
+def _places(base: Base, names: Sequence[str] | None) -> list[Place]:
+    """Returns the places where heads are tried.
+
+    Raises:
+        ExportError: No such place, or none that is early enough.
+    """
     known = {place.name: place for place in find_places(base.network, base.source.inputs)}
-    for name in places or ():
+    for name in names or ():
         if name not in known:
-            raise ExportError(f"the network has no place {name!r}; it has {', '.join(known)}{did_you_mean(name, known)}")
-    wanted = [place for place in known.values() if (place.share < _NEAR if places is None else place.name in places)]
-    if not wanted:
-        raise ExportError(f"no place is early enough: the first comes after {min(p.share for p in known.values()):.0%} of the work")
-    ...
+            raise ExportError(
+                f"the network has no place {name!r}; it has {', '.join(known)}{did_you_mean(name, known)}"
+            )
+    if names is not None:
+        return [known[name] for name in dict.fromkeys(names)]
+    early = [place for place in known.values() if place.share < _NEAR]
+    if not early:
+        least = min(place.share for place in known.values())
+        raise ExportError(f"no place is early enough for an exit: the first comes after {least:.0%} of the work")
+    if len(early) <= _MOST_PLACES:
+        return early
+    wanted = np.linspace(early[0].share, early[-1].share, _MOST_PLACES)
+    shares = np.array([place.share for place in early])
+    return [early[n] for n in sorted({int(np.abs(shares - share).argmin()) for share in wanted})]
+
+
+def _with_all_heads(base: Base, places: Sequence[Place], kinds: Sequence[str] | None) -> MultiExit:
+    """Returns the network with a head of every kind at every place."""
+    bare = MultiExit(base, {place.name: place for place in places}, {})
+    found = {f"{place.name} {kind}": (place, kind) for place in places for kind in kinds or bare.kinds_at(place.name)}
+    return MultiExit(
+        base, {name: place for name, (place, _) in found.items()}, {name: kind for name, (_, kind) in found.items()}
+    )
+
+
+@dataclass(frozen=True)
+class _Head:
+    """A fitted head: its name among those that are tried, its place, and how good it is."""
+
+    name: str
+    place: Place
+    kind: str
+    loss: float
+    accuracy: float
+
+
+def _heads(tried: MultiExit, features: Features, right: Array, fits: Mapping[str, Fit], rows: Array) -> Iterator[_Head]:
+    """Yields the heads with their figures on rows that fitted nothing."""
+    for name, fit in fits.items():
+        gathered = torch.from_numpy(features.of(tried, name, rows))
+        with torch.no_grad():
+            answers = tried.heads[name].classify(gathered).numpy()
+        accuracy = float((answers.argmax(1) == right[rows]).mean())
+        yield _Head(name, tried.places[name], tried.heads[name].kind, fit.loss, accuracy)
+
+
+def _candidates(heads: Iterable[_Head]) -> dict[str, str]:
+    """Returns by exit the heads to choose among: at every place the best one, and the cheapest that is nearly as good.
+
+    An exit with the best head of its place is called as the place.
+    """
+    found = {}
+    for place, own in _by_place(heads).items():
+        best = min(own, key=lambda head: head.loss)
+        found[place.name] = best.name
+        cheap = next(head for head in own if head.loss <= best.loss * (1 + _NEARLY))
+        if cheap is not best:
+            found[f"{place.name} {cheap.kind}"] = cheap.name
+    return found
+
+
+def _by_place(heads: Iterable[_Head]) -> dict[Place, list[_Head]]:
+    found: dict[Place, list[_Head]] = {}
+    for head in heads:
+        found.setdefault(head.place, []).append(head)
+    return found
+
+
+def _figures(heads: Iterable[_Head], candidates: Container[str]) -> Iterator[PlaceFigures]:
+    """Yields what is reported of every place."""
+    for place, own in _by_place(heads).items():
+        yield PlaceFigures(
+            name=place.name,
+            share=place.share,
+            shape=place.shape,
+            heads=tuple(
+                HeadFigures(kind=head.kind, loss=head.loss, accuracy=head.accuracy, candidate=head.name in candidates)
+                for head in own
+            ),
+        )

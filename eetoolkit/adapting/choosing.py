@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -15,8 +15,10 @@ from eetoolkit.adapting.rows import Rows
 from eetoolkit.tuning.choose import Task
 from eetoolkit.tuning.collect import Progress
 from eetoolkit.tuning.costs import estimated_overheads
+from eetoolkit.tuning.dataset import RowSource
+from eetoolkit.tuning.goal import choose_goal
 from eetoolkit.tuning.intervals import Interval, ratio_in_turns
-from eetoolkit.tuning.placing import Placement, Tried, place
+from eetoolkit.tuning.placing import Tried, place
 from eetoolkit.tuning.pruning import latencies
 from eetoolkit.tuning.report import TuningReport
 from eetoolkit.tuning.tune import prepare_task
@@ -25,10 +27,11 @@ from eetoolkit_exporters.attaching.attach import MultiExit
 from eetoolkit_runtime.bundle.bundle import Bundle
 from eetoolkit_runtime.errors import TuneError
 from eetoolkit_runtime.profiling.profile import Profile
+from eetoolkit_runtime.running.providers import choose_providers
 
 MULTIPLY_ADDS = "multiply-adds"
 
-Measured = Profile | str | os.PathLike[str] | Callable[[Bundle], Profile] | Literal["multiply-adds"] | None
+Measured = Profile | str | os.PathLike[str] | Callable[[Bundle], Profile] | None
 """What a bundle's segments cost: a profile of the candidates, its file, what measures one, or multiply-adds.
 
 None measures on this machine.
@@ -61,24 +64,24 @@ class Found:
     """What was chosen.
 
     Attributes:
-        bundle: The tuned bundle; None where early exits do not pay.
+        pays: Whether early exits pay; None: the rows are too few to know.
         reason: What is gained, or why they do not pay.
         costs: Where costs come from.
         tried: The best placement of at most 1, 2, ... exits.
         exits: Those that stay.
         tuning: Of the bundle with these.
         speedup: The whole network's mean latency over the bundle's.
-        notes: What the reader must know.
+        bundle: The tuned bundle; None where early exits do not pay.
     """
 
-    bundle: Bundle | None
+    pays: bool | None
     reason: str
     costs: str
     tried: tuple[Tried, ...] = ()
     exits: tuple[str, ...] = ()
     tuning: TuningReport | None = None
     speedup: Interval | None = None
-    notes: tuple[str, ...] = ()
+    bundle: Bundle | None = None
 
 
 def choose(
@@ -103,56 +106,62 @@ def choose(
     early = [name for name, exit_ in candidates.exits.items() if not exit_.ends]
     profile = _profile(candidates, rows, measured, goal, seconds, tell)
     drop, seed, threads = goal.max_accuracy_drop, goal.seed, goal.threads
-    task = prepare_task(
-        candidates, rows.inputs, rows.labels, max_accuracy_drop=drop, profile=profile, seed=seed, threads=threads,
-        progress=tell,
-    )  # fmt: skip
+    source = RowSource(candidates, rows.inputs, rows.labels, None, threads, choose_providers(None), tell)
+    task = prepare_task(source, choose_goal(accuracy=True, max_accuracy_drop=drop), profile, seed=seed)
     heads = {} if task.costs.unit == "ms" else _multiply_adds(model)
     overheads = estimated_overheads(candidates.manifest, task.costs, task.data.record.exits, heads)
     tell("choosing places", 0, 0)
     placement = place(task, overheads, goal.max_exits)
-    costs = task.costs.source
+    costs, titles = task.costs.source, candidates.manifest.titles
+    stay, *named = (
+        tuple(titles.get(name, name) for name in exits)
+        for exits in (placement.exits, *(each.exits for each in placement.tried))
+    )
+    tried = tuple(replace(each, exits=exits) for each, exits in zip(placement.tried, named, strict=True))
     if not placement.exits:
-        return Found(None, _why_not(model, task, goal), costs, placement.tried)
+        return Found(False, _why_not(model, task, goal), costs, tried)
     tell("pruning", 0, 0)
     chosen = ee.prune(candidates, [name for name in early if name not in placement.exits], folder / "chosen.ee")
     whole = ee.prune(candidates, early, folder / "whole.ee")
-    again = profile if isinstance(measured, Callable) or measured is None else None  # type: ignore[arg-type]
-    if again is not None:
-        again = _profile(chosen, rows, measured, goal, seconds, tell)
+    again = _profile(chosen, rows, measured, goal, seconds, tell) if measured is None or callable(measured) else None
     try:
         tuning = ee.tune(
             chosen, rows.inputs, rows.labels, max_accuracy_drop=drop, profile=again, seed=seed, threads=threads,
             progress=tell,
         )  # fmt: skip
     except TuneError as error:
-        return Found(None, str(error), costs, placement.tried, placement.exits)
-    known = (costs, placement.tried, placement.exits, tuning)
-    static = tuning.verdict.static_exit
-    if tuning.verdict.undecided is not None:
-        return Found(None, tuning.outcome, *known)
-    if not tuning.verdict.pays and static is None:
-        return Found(None, str(tuning.verdict), *known)
-    final = tuning.apply() if tuning.verdict.pays else ee.truncate(chosen, static or "", folder / "final.ee")
-    if measured is not None:
-        return Found(final, _gain(tuning, None), *known)
-    tell("comparing with the whole network", 0, 0)
-    held_out = task.data.record.row[task.data.test][:_COMPARED_ROWS]
-    given = [tuple(rows.take([int(row)]).inputs.values()) for row in held_out]
-    speedup = ratio_in_turns(*latencies((whole, final), given, threads), seed)
-    if speedup.low <= 1:
-        dear = f"measured in turns, the whole network takes {speedup} times as long: cuts and heads cost what exits save"
-        return Found(None, dear, *known, speedup)
-    return Found(final, _gain(tuning, speedup), *known, speedup)
+        return Found(False, str(error), costs, tried, stay)
+    verdict = tuning.verdict
+    if verdict.undecided is None and not verdict.pays and verdict.static_exit is None:
+        return Found(False, str(verdict), costs, tried, stay, tuning)
+    if verdict.pays or verdict.undecided is not None:
+        final = tuning.apply(force=True)
+    else:
+        final = ee.truncate(chosen, verdict.static_exit or "", folder / "final.ee")
+    speedup = None
+    if measured is None:
+        tell("comparing with the whole network", 0, 0)
+        held_out = task.data.record.row[task.data.test][:_COMPARED_ROWS]
+        given = [tuple(rows.take([int(row)]).inputs.values()) for row in held_out]
+        before, after = latencies((whole, final), given, threads)
+        speedup = ratio_in_turns(before, after, seed)
+    known = (costs, tried, stay, tuning, speedup)
+    if verdict.undecided is not None:
+        return Found(None, tuning.outcome, *known, final)
+    if speedup is not None and speedup.low <= 1:
+        return Found(False, f"{_times(speedup)} the whole network's speed: cuts and heads cost what exits save", *known)
+    return Found(True, _gain(tuning, speedup), *known, final)
 
 
 def _profile(
     bundle: Bundle, rows: Rows, measured: Measured, goal: Goal, seconds: float, tell: Progress
-) -> Profile | str | os.PathLike[str] | None:
+) -> Profile | None:
     if measured == MULTIPLY_ADDS:
         return None
+    if isinstance(measured, Profile):
+        return measured
     if measured is not None:
-        return measured(bundle) if callable(measured) else measured
+        return measured(bundle) if callable(measured) else Profile.read(measured)
     some = np.linspace(0, len(rows) - 1, min(len(rows), _PROFILED_ROWS)).astype(int)
     return ee.profile(bundle, rows.take(some).inputs, threads=goal.threads, seconds=seconds, progress=tell)
 
@@ -169,9 +178,7 @@ def _why_not(model: MultiExit, task: Task, goal: Goal) -> str:
     """Returns why no placement pays: the heads, the places, or what heads and cuts cost."""
     free = place(task, np.zeros(len(task.data.record.exits)), goal.max_exits)
     if free.exits:
-        return (
-            f"heads and cuts cost more than exits save; without that cost {percent(1 - free.cost)} would be saved"
-        )
+        return f"heads and cuts cost more than exits save; without that cost {percent(1 - free.cost)} would be saved"
     first = min(found.share for found in model.places.values())
     if first > _LATE:
         return f"no place is early enough: the first comes after {percent(first)} of the work"
@@ -183,6 +190,10 @@ def _gain(tuning: TuningReport, speedup: Interval | None) -> str:
     points = 100 * tuning.chosen.drop.value
     lost = f"{abs(points):.2f} points {'lost' if points < 0 else 'won'}" if abs(points) >= 0.005 else "nothing lost"
     if speedup is not None:
-        return f"{speedup.value:.2f} times as fast [{speedup.low:.2f}, {speedup.high:.2f}], {lost}"
+        return f"{_times(speedup)} the whole network's speed, {lost}"
     share = tuning.chosen.share
     return f"{percent(share.value)} of the cost [{percent(share.low)}, {percent(share.high)}], {lost}"
+
+
+def _times(speedup: Interval) -> str:
+    return f"{speedup.value:.2f} [{speedup.low:.2f}, {speedup.high:.2f}] times"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import msgspec
 
 from eetoolkit.tuning.intervals import Interval
@@ -42,7 +40,7 @@ class PlaceFigures(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     share: float
-    shape: tuple[str | int, ...]
+    shape: tuple[str | int | None, ...]
     heads: tuple[HeadFigures, ...]
     chosen: str | None = None
 
@@ -66,8 +64,8 @@ class AdaptReport(msgspec.Struct, frozen=True, kw_only=True):
         tuning: What tuning the chosen bundle found, on held-out rows; None where no placement pays.
         speedup: The whole network's mean latency, one session, over the bundle's, in turns on held-out rows of this
             machine; None where it was not measured.
-        pays: Whether early exits make the network faster within the goal.
-        reason: Why they do not; else what is gained.
+        pays: Whether early exits make the network faster within the goal; None: nobody knows yet.
+        reason: What is gained, or why nothing is, or why nobody knows.
         notes: What the reader must know.
     """
 
@@ -76,33 +74,29 @@ class AdaptReport(msgspec.Struct, frozen=True, kw_only=True):
     labelled: bool
     accuracy: float
     places: tuple[PlaceFigures, ...]
-    costs: str
+    costs: str = ""
     tried: tuple[Tried, ...] = ()
     tuning: TuningReport | None = None
     speedup: Interval | None = None
-    pays: bool = False
-    reason: str = ""
+    pays: bool | None = None
+    reason: str = "no bundle was asked for yet"
     notes: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> str:
         """Whether early exits pay, in one line."""
-        return printable(f"{'early exits pay' if self.pays else 'early exits do not pay'}: {self.reason}")
+        said = {True: "early exits pay", False: "early exits do not pay", None: "whether early exits pay is unknown"}
+        return printable(f"{said[self.pays]}: {self.reason}")
 
     def __str__(self) -> str:
         what = "right" if self.labelled else "as the network"
         lines = [f"{self.network}: {self.verdict}"]
         lines += [
             f"{short(place.name)}: {percent(place.share)} of the work, {percent(place.accuracy)} {what}"
-            + (f", exit with {place.chosen}" if place.chosen else "")
+            + (f"; exit, {place.chosen}" if place.chosen else "")
             for place in self.places
         ]
         lines.append(f"whole network: {percent(self.accuracy)} {what}")
-        if self.tuning is not None:
-            lines.append(str(self.tuning))
-        return "\n".join(map(printable, [*lines, *(f"note: {note}" for note in self.notes)]))
-
-
-def chosen_of(report: AdaptReport) -> Iterator[PlaceFigures]:
-    """Yields the places with an exit."""
-    return (place for place in report.places if place.chosen)
+        lines += [f"note: {note}" for note in self.notes]
+        own = [] if self.tuning is None else [str(self.tuning)]
+        return "\n".join([*map(printable, lines), *own])

@@ -66,6 +66,23 @@ class Rows:
         }
         return Rows(inputs, None if self.labels is None else self.labels[_index(places)], self.axes)
 
+    def joined(self, more: Rows) -> Rows:
+        """Returns these rows and further ones behind them.
+
+        Raises:
+            InputError: Only one of them has labels, or they are of other shapes.
+        """
+        if (self.labels is None) != (more.labels is None):
+            raise InputError("either the rows and those for validation both have labels, or neither")
+        try:
+            inputs = {
+                name: np.concatenate([array, more.inputs[name]], self.axes[name]) for name, array in self.inputs.items()
+            }
+        except ValueError as error:
+            raise InputError(f"the rows for validation are of other shapes: {error}") from error
+        both = None if self.labels is None or more.labels is None else np.concatenate([self.labels, more.labels])
+        return Rows(inputs, both, self.axes)
+
 
 def inputs_of(
     network: Network,

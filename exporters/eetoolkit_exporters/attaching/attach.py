@@ -14,8 +14,18 @@ from torch import nn
 
 from eetoolkit_exporters.attaching.graft import graft
 from eetoolkit_exporters.attaching.heads import (
-    DENSE, Everywhere, Gather, Head, Layout, Pointwise, Whole, classifier, parts_of,
+    DENSE,
+    Everywhere,
+    FeatureLayout,
+    Gather,
+    Head,
+    Pointwise,
+    Whole,
+    classifier,
+    kinds_of,
+    parts_of,
 )  # fmt: skip
+from eetoolkit_exporters.attaching.layout import layouts
 from eetoolkit_exporters.attaching.part import Part
 from eetoolkit_exporters.attaching.places import Place, find_places
 from eetoolkit_exporters.capturing.capture import Network, capture, check_deterministic
@@ -73,12 +83,10 @@ def open_base(
     answer = LOGITS if LOGITS in source.returned else source.returned[0] if len(source.returned) == 1 else None
     if answer is None:
         raise ExportError(
-            f"the network returns {', '.join(source.returned)}; exits can be added to one with a single output, or with "
-            "one that is called `logits`"
+            f"the network returns {', '.join(source.returned)}; exits can be added to one with a single output, or "
+            "with one that is called `logits`"
         )
-    network = capture(
-        source, {FINAL: {LOGITS: answer}}, dynamic_batch=dynamic_batch, dynamic_shapes=dynamic_shapes
-    )
+    network = capture(source, {FINAL: {LOGITS: answer}}, dynamic_batch=dynamic_batch, dynamic_shapes=dynamic_shapes)
     check_deterministic(network.graph)
     return Base(source, network, answer)
 
@@ -92,9 +100,7 @@ class MultiExit:
         network: The network's own graph, whose only exit is its answer.
     """
 
-    def __init__(
-        self, base: Base, places: Mapping[str, Place], heads: Mapping[str, HeadSpec]
-    ) -> None:
+    def __init__(self, base: Base, places: Mapping[str, Place], heads: Mapping[str, HeadSpec]) -> None:
         self.source, self.network, self.answer = base.source, base.network, base.answer
         self.places, self.inputs = dict(places), base.source.inputs
         self.marked: dict[str, tuple[str, ...]] = {}
@@ -126,11 +132,15 @@ class MultiExit:
                 found[self.mask] = mask
         return found
 
-    def layout_at(self, exit_: str) -> Layout:
+    def layout_at(self, exit_: str) -> FeatureLayout:
         """Returns how the features at an exit lie."""
         place = self.places[exit_]
         sizes = tuple(size if isinstance(size, int) else None for size in dims_of(self._values[place.value].shape))
-        return Layout(sizes, place.rows, place.channels)
+        return FeatureLayout(sizes, place.rows, place.channels)
+
+    def kinds_at(self, exit_: str) -> tuple[str, ...]:
+        """Returns the kinds of heads that may stand at an exit's place."""
+        return kinds_of(self.layout_at(exit_))
 
     def captured(self) -> Captured:
         """Returns the network's graph with the heads appended.
@@ -202,7 +212,9 @@ class MultiExit:
             return Head(spec, gathers, classifier(width, answer.shape[1], hidden=hidden))
         if answer.ndim != given[0].ndim or answer.ndim < 3:
             raise ExportError(f"features are {list(given[0].shape)}, the network answers {list(answer.shape)}")
-        axis = 1 if answer.ndim > 3 else _class_axis(dims_of(self.final.shape), self.inputs, answer)
+        axis = layouts(self.network.graph)[self.final].channels
+        if axis is None:
+            raise ExportError(f"which axis of the answer, {list(answer.shape)}, holds the classes is not known")
         size = [n for place, n in enumerate(answer.shape) if place not in (0, axis)]
         same = size == [given[0].shape[place] for place in layout.positions]
         everywhere = Everywhere(layout, None if same else size)
@@ -210,9 +222,7 @@ class MultiExit:
         return Head(DENSE, [(DENSE, everywhere)], Pointwise(width, answer.shape[axis], axis))
 
 
-def append_modules(
-    graph: ir.Graph, modules: Mapping[str, tuple[nn.Module, Sequence[ir.Value]]]
-) -> dict[str, ir.Value]:
+def append_modules(graph: ir.Graph, modules: Mapping[str, tuple[nn.Module, Sequence[ir.Value]]]) -> dict[str, ir.Value]:
     """Appends modules to a graph and returns what each gives, by name.
 
     Args:

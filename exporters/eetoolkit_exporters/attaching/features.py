@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import onnx_ir as ir
@@ -76,7 +77,10 @@ def gather_features(
     graph = model.network.graph.clone()
     values = {str(value.name): value for value in values_of(graph)}
     wanted = {
-        (model.places[name].value, part): (gather, [values[str(value.name)] for value in model.values_at(name).values()])
+        (model.places[name].value, part): (
+            gather,
+            [values[str(value.name)] for value in model.values_at(name).values()],
+        )
         for name, head in model.heads.items()
         for part, gather in zip(head.parts, head.gathers, strict=True)
     }
@@ -104,7 +108,7 @@ class _Kept:
         self._open: dict[str, np.memmap] = {}
         self._saved_s = time.monotonic()
 
-    def __enter__(self) -> _Kept:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -111,7 +111,7 @@ def fit_head(head: Head, gathered: Array, target: Target, rows: Array, held_out:
     x = torch.from_numpy(np.ascontiguousarray(gathered, np.float32))
     mean, std = torch.zeros(()), torch.ones(())
     if first is not None:
-        mean, std = x[rows].mean(0), x[rows].std(0) if len(rows) > 1 else torch.ones(x.shape[1])
+        mean, std = x[rows].mean(0), x[rows].std(0, correction=0)
         std = torch.where(std > _STD * (1 + mean.abs()), std, torch.ones(()))
         x = (x - mean) / std
     head.classify.train()
@@ -129,8 +129,8 @@ def fit_head(head: Head, gathered: Array, target: Target, rows: Array, held_out:
     head.classify.load_state_dict(best[1])
     if first is not None:
         with torch.no_grad():
-            first.weight /= std
-            first.bias -= first.weight @ mean
+            first.weight.copy_(first.weight / std)
+            first.bias.copy_(first.bias - first.weight @ mean)
     head.eval()
     head.fitted = True
     return best[0]
@@ -161,7 +161,7 @@ def _descend(module: nn.Module, x: torch.Tensor, target: Target, rows: Array, de
             total = total + loss.detach()
         return total
 
-    optimizer.step(closure)  # type: ignore[arg-type]
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
 
 
 def _mean_loss(module: nn.Module, x: torch.Tensor, target: Target, rows: Array) -> torch.Tensor:
@@ -209,7 +209,9 @@ def fit_all(
             found[name] = fit_head(head, features.of(model, name, everything), target, rows, held_out)
         except (IndexError, RuntimeError, TypeError, ValueError) as error:
             given = "none" if target.labels is None else f"{tuple(target.labels.shape)} {target.labels.dtype}"
-            raise ExportError(f"the head at {name!r} cannot be fitted to labels ({given}): {first_line(error)}") from error
+            raise ExportError(
+                f"the head at {name!r} cannot be fitted to labels ({given}): {first_line(error)}"
+            ) from error
         with writing(file, overwrite=True) as stream:
             torch.save({"fit": [found[name].loss, found[name].decay], "state": head.classify.state_dict()}, stream)
     return found
@@ -230,7 +232,7 @@ def _digest(*parts: object) -> str:
 
 
 @checked(ExportError, but=("model",))
-def fit_exits(
+def fit_exits(  # noqa: PLR0913 - what a fit depends on
     model: MultiExit,
     inputs: Mapping[str, npt.ArrayLike] | Sequence[npt.ArrayLike] | npt.ArrayLike,
     labels: npt.ArrayLike | None = None,

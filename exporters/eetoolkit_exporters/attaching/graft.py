@@ -126,7 +126,7 @@ def _forget_newer(model: onnx.ModelProto, opset: int) -> None:
 
 
 def _move(build: Builder, graph: ir.Graph, values: Sequence[ir.Value], stem: str) -> list[ir.Value]:
-    """Takes nodes and weights out of a graph, puts them where `build` appends, and returns the graph's outputs there."""
+    """Moves nodes and weights of a graph to where `build` appends, and returns the graph's outputs there."""
     arguments = dict(zip(graph.inputs, values, strict=True))
     results = list(graph.outputs)
     graph.outputs.clear()

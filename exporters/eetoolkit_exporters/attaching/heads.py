@@ -1,8 +1,8 @@
 """Heads: what they gather from features of any layout, and how they classify it.
 
-A kind is spelled by what is gathered, with `+` between: `mean` and `max` over positions, `grid` (means of 2 x 2 parts of
-an image, of four parts of a signal), the `first` or the `last` step of a sequence; `mlp` behind them asks for a hidden
-layer. Only steps that a mask keeps count for `mean` and `max`.
+A kind is spelled by what is gathered, with `+` between: `mean` and `max` over positions, `grid` (means of 2 x 2 parts
+of an image, of four parts of a signal), the `first` or the `last` step of a sequence; `mlp` behind them asks for a
+hidden layer. Only steps that a mask keeps count for `mean` and `max`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _BINS = {1: 4, 2: 2}
 
 
 @dataclass(frozen=True)
-class Layout:
+class FeatureLayout:
     """How features lie: their sizes (None: dynamic), and the axes of their rows and channels."""
 
     sizes: tuple[int | None, ...]
@@ -49,7 +49,7 @@ class Layout:
         return least > 0 and all(size is not None and size >= least for size in sizes) and not self.is_sequence
 
 
-def kinds_of(layout: Layout) -> tuple[str, ...]:
+def kinds_of(layout: FeatureLayout) -> tuple[str, ...]:
     """Returns the kinds of heads that may stand behind features, cheap ones first."""
     if not layout.positions:
         return ("mean",)
@@ -87,7 +87,7 @@ class Gather(nn.Module):
         ExportError: Features that have no such part.
     """
 
-    def __init__(self, part: str, layout: Layout, *, keeps: bool = True) -> None:
+    def __init__(self, part: str, layout: FeatureLayout, *, keeps: bool = True) -> None:
         super().__init__()
         if part == "grid" and not layout.has_grid:
             raise ExportError(f"features of shape {list(layout.sizes)} have no grid: it needs positions of fixed sizes")
@@ -134,7 +134,7 @@ class Everywhere(nn.Module):
         size: The answer's positions; None: as many as the features have.
     """
 
-    def __init__(self, layout: Layout, size: Sequence[int] | None) -> None:
+    def __init__(self, layout: FeatureLayout, size: Sequence[int] | None) -> None:
         super().__init__()
         self.layout, self.size = layout, size
 

@@ -83,7 +83,7 @@ def count_rows(network: Network, inputs: Mapping[str, Array]) -> int:
     if len(set(counts.values())) != 1:
         shown = ", ".join(f"{name} {count}" for name, count in counts.items())
         raise ExportError(f"the inputs hold different numbers of rows ({shown or 'none'})")
-    return next(iter(counts.values()))
+    return int(next(iter(counts.values())))
 
 
 def blocks(network: Network, inputs: Mapping[str, Array], size: int, start: int = 0) -> Iterator[dict[str, Array]]:
@@ -96,5 +96,3 @@ def blocks(network: Network, inputs: Mapping[str, Array], size: int, start: int 
             name: array if (axis := axes.get(name)) is None else rows_between(array, axis, first, first + size)
             for name, array in inputs.items()
         }
-
-
