@@ -141,7 +141,7 @@ def estimated_overheads(
     early = [name for name in exits if not plan.exits[name].ends]
     if early and not any(name in known for name in early):
         raise TuneError(
-            f"{costs.source} does not say what the heads of {plan.name!r} cost; profile with more seconds (--seconds)"
+            f"{costs.source} says nothing of what the heads of {plan.name!r} cost; profile it, for longer (--seconds)"
         )
     mean = float(np.mean([known[name] for name in early if name in known] or [0.0]))
     spent = [min(known.get(name, mean), _most(plan, costs, name)) if name in early else 0.0 for name in exits]

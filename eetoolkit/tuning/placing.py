@@ -16,9 +16,8 @@ from eetoolkit.tuning.choose import Task, margin_of
 from eetoolkit.tuning.evaluate import Subset, objective_of
 from eetoolkit.tuning.objective import Candidates, Objective
 from eetoolkit.tuning.pruning import only_exits, without_overheads
-from eetoolkit.tuning.safety_margin import keeps
 from eetoolkit.tuning.search import Constraint, Key, Search
-from eetoolkit.tuning.static import AS_GOOD
+from eetoolkit.tuning.static import AS_GOOD, keeps_goal
 from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.errors import TuneError
 from eetoolkit_runtime.plan.flow import without_exits
@@ -53,11 +52,11 @@ class Placement:
 
     Attributes:
         exits: Names; none where no placement beats the whole network.
-        thresholds: (E,); NaN for what is gone, and for what ends the plan.
+        thresholds: In the record's order, (E,); NaN for what is gone, and for what ends the plan.
         score: On the tuning rows.
         cost: On the tuning rows, as a share of the network's without early exits.
         whole_score: The whole network's.
-        tried: The best of at most 1, 2, ... exits.
+        tried: The best of at most 1, 2, ... exits; none where no margin is enough for an exit to keep the goal.
     """
 
     exits: tuple[str, ...]
@@ -157,7 +156,8 @@ class _Sets:
 
     def grow(self, constraint: Constraint, most: int) -> list[_Found]:
         """Returns the best of at most 0, 1, ... `most` exits under a constraint."""
-        found, beam = [self._searched((), constraint)], [()]
+        found: list[_Found] = [self._searched((), constraint)]
+        beam: list[Exits] = [()]
         for _ in range(min(most, len(self._candidates))):
             tried = self._all(constraint, (more for exits in beam for more in self._grown(exits, constraint)))
             best = self._exchanged(tried[0], constraint)
@@ -167,20 +167,14 @@ class _Sets:
 
     def static(self, best: _Found, constraint: Constraint) -> _Found | None:
         """Returns the cheapest exit, or the network, that is as good if it always answers; None where none is."""
-        goal, found = self._task.goal, []
+        found = []
         for exits in ((), *((e,) for e in self._candidates)):
             rows, objective = self._rows(exits), self._objective(exits)
             always = np.zeros(len(rows.record.exits), int)
-            score, cost = objective.at(always)
-            if constraint.least_score is not None and rows.score is not None:
-                answered, _ = rows.ends(objective.choices.spell(always))
-                good = keeps(rows, answered, goal.value, drop=goal.kind != "min_accuracy")
-            else:
-                good = bool(constraint.met(np.array(score), np.array(cost))) and (
-                    constraint.least_score is not None or score >= best.score
-                )
-            if good and cost <= AS_GOOD * best.cost:
-                found.append(_Found(exits, self._spelled(objective, exits, always), score, cost))
+            limits, point = objective.choices.spell(always), objective.at(always)
+            good = keeps_goal(self._task.goal, constraint, rows, rows.ends(limits)[0], point, best.score)
+            if good and point[1] <= AS_GOOD * best.cost:
+                found.append(_Found(exits, self._spelled(objective, exits, always), *point))
         return min(found, key=lambda each: (each.cost, len(each.exits)), default=None)
 
     def _all(self, constraint: Constraint, sets: Iterable[Exits]) -> list[_Found]:
