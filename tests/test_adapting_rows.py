@@ -14,6 +14,8 @@ from torch.utils.data import DataLoader, TensorDataset
 import eetoolkit as ee
 from eetoolkit.adapting.example import draw_example
 from eetoolkit.adapting.rows import NetworkInputs, inputs_of, read_rows
+from eetoolkit.reading.images import ImageOptions
+from eetoolkit.reading.labelled import LabelledPath
 from eetoolkit.reading.samples import read_samples
 from eetoolkit_exporters.capturing.capture import capture
 from eetoolkit_exporters.capturing.torch_source import TorchSource
@@ -169,6 +171,32 @@ def test_class_folders_and_files_are_read_for_a_network_that_is_no_bundle_yet(tm
     assert rows.labels.tolist() == [0, 1]
     np.savez(tmp_path / "data.npz", x=X, labels=Y)
     np.testing.assert_array_equal(read_rows(ONE, tmp_path / "data.npz").inputs["x"], X)
+
+
+def test_what_is_said_beside_a_path_holds_for_it_and_for_the_bundle(tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    plan = NetworkInputs((TensorSpec(name="x", dtype="float32", shape=("batch", 2, 2, 1)),))
+    for name, value in (("cat", 10), ("bee", 4)):
+        (tmp_path / name).mkdir()
+        image.fromarray(np.full((2, 2), value, np.uint8)).save(tmp_path / name / "0.png")
+    said = {"x": {"layout": "NHWC", "resize": [2, 2], "scale": 0.5}}
+    rows = read_rows(plan, LabelledPath(str(tmp_path), ImageOptions(scale=1.0), said, ["cat", "bee"]))
+    assert rows.inputs["x"].max(axis=(1, 2, 3)).tolist() == [4, 10]  # in order of folders
+    assert rows.labels is not None
+    assert rows.labels.tolist() == [1, 0]
+    assert rows.take([0]).preprocess == {"x": Preprocess(layout="NHWC", resize=(2, 2), scale=1.0)}
+    assert read_rows(ONE, X, Y).preprocess == {}
+    with pytest.raises(ee.InputError, match=r"^preprocess: .*resize"):
+        read_rows(plan, LabelledPath(str(tmp_path), ImageOptions(), {"x": {"layout": "NHWC"}}))
+
+
+def test_files_may_have_no_labels(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", X)
+    np.savez(tmp_path / "x.npz", image=X)
+    for name in ("x.npy", "x.npz"):
+        rows = read_rows(ONE, tmp_path / name)
+        assert rows.labels is None
+        np.testing.assert_array_equal(rows.inputs["x"], X)
 
 
 BAD: dict[str, tuple[Callable[[], Any], str]] = {

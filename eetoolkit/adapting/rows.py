@@ -6,15 +6,15 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from eetoolkit.reading.images import ImageOptions
-from eetoolkit.reading.labelled import read_labelled
+from eetoolkit.reading.labelled import ClassFolders, LabelledPath, read_labelled
 from eetoolkit.reading.samples import Data, read_samples
 from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.errors import InputError, did_you_mean
@@ -49,11 +49,13 @@ class Rows:
         inputs: By the network's input names, as it takes them in a batch.
         labels: One for each row, (rows, ...); None: there are none.
         axes: Along which dimension each input counts rows.
+        preprocess: How they were made of pictures, by input; empty: they were arrays.
     """
 
     inputs: dict[str, Array]
     labels: Array | None
     axes: Mapping[str, int]
+    preprocess: Mapping[str, Preprocess] = field(default_factory=dict)
 
     def __len__(self) -> int:
         name, axis = next(iter(self.axes.items()))
@@ -64,7 +66,7 @@ class Rows:
         inputs = {
             name: array[(slice(None),) * self.axes[name] + (_index(places),)] for name, array in self.inputs.items()
         }
-        return Rows(inputs, None if self.labels is None else self.labels[_index(places)], self.axes)
+        return replace(self, inputs=inputs, labels=None if self.labels is None else self.labels[_index(places)])
 
     def joined(self, more: Rows) -> Rows:
         """Returns these rows and further ones behind them.
@@ -99,7 +101,7 @@ def inputs_of(
 
 def read_rows(
     plan: NetworkInputs,
-    data: Data | str | os.PathLike[str],
+    data: Data | str | os.PathLike[str] | LabelledPath,
     labels: npt.ArrayLike | None = None,
     *,
     folder: str | os.PathLike[str] | None = None,
@@ -110,7 +112,7 @@ def read_rows(
 
     Args:
         plan: Which inputs the network takes; with `labels`, labels may be the classes' names.
-        data: See `Data`; or the path of a `.npz` or of a folder with pictures in a subfolder for each class.
+        data: See `Data`; or the path of a `.npz`, `.npy` or of a folder with pictures in a subfolder for each class.
         labels: One for each row.
         folder: Where samples lie on disk if they are too many for memory; None: among temporary files. Nothing is left
             there.
@@ -128,7 +130,10 @@ def read_rows(
         )
     given: Any = data
     if isinstance(data, str | os.PathLike):
-        given, labels = read_labelled(plan, str(data), ImageOptions())
+        data = LabelledPath(str(data))
+    if isinstance(data, LabelledPath):
+        plan = _told(plan, data)
+        given, labels = read_labelled(plan, data.path, data.options, unlabelled=True)
     total, samples = read_samples(plan, given, labels)
     with ExitStack() as files:
         kept = {spec.name: _Column(spec, axes[spec.name], folder) for spec in plan.inputs}
@@ -147,7 +152,19 @@ def read_rows(
                 progress("reading rows", done, total if done <= total else 0)
         if not right:
             raise InputError("no rows: the data are empty")
-        return Rows({name: column.whole() for name, column in kept.items()}, _labels(right, plan.labels), axes)
+        whole = {name: column.whole() for name, column in kept.items()}
+        pictures = given.preprocess if isinstance(given, ClassFolders) else {}
+        return Rows(whole, _labels(right, plan.labels), axes, pictures)
+
+
+def _told(plan: NetworkInputs, data: LabelledPath) -> NetworkInputs:
+    """Returns what is said of the inputs, and beside the data."""
+    try:
+        pictures = msgspec.convert(data.preprocess, dict[str, Preprocess])
+    except msgspec.ValidationError as error:
+        raise InputError(f"preprocess: {error}") from error
+    labels = plan.labels if data.labels is None else tuple(data.labels)
+    return replace(plan, preprocess={**plan.preprocess, **pictures}, labels=labels)
 
 
 class _Column:

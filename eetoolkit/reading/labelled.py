@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
 
-from eetoolkit.reading.images import ImageOptions
+from eetoolkit.reading.images import ImageOptions, choose_preprocess
 from eetoolkit.reading.inputfiles import LABELS, Row, find_files, part_labels, read_arrays, read_files
 from eetoolkit_runtime.errors import InputError
+from eetoolkit_runtime.plan.types import Preprocess
 from eetoolkit_runtime.running.inputs import InputPlan
 
 
@@ -24,6 +25,12 @@ class ClassFolders:
     pictures: tuple[tuple[str, int], ...]
     options: ImageOptions
 
+    @property
+    def preprocess(self) -> dict[str, Preprocess]:
+        """How the pictures become the network's input, by its name."""
+        spec = self.plan.inputs[0]  # a picture is one input
+        return {spec.name: choose_preprocess(spec, self.plan.preprocess.get(spec.name), self.options)}
+
     def __len__(self) -> int:
         return len(self.pictures)
 
@@ -33,11 +40,31 @@ class ClassFolders:
                 yield from ((row, label) for row in file.rows)
 
 
-def read_labelled(plan: InputPlan, path: str, options: ImageOptions) -> tuple[Any, npt.NDArray[Any] | None]:
+@dataclass(frozen=True)
+class LabelledPath:
+    """Where labelled data are, to be read once it is known which inputs the network takes.
+
+    Attributes:
+        path: A `.npz`, or a folder with pictures in a subfolder for each class.
+        options: How pictures are prepared, instead of as `preprocess` says.
+        preprocess: See `Manifest`; as JSON has it.
+        labels: The classes' names, in the network's order.
+    """
+
+    path: str
+    options: ImageOptions = field(default_factory=ImageOptions)
+    preprocess: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    labels: Sequence[str] | None = None
+
+
+def read_labelled(
+    plan: InputPlan, path: str, options: ImageOptions, *, unlabelled: bool = False
+) -> tuple[Any, npt.NDArray[Any] | None]:
     """Returns inputs and labels, or pairs of both and None, as `tune` takes them.
 
     In a `.npz` the array `labels` is the labels; the others are the inputs, by name, or under any name where the
     network has one. In a folder every subfolder is a class: named as in the bundle's `labels`, else in order of names.
+    If `unlabelled`, a file may have no labels, and a `.npy` is the one input.
 
     Raises:
         InputError: Neither, or one that does not fit.
@@ -52,8 +79,10 @@ def read_labelled(plan: InputPlan, path: str, options: ImageOptions) -> tuple[An
             f"{path}: arrays are taken as they are; --size, --scale, --mean, --std, --layout are for pictures"
         )
     arrays = read_arrays(place)
+    if unlabelled and not isinstance(arrays, dict):
+        return arrays, None
     inputs, labels = part_labels(plan, arrays) if isinstance(arrays, dict) else ({}, None)
-    if labels is None or not inputs:
+    if not inputs or (labels is None and not unlabelled):
         names = ", ".join(spec.name for spec in plan.inputs)
         raise InputError(f"{path}: expected a .npz with the arrays {names} and {LABELS}")
     return inputs, labels
