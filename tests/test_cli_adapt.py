@@ -130,7 +130,7 @@ def test_options_reach_the_library(asked: Asked) -> None:
     assert {name: asked.settings[name] for name in given} == given
     assert (asked.data.path, asked.settings["validation"].path) == ("data.npz", "val.npz")
     assert asked.data.labels == asked.settings["validation"].labels == asked.bundled["labels"] == ["cat", "dog", "bee"]
-    told = {"profile": "p.json", "name": "animals", "overwrite": True, "threads": 1, "preprocess": None}
+    told = {"profile": "p.json", "name": "animals", "overwrite": True, "preprocess": None, "force": False}
     assert {name: asked.bundled[name] for name in told} == told
     assert call(*FILE, "--by", "multiply-adds", "--overwrite").exit_code == 0
     assert asked.bundled["profile"] == "multiply-adds"

@@ -49,12 +49,12 @@ class Adapted:
     @property
     def places(self) -> tuple[PlaceFigures, ...]:
         """Every place with the heads that were tried there, by share of the work."""
-        return self.report.places
+        return self.first.places
 
     @property
-    def report(self) -> AdaptReport:
-        """What the last `bundle` found; before one was asked for, what is known of places and heads."""
-        return self._reports[-1] if self._reports else self.first
+    def report(self) -> AdaptReport | None:
+        """What the last `bundle` found, whatever came of it; None before one was asked for."""
+        return self._reports[-1] if self._reports else None
 
     @checked(TuneError)
     def bundle(  # noqa: PLR0913 - what a choice depends on
@@ -94,14 +94,18 @@ class Adapted:
             BundleError: `output` is in the way.
         """
         target = check_target(output, overwrite=overwrite)
-        options = {"labels": labels, "preprocess": preprocess, "name": name or target.stem}
+        options = {
+            "labels": labels,
+            "preprocess": preprocess or msgspec.to_builtins(self.rows.preprocess),
+            "name": name or target.stem,
+        }
         tell = progress or (lambda _what, _done, _total: None)
         with tempfile.TemporaryDirectory() as passing:
             found = choose(self.model, self.rows, self.goal, Path(passing), profile, options, seconds, tell)
-            self._reports.append(self._report(found))
+            self._reports.append(report := self._report(found))
             if found.bundle is None or (not found.pays and not force):
                 fix = "" if found.bundle is None else "; force=True (--force) writes the bundle all the same"
-                raise TuneError(f"{self.report.verdict}{fix}")
+                raise TuneError(f"{report.verdict}{fix}")
             ready = found.bundle
             written = write_bundle(target, lambda folder: _copied(ready, folder), overwrite=overwrite)
         if self.folder is not None:

@@ -19,6 +19,7 @@ from eetoolkit.adapting.example import draw_example
 from eetoolkit.adapting.report import AdaptReport, HeadFigures, PlaceFigures
 from eetoolkit.adapting.rows import Rows, inputs_of, read_rows
 from eetoolkit.adapting.splits import part_rows
+from eetoolkit.reading.labelled import LabelledPath
 from eetoolkit.reading.samples import Data
 from eetoolkit.tuning.collect import Progress
 from eetoolkit_exporters.attaching.attach import FINAL, Base, MultiExit, open_base
@@ -40,7 +41,7 @@ _UNLABELLED = "there are no labels: the network's own answers count as right, an
 @checked(ExportError)
 def add_exits(  # noqa: PLR0913 - what the fits depend on
     model: Any,
-    inputs: Data | str | os.PathLike[str],
+    inputs: Data | LabelledPath | str | os.PathLike[str],
     labels: npt.ArrayLike | None = None,
     *,
     max_accuracy_drop: float = 0.01,

@@ -83,7 +83,7 @@ class Rows:
         except ValueError as error:
             raise InputError(f"the rows for validation are of other shapes: {error}") from error
         both = None if self.labels is None or more.labels is None else np.concatenate([self.labels, more.labels])
-        return Rows(inputs, both, self.axes)
+        return replace(self, inputs=inputs, labels=both)
 
 
 def inputs_of(

@@ -54,7 +54,7 @@ _BY_WORK = "multiply-adds"
         "Rows": ("data", "validation", *PICTURES),
         "The goal": ("max_accuracy_drop", "max_exits", "profile", "by"),
         "Exits": ("list_", "places", "finetune", "seed", "threads"),
-        "The bundle": ("output", "name", "labels", "preprocess", "page", "overwrite"),
+        "The bundle": ("output", "name", "labels", "preprocess", "page", "overwrite", "force"),
     },
 )
 @click.argument("onnx_file", required=False, metavar="[MODEL.onnx]")
@@ -98,6 +98,7 @@ _BY_WORK = "multiply-adds"
     help="Write a page with all that was tried.",
 )
 @overwrite_option
+@click.option("--force", is_flag=True, help="Write the bundle too where the rows are too few to know its figures.")
 @threads_option
 @picture_options
 @json_option
@@ -126,6 +127,7 @@ def adapt(  # noqa: PLR0913 - one for each option
     preprocess: Path | None,
     page: Path | None,
     overwrite: bool,
+    force: bool,
     threads: int | None,
     as_json: bool,
     pictures: ImageOptions,
@@ -169,8 +171,8 @@ def adapt(  # noqa: PLR0913 - one for each option
             refusal, bundle = None, None
             try:
                 bundle = adapted.bundle(
-                    output, profile=profile or by, labels=named, preprocess=prepared, name=name, overwrite=overwrite,
-                    threads=threads, progress=tell,
+                    str(output), profile=profile or by, labels=named, preprocess=prepared, name=name, overwrite=overwrite,
+                    force=force, progress=tell,
                 )  # fmt: skip
             except ee.TuneError as error:  # what was tried is told all the same
                 if adapted.report is None:
