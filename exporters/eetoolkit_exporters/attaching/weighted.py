@@ -74,10 +74,10 @@ class Weighted:
         others = any(self.readers[other] for other in self.made(number) if other is not value)
         return not others and not self.beside[number] & ~self.before[number]
 
-    def alive_halfway(self) -> list[str]:
-        """Returns the names of the values that are alive where half of the work is done, in the graph's order."""
+    def alive_halfway(self) -> list[ir.Value]:
+        """Returns the values that are alive where half of the work is done, in the graph's order."""
         done = int(np.searchsorted(self.work.cumsum(), self.work.sum() / 2))
-        return [str(value.name) for n in range(done + 1) for value in self.made(n) if self.readers[value] >> done + 1]
+        return [value for n in range(done + 1) for value in self.made(n) if self.readers[value] >> done + 1]
 
 
 def weigh(network: Network, example: Mapping[str, Array]) -> Weighted:
