@@ -15,6 +15,7 @@ import torch
 import transformers as hf
 from networks.files import perceptron
 from torch import nn
+from torch._higher_order_ops.while_loop import while_loop
 from torch.nn import functional
 
 import eetoolkit as ee
@@ -291,6 +292,17 @@ def test_rows_are_followed_where_they_do_not_come_first() -> None:
     assert (place.shape, place.rows, place.channels) == ((6, "batch", 16), 1, 2)
 
 
+def test_products_without_weights_whose_size_is_unknown_do_not_change_how_shares_are_counted() -> None:
+    model = hf.BertForSequenceClassification(hf.BertConfig(**TEXT, num_hidden_layers=1)).eval()
+    places = ee.find_exits(model, TOKENS, dynamic_shapes={name: {1: "steps"} for name in TOKENS})
+    shares = {place.name: place.share for place in places}
+    assert shares["bert.embeddings"] == 0
+    projections, feed_forward, products, behind = 8 * 4 * 16 * 16, 8 * 2 * 16 * 32, 2 * 8 * 8 * 16, 16 * 16 + 16 * 5
+    least = projections / (projections + feed_forward + behind)
+    most = (projections + products) / (projections + products + feed_forward + behind)
+    assert least <= shares["bert.encoder.layer.0.attention"] <= most
+
+
 class Functional(nn.Module):
     """Residual steps of matrices, without a module inside; a mask from an input goes to each."""
 
@@ -376,6 +388,28 @@ def test_names_of_a_file_lose_what_exporters_put_around_them(tmp_path: Path) -> 
     opsets = [onnx.helper.make_opsetid("", 17)]
     onnx.save(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8), tmp_path / "m.onnx")
     assert names(ee.find_exits(tmp_path / "m.onnx")) == ["act/Relu"]
+
+
+class Looped(nn.Module):
+    """A loop of one layer, whose steps no static count knows, between two others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.inner, self.out = nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.first(x).relu()
+
+        def step(i: torch.Tensor, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return i + 1, self.inner(x).tanh()
+
+        _, x = while_loop(lambda i, x: i < x.abs().sum(), step, (torch.tensor(0), x))
+        return self.out(x.sin())
+
+
+def test_where_multiply_adds_are_unknown_operators_with_weights_are_counted() -> None:
+    places = ee.find_exits(Looped().eval(), ROW)
+    assert [(place.name, place.share) for place in places] == [("relu", 1 / 3), ("sin", 2 / 3)]
 
 
 # What has no place

@@ -74,7 +74,7 @@ def find_exits(
     ends of blocks, whatever the architecture. Where more than a third of the work has no such value, ends of modules
     are places as well beside which others are alive (`alone` is False). Places within half a percent of the work of
     each other are one. Of several outputs the last one counts, and what it needs. Where the multiply-adds of an
-    operator are unknown, shares are counted in operators with weights.
+    operator with weights are unknown, shares are counted in such operators.
 
     Args:
         model: A `torch.nn.Module` in evaluation mode, or the path of an `.onnx` file (opset 13 and up).
@@ -142,9 +142,10 @@ def find_places(network: Network, example: Mapping[str, Array]) -> tuple[Place, 
     candidates = sorted(_candidates(spots, weighted, names, layouts(network.graph)), key=_by_work)
     strict = [candidate for candidate in candidates if candidate.spot.alone]
     found = _thinned(_chain(strict, weighted), whole)
-    relaxed = [candidate for candidate in candidates if not candidate.spot.alone]
-    for level in sorted({_level(candidate) for candidate in relaxed}):
-        long = [candidate for candidate in relaxed if _level(candidate) == level and _in_long(candidate, found, whole)]
+    modules = any(candidate.ends for candidate in candidates)
+    relaxed = [candidate for candidate in candidates if not candidate.spot.alone and candidate.ends == modules]
+    for depth in sorted({candidate.depth for candidate in relaxed}):
+        long = [candidate for candidate in relaxed if candidate.depth == depth and _in_long(candidate, found, whole)]
         if long:
             found = sorted([*found, *_thinned(_chain(long, weighted), whole)], key=_by_work)
     if not found or whole - found[0].work <= _SAME * whole:
@@ -204,10 +205,6 @@ def _thinned(candidates: Iterable[_Candidate], whole: int) -> list[_Candidate]:
         else:
             groups.append([candidate])
     return [max(group, key=lambda c: (not c.pooled, -c.depth, c.spot.number)) for group in groups]
-
-
-def _level(candidate: _Candidate) -> tuple[bool, int]:
-    return not candidate.ends, candidate.depth
 
 
 def _in_long(candidate: _Candidate, found: Sequence[_Candidate], whole: int) -> bool:
