@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -132,7 +133,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]
     attached = ee.attach_exits(backbone, ["0"], 2)
     return {
         "export": export,
-        "find_exits": {"model": backbone, "example_inputs": x},
+        "find_exits": {"model": copy.deepcopy(backbone).eval(), "example_inputs": x},
         "prune": {"bundle": bundle, "exits": ["a"], "output": folder / "p.ee", "overwrite": True},
         "attach_exits": {"backbone": backbone, "heads": ["0"], "num_classes": 2},
         "fit_exits": {"model": attached, "batches": [(x, np.array([1]))]},

@@ -21,46 +21,47 @@ _PRIMES = (104729, 104723, 104717, 104711, 104707, 104701, 104693, 104683, 10468
 
 @dataclass(frozen=True)
 class Layout:
-    """The axes of rows and of channels; None where one is not known."""
+    """The axes of rows and of channels, two different ones."""
 
-    rows: int | None = None
-    channels: int | None = None
+    rows: int
+    channels: int
 
-    @property
-    def known(self) -> bool:
-        """Whether both are known, and are two."""
-        return None not in (self.rows, self.channels) and self.rows != self.channels
+
+_Axes = tuple[int | None, int | None]
+"""Of rows and of channels; None where one is not known."""
 
 
 def layouts(graph: ir.Graph) -> dict[ir.Value, Layout]:
-    """Returns the layouts of the inputs and of what the nodes make, as far as they are known."""
+    """Returns the layouts of what the nodes make, where they are known."""
     rows = axes_of_rows([tuple(dims_of(value.shape)) for value in graph.inputs])
-    found = {value: Layout(axis) for value, axis in zip(graph.inputs, rows, strict=True)}
+    found: dict[ir.Value, _Axes] = {value: (axis, None) for value, axis in zip(graph.inputs, rows, strict=True)}
     symbols = {dim.value for value in graph.inputs for dim in value.shape or () if not isinstance(dim, int)} - {None}
     sizes = dict(zip(sorted(map(str, symbols)), _PRIMES, strict=False))
     for node in graph:
         for value in node.outputs:
-            if value.shape is not None:
-                found[value] = _layout(node, value, found, sizes)
-    return found
+            if value.shape is not None and len(value.shape) > 1:
+                found[value] = _follow(node, value, found, sizes)
+    return {
+        value: Layout(rows, channels)
+        for value, (rows, channels) in found.items()
+        if rows is not None and channels is not None and rows != channels
+    }
 
 
-def _layout(node: ir.Node, value: ir.Value, found: Mapping[ir.Value, Layout], sizes: Mapping[str, int]) -> Layout:
-    """Returns the layout of what a node makes: rows where the shape says `batch`, else where its inputs have them."""
+def _follow(node: ir.Node, value: ir.Value, found: Mapping[ir.Value, _Axes], sizes: Mapping[str, int]) -> _Axes:
+    """Returns the axes of what a node makes: rows where the shape says `batch`, else where its inputs have them."""
     dims = dims_of(value.shape)
     rows = dims.index(BATCH) if dims.count(BATCH) == 1 else None
-    channels = _told(node, len(dims))
+    told = _told(node, len(dims))
+    channels = told if told is not None and 0 < told < len(dims) else None
     for source in node.inputs:
-        layout = found.get(source) if source is not None else None
-        if source is None or layout is None:
-            continue
-        if rows is None:
-            rows = _moved(node, source, layout.rows, value, sizes)
-        if channels is None:
-            channels = _moved(node, source, layout.channels, value, sizes)
+        if source is not None and source in found:
+            their_rows, their_channels = found[source]
+            rows = _moved(node, source, their_rows, value, sizes) if rows is None else rows
+            channels = _moved(node, source, their_channels, value, sizes) if channels is None else channels
     if len(dims) == 2 and rows is not None:
         channels = 1 - rows
-    return Layout(rows, channels)
+    return rows, channels
 
 
 def _told(node: ir.Node, rank: int) -> int | None:
@@ -138,8 +139,7 @@ def _axes(node: ir.Node) -> Sequence[int]:
 
 def _reshaped(before: Sequence[int | None], after: Sequence[int | None], axis: int) -> int | None:
     """Returns the axis of the new shape that has as many numbers before it and the same size."""
-    if None in before or None in after[:-1]:
-        before, after = _filled(before, after)
+    before, after = _filled(before, after)
     size, ahead = before[axis], before[:axis]
     for place, other in enumerate(after):
         if other == size and None not in (*ahead, *after[:place], size) and _product(ahead) == _product(after[:place]):

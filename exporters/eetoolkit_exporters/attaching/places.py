@@ -19,6 +19,7 @@ from eetoolkit_runtime.arguments import checked
 from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.errors import ExportError
 from eetoolkit_runtime.plan.types import Dim
+from eetoolkit_runtime.running.inputs import BATCH
 
 # Shares of the whole network's work.
 _SAME = 0.005  # places that are no further apart are one; blocks of a network of a hundred are
@@ -73,7 +74,7 @@ def find_exits(
     ends of blocks, whatever the architecture. Where more than a third of the work has no such value, ends of modules
     are places as well beside which others are alive (`alone` is False). Places within half a percent of the work of
     each other are one. Of several outputs the last one counts, and what it needs. Where the multiply-adds of an
-    operator are unknown, shares are counted in operators with weights.
+    operator with weights are unknown, shares are counted in such operators.
 
     Args:
         model: A `torch.nn.Module` in evaluation mode, or the path of an `.onnx` file (opset 13 and up).
@@ -94,20 +95,33 @@ def find_exits(
 
 
 @dataclass(frozen=True)
-class _Candidate:
-    """A value with a known layout: what it needs, and what it would be called."""
+class _Spot:
+    """A value that most of the later work builds on: its node, and the work up to there."""
 
     number: int
     value: ir.Value
     work: int
+    alone: bool
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """One that a head can read: its axes, whether a module ends there, and how deep this lies."""
+
+    spot: _Spot
     layout: Layout
     depth: int
-    alone: bool
+    ends: bool
+
+    @property
+    def work(self) -> int:
+        """Returns the work up to there."""
+        return self.spot.work
 
     @property
     def pooled(self) -> bool:
         """Whether it has no positions any more."""
-        dims = dims_of(self.value.shape)
+        dims = dims_of(self.spot.value.shape)
         return all(dim == 1 for axis, dim in enumerate(dims) if axis not in (self.layout.rows, self.layout.channels))
 
 
@@ -124,50 +138,57 @@ def find_places(network: Network, example: Mapping[str, Array]) -> tuple[Place, 
     weighted = weigh(network, example)
     names = ModuleNames(weighted.nodes)
     whole = int(weighted.work.sum())
-    candidates = sorted(_candidates(weighted, names, layouts(network.graph)), key=_by_work)
-    strict = [candidate for candidate in candidates if candidate.alone]
+    spots = list(_spots(weighted, whole))
+    candidates = sorted(_candidates(spots, weighted, names, layouts(network.graph)), key=_by_work)
+    strict = [candidate for candidate in candidates if candidate.spot.alone]
     found = _thinned(_chain(strict, weighted), whole)
-    relaxed = [candidate for candidate in candidates if not candidate.alone]
+    modules = any(candidate.ends for candidate in candidates)
+    relaxed = [candidate for candidate in candidates if not candidate.spot.alone and candidate.ends == modules]
     for depth in sorted({candidate.depth for candidate in relaxed}):
         long = [candidate for candidate in relaxed if candidate.depth == depth and _in_long(candidate, found, whole)]
         if long:
             found = sorted([*found, *_thinned(_chain(long, weighted), whole)], key=_by_work)
-    if not found:
-        raise ExportError(f"the network has no place for an exit: {_reason(weighted)}")
-    return tuple(_place(candidate, weighted, names, whole) for candidate in found)
+    if not found or whole - found[0].work <= _SAME * whole:
+        raise ExportError(f"the network has no place for an exit: {_reason(weighted, names, spots, found)}")
+    dynamic = any(BATCH in dims_of(value.shape) for value in network.graph.inputs)
+    return tuple(_place(candidate, weighted, names, whole, dynamic=dynamic) for candidate in found)
 
 
 def _by_work(candidate: _Candidate) -> tuple[int, int]:
-    return candidate.work, candidate.number
+    return candidate.work, candidate.spot.number
 
 
-def _candidates(weighted: Weighted, names: ModuleNames, found: Mapping[ir.Value, Layout]) -> Iterator[_Candidate]:
-    """Yields the values that have a layout, lie before the last work, and that most of the later work builds on."""
-    whole = int(weighted.work.sum())
-    for number in range(len(weighted.nodes)):
-        work = weighted.work_of(weighted.before[number])
-        if work == whole or (work == 0 and not weighted.before[number] & weighted.lookups):
-            continue
-        beside = whole - weighted.work_of(weighted.before[number] | weighted.after[number])
-        for value in weighted.made(number):
-            alone = weighted.alone(number, value)
-            layout = found.get(value, Layout())
-            if not layout.known or not _is_feature(value) or weighted.returned(value):
-                continue
-            if beside <= whole * (_BESIDE if alone else _BESIDE_RELAXED):
-                depth = names.depth(value, weighted.readers_of(value))
-                yield _Candidate(number, value, work, layout, depth, alone)
+def _spots(weighted: Weighted, whole: int) -> Iterator[_Spot]:
+    """Yields the floating-point values behind the first work or lookup, and before the last, that may be places."""
+    for number, before in enumerate(weighted.before):
+        work = weighted.work_of(before)
+        if work < whole and (work > 0 or before & weighted.lookups):
+            beside = whole - weighted.work_of(before | weighted.after[number])
+            for value in weighted.made(number):
+                alone = weighted.alone(number, value)
+                floats = value.dtype is not None and value.dtype.is_floating_point()
+                tolerated = whole * (_BESIDE if alone else _BESIDE_RELAXED)
+                if floats and not weighted.returned(value) and beside <= tolerated:
+                    yield _Spot(number, value, work, alone)
 
 
-def _is_feature(value: ir.Value) -> bool:
-    return value.dtype is not None and value.dtype.is_floating_point() and len(value.shape or ()) in _RANKS
+def _candidates(
+    spots: Iterable[_Spot], weighted: Weighted, names: ModuleNames, found: Mapping[ir.Value, Layout]
+) -> Iterator[_Candidate]:
+    """Yields those that a head can read: of rank 2 to 4, with known axes of rows and channels."""
+    for spot in spots:
+        layout, dims = found.get(spot.value), dims_of(spot.value.shape)
+        if layout is not None and len(dims) in _RANKS and isinstance(dims[layout.channels], int):
+            readers = weighted.readers_of(spot.value)
+            ends = bool(names.ends(spot.value, readers))
+            yield _Candidate(spot, layout, names.depth(spot.value, readers), ends)
 
 
 def _chain(candidates: Sequence[_Candidate], weighted: Weighted) -> list[_Candidate]:
     """Returns those of candidates, by their work, each of which needs the one before: the last one, and on its way."""
     chain: list[_Candidate] = []
     for candidate in reversed(candidates):
-        if not chain or weighted.before[chain[-1].number] >> candidate.number & 1:
+        if not chain or weighted.before[chain[-1].spot.number] >> candidate.spot.number & 1:
             chain.append(candidate)
     return chain[::-1]
 
@@ -183,7 +204,7 @@ def _thinned(candidates: Iterable[_Candidate], whole: int) -> list[_Candidate]:
             groups[-1].append(candidate)
         else:
             groups.append([candidate])
-    return [max(group, key=lambda c: (not c.pooled, -c.depth, c.number)) for group in groups]
+    return [max(group, key=lambda c: (not c.pooled, -c.depth, c.spot.number)) for group in groups]
 
 
 def _in_long(candidate: _Candidate, found: Sequence[_Candidate], whole: int) -> bool:
@@ -193,32 +214,41 @@ def _in_long(candidate: _Candidate, found: Sequence[_Candidate], whole: int) -> 
     return after - before > _LONG * whole and min(candidate.work - before, after - candidate.work) > _SAME * whole
 
 
-def _place(candidate: _Candidate, weighted: Weighted, names: ModuleNames, whole: int) -> Place:
-    value, layout = candidate.value, candidate.layout
-    if layout.rows is None or layout.channels is None:
-        raise ValueError(f"{value.name}: a candidate has a known layout")
+def _place(candidate: _Candidate, weighted: Weighted, names: ModuleNames, whole: int, *, dynamic: bool) -> Place:
+    value, layout = candidate.spot.value, candidate.layout
+    dims = dims_of(value.shape)
+    if dynamic:
+        dims[layout.rows] = BATCH  # torch has lost it on some ways
     return Place(
-        name=names.name(value, weighted.readers_of(value)),
+        name=_named(value, weighted, names),
         value=str(value.name),
         share=candidate.work / whole,
-        shape=tuple(dims_of(value.shape)),
+        shape=tuple(dims),
         channels=layout.channels,
         rows=layout.rows,
-        alone=candidate.alone,
+        alone=candidate.spot.alone,
     )
 
 
-def _reason(weighted: Weighted) -> str:
-    """Returns why a network has no place."""
-    steps = [node for node, work in zip(weighted.nodes, weighted.work, strict=True) if work]
+def _reason(weighted: Weighted, names: ModuleNames, spots: Sequence[_Spot], found: Sequence[_Candidate]) -> str:
+    """Returns why a network has no place, or none that comes early enough to save work."""
+    steps = [node.outputs[0] for node, work in zip(weighted.nodes, weighted.work, strict=True) if work]
     if not steps:
         return "it multiplies nothing that depends on its inputs with weights, and an exit could save nothing"
     if len(steps) == 1:
-        return f"all its work is one step, {steps[0].outputs[0].name!r}"
+        return f"all its work is one step, {_named(steps[0], weighted, names)!r}"
+    if spots and not found:
+        where = _named(spots[-1].value, weighted, names)
+        return f"of {where!r} and others the axes of rows and channels are not known; mark an exit with ee.exit"
     alive = weighted.alive_halfway()
     if len(alive) > 1:
+        one, other = (_named(value, weighted, names) for value in (alive[0], alive[-1]))
         return (
-            f"halfway {alive[0]!r} and {alive[-1]!r} are both needed, and no value leads to all that follows (two "
-            "streams that meet at the end?); mark an exit that reads what you choose: ee.exit"
+            f"halfway {one!r} and {other!r} are both needed, and no value leads to all that follows (two streams that "
+            "meet at the end?); mark an exit that reads what you choose with ee.exit"
         )
-    return "of no value before the last work the axes of rows and channels are known; mark an exit: ee.exit"
+    return f"nearly all its work comes before the first, {_named(found[0].spot.value, weighted, names)!r}"
+
+
+def _named(value: ir.Value, weighted: Weighted, names: ModuleNames) -> str:
+    return names.name(value, weighted.readers_of(value))

@@ -36,7 +36,8 @@ class Weighted:
         before: For each node the set of those it needs, itself too.
         after: For each node the set of those that need it.
         beside: For each node the set of those that read what the nodes made that it needs.
-        work: Each node's multiply-adds; where they are unknown of any node, 1 for each node that reads weights.
+        work: Each node's multiply-adds; where they are unknown of one with weights, 1 for each that multiplies with
+            weights.
         lookups: The set of nodes that look up rows of a table (embeddings).
     """
 
@@ -74,10 +75,10 @@ class Weighted:
         others = any(self.readers[other] for other in self.made(number) if other is not value)
         return not others and not self.beside[number] & ~self.before[number]
 
-    def alive_halfway(self) -> list[str]:
-        """Returns the names of the values that are alive where half of the work is done, in the graph's order."""
+    def alive_halfway(self) -> list[ir.Value]:
+        """Returns the values that are alive where half of the work is done, in the graph's order."""
         done = int(np.searchsorted(self.work.cumsum(), self.work.sum() / 2))
-        return [str(value.name) for n in range(done + 1) for value in self.made(n) if self.readers[value] >> done + 1]
+        return [value for n in range(done + 1) for value in self.made(n) if self.readers[value] >> done + 1]
 
 
 def weigh(network: Network, example: Mapping[str, Array]) -> Weighted:
@@ -161,13 +162,14 @@ def _work(
     weights: set[ir.Value],
     symbols: Mapping[str, int],
 ) -> npt.NDArray[np.int64]:
+    """Returns each node's multiply-adds; unknown ones of products without weights (attention's) count as none."""
     counted = [count_work([node], (), symbols).multiply_adds for node in nodes]
-    known = [adds for adds in counted if adds is not None]
-    if len(known) == len(nodes):
-        return np.array(known, np.int64)
-    unknown = nodes[counted.index(None)]
-    log("info", "shares of work are counted in nodes with weights: the multiply-adds of %s are unknown", unknown.name)
-    return np.array([not weights.isdisjoint(reads[node]) for node in nodes], np.int64)
+    learnt = [not weights.isdisjoint(reads[node]) for node in nodes]
+    unknown = [node for node, adds, own in zip(nodes, counted, learnt, strict=True) if adds is None and own]
+    if not unknown:
+        return np.array([adds or 0 for adds in counted], np.int64)
+    log("info", "shares of work are counted in nodes: the multiply-adds of %s are unknown", unknown[0].name)
+    return np.array([own and adds != 0 for adds, own in zip(counted, learnt, strict=True)], np.int64)
 
 
 def _union(sets: Iterable[int]) -> int:
