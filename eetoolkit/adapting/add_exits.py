@@ -26,11 +26,11 @@ from eetoolkit_exporters.attaching.attach import FINAL, Base, MultiExit, open_ba
 from eetoolkit_exporters.attaching.features import Features, gather_features
 from eetoolkit_exporters.attaching.fit import HELD_OUT, Fit, fit_all, target_of
 from eetoolkit_exporters.attaching.part import Part
-from eetoolkit_exporters.attaching.places import Place, find_places
+from eetoolkit_exporters.attaching.places import Place, choose_places, find_places
 from eetoolkit_runtime.arguments import checked
 from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.bundle.archive import default_cache
-from eetoolkit_runtime.errors import ExportError, did_you_mean
+from eetoolkit_runtime.errors import ExportError
 
 _MOST_PLACES = 16
 _NEARLY = 0.1  # more loss than the best head's: as good, if it is cheaper
@@ -148,17 +148,12 @@ def _places(base: Base, names: Sequence[str] | None) -> list[Place]:
     Raises:
         ExportError: No such place, or none that is early enough.
     """
-    known = {place.name: place for place in find_places(base.network, base.source.inputs)}
-    for name in names or ():
-        if name not in known:
-            raise ExportError(
-                f"the network has no place {name!r}; it has {', '.join(known)}{did_you_mean(name, known)}"
-            )
+    known = find_places(base.network, base.source.inputs)
     if names is not None:
-        return [known[name] for name in dict.fromkeys(names)]
-    early = [place for place in known.values() if place.share < _NEAR]
+        return list(dict.fromkeys(choose_places(known, names)))
+    early = [place for place in known if place.share < _NEAR]
     if not early:
-        least = min(place.share for place in known.values())
+        least = min(place.share for place in known)
         raise ExportError(f"no place is early enough for an exit: the first comes after {least:.0%} of the work")
     if len(early) <= _MOST_PLACES:
         return early

@@ -27,7 +27,7 @@ from eetoolkit_exporters.attaching.heads import (
 )  # fmt: skip
 from eetoolkit_exporters.attaching.layout import layouts
 from eetoolkit_exporters.attaching.part import Part
-from eetoolkit_exporters.attaching.places import Place, find_places
+from eetoolkit_exporters.attaching.places import Place, choose_places, find_places
 from eetoolkit_exporters.capturing.capture import Network, capture, check_deterministic
 from eetoolkit_exporters.capturing.cascade import CascadeSource, open_source
 from eetoolkit_exporters.capturing.dynamic_shapes import DynamicShapes
@@ -38,7 +38,7 @@ from eetoolkit_exporters.criteria.builder import Builder
 from eetoolkit_exporters.graph import names_of, values_of
 from eetoolkit_runtime.arguments import checked
 from eetoolkit_runtime.arrays import Array
-from eetoolkit_runtime.errors import ExportError, did_you_mean
+from eetoolkit_runtime.errors import ExportError
 
 FINAL = "final"
 """The name of the exit that is the network's own output."""
@@ -109,6 +109,8 @@ class MultiExit:
         self.returned = list(self.exits)
         self.last_exit = FINAL
         self._values = {str(value.name): value for value in values_of(base.network.graph)}
+        for place in self.places.values():
+            self._values[place.value].shape = ir.Shape(place.shape)  # in which torch may have lost the batch
         self.heads = dict(self._make(heads))
 
     @property
@@ -295,13 +297,5 @@ def attach_exits(
     base = open_base(
         model, example_inputs, dynamic_batch=dynamic_batch, dynamic_shapes=dynamic_shapes, input_names=input_names
     )
-    known = {place.name: place for place in find_places(base.network, base.source.inputs)}
-    return MultiExit(base, {name: _place(name, known) for name in wanted}, wanted)
-
-
-def _place(name: str, known: Mapping[str, Place]) -> Place:
-    found = known.get(name) or next((place for place in known.values() if place.value == name), None)
-    if found is None:
-        listed = ", ".join(list(known)[:8]) + (", ..." if len(known) > 8 else "")
-        raise ExportError(f"the network has no place {name!r}; it has {listed}{did_you_mean(name, known)}")
-    return found
+    places = choose_places(find_places(base.network, base.source.inputs), list(wanted))
+    return MultiExit(base, dict(zip(wanted, places, strict=True)), wanted)

@@ -17,7 +17,7 @@ from eetoolkit_exporters.capturing.dynamic_shapes import DynamicShapes
 from eetoolkit_exporters.capturing.shapes import dims_of
 from eetoolkit_runtime.arguments import checked
 from eetoolkit_runtime.arrays import Array
-from eetoolkit_runtime.errors import ExportError
+from eetoolkit_runtime.errors import ExportError, did_you_mean
 from eetoolkit_runtime.plan.types import Dim
 from eetoolkit_runtime.running.inputs import BATCH
 
@@ -42,6 +42,7 @@ class Place:
         channels: The axis of its channels.
         rows: The axis of its rows.
         alone: Whether no other tensor that depends on inputs and weights is alive there.
+        also: Further modules whose output it is.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Place:
     channels: int
     rows: int
     alone: bool
+    also: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         """Returns a line: `Place('layer1.0', 12.3 % of the work, [batch, 64, 8, 8])`."""
@@ -123,6 +125,24 @@ class _Candidate:
         """Whether it has no positions any more."""
         dims = dims_of(self.spot.value.shape)
         return all(dim == 1 for axis, dim in enumerate(dims) if axis not in (self.layout.rows, self.layout.channels))
+
+
+def choose_places(places: Sequence[Place], names: Iterable[str]) -> list[Place]:
+    """Returns the places that names mean: their own, those of further modules that end there, or of values.
+
+    Raises:
+        ExportError: No such place.
+    """
+    known: dict[str, Place] = {}
+    for place in places:
+        for name in (place.name, *place.also, place.value):
+            known.setdefault(name, place)
+    for name in names:
+        if name not in known:
+            own = [place.name for place in places]
+            listed = ", ".join(own[:8]) + (", ..." if len(own) > 8 else "")
+            raise ExportError(f"the network has no place {name!r}; it has {listed}{did_you_mean(name, known)}")
+    return [known[name] for name in names]
 
 
 def find_places(network: Network, example: Mapping[str, Array]) -> tuple[Place, ...]:
@@ -227,6 +247,7 @@ def _place(candidate: _Candidate, weighted: Weighted, names: ModuleNames, whole:
         channels=layout.channels,
         rows=layout.rows,
         alone=candidate.spot.alone,
+        also=names.ends(value, weighted.readers_of(value))[1:],
     )
 
 
