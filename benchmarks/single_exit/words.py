@@ -63,7 +63,7 @@ class Settings:
     mixes: int
     words_per_minute: tuple[int, int] = (120, 260)
     pitches: tuple[int, int] = (15, 90)
-    noise_db: tuple[float, float] = (-6.0, 24.0)
+    noise_db: tuple[float, float] = (6.0, 36.0)
     echo_seconds: float = 0.5
     seed: int = 0
     version: int = 1
