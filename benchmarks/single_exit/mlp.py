@@ -16,7 +16,7 @@ from benchmarks.cases.splits import split
 from benchmarks.single_exit.case import Case
 
 FIT, TEST = 3000, 2000
-RENDERINGS: Final = 3  # of each digit that is learned from
+RENDERINGS: Final = 10  # of each digit that is learned from
 MAX_SHIFT_PIXELS, MAX_TURN_RADIANS = 3.0, 0.4
 """Of all digits, those to fit and to test with too: centred ones leave the later layers nothing to do."""
 SETTINGS: Final[dict[str, Any]] = {
@@ -24,7 +24,7 @@ SETTINGS: Final[dict[str, Any]] = {
     "batch_size": 200,
     "learning_rate_init": 1e-3,
     "alpha": 1e-4,
-    "max_iter": 8,
+    "max_iter": 4,
     "random_state": 0,
 }
 
