@@ -87,6 +87,6 @@ def _crop(picture: Image, corners: Sequence[tuple[int, int]], generator: np.rand
     left, top = corners[generator.integers(len(corners))]
     side = int(generator.integers(LEAST, TILE + 1))
     x, y = left + int(generator.integers(TILE - side + 1)), top + int(generator.integers(TILE - side + 1))
-    square = picture.resize((PIXELS, PIXELS), Resampling.BILINEAR, (x, y, x + side, y + side))
+    square = picture.crop((x, y, x + side, y + side)).resize((PIXELS, PIXELS), Resampling.BILINEAR)
     turned = np.rot90(np.asarray(square), int(generator.integers(4)))
     return turned[:, ::-1] if generator.integers(2) else turned
