@@ -44,7 +44,7 @@ class VisionTransformer(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Returns logits (batch, 10) of images (batch, 1, 28, 28) in [0, 1]."""
         tokens = self.patches(image).flatten(2).transpose(1, 2)
-        tokens = torch.cat([self.token.expand(len(tokens), -1, -1), tokens], dim=1) + self.positions
+        tokens = torch.cat([self.token.expand(tokens.shape[0], -1, -1), tokens], dim=1) + self.positions
         logits: Tensor = self.head(self.norm(self.layers(tokens))[:, 0])
         return logits
 
