@@ -1,4 +1,4 @@
-"""A network of inverted residuals that tells from which of twelve pictures a crop is."""
+"""A network of inverted residuals that tells from which of nine pictures a crop is."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ RECIPE: Final = Recipe(
     distillation=0.0,
     smoothing=0.05,
     average=0.99,
-    data=f"{PICTURES.sha256} {TRAIN} {FIT} {TEST}",
+    data=f"{PICTURES.sha256} {TRAIN} {FIT} {TEST} {pictures.TILE} {pictures.LEAST} {' '.join(pictures.FILES)}",
 )
 
 
@@ -59,7 +59,7 @@ class MobileNet(nn.Module):
         self.head = nn.Linear(before, len(pictures.CLASSES))
 
     def forward(self, image: Tensor) -> Tensor:
-        """Returns logits (batch, 12) of images (batch, 1, 64, 64) in [0, 1]."""
+        """Returns logits (batch, 9) of images (batch, 1, 64, 64) in [0, 1]."""
         logits: Tensor = self.head(self.blocks(self.stem(image)).mean((2, 3)))
         return logits
 

@@ -18,7 +18,7 @@ HEADS: Final = 4
 LAYERS: Final = 6
 
 RECIPE: Final = replace(
-    mnist.RECIPE, epochs=16, learning_rate=2e-3, weight_decay=0.05, exit_weights=(1.0,), distillation=0.0, average=0.99
+    mnist.RECIPE, epochs=10, learning_rate=2e-3, weight_decay=0.05, exit_weights=(1.0,), distillation=0.0, average=0.99
 )
 
 
