@@ -1,4 +1,4 @@
-"""Trains networks of the cases that are not in the cache yet: `python -m benchmarks.single_exit.train [NAME ...]`."""
+"""Trains networks that are not in the cache yet: `python -m benchmarks.single_exit.train [NAME ...]`."""
 
 from __future__ import annotations
 
@@ -7,36 +7,54 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Final
 
-import onnxruntime
+import numpy as np
+import onnxruntime as ort
 import torch
 
-from benchmarks.single_exit import mlp, reviews, speech
+from benchmarks.single_exit import mlp, mnist, reviews, speech, textures, vit
 from benchmarks.single_exit.case import Case
+from eetoolkit_runtime.arrays import Array
 
 LOADERS: Final[dict[str, Callable[[], Case]]] = {
+    "mnist": mnist.load,
+    "textures": textures.load,
+    "vit": vit.load,
     "speech": speech.load,
     "mlp": mlp.load,
     **{f"reviews-{seed}": partial(reviews.load, seed) for seed in reviews.SEEDS},
 }
+_ROWS_AT_ONCE: Final = 64
 
 
 def accuracy(case: Case) -> float:
-    """Returns the share of test rows that the network gets right."""
+    """Returns the share of the test rows on which the network is right, 0 to 1."""
     inputs, labels = case.test
     columns = list(inputs.values()) if isinstance(inputs, Mapping) else [inputs]
+    run = _runs(case)
     right = 0
-    session = None if isinstance(case.model, torch.nn.Module) else onnxruntime.InferenceSession(case.model)
-    for start in range(0, len(labels), 64):
-        rows = [column[start : start + 64] for column in columns]
-        if session is None:
-            with torch.inference_mode():
-                answers = case.model(*map(torch.from_numpy, rows)).numpy()
-        else:
-            answers = session.run(None, {session.get_inputs()[0].name: rows[0]})[0]
-        right += int((answers.argmax(axis=1) == labels[start : start + 64]).sum())
+    for start in range(0, len(labels), _ROWS_AT_ONCE):
+        rows = slice(start, start + _ROWS_AT_ONCE)
+        right += int((run([column[rows] for column in columns]).argmax(axis=1) == labels[rows]).sum())
     return right / len(labels)
+
+
+def _runs(case: Case) -> Callable[[list[Array]], Array]:
+    """Returns what gives the network's logits."""
+    model = case.model
+    if isinstance(model, Path):
+        session = ort.InferenceSession(model)
+        names = [value.name for value in session.get_inputs()]
+        return lambda given: np.asarray(session.run(None, dict(zip(names, given, strict=True)))[0])
+
+    def run(given: list[Array]) -> Array:
+        with torch.inference_mode():
+            found: Array = model(*map(torch.from_numpy, given)).numpy()
+        return found
+
+    return run
 
 
 def main(arguments: list[str]) -> None:
