@@ -29,7 +29,7 @@ MAX_SHADE: Final = 0.15
 MAX_NOISE: Final = 0.05
 
 RECIPE: Final = Recipe(
-    epochs=5,
+    epochs=12,
     batch=64,
     learning_rate=4e-3,
     weight_decay=0.02,
