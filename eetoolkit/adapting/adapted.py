@@ -113,17 +113,25 @@ class Adapted:
         return written
 
     def _report(self, found: Found) -> AdaptReport:
-        stay = dict(self.candidates[name] for name in found.exits)
+        exits = {self.candidates[name]: name for name in found.exits}
         return msgspec.structs.replace(
             self.first,
-            places=tuple(msgspec.structs.replace(place, chosen=stay.get(place.name)) for place in self.first.places),
+            places=tuple(_with_exits(place, exits) for place in self.first.places),
             costs=found.costs,
             tried=found.tried,
+            fixed=found.fixed,
             tuning=found.tuning,
             speedup=found.speedup,
+            over_fixed=found.over_fixed,
             pays=found.pays,
             reason=found.reason,
         )
+
+
+def _with_exits(place: PlaceFigures, exits: Mapping[tuple[str, str], str]) -> PlaceFigures:
+    """Returns a place with the exits, by place and kind, that its heads became."""
+    heads = (msgspec.structs.replace(head, exit=exits.get((place.name, head.kind))) for head in place.heads)
+    return msgspec.structs.replace(place, heads=tuple(heads))
 
 
 def _copied(bundle: Bundle, folder: Path) -> Manifest:
