@@ -52,9 +52,9 @@ class Adapted:
         return self.first.places
 
     @property
-    def report(self) -> AdaptReport | None:
-        """What the last `bundle` found, whatever came of it; None before one was asked for."""
-        return self._reports[-1] if self._reports else None
+    def report(self) -> AdaptReport:
+        """What the last `bundle` found, whatever came of it; `first` before one was asked for."""
+        return self._reports[-1] if self._reports else self.first
 
     @checked(TuneError)
     def bundle(  # noqa: PLR0913 - what a choice depends on
@@ -108,6 +108,9 @@ class Adapted:
                 raise TuneError(f"{report.verdict}{fix}")
             ready = found.bundle
             written = write_bundle(target, lambda folder: _copied(ready, folder), overwrite=overwrite)
+        if report.tuning is not None:
+            tuning = msgspec.structs.replace(report.tuning, bundle=written.manifest.name, path=str(written.path))
+            self._reports[-1] = msgspec.structs.replace(report, tuning=tuning)
         if self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
         return written

@@ -116,10 +116,17 @@ class AdaptReport(msgspec.Struct, frozen=True, kw_only=True):
             return ""
         if self.fixed is None:
             return "no fixed exit meets the goal at less than the network's cost"
-        name = short(self.fixed.exits[0])
+        name = self.spell_exit(self.fixed.exits[0])
         if self.over_fixed is not None:
             return f"{spell_times(self.over_fixed)} the speed of the best fixed exit, always {name}"
         return f"the best fixed exit, always {name}, has {percent(self.fixed.cost)} of the network's cost"
+
+    def spell_exit(self, name: str) -> str:
+        """Returns a candidate's name, short: its place, and its kind where the name has it."""
+        for place in self.places:
+            if name == place.name or name in {f"{place.name} {head.kind}" for head in place.heads}:
+                return short(place.name) + printable(name.removeprefix(place.name))
+        return short(name)
 
     @property
     def what(self) -> str:
@@ -131,13 +138,13 @@ class AdaptReport(msgspec.Struct, frozen=True, kw_only=True):
         lines += [self.against_fixed] if self.against_fixed else []
         lines += [
             f"{short(place.name)}: {percent(place.share)} of the work, {self.what} {percent(place.best.accuracy)}"
-            + "".join(f"; exit {short(head.exit or '')}, {head.kind}" for head in place.chosen)
+            + "".join(f"; exit, {head.kind}" for head in place.chosen)
             for place in self.places
         ]
         lines.append(f"whole network: {self.what} {percent(self.accuracy)}")
         lines += [
             f"at most {spell_count(count)}: {percent(tried.cost)} of the cost, {self.what} {percent(tried.score)}, "
-            f"{', '.join(map(short, tried.exits)) or 'none'}"
+            f"{', '.join(map(self.spell_exit, tried.exits)) or 'none'}"
             for count, tried in enumerate(self.tried, 1)
         ]
         lines.append("rows: " + ", ".join(f"{count} {PARTS[name]}" for name, count in self.rows.items()))
