@@ -145,7 +145,7 @@ def choose(
     if verdict.pays or verdict.undecided is not None:
         final = shorten(tuning.apply(force=True), folder / "final.ee")
     else:
-        final = ee.truncate(chosen, verdict.static_exit or "", folder / "final.ee")
+        final = _always(candidates, early, verdict.static_exit or "", folder)
     known = replace(known, bundle=final)
     if measured is None:
         tell("comparing with the whole network", 0, 0)
@@ -153,18 +153,22 @@ def choose(
         if fixed is not None and len(final.exits) > 1:
             others.append(_always(candidates, early, fixed.exits[0], folder))
         held_out = task.data.record.row[task.data.test][:_COMPARED_ROWS]
-        given = [tuple(rows.take([int(row)]).inputs.values()) for row in held_out]
-        *before, after = latencies((*others, final), given, threads)
-        ratios = [ratio_in_turns(one, after, seed) for one in before]
+        ratios = _in_turns(others, final, rows.take(held_out), goal)
         known = replace(known, speedup=ratios[0], over_fixed=ratios[1] if ratios[1:] else None)
     if verdict.undecided is not None:
         sure = tuning.goal_met is False and tuning.rows_needed is None
         missed = "the goal is missed, " if tuning.goal_met is False else ""
         return replace(known, pays=False if sure else None, reason=missed + tuning.goal_reason)
     if known.speedup is not None and known.speedup.low <= 1:
-        slow = f"{spell_times(known.speedup)} the whole network's speed: cuts and heads cost what exits save"
-        return replace(known, reason=slow, bundle=None)
+        return replace(known, reason=_too_slow(tuning, known.speedup), bundle=None)
     return replace(known, pays=True, reason=_gain(tuning, known.speedup))
+
+
+def _in_turns(others: Sequence[Bundle], final: Bundle, rows: Rows, goal: Goal) -> list[Interval]:
+    """Returns the mean latency of each of some bundles over that of the final one."""
+    given = [tuple(rows.take([row]).inputs.values()) for row in range(len(rows))]
+    *before, after = latencies((*others, final), given, goal.threads)
+    return [ratio_in_turns(one, after, goal.seed) for one in before]
 
 
 def _always(candidates: Bundle, early: Sequence[str], exit_: str, folder: Path) -> Bundle:
@@ -213,6 +217,15 @@ def _why_not(model: MultiExit, task: Task, goal: Goal) -> str:
     if first > _LATE:
         return f"no place is early enough: the first comes after {percent(first)} of the work"
     return f"no head is sure enough, early enough, to keep within {100 * goal.max_accuracy_drop:g} points"
+
+
+def _too_slow(tuning: TuningReport, speedup: Interval) -> str:
+    """Returns what runs took, and what the latencies of segments promised."""
+    said = f"{spell_times(speedup)} the whole network's speed"
+    promised = 1 / tuning.chosen.share.value
+    if promised <= speedup.high:
+        return f"{said}: cuts and heads cost what exits save"
+    return f"{said}, {promised:.2f} by its segments alone: what a call costs beside them outweighs what exits save"
 
 
 def _gain(tuning: TuningReport, speedup: Interval | None) -> str:
