@@ -202,7 +202,7 @@ def test_a_bundle_that_is_slower_in_turns_does_not_pay(
 
 def test_too_few_rows_are_told_with_how_many_would_do(adapted: Adapted, tmp_path: Path) -> None:
     goal = dataclasses.replace(adapted.goal, max_accuracy_drop=0.05)
-    few = dataclasses.replace(adapted, rows=adapted.rows.take(np.arange(150)), goal=goal)
+    few = dataclasses.replace(adapted, rows=adapted.rows.take(np.arange(70)), goal=goal)
     with pytest.raises(ee.TuneError, match=r"^whether early exits pay is unknown: the drop is .*; force=True"):
         few.bundle(tmp_path / "few.ee", profile="multiply-adds")
     assert few.report.pays is None
