@@ -17,7 +17,7 @@ from eetoolkit.adapting.checks import check_rows
 from eetoolkit.adapting.choosing import Goal
 from eetoolkit.adapting.example import draw_example
 from eetoolkit.adapting.report import AdaptReport, HeadFigures, PlaceFigures
-from eetoolkit.adapting.rows import Rows, inputs_of, read_rows
+from eetoolkit.adapting.rows import Rows, read_rows
 from eetoolkit.adapting.splits import part_rows
 from eetoolkit.reading.labelled import LabelledPath
 from eetoolkit.reading.samples import Data
@@ -25,7 +25,7 @@ from eetoolkit.tuning.collect import Progress
 from eetoolkit_exporters.attaching.attach import FINAL, Base, MultiExit, open_base
 from eetoolkit_exporters.attaching.features import Features, gather_features
 from eetoolkit_exporters.attaching.fit import HELD_OUT, Fit, fit_all, target_of
-from eetoolkit_exporters.attaching.part import Part
+from eetoolkit_exporters.attaching.part import Part, inputs_of
 from eetoolkit_exporters.attaching.places import Place, find_places
 from eetoolkit_runtime.arguments import checked
 from eetoolkit_runtime.arrays import Array
