@@ -103,7 +103,8 @@ class MultiExit:
 
     def __init__(self, base: Base, places: Mapping[str, Place], heads: Mapping[str, HeadSpec]) -> None:
         self.source, self.network, self.answer = base.source, base.network, base.answer
-        self.places, self.inputs = dict(places), base.source.inputs
+        self.places = dict(sorted(places.items(), key=lambda named: named[1].share))
+        self.inputs = base.source.inputs
         self.marked: dict[str, tuple[str, ...]] = {}
         self.untaken: dict[str, str] = {}
         self.last_exit = FINAL if FINAL not in self.places else f"{FINAL}_answer"
@@ -197,11 +198,14 @@ class MultiExit:
         """Yields the heads."""
         example = {**self.inputs, **self.taps(self.inputs)}
         answer = self.source.run(self.inputs)[self.answer]
-        for name, spec in heads.items():
+        for name in [name for name in self.places if name in heads]:  # in the order in which they are met
+            spec = heads[name]
             given = [torch.from_numpy(np.ascontiguousarray(example[value])) for value in self._names_at(name)]
             try:
                 yield name, self._head(name, spec, given, answer)
             except ExportError as error:
+                if not isinstance(spec, str):
+                    raise ExportError(f"the head at {name!r}: {error}") from error
                 fix = f"give one of your own, attach_exits(network, {{{name!r}: head}})"
                 raise ExportError(f"no such head fits {name!r}: {error}; {fix}") from error
 

@@ -101,7 +101,8 @@ def log_probabilities(answers: Array) -> Array:
 def fit_head(head: Head, gathered: Array, target: Target, rows: Array, held_out: Array) -> Fit:
     """Trains what classifies in a head, and keeps the weights of the decay that does best on rows that fitted nothing.
 
-    What is gathered is standardised for it; that goes into the first layer's weights afterwards.
+    What is gathered is standardised for it; that goes into the first layer's weights afterwards. The head stays in
+    evaluation mode: L-BFGS needs a loss that does not change by itself.
 
     Args:
         head: The head; it is changed.
@@ -111,35 +112,39 @@ def fit_head(head: Head, gathered: Array, target: Target, rows: Array, held_out:
         held_out: Of the rows that choose the decay.
 
     Raises:
-        ExportError: Labels that the loss does not take.
+        ValueError: What it gathers, or the loss, is not finite.
     """
     first = _first_linear(head.classify) if gathered.ndim == 2 else None
     x = torch.from_numpy(np.ascontiguousarray(gathered, np.float32))
+    if not torch.isfinite(x).all():
+        raise ValueError(f"row {int((~torch.isfinite(x)).nonzero()[0, 0])} gives it NaN or infinity")
+    judging = held_out if len(held_out) else rows
+    if not any(parameter.requires_grad for parameter in head.classify.parameters()):
+        return Fit(_mean_loss(head.classify, x, target, judging), 0.0)
     mean, std = torch.zeros(()), torch.ones(())
     if first is not None:
         mean, std = x[rows].mean(0), x[rows].std(0, correction=0)
         least, least_share = _LEAST_STD
         std = torch.where(std > least + least_share * mean.abs(), std, torch.ones(()))
         x = (x - mean) / std
-    head.classify.train()
+    if not math.isfinite(_mean_loss(head.classify, x, target, rows)):
+        raise ValueError("its loss is not a finite number")
     best: tuple[Fit, dict[str, torch.Tensor]] | None = None
     for decay in _DECAYS:
         _descend(head.classify, x, target, rows, decay)
-        with torch.no_grad():
-            loss = float(_mean_loss(head.classify, x, target, held_out if len(held_out) else rows))
+        loss = _mean_loss(head.classify, x, target, judging)
         if best is not None and not loss < best[0].loss:
             break
         if math.isfinite(loss):
             best = Fit(loss, decay), copy.deepcopy(head.classify.state_dict())
     if best is None:
-        raise ExportError("its loss is not a finite number")
+        raise ValueError("its loss does not stay a finite number")
     head.classify.load_state_dict(best[1])
     if first is not None:
         with torch.no_grad():
             weight = first.weight.double() / std
             first.bias.copy_(first.bias - weight @ mean.double())
             first.weight.copy_(weight)
-    head.eval()
     head.fitted = True
     return best[0]
 
@@ -174,9 +179,9 @@ def _descend(module: nn.Module, x: torch.Tensor, target: Target, rows: Array, de
     optimizer.step(closure)  # type: ignore[no-untyped-call]
 
 
-def _mean_loss(module: nn.Module, x: torch.Tensor, target: Target, rows: Array) -> torch.Tensor:
-    losses = [target.of(module(x[part]), part) * len(part) for part in _parts(rows)]
-    return torch.stack(losses).sum() / len(rows)
+def _mean_loss(module: nn.Module, x: torch.Tensor, target: Target, rows: Array) -> float:
+    with torch.no_grad():
+        return float(sum(target.of(module(x[part]), part) * len(part) for part in _parts(rows)) / len(rows))
 
 
 def _parts(rows: Array) -> Iterator[Array]:

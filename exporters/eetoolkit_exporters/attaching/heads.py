@@ -172,8 +172,9 @@ class Pointwise(nn.Module):
 
     def forward(self, gathered: torch.Tensor) -> torch.Tensor:
         """Returns logits laid out as the network's answer."""
-        logits: torch.Tensor = self.linear(gathered.movedim(1, -1))
-        return logits.movedim(-1, self.axis)
+        convolve = nn.functional.conv1d if gathered.ndim == 3 else nn.functional.conv2d
+        weight = self.linear.weight[(..., *[None] * (gathered.ndim - 2))]
+        return convolve(gathered, weight, self.linear.bias).movedim(1, self.axis)
 
 
 class Head(nn.Module):
