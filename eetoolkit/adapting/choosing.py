@@ -51,12 +51,14 @@ class Goal:
         max_exits: How many exits may stay.
         seed: Of all draws.
         threads: As the `Runner`'s.
+        lost: Accuracy that fine-tuning has cost the whole network; it counts as dropped. Negative: it gained.
     """
 
     max_accuracy_drop: float
     max_exits: int
     seed: int
     threads: int | None
+    lost: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ class Found:
     bundle: Bundle | None = None
 
 
-def choose(
+def choose(  # noqa: PLR0911 - one for each reason
     model: MultiExit, rows: Rows, goal: Goal, folder: Path, measured: Measured, options: Mapping[str, Any],
     seconds: float, tell: Progress,
 ) -> Found:  # fmt: skip
@@ -100,12 +102,15 @@ def choose(
         seconds: How long each profile may take.
         tell: Is told (what, done, total).
     """
+    drop = min(goal.max_accuracy_drop - goal.lost, 1.0)
+    if drop < 0:
+        return Found(False, f"fine-tuning costs {100 * goal.lost:.2f} points of accuracy; leave finetune at 0", "")
     tell("exporting the candidates", 0, 0)
     samples = rows.take(slice(0, 16)).inputs
     candidates = ee.export(model, None, folder / "candidates.ee", golden_inputs=samples, **options)
     early = [name for name, exit_ in candidates.exits.items() if not exit_.ends]
     profile = _profile(candidates, rows, measured, goal, seconds, tell)
-    drop, seed, threads = goal.max_accuracy_drop, goal.seed, goal.threads
+    seed, threads = goal.seed, goal.threads
     source = RowSource(candidates, rows.inputs, rows.labels, None, threads, choose_providers(None), tell)
     task = prepare_task(source, choose_goal(accuracy=True, max_accuracy_drop=drop), profile, seed=seed)
     heads = {} if task.costs.unit == "ms" else _multiply_adds(model)
@@ -150,7 +155,7 @@ def choose(
         return Found(None, tuning.outcome, *known, final)
     if speedup is not None and speedup.low <= 1:
         return Found(False, f"{_times(speedup)} the whole network's speed: cuts and heads cost what exits save", *known)
-    return Found(True, _gain(tuning, speedup), *known, final)
+    return Found(True, _gain(tuning, speedup, goal.lost), *known, final)
 
 
 def _profile(
@@ -185,14 +190,14 @@ def _why_not(model: MultiExit, task: Task, goal: Goal) -> str:
     return f"no head is sure enough, early enough, to keep within {100 * goal.max_accuracy_drop:g} points"
 
 
-def _gain(tuning: TuningReport, speedup: Interval | None) -> str:
-    """Returns what is gained."""
-    points = 100 * tuning.chosen.drop.value
-    lost = f"{abs(points):.2f} points {'lost' if points < 0 else 'won'}" if abs(points) >= 0.005 else "nothing lost"
+def _gain(tuning: TuningReport, speedup: Interval | None, lost: float) -> str:
+    """Returns what is gained, beside the network as it was."""
+    points = 100 * (tuning.chosen.drop.value - lost)
+    change = f"{abs(points):.2f} points {'lost' if points < 0 else 'won'}" if abs(points) >= 0.005 else "nothing lost"
     if speedup is not None:
-        return f"{_times(speedup)} the whole network's speed, {lost}"
+        return f"{_times(speedup)} the whole network's speed, {change}"
     share = tuning.chosen.share
-    return f"{percent(share.value)} of the cost [{percent(share.low)}, {percent(share.high)}], {lost}"
+    return f"{percent(share.value)} of the cost [{percent(share.low)}, {percent(share.high)}], {change}"
 
 
 def _times(speedup: Interval) -> str:

@@ -83,10 +83,16 @@ class Target:
         return found.hexdigest()
 
 
+def are_probabilities(answers: Array) -> bool:
+    """Whether answers over axis 1 are probabilities; else they are logits."""
+    x = np.asarray(answers, np.float64)
+    return bool(x.min(initial=0) >= 0) and np.allclose(x.sum(1), 1, atol=1e-3)
+
+
 def log_probabilities(answers: Array) -> Array:
     """Returns answers over axis 1 as log-probabilities, whether they are logits or probabilities already."""
     x = np.asarray(answers, np.float64)
-    if x.min(initial=0) >= 0 and np.allclose(x.sum(1), 1, atol=1e-3):
+    if are_probabilities(x):
         return np.log(np.maximum(x, 1e-9)).astype(np.float32)
     x = x - x.max(1, keepdims=True)
     return np.asarray(x - np.log(np.exp(x).sum(1, keepdims=True)), np.float32)
