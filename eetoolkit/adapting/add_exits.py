@@ -26,7 +26,7 @@ from eetoolkit.tuning.wording import percent
 from eetoolkit_exporters.attaching.attach import FINAL, Base, MultiExit, open_base
 from eetoolkit_exporters.attaching.features import Features, gather_features
 from eetoolkit_exporters.attaching.finetune import check_trainable, finetune_network
-from eetoolkit_exporters.attaching.fit import HELD_OUT, Fit, fit_all, target_of
+from eetoolkit_exporters.attaching.fit import HELD_OUT, SHARE, Fit, fit_all, target_of
 from eetoolkit_exporters.attaching.part import Part
 from eetoolkit_exporters.attaching.places import Place, find_places
 from eetoolkit_runtime.arguments import checked
@@ -51,7 +51,7 @@ def add_exits(  # noqa: PLR0913 - what the fits depend on
     validation: Any = None,
     places: Sequence[str] | None = None,
     kinds: Sequence[str] | None = None,
-    distill: float = 0.5,
+    distill: float = SHARE,
     finetune: int = 0,
     example_inputs: Any = None,
     dynamic_shapes: Any = None,
