@@ -53,12 +53,14 @@ class Goal:
         max_exits: How many exits may stay.
         seed: Of all draws.
         threads: As the `Runner`'s.
+        lost: Accuracy that fine-tuning has cost the whole network; it counts as dropped. Negative: it gained.
     """
 
     max_accuracy_drop: float
     max_exits: int
     seed: int
     threads: int | None
+    lost: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ class Found:
     bundle: Bundle | None = None
 
 
-def choose(
+def choose(  # noqa: PLR0911 - one for each reason
     model: MultiExit, rows: Rows, goal: Goal, folder: Path, measured: Measured, options: Mapping[str, Any],
     seconds: float, tell: Progress,
 ) -> Found:  # fmt: skip
@@ -106,12 +108,15 @@ def choose(
         seconds: How long each profile may take.
         tell: Is told (what, done, total).
     """
+    drop = min(goal.max_accuracy_drop - goal.lost, 1.0)
+    if drop < 0:
+        return Found(False, f"fine-tuning costs {100 * goal.lost:.2f} points of accuracy; leave finetune at 0", "")
     tell("exporting the candidates", 0, 0)
     samples = rows.take(slice(0, 16)).inputs
     candidates = ee.export(model, None, folder / "candidates.ee", golden_inputs=samples, **options)
     early = [name for name, exit_ in candidates.exits.items() if not exit_.ends]
     profile = _profile(candidates, rows, measured, goal, seconds, tell)
-    drop, seed, threads = goal.max_accuracy_drop, goal.seed, goal.threads
+    seed, threads = goal.seed, goal.threads
     source = RowSource(candidates, rows.inputs, rows.labels, None, threads, choose_providers(None), tell)
     task = prepare_task(source, choose_goal(accuracy=True, max_accuracy_drop=drop), profile, seed=seed)
     heads = {} if task.costs.unit == "ms" else _multiply_adds(model)
@@ -161,7 +166,7 @@ def choose(
         return replace(known, pays=False if sure else None, reason=missed + tuning.goal_reason)
     if known.speedup is not None and known.speedup.low <= 1:
         return replace(known, reason=_too_slow(tuning, known.speedup), bundle=None)
-    return replace(known, pays=True, reason=_gain(tuning, known.speedup))
+    return replace(known, pays=True, reason=_gain(tuning, known.speedup, goal.lost))
 
 
 def _in_turns(others: Sequence[Bundle], final: Bundle, rows: Rows, goal: Goal) -> list[Interval]:
@@ -228,11 +233,13 @@ def _too_slow(tuning: TuningReport, speedup: Interval) -> str:
     return f"{said}, {promised:.2f} by its segments alone: what a call costs beside them outweighs what exits save"
 
 
-def _gain(tuning: TuningReport, speedup: Interval | None) -> str:
-    """Returns what is gained."""
-    points = 100 * tuning.chosen.drop.value
-    lost = f"{abs(points):.2f} points {'lost' if points > 0 else 'gained'}" if abs(points) >= 0.005 else "nothing lost"
+def _gain(tuning: TuningReport, speedup: Interval | None, lost: float) -> str:
+    """Returns what is gained, beside the network as it was."""
+    points = 100 * (tuning.chosen.drop.value + lost)
+    change = (
+        f"{abs(points):.2f} points {'lost' if points > 0 else 'gained'}" if abs(points) >= 0.005 else "nothing lost"
+    )
     if speedup is not None:
-        return f"{spell_times(speedup)} the whole network's speed, {lost}"
+        return f"{spell_times(speedup)} the whole network's speed, {change}"
     share = tuning.chosen.share
-    return f"{percent(share.value)} [{percent(share.low)}, {percent(share.high)}] of the whole network's cost, {lost}"
+    return f"{percent(share.value)} [{percent(share.low)}, {percent(share.high)}] of the whole network's cost, {change}"
