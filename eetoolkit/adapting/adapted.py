@@ -52,9 +52,9 @@ class Adapted:
         return self.first.places
 
     @property
-    def report(self) -> AdaptReport | None:
-        """What the last `bundle` found, whatever came of it; None before one was asked for."""
-        return self._reports[-1] if self._reports else None
+    def report(self) -> AdaptReport:
+        """What the last `bundle` found, whatever came of it; `first` before one was asked for."""
+        return self._reports[-1] if self._reports else self.first
 
     @checked(TuneError)
     def bundle(  # noqa: PLR0913 - what a choice depends on
@@ -108,22 +108,33 @@ class Adapted:
                 raise TuneError(f"{report.verdict}{fix}")
             ready = found.bundle
             written = write_bundle(target, lambda folder: _copied(ready, folder), overwrite=overwrite)
+        if report.tuning is not None:
+            tuning = msgspec.structs.replace(report.tuning, bundle=written.manifest.name, path=str(written.path))
+            self._reports[-1] = msgspec.structs.replace(report, tuning=tuning)
         if self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
         return written
 
     def _report(self, found: Found) -> AdaptReport:
-        stay = dict(self.candidates[name] for name in found.exits)
+        exits = {self.candidates[name]: name for name in found.exits}
         return msgspec.structs.replace(
             self.first,
-            places=tuple(msgspec.structs.replace(place, chosen=stay.get(place.name)) for place in self.first.places),
+            places=tuple(_with_exits(place, exits) for place in self.first.places),
             costs=found.costs,
             tried=found.tried,
+            fixed=found.fixed,
             tuning=found.tuning,
             speedup=found.speedup,
+            over_fixed=found.over_fixed,
             pays=found.pays,
             reason=found.reason,
         )
+
+
+def _with_exits(place: PlaceFigures, exits: Mapping[tuple[str, str], str]) -> PlaceFigures:
+    """Returns a place with the exits, by place and kind, that its heads became."""
+    heads = (msgspec.structs.replace(head, exit=exits.get((place.name, head.kind))) for head in place.heads)
+    return msgspec.structs.replace(place, heads=tuple(heads))
 
 
 def _copied(bundle: Bundle, folder: Path) -> Manifest:

@@ -115,6 +115,7 @@ def add_exits(  # noqa: PLR0913 - what the fits depend on
     )  # fmt: skip
     first = AdaptReport(
         network=Path(model).name if isinstance(model, str | os.PathLike) else type(model).__name__,
+        max_accuracy_drop=max_accuracy_drop,
         rows={"fit": len(parts.fit), "choose": len(parts.choose), "tune": len(parts.tune)},
         labelled=rows.labels is not None,
         accuracy=float((features.final[parts.choose].argmax(1) == right[parts.choose]).mean()),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 
 import eetoolkit as ee
+from eetoolkit.adapting.report import spell_times
 from eetoolkit.adapting.rows import Rows
+from eetoolkit.adapting.shorten import shorten
 from eetoolkit.tuning.choose import Task
 from eetoolkit.tuning.collect import Progress
 from eetoolkit.tuning.costs import estimated_overheads
@@ -68,9 +70,11 @@ class Found:
         reason: What is gained, or why they do not pay.
         costs: Where costs come from.
         tried: The best placement of at most 1, 2, ... exits.
+        fixed: The cheapest exit that meets the goal if it always answers, on the tuning rows.
         exits: Those that stay.
         tuning: Of the bundle with these.
         speedup: The whole network's mean latency over the bundle's.
+        over_fixed: That of always answering at `fixed`, over the bundle's.
         bundle: The tuned bundle; None where early exits do not pay.
     """
 
@@ -78,9 +82,11 @@ class Found:
     reason: str
     costs: str
     tried: tuple[Tried, ...] = ()
+    fixed: Tried | None = None
     exits: tuple[str, ...] = ()
     tuning: TuningReport | None = None
     speedup: Interval | None = None
+    over_fixed: Interval | None = None
     bundle: Bundle | None = None
 
 
@@ -112,17 +118,19 @@ def choose(
     overheads = estimated_overheads(candidates.manifest, task.costs, task.data.record.exits, heads)
     tell("choosing places", 0, 0)
     placement = place(task, overheads, goal.max_exits)
-    costs, titles = task.costs.source, candidates.manifest.titles
-    stay, *named = (
-        tuple(titles.get(name, name) for name in exits)
-        for exits in (placement.exits, *(each.exits for each in placement.tried))
+    fixed, tried = placement.fixed, placement.tried
+    known = Found(
+        pays=False,
+        reason="",
+        costs=task.costs.source,
+        tried=tuple(_titled(each, candidates) for each in tried),
+        fixed=None if fixed is None else _titled(fixed, candidates),
+        exits=_titles(placement.exits, candidates),
     )
-    tried = tuple(replace(each, exits=exits) for each, exits in zip(placement.tried, named, strict=True))
     if not placement.exits:
-        return Found(False, _why_not(model, task, goal), costs, tried)
+        return replace(known, reason=_why_not(model, task, goal))
     tell("pruning", 0, 0)
     chosen = ee.prune(candidates, [name for name in early if name not in placement.exits], folder / "chosen.ee")
-    whole = ee.prune(candidates, early, folder / "whole.ee")
     again = _profile(chosen, rows, measured, goal, seconds, tell) if measured is None or callable(measured) else None
     try:
         tuning = ee.tune(
@@ -130,27 +138,49 @@ def choose(
             progress=tell,
         )  # fmt: skip
     except TuneError as error:
-        return Found(False, str(error), costs, tried, stay)
-    verdict = tuning.verdict
+        return replace(known, reason=str(error))
+    known, verdict = replace(known, tuning=tuning), tuning.verdict
     if verdict.undecided is None and not verdict.pays and verdict.static_exit is None:
-        return Found(False, str(verdict), costs, tried, stay, tuning)
+        return replace(known, reason="the whole network meets the goal and costs no more")
     if verdict.pays or verdict.undecided is not None:
-        final = tuning.apply(force=True)
+        final = shorten(tuning.apply(force=True), folder / "final.ee")
     else:
         final = ee.truncate(chosen, verdict.static_exit or "", folder / "final.ee")
-    speedup = None
+    known = replace(known, bundle=final)
     if measured is None:
         tell("comparing with the whole network", 0, 0)
+        others = [ee.prune(candidates, early, folder / "whole.ee")]
+        if fixed is not None and len(final.exits) > 1:
+            others.append(_always(candidates, early, fixed.exits[0], folder))
         held_out = task.data.record.row[task.data.test][:_COMPARED_ROWS]
         given = [tuple(rows.take([int(row)]).inputs.values()) for row in held_out]
-        before, after = latencies((whole, final), given, threads)
-        speedup = ratio_in_turns(before, after, seed)
-    known = (costs, tried, stay, tuning, speedup)
+        *before, after = latencies((*others, final), given, threads)
+        ratios = [ratio_in_turns(one, after, seed) for one in before]
+        known = replace(known, speedup=ratios[0], over_fixed=ratios[1] if ratios[1:] else None)
     if verdict.undecided is not None:
-        return Found(None, tuning.outcome, *known, final)
-    if speedup is not None and speedup.low <= 1:
-        return Found(False, f"{_times(speedup)} the whole network's speed: cuts and heads cost what exits save", *known)
-    return Found(True, _gain(tuning, speedup), *known, final)
+        sure = tuning.goal_met is False and tuning.rows_needed is None
+        missed = "the goal is missed, " if tuning.goal_met is False else ""
+        return replace(known, pays=False if sure else None, reason=missed + tuning.goal_reason)
+    if known.speedup is not None and known.speedup.low <= 1:
+        slow = f"{spell_times(known.speedup)} the whole network's speed: cuts and heads cost what exits save"
+        return replace(known, reason=slow, bundle=None)
+    return replace(known, pays=True, reason=_gain(tuning, known.speedup))
+
+
+def _always(candidates: Bundle, early: Sequence[str], exit_: str, folder: Path) -> Bundle:
+    """Returns the network up to one exit."""
+    alone = ee.prune(candidates, [name for name in early if name != exit_], folder / "alone.ee")
+    return ee.truncate(alone, exit_, folder / "fixed.ee")
+
+
+def _titled(tried: Tried, candidates: Bundle) -> Tried:
+    return replace(tried, exits=_titles(tried.exits, candidates))
+
+
+def _titles(exits: Iterable[str], candidates: Bundle) -> tuple[str, ...]:
+    """Returns what the network with heads calls a bundle's exits."""
+    titles = candidates.manifest.titles
+    return tuple(titles.get(name, name) for name in exits)
 
 
 def _profile(
@@ -188,12 +218,8 @@ def _why_not(model: MultiExit, task: Task, goal: Goal) -> str:
 def _gain(tuning: TuningReport, speedup: Interval | None) -> str:
     """Returns what is gained."""
     points = 100 * tuning.chosen.drop.value
-    lost = f"{abs(points):.2f} points {'lost' if points < 0 else 'won'}" if abs(points) >= 0.005 else "nothing lost"
+    lost = f"{abs(points):.2f} points {'lost' if points > 0 else 'gained'}" if abs(points) >= 0.005 else "nothing lost"
     if speedup is not None:
-        return f"{_times(speedup)} the whole network's speed, {lost}"
+        return f"{spell_times(speedup)} the whole network's speed, {lost}"
     share = tuning.chosen.share
-    return f"{percent(share.value)} of the cost [{percent(share.low)}, {percent(share.high)}], {lost}"
-
-
-def _times(speedup: Interval) -> str:
-    return f"{speedup.value:.2f} [{speedup.low:.2f}, {speedup.high:.2f}] times"
+    return f"{percent(share.value)} [{percent(share.low)}, {percent(share.high)}] of the whole network's cost, {lost}"

@@ -13,6 +13,7 @@ import click
 
 import eetoolkit as ee
 from eetoolkit.cli import terminal
+from eetoolkit.cli.adapt_tables import print_places, print_report
 from eetoolkit.cli.network import (
     check_network,
     dynamic_shapes,
@@ -32,7 +33,6 @@ from eetoolkit.cli.options import (
     threads_option,
 )
 from eetoolkit.cli.outputs import Outputs
-from eetoolkit.cli.table import Table
 from eetoolkit.cli.verb import Verb
 
 if TYPE_CHECKING:
@@ -171,21 +171,22 @@ def adapt(  # noqa: PLR0913 - one for each option
             refusal, bundle = None, None
             try:
                 bundle = adapted.bundle(
-                    str(output), profile=profile or by, labels=named, preprocess=prepared, name=name, overwrite=overwrite,
-                    force=force, progress=tell,
+                    str(output), profile=profile or by, labels=named, preprocess=prepared, name=name,
+                    overwrite=overwrite, force=force, progress=tell,
                 )  # fmt: skip
             except ee.TuneError as error:  # what was tried is told all the same
-                if adapted.report is None:
+                if adapted.report is adapted.first:
                     raise
                 refusal = error
     if list_:
-        _print_places(found, as_json=as_json)
+        print_places(found, as_json=as_json)
         return
-    written = None if page is None else ee.write_report(adapted.report, page, overwrite=overwrite)
+    if page is not None:
+        page = ee.write_report(adapted.report, page, inputs=bundle and adapted.rows.inputs, overwrite=overwrite)
     if as_json:
         terminal.print_json({"bundle": None if bundle is None else str(bundle.place), "report": adapted.report})
     else:
-        _print(adapted.report, bundle, written)
+        print_report(adapted.report, bundle, page)
     if refusal is not None:
         raise terminal.Failure(terminal.for_shell(str(refusal))) from refusal
 
@@ -213,25 +214,3 @@ def _check_page(page: Path | None, *, overwrite: bool) -> None:
     from eetoolkit.report.page import check_target
 
     check_target(page, overwrite=overwrite)
-
-
-def _print(report: Any, bundle: ee.Bundle | None, written: Path | None) -> None:
-    from eetoolkit_runtime.files.paths import shown
-
-    terminal.say(*str(report).splitlines())
-    if bundle is not None:
-        terminal.say("", bundle)
-    if written is not None:
-        terminal.say("", f"report in {shown(written)}")
-
-
-def _print_places(places: Any, *, as_json: bool) -> None:
-    if as_json:
-        terminal.print_json(
-            [{"name": place.name, "share": place.share, "shape": list(place.shape)} for place in places]
-        )
-        return
-    table = Table("places for exits", "of work", "shape", right=("of work",))
-    for place in places:
-        table.add(place.name, f"{place.share:.1%}", " x ".join(map(str, place.shape)))
-    table.print()

@@ -57,6 +57,7 @@ class Placement:
         cost: On the tuning rows, as a share of the network's without early exits.
         whole_score: The whole network's.
         tried: The best of at most 1, 2, ... exits; none where no margin is enough for an exit to keep the goal.
+        fixed: The cheapest exit that always answers and meets the goal; None where none is cheaper than the network.
     """
 
     exits: tuple[str, ...]
@@ -65,6 +66,7 @@ class Placement:
     cost: float
     whole_score: float
     tried: tuple[Tried, ...]
+    fixed: Tried | None
 
 
 def place(task: Task, overheads: Array, most: int, *, margin: bool = True) -> Placement:
@@ -90,15 +92,22 @@ def place(task: Task, overheads: Array, most: int, *, margin: bool = True) -> Pl
         found = sets.grow(asked, most) if asked.least_score != np.inf else found[:1]
     best = found[-1]
     task.goal.check_met(constraint, (best.score, best.cost), sets.whole[1], task.costs)
-    chosen = sets.static(best, constraint) or next(each for each in found if each.as_good_as(best, asked))
+    static = sets.static(best, constraint)
+    cheap = [each for each in static if each.cost <= AS_GOOD * best.cost]
+    chosen = cheap[0] if cheap else next(each for each in found if each.as_good_as(best, asked))
     names = task.data.record.exits
+
+    def named(each: _Found) -> Tried:
+        return Tried(tuple(names[e] for e in each.exits), each.score, each.cost)
+
     return Placement(
         exits=tuple(names[e] for e in chosen.exits),
         thresholds=chosen.thresholds,
         score=chosen.score,
         cost=chosen.cost,
         whole_score=sets.whole[0],
-        tried=tuple(Tried(tuple(names[e] for e in each.exits), each.score, each.cost) for each in found[1:]),
+        tried=tuple(named(each) for each in found[1:]),
+        fixed=named(static[0]) if static and static[0].exits else None,
     )
 
 
@@ -165,17 +174,16 @@ class _Sets:
             found.append(min(found[-1], best, key=lambda each: each.rank(constraint)))
         return found
 
-    def static(self, best: _Found, constraint: Constraint) -> _Found | None:
-        """Returns the cheapest exit, or the network, that is as good if it always answers; None where none is."""
+    def static(self, best: _Found, constraint: Constraint) -> list[_Found]:
+        """Returns the exits, and the network, that are as good where they always answer, the cheapest first."""
         found = []
         for exits in ((), *((e,) for e in self._candidates)):
             rows, objective = self._rows(exits), self._objective(exits)
             always = np.zeros(len(rows.record.exits), int)
             limits, point = objective.choices.spell(always), objective.at(always)
-            good = keeps_goal(self._task.goal, constraint, rows, rows.ends(limits)[0], point, best.score)
-            if good and point[1] <= AS_GOOD * best.cost:
+            if keeps_goal(self._task.goal, constraint, rows, rows.ends(limits)[0], point, best.score):
                 found.append(_Found(exits, self._spelled(objective, exits, always), *point))
-        return min(found, key=lambda each: (each.cost, len(each.exits)), default=None)
+        return sorted(found, key=lambda each: (each.cost, len(each.exits)))
 
     def _all(self, constraint: Constraint, sets: Iterable[Exits]) -> list[_Found]:
         """Returns what the search finds with each of some sets, the best first."""
