@@ -6,12 +6,15 @@ import json
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import numpy as np
 import onnx
 import pytest
 import torch
+from adapt_reports import small
 from click.testing import Result
 from onnx import parser
 from plans import chain
@@ -19,7 +22,9 @@ from shell import call
 from single_exit import digits_network
 
 import eetoolkit as ee
+from eetoolkit.adapting.report import AdaptReport
 from eetoolkit.adapting.rows import NetworkInputs, read_rows
+from eetoolkit.tuning.placing import Tried
 from eetoolkit_runtime.plan.types import Preprocess, TensorSpec
 
 NETWORK = """
@@ -40,18 +45,6 @@ ONNX = '<ir_version: 9, opset_import: ["" : 18]> network (float[N, 4] x) => (flo
 TORCH = ("adapt", "--model", "adapt_net:Net", "--weights", "net.pt", "--input", "x:1x4")
 FILE = ("adapt", "net.onnx", "--data", "data.npz", "-o", "phone.ee")
 
-pipeline = pytest.mark.skipif(not hasattr(ee, "add_exits"), reason="add_exits is not there yet")
-
-
-@dataclass(frozen=True)
-class Report:
-    """What a report says, in two lines."""
-
-    pays: bool
-
-    def __str__(self) -> str:
-        return f"early exit {'pays' if self.pays else 'does not pay'} here\nplace  of work"
-
 
 @dataclass
 class Asked:
@@ -59,11 +52,17 @@ class Asked:
 
     folder: Path
     pays: bool = True
+    found: AdaptReport | None = None
     network: Any = None
     data: Any = None
     settings: dict[str, Any] = field(default_factory=dict)
     bundled: dict[str, Any] = field(default_factory=dict)
-    report: Report | None = None
+    first: AdaptReport = field(default_factory=small)
+    rows: Any = field(default_factory=lambda: SimpleNamespace(inputs={}))
+
+    @property
+    def report(self) -> AdaptReport:
+        return self.found or self.first
 
     def add_exits(self, network: Any, data: Any, **settings: Any) -> Asked:
         print("what the network prints when it runs")
@@ -72,7 +71,7 @@ class Asked:
         return self
 
     def bundle(self, output: str, **settings: Any) -> ee.Bundle:
-        self.bundled, self.report = settings, Report(self.pays)
+        self.bundled, self.found = settings, small(self.pays)
         if not self.pays:
             raise ee.TuneError("no bundle was written: no place is early enough")
         return ee.load(chain(0.5).save(self.folder / output))
@@ -103,7 +102,7 @@ def refused(*arguments: str, status: int = 1) -> str:
 def test_a_torch_network_is_opened_and_its_bundle_told_of(asked: Asked) -> None:
     done = call(*TORCH, "--data", "data.npz", "-o", "phone.ee")
     assert done.exit_code == 0, done.output
-    assert done.stdout.startswith("early exit pays here\nplace  of work\n\n")
+    assert done.stdout.startswith("early exits pay: as a test wants it; goal: at most 1 point lost\n")
     assert "phone.ee" in done.stdout
     assert "what the network" in done.stderr
     assert "what the network" not in done.stdout
@@ -158,11 +157,48 @@ def test_options_for_pictures_hold_for_class_folders(asked: Asked) -> None:
     assert rows.preprocess == {"x": Preprocess(layout="NCHW", resize=(2, 3), scale=1 / 255)}
 
 
+def test_places_and_placements_are_tables(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = (Tried(("body",), 0.875, 0.5), Tried(("body", "body.relu first"), 0.9, 0.375))
+    report = msgspec.structs.replace(small(pays=True), tried=tried, fixed=Tried(("body.relu",), 0.9, 0.75))
+    monkeypatch.setattr(Asked, "report", report)
+    lines = [" ".join(line.split()) for line in call(*FILE).stdout.splitlines()]
+    assert lines[1:6] == [
+        "network Net",
+        "one exit the best fixed exit, always body.relu, has 75.0% of the network's cost",
+        "rows 80 fitted heads, 20 chose kinds of heads, 100 chose places and thresholds",
+        "note a note",
+        "",
+    ]
+    assert lines[6:] == [
+        "places of work accuracy best head exit",
+        "body 25.0% 87.5% mean mean",
+        "body.relu 75.0% 87.5% mean",
+        "whole network 100% 90.0% its own always",
+        "",
+        "on the tuning rows of cost accuracy where",
+        "at most 1 exit 50.0% 87.5% body",
+        "at most 2 exits 37.5% 90.0% body, body.relu first",
+        "best fixed exit 75.0% 90.0% always body.relu",
+        "",
+        *lines[16:],
+    ]
+    assert "phone.ee" in lines[16]
+
+
+@pytest.mark.parametrize("columns", ["80", "30"])
+def test_no_line_is_wider_than_the_terminal(asked: Asked, monkeypatch: pytest.MonkeyPatch, columns: str) -> None:
+    for name, value in (("FORCE_COLOR", "1"), ("NO_COLOR", "1"), ("COLUMNS", columns)):
+        monkeypatch.setenv(name, value)
+    lines = call(*FILE).stdout.splitlines()
+    assert max(map(len, lines)) <= int(columns)
+    assert any(line.startswith("body.relu") for line in lines)
+
+
 def test_where_it_does_not_pay_nothing_is_written_and_the_status_says_so(asked: Asked) -> None:
     asked.pays = False
     done = call(*FILE)
     assert done.exit_code == 1
-    assert done.stdout.startswith("early exit does not pay here\n")
+    assert done.stdout.startswith("early exits do not pay: as a test wants it; goal: at most 1 point lost\n")
     assert done.stderr.endswith("error: no bundle was written: no place is early enough\n")
     assert not Path("phone.ee").exists()
 
@@ -177,9 +213,9 @@ def test_json_and_the_page_are_written_whatever_the_verdict(
     done = call(*FILE, "--json", "--report", "page.html")
     assert done.exit_code == 1 - pays
     told = json.loads(done.stdout)
-    assert told["report"] == {"pays": pays}
+    assert msgspec.convert(told["report"], AdaptReport) == small(pays)
     assert (told["bundle"] is not None) == pays
-    assert pages == [(Report(pays), Path("page.html"))]
+    assert pages == [(small(pays), Path("page.html"))]
 
 
 def test_an_error_before_the_verdict_is_one_line(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -270,7 +306,6 @@ def _digits() -> tuple[str, ...]:
     return ("adapt", *network, "--data", "data.npz", *how)
 
 
-@pipeline
 def test_a_trained_network_becomes_a_bundle_that_answers_as_it(adapted: tuple[Path, Result]) -> None:
     folder, done = adapted
     assert done.exit_code == 0, done.output
@@ -285,7 +320,6 @@ def test_a_trained_network_becomes_a_bundle_that_answers_as_it(adapted: tuple[Pa
     assert (folder / "page.html").read_text("utf-8").startswith("<!")
 
 
-@pipeline
 def test_the_places_of_a_trained_network_are_listed(
     adapted: tuple[Path, Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -297,7 +331,6 @@ def test_the_places_of_a_trained_network_are_listed(
     assert 0 < shares[0] < shares[-1] < 1
 
 
-@pipeline
 def test_bad_rows_are_one_line(adapted: tuple[Path, Result], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(adapted[0])
     _, (x, y) = digits_network()

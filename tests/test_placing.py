@@ -204,6 +204,16 @@ def test_one_exit_that_is_as_good_as_the_network_always_answers() -> None:
     assert found.exits == ("exit2",)
     assert (stops(clear, found.thresholds) == 2).all()
     assert found.cost == pytest.approx((3 - 2 * 0.3) / (5 - 4 * 0.3))
+    assert found.fixed is not None
+    assert (found.fixed.exits, found.fixed.cost) == (("exit2",), found.cost)
+
+
+def test_no_fixed_exit_is_named_where_none_is_as_good_as_the_network() -> None:
+    record = made(0, exits=4)
+    poor = dataclasses.replace(record, prediction=record.prediction.copy())
+    poor.prediction[:, -1] = record.label
+    poor.prediction[: len(poor) // 4, :-1] = record.label[: len(poor) // 4, None] + 1
+    assert place(task_of(poor), heads(4), 3).fixed is None
 
 
 def test_of_two_kinds_at_one_place_the_better_one_stays_and_the_other_costs_nothing() -> None:
