@@ -14,7 +14,6 @@ from pathlib import Path
 import click
 import numpy as np
 import pytest
-import torch
 from pages import PAGES, ROOT, blocks, headings, links, masked, name_of, run
 
 import eetoolkit as ee

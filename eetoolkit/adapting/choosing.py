@@ -29,6 +29,7 @@ from eetoolkit_exporters.attaching.attach import MultiExit
 from eetoolkit_runtime.bundle.bundle import Bundle
 from eetoolkit_runtime.errors import TuneError
 from eetoolkit_runtime.profiling.profile import Profile
+from eetoolkit_runtime.profiling.rounds import Row
 from eetoolkit_runtime.running.providers import choose_providers
 
 MULTIPLY_ADDS = "multiply-adds"
@@ -41,6 +42,8 @@ None measures on this machine.
 
 _PROFILED_ROWS = 256
 _COMPARED_ROWS = 200
+_AGAIN = 4  # rounds of rounds, while chance may explain a difference
+_LITTLE = 1.2  # times the speed: an interval up to there says that little is gained
 _LATE = 0.75  # of the work: exits behind that save little
 
 
@@ -154,17 +157,37 @@ def choose(
             others.append(_always(candidates, early, fixed.exits[0], folder))
         held_out = task.data.record.row[task.data.test][:_COMPARED_ROWS]
         given = [tuple(rows.take([int(row)]).inputs.values()) for row in held_out]
-        *before, after = latencies((*others, final), given, threads)
-        ratios = [ratio_in_turns(one, after, seed) for one in before]
+        ratios = _ratios((*others, final), given, threads, seed)
         known = replace(known, speedup=ratios[0], over_fixed=ratios[1] if ratios[1:] else None)
     if verdict.undecided is not None:
         sure = tuning.goal_met is False and tuning.rows_needed is None
         missed = "the goal is missed, " if tuning.goal_met is False else ""
         return replace(known, pays=False if sure else None, reason=missed + tuning.goal_reason)
     if known.speedup is not None and known.speedup.low <= 1:
-        slow = f"{spell_times(known.speedup)} the whole network's speed: cuts and heads cost what exits save"
-        return replace(known, reason=slow, bundle=None)
+        return _not_faster(known, known.speedup)
     return replace(known, pays=True, reason=_gain(tuning, known.speedup))
+
+
+def _not_faster(known: Found, speedup: Interval) -> Found:
+    """Returns that a bundle is not faster, or that nobody knows."""
+    speed = f"{spell_times(speedup)} the whole network's speed"
+    if speedup.high > _LITTLE:
+        return replace(known, pays=None, reason=f"{speed}: the machine is too busy to tell; run it again")
+    return replace(known, reason=f"{speed}: cuts and heads cost what exits save", bundle=None)
+
+
+def _ratios(bundles: Sequence[Bundle], rows: Sequence[Row], threads: int | None, seed: int) -> list[Interval]:
+    """Returns the mean latency of all bundles but the last over the last one's.
+
+    They are measured again, up to `_AGAIN` times, while chance may explain the first ratio.
+    """
+    times = latencies(bundles, rows, threads)
+    for again in range(_AGAIN + 1):
+        ratios = [ratio_in_turns(each, times[-1], seed) for each in times[:-1]]
+        if again == _AGAIN or not ratios[0].low <= 1 <= ratios[0].high:
+            break
+        times = np.concatenate([times, latencies(bundles, rows, threads)], axis=1)
+    return ratios
 
 
 def _always(candidates: Bundle, early: Sequence[str], exit_: str, folder: Path) -> Bundle:
