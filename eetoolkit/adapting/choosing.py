@@ -41,6 +41,8 @@ None measures on this machine.
 
 _PROFILED_ROWS = 256
 _COMPARED_ROWS = 200
+_AGAIN = 4  # rounds of rounds, while chance may explain a difference
+_LITTLE = 1.2  # times the speed: an interval up to there says that little is gained
 _LATE = 0.75  # of the work: exits behind that save little
 
 
@@ -165,15 +167,31 @@ def choose(  # noqa: PLR0911 - one for each reason
         missed = "the goal is missed, " if tuning.goal_met is False else ""
         return replace(known, pays=False if sure else None, reason=missed + tuning.goal_reason)
     if known.speedup is not None and known.speedup.low <= 1:
-        return replace(known, reason=_too_slow(tuning, known.speedup), bundle=None)
+        return _not_faster(tuning, known, known.speedup)
     return replace(known, pays=True, reason=_gain(tuning, known.speedup, goal.lost))
 
 
+def _not_faster(tuning: TuningReport, known: Found, speedup: Interval) -> Found:
+    """Returns that a bundle is not faster, or that nobody knows."""
+    if speedup.high > _LITTLE:
+        busy = f"{spell_times(speedup)} the whole network's speed: the machine is too busy to tell; run it again"
+        return replace(known, pays=None, reason=busy)
+    return replace(known, reason=_too_slow(tuning, speedup), bundle=None)
+
+
 def _in_turns(others: Sequence[Bundle], final: Bundle, rows: Rows, goal: Goal) -> list[Interval]:
-    """Returns the mean latency of each of some bundles over that of the final one."""
+    """Returns the mean latency of each of some bundles over that of the final one.
+
+    They are measured again, up to `_AGAIN` times, while chance may explain the first ratio.
+    """
     given = [tuple(rows.take([row]).inputs.values()) for row in range(len(rows))]
-    *before, after = latencies((*others, final), given, goal.threads)
-    return [ratio_in_turns(one, after, goal.seed) for one in before]
+    times = latencies((*others, final), given, goal.threads)
+    for again in range(_AGAIN + 1):
+        ratios = [ratio_in_turns(each, times[-1], goal.seed) for each in times[:-1]]
+        if again == _AGAIN or not ratios[0].low <= 1 <= ratios[0].high:
+            break
+        times = np.concatenate([times, latencies((*others, final), given, goal.threads)], axis=1)
+    return ratios
 
 
 def _always(candidates: Bundle, early: Sequence[str], exit_: str, folder: Path) -> Bundle:
