@@ -46,3 +46,14 @@ def test_a_masked_sequence_has_no_head_of_its_last_step() -> None:
     places = [place for place in find_places(base.network, base.source.inputs) if len(place.shape) == 3]
     model = MultiExit(base, {place.name: place for place in places}, {})
     assert [model.kinds_at(place.name) for place in places[:1]] == [("first", "mean", "mean+max")]
+
+
+def test_a_hidden_layer_tells_what_a_linear_head_cannot() -> None:
+    features = np.random.default_rng(0).normal(size=(400, 2)).astype(np.float32)
+    target = Target(torch.from_numpy((features.prod(1) > 0).astype(np.int64)), None, 0.0)
+    losses = {}
+    for kind, hidden in (("mean", False), ("mean+mlp", True)):
+        head = Head(kind, [], classifier(2, 2, hidden=hidden))
+        losses[kind] = fit_head(head, features, target, ROWS[:320], ROWS[320:]).loss
+    assert losses["mean"] > 0.65
+    assert losses["mean+mlp"] < 0.2

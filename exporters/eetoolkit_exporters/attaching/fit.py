@@ -32,6 +32,7 @@ HELD_OUT = 0.2
 SHARE = 0.9
 """How much the network's own answers count beside labels; they are as good as labels, and say more."""
 _DECAYS = (1e3, 1e2, 10.0, 1.0, 0.1, 0.01)
+_WORSE = 1.02  # times the best loss: weaker decays are not tried
 _STEPS = 30
 _BATCH = 8192  # rows whose features and gradients are in memory together
 _LEAST_STD = 1e-6, 1e-4  # of a feature that varies, and that over its mean: what divides by less tells rounding
@@ -138,12 +139,16 @@ def fit_head(head: Head, gathered: Array, target: Target, rows: Array, held_out:
     if not math.isfinite(_mean_loss(head.classify, x, target, rows)):
         raise ValueError("its loss is not a finite number")
     best: tuple[Fit, dict[str, torch.Tensor]] | None = None
+    start = copy.deepcopy(head.classify.state_dict())
+    deep = sum(parameter.ndim > 1 for parameter in head.classify.parameters()) > 1
     for decay in _DECAYS:
+        if deep:  # layers that a strong decay has brought to zero have no gradient
+            head.classify.load_state_dict(start)
         _descend(head.classify, x, target, rows, decay)
         loss = _mean_loss(head.classify, x, target, judging)
-        if best is not None and not loss < best[0].loss:
+        if best is not None and not loss < best[0].loss * _WORSE:
             break
-        if math.isfinite(loss):
+        if math.isfinite(loss) and (best is None or loss < best[0].loss):
             best = Fit(loss, decay), copy.deepcopy(head.classify.state_dict())
     if best is None:
         raise ValueError("its loss does not stay a finite number")
