@@ -58,7 +58,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Done:
     before = {name: value.clone() for name, value in model.state_dict().items()}
     told: list[str] = []
     adapted = ee.add_exits(
-        model, images, labels, max_accuracy_drop=0.05, max_exits=2, progress=lambda what, *_: told.append(what)
+        model, images, labels, max_accuracy_drop=0.02, max_exits=2, progress=lambda what, *_: told.append(what)
     )
     kept = features_in(cache)
     bundle = adapted.bundle(tmp_path_factory.mktemp("out") / "digits.ee", profile=BY)
@@ -71,7 +71,7 @@ def test_it_pays_and_keeps_to_the_exits_asked_for(digits: Done) -> None:
     assert report.pays
     assert report.verdict.startswith("early exits pay: ")
     early = [name for name, exit_ in digits.bundle.exits.items() if not exit_.ends]
-    assert len(early) <= 2
+    assert 1 <= len(early) <= 2
     assert len([place for place in report.places if place.chosen]) == len(early)
     assert report.tuning is not None
     assert report.tuning.chosen.share.value < 0.9
