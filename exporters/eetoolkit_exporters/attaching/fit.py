@@ -29,6 +29,7 @@ Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 HELD_OUT = 0.2
 """The share of rows on which weight decays are held against each other, and which fit nothing."""
+MOST_SEED = (1 << 53) - 1  # as ee.tune
 _DECAYS = (1e-1, 1e-2, 1e-3, 1e-4)
 _STEPS = 60
 _BATCH = 8192  # rows whose features and gradients are in memory together
@@ -285,6 +286,7 @@ def fit_exits(  # noqa: PLR0913 - what a fit depends on
     """
     if not isinstance(model, MultiExit):
         raise ExportError(f"fit_exits takes what attach_exits returned, got {type(model).__name__}")
+    check_range(ExportError, "seed", seed, 0, MOST_SEED)
     usual = 0.5 if distill and loss is None else 0.0
     share = usual if isinstance(distill, bool) else float(distill)
     if labels is None and share == 0:
