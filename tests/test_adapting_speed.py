@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +17,9 @@ Times = np.ndarray
 NOISY = np.array([[1.0, 9.0, 1.0, 9.0], [2.0, 2.0, 2.0, 2.0]])
 """Of the whole network and of a bundle, by round: now one is faster, now the other."""
 CLEAR = np.array([[4.0, 4.0, 4.0, 4.0], [2.0, 2.0, 2.0, 2.0]])
+
+TUNING: Any = SimpleNamespace(chosen=SimpleNamespace(share=Interval(1.0, 0.9, 1.1)))
+"""Whose segments promise nothing."""
 
 
 def measured(monkeypatch: pytest.MonkeyPatch, *turns: Times) -> list[Times]:
@@ -54,11 +59,11 @@ def test_what_stays_unclear_ends(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_speed_that_chance_explains_is_no_verdict() -> None:
     known = Found(pays=False, reason="", costs="")
-    busy = choosing._not_faster(known, Interval(1.9, 0.6, 8.8))
+    busy = choosing._not_faster(TUNING, known, Interval(1.9, 0.6, 8.8))
     assert busy.pays is None
     assert busy.reason == (
         "1.90 [0.60, 8.80] times the whole network's speed: the machine is too busy to tell; run it again"
     )
-    slow = choosing._not_faster(known, Interval(0.98, 0.95, 1.02))
+    slow = choosing._not_faster(TUNING, known, Interval(0.98, 0.95, 1.02))
     assert slow.pays is False
     assert slow.reason.endswith("cuts and heads cost what exits save")

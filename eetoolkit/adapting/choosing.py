@@ -29,6 +29,7 @@ from eetoolkit_exporters.attaching.attach import MultiExit
 from eetoolkit_runtime.bundle.bundle import Bundle
 from eetoolkit_runtime.errors import TuneError
 from eetoolkit_runtime.profiling.profile import Profile
+from eetoolkit_runtime.profiling.rounds import Row
 from eetoolkit_runtime.running.providers import choose_providers
 
 MULTIPLY_ADDS = "multiply-adds"
@@ -160,7 +161,8 @@ def choose(  # noqa: PLR0911 - one for each reason
         if fixed is not None and len(final.exits) > 1:
             others.append(_always(candidates, early, fixed.exits[0], folder))
         held_out = task.data.record.row[task.data.test][:_COMPARED_ROWS]
-        ratios = _in_turns(others, final, rows.take(held_out), goal)
+        given = [tuple(rows.take([int(row)]).inputs.values()) for row in held_out]
+        ratios = _ratios((*others, final), given, threads, seed)
         known = replace(known, speedup=ratios[0], over_fixed=ratios[1] if ratios[1:] else None)
     if verdict.undecided is not None:
         sure = tuning.goal_met is False and tuning.rows_needed is None
@@ -179,18 +181,17 @@ def _not_faster(tuning: TuningReport, known: Found, speedup: Interval) -> Found:
     return replace(known, reason=_too_slow(tuning, speedup), bundle=None)
 
 
-def _in_turns(others: Sequence[Bundle], final: Bundle, rows: Rows, goal: Goal) -> list[Interval]:
-    """Returns the mean latency of each of some bundles over that of the final one.
+def _ratios(bundles: Sequence[Bundle], rows: Sequence[Row], threads: int | None, seed: int) -> list[Interval]:
+    """Returns the mean latency of all bundles but the last over the last one's.
 
     They are measured again, up to `_AGAIN` times, while chance may explain the first ratio.
     """
-    given = [tuple(rows.take([row]).inputs.values()) for row in range(len(rows))]
-    times = latencies((*others, final), given, goal.threads)
+    times = latencies(bundles, rows, threads)
     for again in range(_AGAIN + 1):
-        ratios = [ratio_in_turns(each, times[-1], goal.seed) for each in times[:-1]]
+        ratios = [ratio_in_turns(each, times[-1], seed) for each in times[:-1]]
         if again == _AGAIN or not ratios[0].low <= 1 <= ratios[0].high:
             break
-        times = np.concatenate([times, latencies((*others, final), given, goal.threads)], axis=1)
+        times = np.concatenate([times, latencies(bundles, rows, threads)], axis=1)
     return ratios
 
 

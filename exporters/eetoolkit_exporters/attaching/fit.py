@@ -32,7 +32,7 @@ HELD_OUT = 0.2
 MOST_SEED = (1 << 53) - 1  # as ee.tune
 SHARE = 0.9
 """How much the network's own answers count beside labels; they are as good as labels, and say more."""
-_DECAYS = (1e3, 1e2, 10.0, 1.0, 0.1, 0.01)
+_DECAYS = (1e3, 1e2, 10.0, 1.0, 0.1, 0.01, 1e-3)
 _WORSE = 1.02  # times the best loss: weaker decays are not tried
 _STEPS = 30
 _BATCH = 8192  # rows whose features and gradients are in memory together
