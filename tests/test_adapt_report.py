@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -180,6 +181,34 @@ def test_a_bundle_is_timed_against_the_network_and_the_best_fixed_exit(
     assert (report.speedup, report.over_fixed) == (Interval(4, 4, 4), Interval(2, 2, 2))
     assert report.verdict.startswith("early exits pay: 4.00 [4.00, 4.00] times the whole network's speed, ")
     assert report.against_fixed.startswith("2.00 [2.00, 2.00] times the speed of the best fixed exit, always ")
+
+
+@pytest.mark.parametrize(
+    ("final", "why"),
+    [(8.0, "0.75 [0.75, 0.75] times the whole network's speed, "), (7.0, "what a call costs beside them outweighs")],
+)
+def test_a_bundle_that_is_slower_in_turns_does_not_pay(
+    adapted: Adapted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, final: float, why: str
+) -> None:
+    times = np.array([6.0, 3.0, final])[:, None, None]
+    monkeypatch.setattr(choosing, "latencies", lambda _, rows, __: np.broadcast_to(times, (3, 4, len(rows))))
+    monkeypatch.setattr(choosing, "_profile", lambda *_: None)
+    with pytest.raises(ee.TuneError, match="early exits do not pay") as raised:
+        adapted.bundle(tmp_path / "slow.ee", force=True)
+    assert why in str(raised.value)
+    assert adapted.report.pays is False
+    assert not (tmp_path / "slow.ee").exists()
+
+
+def test_too_few_rows_are_told_with_how_many_would_do(adapted: Adapted, tmp_path: Path) -> None:
+    goal = dataclasses.replace(adapted.goal, max_accuracy_drop=0.05)
+    few = dataclasses.replace(adapted, rows=adapted.rows.take(np.arange(70)), goal=goal)
+    with pytest.raises(ee.TuneError, match=r"^whether early exits pay is unknown: the drop is .*; force=True"):
+        few.bundle(tmp_path / "few.ee", profile="multiply-adds")
+    assert few.report.pays is None
+    assert "rows in all" in few.report.verdict
+    assert not (tmp_path / "few.ee").exists()
+    assert few.bundle(tmp_path / "few.ee", profile="multiply-adds", force=True).exits
 
 
 def test_a_bundle_ends_where_every_row_leaves(tmp_path: Path) -> None:

@@ -13,10 +13,11 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import eetoolkit as ee
 from eetoolkit.adapting.example import draw_example
-from eetoolkit.adapting.rows import NetworkInputs, inputs_of, read_rows
+from eetoolkit.adapting.rows import NetworkInputs, read_rows
 from eetoolkit.reading.images import ImageOptions
 from eetoolkit.reading.labelled import LabelledPath
 from eetoolkit.reading.samples import read_samples
+from eetoolkit_exporters.attaching.part import inputs_of
 from eetoolkit_exporters.capturing.capture import capture
 from eetoolkit_exporters.capturing.torch_source import TorchSource
 from eetoolkit_runtime.plan.types import Preprocess, TensorSpec

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from eetoolkit.adapting import choosing
-from eetoolkit.adapting.choosing import Found
+from eetoolkit.adapting.choosing import Found, Goal
+from eetoolkit.adapting.rows import Rows
 from eetoolkit.tuning.intervals import Interval
 
 Times = np.ndarray
@@ -29,8 +32,10 @@ def measured(monkeypatch: pytest.MonkeyPatch, *turns: Times) -> list[Times]:
     return given
 
 
-def ratio(rows: int = 5) -> Interval:
-    (found,) = choosing._ratios([None, None], [()] * rows, 1, 0)  # type: ignore[list-item]
+def ratio() -> Interval:
+    rows = Rows({"x": np.zeros((5, 1), np.float32)}, labels=None, axes={"x": 0})
+    bundle: Any = None  # nothing runs
+    (found,) = choosing._in_turns([bundle], bundle, rows, Goal(0.01, 4, seed=0, threads=1))
     return found
 
 
@@ -54,11 +59,12 @@ def test_what_stays_unclear_ends(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_speed_that_chance_explains_is_no_verdict() -> None:
     known = Found(pays=False, reason="", costs="")
-    busy = choosing._not_faster(known, Interval(1.9, 0.6, 8.8))
+    tuning: Any = SimpleNamespace(chosen=SimpleNamespace(share=Interval(1, 1, 1)))
+    busy = choosing._not_faster(known, tuning, Interval(1.9, 0.6, 8.8))
     assert busy.pays is None
     assert busy.reason == (
         "1.90 [0.60, 8.80] times the whole network's speed: the machine is too busy to tell; run it again"
     )
-    slow = choosing._not_faster(known, Interval(0.98, 0.95, 1.02))
+    slow = choosing._not_faster(known, tuning, Interval(0.98, 0.95, 1.02))
     assert slow.pays is False
     assert slow.reason.endswith("cuts and heads cost what exits save")

@@ -17,7 +17,7 @@ from eetoolkit.adapting.checks import check_rows
 from eetoolkit.adapting.choosing import Goal
 from eetoolkit.adapting.example import draw_example
 from eetoolkit.adapting.report import AdaptReport, HeadFigures, PlaceFigures
-from eetoolkit.adapting.rows import Rows, inputs_of, read_rows
+from eetoolkit.adapting.rows import Rows, read_rows
 from eetoolkit.adapting.splits import part_rows
 from eetoolkit.reading.labelled import LabelledPath
 from eetoolkit.reading.samples import Data
@@ -25,9 +25,9 @@ from eetoolkit.tuning.collect import Progress
 from eetoolkit_exporters.attaching.attach import FINAL, Base, MultiExit, open_base
 from eetoolkit_exporters.attaching.features import Features, gather_features
 from eetoolkit_exporters.attaching.fit import HELD_OUT, Fit, fit_all, target_of
-from eetoolkit_exporters.attaching.part import Part
+from eetoolkit_exporters.attaching.part import Part, inputs_of
 from eetoolkit_exporters.attaching.places import Place, choose_places, find_places
-from eetoolkit_runtime.arguments import checked
+from eetoolkit_runtime.arguments import check_range, checked
 from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.bundle.archive import default_cache
 from eetoolkit_runtime.errors import ExportError
@@ -92,6 +92,13 @@ def add_exits(  # noqa: PLR0913 - what the fits depend on
         InputError: Rows that it does not take, or labels that it contradicts.
         TuneError: Too few rows.
     """
+    check_range(ExportError, "max_accuracy_drop", max_accuracy_drop, 0, 1)
+    check_range(ExportError, "distill", distill, 0, 1)
+    if max_exits < 1:
+        raise ExportError(f"max_exits is {max_exits}, expected at least 1")
+    for name, given in {"places": places, "kinds": kinds}.items():
+        if given is not None and not given:
+            raise ExportError(f"{name} is empty: name at least one, or pass None for all")
     tell = progress or (lambda _what, _done, _total: None)
     if example_inputs is None and not isinstance(model, str | os.PathLike):
         example_inputs, inputs = draw_example(inputs, labels)

@@ -29,7 +29,6 @@ from eetoolkit_exporters.attaching.attach import MultiExit
 from eetoolkit_runtime.bundle.bundle import Bundle
 from eetoolkit_runtime.errors import TuneError
 from eetoolkit_runtime.profiling.profile import Profile
-from eetoolkit_runtime.profiling.rounds import Row
 from eetoolkit_runtime.running.providers import choose_providers
 
 MULTIPLY_ADDS = "multiply-adds"
@@ -148,7 +147,7 @@ def choose(
     if verdict.pays or verdict.undecided is not None:
         final = shorten(tuning.apply(force=True), folder / "final.ee")
     else:
-        final = ee.truncate(chosen, verdict.static_exit or "", folder / "final.ee")
+        final = _always(candidates, early, verdict.static_exit or "", folder)
     known = replace(known, bundle=final)
     if measured is None:
         tell("comparing with the whole network", 0, 0)
@@ -156,37 +155,37 @@ def choose(
         if fixed is not None and len(final.exits) > 1:
             others.append(_always(candidates, early, fixed.exits[0], folder))
         held_out = task.data.record.row[task.data.test][:_COMPARED_ROWS]
-        given = [tuple(rows.take([int(row)]).inputs.values()) for row in held_out]
-        ratios = _ratios((*others, final), given, threads, seed)
+        ratios = _in_turns(others, final, rows.take(held_out), goal)
         known = replace(known, speedup=ratios[0], over_fixed=ratios[1] if ratios[1:] else None)
     if verdict.undecided is not None:
         sure = tuning.goal_met is False and tuning.rows_needed is None
         missed = "the goal is missed, " if tuning.goal_met is False else ""
         return replace(known, pays=False if sure else None, reason=missed + tuning.goal_reason)
     if known.speedup is not None and known.speedup.low <= 1:
-        return _not_faster(known, known.speedup)
+        return _not_faster(known, tuning, known.speedup)
     return replace(known, pays=True, reason=_gain(tuning, known.speedup))
 
 
-def _not_faster(known: Found, speedup: Interval) -> Found:
+def _not_faster(known: Found, tuning: TuningReport, speedup: Interval) -> Found:
     """Returns that a bundle is not faster, or that nobody knows."""
-    speed = f"{spell_times(speedup)} the whole network's speed"
     if speedup.high > _LITTLE:
-        return replace(known, pays=None, reason=f"{speed}: the machine is too busy to tell; run it again")
-    return replace(known, reason=f"{speed}: cuts and heads cost what exits save", bundle=None)
+        told = f"{spell_times(speedup)} the whole network's speed: the machine is too busy to tell; run it again"
+        return replace(known, pays=None, reason=told)
+    return replace(known, reason=_too_slow(tuning, speedup), bundle=None)
 
 
-def _ratios(bundles: Sequence[Bundle], rows: Sequence[Row], threads: int | None, seed: int) -> list[Interval]:
-    """Returns the mean latency of all bundles but the last over the last one's.
+def _in_turns(others: Sequence[Bundle], final: Bundle, rows: Rows, goal: Goal) -> list[Interval]:
+    """Returns the mean latency of each of some bundles over that of the final one.
 
     They are measured again, up to `_AGAIN` times, while chance may explain the first ratio.
     """
-    times = latencies(bundles, rows, threads)
+    given = [tuple(rows.take([row]).inputs.values()) for row in range(len(rows))]
+    times = latencies((*others, final), given, goal.threads)
     for again in range(_AGAIN + 1):
-        ratios = [ratio_in_turns(each, times[-1], seed) for each in times[:-1]]
+        ratios = [ratio_in_turns(each, times[-1], goal.seed) for each in times[:-1]]
         if again == _AGAIN or not ratios[0].low <= 1 <= ratios[0].high:
             break
-        times = np.concatenate([times, latencies(bundles, rows, threads)], axis=1)
+        times = np.concatenate([times, latencies((*others, final), given, goal.threads)], axis=1)
     return ratios
 
 
@@ -236,6 +235,15 @@ def _why_not(model: MultiExit, task: Task, goal: Goal) -> str:
     if first > _LATE:
         return f"no place is early enough: the first comes after {percent(first)} of the work"
     return f"no head is sure enough, early enough, to keep within {100 * goal.max_accuracy_drop:g} points"
+
+
+def _too_slow(tuning: TuningReport, speedup: Interval) -> str:
+    """Returns what runs took, and what the latencies of segments promised."""
+    said = f"{spell_times(speedup)} the whole network's speed"
+    promised = 1 / tuning.chosen.share.value
+    if promised <= speedup.high:
+        return f"{said}: cuts and heads cost what exits save"
+    return f"{said}, {promised:.2f} by its segments alone: what a call costs beside them outweighs what exits save"
 
 
 def _gain(tuning: TuningReport, speedup: Interval | None) -> str:

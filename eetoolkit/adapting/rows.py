@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 import msgspec
 import numpy as np
@@ -16,29 +16,16 @@ import numpy.typing as npt
 
 from eetoolkit.reading.labelled import ClassFolders, LabelledPath, read_labelled
 from eetoolkit.reading.samples import Data, read_samples
+from eetoolkit_exporters.attaching.part import NetworkInputs
 from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.errors import InputError, did_you_mean
-from eetoolkit_runtime.plan.types import Limit, Preprocess, TensorSpec
+from eetoolkit_runtime.plan.types import Preprocess, TensorSpec
 from eetoolkit_runtime.running.inputs import row_axes
-
-if TYPE_CHECKING:
-    from eetoolkit_exporters.capturing.capture import Network
 
 Progress = Callable[[str, int, int], object]
 
 IN_MEMORY = 1 << 30
 """Bytes of inputs up to which samples that come one after the other are kept in memory."""
-
-
-@dataclass(frozen=True)
-class NetworkInputs:
-    """Which inputs a network takes, and what the user says of them; see `Manifest`."""
-
-    inputs: tuple[TensorSpec, ...]
-    limits: Mapping[str, Limit] = field(default_factory=dict)
-    preprocess: Mapping[str, Preprocess] = field(default_factory=dict)
-    titles: Mapping[str, str] = field(default_factory=dict)
-    labels: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,19 +71,6 @@ class Rows:
             raise InputError(f"the rows for validation are of other shapes: {error}") from error
         both = None if self.labels is None or more.labels is None else np.concatenate([self.labels, more.labels])
         return replace(self, inputs=inputs, labels=both)
-
-
-def inputs_of(
-    network: Network,
-    *,
-    preprocess: Mapping[str, Preprocess] | None = None,
-    labels: Sequence[str] | None = None,
-) -> NetworkInputs:
-    """Returns which inputs a captured network takes."""
-    from eetoolkit_exporters.emitting.emit import input_specs
-
-    named = None if labels is None else tuple(labels)
-    return NetworkInputs(input_specs(network), network.limits, dict(preprocess or {}), labels=named)
 
 
 def read_rows(

@@ -30,7 +30,8 @@ def print_report(report: AdaptReport, bundle: ee.Bundle | None, page: Path | Non
         _print_placements(report)
     if report.tuning is not None:
         terminal.say("")
-        print_pairs(figures(report.tuning))
+        pairs = figures(report.tuning)
+        print_pairs(pair for pair in pairs if report.pays or pair[0] != "verdict")  # that is by segments alone
         terminal.say("")
         print_choices(report.tuning)
     if bundle is not None:

@@ -15,6 +15,7 @@ from torch import nn
 from eetoolkit_exporters.attaching.graft import graft
 from eetoolkit_exporters.attaching.heads import (
     DENSE,
+    WHOLE,
     Everywhere,
     FeatureLayout,
     Gather,
@@ -38,7 +39,7 @@ from eetoolkit_exporters.criteria.builder import Builder
 from eetoolkit_exporters.graph import names_of, values_of
 from eetoolkit_runtime.arguments import checked
 from eetoolkit_runtime.arrays import Array
-from eetoolkit_runtime.errors import ExportError
+from eetoolkit_runtime.errors import ExportError, first_line
 
 FINAL = "final"
 """The name of the exit that is the network's own output."""
@@ -102,12 +103,13 @@ class MultiExit:
 
     def __init__(self, base: Base, places: Mapping[str, Place], heads: Mapping[str, HeadSpec]) -> None:
         self.source, self.network, self.answer = base.source, base.network, base.answer
-        self.places, self.inputs = dict(places), base.source.inputs
+        self.places = dict(sorted(places.items(), key=lambda named: named[1].share))
+        self.inputs = base.source.inputs
         self.marked: dict[str, tuple[str, ...]] = {}
         self.untaken: dict[str, str] = {}
-        self.exits = {name: {LOGITS: name} for name in (*self.places, FINAL)}
+        self.last_exit = FINAL if FINAL not in self.places else f"{FINAL}_answer"
+        self.exits = {name: {LOGITS: name} for name in (*self.places, self.last_exit)}
         self.returned = list(self.exits)
-        self.last_exit = FINAL
         self._values = {str(value.name): value for value in values_of(base.network.graph)}
         for place in self.places.values():
             self._values[place.value].shape = ir.Shape(place.shape)  # in which torch may have lost the batch
@@ -117,6 +119,12 @@ class MultiExit:
     def final(self) -> ir.Value:
         """The network's own answer."""
         return next(iter(self.network.exits[0].outputs.values()))
+
+    @cached_property
+    def classes(self) -> int | None:
+        """The axis of the network's own answer that holds its classes; None where that is not known."""
+        rank = len(self.final.shape or ())
+        return 1 if rank == 2 else layouts(self.network.graph)[self.final].channels
 
     @cached_property
     def mask(self) -> str | None:
@@ -159,7 +167,7 @@ class MultiExit:
             name: (head, [values[str(value.name)] for value in self.values_at(name).values()])
             for name, head in self.heads.items()
         })  # fmt: skip
-        outputs[FINAL] = values[str(self.final.name)]
+        outputs[self.last_exit] = values[str(self.final.name)]
         graph.outputs[:] = list(outputs.values())
         return Captured(graph, outputs, limits=self.network.limits)
 
@@ -170,7 +178,7 @@ class MultiExit:
             given = [taps[value] if value in taps else inputs[value] for value in self._names_at(name)]
             with torch.no_grad():
                 found[name] = head(*(torch.from_numpy(np.ascontiguousarray(each)) for each in given)).numpy()
-        return {**found, FINAL: self.source.run(inputs)[self.answer]}
+        return {**found, self.last_exit: self.source.run(inputs)[self.answer]}
 
     def run_visits(self, inputs: Mapping[str, Array]) -> Visits:
         """Returns the heads' exits, and the network's own."""
@@ -192,11 +200,14 @@ class MultiExit:
         """Yields the heads."""
         example = {**self.inputs, **self.taps(self.inputs)}
         answer = self.source.run(self.inputs)[self.answer]
-        for name, spec in heads.items():
+        for name in [name for name in self.places if name in heads]:  # in the order in which they are met
+            spec = heads[name]
             given = [torch.from_numpy(np.ascontiguousarray(example[value])) for value in self._names_at(name)]
             try:
                 yield name, self._head(name, spec, given, answer)
             except ExportError as error:
+                if not isinstance(spec, str):
+                    raise ExportError(f"the head at {name!r}: {error}") from error
                 fix = f"give one of your own, attach_exits(network, {{{name!r}: head}})"
                 raise ExportError(f"no such head fits {name!r}: {error}; {fix}") from error
 
@@ -204,7 +215,10 @@ class MultiExit:
         if isinstance(spec, Head):
             return spec
         if isinstance(spec, nn.Module):
-            return Head(type(spec).__name__, [("whole", Whole())], spec, fitted=True)
+            return _own(spec, given[0])
+        rows = layouts(self.network.graph)[self.final].rows
+        if rows:
+            raise ExportError(f"the network answers {list(answer.shape)}, rows along axis {rows}; transpose them to 0")
         layout, masks = self.layout_at(name), self._names_at(name)[1:]
         keeps = _MASKS[masks[0]] if masks else True
         if answer.ndim == 2:
@@ -214,14 +228,34 @@ class MultiExit:
             return Head(spec, gathers, classifier(width, answer.shape[1], hidden=hidden))
         if answer.ndim != given[0].ndim or answer.ndim < 3:
             raise ExportError(f"features are {list(given[0].shape)}, the network answers {list(answer.shape)}")
-        axis = layouts(self.network.graph)[self.final].channels
+        axis, dims = self.classes, dims_of(self.final.shape)
         if axis is None:
-            raise ExportError(f"which axis of the answer, {list(answer.shape)}, holds the classes is not known")
-        size = [n for place, n in enumerate(answer.shape) if place not in (0, axis)]
+            raise ExportError(f"which axis of the answer, {dims}, holds the classes is not known")
+        places = [place for place in range(1, answer.ndim) if place != axis]
+        size = [answer.shape[place] for place in places]
         same = size == [given[0].shape[place] for place in layout.positions]
+        if not same and any(not isinstance(dims[place], int) for place in places):
+            raise ExportError(f"the answer, {dims}, has other positions than the features, and these vary")
         everywhere = Everywhere(layout, None if same else size)
         width = given[0].shape[layout.channels]
         return Head(DENSE, [(DENSE, everywhere)], Pointwise(width, answer.shape[axis], axis))
+
+
+def _own(module: nn.Module, features: torch.Tensor) -> Head:
+    """Returns the head that a module of the user's own is.
+
+    Raises:
+        ExportError: It does not take the features.
+    """
+    head = Head(type(module).__name__, [(WHOLE, Whole())], module, fitted=True)
+    try:
+        with torch.no_grad():
+            found = head(features)
+    except Exception as error:
+        raise ExportError(f"it fails on features of shape {list(features.shape)}: {first_line(error)}") from error
+    if not isinstance(found, torch.Tensor):
+        raise ExportError(f"it returns {type(found).__name__}, expected a tensor")
+    return head
 
 
 def append_modules(graph: ir.Graph, modules: Mapping[str, tuple[nn.Module, Sequence[ir.Value]]]) -> dict[str, ir.Value]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from eetoolkit_exporters.attaching.part import Part, blocks, count_rows
 from eetoolkit_exporters.capturing.capture import Network
 from eetoolkit_exporters.graph import values_of
 from eetoolkit_runtime.arrays import Array
+from eetoolkit_runtime.errors import ExportError
 from eetoolkit_runtime.files.outfile import writing
 from eetoolkit_runtime.profiling.machine import memory_bytes
 
@@ -38,11 +40,13 @@ class Features:
         parts: By the name of the place's value and the part's name, (rows, ...), float32, or float16 where that is too
             much for the memory; mapped from disk.
         final: The network's answers, (rows, ...).
+        classes: Their axis of classes.
         folder: Where they are kept.
     """
 
     parts: Mapping[tuple[str, str], Array]
     final: Array
+    classes: int
     folder: Path
 
     def of(self, model: MultiExit, exit_: str, rows: Array) -> Array:
@@ -72,7 +76,7 @@ def gather_features(
         progress: Is told (what, done, total).
 
     Raises:
-        ExportError: Inputs that the network does not take.
+        ExportError: Inputs that the network does not take, or a folder that does not take what is gathered.
     """
     graph = model.network.graph.clone()
     values = {str(value.name): value for value in values_of(graph)}
@@ -95,7 +99,8 @@ def gather_features(
             kept.add(part.run(block))
             tell("running the network", kept.done, kept.rows)
     arrays = kept.arrays(found)
-    return Features({key: arrays[name] for name, key in names.items()}, np.asarray(arrays[FINAL]), kept.folder)
+    gathered = {key: arrays[name] for name, key in names.items()}
+    return Features(gathered, np.asarray(arrays[FINAL]), model.classes or 1, kept.folder)
 
 
 class _Kept:
@@ -103,7 +108,10 @@ class _Kept:
 
     def __init__(self, folder: Path, rows: int) -> None:
         self.folder, self.rows = folder, rows
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ExportError(f"features cannot be kept in {folder}: {error.strerror}") from error
         self.done = int(text) if (text := self._read()).isdigit() else 0
         self._open: dict[str, np.memmap] = {}
         self._saved_s = time.monotonic()
@@ -134,6 +142,11 @@ class _Kept:
             return {name: open_memmap(self._file(number), "r+") for number, name in enumerate(found)}
         size = sum(array.nbytes // len(array) for array in found.values()) * self.rows
         small = size > _SHARE_OF_MEMORY * (memory_bytes("MemAvailable") or size)
+        if size > (free := shutil.disk_usage(self.folder).free):  # a mapped file that does not fit ends the process
+            raise ExportError(
+                f"features of {self.rows} rows take up to {size / 1e9:.1f} GB, {self.folder} has {free / 1e9:.1f}: "
+                "pass a `folder` with space, fewer rows or fewer places"
+            )
         opened = {}
         for number, (name, array) in enumerate(found.items()):
             dtype = np.float16 if small and name != FINAL and array.dtype == np.float32 else array.dtype

@@ -18,8 +18,9 @@ from torch import nn
 
 from eetoolkit_exporters.attaching.attach import MultiExit
 from eetoolkit_exporters.attaching.features import Features, Progress, gather_features
-from eetoolkit_exporters.attaching.heads import Head
-from eetoolkit_runtime.arguments import checked
+from eetoolkit_exporters.attaching.heads import WHOLE, Head
+from eetoolkit_exporters.attaching.part import arrays_by_name
+from eetoolkit_runtime.arguments import check_range, checked
 from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.errors import ExportError, first_line
 from eetoolkit_runtime.files.outfile import writing
@@ -31,7 +32,7 @@ HELD_OUT = 0.2
 _DECAYS = (1e-1, 1e-2, 1e-3, 1e-4)
 _STEPS = 60
 _BATCH = 8192  # rows whose features and gradients are in memory together
-_STD = 1e-6
+_LEAST_STD = 1e-6, 1e-4  # of a feature that varies, and that over its mean: what divides by less tells rounding
 
 
 @dataclass(frozen=True)
@@ -57,27 +58,32 @@ class Target:
             count.
         share: How much the teacher counts beside the labels, 0 to 1.
         loss: Of a head's output and labels; None: cross entropy.
+        classes: The axis of a head's output that holds the classes.
     """
 
     labels: torch.Tensor | None
     teacher: torch.Tensor | None
     share: float
     loss: Loss | None = None
+    classes: int = 1
 
     def of(self, logits: torch.Tensor, rows: Array | slice) -> torch.Tensor:
         """Returns the mean loss of a head's output (n, ...) for some rows."""
         found = torch.zeros(())
         if self.labels is not None and self.share < 1:
-            function = self.loss or nn.functional.cross_entropy
-            found = found + (1 - self.share) * function(logits, self.labels[rows])
+            loss = self.loss or self._cross_entropy
+            found = found + (1 - self.share) * loss(logits, self.labels[rows])
         if self.teacher is not None and self.share > 0:
-            own = nn.functional.log_softmax(logits, 1)
+            own = nn.functional.log_softmax(logits.movedim(self.classes, 1), 1)
             found = found - self.share * (self.teacher[rows].exp() * own).sum(1).mean()
         return found
 
+    def _cross_entropy(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return nn.functional.cross_entropy(logits.movedim(self.classes, 1), labels)
+
     def digest(self, rows: Array, held_out: Array) -> str:
         """Returns what tells this target on these rows from others."""
-        found = hashlib.blake2b(f"{self.share} {self.loss!r}".encode(), digest_size=12)
+        found = hashlib.blake2b(str(self.share).encode(), digest_size=12)
         for array in (rows, held_out, self.labels, self.teacher):
             found.update(b"none" if array is None else np.ascontiguousarray(array).tobytes())
         return found.hexdigest()
@@ -95,7 +101,8 @@ def log_probabilities(answers: Array) -> Array:
 def fit_head(head: Head, gathered: Array, target: Target, rows: Array, held_out: Array) -> Fit:
     """Trains what classifies in a head, and keeps the weights of the decay that does best on rows that fitted nothing.
 
-    What is gathered is standardised for it; that goes into the first layer's weights afterwards.
+    What is gathered is standardised for it; that goes into the first layer's weights afterwards. The head stays in
+    evaluation mode: L-BFGS needs a loss that does not change by itself.
 
     Args:
         head: The head; it is changed.
@@ -105,40 +112,48 @@ def fit_head(head: Head, gathered: Array, target: Target, rows: Array, held_out:
         held_out: Of the rows that choose the decay.
 
     Raises:
-        ExportError: Labels that the loss does not take.
+        ValueError: What it gathers, or the loss, is not finite.
     """
     first = _first_linear(head.classify) if gathered.ndim == 2 else None
     x = torch.from_numpy(np.ascontiguousarray(gathered, np.float32))
+    if not torch.isfinite(x).all():
+        raise ValueError(f"row {int((~torch.isfinite(x)).nonzero()[0, 0])} gives it NaN or infinity")
+    judging = held_out if len(held_out) else rows
+    if not any(parameter.requires_grad for parameter in head.classify.parameters()):
+        return Fit(_mean_loss(head.classify, x, target, judging), 0.0)
     mean, std = torch.zeros(()), torch.ones(())
     if first is not None:
         mean, std = x[rows].mean(0), x[rows].std(0, correction=0)
-        std = torch.where(std > _STD * (1 + mean.abs()), std, torch.ones(()))
+        least, least_share = _LEAST_STD
+        std = torch.where(std > least + least_share * mean.abs(), std, torch.ones(()))
         x = (x - mean) / std
-    head.classify.train()
+    if not math.isfinite(_mean_loss(head.classify, x, target, rows)):
+        raise ValueError("its loss is not a finite number")
     best: tuple[Fit, dict[str, torch.Tensor]] | None = None
     for decay in _DECAYS:
         _descend(head.classify, x, target, rows, decay)
-        with torch.no_grad():
-            loss = float(_mean_loss(head.classify, x, target, held_out if len(held_out) else rows))
+        loss = _mean_loss(head.classify, x, target, judging)
         if best is not None and not loss < best[0].loss:
             break
         if math.isfinite(loss):
             best = Fit(loss, decay), copy.deepcopy(head.classify.state_dict())
     if best is None:
-        raise ExportError("its loss is not a finite number")
+        raise ValueError("its loss does not stay a finite number")
     head.classify.load_state_dict(best[1])
     if first is not None:
         with torch.no_grad():
-            first.weight.copy_(first.weight / std)
-            first.bias.copy_(first.bias - first.weight @ mean)
-    head.eval()
+            weight = first.weight.double() / std
+            first.bias.copy_(first.bias - weight @ mean.double())
+            first.weight.copy_(weight)
     head.fitted = True
     return best[0]
 
 
 def _first_linear(module: nn.Module) -> nn.Linear | None:
-    layers = list(module) if isinstance(module, nn.Sequential) else [module]
-    return layers[0] if layers and isinstance(layers[0], nn.Linear) and layers[0].bias is not None else None
+    """Returns the layer that can take on what standardises its input."""
+    first = next(iter(module), None) if isinstance(module, nn.Sequential) else module
+    plain = isinstance(first, nn.Linear) and all(parameter.requires_grad for parameter in first.parameters())
+    return first if isinstance(first, nn.Linear) and plain and first.bias is not None else None
 
 
 def _descend(module: nn.Module, x: torch.Tensor, target: Target, rows: Array, decay: float) -> None:
@@ -164,9 +179,9 @@ def _descend(module: nn.Module, x: torch.Tensor, target: Target, rows: Array, de
     optimizer.step(closure)  # type: ignore[no-untyped-call]
 
 
-def _mean_loss(module: nn.Module, x: torch.Tensor, target: Target, rows: Array) -> torch.Tensor:
-    losses = [target.of(module(x[part]), part) * len(part) for part in _parts(rows)]
-    return torch.stack(losses).sum() / len(rows)
+def _mean_loss(module: nn.Module, x: torch.Tensor, target: Target, rows: Array) -> float:
+    with torch.no_grad():
+        return float(sum(target.of(module(x[part]), part) * len(part) for part in _parts(rows)) / len(rows))
 
 
 def _parts(rows: Array) -> Iterator[Array]:
@@ -202,7 +217,8 @@ def fit_all(
         if progress is not None:
             progress("fitting heads", number, len(model.heads))
         file = features.folder / f"head-{_digest(model.places[name].value, head.kind, asked)}.pt"
-        if head.kind != type(head.classify).__name__ and (fit := _read_fit(file, head)) is not None:
+        kept = head.parts != (WHOLE,) and target.loss is None  # what a module or a function is, no digest tells
+        if kept and (fit := _read_fit(file, head)) is not None:
             found[name] = fit
             continue
         try:
@@ -212,8 +228,9 @@ def fit_all(
             raise ExportError(
                 f"the head at {name!r} cannot be fitted to labels ({given}): {first_line(error)}"
             ) from error
-        with writing(file, overwrite=True) as stream:
-            torch.save({"fit": [found[name].loss, found[name].decay], "state": head.classify.state_dict()}, stream)
+        if kept:
+            with writing(file, overwrite=True) as stream:
+                torch.save({"fit": [found[name].loss, found[name].decay], "state": head.classify.state_dict()}, stream)
     return found
 
 
@@ -255,7 +272,7 @@ def fit_exits(  # noqa: PLR0913 - what a fit depends on
         labels: Class indices, one a row, or one for each position where the network answers at every position; or what
             `loss` takes. None: heads learn from the network's own answers alone.
         distill: How much the network's own answers (log-probabilities) count beside the labels, 0 to 1 (Hinton et al.,
-            2015, at temperature 1); True: one half, False: not at all.
+            2015, at temperature 1); True: one half, or nothing beside a `loss`; False: nothing.
         loss: From a head's output and the labels to a number; None: cross entropy.
         seed: Of the rows that choose the weight decay.
         threads: As onnxruntime's.
@@ -263,17 +280,16 @@ def fit_exits(  # noqa: PLR0913 - what a fit depends on
         progress: Is told (what, done, total).
 
     Raises:
-        ExportError: Not a model of `attach_exits`, rows that the network does not take, or labels that the loss does
-            not.
+        ExportError: Not a model of `attach_exits`, or labels that the loss does not take.
+        InputError: Rows that the network does not take.
     """
     if not isinstance(model, MultiExit):
         raise ExportError(f"fit_exits takes what attach_exits returned, got {type(model).__name__}")
-    share = {True: 0.5, False: 0.0}.get(distill, distill) if isinstance(distill, bool) else float(distill)
-    if not 0 <= share <= 1:
-        raise ExportError(f"distill is {distill}, expected True, False or a share from 0 to 1")
+    usual = 0.5 if distill and loss is None else 0.0
+    share = usual if isinstance(distill, bool) else float(distill)
     if labels is None and share == 0:
         raise ExportError("there are no labels, and distill is off: heads have nothing to learn from")
-    rows = by_name(model, inputs)
+    rows = arrays_by_name(model.network, inputs)
     with tempfile.TemporaryDirectory() as passing:
         features = gather_features(model, rows, folder or passing, threads=threads, progress=progress)
         target = target_of(features, labels, 1.0 if labels is None else share, loss)
@@ -286,29 +302,20 @@ def target_of(features: Features, labels: npt.ArrayLike | None, share: float, lo
     """Returns what heads are to answer.
 
     Raises:
-        ExportError: Another number of labels than of rows.
+        ExportError: Another number of labels than of rows, or no class indices where the loss takes these; a share
+            outside of 0 to 1.
     """
-    teacher = torch.from_numpy(log_probabilities(features.final)) if share else None
+    check_range(ExportError, "distill", share, 0, 1)
+    final = np.moveaxis(features.final, features.classes, 1) if features.final.ndim > 1 else features.final[:, None]
+    if labels is None and final.shape[1] == 1:
+        raise ExportError("the network answers one number, which has no classes: pass labels and a `loss`")
+    teacher = torch.from_numpy(log_probabilities(final)) if share else None
     if labels is None:
-        return Target(None, teacher, share, loss)
-    given = torch.as_tensor(np.asarray(labels))
-    if given.ndim == 0 or len(given) != len(features.final):
-        raise ExportError(f"labels have shape {list(given.shape)}, expected one for each of {len(features.final)} rows")
-    return Target(given.long() if loss is None else given, teacher, share, loss)
-
-
-def by_name(model: MultiExit, inputs: object) -> dict[str, Array]:
-    """Returns inputs as arrays by the network's names.
-
-    Raises:
-        ExportError: Other inputs than the network's.
-    """
-    names = list(model.inputs)
-    if not isinstance(inputs, Mapping):
-        given = inputs if isinstance(inputs, tuple | list) and len(names) > 1 else (inputs,)
-        if len(given) != len(names):
-            raise ExportError(f"got {len(given)} inputs, the network has {len(names)}: {', '.join(names)}")
-        inputs = dict(zip(names, given, strict=True))
-    if set(inputs) != set(names):
-        raise ExportError(f"inputs are {', '.join(map(str, inputs))}, the network's are {', '.join(names)}")
-    return {name: np.asarray(inputs[name], model.inputs[name].dtype) for name in names}
+        return Target(None, teacher, share, loss, features.classes)
+    array = np.asarray(labels)
+    if array.ndim == 0 or len(array) != len(final):
+        raise ExportError(f"labels have shape {list(array.shape)}, expected one for each of {len(final)} rows")
+    if array.dtype.kind not in "biuf" or (loss is None and not np.array_equal(array, array.astype(np.int64))):
+        raise ExportError(f"labels are {array.dtype} such as {array.flat[0]}, expected class indices")
+    given = torch.from_numpy(np.ascontiguousarray(array))
+    return Target(given.long() if loss is None else given, teacher, share, loss, features.classes)

@@ -98,6 +98,10 @@ class _Given(torch.nn.Module):
 
 def _converted(graph: ir.Graph, opset: int) -> ir.Graph:
     """Writes the graph for another opset."""
+    for node in [node for node in graph if node.op_type == "Identity"]:  # which onnx does not write for an older one
+        if (value := node.inputs[0]) is not None:
+            node.outputs[0].replace_all_uses_with(value, replace_graph_outputs=True)
+            graph.remove(node, safe=True)
     proto = ir.to_proto(ir.Model(graph, ir_version=10))
     try:
         converted = onnx.version_converter.convert_version(proto, max(opset, _CONVERTIBLE))

@@ -19,6 +19,8 @@ HIDDEN = 64
 """The width of the hidden layer of a head with `mlp`."""
 DENSE = "dense"
 """The kind that answers at every position."""
+WHOLE = "whole"
+"""What a head of the user's own gathers."""
 _PARTS = ("mean", "max", "grid", "first", "last")
 _BINS = {1: 4, 2: 2}
 
@@ -96,8 +98,9 @@ class Gather(nn.Module):
         self.part, self.layout, self.keeps = part, layout, keeps
 
     def forward(self, features: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
-        """Returns (batch, width)."""
+        """Returns (batch, width), float32."""
         layout, axes, kept = self.layout, self.layout.positions, None
+        features = features.to(torch.float32)
         if mask is not None:
             kept = mask != 0 if self.keeps else mask == 0
             kept = (kept if layout.rows < axes[0] else kept.T).unsqueeze(layout.channels)
@@ -107,7 +110,7 @@ class Gather(nn.Module):
             case "first" | "last":
                 found = features.select(axes[0], 0 if self.part == "first" else -1)
             case "mean" if kept is not None:
-                weights = kept.to(features.dtype)
+                weights = kept.to(torch.float32)
                 found = (features * weights).sum(axes) / weights.sum(axes).clamp(min=1)
             case "mean":
                 found = features.mean(axes) if axes else features
@@ -139,8 +142,8 @@ class Everywhere(nn.Module):
         self.layout, self.size = layout, size
 
     def forward(self, features: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:  # noqa: ARG002
-        """Returns (batch, width, positions...)."""
-        x = features.movedim((self.layout.rows, self.layout.channels), (0, 1))
+        """Returns (batch, width, positions...), float32."""
+        x = features.to(torch.float32).movedim((self.layout.rows, self.layout.channels), (0, 1))
         if self.size is None:
             return x
         return nn.functional.interpolate(x, list(self.size), mode="bilinear" if x.ndim == 4 else "linear")
@@ -169,8 +172,9 @@ class Pointwise(nn.Module):
 
     def forward(self, gathered: torch.Tensor) -> torch.Tensor:
         """Returns logits laid out as the network's answer."""
-        logits: torch.Tensor = self.linear(gathered.movedim(1, -1))
-        return logits.movedim(-1, self.axis)
+        convolve = nn.functional.conv1d if gathered.ndim == 3 else nn.functional.conv2d
+        weight = self.linear.weight[(..., *[None] * (gathered.ndim - 2))]
+        return convolve(gathered, weight, self.linear.bias).movedim(1, self.axis)
 
 
 class Head(nn.Module):

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 import onnx_ir as ir
 import onnxruntime as ort
 
 from eetoolkit_exporters.capturing.capture import Network, NetworkExit
-from eetoolkit_exporters.capturing.shapes import dims_of
+from eetoolkit_exporters.emitting.emit import input_specs
 from eetoolkit_exporters.emitting.graphs import whole_model
 from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.errors import ExportError, first_line
-from eetoolkit_runtime.running.inputs import axes_of_rows, rows_between
+from eetoolkit_runtime.plan.types import Limit, Preprocess, TensorSpec
+from eetoolkit_runtime.running.inputs import BATCH, Inputs, most_rows, prepare, row_axes, rows_between
 
 _VALUE = "value"
 
@@ -66,33 +68,57 @@ class Part:
         return {name: found[flat] for name, flat in self._wanted.items()}
 
 
-def rows_in(network: Network) -> dict[str, int | None]:
-    """Returns for each input the axis of its rows; None: it goes to every row."""
-    inputs = [value for value in network.graph.inputs if value.name not in network.constants]
-    axes = axes_of_rows([tuple(dims_of(value.shape)) for value in inputs])
-    return {str(value.name): axis for value, axis in zip(inputs, axes, strict=True)}
+@dataclass(frozen=True)
+class NetworkInputs:
+    """Which inputs a network takes, and what the user says of them; see `Manifest`."""
+
+    inputs: tuple[TensorSpec, ...]
+    limits: Mapping[str, Limit] = field(default_factory=dict)
+    preprocess: Mapping[str, Preprocess] = field(default_factory=dict)
+    titles: Mapping[str, str] = field(default_factory=dict)
+    labels: tuple[str, ...] | None = None
+
+
+def inputs_of(network: Network) -> NetworkInputs:
+    """Returns which inputs a captured network takes."""
+    return NetworkInputs(input_specs(network), network.limits)
+
+
+def arrays_by_name(network: Network, inputs: Inputs) -> dict[str, Array]:
+    """Returns any number of rows in any form as arrays that the network takes, by its names.
+
+    Raises:
+        ExportError: A network that counts no rows.
+        InputError: Other inputs than the network's.
+    """
+    plan = inputs_of(network)
+    if all(axis is None for axis in row_axes(plan)):
+        shapes = ", ".join(f"{spec.name} {list(spec.shape)}" for spec in plan.inputs)
+        raise ExportError(f"no input of the network counts rows ({shapes}): capture it with a dimension `batch`")
+    arrays = prepare(plan, inputs, one_row=False)
+    return {spec.name: array for spec, array in zip(plan.inputs, arrays, strict=True)}
 
 
 def count_rows(network: Network, inputs: Mapping[str, Array]) -> int:
-    """Returns how many rows inputs hold.
-
-    Raises:
-        ExportError: None of them holds rows, or they hold different numbers.
-    """
-    counts = {name: inputs[name].shape[axis] for name, axis in rows_in(network).items() if axis is not None}
-    if len(set(counts.values())) != 1:
-        shown = ", ".join(f"{name} {count}" for name, count in counts.items())
-        raise ExportError(f"the inputs hold different numbers of rows ({shown or 'none'})")
-    return int(next(iter(counts.values())))
+    """Returns how many rows inputs hold."""
+    name, axis = next((name, axis) for name, axis in _axes(network).items() if axis is not None)
+    return int(inputs[name].shape[axis])
 
 
 def blocks(network: Network, inputs: Mapping[str, Array], size: int, start: int = 0) -> Iterator[dict[str, Array]]:
-    """Yields inputs block by block, `size` rows at a time, or one where the network takes no more."""
-    axes, count = rows_in(network), count_rows(network, inputs)
-    if all(isinstance(dim, int) for value in network.graph.inputs for dim in dims_of(value.shape)[:1]):
+    """Yields inputs block by block, `size` rows at a time, or as many as the network takes."""
+    plan, axes = inputs_of(network), _axes(network)
+    if all(BATCH not in spec.shape for spec in plan.inputs):
         size = 1
-    for first in range(start, count, size):
+    size = min(size, most_rows(plan) or size)
+    for first in range(start, count_rows(network, inputs), size):
         yield {
             name: array if (axis := axes.get(name)) is None else rows_between(array, axis, first, first + size)
             for name, array in inputs.items()
         }
+
+
+def _axes(network: Network) -> dict[str, int | None]:
+    """Returns for each input the axis of its rows; None: it goes to every row."""
+    plan = inputs_of(network)
+    return {spec.name: axis for spec, axis in zip(plan.inputs, row_axes(plan), strict=True)}

@@ -142,7 +142,7 @@ def _closures(
 
 def _last_outputs(network: Network) -> set[ir.Value]:
     """Returns the outputs of the exit that comes last; all that the network returns, where that is inside a branch."""
-    last = network.last or network.exits[-1].name
+    last = network.exits[-1].name
     found = {value for exit_ in network.exits if exit_.name == last for value in exit_.outputs.values()}
     top = set(network.graph.outputs)
     return found if found.issubset(top) else top

@@ -50,11 +50,9 @@ class Network:
     exits: list[NetworkExit]
     """The marked ones in the graph's order, then those that the network returns."""
     ordered: bool
-    """Whether the caller gave the exits' order (a cascade); else it follows their depth."""
+    """Whether the exits' order is known (a cascade, attached heads); else it follows their depth."""
     constants: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
     """Graph inputs that are constants in the manifest, and their values."""
-    last: str | None = None
-    """The exit that comes last, however much it needs."""
     limits: dict[str, Limit] = field(default_factory=dict)
     """Bounds on the sizes of dynamic dimensions, by symbol."""
 
@@ -103,8 +101,8 @@ def capture(
         returned = {key: found.outputs[flat] for key, flat in wanted.items() if flat in found.outputs}
         if returned:
             named.append(NetworkExit(name, returned))
-    last = source.last_exit if isinstance(source, GraphSource) else None
-    return Network(found.graph, named, ordered=isinstance(source, CascadeSource), last=last, limits=found.limits)
+    ordered = isinstance(source, CascadeSource | GraphSource)
+    return Network(found.graph, named, ordered=ordered, limits=found.limits)
 
 
 def _capture_single(

@@ -51,10 +51,7 @@ class ModelSource(Protocol):
 
 @runtime_checkable
 class GraphSource(ModelSource, Protocol):
-    """A network that is a graph already, and can be handed over as it is."""
-
-    last_exit: str
-    """The exit that comes last."""
+    """A network that is a graph already, and can be handed over as it is; its exits are in order."""
 
     def captured(self) -> Captured:
         """Returns the graph, a copy that the caller may change."""
