@@ -140,6 +140,12 @@ def test_write_report_takes_it_and_shows_the_rows_that_left_wrong(
     assert page.read_text("utf-8").count("<img") == len(found.tuning.mistakes) > 0
 
 
+def test_a_prompt_shows_one_line(adapted: Adapted) -> None:
+    places = len(adapted.places)
+    said = f"<Adapted DigitsNetwork: heads at {places} places, 360 rows to choose by; {adapted.report.verdict}>"
+    assert repr(adapted) == said
+
+
 def test_the_text_has_the_verdict_first_and_all_places(found: AdaptReport) -> None:
     first, second, *rest = str(found).splitlines()
     assert first == f"DigitsNetwork: {found.verdict}"

@@ -1,4 +1,4 @@
-"""A bundle's speed beside the whole network's: measured until chance explains it no more, and told as it is."""
+"""A bundle's speed beside the whole network's: measured until chance explains it no more, or by work."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from torch import nn
 
 from eetoolkit.adapting import choosing
 from eetoolkit.adapting.choosing import Found, Goal
@@ -60,11 +61,17 @@ def test_what_stays_unclear_ends(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_speed_that_chance_explains_is_no_verdict() -> None:
     known = Found(pays=False, reason="", costs="")
     tuning: Any = SimpleNamespace(chosen=SimpleNamespace(share=Interval(1, 1, 1)))
-    busy = choosing._not_faster(known, tuning, Interval(1.9, 0.6, 8.8))
+    busy = choosing._not_faster(tuning, known, Interval(1.9, 0.6, 8.8))
     assert busy.pays is None
     assert busy.reason == (
         "1.90 [0.60, 8.80] times the whole network's speed: the machine is too busy to tell; run it again"
     )
-    slow = choosing._not_faster(known, tuning, Interval(0.98, 0.95, 1.02))
+    slow = choosing._not_faster(tuning, known, Interval(0.98, 0.95, 1.02))
     assert slow.pays is False
     assert slow.reason.endswith("cuts and heads cost what exits save")
+
+
+def test_the_work_of_heads_is_known_by_the_names_in_the_bundle() -> None:
+    model: Any = SimpleNamespace(heads={"1": nn.Linear(4, 3), "body": nn.Linear(8, 3)})
+    bundle: Any = SimpleNamespace(manifest=SimpleNamespace(titles={"_1": "1"}))
+    assert choosing._multiply_adds(model, bundle) == {"_1": 12, "body": 24}

@@ -216,8 +216,9 @@ GRAPHS = {
     "u = Resize <mode = \"nearest\"> (t, , s) y = Conv (u, n) }",
     "steps before rows": "float[7,batch,4] x) => (float[batch,3] y) <W> { a = MatMul (x, v) h = Relu (a) "
     "b = MatMul (h, w) t = Tanh (b) c = MatMul (t, w) d = Relu (c) g = Gather <axis = 0> (d, i) y = MatMul (g, z) }",
-    "probabilities": "float[batch,1,8,6] x) => (float[batch,3] q) <W> { a = Conv <pads = [1,1,1,1]> (x, k) h = Relu (a) "
-    "b = Conv (h, l) t = Tanh (b) p = GlobalAveragePool (t) f = Flatten (p) y = MatMul (f, m) q = Softmax (y) }",
+    "probabilities": "float[batch,1,8,6] x) => (float[batch,3] q) <W> { a = Conv <pads = [1,1,1,1]> (x, k) "
+    "h = Relu (a) b = Conv (h, l) t = Tanh (b) p = GlobalAveragePool (t) f = Flatten (p) y = MatMul (f, m) "
+    "q = Softmax (y) }",
     "float16": "float16[batch,4] x) => (float16[batch,3] y) <H> { a = MatMul (x, v) h = Relu (a) b = MatMul (h, w) "
     "t = Tanh (b) y = MatMul (t, z) }",
 }  # fmt: skip

@@ -25,7 +25,7 @@ from eetoolkit_runtime.errors import TuneError
 from eetoolkit_runtime.plan.types import Manifest
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Adapted:
     """A trained network with fitted heads at its places; made by `add_exits`.
 
@@ -35,7 +35,7 @@ class Adapted:
         candidates: By exit of `model`, its place and its kind of head.
         rows: The rows to tune by.
         goal: What was asked for.
-        folder: Where features are kept until a bundle is written; None: nowhere of ours.
+        folders: Where features are kept until a bundle is written; none: nowhere of ours.
     """
 
     model: MultiExit
@@ -43,8 +43,15 @@ class Adapted:
     candidates: Mapping[str, tuple[str, str]]
     rows: Rows
     goal: Goal
-    folder: Path | None = None
+    folders: tuple[Path, ...] = ()
     _reports: list[AdaptReport] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        """Returns a line: `<Adapted Net: heads at 5 places, 500 rows to choose by; early exits pay: ...>`."""
+        where, rows = len(self.places), len(self.rows)
+        return (
+            f"<Adapted {self.first.network}: heads at {where} places, {rows} rows to choose by; {self.report.verdict}>"
+        )
 
     @property
     def places(self) -> tuple[PlaceFigures, ...]:
@@ -111,8 +118,8 @@ class Adapted:
         if report.tuning is not None:
             tuning = msgspec.structs.replace(report.tuning, bundle=written.manifest.name, path=str(written.path))
             self._reports[-1] = msgspec.structs.replace(report, tuning=tuning)
-        if self.folder is not None:
-            shutil.rmtree(self.folder, ignore_errors=True)
+        for folder in self.folders:
+            shutil.rmtree(folder, ignore_errors=True)
         return written
 
     def _report(self, found: Found) -> AdaptReport:

@@ -22,9 +22,11 @@ from eetoolkit.adapting.splits import part_rows
 from eetoolkit.reading.labelled import LabelledPath
 from eetoolkit.reading.samples import Data
 from eetoolkit.tuning.collect import Progress
+from eetoolkit.tuning.wording import percent
 from eetoolkit_exporters.attaching.attach import FINAL, Base, MultiExit, open_base
 from eetoolkit_exporters.attaching.features import Features, gather_features
-from eetoolkit_exporters.attaching.fit import HELD_OUT, Fit, fit_all, target_of
+from eetoolkit_exporters.attaching.finetune import check_trainable, finetune_network
+from eetoolkit_exporters.attaching.fit import HELD_OUT, SHARE, Fit, fit_all, target_of
 from eetoolkit_exporters.attaching.part import Part, inputs_of
 from eetoolkit_exporters.attaching.places import Place, choose_places, find_places
 from eetoolkit_runtime.arguments import check_range, checked
@@ -49,7 +51,8 @@ def add_exits(  # noqa: PLR0913 - what the fits depend on
     validation: Any = None,
     places: Sequence[str] | None = None,
     kinds: Sequence[str] | None = None,
-    distill: float = 0.5,
+    distill: float = SHARE,
+    finetune: int = 0,
     example_inputs: Any = None,
     dynamic_shapes: Any = None,
     input_names: Sequence[str] | None = None,
@@ -60,7 +63,7 @@ def add_exits(  # noqa: PLR0913 - what the fits depend on
 ) -> Adapted:
     """Fits heads at all places of a trained network, for a bundle of those that pay.
 
-    No gradient goes into the network: its weights and answers stay bit for bit. One pass over the rows gathers what
+    The network stays bit for bit as it is; `finetune` trains a copy. One pass over the rows gathers what
     heads read; then each is fitted by L-BFGS to the labels and to the network's own answers. An interrupted call goes
     on where it was.
 
@@ -78,6 +81,9 @@ def add_exits(  # noqa: PLR0913 - what the fits depend on
         places: Names of places, as `find_exits` gives them; None: all.
         kinds: Kinds of heads, see `attach_exits`; None: all that fit.
         distill: How much the network's answers count beside labels, 0 to 1.
+        finetune: For how many epochs a copy of a torch network is trained together with its heads, on the rows that
+            these are fitted to; parameters that require no gradient stay. It may make the network worse: what is lost
+            counts against `max_accuracy_drop`.
         example_inputs: As for `ee.export`; None: the first row.
         dynamic_shapes: As for `ee.export`.
         input_names: As for `ee.export`.
@@ -104,8 +110,11 @@ def add_exits(  # noqa: PLR0913 - what the fits depend on
         example_inputs, inputs = draw_example(inputs, labels)
     tell("capturing the network", 0, 0)
     base = open_base(model, example_inputs, dynamic_shapes=dynamic_shapes, input_names=input_names)
+    if finetune:
+        check_trainable(base)
     rows, own = _read(base, inputs, labels, validation, tell)
-    tried = _with_all_heads(base, _places(base, places), kinds)
+    at = _places(base, places)
+    tried = _with_all_heads(base, at, kinds)
     place_for_features = Path(folder) if folder is not None else default_cache() / "adapt"
     features = gather_features(tried, rows.inputs, place_for_features, threads=threads, progress=tell)
     part = Part(base.network, {FINAL: tried.final}, threads=threads)
@@ -116,16 +125,32 @@ def add_exits(  # noqa: PLR0913 - what the fits depend on
     fits = fit_all(tried, features, target, parts.fit, parts.choose, tell)
     heads = list(_heads(tried, features, right, fits, parts.choose))
     chosen = _candidates(heads)
-    candidates = MultiExit(
-        base, {exit_: tried.places[name] for exit_, name in chosen.items()},
-        {exit_: tried.heads[name] for exit_, name in chosen.items()},
-    )  # fmt: skip
+    candidates = _only(base, tried, chosen)
+    folders, lost = [features.folder], 0.0
+    whole = features.final.argmax(1) == right
+    if finetune:
+        module = finetune_network(
+            candidates, rows.inputs, target, parts.fit, epochs=finetune, dynamic_shapes=dynamic_shapes, seed=seed,
+            progress=tell,
+        )  # fmt: skip
+        tell("capturing the network", 0, 0)
+        base = open_base(module, example_inputs, dynamic_shapes=dynamic_shapes, input_names=input_names)
+        tried = _with_all_heads(base, _places(base, [place.name for place in at]), kinds)
+        features = gather_features(tried, rows.inputs, place_for_features, threads=threads, progress=tell)
+        fits = fit_all(tried, features, target, parts.fit, parts.choose, tell)
+        heads = list(_heads(tried, features, right, fits, parts.choose))
+        chosen = _candidates(heads)
+        candidates = _only(base, tried, chosen)
+        now = features.final.argmax(1) == right
+        lost = float(whole[parts.tune].mean() - now[parts.tune].mean())
+        folders.append(features.folder)
+        notes = (*notes, _finetuned(finetune, whole[parts.tune], now[parts.tune]))
     first = AdaptReport(
         network=Path(model).name if isinstance(model, str | os.PathLike) else type(model).__name__,
         max_accuracy_drop=max_accuracy_drop,
         rows={"fit": len(parts.fit), "choose": len(parts.choose), "tune": len(parts.tune)},
         labelled=rows.labels is not None,
-        accuracy=float((features.final[parts.choose].argmax(1) == right[parts.choose]).mean()),
+        accuracy=float(whole[parts.choose].mean()),
         places=tuple(_figures(heads, set(chosen.values()))),
         notes=(*notes, *([] if rows.labels is not None else [_UNLABELLED])),
     )
@@ -134,8 +159,8 @@ def add_exits(  # noqa: PLR0913 - what the fits depend on
         first=first,
         candidates={exit_: (tried.places[name].name, tried.heads[name].kind) for exit_, name in chosen.items()},
         rows=replace(rows, labels=right).take(parts.tune),
-        goal=Goal(max_accuracy_drop, max_exits, seed, threads),
-        folder=features.folder if folder is None else None,
+        goal=Goal(max_accuracy_drop, max_exits, seed, threads, lost),
+        folders=tuple(folders) if folder is None else (),
     )
 
 
@@ -213,6 +238,23 @@ def _candidates(heads: Iterable[_Head]) -> dict[str, str]:
         if cheap is not best:
             found[f"{place.name} {cheap.kind}"] = cheap.name
     return found
+
+
+def _only(base: Base, tried: MultiExit, chosen: Mapping[str, str]) -> MultiExit:
+    """Returns the network with some of the heads that were tried, by exit."""
+    return MultiExit(
+        base, {exit_: tried.places[name] for exit_, name in chosen.items()},
+        {exit_: tried.heads[name] for exit_, name in chosen.items()},
+    )  # fmt: skip
+
+
+def _finetuned(epochs: int, before: Array, after: Array) -> str:
+    """Returns what fine-tuning did to the network's own answers, right or not on the rows to tune by."""
+    return (
+        f"fine-tuned for {epochs} epoch{'s' * (epochs != 1)}: the network's own answer was right on "
+        f"{percent(before.mean())} of the tuning rows, now on {percent(after.mean())}; joint training can make it "
+        "worse: compare with finetune=0"
+    )
 
 
 def _by_place(heads: Iterable[_Head]) -> dict[Place, list[_Head]]:

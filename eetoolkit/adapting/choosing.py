@@ -55,12 +55,14 @@ class Goal:
         max_exits: How many exits may stay.
         seed: Of all draws.
         threads: As the `Runner`'s.
+        lost: Accuracy that fine-tuning has cost the whole network; it counts as dropped. Negative: it gained.
     """
 
     max_accuracy_drop: float
     max_exits: int
     seed: int
     threads: int | None
+    lost: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ class Found:
     bundle: Bundle | None = None
 
 
-def choose(
+def choose(  # noqa: PLR0911 - one for each reason
     model: MultiExit, rows: Rows, goal: Goal, folder: Path, measured: Measured, options: Mapping[str, Any],
     seconds: float, tell: Progress,
 ) -> Found:  # fmt: skip
@@ -108,15 +110,18 @@ def choose(
         seconds: How long each profile may take.
         tell: Is told (what, done, total).
     """
+    drop = min(goal.max_accuracy_drop - goal.lost, 1.0)
+    if drop < 0:
+        return Found(False, f"fine-tuning costs {100 * goal.lost:.2f} points of accuracy; leave finetune at 0", "")
     tell("exporting the candidates", 0, 0)
     samples = rows.take(slice(0, 16)).inputs
     candidates = ee.export(model, None, folder / "candidates.ee", golden_inputs=samples, **options)
     early = [name for name, exit_ in candidates.exits.items() if not exit_.ends]
     profile = _profile(candidates, rows, measured, goal, seconds, tell)
-    drop, seed, threads = goal.max_accuracy_drop, goal.seed, goal.threads
+    seed, threads = goal.seed, goal.threads
     source = RowSource(candidates, rows.inputs, rows.labels, None, threads, choose_providers(None), tell)
     task = prepare_task(source, choose_goal(accuracy=True, max_accuracy_drop=drop), profile, seed=seed)
-    heads = {} if task.costs.unit == "ms" else _multiply_adds(model)
+    heads = {} if task.costs.unit == "ms" else _multiply_adds(model, candidates)
     overheads = estimated_overheads(candidates.manifest, task.costs, task.data.record.exits, heads)
     tell("choosing places", 0, 0)
     placement = place(task, overheads, goal.max_exits)
@@ -162,15 +167,15 @@ def choose(
         missed = "the goal is missed, " if tuning.goal_met is False else ""
         return replace(known, pays=False if sure else None, reason=missed + tuning.goal_reason)
     if known.speedup is not None and known.speedup.low <= 1:
-        return _not_faster(known, tuning, known.speedup)
-    return replace(known, pays=True, reason=_gain(tuning, known.speedup))
+        return _not_faster(tuning, known, known.speedup)
+    return replace(known, pays=True, reason=_gain(tuning, known.speedup, goal.lost))
 
 
-def _not_faster(known: Found, tuning: TuningReport, speedup: Interval) -> Found:
+def _not_faster(tuning: TuningReport, known: Found, speedup: Interval) -> Found:
     """Returns that a bundle is not faster, or that nobody knows."""
     if speedup.high > _LITTLE:
-        told = f"{spell_times(speedup)} the whole network's speed: the machine is too busy to tell; run it again"
-        return replace(known, pays=None, reason=told)
+        busy = f"{spell_times(speedup)} the whole network's speed: the machine is too busy to tell; run it again"
+        return replace(known, pays=None, reason=busy)
     return replace(known, reason=_too_slow(tuning, speedup), bundle=None)
 
 
@@ -218,11 +223,12 @@ def _profile(
     return ee.profile(bundle, rows.take(some).inputs, threads=goal.threads, seconds=seconds, progress=tell)
 
 
-def _multiply_adds(model: MultiExit) -> dict[str, float]:
-    """Returns those of each head."""
+def _multiply_adds(model: MultiExit, candidates: Bundle) -> dict[str, float]:
+    """Returns those of each head, by the bundle's names."""
+    names = {title: name for name, title in candidates.manifest.titles.items()}
     return {
-        name: float(sum(parameter.numel() for parameter in head.parameters() if parameter.ndim > 1))
-        for name, head in model.heads.items()
+        names.get(exit_, exit_): float(sum(part.numel() for part in head.parameters() if part.ndim > 1))
+        for exit_, head in model.heads.items()
     }
 
 
@@ -246,11 +252,13 @@ def _too_slow(tuning: TuningReport, speedup: Interval) -> str:
     return f"{said}, {promised:.2f} by its segments alone: what a call costs beside them outweighs what exits save"
 
 
-def _gain(tuning: TuningReport, speedup: Interval | None) -> str:
-    """Returns what is gained."""
-    points = 100 * tuning.chosen.drop.value
-    lost = f"{abs(points):.2f} points {'lost' if points > 0 else 'gained'}" if abs(points) >= 0.005 else "nothing lost"
+def _gain(tuning: TuningReport, speedup: Interval | None, lost: float) -> str:
+    """Returns what is gained, beside the network as it was."""
+    points = 100 * (tuning.chosen.drop.value + lost)
+    change = (
+        f"{abs(points):.2f} points {'lost' if points > 0 else 'gained'}" if abs(points) >= 0.005 else "nothing lost"
+    )
     if speedup is not None:
-        return f"{spell_times(speedup)} the whole network's speed, {lost}"
+        return f"{spell_times(speedup)} the whole network's speed, {change}"
     share = tuning.chosen.share
-    return f"{percent(share.value)} [{percent(share.low)}, {percent(share.high)}] of the whole network's cost, {lost}"
+    return f"{percent(share.value)} [{percent(share.low)}, {percent(share.high)}] of the whole network's cost, {change}"

@@ -149,8 +149,9 @@ class MultiExit:
         return FeatureLayout(sizes, place.rows, place.channels)
 
     def kinds_at(self, exit_: str) -> tuple[str, ...]:
-        """Returns the kinds of heads that may stand at an exit's place."""
-        return kinds_of(self.layout_at(exit_))
+        """Returns the kinds of heads that may stand at an exit's place; a masked sequence has no last step to read."""
+        kinds = kinds_of(self.layout_at(exit_))
+        return tuple(kind for kind in kinds if kind != "last" or len(self.values_at(exit_)) == 1)
 
     def captured(self) -> Captured:
         """Returns the network's graph with the heads appended.

@@ -29,8 +29,11 @@ Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 HELD_OUT = 0.2
 """The share of rows on which weight decays are held against each other, and which fit nothing."""
-_DECAYS = (1e-1, 1e-2, 1e-3, 1e-4)
-_STEPS = 60
+SHARE = 0.9
+"""How much the network's own answers count beside labels; they are as good as labels, and say more."""
+_DECAYS = (1e3, 1e2, 10.0, 1.0, 0.1, 0.01)
+_WORSE = 1.02  # times the best loss: weaker decays are not tried
+_STEPS = 30
 _BATCH = 8192  # rows whose features and gradients are in memory together
 _LEAST_STD = 1e-6, 1e-4  # of a feature that varies, and that over its mean: what divides by less tells rounding
 
@@ -89,10 +92,16 @@ class Target:
         return found.hexdigest()
 
 
+def are_probabilities(answers: Array) -> bool:
+    """Whether answers over axis 1 are probabilities; else they are logits."""
+    x = np.asarray(answers, np.float64)
+    return bool(x.min(initial=0) >= 0) and np.allclose(x.sum(1), 1, atol=1e-3)
+
+
 def log_probabilities(answers: Array) -> Array:
     """Returns answers over axis 1 as log-probabilities, whether they are logits or probabilities already."""
     x = np.asarray(answers, np.float64)
-    if x.min(initial=0) >= 0 and np.allclose(x.sum(1), 1, atol=1e-3):
+    if are_probabilities(x):
         return np.log(np.maximum(x, 1e-9)).astype(np.float32)
     x = x - x.max(1, keepdims=True)
     return np.asarray(x - np.log(np.exp(x).sum(1, keepdims=True)), np.float32)
@@ -130,12 +139,16 @@ def fit_head(head: Head, gathered: Array, target: Target, rows: Array, held_out:
     if not math.isfinite(_mean_loss(head.classify, x, target, rows)):
         raise ValueError("its loss is not a finite number")
     best: tuple[Fit, dict[str, torch.Tensor]] | None = None
+    start = copy.deepcopy(head.classify.state_dict())
+    deep = sum(parameter.ndim > 1 for parameter in head.classify.parameters()) > 1
     for decay in _DECAYS:
+        if deep:  # layers that a strong decay has brought to zero have no gradient
+            head.classify.load_state_dict(start)
         _descend(head.classify, x, target, rows, decay)
         loss = _mean_loss(head.classify, x, target, judging)
-        if best is not None and not loss < best[0].loss:
+        if best is not None and not loss < best[0].loss * _WORSE:
             break
-        if math.isfinite(loss):
+        if math.isfinite(loss) and (best is None or loss < best[0].loss):
             best = Fit(loss, decay), copy.deepcopy(head.classify.state_dict())
     if best is None:
         raise ValueError("its loss does not stay a finite number")
@@ -159,6 +172,7 @@ def _first_linear(module: nn.Module) -> nn.Linear | None:
 def _descend(module: nn.Module, x: torch.Tensor, target: Target, rows: Array, decay: float) -> None:
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     weights = [parameter for parameter in parameters if parameter.ndim > 1]
+    batches = [(part, x[part]) for part in _parts(rows)]
     optimizer = torch.optim.LBFGS(
         parameters, max_iter=_STEPS, tolerance_change=1e-7, tolerance_grad=1e-5, history_size=10,
         line_search_fn="strong_wolfe",
@@ -170,8 +184,8 @@ def _descend(module: nn.Module, x: torch.Tensor, target: Target, rows: Array, de
         total = penalty.detach()
         if penalty.requires_grad:
             penalty.backward()  # type: ignore[no-untyped-call]
-        for part in _parts(rows):
-            loss = target.of(module(x[part]), part) * (len(part) / len(rows))
+        for part, gathered in batches:
+            loss = target.of(module(gathered), part) * (len(part) / len(rows))
             loss.backward()  # type: ignore[no-untyped-call]
             total = total + loss.detach()
         return total
@@ -272,7 +286,7 @@ def fit_exits(  # noqa: PLR0913 - what a fit depends on
         labels: Class indices, one a row, or one for each position where the network answers at every position; or what
             `loss` takes. None: heads learn from the network's own answers alone.
         distill: How much the network's own answers (log-probabilities) count beside the labels, 0 to 1 (Hinton et al.,
-            2015, at temperature 1); True: one half, or nothing beside a `loss`; False: nothing.
+            2015, at temperature 1); True: 0.9, or nothing beside a `loss`; False: nothing.
         loss: From a head's output and the labels to a number; None: cross entropy.
         seed: Of the rows that choose the weight decay.
         threads: As onnxruntime's.
@@ -285,7 +299,7 @@ def fit_exits(  # noqa: PLR0913 - what a fit depends on
     """
     if not isinstance(model, MultiExit):
         raise ExportError(f"fit_exits takes what attach_exits returned, got {type(model).__name__}")
-    usual = 0.5 if distill and loss is None else 0.0
+    usual = SHARE if distill and loss is None else 0.0
     share = usual if isinstance(distill, bool) else float(distill)
     if labels is None and share == 0:
         raise ExportError("there are no labels, and distill is off: heads have nothing to learn from")

@@ -101,13 +101,13 @@ def arrays_by_name(network: Network, inputs: Inputs) -> dict[str, Array]:
 
 def count_rows(network: Network, inputs: Mapping[str, Array]) -> int:
     """Returns how many rows inputs hold."""
-    name, axis = next((name, axis) for name, axis in _axes(network).items() if axis is not None)
+    name, axis = next((name, axis) for name, axis in row_axes_of(network).items() if axis is not None)
     return int(inputs[name].shape[axis])
 
 
 def blocks(network: Network, inputs: Mapping[str, Array], size: int, start: int = 0) -> Iterator[dict[str, Array]]:
     """Yields inputs block by block, `size` rows at a time, or as many as the network takes."""
-    plan, axes = inputs_of(network), _axes(network)
+    plan, axes = inputs_of(network), row_axes_of(network)
     if all(BATCH not in spec.shape for spec in plan.inputs):
         size = 1
     size = min(size, most_rows(plan) or size)
@@ -118,7 +118,7 @@ def blocks(network: Network, inputs: Mapping[str, Array], size: int, start: int 
         }
 
 
-def _axes(network: Network) -> dict[str, int | None]:
+def row_axes_of(network: Network) -> dict[str, int | None]:
     """Returns for each input the axis of its rows; None: it goes to every row."""
     plan = inputs_of(network)
     return {spec.name: axis for spec, axis in zip(plan.inputs, row_axes(plan), strict=True)}
