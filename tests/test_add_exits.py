@@ -58,8 +58,9 @@ def digits(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Done:
     before = {name: value.clone() for name, value in model.state_dict().items()}
     told: list[str] = []
     adapted = ee.add_exits(
-        model, images, labels, max_accuracy_drop=0.05, max_exits=2, progress=lambda what, *_: told.append(what)
-    )
+        model, images[:240], labels[:240], validation=(images[240:], labels[240:]), max_accuracy_drop=0.03, max_exits=2,
+        progress=lambda what, *_: told.append(what),
+    )  # fmt: skip
     kept = features_in(cache)
     bundle = adapted.bundle(tmp_path_factory.mktemp("out") / "digits.ee", profile=BY)
     return Done(before, adapted, bundle, kept, told)
@@ -71,7 +72,7 @@ def test_it_pays_and_keeps_to_the_exits_asked_for(digits: Done) -> None:
     assert report.pays
     assert report.verdict.startswith("early exits pay: ")
     early = [name for name, exit_ in digits.bundle.exits.items() if not exit_.ends]
-    assert len(early) <= 2
+    assert 1 <= len(early) <= 2
     assert len([place for place in report.places if place.chosen]) == len(early)
     assert report.tuning is not None
     assert report.tuning.chosen.share.value < 0.9
@@ -90,7 +91,7 @@ def test_accuracy_on_all_rows_is_within_what_was_allowed_and_a_margin(digits: Do
     images, labels = digits_network()[1]
     with ee.Runner(digits.bundle) as runner:
         found = np.array([runner.run(images[row : row + 1]).outputs["logits"].argmax() for row in range(len(images))])
-    assert (found == labels).mean() >= (answers(images).argmax(1) == labels).mean() - 0.07
+    assert (found == labels).mean() >= (answers(images).argmax(1) == labels).mean() - 0.05
 
 
 def test_the_network_is_left_as_it_was(digits: Done) -> None:
@@ -114,7 +115,8 @@ def test_the_report_can_be_sent(digits: Done) -> None:
     text = str(report)
     for place in digits.adapted.places:
         assert place.name in text
-    assert "multiply-adds" in str(report.costs if report else "")
+    assert report is not None
+    assert report.costs == "a static estimate"  # by multiply-adds, as it was asked for
 
 
 def test_places_come_with_what_was_tried_there(digits: Done) -> None:

@@ -48,10 +48,8 @@ class Adapted:
 
     def __repr__(self) -> str:
         """Returns a line: `<Adapted Net: heads at 5 places, 500 rows to choose by; early exits pay: ...>`."""
-        where, rows = len(self.places), len(self.rows)
-        return (
-            f"<Adapted {self.first.network}: heads at {where} places, {rows} rows to choose by; {self.report.verdict}>"
-        )
+        what = f"heads at {len(self.places)} places, {len(self.rows)} rows to choose by"
+        return f"<Adapted {self.first.network}: {what}; {self.report.verdict}>"
 
     @property
     def places(self) -> tuple[PlaceFigures, ...]:

@@ -26,7 +26,7 @@ from eetoolkit.tuning.wording import percent
 from eetoolkit_exporters.attaching.attach import FINAL, Base, MultiExit, open_base
 from eetoolkit_exporters.attaching.features import Features, gather_features
 from eetoolkit_exporters.attaching.finetune import check_trainable, finetune_network
-from eetoolkit_exporters.attaching.fit import HELD_OUT, SHARE, Fit, fit_all, target_of
+from eetoolkit_exporters.attaching.fit import HELD_OUT, MOST_SEED, SHARE, Fit, fit_all, target_of
 from eetoolkit_exporters.attaching.part import Part, inputs_of
 from eetoolkit_exporters.attaching.places import Place, choose_places, find_places
 from eetoolkit_runtime.arguments import check_range, checked
@@ -100,6 +100,7 @@ def add_exits(  # noqa: PLR0913 - what the fits depend on
     """
     check_range(ExportError, "max_accuracy_drop", max_accuracy_drop, 0, 1)
     check_range(ExportError, "distill", distill, 0, 1)
+    check_range(ExportError, "seed", seed, 0, MOST_SEED)
     if max_exits < 1:
         raise ExportError(f"max_exits is {max_exits}, expected at least 1")
     for name, given in {"places": places, "kinds": kinds}.items():

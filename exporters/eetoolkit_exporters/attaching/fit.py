@@ -29,6 +29,7 @@ Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 HELD_OUT = 0.2
 """The share of rows on which weight decays are held against each other, and which fit nothing."""
+MOST_SEED = (1 << 53) - 1  # as ee.tune
 SHARE = 0.9
 """How much the network's own answers count beside labels; they are as good as labels, and say more."""
 _DECAYS = (1e3, 1e2, 10.0, 1.0, 0.1, 0.01)
@@ -299,6 +300,7 @@ def fit_exits(  # noqa: PLR0913 - what a fit depends on
     """
     if not isinstance(model, MultiExit):
         raise ExportError(f"fit_exits takes what attach_exits returned, got {type(model).__name__}")
+    check_range(ExportError, "seed", seed, 0, MOST_SEED)
     usual = SHARE if distill and loss is None else 0.0
     share = usual if isinstance(distill, bool) else float(distill)
     if labels is None and share == 0:

@@ -11,10 +11,12 @@ import onnxruntime as ort
 from eetoolkit_exporters.capturing.capture import Network, NetworkExit
 from eetoolkit_exporters.emitting.emit import input_specs
 from eetoolkit_exporters.emitting.graphs import whole_model
+from eetoolkit_runtime.arguments import check_range
 from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.errors import ExportError, first_line
 from eetoolkit_runtime.plan.types import Limit, Preprocess, TensorSpec
 from eetoolkit_runtime.running.inputs import BATCH, Inputs, most_rows, prepare, row_axes, rows_between
+from eetoolkit_runtime.running.sessions import MOST_THREADS
 
 _VALUE = "value"
 
@@ -35,6 +37,8 @@ class Part:
     def __init__(
         self, network: Network, values: Mapping[str, ir.Value], *, threads: int | None = None, optimised: bool = True
     ) -> None:
+        if threads is not None:
+            check_range(ExportError, "threads", threads, 1, MOST_THREADS)
         numbered = {f"part{number}": value for number, value in enumerate(values.values())}
         exits = [NetworkExit(name, {_VALUE: value}) for name, value in numbered.items()]
         model = whole_model(Network(network.graph, exits, ordered=True, constants=network.constants))

@@ -327,7 +327,10 @@ def dimensions(network: Network, example: Mapping[str, Array]) -> dict[str, int]
     symbols: dict[str, int] = {}
     for value in _inputs(network):
         if value.shape is not None:
-            for dim, size in zip(value.shape, np.shape(example[str(value.name)]), strict=True):
+            sizes = np.shape(example[str(value.name)])
+            if len(sizes) != len(value.shape):
+                raise ExportError(f"input {value.name!r}: the example has shape {list(sizes)}, expected {value.shape}")
+            for dim, size in zip(value.shape, sizes, strict=True):
                 if not isinstance(dim, int) and dim.value is not None:
                     symbols[dim.value] = size
     return symbols | ({BATCH: 1} if BATCH in symbols else {})
