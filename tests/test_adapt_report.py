@@ -37,7 +37,8 @@ TUNING_SECTIONS = {"choice", "frontier", "verdict", "costs", "grounds"}
 def adapted(tmp_path_factory: pytest.TempPathFactory) -> Adapted:
     net, (x, y) = digits_network()
     return ee.add_exits(
-        net, x, y, max_accuracy_drop=0.02, max_exits=2, kinds=["mean", "mean+max"], threads=1,
+        net, x[:240], y[:240], validation=(x[240:], y[240:]), max_accuracy_drop=0.03, max_exits=2, threads=1,
+        kinds=["mean", "mean+max+grid"],
         folder=tmp_path_factory.mktemp("features"),
     )  # fmt: skip
 
@@ -66,7 +67,7 @@ def test_the_page_of_what_pays_says_so_and_has_all_that_the_tuning_page_has(foun
     outline = check(text)
     assert set(outline.ids) >= TUNING_SECTIONS | {"placements"}
     assert found.pays
-    assert f"Early exits pay: {found.reason}; goal: at most 2 points lost.".replace("'", "&#39;") in text
+    assert f"Early exits pay: {found.reason}; goal: at most 3 points lost.".replace("'", "&#39;") in text
     assert "--apply" not in text  # it was
     assert found.tuning is not None
     assert outline.tags.count("svg") == 1 + render(found.tuning).count("<svg")
@@ -138,6 +139,12 @@ def test_write_report_takes_it_and_shows_the_rows_that_left_wrong(
     assert Path(found.tuning.path).name == "digits.ee"  # not where it was tuned
     page = write_report(found, tmp_path / "page.html", inputs=adapted.rows.inputs)
     assert page.read_text("utf-8").count("<img") == len(found.tuning.mistakes) > 0
+
+
+def test_a_prompt_shows_one_line(adapted: Adapted) -> None:
+    places = len(adapted.places)
+    said = f"<Adapted DigitsNetwork: heads at {places} places, 480 rows to choose by; {adapted.report.verdict}>"
+    assert repr(adapted) == said
 
 
 def test_the_text_has_the_verdict_first_and_all_places(found: AdaptReport) -> None:

@@ -1,4 +1,4 @@
-"""A bundle's speed beside the whole network's: measured until chance explains it no more, and told as it is."""
+"""A bundle's speed beside the whole network's: measured until chance explains it no more, or by work."""
 
 from __future__ import annotations
 
@@ -8,18 +8,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from torch import nn
 
 from eetoolkit.adapting import choosing
-from eetoolkit.adapting.choosing import Found
+from eetoolkit.adapting.choosing import Found, Goal
+from eetoolkit.adapting.rows import Rows
 from eetoolkit.tuning.intervals import Interval
 
 Times = np.ndarray
 NOISY = np.array([[1.0, 9.0, 1.0, 9.0], [2.0, 2.0, 2.0, 2.0]])
 """Of the whole network and of a bundle, by round: now one is faster, now the other."""
 CLEAR = np.array([[4.0, 4.0, 4.0, 4.0], [2.0, 2.0, 2.0, 2.0]])
-
-TUNING: Any = SimpleNamespace(chosen=SimpleNamespace(share=Interval(1.0, 0.9, 1.1)))
-"""Whose segments promise nothing."""
 
 
 def measured(monkeypatch: pytest.MonkeyPatch, *turns: Times) -> list[Times]:
@@ -34,8 +33,10 @@ def measured(monkeypatch: pytest.MonkeyPatch, *turns: Times) -> list[Times]:
     return given
 
 
-def ratio(rows: int = 5) -> Interval:
-    (found,) = choosing._ratios([None, None], [()] * rows, 1, 0)  # type: ignore[list-item]
+def ratio() -> Interval:
+    rows = Rows({"x": np.zeros((5, 1), np.float32)}, labels=None, axes={"x": 0})
+    bundle: Any = None  # nothing runs
+    (found,) = choosing._in_turns([bundle], bundle, rows, Goal(0.01, 4, seed=0, threads=1))
     return found
 
 
@@ -59,11 +60,18 @@ def test_what_stays_unclear_ends(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_speed_that_chance_explains_is_no_verdict() -> None:
     known = Found(pays=False, reason="", costs="")
-    busy = choosing._not_faster(TUNING, known, Interval(1.9, 0.6, 8.8))
+    tuning: Any = SimpleNamespace(chosen=SimpleNamespace(share=Interval(1, 1, 1)))
+    busy = choosing._not_faster(tuning, known, Interval(1.9, 0.6, 8.8))
     assert busy.pays is None
     assert busy.reason == (
         "1.90 [0.60, 8.80] times the whole network's speed: the machine is too busy to tell; run it again"
     )
-    slow = choosing._not_faster(TUNING, known, Interval(0.98, 0.95, 1.02))
+    slow = choosing._not_faster(tuning, known, Interval(0.98, 0.95, 1.02))
     assert slow.pays is False
     assert slow.reason.endswith("cuts and heads cost what exits save")
+
+
+def test_the_work_of_heads_is_known_by_the_names_in_the_bundle() -> None:
+    model: Any = SimpleNamespace(heads={"1": nn.Linear(4, 3), "body": nn.Linear(8, 3)})
+    bundle: Any = SimpleNamespace(manifest=SimpleNamespace(titles={"_1": "1"}))
+    assert choosing._multiply_adds(model, bundle) == {"_1": 12, "body": 24}

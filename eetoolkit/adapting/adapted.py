@@ -25,7 +25,7 @@ from eetoolkit_runtime.errors import TuneError
 from eetoolkit_runtime.plan.types import Manifest
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Adapted:
     """A trained network with fitted heads at its places; made by `add_exits`.
 
@@ -45,6 +45,11 @@ class Adapted:
     goal: Goal
     folders: tuple[Path, ...] = ()
     _reports: list[AdaptReport] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        """Returns a line: `<Adapted Net: heads at 5 places, 500 rows to choose by; early exits pay: ...>`."""
+        what = f"heads at {len(self.places)} places, {len(self.rows)} rows to choose by"
+        return f"<Adapted {self.first.network}: {what}; {self.report.verdict}>"
 
     @property
     def places(self) -> tuple[PlaceFigures, ...]:

@@ -122,7 +122,7 @@ def choose(  # noqa: PLR0911 - one for each reason
     seed, threads = goal.seed, goal.threads
     source = RowSource(candidates, rows.inputs, rows.labels, None, threads, choose_providers(None), tell)
     task = prepare_task(source, choose_goal(accuracy=True, max_accuracy_drop=drop), profile, seed=seed)
-    heads = {} if task.costs.unit == "ms" else _multiply_adds(model)
+    heads = {} if task.costs.unit == "ms" else _multiply_adds(model, candidates)
     overheads = estimated_overheads(candidates.manifest, task.costs, task.data.record.exits, heads)
     tell("choosing places", 0, 0)
     placement = place(task, overheads, goal.max_exits)
@@ -224,11 +224,12 @@ def _profile(
     return ee.profile(bundle, rows.take(some).inputs, threads=goal.threads, seconds=seconds, progress=tell)
 
 
-def _multiply_adds(model: MultiExit) -> dict[str, float]:
-    """Returns those of each head."""
+def _multiply_adds(model: MultiExit, candidates: Bundle) -> dict[str, float]:
+    """Returns those of each head, by the bundle's names."""
+    names = {title: name for name, title in candidates.manifest.titles.items()}
     return {
-        name: float(sum(parameter.numel() for parameter in head.parameters() if parameter.ndim > 1))
-        for name, head in model.heads.items()
+        names.get(exit_, exit_): float(sum(part.numel() for part in head.parameters() if part.ndim > 1))
+        for exit_, head in model.heads.items()
     }
 
 
