@@ -11,8 +11,7 @@ import pytest
 from torch import nn
 
 from eetoolkit.adapting import choosing
-from eetoolkit.adapting.choosing import Found, Goal
-from eetoolkit.adapting.rows import Rows
+from eetoolkit.adapting.choosing import Found
 from eetoolkit.tuning.intervals import Interval
 
 Times = np.ndarray
@@ -34,9 +33,8 @@ def measured(monkeypatch: pytest.MonkeyPatch, *turns: Times) -> list[Times]:
 
 
 def ratio() -> Interval:
-    rows = Rows({"x": np.zeros((5, 1), np.float32)}, labels=None, axes={"x": 0})
     bundle: Any = None  # nothing runs
-    (found,) = choosing._in_turns([bundle], bundle, rows, Goal(0.01, 4, seed=0, threads=1))
+    (found,) = choosing._ratios([bundle, bundle], [()] * 5, threads=1, seed=0)
     return found
 
 

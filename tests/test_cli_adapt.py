@@ -297,14 +297,14 @@ def adapted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("EETOOLKIT_CACHE", str(folder / "cache"))
-        done = call(*_digits(), "-o", "digits.ee", "--report", "page.html")
+        done = call(*_digits("data.npz", "--validation", "more.npz"), "-o", "digits.ee", "--report", "page.html")
     return folder, done
 
 
-def _digits() -> tuple[str, ...]:
+def _digits(data: str = "data.npz", *more: str) -> tuple[str, ...]:
     network = ("--model", "single_exit:DigitsNetwork", "--weights", "digits.pt", "--input", "image:1x1x8x8")
     how = ("--by", "multiply-adds", "--threads", "1", "--max-accuracy-drop", "0.03", "--max-exits", "2")
-    return ("adapt", *network, "--data", "data.npz", "--validation", "more.npz", *how)
+    return ("adapt", *network, "--data", data, *more, *how)
 
 
 def test_a_trained_network_becomes_a_bundle_that_answers_as_it(adapted: tuple[Path, Result]) -> None:
@@ -338,7 +338,7 @@ def test_bad_rows_are_one_line(adapted: tuple[Path, Result], monkeypatch: pytest
     np.savez("few.npz", image=x[:50], labels=y[:50])
     np.savez("wrong.npz", image=x, labels=(y + 3) % 10)
     for name, said in (("few.npz", "50 rows are too few"), ("wrong.npz", "are the labels in the network's order?")):
-        told = refused(*_digits(), "--data", name, "-o", "bad.ee").splitlines()[-1]
+        told = refused(*_digits(name), "-o", "bad.ee").splitlines()[-1]
         assert told.startswith("error: ")
         assert said in told
         assert not Path("bad.ee").exists()
