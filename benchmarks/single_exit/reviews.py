@@ -38,8 +38,12 @@ def load(seed: int = 0) -> Case:
     recipe = replace(RECIPE, seed=seed)
     network, tokens, labels, parts = reviews.load("single_exit_reviews", ReviewBert, recipe)
 
-    def part(rows: NDArray[np.int64]) -> tuple[dict[str, Any], NDArray[np.int64]]:
-        ids, mask = reviews.pad([tokens[row] for row in rows])
-        return {"input_ids": ids.numpy(), "attention_mask": mask.numpy()}, labels[rows]
+    ids, mask = reviews.pad(tokens)
+    inputs = {"input_ids": ids.numpy(), "attention_mask": mask.numpy()}
 
-    return Case(f"reviews-{seed}", network, part(parts.validation), part(parts.test), LABELS)
+    def part(rows: NDArray[np.int64]) -> tuple[dict[str, Any], NDArray[np.int64]]:
+        return {name: array[rows] for name, array in inputs.items()}, labels[rows]
+
+    fit, test, train = map(part, (parts.validation, parts.test, parts.train))
+    options = {"dynamic_shapes": {name: {1: "length"} for name in inputs}}
+    return Case(f"reviews-{seed}", network, fit, test, LABELS, train, options)
