@@ -243,3 +243,14 @@ def test_a_recurrent_network_of_any_length_exports_after_it_has_run(tmp_path: Pa
     bundle = ee.export(network, X, tmp_path / "p.ee", dynamic_shapes={"x": {1: "length"}})
     with ee.Runner(bundle) as runner:
         np.testing.assert_allclose(runner.run(x.numpy()).outputs["logits"], expected, atol=1e-5)
+
+
+def test_a_single_row_does_not_fix_the_rows_of_an_attention(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, norm_first=True)
+    network = nn.Sequential(nn.TransformerEncoder(layer, 1, enable_nested_tensor=False), nn.Flatten(), nn.Linear(24, 3))
+    rows = torch.randn(4, 3, 8)
+    bundle = ee.export(network.eval(), rows[:1], tmp_path / "a.ee")
+    with ee.Runner(bundle) as runner:
+        found = np.concatenate([answer.outputs["logits"] for answer in runner.run_batch(rows.numpy())])
+    np.testing.assert_allclose(found, network(rows).detach().numpy(), rtol=1e-5, atol=1e-5)
