@@ -15,6 +15,8 @@ from torch.export import Dim, ShapesCollection
 
 import eetoolkit as ee
 from eetoolkit.tuning.collect import collect
+from eetoolkit_exporters.attaching.attach import open_base
+from eetoolkit_exporters.attaching.part import Part
 from eetoolkit_exporters.capturing.dynamic_shapes import Axis, choose_rows, normalise, settle
 from eetoolkit_exporters.capturing.torch_source import TorchSource
 from eetoolkit_runtime.plan.types import Limit
@@ -245,12 +247,24 @@ def test_a_recurrent_network_of_any_length_exports_after_it_has_run(tmp_path: Pa
         np.testing.assert_allclose(runner.run(x.numpy()).outputs["logits"], expected, atol=1e-5)
 
 
-def test_a_single_row_does_not_fix_the_rows_of_an_attention(tmp_path: Path) -> None:
+class Patches(nn.Module):
+    """A vision transformer of one layer: four patches and a token whose state is classified."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches, self.token = nn.Conv2d(1, 8, 2, stride=2), nn.Parameter(torch.randn(1, 1, 8))
+        self.layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, norm_first=True)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Returns (rows, 8) of (rows, 1, 4, 4)."""
+        tokens = self.patches(image).flatten(2).transpose(1, 2)
+        return self.layer(torch.cat([self.token.expand(len(tokens), -1, -1), tokens], 1))[:, 0]
+
+
+def test_a_single_row_does_not_fix_the_rows_of_an_attention() -> None:
     torch.manual_seed(0)
-    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, norm_first=True)
-    network = nn.Sequential(nn.TransformerEncoder(layer, 1, enable_nested_tensor=False), nn.Flatten(), nn.Linear(24, 3))
-    rows = torch.randn(4, 3, 8)
-    bundle = ee.export(network.eval(), rows[:1], tmp_path / "a.ee")
-    with ee.Runner(bundle) as runner:
-        found = np.concatenate([answer.outputs["logits"] for answer in runner.run_batch(rows.numpy())])
+    network, rows = Patches().eval(), torch.randn(4, 1, 4, 4)
+    base = open_base(network, rows[:1])
+    part = Part(base.network, base.network.exits[0].outputs)
+    (found,) = part.run({"image": rows.numpy()}).values()
     np.testing.assert_allclose(found, network(rows).detach().numpy(), rtol=1e-5, atol=1e-5)
