@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,8 @@ class Case:
         fit: What exits are trained and chosen on. The network has not learned from these rows.
         test: Rows that nothing has learned from.
         labels: Names of the classes.
+        train: What the network has learned from, where heads may be fitted to that.
+        options: Further ones of `ee.add_exits`.
     """
 
     name: str
@@ -32,3 +35,5 @@ class Case:
     fit: Rows
     test: Rows
     labels: tuple[str, ...]
+    train: Rows | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)

@@ -32,5 +32,5 @@ class ResNet(nn.Module):
 def load() -> Case:
     """Returns the case; its rows to fit are those on which thresholds of the jointly trained network are chosen."""
     network, images, labels, parts = mnist.load("single_exit_mnist", lambda: Alone(ResNet()), RECIPE)
-    fit, test = ((images[rows], labels[rows]) for rows in (parts.validation, parts.test))
-    return Case("mnist", network.get_submodule("network"), fit, test, tuple("0123456789"))
+    fit, test, train = ((images[rows], labels[rows]) for rows in (parts.validation, parts.test, parts.train))
+    return Case("mnist", network.get_submodule("network"), fit, test, tuple("0123456789"), train)

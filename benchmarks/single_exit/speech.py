@@ -103,4 +103,4 @@ def load() -> Case:
 
     network = trained("single_exit_speech", KeywordNet, RECIPE, batches, steps)
     fit, test = (spoken(part, PARTS[part]) for part in ("fit", "test"))
-    return Case("speech", network, fit, test, WORDS)
+    return Case("speech", network, fit, test, WORDS, (rows.numpy(), labels.numpy()))

@@ -91,4 +91,4 @@ def load(name: str = "textures", build: Callable[[], nn.Module] = MobileNet, rec
         return lit(torch.from_numpy(part.images), torch.Generator().manual_seed(seed)).numpy(), part.labels
 
     network = trained(f"single_exit_{name}", lambda: Alone(build()), recipe, batches, steps).get_submodule("network")
-    return Case(name, network, rows(parts.fit, 1), rows(parts.test, 2), pictures.CLASSES)
+    return Case(name, network, rows(parts.fit, 1), rows(parts.test, 2), pictures.CLASSES, rows(parts.train, 3))

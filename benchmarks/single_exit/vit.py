@@ -52,5 +52,5 @@ class VisionTransformer(nn.Module):
 def load() -> Case:
     """Returns the case, on the rows of the other MNIST cases."""
     network, images, labels, parts = mnist.load("single_exit_vit", lambda: Alone(VisionTransformer()), RECIPE)
-    fit, test = ((images[rows], labels[rows]) for rows in (parts.validation, parts.test))
-    return Case("vit", network.get_submodule("network"), fit, test, tuple("0123456789"))
+    fit, test, train = ((images[rows], labels[rows]) for rows in (parts.validation, parts.test, parts.train))
+    return Case("vit", network.get_submodule("network"), fit, test, tuple("0123456789"), train)

@@ -311,8 +311,8 @@ def attach_exits(
             logits that has been trained, or is to be.
         example_inputs: As `ee.export` takes them.
         head: The kind of heads at places without one: `mean`, `max`, `grid` (2 x 2 means of an image), `first` or
-            `last` (steps of a sequence), or several with `+`; then a linear layer, or two with `+mlp`. Mean and max
-            leave out what an `attention_mask` leaves out. Where the network answers at every position (a segmentation,
+            `last` (steps of a sequence), or several with `+`; then a linear layer, or two with `+mlp`. Steps that an
+            `attention_mask` leaves out do not count. Where the network answers at every position (a segmentation,
             tags of tokens) so does the head.
         dynamic_batch: As for `ee.export`.
         dynamic_shapes: As for `ee.export`.

@@ -2,7 +2,7 @@
 
 A kind is spelled by what is gathered, with `+` between: `mean` and `max` over positions, `grid` (means of 2 x 2 parts
 of an image, of four parts of a signal), the `first` or the `last` step of a sequence; `mlp` behind them asks for a
-hidden layer. Only steps that a mask keeps count for `mean` and `max`.
+hidden layer. Only steps that a mask keeps count.
 """
 
 from __future__ import annotations
@@ -107,6 +107,10 @@ class Gather(nn.Module):
         match self.part:
             case "grid":
                 return self._grid(features)
+            case "first" | "last" if kept is not None:
+                counts = kept.to(torch.int64).cumsum(axes[0])
+                end = 1 if self.part == "first" else counts.amax(axes[0], keepdim=True)
+                found = torch.where(kept & (counts == end), features, 0).sum(axes)
             case "first" | "last":
                 found = features.select(axes[0], 0 if self.part == "first" else -1)
             case "mean" if kept is not None:
