@@ -21,7 +21,7 @@ from eetoolkit.tuning.dataset import RowSource
 from eetoolkit.tuning.goal import choose_goal
 from eetoolkit.tuning.intervals import Interval, ratio_in_turns
 from eetoolkit.tuning.placing import Tried, place
-from eetoolkit.tuning.pruning import latencies
+from eetoolkit.tuning.pruning import ROUNDS, latencies
 from eetoolkit.tuning.report import TuningReport
 from eetoolkit.tuning.tune import prepare_task
 from eetoolkit.tuning.wording import percent
@@ -41,7 +41,8 @@ None measures on this machine.
 """
 
 _PROFILED_ROWS = 256
-_COMPARED_ROWS = 200
+_COMPARED_ROWS = 50, 200  # at least and at most, as many as there is time for
+_COMPARED_S = 15.0
 _AGAIN = 4  # rounds of rounds, while chance may explain a difference
 _LITTLE = 1.2  # times the speed: an interval up to there says that little is gained
 _LATE = 0.75  # of the work: exits behind that save little
@@ -160,7 +161,7 @@ def choose(  # noqa: PLR0911 - one for each reason
         others = [ee.prune(candidates, early, folder / "whole.ee")]
         if fixed is not None and len(final.exits) > 1:
             others.append(_always(candidates, early, fixed.exits[0], folder))
-        held_out = task.data.record.row[task.data.test][:_COMPARED_ROWS]
+        held_out = task.data.record.row[task.data.test][: _rows_in_time(tuning.whole.cost.value, len(others) + 1)]
         given = [tuple(rows.take([int(row)]).inputs.values()) for row in held_out]
         ratios = _ratios((*others, final), given, threads, seed)
         known = replace(known, speedup=ratios[0], over_fixed=ratios[1] if ratios[1:] else None)
@@ -179,6 +180,12 @@ def _not_faster(tuning: TuningReport, known: Found, speedup: Interval) -> Found:
         busy = f"{spell_times(speedup)} the whole network's speed: the machine is too busy to tell; run it again"
         return replace(known, pays=None, reason=busy)
     return replace(known, reason=_too_slow(tuning, speedup), bundle=None)
+
+
+def _rows_in_time(whole_ms: float, bundles: int) -> int:
+    """Returns how many rows are compared by, if each bundle takes as long as the whole network for each."""
+    least, most = _COMPARED_ROWS
+    return min(most, max(least, int(_COMPARED_S * 1e3 / (ROUNDS * bundles * whole_ms))))
 
 
 def _ratios(bundles: Sequence[Bundle], rows: Sequence[Row], threads: int | None, seed: int) -> list[Interval]:

@@ -26,7 +26,8 @@ from eetoolkit_runtime.running.inputs import Inputs
 from eetoolkit_runtime.running.runner import Runner
 from eetoolkit_runtime.verify import DEFAULT_TOLERANCE, difference
 
-_ROUNDS = 8
+ROUNDS = 8
+"""How often `latencies` runs every row."""
 
 
 def without_overheads(subset: Subset, overheads: Array) -> Subset:
@@ -185,9 +186,9 @@ def latencies(bundles: Sequence[Bundle], rows: Sequence[Row], threads: int | Non
 
     Runners are opened anew for every round: where their memory lies is luck, which must not pass for a difference.
     """
-    times = np.zeros((len(bundles), _ROUNDS, len(rows)))
+    times = np.zeros((len(bundles), ROUNDS, len(rows)))
     shapes = {tuple(array.shape for array in row): row for row in rows}
-    for turn in range(_ROUNDS):
+    for turn in range(ROUNDS):
         with contextlib.ExitStack() as stack:
             runners = [stack.enter_context(Runner(bundle, threads=threads)) for bundle in bundles]
             for row in shapes.values():  # which are new to the sessions
