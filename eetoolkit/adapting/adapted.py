@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -105,7 +105,7 @@ class Adapted:
             "name": name or target.stem,
         }
         tell = progress or (lambda _what, _done, _total: None)
-        with tempfile.TemporaryDirectory() as passing:
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as passing:
             found = choose(self.model, self.rows, self.goal, Path(passing), profile, options, seconds, tell)
             self._reports.append(report := self._report(found))
             if found.bundle is None or (not found.pays and not force):
@@ -133,7 +133,17 @@ class Adapted:
             over_fixed=found.over_fixed,
             pays=found.pays,
             reason=found.reason,
+            notes=(*self.first.notes, *self._counted(found)),
         )
+
+    def _counted(self, found: Found) -> Iterator[str]:
+        """Yields which rows are counted where more are asked for."""
+        share = self.first.rows["tune"] / sum(self.first.rows.values())
+        if found.pays is None and share < 1:
+            yield (
+                f"rows in all are those that exits are chosen by, {share:.0%} of yours: of more data as much is added "
+                "to them, or all that is given as validation"
+            )
 
 
 def _with_exits(place: PlaceFigures, exits: Mapping[tuple[str, str], str]) -> PlaceFigures:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from eetoolkit.adapting.adapted import Adapted
-from eetoolkit.adapting.checks import check_rows
+from eetoolkit.adapting.checks import check_enough, check_rows
 from eetoolkit.adapting.choosing import Goal
 from eetoolkit.adapting.example import draw_example
 from eetoolkit.adapting.report import AdaptReport, HeadFigures, PlaceFigures
@@ -27,7 +27,7 @@ from eetoolkit_exporters.attaching.attach import FINAL, Base, MultiExit, open_ba
 from eetoolkit_exporters.attaching.features import Features, gather_features
 from eetoolkit_exporters.attaching.finetune import check_trainable, finetune_network
 from eetoolkit_exporters.attaching.fit import HELD_OUT, MOST_SEED, SHARE, Fit, fit_all, target_of
-from eetoolkit_exporters.attaching.part import Part, inputs_of
+from eetoolkit_exporters.attaching.part import Part, blocks, inputs_of
 from eetoolkit_exporters.attaching.places import Place, choose_places, find_places
 from eetoolkit_runtime.arguments import check_range, checked
 from eetoolkit_runtime.arrays import Array
@@ -35,6 +35,8 @@ from eetoolkit_runtime.bundle.archive import default_cache
 from eetoolkit_runtime.errors import ExportError
 
 _MOST_PLACES = 16
+_MOST_EPOCHS = 10_000
+_ROWS_AT_ONCE = 64
 _NEARLY = 0.1  # more loss than the best head's: as good, if it is cheaper
 _NEAR = 0.97  # of the work: no exit behind that saves anything
 _UNLABELLED = "there are no labels: the network's own answers count as right, and accuracy is agreement with them"
@@ -101,6 +103,7 @@ def add_exits(  # noqa: PLR0913 - what the fits depend on
     check_range(ExportError, "max_accuracy_drop", max_accuracy_drop, 0, 1)
     check_range(ExportError, "distill", distill, 0, 1)
     check_range(ExportError, "seed", seed, 0, MOST_SEED)
+    check_range(ExportError, "finetune", finetune, 0, _MOST_EPOCHS)
     if max_exits < 1:
         raise ExportError(f"max_exits is {max_exits}, expected at least 1")
     for name, given in {"places": places, "kinds": kinds}.items():
@@ -118,8 +121,10 @@ def add_exits(  # noqa: PLR0913 - what the fits depend on
     tried = _with_all_heads(base, at, kinds)
     place_for_features = Path(folder) if folder is not None else default_cache() / "adapt"
     features = gather_features(tried, rows.inputs, place_for_features, threads=threads, progress=tell)
-    part = Part(base.network, {FINAL: tried.final}, threads=threads)
-    notes = check_rows(rows, features.final, lambda given: part.run(given)[FINAL])
+    if own:
+        check_enough(len(rows) - own, features.final.shape[-1])
+    judged = slice(len(rows) - own if own else 0, None)
+    notes = check_rows(rows.take(judged), features.final[judged], _answers(base, tried, threads))
     right = features.final.argmax(1) if rows.labels is None else rows.labels
     parts = part_rows(len(rows), own, held_out=HELD_OUT, seed=seed)
     target = target_of(features, rows.labels, 1.0 if rows.labels is None else distill)
@@ -143,9 +148,9 @@ def add_exits(  # noqa: PLR0913 - what the fits depend on
         chosen = _candidates(heads)
         candidates = _only(base, tried, chosen)
         now = features.final.argmax(1) == right
-        lost = float(whole[parts.tune].mean() - now[parts.tune].mean())
+        lost = float(whole[parts.choose].mean() - now[parts.choose].mean())
         folders.append(features.folder)
-        notes = (*notes, _finetuned(finetune, whole[parts.tune], now[parts.tune]))
+        notes = (*notes, _finetuned(finetune, whole[parts.choose], now[parts.choose]))
     first = AdaptReport(
         network=Path(model).name if isinstance(model, str | os.PathLike) else type(model).__name__,
         max_accuracy_drop=max_accuracy_drop,
@@ -171,9 +176,21 @@ def _read(base: Base, inputs: Any, labels: Any, validation: Any, tell: Progress)
     rows = read_rows(plan, inputs, labels, progress=tell)
     if validation is None:
         return rows, 0
-    pair = isinstance(validation, tuple | list) and len(validation) == 2 and labels is not None
+    pair = (
+        isinstance(validation, tuple) and len(validation) == 2 and (labels is not None or not isinstance(inputs, tuple))
+    )
     more = read_rows(plan, *(validation if pair else (validation,)), progress=tell)
     return rows.joined(more), len(more)
+
+
+def _answers(base: Base, tried: MultiExit, threads: int | None) -> Callable[[Mapping[str, Array]], Array]:
+    """Returns what gives the network's answers to any number of rows."""
+    part = Part(base.network, {FINAL: tried.final}, threads=threads)
+
+    def run(given: Mapping[str, Array]) -> Array:
+        return np.concatenate([part.run(block)[FINAL] for block in blocks(base.network, given, _ROWS_AT_ONCE)])
+
+    return run
 
 
 def _places(base: Base, names: Sequence[str] | None) -> list[Place]:
@@ -234,10 +251,10 @@ def _candidates(heads: Iterable[_Head]) -> dict[str, str]:
     found = {}
     for place, own in _by_place(heads).items():
         best = min(own, key=lambda head: head.loss)
-        found[place.name] = best.name
         cheap = next(head for head in own if head.loss <= best.loss * (1 + _NEARLY))
         if cheap is not best:
             found[f"{place.name} {cheap.kind}"] = cheap.name
+        found[place.name] = best.name
     return found
 
 

@@ -214,7 +214,7 @@ def _other_scale(rows: Rows) -> tuple[str, float, str] | None:
     for name, array in rows.inputs.items():
         if array.dtype.kind != "f" or array.ndim < 3 or array.min() < 0:
             continue
-        if 1 < array.max() <= 255 and np.equal(array, np.round(array)).all():
+        if 1 < array.max() <= 255:
             return name, 1 / 255, "divided by 255"
         if 0 < array.max() <= 1:
             return name, 255, "times 255"

@@ -26,6 +26,7 @@ from eetoolkit.tuning.report import TuningReport
 from eetoolkit.tuning.tune import prepare_task
 from eetoolkit.tuning.wording import percent
 from eetoolkit_exporters.attaching.attach import MultiExit
+from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.bundle.bundle import Bundle
 from eetoolkit_runtime.errors import TuneError
 from eetoolkit_runtime.profiling.profile import Profile
@@ -96,7 +97,7 @@ class Found:
     bundle: Bundle | None = None
 
 
-def choose(  # noqa: PLR0911 - one for each reason
+def choose(  # noqa: PLR0911 - read top to bottom, with a return for each reason
     model: MultiExit, rows: Rows, goal: Goal, folder: Path, measured: Measured, options: Mapping[str, Any],
     seconds: float, tell: Progress,
 ) -> Found:  # fmt: skip
@@ -127,6 +128,8 @@ def choose(  # noqa: PLR0911 - one for each reason
     overheads = estimated_overheads(candidates.manifest, task.costs, task.data.record.exits, heads)
     tell("choosing places", 0, 0)
     placement = place(task, overheads, goal.max_exits)
+    if not placement.exits:  # for want of rows, it may be: then tuning says how many would do
+        placement = place(task, overheads, goal.max_exits, margin=False)
     fixed, tried = placement.fixed, placement.tried
     known = Found(
         pays=False,
@@ -137,7 +140,7 @@ def choose(  # noqa: PLR0911 - one for each reason
         exits=_titles(placement.exits, candidates),
     )
     if not placement.exits:
-        return replace(known, reason=_why_not(model, task, goal))
+        return replace(known, reason=_why_not(model, task, goal, overheads))
     tell("pruning", 0, 0)
     chosen = ee.prune(candidates, [name for name in early if name not in placement.exits], folder / "chosen.ee")
     again = _profile(chosen, rows, measured, goal, seconds, tell) if measured is None or callable(measured) else None
@@ -151,19 +154,23 @@ def choose(  # noqa: PLR0911 - one for each reason
     known, verdict = replace(known, tuning=tuning), tuning.verdict
     if verdict.undecided is None and not verdict.pays and verdict.static_exit is None:
         return replace(known, reason="the whole network meets the goal and costs no more")
+    gone = [name for name, limit in tuning.thresholds.items() if limit == "never"]
+    if verdict.undecided is not None and len(gone) == len(tuning.thresholds):
+        return replace(known, pays=None, reason=verdict.undecided)
     if verdict.pays or verdict.undecided is not None:
-        final = shorten(tuning.apply(force=True), folder / "final.ee")
+        tuned = tuning.apply(force=True)
+        final = shorten(ee.prune(tuned, gone, folder / "tuned.ee") if gone else tuned, folder / "final.ee")
     else:
         final = _always(candidates, early, verdict.static_exit or "", folder)
-    known = replace(known, bundle=final)
+    leave = tuple(name for name in final.exits if name in early)
+    known = replace(known, bundle=final, exits=_titles(leave, candidates))
     if measured is None:
         tell("comparing with the whole network", 0, 0)
         others = [ee.prune(candidates, early, folder / "whole.ee")]
         if fixed is not None and len(final.exits) > 1:
             others.append(_always(candidates, early, fixed.exits[0], folder))
-        held_out = task.data.record.row[task.data.test][: _rows_in_time(tuning.whole.cost.value, len(others) + 1)]
-        given = [tuple(rows.take([int(row)]).inputs.values()) for row in held_out]
-        ratios = _ratios((*others, final), given, threads, seed)
+        count = _rows_in_time(tuning.whole.cost.value, len(others) + 1)
+        ratios = _ratios((*others, final), _spread(rows, task.data.record.row[task.data.test], count), threads, seed)
         known = replace(known, speedup=ratios[0], over_fixed=ratios[1] if ratios[1:] else None)
     if verdict.undecided is not None:
         sure = tuning.goal_met is False and tuning.rows_needed is None
@@ -171,7 +178,8 @@ def choose(  # noqa: PLR0911 - one for each reason
         return replace(known, pays=False if sure else None, reason=missed + tuning.goal_reason)
     if known.speedup is not None and known.speedup.low <= 1:
         return _not_faster(tuning, known, known.speedup)
-    return replace(known, pays=True, reason=_gain(tuning, known.speedup, goal.lost))
+    always = "" if verdict.pays else f"always answering at {verdict.static_exit} is best: "
+    return replace(known, pays=True, reason=always + _gain(tuning, known.speedup, goal.lost))
 
 
 def _not_faster(tuning: TuningReport, known: Found, speedup: Interval) -> Found:
@@ -186,6 +194,12 @@ def _rows_in_time(whole_ms: float, bundles: int) -> int:
     """Returns how many rows are compared by, if each bundle takes as long as the whole network for each."""
     least, most = _COMPARED_ROWS
     return min(most, max(least, int(_COMPARED_S * 1e3 / (ROUNDS * bundles * whole_ms))))
+
+
+def _spread(rows: Rows, numbers: Array, count: int) -> list[Row]:
+    """Returns some of the rows of these numbers, evenly from all of them: they may lie class by class."""
+    some = numbers[np.linspace(0, len(numbers) - 1, min(len(numbers), count)).astype(int)]
+    return [tuple(rows.take([int(row)]).inputs.values()) for row in some]
 
 
 def _ratios(bundles: Sequence[Bundle], rows: Sequence[Row], threads: int | None, seed: int) -> list[Interval]:
@@ -240,9 +254,9 @@ def _multiply_adds(model: MultiExit, candidates: Bundle) -> dict[str, float]:
     }
 
 
-def _why_not(model: MultiExit, task: Task, goal: Goal) -> str:
+def _why_not(model: MultiExit, task: Task, goal: Goal, overheads: Array) -> str:
     """Returns why no placement pays: the heads, the places, or what heads and cuts cost."""
-    free = place(task, np.zeros(len(task.data.record.exits)), goal.max_exits)
+    free = place(task, overheads, goal.max_exits, added=np.zeros(len(overheads)))
     if free.exits:
         return f"heads and cuts cost more than exits save; without that cost {percent(1 - free.cost)} would be saved"
     first = min(found.share for found in model.places.values())
@@ -269,4 +283,7 @@ def _gain(tuning: TuningReport, speedup: Interval | None, lost: float) -> str:
     if speedup is not None:
         return f"{spell_times(speedup)} the whole network's speed, {change}"
     share = tuning.chosen.share
-    return f"{percent(share.value)} [{percent(share.low)}, {percent(share.high)}] of the whole network's cost, {change}"
+    what = "latency" if tuning.unit == "ms" else tuning.unit
+    return (
+        f"{percent(share.value)} [{percent(share.low)}, {percent(share.high)}] of the whole network's {what}, {change}"
+    )

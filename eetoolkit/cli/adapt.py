@@ -148,6 +148,9 @@ def adapt(  # noqa: PLR0913 - one for each option
     outputs = Outputs({"--report": page}, bundles={"--output": output}, reads=reads, kept="features and heads")
     if not list_:
         outputs.check(overwrite=overwrite)
+        for path in (data, validation):
+            if path is not None and not Path(path).exists():
+                raise ee.InputError(f"{path} does not exist")
         _check_page(page, overwrite=overwrite)
     named = None if labels is None else read_labels(labels)
     prepared = None if preprocess is None else read_preprocess(preprocess)

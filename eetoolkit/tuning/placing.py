@@ -69,7 +69,7 @@ class Placement:
     fixed: Tried | None
 
 
-def place(task: Task, overheads: Array, most: int, *, margin: bool = True) -> Placement:
+def place(task: Task, overheads: Array, most: int, *, margin: bool = True, added: Array | None = None) -> Placement:
     """Returns which early exits to keep, and thresholds, for the goal at the least cost; by the tuning rows alone.
 
     Simpler wins: fewer exits, one that always answers, or none, where that costs at most `AS_GOOD` times as much. A
@@ -79,12 +79,13 @@ def place(task: Task, overheads: Array, most: int, *, margin: bool = True) -> Pl
         task: What is tuned, with all candidates as exits.
         overheads: What a visit of each exit costs, its head and its cut, (E,), in the unit of the task's costs.
         most: How many early exits may stay.
+        added: What it costs to keep one, (E,); None: its overhead.
         margin: Whether to keep the tuner's safety margin, which is measured on the exits that are best without one.
 
     Raises:
         TuneError: The goal cannot be met, it says the best that can; or exits that cost more than the network.
     """
-    sets = _Sets(task, overheads)
+    sets = _Sets(task, overheads, overheads if added is None else added)
     constraint = task.goal.constraint(sets.whole)
     asked, found = constraint, sets.grow(constraint, most)
     if margin and found[-1].exits:
@@ -137,12 +138,12 @@ class _Sets:
         whole: Score and cost of the network without early exits on the tuning rows.
     """
 
-    def __init__(self, task: Task, overheads: Array) -> None:
+    def __init__(self, task: Task, overheads: Array, added: Array) -> None:
         tuned = task.tuned
         if tuned.score is not None:
             tuned = replace(tuned, record=replace(tuned.record, outputs={}))  # which only a metric of all looks at
-        self._task, self._overheads = task, np.asarray(overheads, np.float64)
-        self._plain = without_overheads(tuned, self._overheads)
+        self._task, self._added = task, np.asarray(added, np.float64)
+        self._plain = without_overheads(tuned, np.asarray(overheads, np.float64))
         self._ends = np.array([exit_.ends for exit_ in task.plan.exits.values()])
         self._thresholds = objective_of(task.plan, tuned).choices.thresholds
         self._candidates = tuple(e for e, own in enumerate(self._thresholds) if len(own))
@@ -250,7 +251,7 @@ class _Sets:
 
     def _rows(self, exits: Exits) -> Subset:
         """Returns the tuning rows as a bundle with only these early exits answers them."""
-        return only_exits(self._plain, self._stay(exits), self._overheads)
+        return only_exits(self._plain, self._stay(exits), self._added)
 
     def _objective(self, exits: Exits) -> Objective:
         """Returns what thresholds of these early exits score and cost, in shares of the network without any."""

@@ -84,8 +84,8 @@ def open_base(
     answer = LOGITS if LOGITS in source.returned else source.returned[0] if len(source.returned) == 1 else None
     if answer is None:
         raise ExportError(
-            f"the network returns {', '.join(source.returned)}; exits can be added to one with a single output, or "
-            "with one that is called `logits`"
+            f"the network returns {', '.join(source.returned)}; let it return its logits alone, or in a dict as "
+            "`logits`; if these are its exits, ee.export takes it as it is"
         )
     network = capture(source, {FINAL: {LOGITS: answer}}, dynamic_batch=dynamic_batch, dynamic_shapes=dynamic_shapes)
     check_deterministic(network.graph)
