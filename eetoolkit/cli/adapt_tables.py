@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from eetoolkit.cli import terminal
 from eetoolkit.cli.table import Table, print_pairs
-from eetoolkit.cli.tune_tables import figures, print_choices
+from eetoolkit.cli.tune_tables import figures
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,9 +31,7 @@ def print_report(report: AdaptReport, bundle: ee.Bundle | None, page: Path | Non
     if report.tuning is not None:
         terminal.say("")
         pairs = figures(report.tuning)
-        print_pairs(pair for pair in pairs if report.pays or pair[0] != "verdict")  # that is by segments alone
-        terminal.say("")
-        print_choices(report.tuning)
+        print_pairs(pair for pair in pairs if pair[0] != "verdict")  # that is by segments alone
     if bundle is not None:
         terminal.say("", bundle)
     if page is not None:
@@ -68,7 +66,7 @@ def _header(report: AdaptReport) -> Iterator[tuple[str, str]]:
 def _print_places(report: AdaptReport) -> None:
     from eetoolkit.tuning.wording import percent, short
 
-    table = Table("places", "of work", report.what, "best head", "exit", right=("of work", report.what))
+    table = Table("places", "of work", report.what, "best head", "chosen", right=("of work", report.what))
     for place in report.places:
         table.add(
             short(place.name), percent(place.share), percent(place.best.accuracy), place.best.kind,
