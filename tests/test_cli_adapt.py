@@ -170,7 +170,7 @@ def test_places_and_placements_are_tables(asked: Asked, monkeypatch: pytest.Monk
         "",
     ]
     assert lines[6:] == [
-        "places of work accuracy best head exit",
+        "places of work accuracy best head chosen",
         "body 25.0% 87.5% mean mean",
         "body.relu 75.0% 87.5% mean",
         "whole network 100% 90.0% its own always",
