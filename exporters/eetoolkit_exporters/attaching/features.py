@@ -53,7 +53,7 @@ class Features:
     folder: Path
 
     def of(self, model: MultiExit, exit_: str, rows: Array) -> Array:
-        """Returns what the head of an exit classifies, float32, of the rows of these numbers."""
+        """Returns what the head of an exit classifies, float32, of the rows of these numbers (an array), a copy."""
         place = model.places[exit_].value
         found = [np.asarray(self.parts[place, part][rows], np.float32) for part in model.heads[exit_].parts]
         return np.concatenate(found, 1) if len(found) > 1 else found[0]
