@@ -238,6 +238,14 @@ def test_a_folder_that_cannot_be_made_is_named(model: MultiExit, tmp_path: Path)
         gather_features(model, {"x": X}, tmp_path / "file")
 
 
+def test_features_that_another_run_has_removed_are_fitted_to_all_the_same(model: MultiExit, tmp_path: Path) -> None:
+    found = gather_features(model, {"x": X}, tmp_path)
+    remove_features(found.folder)
+    target = fit.target_of(found, None, 1.0)
+    assert fit.fit_all(model, found, target, np.arange(100), np.arange(100, ROWS)).keys() == model.heads.keys()
+    assert not found.folder.exists()
+
+
 def test_fitted_heads_are_kept_beside_the_features(
     model: MultiExit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
