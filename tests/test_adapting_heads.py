@@ -21,7 +21,7 @@ def fitted(noise: int) -> Fit:
     told = (2 * labels - 1)[:, None] + draw.normal(size=(400, 1))
     features = np.concatenate([told, draw.normal(size=(400, noise))], 1).astype(np.float32)
     head = Head("mean", [], classifier(1 + noise, 2, hidden=False))
-    return fit_head(head, features, Target(torch.from_numpy(labels), None, 0.0), ROWS[:320], ROWS[320:])
+    return fit_head(head, features.__getitem__, Target(torch.from_numpy(labels), None, 0.0), ROWS[:320], ROWS[320:])
 
 
 def test_features_that_tell_nothing_do_not_make_a_head_sure() -> None:
@@ -54,6 +54,6 @@ def test_a_hidden_layer_tells_what_a_linear_head_cannot() -> None:
     losses = {}
     for kind, hidden in (("mean", False), ("mean+mlp", True)):
         head = Head(kind, [], classifier(2, 2, hidden=hidden))
-        losses[kind] = fit_head(head, features, target, ROWS[:320], ROWS[320:]).loss
+        losses[kind] = fit_head(head, features.__getitem__, target, ROWS[:320], ROWS[320:]).loss
     assert losses["mean"] > 0.65
     assert losses["mean+mlp"] < 0.2

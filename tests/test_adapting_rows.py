@@ -15,7 +15,7 @@ import eetoolkit as ee
 from eetoolkit.adapting.example import draw_example
 from eetoolkit.adapting.rows import NetworkInputs, read_rows
 from eetoolkit.reading.images import ImageOptions
-from eetoolkit.reading.labelled import LabelledPath
+from eetoolkit.reading.labelled import LabelledPath, class_names
 from eetoolkit.reading.samples import read_samples
 from eetoolkit_exporters.attaching.part import inputs_of
 from eetoolkit_exporters.capturing.capture import capture
@@ -189,6 +189,24 @@ def test_what_is_said_beside_a_path_holds_for_it_and_for_the_bundle(tmp_path: Pa
     assert read_rows(ONE, X, Y).preprocess == {}
     with pytest.raises(ee.InputError, match=r"^preprocess: .*resize"):
         read_rows(plan, LabelledPath(str(tmp_path), ImageOptions(), {"x": {"layout": "NHWC"}}))
+
+
+def test_a_folder_that_lacks_classes_is_numbered_by_the_names_of_another(tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    for folder, names in {"train": ("cat", "ant", "bee"), "test": ("cat", "bee")}.items():
+        for name in names:
+            (tmp_path / folder / name).mkdir(parents=True)
+            image.fromarray(np.zeros((2, 2), np.uint8)).save(tmp_path / folder / name / "0.png")
+    (tmp_path / "train" / "notes.txt").write_text("no class")
+    assert class_names(tmp_path / "train") == ("ant", "bee", "cat")
+    assert class_names(tmp_path / "train" / "notes.txt") is None
+    way = {"x": Preprocess(layout="NHWC", resize=(2, 2))}
+    plan = NetworkInputs((TensorSpec(name="x", dtype="float32", shape=("batch", 2, 2, 1)),), preprocess=way)
+    rows = read_rows(plan, LabelledPath(str(tmp_path / "test"), labels=class_names(tmp_path / "train")))
+    assert rows.labels is not None
+    assert rows.labels.tolist() == [1, 2]
+    with pytest.raises(ee.InputError, match="'ant' is no class; these are bee, cat"):
+        read_rows(plan, LabelledPath(str(tmp_path / "train"), labels=class_names(tmp_path / "test")))
 
 
 def test_files_may_have_no_labels(tmp_path: Path) -> None:

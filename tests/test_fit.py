@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,11 @@ import torch
 from torch import nn
 
 import eetoolkit as ee
+from eetoolkit_exporters.attaching import fit
 from eetoolkit_exporters.attaching.attach import MultiExit
-from eetoolkit_exporters.attaching.fit import Fit, Target, fit_head, log_probabilities
-from eetoolkit_exporters.attaching.heads import FeatureLayout, Gather, Head, classifier
+from eetoolkit_exporters.attaching.features import Features, gather_features
+from eetoolkit_exporters.attaching.fit import Fit, Target, fit_all, fit_head, log_probabilities, target_of
+from eetoolkit_exporters.attaching.heads import WHOLE, FeatureLayout, Gather, Head, classifier
 
 Array = np.ndarray[tuple[Any, ...], np.dtype[Any]]
 
@@ -42,7 +45,7 @@ def answers(head: Head, x: Array) -> Array:
 @pytest.mark.parametrize("hidden", [False, True], ids=["linear", "mlp"])
 def test_separable_rows_are_fitted(hidden: bool) -> None:
     head = head_of(hidden=hidden)
-    found = fit_head(head, SEPARABLE, target(), FIT, HELD_OUT)
+    found = fit_head(head, SEPARABLE.__getitem__, target(), FIT, HELD_OUT)
     assert head.fitted
     assert (answers(head, SEPARABLE).argmax(1) == LABELS).mean() > 0.99
     assert found.loss < 0.05
@@ -50,7 +53,7 @@ def test_separable_rows_are_fitted(hidden: bool) -> None:
 
 def test_the_loss_is_that_of_the_rows_that_fitted_nothing() -> None:
     head = head_of()
-    found = fit_head(head, SEPARABLE, target(), FIT, HELD_OUT)
+    found = fit_head(head, SEPARABLE.__getitem__, target(), FIT, HELD_OUT)
     own = torch.from_numpy(answers(head, SEPARABLE[HELD_OUT]))
     assert found.loss == pytest.approx(
         nn.functional.cross_entropy(own, torch.from_numpy(LABELS[HELD_OUT])).item(), 1e-4
@@ -61,7 +64,7 @@ def test_answers_alone_teach_a_head() -> None:
     weight = DRAW.normal(size=(WIDTH, CLASSES)).astype(np.float32)
     teacher = log_probabilities(SEPARABLE @ weight)
     head = head_of()
-    fit_head(head, SEPARABLE, target(None, teacher, 1.0), FIT, HELD_OUT)
+    fit_head(head, SEPARABLE.__getitem__, target(None, teacher, 1.0), FIT, HELD_OUT)
     own = log_probabilities(answers(head, SEPARABLE))
     assert np.abs(np.exp(own) - np.exp(teacher)).max() < 0.05
 
@@ -69,7 +72,7 @@ def test_answers_alone_teach_a_head() -> None:
 def test_half_of_each_is_learned_where_labels_and_answers_contradict() -> None:
     teacher = log_probabilities(10 * np.eye(CLASSES)[(LABELS + 1) % CLASSES])
     head = head_of()
-    fit_head(head, SEPARABLE, target(LABELS, teacher, 0.5), FIT, HELD_OUT)
+    fit_head(head, SEPARABLE.__getitem__, target(LABELS, teacher, 0.5), FIT, HELD_OUT)
     own = np.exp(log_probabilities(answers(head, SEPARABLE)))
     assert own[np.arange(ROWS), LABELS].mean() == pytest.approx(0.5, abs=0.05)
     assert own[np.arange(ROWS), (LABELS + 1) % CLASSES].mean() == pytest.approx(0.5, abs=0.05)
@@ -77,8 +80,8 @@ def test_half_of_each_is_learned_where_labels_and_answers_contradict() -> None:
 
 def test_noise_asks_for_more_decay_than_what_is_separable() -> None:
     noise = DRAW.normal(size=(ROWS, 200)).astype(np.float32)
-    noisy = fit_head(head_of(200), noise, target(), FIT, HELD_OUT)
-    clean = fit_head(head_of(), SEPARABLE, target(), FIT, HELD_OUT)
+    noisy = fit_head(head_of(200), noise.__getitem__, target(), FIT, HELD_OUT)
+    clean = fit_head(head_of(), SEPARABLE.__getitem__, target(), FIT, HELD_OUT)
     assert noisy.decay > clean.decay
 
 
@@ -86,11 +89,11 @@ def test_noise_asks_for_more_decay_than_what_is_separable() -> None:
 def test_standardising_is_folded_into_the_weights(scale: float) -> None:
     x = (scale * (SEPARABLE + 20)).astype(np.float32)
     plain, moved = head_of(), head_of()
-    fit_head(plain, SEPARABLE, target(), FIT, HELD_OUT)
-    fit_head(moved, x, target(), FIT, HELD_OUT)
+    fit_head(plain, SEPARABLE.__getitem__, target(), FIT, HELD_OUT)
+    fit_head(moved, x.__getitem__, target(), FIT, HELD_OUT)
     own, other = (np.exp(log_probabilities(each)) for each in (answers(moved, x), answers(plain, SEPARABLE)))
     np.testing.assert_allclose(own, other, atol=0.01)
-    found = fit_head(head_of(), x, target(), FIT, HELD_OUT)
+    found = fit_head(head_of(), x.__getitem__, target(), FIT, HELD_OUT)
     own = torch.from_numpy(answers(moved, x[HELD_OUT]))
     assert nn.functional.cross_entropy(own, torch.from_numpy(LABELS[HELD_OUT])).item() == pytest.approx(
         found.loss, 1e-3
@@ -100,7 +103,7 @@ def test_standardising_is_folded_into_the_weights(scale: float) -> None:
 def test_constant_features_are_finite_and_count_for_nothing() -> None:
     x = np.concatenate([SEPARABLE, np.full((ROWS, 1), 3.7, np.float32), np.zeros((ROWS, 1), np.float32)], 1)
     head = head_of(WIDTH + 2)
-    fit_head(head, x, target(), FIT, HELD_OUT)
+    fit_head(head, x.__getitem__, target(), FIT, HELD_OUT)
     assert np.isfinite(answers(head, x)).all()
     assert (answers(head, x).argmax(1) == LABELS).mean() > 0.99
 
@@ -108,14 +111,14 @@ def test_constant_features_are_finite_and_count_for_nothing() -> None:
 def test_a_feature_that_differs_by_rounding_alone_does_not_count() -> None:
     x = np.concatenate([SEPARABLE, 1000 + 1e-3 * DRAW.normal(size=(ROWS, 1))], 1).astype(np.float32)
     head = head_of(WIDTH + 1)
-    fit_head(head, x, target(), FIT, HELD_OUT)
+    fit_head(head, x.__getitem__, target(), FIT, HELD_OUT)
     moved = x.copy()
     moved[:, -1] += 1e-3
     np.testing.assert_allclose(answers(head, moved), answers(head, x), atol=1e-2)
 
 
 def test_few_rows_choose_the_decay_on_those_they_fit() -> None:
-    found = fit_head(head_of(), SEPARABLE[:2], target(LABELS[:2]), np.arange(2), np.arange(0))
+    found = fit_head(head_of(), SEPARABLE[:2].__getitem__, target(LABELS[:2]), np.arange(2), np.arange(0))
     assert np.isfinite(found.loss)
 
 
@@ -137,6 +140,37 @@ def test_answers_are_shared_along_the_axis_of_classes() -> None:
     soft = -(np.exp(teacher) * own).sum(1).mean()
     found = target(labels, teacher, 0.25, classes=2).of(torch.from_numpy(logits), rows)
     assert found.item() == pytest.approx(0.75 * ce + 0.25 * soft, 1e-5)
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["ours", "the user's"])
+def test_a_second_fit_of_a_hidden_layer_is_as_good_as_the_first(own: bool) -> None:
+    x = 1e3 * SEPARABLE + 1e4
+    head = head_of(hidden=True)
+    if own:
+        head.parts = (WHOLE,)
+    first = fit_head(head, x.__getitem__, target(), FIT, HELD_OUT)
+    again = fit_head(head, x.__getitem__, target(), FIT, HELD_OUT)
+    assert again == first if not own else again.loss < 1.1 * first.loss + 1e-3
+    assert (answers(head, x).argmax(1) == LABELS).mean() > 0.99
+
+
+def test_a_module_of_the_users_own_begins_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = 1e3 * SEPARABLE + 1e4
+    head = head_of(hidden=True)
+    fit_head(head, x.__getitem__, target(), FIT, HELD_OUT)
+    head.parts, before = (WHOLE,), answers(head, x)
+    monkeypatch.setattr(fit, "_descend", lambda *_: None)
+    fit_head(head, x.__getitem__, target(), FIT, HELD_OUT)
+    np.testing.assert_allclose(answers(head, x), before, atol=1e-2)
+
+
+def test_what_cannot_be_fitted_leaves_a_fitted_head_as_it_was() -> None:
+    head = head_of()
+    fit_head(head, SEPARABLE.__getitem__, target(), FIT, HELD_OUT)
+    before = answers(head, SEPARABLE)
+    with pytest.raises(IndexError):
+        fit_head(head, SEPARABLE.__getitem__, target(LABELS + 1), FIT, HELD_OUT)
+    np.testing.assert_array_equal(answers(head, SEPARABLE), before)
 
 
 # fit_exits
@@ -169,6 +203,31 @@ def test_a_fit_says_how_good_it_is(model: MultiExit) -> None:
     ee.fit_exits(model, inputs)  # no labels: as the network
     run = model.run(inputs)
     assert (run["body"].argmax(1) == run["final"].argmax(1)).mean() > 0.9
+
+
+def test_rows_that_neither_fit_nor_judge_are_not_read(
+    model: MultiExit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = gather_features(model, {"x": SEPARABLE}, tmp_path)
+    asked, of = [], Features.of
+    monkeypatch.setattr(Features, "of", lambda self, of_, name, rows: asked.append(rows) or of(self, of_, name, rows))
+    fit_all(model, found, target_of(found, LABELS, 0.5), FIT[:100], HELD_OUT)
+    assert len(asked) == 2
+    assert {*np.concatenate(asked)} == {*FIT[:100], *HELD_OUT}
+
+
+@pytest.mark.parametrize("head", ["mean", "mean+mlp"])
+def test_heads_are_float32_whatever_torch_makes_by_default(head: str, tmp_path: Path) -> None:
+    net = Net().eval()
+    torch.set_default_dtype(torch.float64)
+    try:
+        model = ee.attach_exits(net, ["body"], SEPARABLE[:1], head=head)
+        ee.fit_exits(model, SEPARABLE, LABELS)
+        ee.export(model, None, tmp_path / "b.ee")
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert {parameter.dtype for parameter in model.heads["body"].parameters()} == {torch.float32}
+    assert model.run({"x": SEPARABLE})["body"].dtype == np.float32
 
 
 def test_a_loss_of_ones_own_counts_alone_unless_a_share_is_given(model: MultiExit) -> None:

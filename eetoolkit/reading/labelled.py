@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -88,13 +89,27 @@ def read_labelled(
     return inputs, labels
 
 
-def _read_folders(plan: InputPlan, place: Path, options: ImageOptions) -> ClassFolders:
-    folders = sorted(folder for folder in place.iterdir() if folder.is_dir())
-    if not folders:
+def class_names(path: str | os.PathLike[str]) -> tuple[str, ...] | None:
+    """Returns the names of a folder's classes in the order of their numbers; None: it is no folder.
+
+    Another folder, which may lack some of them, is numbered alike with these as its `labels`.
+
+    Raises:
+        InputError: A folder without folders.
+    """
+    place = Path(path)
+    if not place.is_dir():
+        return None
+    names = tuple(sorted(folder.name for folder in place.iterdir() if folder.is_dir()))
+    if not names:
         raise InputError(f"{place}: no folders in this folder; expected one for each class, with its pictures")
-    names = [folder.name for folder in folders] if plan.labels is None else list(plan.labels)
-    unknown = [folder.name for folder in folders if folder.name not in names]
-    if unknown:
-        raise InputError(f"{place}: {unknown[0]!r} is no class of the bundle; these are {', '.join(names)}")
-    pictures = [(file, names.index(folder.name)) for folder in folders for file in find_files([str(folder)])]
+    return names
+
+
+def _read_folders(plan: InputPlan, place: Path, options: ImageOptions) -> ClassFolders:
+    own = class_names(place) or ()
+    names = own if plan.labels is None else tuple(plan.labels)
+    if unknown := [name for name in own if name not in names]:
+        raise InputError(f"{place}: {unknown[0]!r} is no class; these are {', '.join(names)}")
+    pictures = [(file, names.index(name)) for name in own for file in find_files([str(place / name)])]
     return ClassFolders(plan, tuple(pictures), options)

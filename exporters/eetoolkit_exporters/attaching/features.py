@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import re
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Self
 
@@ -20,16 +23,17 @@ from eetoolkit_exporters.attaching.part import Part, blocks, count_rows
 from eetoolkit_exporters.capturing.capture import Network
 from eetoolkit_exporters.graph import values_of
 from eetoolkit_runtime.arrays import Array
-from eetoolkit_runtime.errors import ExportError
+from eetoolkit_runtime.errors import BundleError, ExportError
+from eetoolkit_runtime.files.lock import alone
 from eetoolkit_runtime.files.outfile import writing
-from eetoolkit_runtime.profiling.machine import memory_bytes
 
 Progress = Callable[[str, int, int], object]
 
 _ROWS = 64  # at a time
-_SHARE_OF_MEMORY = 0.25
 _SAVE_EVERY_S = 5.0
 _DONE = "rows-done.txt"
+_NAME = re.compile("[0-9a-f]{24}")  # of a folder: a digest
+_DAY_S = 86400
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,8 +41,7 @@ class Features:
     """What heads gather from every row, and the network's own answers.
 
     Attributes:
-        parts: By the name of the place's value and the part's name, (rows, ...), float32, or float16 where that is too
-            much for the memory; mapped from disk.
+        parts: By the name of the place's value and the part's name, (rows, ...), float32, mapped from disk.
         final: The network's answers, (rows, ...).
         classes: Their axis of classes.
         folder: Where they are kept.
@@ -50,7 +53,7 @@ class Features:
     folder: Path
 
     def of(self, model: MultiExit, exit_: str, rows: Array) -> Array:
-        """Returns what the head of an exit classifies, float32, of the rows of these numbers."""
+        """Returns what the head of an exit classifies, float32, of the rows of these numbers (an array), a copy."""
         place = model.places[exit_].value
         found = [np.asarray(self.parts[place, part][rows], np.float32) for part in model.heads[exit_].parts]
         return np.concatenate(found, 1) if len(found) > 1 else found[0]
@@ -76,7 +79,8 @@ def gather_features(
         progress: Is told (what, done, total).
 
     Raises:
-        ExportError: Inputs that the network does not take, or a folder that does not take what is gathered.
+        ExportError: Inputs that the network does not take, or a folder that does not take what is gathered, or to which
+            another run gathers the same.
     """
     graph = model.network.graph.clone()
     values = {str(value.name): value for value in values_of(graph)}
@@ -92,27 +96,66 @@ def gather_features(
     found = append_modules(graph, {name: wanted[key] for name, key in names.items()})
     found[FINAL] = values[str(model.final.name)]
     part = Part(Network(graph, [], ordered=False, constants=model.network.constants), found, threads=threads)
-    kept = _Kept(Path(folder) / _digest(graph, inputs), count_rows(model.network, inputs))
+    target = Path(folder) / _digest(graph, inputs)
     tell = progress or (lambda _what, _done, _total: None)
-    with kept:
+    with _alone(target), _Kept(target, count_rows(model.network, inputs), len(found)) as kept:
         for block in blocks(model.network, inputs, _ROWS, kept.done):
             kept.add(part.run(block))
             tell("running the network", kept.done, kept.rows)
-    arrays = kept.arrays(found)
+        arrays = kept.arrays(found)
     gathered = {key: arrays[name] for name, key in names.items()}
-    return Features(gathered, np.asarray(arrays[FINAL]), model.classes or 1, kept.folder)
+    return Features(gathered, np.asarray(arrays[FINAL]), model.classes or 1, target)
+
+
+def remove_features(folder: Path) -> None:
+    """Removes a folder of features; one to which another run gathers stays."""
+    with contextlib.suppress(BundleError), alone(folder):
+        (folder / _DONE).unlink(missing_ok=True)  # what is left of a removal holds no rows
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def forget_old(folder: Path, days: float = 30) -> None:
+    """Removes the folders of features beside a folder of features that were not used for so long."""
+    until = time.time() - days * _DAY_S
+    for other in folder.parent.iterdir() if folder.parent.is_dir() else ():
+        if other != folder and _NAME.fullmatch(other.name) and other.is_dir() and _used_s(other) < until:
+            remove_features(other)
+
+
+def _used_s(folder: Path) -> float:
+    """Returns when a folder of features was used, in seconds since the epoch."""
+    with contextlib.suppress(FileNotFoundError):
+        return (folder / _DONE).stat().st_mtime
+    return folder.stat().st_mtime
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Makes a folder and keeps other runs out of it meanwhile."""
+    with contextlib.ExitStack() as held:
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            held.enter_context(alone(folder))
+            folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise ExportError(f"features cannot be kept in {folder}: {error.strerror}") from error
+        except BundleError as error:
+            raise ExportError(f"features cannot be kept: {error}; pass another `folder`") from error
+        yield
 
 
 class _Kept:
-    """Arrays that grow row by row in a folder, with how many rows they hold."""
+    """Arrays that grow row by row in a folder, with how many rows they hold.
 
-    def __init__(self, folder: Path, rows: int) -> None:
-        self.folder, self.rows = folder, rows
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ExportError(f"features cannot be kept in {folder}: {error.strerror}") from error
-        self.done = int(text) if (text := self._read()).isdigit() else 0
+    Args:
+        folder: Where they are.
+        rows: How many rows they are to hold.
+        count: How many arrays there are.
+    """
+
+    def __init__(self, folder: Path, rows: int, count: int) -> None:
+        self.folder, self.rows, self._count = folder, rows, count
+        self.done = self._read()
         self._open: dict[str, np.memmap] = {}
         self._saved_s = time.monotonic()
 
@@ -141,37 +184,45 @@ class _Kept:
         if self.done:
             return {name: open_memmap(self._file(number), "r+") for number, name in enumerate(found)}
         size = sum(array.nbytes // len(array) for array in found.values()) * self.rows
-        small = size > _SHARE_OF_MEMORY * (memory_bytes("MemAvailable") or size)
         if size > (free := shutil.disk_usage(self.folder).free):  # a mapped file that does not fit ends the process
             raise ExportError(
                 f"features of {self.rows} rows take up to {size / 1e9:.1f} GB, {self.folder} has {free / 1e9:.1f}: "
                 "pass a `folder` with space, fewer rows or fewer places"
             )
-        opened = {}
-        for number, (name, array) in enumerate(found.items()):
-            dtype = np.float16 if small and name != FINAL and array.dtype == np.float32 else array.dtype
-            opened[name] = open_memmap(self._file(number), "w+", dtype, (self.rows, *array.shape[1:]))
-        return opened
+        (self.folder / _DONE).unlink(missing_ok=True)  # it would tell of rows that are overwritten
+        return {
+            name: open_memmap(self._file(number), "w+", array.dtype, (self.rows, *array.shape[1:]))
+            for number, (name, array) in enumerate(found.items())
+        }
 
     def _save(self) -> None:
         for array in self._open.values():
             array.flush()
-        if self._open:
+        if self.done:
             with writing(self.folder / _DONE, overwrite=True) as file:
-                file.write(str(self.done).encode())
+                file.write("\n".join([str(self.done), *self._lie()]).encode())
         self._saved_s = time.monotonic()
 
-    def _read(self) -> str:
-        file = self.folder / _DONE
-        return file.read_text() if file.is_file() else ""
+    def _read(self) -> int:
+        """Returns how many rows there are; none if an array is not as it was saved."""
+        try:
+            done, *arrays = (self.folder / _DONE).read_text().splitlines()
+            return int(done) if arrays == self._lie() else 0
+        except (OSError, ValueError):
+            return 0
+
+    def _lie(self) -> list[str]:
+        """Returns the arrays' types and shapes."""
+        arrays = [open_memmap(self._file(number), "r") for number in range(self._count)]
+        return [f"{array.dtype} {array.shape}" for array in arrays]
 
     def _file(self, number: int) -> Path:
         return self.folder / f"part-{number:03}.npy"
 
 
 def _digest(graph: ir.Graph, inputs: Mapping[str, Array]) -> str:
-    """Returns what tells a graph with its weights, and rows, from others."""
-    found = hashlib.blake2b(digest_size=12)
+    """Returns what tells a graph with its weights, and rows, from others; another version gathers anew."""
+    found = hashlib.blake2b(version("eetoolkit").encode(), digest_size=12)
     for node in graph.all_nodes():
         names = [None if value is None else value.name for value in (*node.inputs, *node.outputs)]
         found.update(f"{node.op_type} {names} {sorted(map(str, node.attributes.values()))}".encode())

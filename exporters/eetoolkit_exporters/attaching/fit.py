@@ -9,6 +9,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from torch import nn
 
 from eetoolkit_exporters.attaching.attach import MultiExit
 from eetoolkit_exporters.attaching.features import Features, Progress, gather_features
-from eetoolkit_exporters.attaching.heads import WHOLE, Head
+from eetoolkit_exporters.attaching.heads import WHOLE, Head, draw_weights
 from eetoolkit_exporters.attaching.part import arrays_by_name
 from eetoolkit_runtime.arguments import check_range, checked
 from eetoolkit_runtime.arrays import Array
@@ -108,15 +109,16 @@ def log_probabilities(answers: Array) -> Array:
     return np.asarray(x - np.log(np.exp(x).sum(1, keepdims=True)), np.float32)
 
 
-def fit_head(head: Head, gathered: Array, target: Target, rows: Array, held_out: Array) -> Fit:
+def fit_head(head: Head, gather: Callable[[Array], Array], target: Target, rows: Array, held_out: Array) -> Fit:
     """Trains what classifies in a head, and keeps the weights of the decay that does best on rows that fitted nothing.
 
     What is gathered is standardised for it; that goes into the first layer's weights afterwards. The head stays in
-    evaluation mode: L-BFGS needs a loss that does not change by itself.
+    evaluation mode: L-BFGS needs a loss that does not change by itself. A head of ours begins anew, a module of the
+    user's own where it is, or as if it read standardised features where that is better.
 
     Args:
         head: The head; it is changed.
-        gathered: What it gathers from all rows, (rows, ...).
+        gather: Returns what it gathers from the rows of these numbers, (n, ...), float32, an array of its own.
         target: What it is to answer.
         rows: The numbers of the rows that it is fitted to.
         held_out: Of the rows that choose the decay.
@@ -124,21 +126,19 @@ def fit_head(head: Head, gathered: Array, target: Target, rows: Array, held_out:
     Raises:
         ValueError: What it gathers, or the loss, is not finite.
     """
-    first = _first_linear(head.classify) if gathered.ndim == 2 else None
-    x = torch.from_numpy(np.ascontiguousarray(gathered, np.float32))
-    if not torch.isfinite(x).all():
-        raise ValueError(f"row {int((~torch.isfinite(x)).nonzero()[0, 0])} gives it NaN or infinity")
-    judging = held_out if len(held_out) else rows
+    x = _finite(gather, rows)
+    judging, judged = (held_out, _finite(gather, held_out)) if len(held_out) else (rows, x)
+    first = _first_linear(head.classify) if x.ndim == 2 else None
     if not any(parameter.requires_grad for parameter in head.classify.parameters()):
-        return Fit(_mean_loss(head.classify, x, target, judging), 0.0)
+        return Fit(_mean_loss(head.classify, judged, target, judging), 0.0)
     mean, std = torch.zeros(()), torch.ones(())
     if first is not None:
-        mean, std = x[rows].mean(0), x[rows].std(0, correction=0)
+        mean, std = x.mean(0), x.std(0, correction=0)
         least, least_share = _LEAST_STD
         std = torch.where(std > least + least_share * mean.abs(), std, torch.ones(()))
-        x = (x - mean) / std
-    if not math.isfinite(_mean_loss(head.classify, x, target, rows)):
-        raise ValueError("its loss is not a finite number")
+        for each in (x, judged) if judged is not x else (x,):
+            each.sub_(mean).div_(std)
+    _begin(head, first, mean, std, lambda: _mean_loss(head.classify, x, target, rows))
     best: tuple[Fit, dict[str, torch.Tensor]] | None = None
     start = copy.deepcopy(head.classify.state_dict())
     deep = sum(parameter.ndim > 1 for parameter in head.classify.parameters()) > 1
@@ -146,7 +146,7 @@ def fit_head(head: Head, gathered: Array, target: Target, rows: Array, held_out:
         if deep:  # layers that a strong decay has brought to zero have no gradient
             head.classify.load_state_dict(start)
         _descend(head.classify, x, target, rows, decay)
-        loss = _mean_loss(head.classify, x, target, judging)
+        loss = _mean_loss(head.classify, judged, target, judging)
         if best is not None and not loss < best[0].loss * _WORSE:
             break
         if math.isfinite(loss) and (best is None or loss < best[0].loss):
@@ -155,12 +155,18 @@ def fit_head(head: Head, gathered: Array, target: Target, rows: Array, held_out:
         raise ValueError("its loss does not stay a finite number")
     head.classify.load_state_dict(best[1])
     if first is not None:
-        with torch.no_grad():
-            weight = first.weight.double() / std
-            first.bias.copy_(first.bias - weight @ mean.double())
-            first.weight.copy_(weight)
+        _fold(first, std, mean)
     head.fitted = True
     return best[0]
+
+
+def _finite(gather: Callable[[Array], Array], rows: Array) -> torch.Tensor:
+    """Returns what is gathered from rows."""
+    x = torch.from_numpy(gather(rows))
+    if not torch.isfinite(x).all():
+        row = rows[int((~torch.isfinite(x)).nonzero()[0, 0])]
+        raise ValueError(f"row {row} gives it NaN or infinity")
+    return x
 
 
 def _first_linear(module: nn.Module) -> nn.Linear | None:
@@ -170,10 +176,33 @@ def _first_linear(module: nn.Module) -> nn.Linear | None:
     return first if isinstance(first, nn.Linear) and plain and first.bias is not None else None
 
 
+def _begin(
+    head: Head, first: nn.Linear | None, mean: torch.Tensor, std: torch.Tensor, loss: Callable[[], float]
+) -> None:
+    """Gives a head the weights to begin with; `loss` is that of the head on what is standardised."""
+    given, as_given = copy.deepcopy(head.classify.state_dict()), loss()
+    if not math.isfinite(as_given):
+        raise ValueError("its loss is not a finite number")
+    if WHOLE not in head.parts:
+        draw_weights(head.classify)
+        head.fitted = False
+    elif first is not None:  # where it was fitted before, it reads what is not standardised
+        _fold(first, 1 / std, -mean / std)
+        if not loss() < as_given:
+            head.classify.load_state_dict(given)
+
+
+def _fold(layer: nn.Linear, std: torch.Tensor, mean: torch.Tensor) -> None:
+    """Lets a layer that reads (x - mean) / std read x."""
+    with torch.no_grad():
+        weight = layer.weight.double() / std
+        layer.bias.copy_(layer.bias - weight @ mean.double())
+        layer.weight.copy_(weight)
+
+
 def _descend(module: nn.Module, x: torch.Tensor, target: Target, rows: Array, decay: float) -> None:
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     weights = [parameter for parameter in parameters if parameter.ndim > 1]
-    batches = [(part, x[part]) for part in _parts(rows)]
     optimizer = torch.optim.LBFGS(
         parameters, max_iter=_STEPS, tolerance_change=1e-7, tolerance_grad=1e-5, history_size=10,
         line_search_fn="strong_wolfe",
@@ -185,8 +214,8 @@ def _descend(module: nn.Module, x: torch.Tensor, target: Target, rows: Array, de
         total = penalty.detach()
         if penalty.requires_grad:
             penalty.backward()  # type: ignore[no-untyped-call]
-        for part, gathered in batches:
-            loss = target.of(module(gathered), part) * (len(part) / len(rows))
+        for part in _parts(rows):
+            loss = target.of(module(x[part]), rows[part]) * (len(rows[part]) / len(rows))
             loss.backward()  # type: ignore[no-untyped-call]
             total = total + loss.detach()
         return total
@@ -196,12 +225,13 @@ def _descend(module: nn.Module, x: torch.Tensor, target: Target, rows: Array, de
 
 def _mean_loss(module: nn.Module, x: torch.Tensor, target: Target, rows: Array) -> float:
     with torch.no_grad():
-        return float(sum(target.of(module(x[part]), part) * len(part) for part in _parts(rows)) / len(rows))
+        losses = (target.of(module(x[part]), rows[part]) * len(rows[part]) for part in _parts(rows))
+        return float(sum(losses) / len(rows))
 
 
-def _parts(rows: Array) -> Iterator[Array]:
+def _parts(rows: Array) -> Iterator[slice]:
     for start in range(0, len(rows), _BATCH):
-        yield rows[start : start + _BATCH]
+        yield slice(start, start + _BATCH)
 
 
 def fit_all(
@@ -226,7 +256,6 @@ def fit_all(
         ExportError: Labels that the loss does not take.
     """
     found = {}
-    everything = np.arange(len(features.final))
     asked = target.digest(rows, held_out)
     for number, (name, head) in enumerate(model.heads.items()):
         if progress is not None:
@@ -237,13 +266,13 @@ def fit_all(
             found[name] = fit
             continue
         try:
-            found[name] = fit_head(head, features.of(model, name, everything), target, rows, held_out)
+            found[name] = fit_head(head, partial(features.of, model, name), target, rows, held_out)
         except (IndexError, RuntimeError, TypeError, ValueError) as error:
             given = "none" if target.labels is None else f"{tuple(target.labels.shape)} {target.labels.dtype}"
             raise ExportError(
                 f"the head at {name!r} cannot be fitted to labels ({given}): {first_line(error)}"
             ) from error
-        if kept:
+        if kept and features.folder.is_dir():  # another run may be done with it
             with writing(file, overwrite=True) as stream:
                 torch.save({"fit": [found[name].loss, found[name].decay], "state": head.classify.state_dict()}, stream)
     return found

@@ -116,11 +116,14 @@ class Gather(nn.Module):
             case "mean" if kept is not None:
                 weights = kept.to(torch.float32)
                 found = (features * weights).sum(axes) / weights.sum(axes).clamp(min=1)
+            case "max" if kept is not None:
+                low = torch.finfo(features.dtype).min
+                found = torch.where(kept, features, low).amax(axes)
+                found = torch.where(kept.any(axes[0]), found, 0)  # a mask may keep nothing of a row
             case "mean":
                 found = features.mean(axes) if axes else features
             case _:
-                low = torch.finfo(features.dtype).min
-                found = (features if kept is None else torch.where(kept, features, low)).amax(axes)
+                found = features.amax(axes)
         return found if layout.rows < layout.channels else found.T
 
     def _grid(self, features: torch.Tensor) -> torch.Tensor:
@@ -172,7 +175,7 @@ class Pointwise(nn.Module):
 
     def __init__(self, width: int, classes: int, axis: int) -> None:
         super().__init__()
-        self.linear, self.axis = nn.Linear(width, classes), axis
+        self.linear, self.axis = nn.Linear(width, classes, dtype=torch.float32), axis
 
     def forward(self, gathered: torch.Tensor) -> torch.Tensor:
         """Returns logits laid out as the network's answer."""
@@ -208,8 +211,17 @@ class Head(nn.Module):
 
 def classifier(width: int, classes: int, *, hidden: bool) -> nn.Module:
     """Returns a linear layer, or two with a hidden one between, whose weights are drawn from seed 0."""
+    sizes = [(width, HIDDEN), (HIDDEN, classes)] if hidden else [(width, classes)]
+    layers = [nn.Linear(*size, dtype=torch.float32) for size in sizes]
+    found = nn.Sequential(layers[0], nn.ReLU(), layers[1]) if hidden else layers[0]
+    draw_weights(found)
+    return found
+
+
+def draw_weights(classify: nn.Module) -> None:
+    """Draws the weights of a classifier of ours anew, from seed 0."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        if hidden:
-            return nn.Sequential(nn.Linear(width, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, classes))
-        return nn.Linear(width, classes)
+        for layer in classify.modules():
+            if isinstance(layer, nn.Linear):
+                layer.reset_parameters()
