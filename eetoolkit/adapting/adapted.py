@@ -17,6 +17,7 @@ from eetoolkit.adapting.report import AdaptReport, PlaceFigures
 from eetoolkit.adapting.rows import Rows
 from eetoolkit.tuning.collect import Progress
 from eetoolkit_exporters.attaching.attach import MultiExit
+from eetoolkit_exporters.attaching.features import remove_features
 from eetoolkit_runtime.arguments import checked
 from eetoolkit_runtime.bundle.bundle import Bundle
 from eetoolkit_runtime.bundle.rewriting import write_bundle
@@ -117,7 +118,7 @@ class Adapted:
             tuning = msgspec.structs.replace(report.tuning, bundle=written.manifest.name, path=str(written.path))
             self._reports[-1] = msgspec.structs.replace(report, tuning=tuning)
         for folder in self.folders:
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_features(folder)
         return written
 
     def _report(self, found: Found) -> AdaptReport:

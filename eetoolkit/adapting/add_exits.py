@@ -19,12 +19,12 @@ from eetoolkit.adapting.example import draw_example
 from eetoolkit.adapting.report import AdaptReport, HeadFigures, PlaceFigures
 from eetoolkit.adapting.rows import Rows, read_rows
 from eetoolkit.adapting.splits import part_rows
-from eetoolkit.reading.labelled import LabelledPath
+from eetoolkit.reading.labelled import LabelledPath, class_names
 from eetoolkit.reading.samples import Data
 from eetoolkit.tuning.collect import Progress
 from eetoolkit.tuning.wording import percent
 from eetoolkit_exporters.attaching.attach import FINAL, Base, MultiExit, open_base
-from eetoolkit_exporters.attaching.features import Features, gather_features
+from eetoolkit_exporters.attaching.features import Features, forget_old, gather_features
 from eetoolkit_exporters.attaching.finetune import check_trainable, finetune_network
 from eetoolkit_exporters.attaching.fit import HELD_OUT, MOST_SEED, SHARE, Fit, fit_all, target_of
 from eetoolkit_exporters.attaching.part import Part, blocks, inputs_of
@@ -43,7 +43,7 @@ _UNLABELLED = "there are no labels: the network's own answers count as right, an
 
 
 @checked(ExportError)
-def add_exits(  # noqa: PLR0913 - what the fits depend on
+def add_exits(  # noqa: PLR0913, PLR0915 - what the fits depend on, read top to bottom
     model: Any,
     inputs: Data | LabelledPath | str | os.PathLike[str],
     labels: npt.ArrayLike | None = None,
@@ -121,6 +121,8 @@ def add_exits(  # noqa: PLR0913 - what the fits depend on
     tried = _with_all_heads(base, at, kinds)
     place_for_features = Path(folder) if folder is not None else default_cache() / "adapt"
     features = gather_features(tried, rows.inputs, place_for_features, threads=threads, progress=tell)
+    if folder is None:
+        forget_old(features.folder)
     if own:
         check_enough(len(rows) - own, features.final.shape[-1])
     judged = slice(len(rows) - own if own else 0, None)
@@ -179,8 +181,16 @@ def _read(base: Base, inputs: Any, labels: Any, validation: Any, tell: Progress)
     pair = (
         isinstance(validation, tuple) and len(validation) == 2 and (labels is not None or not isinstance(inputs, tuple))
     )
-    more = read_rows(plan, *(validation if pair else (validation,)), progress=tell)
+    more = read_rows(plan, *(validation if pair else (_numbered_as(inputs, validation),)), progress=tell)
     return rows.joined(more), len(more)
+
+
+def _numbered_as(inputs: Any, validation: Any) -> Any:
+    """Returns data whose folders of classes are numbered as those of the others."""
+    first, second = (LabelledPath(str(d)) if isinstance(d, str | os.PathLike) else d for d in (inputs, validation))
+    if not isinstance(first, LabelledPath) or not isinstance(second, LabelledPath) or second.labels is not None:
+        return validation
+    return replace(second, labels=class_names(first.path))
 
 
 def _answers(base: Base, tried: MultiExit, threads: int | None) -> Callable[[Mapping[str, Array]], Array]:
