@@ -24,7 +24,8 @@ docs: $(STAMP)
 	@$(RUN)python -m sphinx -E -W --keep-going -q -b html docs build/docs
 	@echo "build/docs/index.html"
 
-# The first time it also fetches some 90 MB (pip, npm) and trains three networks, which takes up to half an hour.
+# The first time it also fetches some 110 MB (pip, npm) and trains eleven networks, which takes an hour and more; one
+# learns words that eSpeak NG speaks (`apt install espeak-ng`).
 bench: $(STAMP)
 	@$(RUN)python -m benchmarks
 

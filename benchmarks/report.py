@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from benchmarks import (
+    adapting,
     chain,
     cold_start,
     control_flow,
@@ -31,8 +32,8 @@ from benchmarks.real_report import sections
 from benchmarks.section import markdown
 
 BENCHMARKS = (
-    native, chain, own_time, native_own_time, threads, rows, memory, memory_limit, cold_start, native_cold_start,
-    start_up, control_flow, floor, zoo, scale, tuning, frontiers, predicted, pruning,
+    adapting, native, chain, own_time, native_own_time, threads, rows, memory, memory_limit, cold_start,
+    native_cold_start, start_up, control_flow, floor, zoo, scale, tuning, frontiers, predicted, pruning,
 )  # fmt: skip
 NOTES = Path(__file__).parent / "notes.md"
 

@@ -9,13 +9,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from eetoolkit.adapting.adapted import Adapted as Adapted
+    from eetoolkit.adapting.add_exits import add_exits as add_exits
+    from eetoolkit.adapting.report import AdaptReport as AdaptReport
     from eetoolkit.report.page import write_report as write_report
     from eetoolkit.tuning.manifest import undo_tuning as undo_tuning
     from eetoolkit.tuning.report import TuningReport as TuningReport
     from eetoolkit.tuning.tune import tune as tune
     from eetoolkit.verification import verify as verify
-    from eetoolkit_exporters.capturing.attach import attach_exits as attach_exits
-    from eetoolkit_exporters.capturing.attach import fit_exits as fit_exits
+    from eetoolkit_exporters.attaching.attach import attach_exits as attach_exits
+    from eetoolkit_exporters.attaching.fit import fit_exits as fit_exits
+    from eetoolkit_exporters.attaching.places import Place as Place
+    from eetoolkit_exporters.attaching.places import find_exits as find_exits
     from eetoolkit_exporters.capturing.marker import exit as exit  # noqa: A004 - `ee.exit`
     from eetoolkit_exporters.export import export as export
     from eetoolkit_exporters.pruning.prune import prune as prune
@@ -48,10 +53,16 @@ if TYPE_CHECKING:
     from eetoolkit_runtime.verify import VerifyReport as VerifyReport
 
 _PUBLIC = {
+    # A network gets exits
+    "eetoolkit.adapting.add_exits": ("add_exits",),
+    "eetoolkit.adapting.adapted": ("Adapted",),
+    "eetoolkit.adapting.report": ("AdaptReport",),
+    "eetoolkit_exporters.attaching.places": ("find_exits", "Place"),
+    "eetoolkit_exporters.attaching.attach": ("attach_exits",),
+    "eetoolkit_exporters.attaching.fit": ("fit_exits",),
     # A network becomes a bundle
     "eetoolkit_exporters.export": ("export",),
     "eetoolkit_exporters.capturing.marker": ("exit",),
-    "eetoolkit_exporters.capturing.attach": ("attach_exits", "fit_exits"),
     "eetoolkit_runtime.plan.types": ("Criterion",),
     # A bundle is opened and checked
     "eetoolkit_runtime.bundle.bundle": ("load", "Bundle"),

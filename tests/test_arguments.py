@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -128,17 +129,23 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]
     x = np.array([[0.1, 0.2, 0.3, 0.9]], np.float32)
     export = {"model": folder / "m.onnx", "example_inputs": x, "output": folder / "out.ee", "overwrite": True}
     bundle = ee.export(**export | {"output": folder / "m.ee"})
-    backbone = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Linear(3, 2))
-    attached = ee.attach_exits(backbone, ["0"], 2)
+    weights = "<float[4,3] v = {1,2,3,4,5,6,7,8,9,1,2,3}, float[3,2] w = {1,2,3,4,5,6}>"
+    text = (
+        f"net (float[batch,4] x) => (float[batch,2] y) {weights} {{ m = MatMul (x, v) h = Relu (m) y = MatMul (h, w) }}"
+    )
+    onnx.save(onnx.parser.parse_model(f'<ir_version: 9, opset_import: ["" : 18]> {text}'), folder / "one.onnx")
+    backbone = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2)).eval()
+    attached = ee.attach_exits(folder / "one.onnx", ["h"], x)
     return {
         "export": export,
+        "find_exits": {"model": copy.deepcopy(backbone).eval(), "example_inputs": x},
         "prune": {"bundle": bundle, "exits": ["a"], "output": folder / "p.ee", "overwrite": True},
-        "attach_exits": {"backbone": backbone, "heads": ["0"], "num_classes": 2},
-        "fit_exits": {"model": attached, "batches": [(x, np.array([1]))]},
+        "attach_exits": {"model": folder / "one.onnx", "heads": ["h"], "example_inputs": x},
+        "fit_exits": {"model": attached, "inputs": x, "labels": np.array([1])},
     }
 
 
-@pytest.mark.parametrize("name", ["export", "prune", "attach_exits", "fit_exits"])
+@pytest.mark.parametrize("name", ["export", "find_exits", "prune", "attach_exits", "fit_exits"])
 def test_any_argument_of_any_type_is_taken_or_refused(
     name: str, small: dict[str, dict[str, Any]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

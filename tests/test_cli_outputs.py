@@ -32,6 +32,8 @@ WRITERS: dict[str, tuple[str, ...]] = {
     "pack --single-file --output": ("pack", "b.ee", "--single-file", "--output"),
     "export --output": ("export", "net.onnx", "--output"),
     "export --model --output": ("export", "--model", "no.such:network", "--input", "x:1x4", "--output"),
+    "adapt --output": ("adapt", "net.onnx", "--data", "val.npz", "--output"),
+    "adapt --report": ("adapt", "net.onnx", "--data", "val.npz", "--output", "never.ee", "--report"),
     "demo --output": ("demo", "--output"),
     "demo --picture": ("demo", "--output", "never.ee", "--picture"),
     "zoo train --output": ("zoo", "train", "act", "--output"),
@@ -66,6 +68,7 @@ def folder(_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "load",
         "truncate",
         "export",
+        "add_exits",
         "undo_tuning",
         "accept_edit",
     ):
@@ -117,7 +120,7 @@ def test_a_bundle_that_cannot_be_changed_is_refused_before_any_work(
 @pytest.mark.parametrize("name", [name for name in WRITERS if not name.startswith(("tune --record", "demo"))])
 def test_what_is_there_is_kept_and_what_is_read_is_never_written_over(folder: Path, name: str) -> None:
     made = folder / "there"
-    if name in ("tune --prune", "truncate --output") or name.startswith("export"):
+    if name in ("tune --prune", "truncate --output") or name.startswith(("export", "adapt --output")):
         shutil.copytree(folder / "b.ee", made)
     elif name == "zoo train --output":
         made.mkdir()
@@ -147,6 +150,11 @@ def test_two_files_of_one_name_are_refused(folder: Path) -> None:
         ((*TUNE, "--record", "new.npz"), "new.npz", "new.npz was written; the same command goes on from there"),
         (("truncate", "b.ee", "--at", "exit0", "-o", "s.ee"), None, "nothing was written"),
         (("export", "net.onnx", "-o", "new.ee"), "new.ee", "new.ee was written"),
+        (
+            ("adapt", "net.onnx", "--data", "val.npz", "-o", "new.ee"),
+            None,
+            "nothing was written; features and heads are kept; the same command goes on from there",
+        ),
         (("inspect", "b.ee"), None, None),
     ],
 )
@@ -162,7 +170,7 @@ def test_ctrl_c_says_what_was_written(
             (folder / written).write_text("some of it")
         raise KeyboardInterrupt
 
-    for verb in ("load", "tune", "export", "truncate"):
+    for verb in ("load", "tune", "export", "truncate", "add_exits"):
         if verb != "load" or arguments[0] != "tune":
             monkeypatch.setattr(ee, verb, work, raising=False)
         else:

@@ -100,7 +100,7 @@ def test_help_fits_the_terminal(columns: int) -> None:
     [
         (("exprot",), "no command 'exprot'; did you mean 'export'?"),
         (("zoo", "lst"), "no command 'lst'; did you mean 'list'?"),
-        (("zebra",), "no command 'zebra'; there are demo, export, inspect, "),
+        (("zebra",), "no command 'zebra'; there are demo, adapt, export, "),
         (("run", "x.ee", "y.npy", "--trheads", "1"), "No such option '--trheads'. (Did you mean one of: '--threads'"),
         (("truncate", "b.ee", "--att", "exit1"), "--at"),
     ],

@@ -14,7 +14,6 @@ from pathlib import Path
 import click
 import numpy as np
 import pytest
-import torch
 from pages import PAGES, ROOT, blocks, headings, links, masked, name_of, run
 
 import eetoolkit as ee
@@ -32,15 +31,15 @@ SHOWN = [(name_of(page), text) for page in PAGES for language, text in blocks(pa
 
 @pytest.fixture(scope="module")
 def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What pages take for granted: a reader's own network and checkpoint, and what the quickstart has made."""
+    """What pages take for granted: a reader's own network, checkpoint and rows, and what the quickstart has made."""
     folder = tmp_path_factory.mktemp("given")
-    shutil.copy(ROOT / "examples/own_checkpoint.py", folder / "mine.py")
+    shutil.copy(ROOT / "examples/adapt.py", folder / "mine.py")
     spec = importlib.util.spec_from_file_location("mine", folder / "mine.py")
     assert spec is not None
     assert spec.loader is not None
     mine = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(mine)
-    torch.save(mine.Net().state_dict(), folder / "mine.pt")
+    mine.prepare(folder)
     images = digits.digits("test").images / 16
     ee.export(branchynet.load(), images[:1], folder / "digits.ee", labels=digits.LABELS, golden_inputs=images[:8])
     np.save(folder / "digits.npy", images[:3])
@@ -60,7 +59,7 @@ def test_the_blocks_of_a_page_print_what_it_shows(
 
 
 def test_every_guide_has_code_that_runs() -> None:
-    guides = {"README", "quickstart", "exporting", "tuning", "profiling", "on-device", "phones"}
+    guides = {"README", "quickstart", "adapting", "exporting", "tuning", "profiling", "on-device", "phones"}
     assert guides == {page.stem for page in RUN}
 
 

@@ -15,6 +15,8 @@ from torch.export import Dim, ShapesCollection
 
 import eetoolkit as ee
 from eetoolkit.tuning.collect import collect
+from eetoolkit_exporters.attaching.attach import open_base
+from eetoolkit_exporters.attaching.part import Part
 from eetoolkit_exporters.capturing.dynamic_shapes import Axis, choose_rows, normalise, settle
 from eetoolkit_exporters.capturing.torch_source import TorchSource
 from eetoolkit_runtime.plan.types import Limit
@@ -243,3 +245,26 @@ def test_a_recurrent_network_of_any_length_exports_after_it_has_run(tmp_path: Pa
     bundle = ee.export(network, X, tmp_path / "p.ee", dynamic_shapes={"x": {1: "length"}})
     with ee.Runner(bundle) as runner:
         np.testing.assert_allclose(runner.run(x.numpy()).outputs["logits"], expected, atol=1e-5)
+
+
+class Patches(nn.Module):
+    """A vision transformer of one layer: four patches and a token whose state is classified."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches, self.token = nn.Conv2d(1, 8, 2, stride=2), nn.Parameter(torch.randn(1, 1, 8))
+        self.layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, norm_first=True)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Returns (rows, 8) of (rows, 1, 4, 4)."""
+        tokens = self.patches(image).flatten(2).transpose(1, 2)
+        return self.layer(torch.cat([self.token.expand(len(tokens), -1, -1), tokens], 1))[:, 0]
+
+
+def test_a_single_row_does_not_fix_the_rows_of_an_attention() -> None:
+    torch.manual_seed(0)
+    network, rows = Patches().eval(), torch.randn(4, 1, 4, 4)
+    base = open_base(network, rows[:1])
+    part = Part(base.network, base.network.exits[0].outputs)
+    (found,) = part.run({"image": rows.numpy()}).values()
+    np.testing.assert_allclose(found, network(rows).detach().numpy(), rtol=1e-5, atol=1e-5)

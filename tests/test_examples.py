@@ -117,6 +117,15 @@ def test_a_checkpoint_of_ones_own_becomes_a_tuned_bundle(tmp_path: Path, capsys:
     assert ee.load(tmp_path / "mine.ee").manifest.tuning is not None
 
 
+def test_a_network_with_one_output_becomes_a_tuned_bundle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    opened("adapt").main(tmp_path)
+    verdict, bundle, answer = capsys.readouterr().out.splitlines()
+    assert verdict.startswith("early exits pay: ")
+    assert bundle.startswith("mine: ")
+    assert ", confidence " in answer
+    assert ee.load(tmp_path / "mine.ee").manifest.tuning is not None
+
+
 def test_a_cascade_asks_the_large_network_only_where_the_small_one_is_unsure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
+from adapt_reports import small
 from browser import Page, chromium, find_chromium
 from test_report import made
 
@@ -57,8 +59,32 @@ def test_every_chart_is_drawn_and_nothing_is_fetched(page: Page, report: Path, w
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_texts_of_a_chart_do_not_stick_out_of_its_card(page: Page, report: Path) -> None:
-    page.open(report, width=360)
+@pytest.fixture(scope="module")
+def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns the page of a network with many places whose names are long."""
+    report = small(pays=True)
+    named = tuple(
+        msgspec.structs.replace(report.places[n in (3, 6)], name=f"{'layer_group_' * 5}norm:{n}", share=(n + 1) / 17)
+        for n in range(16)
+    )
+    target = tmp_path_factory.mktemp("page") / "long.html"
+    target.write_text(render(msgspec.structs.replace(report, places=named)), encoding="utf-8")
+    return target
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_names_of_places_cover_no_figures(page: Page, long: Path, width: int) -> None:
+    page.open(long, width=width)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    wide = page.evaluate(
+        "[...document.querySelectorAll('th, td')].filter(c => c.scrollWidth > c.clientWidth + 1).map(c => c.innerText)"
+    )
+    assert wide == []
+
+
+@pytest.mark.parametrize("which", ["report", "long"])
+def test_texts_of_a_chart_do_not_stick_out_of_its_card(page: Page, which: str, request: pytest.FixtureRequest) -> None:
+    page.open(request.getfixturevalue(which), width=360)
     out = page.evaluate(
         "[...document.querySelectorAll('figure')].flatMap(f => { const card = f.getBoundingClientRect();"
         " return [...f.querySelectorAll('text')].filter(t => { const b = t.getBoundingClientRect();"

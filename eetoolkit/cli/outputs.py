@@ -30,6 +30,7 @@ class Outputs:
         bundles: Bundles that are written.
         changed: Bundles that are changed where they are.
         reads: What is read, and must not be written over.
+        kept: What a later call of the same command finds elsewhere, "features" for instance; None: nothing.
     """
 
     files: Places = field(default_factory=dict)
@@ -37,6 +38,7 @@ class Outputs:
     bundles: Places = field(default_factory=dict)
     changed: Places = field(default_factory=dict)
     reads: Iterable[Place] = ()
+    kept: str | None = None
 
     def check(self, *, overwrite: bool) -> None:
         """Refuses what cannot be written, and watches the rest.
@@ -83,10 +85,12 @@ def what_was_written(ctx: click.Context) -> str | None:
     if not before:
         return None
     written = [place for place, state in before.items() if _state(place) != state]
-    if not written:
+    if not written and outputs.kept is None:
         return "nothing was written"
-    told = f"{', '.join(map(str, written))} {'was' if len(written) == 1 else 'were'} written"
-    goes_on = any(place in written for place in _given(outputs.resumed).values())
+    told = f"{', '.join(map(str, written)) or 'nothing'} {'were' if len(written) > 1 else 'was'} written"
+    if outputs.kept is not None:
+        told += f"; {outputs.kept} are kept"
+    goes_on = outputs.kept is not None or any(place in written for place in _given(outputs.resumed).values())
     return told + ("; the same command goes on from there" if goes_on else "")
 
 

@@ -15,19 +15,17 @@ from eetoolkit.cli import terminal
 from eetoolkit.cli.frontier_chart import frontier_chart
 from eetoolkit.cli.options import PICTURES, json_option, overwrite_option, picture_options, threads_option
 from eetoolkit.cli.outputs import Outputs
-from eetoolkit.cli.table import Table, print_pairs
+from eetoolkit.cli.table import print_pairs
+from eetoolkit.cli.tune_tables import figures, print_choices
 from eetoolkit.cli.verb import Verb
 from eetoolkit_runtime.running.decision import spell_threshold
 
 if TYPE_CHECKING:
     from eetoolkit.reading.images import ImageOptions
-    from eetoolkit.tuning.intervals import Figures
     from eetoolkit.tuning.pruning import Pruning
 
 _COMPARED = 200
 """About how many rows a pruned bundle is measured by."""
-_PARTS = {"calibrate": "calibration", "tune": "tuning", "guarantee": "guarantee", "test": "held-out"}
-"""The parts of the rows, for people."""
 
 
 @click.command(
@@ -260,34 +258,15 @@ def _some(bundle: ee.Bundle, inputs: Any) -> Iterator[Any] | None:
 def _print(report: ee.TuningReport, pruning: Pruning | None, *, applied: bool) -> None:
     print_pairs(_header(report, pruning, applied=applied))
     terminal.say("")
-    _print_choices(report)
+    print_choices(report)
     terminal.say("", *frontier_chart(report, terminal.columns()))
 
 
 def _header(report: ee.TuningReport, pruning: Pruning | None, *, applied: bool) -> Iterator[tuple[str, str]]:
-    from eetoolkit.tuning.report import spell_guarantee
     from eetoolkit.tuning.wording import Wording
 
     say = Wording(report.metric, report.unit)
-    met, _, reason = report.outcome.partition(": ")
-    yield met, reason
-    yield "goal", report.goal
-    hint = "" if report.unit == "ms" else "; --profile gives measured latency"
-    yield "costs", f"{report.unit}, by {report.costs}{hint}"
-    parts = ", ".join(f"{count} {_PARTS[name]}" for name, count in report.rows.items())
-    yield "rows", f"{parts}; seed {report.seed}{', stratified by label' if report.by_label else ''}"
-    for name, threshold in report.thresholds.items():
-        yield name, spell_threshold(threshold)
-    yield report.metric, f"{say.score(report.chosen.score)}, whole network {say.score(report.whole.score)}"
-    yield "drop", say.drop(report.chosen.drop)
-    yield "cost", f"{say.share(report.chosen.share)} of the whole network's"
-    for name, values in report.constants.items():
-        yield name, ", ".join(f"{value:.4g}" for value in values)
-    if report.guarantee is not None:
-        yield "guarantee", spell_guarantee(report.guarantee)
-    yield "verdict", str(report.verdict)
-    for note in report.notes:
-        yield "note", terminal.for_shell(note)
+    yield from figures(report)
     if pruning is not None:
         without = f"without {', '.join(pruning.exits)}" if pruning.exits else f"with every exit: {pruning.kept}"
         yield "pruned", f"{pruning.path}, {without}"
@@ -306,20 +285,3 @@ def _header(report: ee.TuningReport, pruning: Pruning | None, *, applied: bool) 
         "bundle",
         "thresholds written; --undo restores the old ones" if applied else f"unchanged; {apply} writes the thresholds",
     )
-
-
-def _print_choices(report: ee.TuningReport) -> None:
-    from eetoolkit.tuning.wording import Wording
-
-    pruned = () if report.pruned is None else (report.pruned,)
-    shown: list[Figures] = [report.chosen, *pruned, report.before, *report.always, report.whole, *report.baselines]
-    say = Wording(report.metric, report.unit)
-    columns = (report.metric, f"drop{say.drop_unit}", f"cost, {report.unit}", "of whole", *report.whole.exits)
-    table = Table("on held-out rows", *columns, right=columns)
-    for figures in shown:
-        score = f"{figures.score.value:.2%}" if report.metric == "accuracy" else say.score(figures.score.value)
-        table.add(
-            figures.name, score, say.difference(figures.drop.value), f"{figures.cost.value:.4g}",
-            f"{figures.share.value:.1%}", *(f"{share:.1%}" for share in figures.exits.values()),
-        )  # fmt: skip
-    table.print()

@@ -14,8 +14,8 @@ import numpy.typing as npt
 from eetoolkit.reading.images import ImageOptions, choose_preprocess, read_image
 from eetoolkit_runtime.errors import InputError
 from eetoolkit_runtime.files.npy import read_npy, read_npz
-from eetoolkit_runtime.plan.types import MANIFEST, Manifest
-from eetoolkit_runtime.running.inputs import prepare, split_rows
+from eetoolkit_runtime.plan.types import MANIFEST
+from eetoolkit_runtime.running.inputs import InputPlan, prepare, split_rows
 
 Row = tuple[npt.NDArray[Any], ...]
 
@@ -64,7 +64,7 @@ def find_files(paths: Sequence[str]) -> list[str]:
     return found
 
 
-def read_files(plan: Manifest, paths: Sequence[str], options: ImageOptions, stdin: BinaryIO) -> Iterator[InputFile]:
+def read_files(plan: InputPlan, paths: Sequence[str], options: ImageOptions, stdin: BinaryIO) -> Iterator[InputFile]:
     """Yields the rows of one file after the other, checked and ready for `Runner.run`.
 
     What a file is, its first bytes say: a `.npy` array, a `.npz` as `part_labels` takes it, a PNG or a JPEG. On `stdin`
@@ -82,7 +82,7 @@ def read_files(plan: Manifest, paths: Sequence[str], options: ImageOptions, stdi
 
 
 def part_labels(
-    plan: Manifest, arrays: Mapping[str, npt.NDArray[Any]]
+    plan: InputPlan, arrays: Mapping[str, npt.NDArray[Any]]
 ) -> tuple[dict[str, npt.NDArray[Any]], npt.NDArray[Any] | None]:
     """Returns the inputs in a `.npz` by name, and its array `labels`; None where it has none, or that is an input.
 
@@ -116,7 +116,7 @@ def read_arrays(path: Path) -> npt.NDArray[Any] | dict[str, npt.NDArray[Any]]:
     raise InputError(f"{path}: not a .npy or .npz file")
 
 
-def _read(plan: Manifest, name: str, file: BinaryIO, options: ImageOptions) -> Iterator[InputFile]:
+def _read(plan: InputPlan, name: str, file: BinaryIO, options: ImageOptions) -> Iterator[InputFile]:
     start = file.read(_MAGIC_BYTES)
     if start == _NPY:
         _refuse_options(name, options)
@@ -154,7 +154,7 @@ class _Resumed:
         return start + self._rest.read(size - len(start))
 
 
-def _read_picture(plan: Manifest, name: str, data: bytes, options: ImageOptions) -> npt.NDArray[Any]:
+def _read_picture(plan: InputPlan, name: str, data: bytes, options: ImageOptions) -> npt.NDArray[Any]:
     if len(plan.inputs) != 1:
         names = ", ".join(spec.name for spec in plan.inputs)
         raise InputError(f"{name}: a picture is one input, the bundle has {len(plan.inputs)} ({names}); pass a .npz")
@@ -169,7 +169,7 @@ def _refuse_options(name: str, options: ImageOptions) -> None:
         )
 
 
-def _split(plan: Manifest, name: str, inputs: Any) -> InputFile:
+def _split(plan: InputPlan, name: str, inputs: Any) -> InputFile:
     try:
         arrays = prepare(plan, inputs, one_row=False)
     except InputError as error:

@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
 
-from eetoolkit.reading.images import ImageOptions
+from eetoolkit.reading.images import ImageOptions, choose_preprocess
 from eetoolkit.reading.inputfiles import LABELS, Row, find_files, part_labels, read_arrays, read_files
 from eetoolkit_runtime.errors import InputError
-from eetoolkit_runtime.plan.types import Manifest
+from eetoolkit_runtime.plan.types import Preprocess
+from eetoolkit_runtime.running.inputs import InputPlan
 
 
 @dataclass(frozen=True)
 class ClassFolders:
     """Pictures in a folder for each class; every iteration reads them anew, one at a time, as (inputs, label)."""
 
-    plan: Manifest
+    plan: InputPlan
     pictures: tuple[tuple[str, int], ...]
     options: ImageOptions
+
+    @property
+    def preprocess(self) -> dict[str, Preprocess]:
+        """How the pictures become the network's input, by its name."""
+        spec = self.plan.inputs[0]  # a picture is one input
+        return {spec.name: choose_preprocess(spec, self.plan.preprocess.get(spec.name), self.options)}
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -33,11 +41,31 @@ class ClassFolders:
                 yield from ((row, label) for row in file.rows)
 
 
-def read_labelled(plan: Manifest, path: str, options: ImageOptions) -> tuple[Any, npt.NDArray[Any] | None]:
+@dataclass(frozen=True)
+class LabelledPath:
+    """Where labelled data are, to be read once it is known which inputs the network takes.
+
+    Attributes:
+        path: A `.npz`, or a folder with pictures in a subfolder for each class.
+        options: How pictures are prepared, instead of as `preprocess` says.
+        preprocess: See `Manifest`; as JSON has it.
+        labels: The classes' names, in the network's order.
+    """
+
+    path: str
+    options: ImageOptions = field(default_factory=ImageOptions)
+    preprocess: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    labels: Sequence[str] | None = None
+
+
+def read_labelled(
+    plan: InputPlan, path: str, options: ImageOptions, *, unlabelled: bool = False
+) -> tuple[Any, npt.NDArray[Any] | None]:
     """Returns inputs and labels, or pairs of both and None, as `tune` takes them.
 
     In a `.npz` the array `labels` is the labels; the others are the inputs, by name, or under any name where the
     network has one. In a folder every subfolder is a class: named as in the bundle's `labels`, else in order of names.
+    If `unlabelled`, a file may have no labels, and a `.npy` is the one input.
 
     Raises:
         InputError: Neither, or one that does not fit.
@@ -52,20 +80,36 @@ def read_labelled(plan: Manifest, path: str, options: ImageOptions) -> tuple[Any
             f"{path}: arrays are taken as they are; --size, --scale, --mean, --std, --layout are for pictures"
         )
     arrays = read_arrays(place)
+    if unlabelled and not isinstance(arrays, dict):
+        return arrays, None
     inputs, labels = part_labels(plan, arrays) if isinstance(arrays, dict) else ({}, None)
-    if labels is None or not inputs:
+    if not inputs or (labels is None and not unlabelled):
         names = ", ".join(spec.name for spec in plan.inputs)
         raise InputError(f"{path}: expected a .npz with the arrays {names} and {LABELS}")
     return inputs, labels
 
 
-def _read_folders(plan: Manifest, place: Path, options: ImageOptions) -> ClassFolders:
-    folders = sorted(folder for folder in place.iterdir() if folder.is_dir())
-    if not folders:
+def class_names(path: str | os.PathLike[str]) -> tuple[str, ...] | None:
+    """Returns the names of a folder's classes in the order of their numbers; None: it is no folder.
+
+    Another folder, which may lack some of them, is numbered alike with these as its `labels`.
+
+    Raises:
+        InputError: A folder without folders.
+    """
+    place = Path(path)
+    if not place.is_dir():
+        return None
+    names = tuple(sorted(folder.name for folder in place.iterdir() if folder.is_dir()))
+    if not names:
         raise InputError(f"{place}: no folders in this folder; expected one for each class, with its pictures")
-    names = [folder.name for folder in folders] if plan.labels is None else list(plan.labels)
-    unknown = [folder.name for folder in folders if folder.name not in names]
-    if unknown:
-        raise InputError(f"{place}: {unknown[0]!r} is no class of the bundle; these are {', '.join(names)}")
-    pictures = [(file, names.index(folder.name)) for folder in folders for file in find_files([str(folder)])]
+    return names
+
+
+def _read_folders(plan: InputPlan, place: Path, options: ImageOptions) -> ClassFolders:
+    own = class_names(place) or ()
+    names = own if plan.labels is None else tuple(plan.labels)
+    if unknown := [name for name in own if name not in names]:
+        raise InputError(f"{place}: {unknown[0]!r} is no class; these are {', '.join(names)}")
+    pictures = [(file, names.index(name)) for name in own for file in find_files([str(place / name)])]
     return ClassFolders(plan, tuple(pictures), options)

@@ -53,6 +53,11 @@ def inline(name: str, title: str, text: str, inches: tuple[float, float], draw: 
     return Chart(title, text, Markup(svg))  # noqa: S704 - matplotlib has escaped its texts, ElementTree ours
 
 
+def spell_tick(share: float, _: object = None) -> str:
+    """Returns a share in percent without zeros at its end, for an axis."""
+    return f"{share:.4%}".rstrip("0%").rstrip(".") + "%"
+
+
 def _drawn(inches: tuple[float, float], draw: Draw) -> Figure:
     from matplotlib.figure import Figure
     from matplotlib.text import Text

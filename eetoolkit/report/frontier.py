@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from eetoolkit.report.chart import Chart, inline
+from eetoolkit.report.chart import Chart, inline, spell_tick
 from eetoolkit.showing.style import EARLY, FAINT, INK, LATE, MIDDLE, PAPER, plain, styled
 from eetoolkit.tuning.intervals import Figures, Interval
 from eetoolkit.tuning.report import TuningReport
@@ -110,7 +110,7 @@ def _draw(figure: Figure, report: TuningReport, say: Wording, columns: int) -> A
     _scale(axes, report)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda cost, _: say.amount(cost) if cost else "0"))
     if report.metric == "accuracy":
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda score, _: f"{score:.4%}".rstrip("0%").rstrip(".") + "%"))
+        axes.yaxis.set_major_formatter(FuncFormatter(spell_tick))
     axes.set_ylabel(report.metric)
     axes.set_xlabel(f"mean {report.unit} a run")
     handles, labels = axes.get_legend_handles_labels()

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import importlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from eetoolkit.report import exit_charts, frontier, row_charts
+from eetoolkit.adapting.report import PARTS as ADAPTING_PARTS
+from eetoolkit.adapting.report import AdaptReport, spell_count
+from eetoolkit.report import exit_charts, frontier, places_chart, row_charts
 from eetoolkit.report.examples import pictures
 from eetoolkit.tuning.report import TuningReport, spell_guarantee
-from eetoolkit.tuning.wording import Wording
+from eetoolkit.tuning.wording import Wording, percent, short
 from eetoolkit_runtime.arguments import checked
 from eetoolkit_runtime.bundle.bundle import load
 from eetoolkit_runtime.errors import InputError
@@ -41,14 +44,15 @@ def check_target(target: str | os.PathLike[str], *, overwrite: bool) -> Path:
 
 @checked(InputError)
 def write_report(
-    report: TuningReport, target: str | os.PathLike[str], *, inputs: Any = None, overwrite: bool = False
+    report: TuningReport | AdaptReport, target: str | os.PathLike[str], *, inputs: Any = None, overwrite: bool = False
 ) -> Path:
     """Writes a report as a page and returns its path.
 
     Args:
-        report: What `tune` returned.
+        report: What `tune` returned, or `Adapted.report`.
         target: An `.html` file.
-        inputs: What was tuned by, so that the page can show rows that left early and wrong, where they are pictures.
+        inputs: What was tuned by, `adapted.rows.inputs` of an `AdaptReport`, so that the page can show rows that left
+            early and wrong, where they are pictures.
         overwrite: Whether to replace what is there.
 
     Raises:
@@ -58,19 +62,20 @@ def write_report(
     """
     path = check_target(target, overwrite=overwrite)
     shown: dict[int, str] = {}
-    if inputs is not None and report.mistakes:
-        shown = pictures(load(report.path).manifest, inputs, [mistake.row for mistake in report.mistakes])
+    tuning = report.tuning if isinstance(report, AdaptReport) else report
+    if inputs is not None and tuning is not None and tuning.mistakes:
+        shown = pictures(load(tuning.path).manifest, inputs, [mistake.row for mistake in tuning.mistakes])
     text = render(report, shown)
     with writing(path, overwrite=overwrite) as file:
         file.write(text.encode())
     return path
 
 
-def render(report: TuningReport, shown: dict[int, str] | None = None) -> str:
+def render(report: TuningReport | AdaptReport, shown: Mapping[int, str] | None = None) -> str:
     """Returns the page's text.
 
     Args:
-        report: What `tune` returned.
+        report: What `tune` returned, or `Adapted.report`.
         shown: Pictures of rows, as data URIs.
     """
     import jinja2
@@ -80,15 +85,33 @@ def render(report: TuningReport, shown: dict[int, str] | None = None) -> str:
         loader=jinja2.PackageLoader("eetoolkit", "report"), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True, finalize=lambda value: printable(value) if type(value) is str else value,
     )  # fmt: skip
+    if isinstance(report, TuningReport):
+        return environment.get_template("page.html").render(adapted=None, **_tuning(report, shown or {}))
+    tuning = {"report": None, "charts": {}} if report.tuning is None else _tuning(report.tuning, shown or {})
+    return environment.get_template("adapt.html").render(
+        tuning | {
+            "adapted": report,
+            "adapted_parts": ADAPTING_PARTS,
+            "charts": tuning["charts"] | {"places": places_chart.places(report)},
+            "count": spell_count,
+            "percent": percent,
+            "short": short,
+            "times": "{:.2f}".format,
+        }
+    )  # fmt: skip
+
+
+def _tuning(report: TuningReport, shown: Mapping[int, str]) -> dict[str, Any]:
+    """Returns what the sections about a choice of thresholds speak of."""
     say = Wording(report.metric, report.unit, report.labels)
-    return environment.get_template("page.html").render(
-        report=report,
-        say=say,
-        parts=PARTS,
-        least_rows=exit_charts.LEAST_ROWS,
-        spell_threshold=spell_threshold,
-        guarantee=None if report.guarantee is None else spell_guarantee(report.guarantee),
-        choices=(
+    return {
+        "report": report,
+        "say": say,
+        "parts": PARTS,
+        "least_rows": exit_charts.LEAST_ROWS,
+        "spell_threshold": spell_threshold,
+        "guarantee": None if report.guarantee is None else spell_guarantee(report.guarantee),
+        "choices": (
             report.chosen,
             *([report.pruned] if report.pruned else ()),
             report.before,
@@ -96,10 +119,10 @@ def render(report: TuningReport, shown: dict[int, str] | None = None) -> str:
             *frontier.static_choices(report),
             *report.baselines,
         ),
-        pictures=shown or {},
-        classes=row_charts.most_hurt(report),
-        hurt=[each for each in report.classes if each.drop.low > 0],
-        charts={
+        "pictures": shown,
+        "classes": row_charts.most_hurt(report),
+        "hurt": [each for each in report.classes if each.drop.low > 0],
+        "charts": {
             "frontier": frontier.chart(report, say),
             "shares": exit_charts.shares(report, say),
             "reliabilities": list(exit_charts.reliabilities(report)),
@@ -107,4 +130,4 @@ def render(report: TuningReport, shown: dict[int, str] | None = None) -> str:
             "classes": row_charts.classes(report, say),
             "costs": row_charts.costs(report, say),
         },
-    )
+    }

@@ -39,11 +39,7 @@ def check_record(record: Record, plan: Manifest, *, classes: bool) -> None:
         return
     label = record.label
     check_labels(label)
-    count = _classes(record, plan)
-    wrong = np.flatnonzero((label < 0) | (label >= (np.inf if count is None else count)))
-    if len(wrong):
-        where = "at least 0" if count is None else f"0 to {count - 1}"
-        raise TuneError(f"label {label[wrong[0]]} of row {record.row[wrong[0]]} is no class; expected {where}")
+    check_classes(label, _classes(record, plan), record.row)
 
 
 def check_labels(label: Array) -> None:
@@ -61,6 +57,27 @@ def check_labels(label: Array) -> None:
         raise TuneError(
             f"all {len(label)} labels are {label[0]}: figures of one class say nothing; pass rows of several"
         )
+
+
+def check_classes(label: Array, count: int | None, rows: Array | None = None) -> None:
+    """Refuses labels that are no classes of this network.
+
+    Args:
+        label: Integers, (N,).
+        count: How many classes it tells apart; None: nobody knows.
+        rows: The rows' numbers; None: counted from 0.
+
+    Raises:
+        TuneError: Says which row's.
+    """
+    wrong = np.flatnonzero((label < 0) | (label >= (np.inf if count is None else count)))
+    if not len(wrong):
+        return
+    where = "at least 0" if count is None else f"0 to {count - 1}"
+    from_one = label.min() == 1 and label.max() == count
+    fix = "; they seem to be counted from 1: labels - 1" if from_one else ""
+    row = wrong[0] if rows is None else rows[wrong[0]]
+    raise TuneError(f"label {label[wrong[0]]} of row {row} is no class; expected {where}{fix}")
 
 
 def _classes(record: Record, plan: Manifest) -> int | None:

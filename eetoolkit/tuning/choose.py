@@ -114,7 +114,7 @@ def choose(task: Task, guaranteed: GuaranteedChoice | None) -> Choice:
         TuneError: The goal cannot be met; it says the best that can.
     """
     constraint, tuned = task.constraint, task.tuned
-    margin = _margin(task)
+    margin = margin_of(task.goal, constraint, task.plan, tuned)
     rivals = list(baselines(tuned, np.array(may_fire(task.plan)), constraint))
     others = np.array([thresholds for _, thresholds in rivals])
     objective = objective_of(task.plan, tuned, others)
@@ -141,14 +141,20 @@ def choose(task: Task, guaranteed: GuaranteedChoice | None) -> Choice:
     )
 
 
-def _margin(task: Task) -> float | None:
-    """Returns how much stricter than the goal to search, for held-out rows to meet it; None: not measured."""
-    most_cost, tuned = task.constraint.most_cost, task.tuned
-    if most_cost is not None:
-        return budget_margin(tuned, most_cost)
-    if tuned.score is None or task.goal.kind == "risk":
+def margin_of(goal: GoalSpec, constraint: Constraint, plan: Manifest, tuned: Subset) -> float | None:
+    """Returns how much stricter than the goal to search, for held-out rows to meet it; None: not measured.
+
+    Args:
+        goal: What was asked for.
+        constraint: The same in terms of the tuning rows.
+        plan: The bundle's.
+        tuned: The tuning rows.
+    """
+    if constraint.most_cost is not None:
+        return budget_margin(tuned, constraint.most_cost)
+    if tuned.score is None or goal.kind == "risk":
         return None
-    return safety_margin(task.plan, tuned, task.goal.value, drop=task.goal.kind == "max_accuracy_drop")
+    return safety_margin(plan, tuned, goal.value, drop=goal.kind == "max_accuracy_drop")
 
 
 def _rows_to_show(task: Task, search: Search, objective: Objective) -> tuple[bool, int | None]:

@@ -6,7 +6,7 @@ import hashlib
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,23 +14,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from eetoolkit.reading.samples import Data, Samples, as_labels, read_samples
 from eetoolkit.tuning.record import NO_CLASS, NO_EXIT, Record, check_bundle, merge, read_record, values_of
-from eetoolkit_runtime.arguments import shortened
 from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.bundle.bundle import Bundle
-from eetoolkit_runtime.errors import InputError, TuneError, first_line
+from eetoolkit_runtime.errors import InputError, TuneError
 from eetoolkit_runtime.files.outfile import check_file
 from eetoolkit_runtime.plan.types import Manifest
 from eetoolkit_runtime.profiling.profile import digests
 from eetoolkit_runtime.running.answer import Answer
-from eetoolkit_runtime.running.inputs import Inputs, prepare, split_rows
+from eetoolkit_runtime.running.inputs import row_axes, split_rows
 from eetoolkit_runtime.running.providers import Providers, choose_providers
 from eetoolkit_runtime.running.runner import Runner
 
 Progress = Callable[[str, int, int], object]
-Data = Inputs | Iterable[tuple[Inputs, Any]]
-"""Inputs of any number of rows, beside their labels; or, without labels, pairs of one row's inputs and its label."""
-
 _BLOCK = 1024  # rows that are kept as answers before they are packed
 _SAVE_EVERY_S = 60.0
 
@@ -50,7 +47,7 @@ def collect(
 
     Args:
         bundle: The bundle; its manifest's constants count.
-        data: The inputs; without `labels`, pairs of one row's inputs and its label.
+        data: The inputs; without `labels`, pairs of the inputs and label(s) of a row or a batch. See `Data`.
         labels: One for each row.
         rows: Numbers of the rows to run; None: all.
         file: Where the record is saved, now and then too: a later call with the same file goes on where it was.
@@ -66,7 +63,7 @@ def collect(
     plan = bundle.manifest
     if file is not None:
         check_file(file, overwrite=True)
-    total, samples = _samples(plan, data, labels)
+    total, samples = read_samples(plan, data, labels)
     wanted = None if rows is None else frozenset(np.asarray(rows).tolist())
     if wanted is not None:
         total = len(wanted)
@@ -74,14 +71,14 @@ def collect(
     kept, seen = _Kept(plan, file), []
     try:
         with Runner(bundle, threads=threads, providers=choose_providers(providers)) as runner:
-            for place, (inputs, label) in enumerate(samples):
+            for place, (inputs, label) in enumerate(_rows(plan, samples)):
                 if wanted is not None and place not in wanted:
                     continue
                 digest = _digest(inputs, label)
                 if not kept.has(place, digest):
                     kept.add(_Row(place, digest, label, runner.run_all_exits(inputs)))
                 seen.append(place)
-                tell("collecting", len(seen), total)
+                tell("collecting", len(seen), total if len(seen) <= total else 0)
     finally:  # an interrupt loses nothing
         kept.save()
     if not seen:
@@ -162,45 +159,14 @@ def _resume(file: str | os.PathLike[str] | None, plan: Manifest) -> list[Record]
     return [found]
 
 
-def _samples(
-    plan: Manifest, data: Data, labels: npt.ArrayLike | None
-) -> tuple[int, Iterator[tuple[tuple[Array, ...], Any]]]:
-    """Returns how many rows there are, 0 where it is not known, and the rows with their labels."""
-    if labels is None:
-        total = len(data) if isinstance(data, Sized) else 0
-        return total, _pairs(plan, data)
-    arrays = prepare(plan, data, one_row=False)  # type: ignore[arg-type] # with labels it is inputs
-    rows = split_rows(plan, arrays)
-    right = as_labels(labels)
-    if right.ndim == 0 or len(right) != len(rows):
-        raise InputError(f"labels have shape {list(right.shape)}, expected one for each of {len(rows)} rows")
-    return len(rows), zip(rows, right, strict=True)
-
-
-def as_labels(labels: Any) -> Array:
-    """Returns labels as an array that a record can hold.
-
-    Raises:
-        InputError: They are of different shapes, masked, or no numbers and no texts.
-    """
-    try:
-        found = np.asarray(labels)
-    except (TypeError, ValueError, RuntimeError) as error:  # a tensor of PyTorch may raise any of them
-        raise InputError(f"labels are no array: {first_line(error)}") from error
-    if np.ma.is_masked(labels):
-        raise InputError("labels are masked, behind which a class would be read; leave these rows out")
-    if found.dtype.kind not in "biufcSU":
-        raise InputError(f"labels are {found.dtype}, expected numbers or texts")
-    return found
-
-
-def _pairs(plan: Manifest, data: Any) -> Iterator[tuple[tuple[Array, ...], Any]]:
-    if not isinstance(data, Iterable):
-        raise InputError(f"the data are {shortened(data)}, expected inputs beside labels, or pairs of both")
-    for place, pair in enumerate(data):
-        if not isinstance(pair, tuple | list) or len(pair) != 2:
+def _rows(plan: Manifest, samples: Iterator[Samples]) -> Iterator[tuple[tuple[Array, ...], Any]]:
+    """Yields each row's inputs and its label."""
+    alone = all(axis is None for axis in row_axes(plan))
+    for place, sample in enumerate(samples):
+        if sample.labels is None:
             raise InputError(f"sample {place} is no pair of inputs and label; pass labels, or pairs")
-        yield prepare(plan, pair[0], one_row=True), pair[1]
+        rows = [sample.inputs] if alone else split_rows(plan, sample.inputs)
+        yield from zip(rows, sample.labels, strict=True)
 
 
 def _digest(arrays: tuple[Array, ...], label: Any) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 from eetoolkit.tuning.record import Record
 from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.errors import TuneError
-from eetoolkit_runtime.plan.flow import chains, without_exits
+from eetoolkit_runtime.plan.flow import chains, decider, live_before, live_beyond, without_exits
 from eetoolkit_runtime.plan.types import Manifest
 from eetoolkit_runtime.profiling.costs import ExitCost
 from eetoolkit_runtime.profiling.latency import QUANTILES
@@ -115,10 +115,67 @@ def choose_costs(
 
 
 def overheads_of(plan: Manifest, costs: Costs, exits: Sequence[str]) -> Array:
-    """Returns what a visit of each exit costs, (E,): its head, and the cut where two segments were one without it."""
+    """Returns what a visit of each exit costs, (E,): its head where that is known, and its cut."""
+    heads = _known_heads(plan, costs)
+    return _cuts(plan, costs, exits) + [heads.get(name, 0.0) for name in exits]
+
+
+def estimated_overheads(
+    plan: Manifest, costs: Costs, exits: Sequence[str], heads: Mapping[str, float] | None = None
+) -> Array:
+    """Returns what a visit of each exit costs, (E,), with an estimate of heads that are not known.
+
+    What is measured counts, else what `heads` says, else the mean of those that are known, but no more than the exit's
+    segment costs. An exit that ends the plan has no overhead.
+
+    Args:
+        plan: The bundle's.
+        costs: What runs cost.
+        exits: Names.
+        heads: By exit, what its head costs in the unit of `costs`, such as its multiply-adds.
+
+    Raises:
+        TuneError: Nothing is known of any head.
+    """
+    known = {**(heads or {}), **_known_heads(plan, costs)}
+    early = [name for name in exits if not plan.exits[name].ends]
+    if early and not any(name in known for name in early):
+        raise TuneError(
+            f"{costs.source} says nothing of what the heads of {plan.name!r} cost; profile it, for longer (--seconds)"
+        )
+    mean = float(np.mean([known[name] for name in early if name in known] or [0.0]))
+    spent = [min(known.get(name, mean), _most(plan, costs, name)) if name in early else 0.0 for name in exits]
+    return _cuts(plan, costs, exits) + spent
+
+
+def _known_heads(plan: Manifest, costs: Costs) -> dict[str, float]:
+    """Returns what each head costs that was measured, or that is all that its segment runs."""
+    live = live_before(plan)
+    alone = dict.fromkeys(plan.exits, True)
+    for segment in plan.segments.values():
+        if segment.exit is not None:
+            kept = live_beyond(segment, live) | {decider(segment)}
+            more = any(slot in kept for slot, source in segment.writes.items() if source.output is not None)
+            alone[segment.exit.name] &= not more and not segment.exit.ends
+    whole = {name: _most(plan, costs, name) for name, is_alone in alone.items() if is_alone}
+    return {**{name: cost for name, cost in whole.items() if np.isfinite(cost)}, **costs.heads}
+
+
+def _most(plan: Manifest, costs: Costs, exit_: str) -> float:
+    """Returns what the segments cost in which an exit stands, the mean; infinity where that is not known."""
+    models = [segment for segment in plan.segments.values() if segment.model is not None]
+    own = [
+        cost
+        for segment, cost in zip(models, costs.of.tolist(), strict=True)
+        if segment.exit is not None and segment.exit.name == exit_ and not np.isnan(cost)
+    ]
+    return float(np.mean(own)) if own else np.inf
+
+
+def _cuts(plan: Manifest, costs: Costs, exits: Sequence[str]) -> Array:
+    """Returns what the cuts at exits cost, (E,): only where two segments were one without it."""
     count = len(chains(plan))
-    cuts = [costs.each if len(chains(without_exits(plan, [name]))) < count else 0.0 for name in exits]
-    return np.array([cut + costs.heads.get(name, 0.0) for cut, name in zip(cuts, exits, strict=True)])
+    return np.array([costs.each if len(chains(without_exits(plan, [name]))) < count else 0.0 for name in exits])
 
 
 def _of_profile(profile: Profile, record: Record) -> Costs:

@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from eetoolkit.reading.samples import Data
 from eetoolkit.tuning.calibrate import fit_temperatures, temperatures_of
 from eetoolkit.tuning.checks import check_record
-from eetoolkit.tuning.collect import Data, Progress, collect
+from eetoolkit.tuning.collect import Progress, collect
 from eetoolkit.tuning.manifest import with_constants
 from eetoolkit.tuning.record import (
     Record,

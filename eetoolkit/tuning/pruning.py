@@ -15,6 +15,7 @@ import numpy as np
 from eetoolkit.tuning.evaluate import Subset
 from eetoolkit.tuning.intervals import Interval, ratio_in_turns
 from eetoolkit.tuning.manifest import golden_under
+from eetoolkit.tuning.record import NO_CLASS, NO_EXIT
 from eetoolkit.tuning.verdict import effect_of
 from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.bundle.bundle import Bundle
@@ -25,13 +26,49 @@ from eetoolkit_runtime.running.inputs import Inputs
 from eetoolkit_runtime.running.runner import Runner
 from eetoolkit_runtime.verify import DEFAULT_TOLERANCE, difference
 
-_ROUNDS = 8
+ROUNDS = 8
+"""How often `latencies` runs every row."""
 
 
 def without_overheads(subset: Subset, overheads: Array) -> Subset:
     """Returns the rows with what runs cost if visits of the exits cost so much less, (E,)."""
     padded = np.append(overheads, 0.0)  # the last for `NO_EXIT`, -1
     return replace(subset, cost=subset.cost - padded[subset.record.exit].cumsum(axis=1))
+
+
+def only_exits(plain: Subset, exits: Array, overheads: Array) -> Subset:
+    """Returns the rows as a bundle answers them that has no other exits than these: they meet no others.
+
+    Args:
+        plain: The rows, which meet all exits, with what runs would cost if no exit had an overhead.
+        exits: Which exits stay, bool (E,); those that end the plan do.
+        overheads: What a visit of each costs, (E,).
+    """
+    record = plain.record
+    here = np.append(exits, False)[record.exit]  # the last for `NO_EXIT`, -1
+    rows, visits = np.nonzero(here)
+    counts = here.sum(axis=1)
+    kept = np.full((len(record), counts.max()), -1)
+    kept[rows, np.arange(len(rows)) - np.repeat(counts.cumsum() - counts, counts)] = visits
+
+    def picked(values: Array, padding: float) -> Array:
+        found = values[np.arange(len(record))[:, None], kept]
+        found[kept < 0] = padding
+        return np.asarray(found)
+
+    met = picked(record.exit, NO_EXIT)
+    fewer = replace(
+        record,
+        exits=tuple(name for name, stays in zip(record.exits, exits, strict=True) if stays),
+        exit=np.append(exits.cumsum() - 1, NO_EXIT).astype(np.int16)[met],
+        confidence=picked(record.confidence, np.nan),
+        prediction=picked(record.prediction, NO_CLASS),
+        way=picked(record.way, 0),
+        outputs={name: picked(array, 0) for name, array in record.outputs.items()},
+    )
+    score = None if plain.score is None else picked(plain.score, 0.0)
+    cost = picked(plain.cost, 0.0) + np.append(overheads, 0.0)[met].cumsum(axis=1)
+    return replace(plain, record=fewer, score=score, cost=cost)
 
 
 def choose_gone(
@@ -123,7 +160,7 @@ def write_pruned(
         equal = sum(_alike(one.run(row), other.run(row), tolerance) for row in given)
     latency = None
     if exits:  # else both are the same
-        before, after = _latencies((chosen, pruned), given, threads)
+        before, after = latencies((chosen, pruned), given, threads)
         latency = ratio_in_turns(after, before, seed)
     return Pruning(path=str(pruned.place), exits=exits, rows=len(given), equal=equal, latency=latency)
 
@@ -144,14 +181,14 @@ def _alike(one: Answer, other: Answer, tolerance: float) -> bool:
     )
 
 
-def _latencies(bundles: Sequence[Bundle], rows: Sequence[Row], threads: int | None) -> Array:
+def latencies(bundles: Sequence[Bundle], rows: Sequence[Row], threads: int | None) -> Array:
     """Returns each bundle's time of each row in seconds, measured in turns, (bundles, rounds, rows).
 
     Runners are opened anew for every round: where their memory lies is luck, which must not pass for a difference.
     """
-    times = np.zeros((len(bundles), _ROUNDS, len(rows)))
+    times = np.zeros((len(bundles), ROUNDS, len(rows)))
     shapes = {tuple(array.shape for array in row): row for row in rows}
-    for turn in range(_ROUNDS):
+    for turn in range(ROUNDS):
         with contextlib.ExitStack() as stack:
             runners = [stack.enter_context(Runner(bundle, threads=threads)) for bundle in bundles]
             for row in shapes.values():  # which are new to the sessions

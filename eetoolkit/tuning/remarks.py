@@ -64,9 +64,6 @@ def remarks(
 def labels_off(whole: Subset) -> Iterator[str]:
     """Yields that the labels seem to be of other rows or classes, if the whole network is no better than guessing.
 
-    That is where guessing among as many classes would be right as often at least, with a probability of one in twenty
-    or more (the binomial test).
-
     Args:
         whole: All rows.
     """
@@ -75,11 +72,22 @@ def labels_off(whole: Subset) -> Iterator[str]:
         return
     hits = int(np.asarray(whole.score)[np.arange(rows), record.last].sum())
     classes = max(int(record.label.max()), int(record.prediction.max())) + 1
-    if binom.sf(hits - 1, rows, 1 / classes) > _GUESSED:
+    if is_guessing(hits, rows, classes):
         yield (
             f"the whole network is right for {hits} of {rows} rows, no more than by guessing among {classes} classes: "
             "check that the labels belong to these rows and are numbered as the network's classes"
         )
+
+
+def is_guessing(hits: int, rows: int, classes: int) -> bool:
+    """Whether guessing would be right as often at least, with a probability of one in twenty or more: a binomial test.
+
+    Args:
+        hits: How many rows are right.
+        rows: How many there are.
+        classes: Among how many one would guess.
+    """
+    return bool(binom.sf(hits - 1, rows, 1 / classes) > _GUESSED)
 
 
 def margin_used(margin: float | None, goal: GoalSpec, tuned: Subset) -> Iterator[str]:

@@ -74,9 +74,26 @@ def _is_as_good(goal: GoalSpec, constraint: Constraint, tuned: Subset, limits: A
     if goal.kind == "risk":  # nothing is guaranteed of others than the thresholds that it was shown of
         same = all(np.array_equal(own, other) for own, other in zip(ends, searched, strict=True))
         return same or np.array_equal(ends[0], tuned.record.last)
-    if constraint.least_score is not None and tuned.score is not None:
-        return keeps(tuned, ends[0], goal.value, drop=goal.kind == "max_accuracy_drop")
     score, cost = tuned.means(ends)
-    return bool(constraint.met(np.array(score), np.array(cost / tuned.full_cost))) and (
-        constraint.least_score is not None or score >= tuned.means(searched)[0]
+    return keeps_goal(goal, constraint, tuned, ends[0], (score, cost / tuned.full_cost), tuned.means(searched)[0])
+
+
+def keeps_goal(
+    goal: GoalSpec, constraint: Constraint, tuned: Subset, answered: Array, point: tuple[float, float], least: float
+) -> bool:
+    """Whether answers that no search has found keep the goal, and within a budget are good enough.
+
+    Args:
+        goal: What was asked for; a risk counts as a drop.
+        constraint: The same in terms of the tuning rows.
+        tuned: The tuning rows.
+        answered: The visits that answer, (N,).
+        point: Their score and cost, this as a share of the whole network's.
+        least: What they must score within a budget.
+    """
+    if constraint.least_score is not None and tuned.score is not None:
+        return keeps(tuned, answered, goal.value, drop=goal.kind != "min_accuracy")
+    score, share = point
+    return bool(constraint.met(np.array(score), np.array(share))) and (
+        constraint.least_score is not None or score >= least
     )

@@ -6,13 +6,14 @@ import os
 
 import numpy.typing as npt
 
+from eetoolkit.reading.samples import Data, as_labels
 from eetoolkit.tuning.assemble import assemble, evaluate
 from eetoolkit.tuning.checks import check_labels
 from eetoolkit.tuning.choose import Task, choose
-from eetoolkit.tuning.collect import Data, Progress, as_labels
+from eetoolkit.tuning.collect import Progress
 from eetoolkit.tuning.costs import choose_costs
 from eetoolkit.tuning.dataset import RowSource, gather
-from eetoolkit.tuning.goal import choose_goal
+from eetoolkit.tuning.goal import GoalSpec, choose_goal
 from eetoolkit.tuning.guarantee import follow_path
 from eetoolkit.tuning.manifest import may_fire
 from eetoolkit.tuning.objective import Metric
@@ -107,15 +108,30 @@ def tune(  # noqa: PLR0913 - what a choice depends on
         check_labels(as_labels(labels))
     tell = progress or (lambda _what, _done, _total: None)
     source = RowSource(opened, inputs, labels, record, threads, backend, tell)
-    data = gather(source, classes=metric is None, calibrate=calibrate, guarantee=risk is not None, seed=seed)
-    costs = choose_costs(plan, data.record, measured, expected_providers(backend), force=force)
-    task = Task(goal, plan, data, costs, metric, seed)
+    task = prepare_task(source, goal, measured, metric=metric, calibrate=calibrate, force=force, seed=seed)
     tell("searching", 0, 0)
-    guaranteed = follow_path(task.rows, data, plan, goal.value, delta) if goal.kind == "risk" else {}
+    guaranteed = follow_path(task.rows, task.data, plan, goal.value, delta) if goal.kind == "risk" else {}
     own = guaranteed.get(method)
     choice = choose(task, own)
     results = evaluate(task, choice, guaranteed)
     return assemble(opened, task, choice, results, own, (*threads_differ(measured, threads), *profile_lacks(measured)))
+
+
+def prepare_task(
+    source: RowSource,
+    goal: GoalSpec,
+    measured: Profile | None,
+    *,
+    metric: Metric | None = None,
+    calibrate: bool | None = None,
+    force: bool = False,
+    seed: int = 0,
+) -> Task:
+    """Returns what is to be tuned, its rows collected and in their parts; see `tune`."""
+    plan = source.bundle.manifest
+    data = gather(source, classes=metric is None, calibrate=calibrate, guarantee=goal.kind == "risk", seed=seed)
+    costs = choose_costs(plan, data.record, measured, expected_providers(source.providers), force=force)
+    return Task(goal, plan, data, costs, metric, seed)
 
 
 def _saved(bundle: Bundle) -> Profile | None:

@@ -150,7 +150,8 @@ def scikit_learn(folder: Path, *, zipmap: bool = False) -> Path:
     return _convert(LogisticRegression(C=0.02, max_iter=200), folder / "regression.onnx", zipmap=zipmap)
 
 
-def _perceptron(folder: Path) -> Path:
+def perceptron(folder: Path) -> Path:
+    """Writes a perceptron over the digits, `label` and `probabilities`, as skl2onnx converts it."""
     return _convert(MLPClassifier((16,), max_iter=15, random_state=0), folder / "perceptron.onnx", zipmap=False)
 
 
@@ -184,7 +185,7 @@ def _file_then_network(folder: Path) -> list[Any]:
 
 
 def _scikit_learn_then_network(folder: Path) -> list[Any]:
-    return [scikit_learn(folder), _perceptron(folder), seeded(Single, 2)(folder)]
+    return [scikit_learn(folder), perceptron(folder), seeded(Single, 2)(folder)]
 
 
 def _stage_inputs(name: str) -> Any:

@@ -17,7 +17,7 @@ from eetoolkit_exporters.capturing.marker import Mark, take_marks
 from eetoolkit_exporters.capturing.onnx_source import OnnxSource, read_onnx
 from eetoolkit_exporters.capturing.shapes import mend_shapes
 from eetoolkit_exporters.capturing.side_by_side import Captured, put_side_by_side
-from eetoolkit_exporters.capturing.source import LOGITS, ModelSource
+from eetoolkit_exporters.capturing.source import LOGITS, GraphSource, ModelSource
 from eetoolkit_exporters.capturing.tidy import flatten_conditions, tidy
 from eetoolkit_exporters.capturing.torch_export import export_torch
 from eetoolkit_exporters.capturing.torch_source import TorchSource
@@ -50,11 +50,9 @@ class Network:
     exits: list[NetworkExit]
     """The marked ones in the graph's order, then those that the network returns."""
     ordered: bool
-    """Whether the caller gave the exits' order (a cascade); else it follows their depth."""
+    """Whether the exits' order is known (a cascade, attached heads); else it follows their depth."""
     constants: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
     """Graph inputs that are constants in the manifest, and their values."""
-    last: str | None = None
-    """The exit that comes last, however much it needs."""
     limits: dict[str, Limit] = field(default_factory=dict)
     """Bounds on the sizes of dynamic dimensions, by symbol."""
 
@@ -83,6 +81,10 @@ def capture(
     """
     if isinstance(source, CascadeSource):
         found = _capture_cascade(source, dynamic_batch=dynamic_batch, dynamic_shapes=dynamic_shapes)
+    elif isinstance(source, GraphSource):
+        if dynamic_shapes or not dynamic_batch:
+            raise ExportError("the network was captured by attach_exits: say there which sizes vary")
+        found = source.captured()
     elif isinstance(source, TorchSource | OnnxSource):
         found = _capture_single(source, dynamic_batch=dynamic_batch, dynamic_shapes=dynamic_shapes)
     else:
@@ -99,8 +101,8 @@ def capture(
         returned = {key: found.outputs[flat] for key, flat in wanted.items() if flat in found.outputs}
         if returned:
             named.append(NetworkExit(name, returned))
-    last = getattr(source.module, "last_exit", None) if isinstance(source, TorchSource) else None
-    return Network(found.graph, named, ordered=isinstance(source, CascadeSource), last=last, limits=found.limits)
+    ordered = isinstance(source, CascadeSource | GraphSource)
+    return Network(found.graph, named, ordered=ordered, limits=found.limits)
 
 
 def _capture_single(

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from eetoolkit_exporters.capturing.onnx_source import OnnxSource
-from eetoolkit_exporters.capturing.source import Visits, returned_visits
+from eetoolkit_exporters.capturing.source import GraphSource, Visits, returned_visits
 from eetoolkit_exporters.capturing.torch_source import TorchSource, keywords_of, parameters_of
 from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.errors import ExportError, did_you_mean
@@ -135,8 +135,10 @@ def open_single(model: Any, example_inputs: Any, input_names: Sequence[str] | No
 
 def open_source(
     model: Any, example_inputs: Any, input_names: Sequence[str] | None = None
-) -> TorchSource | OnnxSource | CascadeSource:
-    """Returns the source for a module, an `.onnx` file, or a list of either."""
+) -> TorchSource | OnnxSource | CascadeSource | GraphSource:
+    """Returns the source for a module, an `.onnx` file, a list of either, or a network that is a graph already."""
+    if isinstance(model, GraphSource):
+        return model
     if isinstance(model, list | tuple):
         return CascadeSource(model, example_inputs, input_names)
     if isinstance(model, str | os.PathLike) and input_names is not None:

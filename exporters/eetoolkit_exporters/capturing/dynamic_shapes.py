@@ -68,11 +68,10 @@ def choose_rows(source: TorchSource, dynamic: Dynamic, *, dynamic_batch: bool) -
     """
     if not dynamic_batch:
         return dynamic, None
-    choices, proven = _choices(source, dynamic), None
+    choices = _choices(source, dynamic)
     axes: Axes = next(choices, {})
-    if _open(source, axes):
-        proven = prove_rows(source, itertools.chain([axes], choices))
-        axes = axes if proven is None else proven
+    proven = prove_rows(source, itertools.chain([axes], choices if _open(source, axes) else ()))
+    axes = axes if proven is None else proven
     names = {_named(dynamic, name, axis) for name, axis in axes.items() if axis is not None} - {None}
     found: Dynamic = {}
     for name, each in dynamic.items():

@@ -6,13 +6,16 @@ A source runs in its own framework, so it is the reference that a bundle is meas
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 
 from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.errors import ExportError
+
+if TYPE_CHECKING:
+    from eetoolkit_exporters.capturing.side_by_side import Captured
 
 ExitSpec = Sequence[str] | Mapping[str, str | Mapping[str, str]]
 """Names of exits, or for each exit the output it is or the outputs it has, by the source's own names."""
@@ -43,6 +46,15 @@ class ModelSource(Protocol):
 
     def run_visits(self, inputs: Mapping[str, Array]) -> Visits:
         """Returns every exit met, in order: the marked ones as they were passed, then those that are returned."""
+        ...
+
+
+@runtime_checkable
+class GraphSource(ModelSource, Protocol):
+    """A network that is a graph already, and can be handed over as it is; its exits are in order."""
+
+    def captured(self) -> Captured:
+        """Returns the graph, a copy that the caller may change."""
         ...
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import io
 import itertools
@@ -34,6 +35,10 @@ from eetoolkit_runtime.errors import ExportError
 from eetoolkit_runtime.plan.types import Limit
 from eetoolkit_runtime.running.inputs import BATCH
 
+SCOPES = "pkg.torch.onnx.name_scopes"
+"""In a node's metadata: the modules in which it was traced, outermost first, and its own name in the trace."""
+PREFIX = "module."
+"""Before the names of the module's parameters and buffers in a program."""
 _MAX_PRINTED = 400
 
 
@@ -69,6 +74,38 @@ def export_torch(
     Raises:
         ExportError: Torch cannot export it, or it fixes a size that is to be dynamic.
     """
+    program, dynamic, example = _run_exporter(source, dynamic_batch=dynamic_batch, dynamic_shapes=dynamic_shapes)
+    model: ir.Model = program.model
+    exported: Any = program.exported_program
+    _count_calls(model.graph, exported)
+    names = _name_dimensions(model.graph, dynamic)
+    ir.convenience.rename_values(
+        [value for value in model.graph.initializers.values() if (value.name or "").startswith(PREFIX)],
+        [name.removeprefix(PREFIX) for name in list(model.graph.initializers) if name.startswith(PREFIX)],
+    )
+    ranges = {str(key): value for key, value in exported.range_constraints.items()}
+    return model, dict(_limits(dynamic, example, names, ranges))
+
+
+def trace_torch(
+    source: TorchSource, *, dynamic_batch: bool, dynamic_shapes: DynamicShapes
+) -> torch.export.ExportedProgram:
+    """Returns the program from which `export_torch` makes the model: the nodes are called as the model's values.
+
+    What it calls `PREFIX` and a name is the module's parameter or buffer of that name.
+
+    Raises:
+        ExportError: As `export_torch`.
+    """
+    program, _, _ = _run_exporter(source, dynamic_batch=dynamic_batch, dynamic_shapes=dynamic_shapes)
+    exported: torch.export.ExportedProgram = program.exported_program
+    return exported
+
+
+def _run_exporter(
+    source: TorchSource, *, dynamic_batch: bool, dynamic_shapes: DynamicShapes
+) -> tuple[Any, Dynamic, dict[str, Array]]:
+    """Returns what torch makes of the module, which dimensions are dynamic, and the example that was traced."""
     named, rows = choose_rows(source, normalise(dynamic_shapes, source), dynamic_batch=dynamic_batch)
     dynamic = settle(source, named)
     example = _traced(source, dynamic, rows)
@@ -92,15 +129,7 @@ def export_torch(
             raise ExportError(f"torch cannot export the network: {reason(error, source.module)}") from error
     if program is None:
         raise ExportError(f"torch cannot export the network: {printed.getvalue()[-_MAX_PRINTED:]}")
-    model: ir.Model = program.model
-    names = _name_dimensions(model.graph, dynamic)
-    ir.convenience.rename_values(
-        [value for value in model.graph.initializers.values() if (value.name or "").startswith("module.")],
-        [name.removeprefix("module.") for name in list(model.graph.initializers) if name.startswith("module.")],
-    )
-    exported: Any = program.exported_program
-    ranges = {str(key): value for key, value in exported.range_constraints.items()}
-    return model, dict(_limits(dynamic, example, names, ranges))
+    return program, dynamic, example
 
 
 def _traced(source: TorchSource, dynamic: Dynamic, rows: Axes | None) -> dict[str, Array]:
@@ -128,6 +157,20 @@ def _forget_eager_calls() -> None:
         remembered = getattr(getattr(torch.ops.aten, operator).input, "_dispatch_cache", None)
         if remembered is not None:
             remembered.clear()
+
+
+def _count_calls(graph: ir.Graph, exported: Any) -> None:
+    """Writes which call of a module a node was traced in behind the module's path: `layer@3` is the fourth.
+
+    torch.export counts them in the keys of `nn_module_stack`; the exporter keeps only the paths.
+    """
+    stacks = {node.name: node.meta.get("nn_module_stack", {}) for node in exported.graph.nodes}
+    for node in graph:
+        if SCOPES in node.metadata_props:
+            *paths, name = ast.literal_eval(node.metadata_props[SCOPES])
+            calls = {path: key.rpartition("@")[2] for key, (path, _) in stacks.get(name, {}).items() if "@" in key}
+            scopes = [f"{path}@{calls[path]}" if path in calls else path for path in paths]
+            node.metadata_props[SCOPES] = repr([*scopes, name])
 
 
 def _name_dimensions(graph: ir.Graph, dynamic: Dynamic) -> dict[str, str]:

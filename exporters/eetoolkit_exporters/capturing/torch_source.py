@@ -192,7 +192,7 @@ def _check_evaluation(module: torch.nn.Module) -> None:
         raise ExportError(f"the network is in training mode ({shown}): call model.eval() first (--weights does)")
     lazy = [name for name, value in module.named_parameters() if torch.nn.parameter.is_lazy(value)]
     if lazy:
-        raise ExportError(f"the parameters {', '.join(lazy)} have no values yet: train them first (ee.fit_exits)")
+        raise ExportError(f"the parameters {', '.join(lazy)} have no values yet: run the network once, and train it")
 
 
 def _numpy(tensor: torch.Tensor, what: str) -> Array:

@@ -44,7 +44,7 @@ def sort_exits(network: Network) -> None:
     """Puts the exits into the order in which they are met.
 
     Exits that share work are ordered by how much they need; exits that share none stay in the caller's order, and so
-    does a cascade. A backbone's own answer comes last, even where an attached head has more nodes than it leaves out.
+    do those whose order is known.
 
     Raises:
         ExportError: An exit that is not a function of the input.
@@ -67,7 +67,6 @@ def sort_exits(network: Network) -> None:
         shared = {other for other in order if any(exits >> index & 1 and exits >> other & 1 for exits in groups)}
         deeper = (place for place, other in enumerate(order) if sizes[other] > size and other in shared)
         order.insert(next(deeper, len(order)), index)
-    order.sort(key=lambda index: network.exits[index].name == network.last)
     network.exits[:] = [network.exits[index] for index in order]
 
 

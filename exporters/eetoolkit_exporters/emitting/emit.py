@@ -211,6 +211,11 @@ def _constant(array: Array) -> Constant:
     return Constant(dtype=_DTYPES[ir.DataType.from_numpy(array.dtype)], shape=array.shape, data=data)
 
 
+def input_specs(network: Network) -> tuple[TensorSpec, ...]:
+    """Returns the network's inputs under its own names, without those that are constants in a manifest."""
+    return tuple(_spec(str(value.name), value) for value in _inputs(network))
+
+
 def _inputs(network: Network) -> list[ir.Value]:
     return [value for value in network.graph.inputs if value.name not in network.constants]
 
@@ -322,7 +327,10 @@ def dimensions(network: Network, example: Mapping[str, Array]) -> dict[str, int]
     symbols: dict[str, int] = {}
     for value in _inputs(network):
         if value.shape is not None:
-            for dim, size in zip(value.shape, np.shape(example[str(value.name)]), strict=True):
+            sizes = np.shape(example[str(value.name)])
+            if len(sizes) != len(value.shape):
+                raise ExportError(f"input {value.name!r}: the example has shape {list(sizes)}, expected {value.shape}")
+            for dim, size in zip(value.shape, sizes, strict=True):
                 if not isinstance(dim, int) and dim.value is not None:
                     symbols[dim.value] = size
     return symbols | ({BATCH: 1} if BATCH in symbols else {})

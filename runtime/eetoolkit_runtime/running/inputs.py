@@ -9,16 +9,41 @@ import numpy as np
 
 from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.errors import InputError
-from eetoolkit_runtime.plan.types import Dim, Manifest, Preprocess, TensorSpec, spell
+from eetoolkit_runtime.plan.types import Dim, Limit, Preprocess, TensorSpec, spell
 
 if TYPE_CHECKING:
+    from typing import Protocol
+
     import numpy.typing as npt
 
     from eetoolkit_runtime.bundle.bundle import Bundle
 
     Inputs = npt.ArrayLike | Sequence[npt.ArrayLike] | Mapping[str, npt.ArrayLike]
+
+    class InputPlan(Protocol):
+        """What says which inputs a network takes: a manifest, or what is known before there is one."""
+
+        @property
+        def inputs(self) -> tuple[TensorSpec, ...]:
+            """Names, dtypes and shapes."""
+
+        @property
+        def limits(self) -> Mapping[str, Limit]:
+            """The sizes that symbols of the shapes may take."""
+
+        @property
+        def preprocess(self) -> Mapping[str, Preprocess]:
+            """How pictures become inputs."""
+
+        @property
+        def titles(self) -> Mapping[str, str]:
+            """What the user calls inputs whose own names are others."""
+
+        @property
+        def labels(self) -> tuple[str, ...] | None:
+            """The classes' names."""
 else:
-    Inputs = Any
+    Inputs = InputPlan = Any
 
 BATCH = "batch"
 """The symbol of the dimension that counts rows."""
@@ -26,7 +51,7 @@ ROWS_AT_ONCE = 64
 """How many rows of a batch start together: more gain next to nothing, and hold memory."""
 
 
-def prepare(plan: Manifest, inputs: Inputs, *, one_row: bool) -> tuple[Array, ...]:
+def prepare(plan: InputPlan, inputs: Inputs, *, one_row: bool) -> tuple[Array, ...]:
     """Returns the inputs in the plan's order, each of its dtype and a shape that fits.
 
     Args:
@@ -50,7 +75,7 @@ def prepare(plan: Manifest, inputs: Inputs, *, one_row: bool) -> tuple[Array, ..
     return arrays
 
 
-def row_axes(plan: Manifest) -> list[int | None]:
+def row_axes(plan: InputPlan) -> list[int | None]:
     """Returns along which dimension the rows of a batch lie in each input; None: the input goes to every row."""
     return axes_of_rows([spec.shape for spec in plan.inputs])
 
@@ -62,7 +87,7 @@ def axes_of_rows(shapes: Sequence[tuple[Dim, ...]]) -> list[int | None]:
     return [0 if shape[:1] == (1,) else None for shape in shapes]
 
 
-def most_rows(plan: Manifest) -> int | None:
+def most_rows(plan: InputPlan) -> int | None:
     """Returns how many rows the plan's graphs take at once; None: any number."""
     limit = plan.limits.get(BATCH)
     return None if limit is None else limit.max
@@ -78,7 +103,7 @@ def _dims(spec: TensorSpec, axis: int | None) -> tuple[Dim, ...]:
     return spec.shape if axis is None else (*spec.shape[:axis], BATCH, *spec.shape[axis + 1 :])
 
 
-def _in_order(plan: Manifest, inputs: Inputs) -> list[Any]:
+def _in_order(plan: InputPlan, inputs: Inputs) -> list[Any]:
     names = [spec.name for spec in plan.inputs]
     if isinstance(inputs, Mapping):
         titles = [plan.titles.get(name, name) for name in names]
@@ -146,7 +171,7 @@ def _check_shape(spec: TensorSpec, dims: tuple[Dim, ...], value: Any, array: Arr
         raise InputError(f"input {spec.name!r}: got the empty shape {list(array.shape)}, expected {_spell(spec)}")
 
 
-def _check_limits(plan: Manifest, sizes: Mapping[str, int]) -> None:
+def _check_limits(plan: InputPlan, sizes: Mapping[str, int]) -> None:
     """Refuses a size that the graphs do not take; any number of rows may come, since rows can be parted."""
     for symbol, limit in plan.limits.items():
         size = sizes.get(symbol)
@@ -215,7 +240,7 @@ def _spell(spec: TensorSpec) -> str:
     return f"{spec.name}: {spell(spec)}"
 
 
-def split_rows(plan: Manifest, arrays: tuple[Array, ...]) -> list[tuple[Array, ...]]:
+def split_rows(plan: InputPlan, arrays: tuple[Array, ...]) -> list[tuple[Array, ...]]:
     """Returns one tuple of inputs per row; inputs without rows go to every row.
 
     Raises:

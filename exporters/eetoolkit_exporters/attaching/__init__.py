@@ -1,0 +1,1 @@
+"""Exits for a trained network that has none: places on its graph, heads there, their features and fits."""
