@@ -25,6 +25,8 @@ MNIST_S, REVIEWS_S = 120.0, 180.0
 _CORE = "1"
 _PARTS = ("features", "heads", "bundle")
 _SEEDS = [name for name in LOADERS if name.startswith("reviews-")]
+_SAID = {True: "they pay", False: "they do not pay", None: "unknown"}
+"""Of early exits, by `AdaptReport.pays`; where it is unknown the bundle is written with `force`."""
 
 
 def _leave(row: Row) -> str:
@@ -67,7 +69,7 @@ SECTION = Section(
         _column("places", "places", lambda row: str(row["places"])),
         _column("last exit differs by", "last_differs", lambda row: f"{row['last_differs']:.0e}"),
         ("targets met", met),
-        ("verdict", lambda row: str(row["verdict"])),
+        ("verdict", lambda row: _SAID[row["pays"]] if "pays" in row else str(row["verdict"])),
     ),
 )
 
@@ -101,7 +103,7 @@ def of_seeds(seeds: Sequence[Row]) -> Row:
         return found | {"met": False}
     found |= {key: mean(row[key] for row in seeds) for key in ("accuracy", "whole_accuracy", "drop_points")}
     found |= {
-        "last_differs": max(row["last_differs"] for row in seeds),
+        "last_differs": max(row["last_differs"] or 0.0 for row in seeds),  # none where the network was cut off
         "peers": {"bundle": {"mean_ms": mean(row["peers"]["bundle"]["mean_ms"] for row in seeds)}},
     }
     for peer in ("whole", "fixed"):

@@ -352,9 +352,7 @@ def test_a_network_in_training_mode_is_refused() -> None:
 def test_a_network_of_several_answers_is_refused(tmp_path: Path) -> None:
     text = "net (float[batch,4] x) => (float[batch,4] a, float[batch,4] b) { a = Sin (x) b = Cos (a) }"
     onnx.save(parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]> {text}'), tmp_path / "two.onnx")
-    with pytest.raises(
-        ee.ExportError, match="the network returns a, b; let it return its logits alone"
-    ):
+    with pytest.raises(ee.ExportError, match="the network returns a, b; let it return its logits alone"):
         ee.attach_exits(tmp_path / "two.onnx", ["a"], np.zeros((1, 4), np.float32))
 
 
