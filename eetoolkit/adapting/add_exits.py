@@ -18,7 +18,7 @@ from eetoolkit.adapting.choosing import Goal
 from eetoolkit.adapting.example import draw_example
 from eetoolkit.adapting.report import AdaptReport, HeadFigures, PlaceFigures
 from eetoolkit.adapting.rows import Rows, read_rows
-from eetoolkit.adapting.splits import part_rows
+from eetoolkit.adapting.splits import Parts, part_rows
 from eetoolkit.reading.labelled import LabelledPath, class_names
 from eetoolkit.reading.samples import Data
 from eetoolkit.tuning.collect import Progress
@@ -26,13 +26,14 @@ from eetoolkit.tuning.wording import percent
 from eetoolkit_exporters.attaching.attach import FINAL, Base, MultiExit, open_base
 from eetoolkit_exporters.attaching.features import Features, forget_old, gather_features
 from eetoolkit_exporters.attaching.finetune import check_trainable, finetune_network
-from eetoolkit_exporters.attaching.fit import HELD_OUT, MOST_SEED, SHARE, Fit, fit_all, target_of
+from eetoolkit_exporters.attaching.fit import HELD_OUT, SHARE, Target, fit_all, target_of
 from eetoolkit_exporters.attaching.part import Part, blocks, inputs_of
 from eetoolkit_exporters.attaching.places import Place, choose_places, find_places
 from eetoolkit_runtime.arguments import check_range, checked
 from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.bundle.archive import default_cache
 from eetoolkit_runtime.errors import ExportError
+from eetoolkit_runtime.plan.types import MOST_EXACT
 
 _MOST_PLACES = 16
 _MOST_EPOCHS = 10_000
@@ -43,7 +44,7 @@ _UNLABELLED = "there are no labels: the network's own answers count as right, an
 
 
 @checked(ExportError)
-def add_exits(  # noqa: PLR0913, PLR0915 - what the fits depend on, read top to bottom
+def add_exits(  # noqa: PLR0913 - what the fits depend on, read top to bottom
     model: Any,
     inputs: Data | LabelledPath | str | os.PathLike[str],
     labels: npt.ArrayLike | None = None,
@@ -102,7 +103,7 @@ def add_exits(  # noqa: PLR0913, PLR0915 - what the fits depend on, read top to 
     """
     check_range(ExportError, "max_accuracy_drop", max_accuracy_drop, 0, 1)
     check_range(ExportError, "distill", distill, 0, 1)
-    check_range(ExportError, "seed", seed, 0, MOST_SEED)
+    check_range(ExportError, "seed", seed, 0, MOST_EXACT)
     check_range(ExportError, "finetune", finetune, 0, _MOST_EPOCHS)
     if max_exits < 1:
         raise ExportError(f"max_exits is {max_exits}, expected at least 1")
@@ -130,8 +131,7 @@ def add_exits(  # noqa: PLR0913, PLR0915 - what the fits depend on, read top to 
     right = features.final.argmax(1) if rows.labels is None else rows.labels
     parts = part_rows(len(rows), own, held_out=HELD_OUT, seed=seed)
     target = target_of(features, rows.labels, 1.0 if rows.labels is None else distill)
-    fits = fit_all(tried, features, target, parts.fit, parts.choose, tell)
-    heads = list(_heads(tried, features, right, fits, parts.choose))
+    heads = _fitted(tried, features, target, right, parts, tell)
     chosen = _candidates(heads)
     candidates = _only(base, tried, chosen)
     folders, lost = [features.folder], 0.0
@@ -145,8 +145,7 @@ def add_exits(  # noqa: PLR0913, PLR0915 - what the fits depend on, read top to 
         base = open_base(module, example_inputs, dynamic_shapes=dynamic_shapes, input_names=input_names)
         tried = _with_all_heads(base, _places(base, [place.name for place in at]), kinds)
         features = gather_features(tried, rows.inputs, place_for_features, threads=threads, progress=tell)
-        fits = fit_all(tried, features, target, parts.fit, parts.choose, tell)
-        heads = list(_heads(tried, features, right, fits, parts.choose))
+        heads = _fitted(tried, features, target, right, parts, tell)
         chosen = _candidates(heads)
         candidates = _only(base, tried, chosen)
         now = features.final.argmax(1) == right
@@ -243,14 +242,18 @@ class _Head:
     accuracy: float
 
 
-def _heads(tried: MultiExit, features: Features, right: Array, fits: Mapping[str, Fit], rows: Array) -> Iterator[_Head]:
-    """Yields the heads with their figures on rows that fitted nothing."""
-    for name, fit in fits.items():
-        gathered = torch.from_numpy(features.of(tried, name, rows))
+def _fitted(
+    tried: MultiExit, features: Features, target: Target, right: Array, parts: Parts, tell: Progress
+) -> list[_Head]:
+    """Fits the heads, and returns them with their figures on rows that fitted nothing."""
+    found = []
+    for name, fit in fit_all(tried, features, target, parts.fit, parts.choose, tell).items():
+        gathered = torch.from_numpy(features.of(tried, name, parts.choose))
         with torch.no_grad():
             answers = tried.heads[name].classify(gathered).numpy()
-        accuracy = float((answers.argmax(1) == right[rows]).mean())
-        yield _Head(name, tried.places[name], tried.heads[name].kind, fit.loss, accuracy)
+        accuracy = float((answers.argmax(1) == right[parts.choose]).mean())
+        found.append(_Head(name, tried.places[name], tried.heads[name].kind, fit.loss, accuracy))
+    return found
 
 
 def _candidates(heads: Iterable[_Head]) -> dict[str, str]:
@@ -277,11 +280,11 @@ def _only(base: Base, tried: MultiExit, chosen: Mapping[str, str]) -> MultiExit:
 
 
 def _finetuned(epochs: int, before: Array, after: Array) -> str:
-    """Returns what fine-tuning did to the network's own answers, right or not on the rows to tune by."""
+    """Returns what fine-tuning did to the network's own answers, right or not on the rows that choose heads."""
     return (
         f"fine-tuned for {epochs} epoch{'s' * (epochs != 1)}: the network's own answer was right on "
-        f"{percent(before.mean())} of the tuning rows, now on {percent(after.mean())}; joint training can make it "
-        "worse: compare with finetune=0"
+        f"{percent(before.mean())} of the rows that chose heads, now on {percent(after.mean())}; joint training can "
+        "make it worse: compare with finetune=0"
     )
 
 

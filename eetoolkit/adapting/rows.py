@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,13 +16,12 @@ import numpy.typing as npt
 
 from eetoolkit.reading.labelled import ClassFolders, LabelledPath, read_labelled
 from eetoolkit.reading.samples import Data, read_samples
+from eetoolkit.tuning.collect import Progress
 from eetoolkit_exporters.attaching.part import NetworkInputs
 from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.errors import InputError, did_you_mean
 from eetoolkit_runtime.plan.types import Preprocess, TensorSpec
 from eetoolkit_runtime.running.inputs import row_axes
-
-Progress = Callable[[str, int, int], object]
 
 IN_MEMORY = 1 << 30
 """Bytes of inputs up to which samples that come one after the other are kept in memory."""

@@ -32,7 +32,7 @@ from eetoolkit.cli.options import (
     split_names,
     threads_option,
 )
-from eetoolkit.cli.outputs import Outputs
+from eetoolkit.cli.outputs import Outputs, check_page
 from eetoolkit.cli.verb import Verb
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def adapt(  # noqa: PLR0913 - one for each option
         for path in (data, validation):
             if path is not None and not Path(path).exists():
                 raise ee.InputError(f"{path} does not exist")
-        _check_page(page, overwrite=overwrite)
+        check_page(page, overwrite=overwrite)
     named = None if labels is None else read_labels(labels)
     prepared = None if preprocess is None else read_preprocess(preprocess)
     # What the network's own code prints is no result of ours.
@@ -208,12 +208,3 @@ def _check_usage(given: Mapping[str, Any]) -> None:
         raise click.UsageError("name the bundle to write: -o OUT.ee")
     if given["profile"] is not None and given["by"] is not None:
         raise click.UsageError(f"--profile does not go with --by {given['by']}")
-
-
-def _check_page(page: Path | None, *, overwrite: bool) -> None:
-    """Refuses a page that cannot be written, before any work is done."""
-    if page is None:
-        return
-    from eetoolkit.report.page import check_target
-
-    check_target(page, overwrite=overwrite)

@@ -105,3 +105,12 @@ def _state(place: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_ino, found.st_mtime_ns
+
+
+def check_page(page: Path | None, *, overwrite: bool) -> None:
+    """Refuses a report that cannot be written, before any work is done."""
+    if page is None:
+        return
+    from eetoolkit.report.page import check_target as check_report
+
+    check_report(page, overwrite=overwrite)

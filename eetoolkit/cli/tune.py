@@ -14,7 +14,7 @@ import eetoolkit as ee
 from eetoolkit.cli import terminal
 from eetoolkit.cli.frontier_chart import frontier_chart
 from eetoolkit.cli.options import PICTURES, json_option, overwrite_option, picture_options, threads_option
-from eetoolkit.cli.outputs import Outputs
+from eetoolkit.cli.outputs import Outputs, check_page
 from eetoolkit.cli.table import print_pairs
 from eetoolkit.cli.tune_tables import figures, print_choices
 from eetoolkit.cli.verb import Verb
@@ -164,7 +164,7 @@ def tune(  # noqa: PLR0913 - one for each option
             terminal.say(f"thresholds and temperatures restored: {', '.join(limits)}")
         terminal.print_bundle(restored, as_json=as_json)
         return
-    _check_page(page, overwrite=overwrite)
+    check_page(page, overwrite=overwrite)
     opened = ee.load(bundle)
     if prune is not None:
         _check_prunable(opened)
@@ -223,15 +223,6 @@ def _check_usage(given: Mapping[str, Any]) -> None:
     for name in ("delta", "method"):
         if given[name] is not None and given["risk"] is None:
             raise click.UsageError(f"--{name} goes with --risk")
-
-
-def _check_page(page: Path | None, *, overwrite: bool) -> None:
-    """Refuses a page that cannot be written, before any work is done."""
-    if page is None:
-        return
-    from eetoolkit.report.page import check_target
-
-    check_target(page, overwrite=overwrite)
 
 
 def _check_prunable(bundle: ee.Bundle) -> None:

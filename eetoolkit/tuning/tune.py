@@ -24,11 +24,9 @@ from eetoolkit.tuning.risk import RAREST, Method
 from eetoolkit_runtime.arguments import checked
 from eetoolkit_runtime.bundle.bundle import Bundle, load
 from eetoolkit_runtime.errors import BundleError, TuneError
-from eetoolkit_runtime.plan.types import Manifest
+from eetoolkit_runtime.plan.types import MOST_EXACT, Manifest
 from eetoolkit_runtime.profiling.profile import Profile, saved_profile
 from eetoolkit_runtime.running.providers import Providers, choose_providers, expected_providers
-
-_SEEDS = 1 << 53  # as many as every reader of JSON tells apart
 
 
 @checked(TuneError)
@@ -146,8 +144,8 @@ def _check_numbers(risk: float | None, delta: float, seed: int) -> None:
     """Refuses numbers outside their ranges."""
     if not (RAREST <= delta < 1 and (risk is None or RAREST <= risk < 1)):
         raise TuneError(f"risk {risk} and delta {delta} must lie between 0 and 1, at {RAREST:g} or above")
-    if not 0 <= seed < _SEEDS:
-        raise TuneError(f"seed is {seed}, expected 0 to {_SEEDS - 1}")
+    if not 0 <= seed <= MOST_EXACT:
+        raise TuneError(f"seed is {seed}, expected 0 to {MOST_EXACT}")
 
 
 def _check_tunable(plan: Manifest) -> None:

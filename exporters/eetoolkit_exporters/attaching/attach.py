@@ -162,15 +162,24 @@ class MultiExit:
         unfitted = [name for name, head in self.heads.items() if not head.fitted]
         if unfitted:
             raise ExportError(f"the heads of {', '.join(unfitted)} are not fitted yet: call ee.fit_exits first")
-        graph = self.network.graph.clone()
-        values = {str(value.name): value for value in values_of(graph)}
-        outputs = append_modules(graph, {
-            name: (head, [values[str(value.name)] for value in self.values_at(name).values()])
-            for name, head in self.heads.items()
-        })  # fmt: skip
-        outputs[self.last_exit] = values[str(self.final.name)]
+        graph, found, final = self.appended({name: (name, head) for name, head in self.heads.items()})
+        outputs = {**found, self.last_exit: final}
         graph.outputs[:] = list(outputs.values())
         return Captured(graph, outputs, limits=self.network.limits)
+
+    def appended(self, modules: Mapping[str, tuple[str, nn.Module]]) -> tuple[ir.Graph, dict[str, ir.Value], ir.Value]:
+        """Returns a copy of the network's graph with modules appended, what each gives, and the network's own answer.
+
+        Args:
+            modules: Each with the exit at which it reads what heads read there.
+        """
+        graph = self.network.graph.clone()
+        values = {str(value.name): value for value in values_of(graph)}
+        reading = {
+            name: (module, [values[value] for value in self._names_at(exit_)])
+            for name, (exit_, module) in modules.items()
+        }
+        return graph, append_modules(graph, reading), values[str(self.final.name)]
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Returns each head's output, as PyTorch computes it, and the network's own, as its framework does."""
@@ -199,10 +208,12 @@ class MultiExit:
 
     def _make(self, heads: Mapping[str, HeadSpec]) -> Iterator[tuple[str, Head]]:
         """Yields the heads."""
-        example = {**self.inputs, **self.taps(self.inputs)}
-        answer = self.source.run(self.inputs)[self.answer]
         for name in [name for name in self.places if name in heads]:  # in the order in which they are met
             spec = heads[name]
+            if isinstance(spec, Head):
+                yield name, spec
+                continue
+            example, answer = self._example
             given = [torch.from_numpy(np.ascontiguousarray(example[value])) for value in self._names_at(name)]
             try:
                 yield name, self._head(name, spec, given, answer)
@@ -212,9 +223,12 @@ class MultiExit:
                 fix = f"give one of your own, attach_exits(network, {{{name!r}: head}})"
                 raise ExportError(f"no such head fits {name!r}: {error}; {fix}") from error
 
+    @cached_property
+    def _example(self) -> tuple[dict[str, Array], Array]:
+        """What inputs and places hold for the example, and the network's own answer."""
+        return {**self.inputs, **self.taps(self.inputs)}, self.source.run(self.inputs)[self.answer]
+
     def _head(self, name: str, spec: HeadSpec, given: Sequence[torch.Tensor], answer: Array) -> Head:
-        if isinstance(spec, Head):
-            return spec
         if isinstance(spec, nn.Module):
             return _own(spec, given[0])
         rows = layouts(self.network.graph)[self.final].rows

@@ -18,10 +18,9 @@ import numpy as np
 import onnx_ir as ir
 from numpy.lib.format import open_memmap
 
-from eetoolkit_exporters.attaching.attach import FINAL, MultiExit, append_modules
+from eetoolkit_exporters.attaching.attach import FINAL, MultiExit
 from eetoolkit_exporters.attaching.part import Part, blocks, count_rows
 from eetoolkit_exporters.capturing.capture import Network
-from eetoolkit_exporters.graph import values_of
 from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.errors import BundleError, ExportError
 from eetoolkit_runtime.files.lock import alone
@@ -82,19 +81,14 @@ def gather_features(
         ExportError: Inputs that the network does not take, or a folder that does not take what is gathered, or to which
             another run gathers the same.
     """
-    graph = model.network.graph.clone()
-    values = {str(value.name): value for value in values_of(graph)}
     wanted = {
-        (model.places[name].value, part): (
-            gather,
-            [values[str(value.name)] for value in model.values_at(name).values()],
-        )
+        (model.places[name].value, part): (name, gather)
         for name, head in model.heads.items()
         for part, gather in zip(head.parts, head.gathers, strict=True)
     }
     names = {f"{value} {part}": (value, part) for value, part in wanted}
-    found = append_modules(graph, {name: wanted[key] for name, key in names.items()})
-    found[FINAL] = values[str(model.final.name)]
+    graph, gathers, final = model.appended({name: wanted[key] for name, key in names.items()})
+    found = {**gathers, FINAL: final}
     part = Part(Network(graph, [], ordered=False, constants=model.network.constants), found, threads=threads)
     target = Path(folder) / _digest(graph, inputs)
     tell = progress or (lambda _what, _done, _total: None)

@@ -25,12 +25,12 @@ from eetoolkit_runtime.arguments import check_range, checked
 from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.errors import ExportError, first_line
 from eetoolkit_runtime.files.outfile import writing
+from eetoolkit_runtime.plan.types import MOST_EXACT
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 HELD_OUT = 0.2
 """The share of rows on which weight decays are held against each other, and which fit nothing."""
-MOST_SEED = (1 << 53) - 1  # as ee.tune
 SHARE = 0.9
 """How much the network's own answers count beside labels; they are as good as labels, and say more."""
 _DECAYS = (1e3, 1e2, 10.0, 1.0, 0.1, 0.01, 1e-3)
@@ -329,7 +329,7 @@ def fit_exits(  # noqa: PLR0913 - what a fit depends on
     """
     if not isinstance(model, MultiExit):
         raise ExportError(f"fit_exits takes what attach_exits returned, got {type(model).__name__}")
-    check_range(ExportError, "seed", seed, 0, MOST_SEED)
+    check_range(ExportError, "seed", seed, 0, MOST_EXACT)
     usual = SHARE if distill and loss is None else 0.0
     share = usual if isinstance(distill, bool) else float(distill)
     if labels is None and share == 0:
