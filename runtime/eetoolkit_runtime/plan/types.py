@@ -39,6 +39,9 @@ Threshold = float | Literal["never", "always"]
 `always`, which is the exit that ends the plan."""
 Scale = Literal["logits", "log_probs", "probs"]
 Fallback = Literal["last", "most_confident"]
+Method = Literal["static", "dynamic", "blockwise", "float16"]
+"""How a segment was quantised."""
+Activations = Literal["uint8", "int8"]
 MOST_EXACT = (1 << 53) - 1
 """The largest integer that every reader of JSON tells from its neighbours: many keep numbers in double precision."""
 Count = Annotated[int, msgspec.Meta(ge=0, le=MOST_EXACT)]
@@ -329,6 +332,24 @@ class Tuning(_Struct, frozen=True, kw_only=True):
     constants_before: dict[str, tuple[float, ...]] = {}
 
 
+class Quantization(_Struct, frozen=True, kw_only=True):
+    """How segments were made smaller after the export.
+
+    Attributes:
+        segments: The method of each that is not as it was exported.
+        activations: What static ones compute with; None where there is none.
+        rows: How many rows calibrated it.
+        created_with: What did it, and its settings.
+        stale: Whether thresholds and temperatures are still those of the bundle that it was made from.
+    """
+
+    segments: dict[str, Method]
+    activations: Activations | None = None
+    rows: Count
+    created_with: dict[str, str | Count]
+    stale: bool = False
+
+
 class Manifest(_Struct, frozen=True, kw_only=True):
     """A whole `manifest.json`."""
 
@@ -354,6 +375,7 @@ class Manifest(_Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
     profile: SavedProfile | None = None
     tuning: Tuning | None = None
+    quantization: Quantization | None = None
 
     @property
     def exits(self) -> dict[str, Exit]:

@@ -1,0 +1,1 @@
+"""Quantising a bundle: which segments, what it gains, and what it costs."""
