@@ -55,7 +55,7 @@ def rounding(graph: ir.Graph) -> float:
     """
     values = [*graph.inputs, *(value for node in graph.all_nodes() for value in node.outputs)]
     half = (_ROUNDINGS * _EPS[value.dtype] for value in values if value.dtype in _EPS)
-    steps = (_step(node) for node in graph.all_nodes() if _quantises(node))
+    steps = (_step(node) for node in graph.all_nodes() if quantises(node))
     return max([DEFAULT_TOLERANCE, *half, *steps])
 
 
@@ -66,7 +66,7 @@ def measured(network: Network, criteria: Mapping[str, Criterion], rows: Sequence
     feature moves the answers is the network's own matter, so it is measured and not guessed.
     """
     top = [exit_ for exit_ in network.exits if graph_of(exit_, network) is network.graph]
-    if not any(map(_quantises, network.graph.all_nodes())):
+    if not any(map(quantises, network.graph.all_nodes())):
         return 0.0
     try:
         model = whole_model(dataclasses.replace(network, exits=top))
@@ -102,7 +102,8 @@ def _both(model: ir.Model, names: Sequence[str], rows: Sequence[Mapping[str, Arr
     return found
 
 
-def _quantises(node: ir.Node) -> bool:
+def quantises(node: ir.Node) -> bool:
+    """Whether an operator rounds to a few steps."""
     return _QUANTISING.search(node.op_type) is not None
 
 

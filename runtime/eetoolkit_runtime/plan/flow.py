@@ -49,6 +49,24 @@ def looked_at(segment: Segment) -> Iterator[tuple[str, str]]:
         yield "gate" if isinstance(segment.next, Gate) else "switch", segment.next.on
 
 
+def closure(start: Iterable[str], edges: Mapping[str, Iterable[str]]) -> set[str]:
+    """Returns what edges lead to from any of `start`, these included."""
+    found = set(start)
+    waiting = list(found)
+    while waiting:
+        for name in edges[waiting.pop()]:
+            if name not in found:
+                found.add(name)
+                waiting.append(name)
+    return found
+
+
+def repeats(plan: Manifest, name: str) -> bool:
+    """Whether a row may come to a segment more than once."""
+    edges = {each: successors(segment) for each, segment in plan.segments.items()}
+    return name in closure(edges[name], edges)
+
+
 def backward(
     targets: Mapping[Node, Iterable[Node]], before: Callable[[Node, Facts], Facts], nothing: Facts
 ) -> dict[Node, Facts]:

@@ -235,10 +235,10 @@ def _check_flow(plan: Manifest) -> None:
                 f'segment {name!r}: exit {segment.exit.name!r} has the threshold "always" but does not stop'
             )
     edges = {name: successors(segment) for name, segment in plan.segments.items()}
-    if unreachable := plan.segments.keys() - _closure((plan.start,), edges):
+    if unreachable := plan.segments.keys() - closure((plan.start,), edges):
         raise ManifestError(f"segments {sorted(unreachable)} cannot be reached from {plan.start!r}")
     stops = [name for name, segment in plan.segments.items() if isinstance(segment.next, Stop)]
-    if endless := plan.segments.keys() - _closure(stops, predecessors):
+    if endless := plan.segments.keys() - closure(stops, predecessors):
         raise ManifestError(f"segments {sorted(endless)} cannot reach a stop: the plan would loop for ever")
 
 
@@ -248,17 +248,6 @@ def _check_profile(plan: Manifest) -> None:
             raise ManifestError(f"manifest.json: profile names {name!r}, which is not a segment")
         if not math.isfinite(latency_ms):
             raise ManifestError(f"manifest.json: profile says {latency_ms} ms for {name!r}, which is not finite")
-
-
-def _closure(start: Iterable[str], edges: Mapping[str, Iterable[str]]) -> set[str]:
-    found = set(start)
-    waiting = list(found)
-    while waiting:
-        for name in edges[waiting.pop()]:
-            if name not in found:
-                found.add(name)
-                waiting.append(name)
-    return found
 
 
 def _check_cycles(plan: Manifest) -> None:

@@ -1,0 +1,132 @@
+"""What segments take as float and by each method: here, on a device, or by profiles from there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import eetoolkit as ee
+from eetoolkit.quantizing.choosing import Option
+from eetoolkit.tuning.collect import Progress
+from eetoolkit_runtime.bundle.bundle import Bundle
+from eetoolkit_runtime.errors import TuneError
+from eetoolkit_runtime.plan.types import Method
+from eetoolkit_runtime.profiling.profile import Profile
+from eetoolkit_runtime.running.inputs import Inputs
+
+File = Profile | str | os.PathLike[str]
+Measured = File | Sequence[File] | Callable[[Bundle], Profile] | None
+"""What segments take: profiles of the float bundle and of quantised ones, what measures one, or this machine."""
+Form = Literal["float"] | Method
+
+_LEAST_VISITS = 0.01  # a call, where no row that was timed came to a segment
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A bundle to be measured.
+
+    Attributes:
+        bundle: On disk.
+        forms: What each of its segments with a graph is.
+    """
+
+    bundle: Bundle
+    forms: Mapping[str, Form]
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What segments take.
+
+    Attributes:
+        ms: By segment and form; those that were not measured are missing.
+        visits: How often a call runs each segment, in the mean.
+        source: Where this comes from.
+        here: Whether it is of this machine.
+    """
+
+    ms: Mapping[tuple[str, Form], float]
+    visits: Mapping[str, float]
+    source: str
+    here: bool
+
+    def options(self, methods: Mapping[str, Sequence[Method]]) -> dict[str, list[Option]]:
+        """Returns what each segment may become, with what that saves a call; its most careful method first."""
+        found: dict[str, list[Option]] = {}
+        for segment, each in methods.items():
+            before, visits = self.ms.get((segment, "float")), max(self.visits.get(segment, 0.0), _LEAST_VISITS)
+            if before is not None:
+                found[segment] = [
+                    Option(method, visits * (before - after))
+                    for method in each
+                    if (after := self.ms.get((segment, method))) is not None
+                ]
+        return found
+
+
+def measure(
+    variants: Sequence[Variant],
+    rows: Callable[[], Iterator[Inputs]],
+    measured: Measured,
+    *,
+    seconds: float,
+    threads: int | None,
+    tell: Progress,
+) -> Costs:
+    """Returns what the segments of some bundles take.
+
+    Args:
+        variants: The float bundle first.
+        rows: Gives real rows, for this machine.
+        measured: See `Measured`.
+        seconds: For each bundle, on this machine.
+        threads: As the `Runner`'s.
+        tell: Is told (what, done, total).
+
+    Raises:
+        TuneError: Profiles that are none of the float bundle, or of no quantised one.
+    """
+    if measured is None:
+        given = [
+            ee.profile(each.bundle, rows(), seconds=seconds, threads=threads, progress=tell) for each in variants
+        ]
+        return _costs([(each, [profile]) for each, profile in zip(variants, given, strict=True)], "this machine", here=True)
+    if callable(measured):
+        there = [(each, [measured(each.bundle)]) for each in variants]
+        return _costs(there, _source(there[0][1][0]), here=False)
+    files = [measured] if isinstance(measured, Profile | str | os.PathLike) else list(measured)
+    profiles = [each if isinstance(each, Profile) else Profile.read(each) for each in files]
+    found = _costs([(each, profiles) for each in variants], _source(profiles[0]), here=False)
+    first = variants[0].bundle
+    if not any(form == "float" for _, form in found.ms):
+        raise TuneError(f"no profile is of {first.place}: run `eetoolkit profile` of it on the device")
+    if all(form == "float" for _, form in found.ms):
+        raise TuneError(
+            "no profile is of its quantised form: write that with --segments all (segments='all') by the same rows and "
+            "seed, run `eetoolkit profile` of it on the device, and pass both profiles"
+        )
+    return found
+
+
+def _costs(given: Sequence[tuple[Variant, Sequence[Profile]]], source: str, *, here: bool) -> Costs:
+    ms: dict[tuple[str, Form], float] = {}
+    visits: dict[str, float] = {}
+    for variant, profiles in given:
+        plan = variant.bundle.manifest
+        for name, form in variant.forms.items():
+            model = str(plan.segments[name].model)
+            for profile in profiles:
+                cost = profile.segments.get(name)
+                if cost is None or cost.latency is None or profile.files.get(model) != plan.files[model].sha256:
+                    continue
+                ms.setdefault((name, form), cost.latency.robust_ms)
+                if form == "float":
+                    visits.setdefault(name, cost.visits)
+    return Costs(ms, visits, source, here)
+
+
+def _source(profile: Profile) -> str:
+    return f"profiles of {profile.machine.processor}, {profile.measured}"

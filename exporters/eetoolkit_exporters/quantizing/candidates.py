@@ -1,0 +1,171 @@
+"""Every segment of a bundle as it is and by each method, in one folder: any choice among them is a manifest."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+import onnxruntime as ort
+
+from eetoolkit_exporters.emitting.files import SegmentFiles
+from eetoolkit_exporters.emitting.graphs import fit, read_model
+from eetoolkit_exporters.emitting.tolerance import quantises
+from eetoolkit_exporters.quantizing.methods import Settings, methods, quantized
+from eetoolkit_runtime.arrays import Array
+from eetoolkit_runtime.bundle.bundle import Bundle
+from eetoolkit_runtime.errors import ExportError
+from eetoolkit_runtime.plan.flow import repeats
+from eetoolkit_runtime.plan.types import File, Method, Segment
+from eetoolkit_runtime.running.interpret import visit_exits
+from eetoolkit_runtime.running.sessions import SessionSettings
+
+Row = Sequence[Array]
+"""One row's inputs, in the plan's order."""
+Progress = Callable[[str, int, int], object]
+Choice = Mapping[str, Method]
+"""The method of each segment that is not float."""
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """What a bundle can become.
+
+    Attributes:
+        source: The bundle.
+        folder: Where all graphs lie, the float ones too.
+        by_method: For each segment with a graph and each method that works there, the segment; the most accurate first.
+        files: Every file in the folder.
+        left: Operators with weights that stay float, by segment and method.
+        failed: Why a segment has no candidate.
+        settings: What onnxruntime's quantiser was told.
+    """
+
+    source: Bundle
+    folder: Path
+    by_method: dict[str, dict[Method, Segment]] = field(default_factory=dict)
+    files: dict[str, File] = field(default_factory=dict)
+    left: dict[tuple[str, Method], tuple[str, ...]] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    settings: dict[str, str | int] = field(default_factory=dict)
+
+    def bundle(self, choice: Choice) -> Bundle:
+        """Returns the bundle with these segments quantised; only its manifest is new, and only in memory."""
+        plan = self.source.manifest
+        chosen = {
+            name: self.by_method[name][choice[name]] if name in choice else segment
+            for name, segment in plan.segments.items()
+        }
+        named = {file for segment in chosen.values() for file in (segment.model, *segment.weights) if file is not None}
+        files = {name: entry for name, entry in (plan.files | self.files).items() if name in named}
+        return Bundle(self.folder, msgspec.structs.replace(plan, segments=chosen, files=files, golden=None, profile=None))
+
+
+def make_candidates(
+    source: Bundle,
+    rows: Sequence[Row],
+    folder: Path,
+    settings: Settings,
+    only: Callable[[str, Method], bool],
+    tell: Progress,
+) -> Candidates:
+    """Returns every segment by every method, each calibrated on what the quantised ones before it give.
+
+    Args:
+        source: A bundle with float segments.
+        rows: What ranges are calibrated by.
+        folder: An empty one.
+        settings: Of the methods.
+        only: Whether a segment is to have a candidate by a method.
+        tell: Is told (what, done, total).
+
+    Raises:
+        ExportError: It is quantised already.
+    """
+    plan = source.manifest
+    names = [name for name, segment in plan.segments.items() if segment.model is not None]
+    models = {name: read_model(source, str(plan.segments[name].model)) for name in names}
+    if plan.quantization is not None or any(quantises(node) for m in models.values() for node in m.graph.all_nodes()):
+        raise ExportError(f"{source.place} is quantised already; quantise the float bundle that it was made from")
+    found = Candidates(source, folder)
+    for file in {file for segment in plan.segments.values() for file in (segment.model, *segment.weights)} - {None}:
+        shutil.copyfile(source.path / str(file), folder / str(file))
+    written = SegmentFiles(folder)
+    given = [spec.name for spec in plan.inputs]
+    careful: dict[str, Method] = {}
+    walk = Walk(found.bundle(careful))
+    for done, name in enumerate(names):
+        tell("quantising", done, len(names))
+        segment = plan.segments[name]
+        for method in methods(models[name], segment):
+            if not only(name, method):
+                continue
+            try:
+                made = quantized(models[name], segment, method, walk.feeds(name, rows), settings)
+            except ExportError as error:
+                found.failed.setdefault(name, str(error))
+                continue
+            fit(made.model, [read for read, source_ in segment.reads.items() if source_ in given])
+            model, weights = written.write(made.model, name)
+            found.by_method.setdefault(name, {})[method] = msgspec.structs.replace(
+                segment, model=model, weights=weights, prepack=True
+            )
+            found.left[name, method] = made.left
+            found.settings.update(made.settings)
+            found.files.update(written.files)
+        if name in found.by_method:
+            careful[name] = next(iter(found.by_method[name]))
+            walk = walk.with_bundle(found.bundle(careful), name)
+    return found
+
+
+class Walk:
+    """A bundle's graphs, run one by one by the interpreter.
+
+    Args:
+        bundle: Which.
+        sessions: Those that are open already, by segment.
+    """
+
+    def __init__(self, bundle: Bundle, sessions: Mapping[str, ort.InferenceSession] | None = None) -> None:
+        self._bundle = bundle
+        self._sessions = dict(sessions or {})
+
+    def with_bundle(self, bundle: Bundle, changed: str) -> Walk:
+        """Returns the walk of a bundle that differs in one segment."""
+        return Walk(bundle, {name: session for name, session in self._sessions.items() if name != changed})
+
+    def feeds(self, name: str, rows: Sequence[Row]) -> Iterator[dict[str, Array]]:
+        """Yields what a segment's graph is given, visit by visit, where no exit fires."""
+        plan = self._bundle.manifest
+        again = repeats(plan, name)
+        for row in rows:
+            for met, feeds in self.visits(row):
+                if met == name:
+                    yield feeds
+                    if not again:
+                        break
+
+    def visits(self, row: Row) -> Iterator[tuple[str, dict[str, Array]]]:
+        """Yields every segment that a row comes to, before it runs, with what its graph is given."""
+        plan = self._bundle.manifest
+        met: list[tuple[str, dict[str, Array]]] = []
+
+        def run(name: str, feeds: dict[str, Array]) -> dict[str, Array]:
+            met.append((name, feeds))
+            session = self._session(name)
+            outputs = [value.name for value in session.get_outputs()]
+            return dict(zip(outputs, session.run(outputs, feeds), strict=True))
+
+        inputs = {spec.name: array for spec, array in zip(plan.inputs, row, strict=True)}
+        for _ in visit_exits(plan, inputs, run):
+            yield from met
+            met.clear()
+        yield from met
+
+    def _session(self, name: str) -> ort.InferenceSession:
+        if name not in self._sessions:
+            self._sessions[name] = SessionSettings(threads=1).open_segment(self._bundle, name)
+        return self._sessions[name]

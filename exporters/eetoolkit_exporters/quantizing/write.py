@@ -1,0 +1,96 @@
+"""The quantised bundle: its segments written anew, its golden samples made by them, proved and put in place."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+
+from eetoolkit_exporters.emitting.files import SegmentFiles
+from eetoolkit_exporters.emitting.graphs import fit, read_model
+from eetoolkit_exporters.emitting.tolerance import rounding
+from eetoolkit_exporters.quantizing.candidates import Candidates, Choice
+from eetoolkit_runtime.bundle.bundle import Bundle
+from eetoolkit_runtime.bundle.golden import Sample, Visit, read_golden, store_golden
+from eetoolkit_runtime.bundle.rewriting import write_bundle
+from eetoolkit_runtime.bundle.store import check_target
+from eetoolkit_runtime.errors import ExportError
+from eetoolkit_runtime.plan.types import Manifest, Quantization, Segment
+from eetoolkit_runtime.running.runner import Runner
+from eetoolkit_runtime.verify import DEFAULT_TOLERANCE, verify
+
+
+def write_quantized(
+    candidates: Candidates,
+    choice: Choice,
+    quantization: Quantization,
+    output: str | os.PathLike[str],
+    *,
+    name: str | None = None,
+    overwrite: bool = False,
+) -> Bundle:
+    """Writes a choice among candidates as a bundle and returns it.
+
+    Golden samples are made anew from the quantised graphs. Their tolerance is that of the coarsest rounding: four steps
+    of eight bits, since a value between two steps may be rounded to either on another machine.
+
+    Args:
+        candidates: Of the source.
+        choice: The method of each segment that is not float.
+        quantization: What the manifest says of it.
+        output: Where to write.
+        name: The bundle's; None: its folder's.
+        overwrite: Whether a bundle at `output` may be replaced.
+
+    Raises:
+        ExportError: The quantised bundle does not run.
+        BundleError: `output` is in the way.
+    """
+    target = check_target(output, overwrite=overwrite)
+    chosen = candidates.bundle(choice)
+    plan, source = chosen.manifest, candidates.source.manifest
+    given = {spec.name for spec in plan.inputs}
+
+    def make(folder: Path) -> Manifest:
+        written = SegmentFiles(folder)
+        tolerance = DEFAULT_TOLERANCE if source.golden is None else source.golden.tolerance
+        segments: dict[str, Segment] = {}
+        for segment_name, segment in plan.segments.items():
+            if segment.model is None:
+                segments[segment_name] = segment
+                continue
+            model = read_model(chosen, segment.model)
+            tolerance = max(tolerance, rounding(model.graph))
+            fit(model, [read for read, slot in segment.reads.items() if slot in given])
+            file, weights = written.write(model, segment_name)
+            segments[segment_name] = msgspec.structs.replace(segment, model=file, weights=weights)
+        golden, stored = store_golden(folder, golden_of(chosen, read_golden(candidates.source)), tolerance)
+        return msgspec.structs.replace(
+            plan,
+            name=name or target.stem,
+            segments=written.settle(segments),
+            files={**written.files, **stored},
+            onnxruntime="{}.{}".format(*written.onnxruntime),
+            golden=golden,
+            quantization=quantization,
+        )
+
+    return write_bundle(target, make, _proved, overwrite=overwrite)
+
+
+def golden_of(bundle: Bundle, samples: list[Sample]) -> list[Sample]:
+    """Returns the samples' inputs with what a bundle gives for them."""
+    with Runner(bundle, threads=1) as runner:
+        found = [(sample, runner.run_all_exits(sample.inputs)) for sample in samples]
+    return [
+        Sample(sample.inputs, tuple(Visit(each.exit, each.outputs, each.confidence) for each in answers))
+        for sample, answers in found
+    ]
+
+
+def _proved(bundle: Bundle) -> Manifest:
+    report = verify(bundle)
+    if not report.passed:
+        raise ExportError(f"the quantised bundle answers otherwise when it is run again: {report.failures[0]}")
+    return bundle.manifest
