@@ -4,37 +4,31 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
 import numpy.typing as npt
-import onnxruntime as ort
 
-from eetoolkit.quantizing.agreement import Compared, answers, compare
-from eetoolkit.quantizing.choosing import Chosen, Worst, choose
-from eetoolkit.quantizing.measuring import Costs, Form, Measured, Variant, measure
-from eetoolkit.quantizing.report import QuantizationReport, SegmentChoice
-from eetoolkit.quantizing.rows import Part, Parts, part_rows
+from eetoolkit.quantizing.deciding import Decided, Task, decide, take_costs
+from eetoolkit.quantizing.figures import describe
+from eetoolkit.quantizing.measuring import Costs, Measured
+from eetoolkit.quantizing.report import QuantizationReport
+from eetoolkit.quantizing.rows import Parts, part_rows
 from eetoolkit.tuning.collect import Progress
-from eetoolkit.tuning.intervals import Interval, mean_of, ratio_in_turns
-from eetoolkit.tuning.pruning import latencies
 from eetoolkit.tuning.tune import tune as tune_bundle
 from eetoolkit_exporters.quantizing.candidates import Candidates, make_candidates
 from eetoolkit_exporters.quantizing.methods import Settings
-from eetoolkit_exporters.quantizing.write import write_quantized
 from eetoolkit_runtime.arguments import check_range, checked
 from eetoolkit_runtime.bundle.bundle import Bundle, load
 from eetoolkit_runtime.bundle.integrity import check_full
 from eetoolkit_runtime.bundle.store import check_target
 from eetoolkit_runtime.errors import ExportError, InputError, did_you_mean
-from eetoolkit_runtime.plan.types import Activations, Method, Quantization
-from eetoolkit_runtime.profiling.profile import Profile
+from eetoolkit_runtime.plan.types import MOST_EXACT, Activations, Method, Quantization
 
 Segments = Literal["all"] | Sequence[str] | Mapping[str, Method] | None
-_TURNS_ROWS = 100
-_PROFILED_ROWS = 256
+"""Which segments become int8: None: chosen; all; these; or these by these methods."""
 
 
 @checked(ExportError)
@@ -66,18 +60,18 @@ def quantize(  # noqa: PLR0913 - what the choice depends on
 
     Args:
         bundle: A `Bundle`, or its path, with float segments.
-        inputs: Real rows, as `tune` takes them; None: none, which is enough for float16 alone.
+        inputs: Real rows, as `tune` takes them; None: none, which is enough for float16.
         output: The new bundle's folder.
         labels: The right class of every row, for accuracies; needed to tune.
         max_disagreement: The share of rows that an exit may answer otherwise than before, 0 to 1.
-        profile: Where segments must be faster: profiles of the float bundle and of a quantised one, from the device;
-            or what measures a bundle there; None: on this machine.
+        profile: Where segments must be faster: profiles of the float bundle and of quantised ones, from the device; or
+            what measures a bundle there; None: on this machine.
         weights: `int8`; or `float16`: half the bytes on disk, computed in float32 as before.
         activations: What convolutions compute with: `uint8`, the fastest on x86 and ARM, or `int8`, for accelerators
             such as QNN.
         reduce_range: Whether weights have 7 bits, for x86 processors without VNNI, whose sums saturate else.
-        segments: Which become int8: None: chosen; `all` that can; names; or methods by name, of which nothing is
-            chosen.
+        segments: Which become int8: None: chosen; `all` that can; names; or methods by name. What is given is not
+            chosen: neither latency nor disagreement keeps it float.
         tune: Whether to tune the new bundle's thresholds, by rows of their own.
         max_accuracy_drop: The goal of that; None: as `tune`.
         seed: Of the split of the rows.
@@ -93,17 +87,86 @@ def quantize(  # noqa: PLR0913 - what the choice depends on
         BundleError: It cannot be opened, or `output` is in the way.
     """
     check_range(InputError, "max_disagreement", max_disagreement, 0, 1)
-    check_range(InputError, "seed", seed, 0, (1 << 32) - 1)
+    check_range(InputError, "seed", seed, 0, MOST_EXACT)
     target = check_target(output, overwrite=overwrite)
     source = load(bundle)
-    _check_options(source, target, weights, activations, inputs, labels, tune=tune)
-    asked = _asked(source, segments)
+    if target.resolve() in {place.resolve() for place in (source.path, source.archive) if place is not None}:
+        raise ExportError(f"{output} is the bundle that is quantised; choose another name for the new one")
     check_full(source.path, source.manifest)
     tell: Progress = progress or (lambda _what, _done, _total: None)
-    parts = None
-    if inputs is not None:
+    parts = NO_ROWS
+    if inputs is not None or weights == "int8":
         parts = part_rows(source, inputs, labels, max_disagreement=max_disagreement, tune=tune, seed=seed)
-    rows = [] if parts is None else parts.calibrate.rows
     settings = Settings(activations=activations, reduce_range=reduce_range)
     with tempfile.TemporaryDirectory() as folder:
-        ...
+        made = Path(folder, "candidates")
+        made.mkdir()
+        wanted = _wanted(source, segments, weights)
+        candidates = make_candidates(source, parts.calibrate.rows, made, settings, wanted, tell)
+        if not candidates.by_method:
+            raise ExportError(f"nothing in {source.place} can be quantised: {_failures(candidates)}")
+        task = Task(source, parts, candidates, weights, max_disagreement, threads, tell)
+        costs = None
+        if weights == "int8":
+            costs = take_costs(task, Path(folder), profile, seconds)
+        if segments is None and costs is not None:
+            decided = decide(task, costs)
+        else:
+            decided = Decided({name: next(iter(each)) for name, each in candidates.by_method.items()}, {}, costs)
+        written = None
+        if decided.choice:
+            written = write_quantized(candidates, decided.choice, task.quantization(decided.choice), target, overwrite=overwrite)
+        report = describe(task, decided, written)
+    if tune and written is not None:
+        return _tuned(report, written, parts, max_accuracy_drop, seed=seed, threads=threads, tell=tell)
+    return report
+
+
+def _wanted(source: Bundle, segments: Segments, weights: str) -> Wanted:
+    """Returns which of the methods that apply to a segment it is to have a candidate by.
+
+    Raises:
+        InputError: No such segment, or no such method of it.
+    """
+    if weights == "float16":
+        return lambda _name, _methods: ("float16",)
+    if segments is None:
+        return lambda _name, methods: methods
+    if segments == "all":
+        return lambda _name, methods: methods[:1]
+    if isinstance(segments, str):
+        raise InputError(f"segments is {segments!r}, expected 'all', names, or methods by name")
+    known = [name for name, segment in source.manifest.segments.items() if segment.model is not None]
+    for name in segments:
+        if name not in known:
+            raise InputError(f"no segment {name!r}; there are {', '.join(known)}{did_you_mean(name, known)}")
+    chosen = dict(segments) if isinstance(segments, Mapping) else dict.fromkeys(segments)
+
+    def wanted(name: str, methods: Sequence[Method]) -> Sequence[Method]:
+        if name not in chosen:
+            return ()
+        method = chosen[name] or next(iter(methods), None)
+        if method not in methods:
+            can = f"; it can be {' or '.join(methods)}" if methods else ": nothing in it can be quantised"
+            raise InputError(f"segment {name!r} cannot be {method or 'int8'}{can}")
+        return (method,)
+
+    return wanted
+
+
+def _failures(candidates: Candidates) -> str:
+    return "; ".join(f"{name}: {why}" for name, why in candidates.failed.items())
+
+
+def _tuned(
+    report: QuantizationReport, bundle: Bundle, parts: Parts, drop: float | None, *, seed: int, threads: int | None,
+    tell: Progress,
+) -> QuantizationReport:  # fmt: skip
+    """Tunes the new bundle's thresholds on rows of their own, and returns the report with what that found."""
+    rows = parts.tune
+    tuning = tune_bundle(
+        bundle, list(zip(rows.rows, rows.labels, strict=True)), max_accuracy_drop=drop, seed=seed, threads=threads,
+        progress=tell,
+    )  # fmt: skip
+    tuning.apply(force=True)
+    return msgspec.structs.replace(report, tuning=tuning)

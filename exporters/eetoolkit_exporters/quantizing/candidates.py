@@ -18,13 +18,14 @@ from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.bundle.bundle import Bundle
 from eetoolkit_runtime.errors import ExportError
 from eetoolkit_runtime.plan.flow import repeats
-from eetoolkit_runtime.plan.types import File, Method, Segment
+from eetoolkit_runtime.plan.types import Activations, File, Method, Segment
 from eetoolkit_runtime.running.interpret import visit_exits
 from eetoolkit_runtime.running.sessions import SessionSettings
 
 Row = Sequence[Array]
 """One row's inputs, in the plan's order."""
 Progress = Callable[[str, int, int], object]
+Wanted = Callable[[str, Sequence[Method]], Sequence[Method]]
 Choice = Mapping[str, Method]
 """The method of each segment that is not float."""
 
@@ -41,10 +42,12 @@ class Candidates:
         left: Operators with weights that stay float, by segment and method.
         failed: Why a segment has no candidate.
         settings: What onnxruntime's quantiser was told.
+        activations: What static segments compute with.
     """
 
     source: Bundle
     folder: Path
+    activations: Activations
     by_method: dict[str, dict[Method, Segment]] = field(default_factory=dict)
     files: dict[str, File] = field(default_factory=dict)
     left: dict[tuple[str, Method], tuple[str, ...]] = field(default_factory=dict)
@@ -68,7 +71,7 @@ def make_candidates(
     rows: Sequence[Row],
     folder: Path,
     settings: Settings,
-    only: Callable[[str, Method], bool],
+    wanted: Wanted,
     tell: Progress,
 ) -> Candidates:
     """Returns every segment by every method, each calibrated on what the quantised ones before it give.
@@ -78,7 +81,7 @@ def make_candidates(
         rows: What ranges are calibrated by.
         folder: An empty one.
         settings: Of the methods.
-        only: Whether a segment is to have a candidate by a method.
+        wanted: Which of the methods that apply to a segment it is to have a candidate by.
         tell: Is told (what, done, total).
 
     Raises:
@@ -89,7 +92,7 @@ def make_candidates(
     models = {name: read_model(source, str(plan.segments[name].model)) for name in names}
     if plan.quantization is not None or any(quantises(node) for m in models.values() for node in m.graph.all_nodes()):
         raise ExportError(f"{source.place} is quantised already; quantise the float bundle that it was made from")
-    found = Candidates(source, folder)
+    found = Candidates(source, folder, settings.activations)
     for file in {file for segment in plan.segments.values() for file in (segment.model, *segment.weights)} - {None}:
         shutil.copyfile(source.path / str(file), folder / str(file))
     written = SegmentFiles(folder)
@@ -99,9 +102,7 @@ def make_candidates(
     for done, name in enumerate(names):
         tell("quantising", done, len(names))
         segment = plan.segments[name]
-        for method in methods(models[name], segment):
-            if not only(name, method):
-                continue
+        for method in wanted(name, methods(models[name], segment)):
             try:
                 made = quantized(models[name], segment, method, walk.feeds(name, rows), settings)
             except ExportError as error:
