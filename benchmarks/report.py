@@ -20,6 +20,7 @@ from benchmarks import (
     own_time,
     predicted,
     pruning,
+    quantizing,
     rows,
     scale,
     start_up,
@@ -32,7 +33,7 @@ from benchmarks.real_report import sections
 from benchmarks.section import markdown
 
 BENCHMARKS = (
-    adapting, native, chain, own_time, native_own_time, threads, rows, memory, memory_limit, cold_start,
+    adapting, quantizing, native, chain, own_time, native_own_time, threads, rows, memory, memory_limit, cold_start,
     native_cold_start, start_up, control_flow, floor, zoo, scale, tuning, frontiers, predicted, pruning,
 )  # fmt: skip
 NOTES = Path(__file__).parent / "notes.md"
