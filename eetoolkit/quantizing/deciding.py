@@ -8,8 +8,8 @@ from typing import Literal
 
 import numpy as np
 
-from eetoolkit.quantizing.agreement import answers, compare, worst_of
-from eetoolkit.quantizing.choosing import Worst, choose
+from eetoolkit.quantizing.agreement import answers, compare
+from eetoolkit.quantizing.choosing import choose
 from eetoolkit.quantizing.measuring import Costs, Form, Measured, Variant, measure
 from eetoolkit.quantizing.rows import Part, Parts
 from eetoolkit.tuning.collect import Progress
@@ -23,7 +23,6 @@ from eetoolkit_runtime.plan.types import Method, Quantization
 TURNS_ROWS = 100
 """Rows by which whole calls are compared in turns, at most."""
 _PROFILED_ROWS = 256
-_FASTER = 1.02  # times the speed, below which calls count as equally fast
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,40 +100,38 @@ def take_costs(task: Task, folder: Path, measured: Measured, seconds: float) -> 
 def decide(task: Task, costs: Costs) -> Decided:
     """Returns which segments become int8.
 
-    The choice is never slower than the float bundle, nor than all segments in int8 where these keep the bound: both are
-    compared with it, whole calls in turns.
+    The choice is never slower than the float bundle, nor than all segments in int8 where these keep the bound: whole
+    calls of all three are compared in turns.
     """
     candidates, part = task.candidates, task.parts.choose
     before = answers(task.source, part.rows, task.threads)
 
-    def worst(choice: Choice) -> Worst:
+    def disagreement(choice: Choice) -> dict[str, float]:
         after = answers(candidates.bundle(choice), part.rows, task.threads)
-        return worst_of(compare(task.source.manifest, before, after, part.labels))
+        found = compare(task.source.manifest, before, after, part.labels)
+        return {name: each.mean + each.standard_error for name, each in found.items()}
 
     options = costs.options(candidates.by_method)
-    found = choose(options, worst, task.max_disagreement, task.tell)
-    choice, why = dict(found.methods), dict(found.why)
-    for name in candidates.by_method:
-        if name not in options:
-            why[name] = "no latency was measured of it: no row that was timed came there"
-    why |= candidates.failed
-    if not (choice and costs.here):
-        return Decided(choice, why, costs)
-    rivals: list[dict[str, Method]] = [{}, choice]
+    chosen = choose(options, disagreement, task.max_disagreement, task.tell)
+    why = chosen.why | candidates.failed
+    why |= {name: "no row that was timed came there" for name in candidates.by_method if name not in options}
+    if not (chosen.methods and costs.here):
+        return Decided(chosen.methods, why, costs)
+    rivals: list[dict[str, Method]] = [{}, chosen.methods]
     every = {name: next(iter(each)) for name, each in candidates.by_method.items()}
-    if every != choice and worst(every).disagreement <= task.max_disagreement:
+    if every != chosen.methods and max(disagreement(every).values(), default=0) <= task.max_disagreement:
         rivals.append(every)
-    rows = evenly(part, TURNS_ROWS)
-    times = latencies([candidates.bundle(each) for each in rivals], rows, task.threads)
-    means = np.median(times, axis=1).mean(axis=1)
-    best = int(means.argmin()) if means[0] > means.min() else 0
+    task.tell("comparing whole calls", 0, 0)
+    times = latencies([candidates.bundle(each) for each in rivals], evenly(part, TURNS_ROWS), task.threads)
+    means_ms = 1e3 * np.median(times, axis=1).mean(axis=1)
+    best = int(means_ms.argmin())
     if best == 0:
-        reason = f"whole calls are not faster: {1e3 * means[1]:.4g} ms against {1e3 * means[0]:.4g} ms of the float bundle"
-        return Decided({}, why | dict.fromkeys(choice, reason), costs)
-    return Decided(rivals[best], {n: each for n, each in why.items() if n not in rivals[best]}, costs)
+        slow = f"a whole call is not faster: {means_ms[1]:.3g} against {means_ms[0]:.3g} ms"
+        why |= dict.fromkeys(chosen.methods, slow)
+    return Decided(rivals[best], {name: said for name, said in why.items() if name not in rivals[best]}, costs)
 
 
 def evenly(part: Part, most: int) -> list[tuple[Array, ...]]:
     """Returns some rows of a part, evenly from all of them."""
-    places = np.linspace(0, len(part.rows) - 1, min(len(part.rows), most)).astype(int)
+    places = np.linspace(0, len(part) - 1, min(len(part), most)).astype(int)
     return [part.rows[place] for place in places]

@@ -23,7 +23,7 @@ def describe(task: Task, decided: Decided, written: Bundle | None) -> Quantizati
     source, part = task.source, task.parts.report
     now = source if written is None else written
     exits = ()
-    if part.rows:
+    if len(part):
         before, after = (answers(each, part.rows, task.threads) for each in (source, now))
         found = compare(source.manifest, before, after, part.labels)
         exits = tuple(each.exit_change(task.max_disagreement) for each in found.values())

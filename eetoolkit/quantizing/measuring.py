@@ -60,7 +60,7 @@ class Costs:
             before, visits = self.ms.get((segment, "float")), max(self.visits.get(segment, 0.0), _LEAST_VISITS)
             if before is not None:
                 found[segment] = [
-                    Option(method, visits * (before - after))
+                    Option(method, visits * before, visits * after)
                     for method in each
                     if (after := self.ms.get((segment, method))) is not None
                 ]
@@ -90,10 +90,10 @@ def measure(
         TuneError: Profiles that are none of the float bundle, or of no quantised one.
     """
     if measured is None:
-        given = [
-            ee.profile(each.bundle, rows(), seconds=seconds, threads=threads, progress=tell) for each in variants
-        ]
-        return _costs([(each, [profile]) for each, profile in zip(variants, given, strict=True)], "this machine", here=True)
+        given = [ee.profile(each.bundle, rows(), seconds=seconds, threads=threads, progress=tell) for each in variants]
+        return _costs(
+            [(each, [profile]) for each, profile in zip(variants, given, strict=True)], "this machine", here=True
+        )
     if callable(measured):
         there = [(each, [measured(each.bundle)]) for each in variants]
         return _costs(there, _source(there[0][1][0]), here=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,22 +13,26 @@ import numpy.typing as npt
 
 from eetoolkit.quantizing.deciding import Decided, Task, decide, take_costs
 from eetoolkit.quantizing.figures import describe
-from eetoolkit.quantizing.measuring import Costs, Measured
+from eetoolkit.quantizing.measuring import Measured
 from eetoolkit.quantizing.report import QuantizationReport
-from eetoolkit.quantizing.rows import Parts, part_rows
+from eetoolkit.quantizing.rows import Part, Parts, read_parts
 from eetoolkit.tuning.collect import Progress
 from eetoolkit.tuning.tune import tune as tune_bundle
-from eetoolkit_exporters.quantizing.candidates import Candidates, make_candidates
+from eetoolkit_exporters.quantizing.candidates import Candidates, Wanted, make_candidates
 from eetoolkit_exporters.quantizing.methods import Settings
+from eetoolkit_exporters.quantizing.write import write_quantized
 from eetoolkit_runtime.arguments import check_range, checked
 from eetoolkit_runtime.bundle.bundle import Bundle, load
 from eetoolkit_runtime.bundle.integrity import check_full
 from eetoolkit_runtime.bundle.store import check_target
 from eetoolkit_runtime.errors import ExportError, InputError, did_you_mean
-from eetoolkit_runtime.plan.types import MOST_EXACT, Activations, Method, Quantization
+from eetoolkit_runtime.plan.types import MOST_EXACT, Activations, Method
 
 Segments = Literal["all"] | Sequence[str] | Mapping[str, Method] | None
 """Which segments become int8: None: chosen; all; these; or these by these methods."""
+
+_NOTHING = Part((), None)
+_NO_ROWS = Parts(_NOTHING, _NOTHING, _NOTHING, None)
 
 
 @checked(ExportError)
@@ -94,9 +98,11 @@ def quantize(  # noqa: PLR0913 - what the choice depends on
         raise ExportError(f"{output} is the bundle that is quantised; choose another name for the new one")
     check_full(source.path, source.manifest)
     tell: Progress = progress or (lambda _what, _done, _total: None)
-    parts = NO_ROWS
+    parts = _NO_ROWS
     if inputs is not None or weights == "int8":
-        parts = part_rows(source, inputs, labels, max_disagreement=max_disagreement, tune=tune, seed=seed)
+        parts = read_parts(
+            source, inputs, labels, max_disagreement=max_disagreement, tune=tune, seed=seed, progress=tell
+        )
     settings = Settings(activations=activations, reduce_range=reduce_range)
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder, "candidates")
@@ -115,10 +121,12 @@ def quantize(  # noqa: PLR0913 - what the choice depends on
             decided = Decided({name: next(iter(each)) for name, each in candidates.by_method.items()}, {}, costs)
         written = None
         if decided.choice:
-            written = write_quantized(candidates, decided.choice, task.quantization(decided.choice), target, overwrite=overwrite)
+            written = write_quantized(
+                candidates, decided.choice, task.quantization(decided.choice), target, overwrite=overwrite
+            )
         report = describe(task, decided, written)
-    if tune and written is not None:
-        return _tuned(report, written, parts, max_accuracy_drop, seed=seed, threads=threads, tell=tell)
+    if written is not None and parts.tune is not None:
+        return _tuned(report, written, parts.tune, max_accuracy_drop, seed=seed, threads=threads, tell=tell)
     return report
 
 
@@ -159,13 +167,12 @@ def _failures(candidates: Candidates) -> str:
 
 
 def _tuned(
-    report: QuantizationReport, bundle: Bundle, parts: Parts, drop: float | None, *, seed: int, threads: int | None,
+    report: QuantizationReport, bundle: Bundle, rows: Part, drop: float | None, *, seed: int, threads: int | None,
     tell: Progress,
 ) -> QuantizationReport:  # fmt: skip
     """Tunes the new bundle's thresholds on rows of their own, and returns the report with what that found."""
-    rows = parts.tune
     tuning = tune_bundle(
-        bundle, list(zip(rows.rows, rows.labels, strict=True)), max_accuracy_drop=drop, seed=seed, threads=threads,
+        bundle, list(zip(rows.rows, [] if rows.labels is None else rows.labels, strict=True)), max_accuracy_drop=drop, seed=seed, threads=threads,
         progress=tell,
     )  # fmt: skip
     tuning.apply(force=True)

@@ -63,7 +63,9 @@ class Candidates:
         }
         named = {file for segment in chosen.values() for file in (segment.model, *segment.weights) if file is not None}
         files = {name: entry for name, entry in (plan.files | self.files).items() if name in named}
-        return Bundle(self.folder, msgspec.structs.replace(plan, segments=chosen, files=files, golden=None, profile=None))
+        return Bundle(
+            self.folder, msgspec.structs.replace(plan, segments=chosen, files=files, golden=None, profile=None)
+        )
 
 
 def make_candidates(

@@ -37,6 +37,7 @@ _STATIC = (
 """What computes with 8 bits around convolutions; no softmax, no norm, nothing that takes masks."""
 _OPSET = 13
 """The first whose `DequantizeLinear` has an axis."""
+_FEW_CHANNELS = 8
 _SMALLEST_BLOCK = 16
 _UNKNOWN_SIZE = 64
 """What a dimension counts whose size is not known, when the work of convolutions and of matrices is compared."""
@@ -219,7 +220,18 @@ def _left(model: ir.Model, stays: Collection[ir.Node], small: Collection[ir.Node
 
 def _floats(model: ir.Model, products: Collection[ir.Node]) -> list[ir.Node]:
     """Returns the products that `static` must not touch."""
-    return [node for node in model.graph if node.op_type in PRODUCTS and node not in products]
+    return [
+        node for node in model.graph if node.op_type in PRODUCTS and (node not in products or _has_few_channels(node))
+    ]
+
+
+def _has_few_channels(node: ir.Node) -> bool:
+    """Whether a convolution sums over so few channels, as over those of a picture, that int8 is slower than float."""
+    if node.op_type != "Conv" or node.attributes.get_int("group", 1) != 1:
+        return False
+    weights = node.inputs[1]
+    channels = weights.shape[1] if weights is not None and weights.shape is not None else _FEW_CHANNELS
+    return isinstance(channels, int) and channels < _FEW_CHANNELS
 
 
 def _static(
