@@ -1,4 +1,4 @@
-"""Float, all in int8, and what `ee.quantize` chooses: bytes, latency with real exits, accuracy and agreement of exits."""
+"""Float, all in int8, and as `ee.quantize` chooses: bytes, latency with real exits, accuracy and agreement."""
 
 from __future__ import annotations
 

@@ -52,6 +52,7 @@ def measure(case: Case, goal: float, seconds: float = SECONDS) -> list[Row]:
         some = [given[row] for row in np.random.default_rng(0).permutation(len(given))[:TIMED_ROWS]]
         ways = {form: Way(some, runner.run) for form, runner in runners.items()}
         times = dict(zip(ways, np.median(timed(ways, seconds, 0, settle=False), axis=0), strict=True))
+        names = [name for name, segment in bundles["float"].manifest.segments.items() if segment.model is not None]
         found = []
         for form, bundle in bundles.items():
             quantized = bundle.manifest.quantization
@@ -60,7 +61,7 @@ def measure(case: Case, goal: float, seconds: float = SECONDS) -> list[Row]:
             found.append(
                 {
                     "name": case.name, "form": form, "threads": 1, "load": os.getloadavg()[0], "test_rows": len(given),
-                    "methods": [methods.get(name, "float") for name, each in bundle.manifest.segments.items() if each.model],
+                    "methods": [methods.get(name, "float") for name in names],
                     "bytes": bundle.size_bytes, "bytes_over": bundle.size_bytes / bundles["float"].size_bytes,
                     "mean_ms": float(times[form].mean()),
                     "over": dict(zip(("bundle_over", "low", "high"), ratios, strict=True)),

@@ -109,9 +109,9 @@ def decide(task: Task, costs: Costs) -> Decided:
     def disagreement(choice: Choice) -> dict[str, float]:
         after = answers(candidates.bundle(choice), part.rows, task.threads)
         found = compare(task.source.manifest, before, after, part.labels)
-        return {name: each.mean + each.standard_error for name, each in found.items()}
+        return {name: each.at_most for name, each in found.items()}
 
-    options = costs.options(candidates.by_method)
+    options = costs.options({name: list(each) for name, each in candidates.by_method.items()})
     chosen = choose(options, disagreement, task.max_disagreement, task.tell)
     why = chosen.why | candidates.failed
     why |= {name: "no row that was timed came there" for name in candidates.by_method if name not in options}

@@ -8,7 +8,7 @@ import numpy as np
 
 from eetoolkit.quantizing.agreement import answers, compare
 from eetoolkit.quantizing.deciding import TURNS_ROWS, Decided, Task, evenly
-from eetoolkit.quantizing.report import QuantizationReport, SegmentChoice
+from eetoolkit.quantizing.report import ExitChange, QuantizationReport, SegmentChoice
 from eetoolkit.tuning.intervals import Interval, mean_of, ratio_in_turns
 from eetoolkit.tuning.pruning import latencies
 from eetoolkit_runtime.arrays import Array
@@ -22,7 +22,7 @@ def describe(task: Task, decided: Decided, written: Bundle | None) -> Quantizati
     """Returns what was found, on the held-out rows."""
     source, part = task.source, task.parts.report
     now = source if written is None else written
-    exits = ()
+    exits: tuple[ExitChange, ...] = ()
     if len(part):
         before, after = (answers(each, part.rows, task.threads) for each in (source, now))
         found = compare(source.manifest, before, after, part.labels)
@@ -30,7 +30,7 @@ def describe(task: Task, decided: Decided, written: Bundle | None) -> Quantizati
     taken: dict[str, Interval] = {}
     if written is not None and decided.costs is not None and decided.costs.here:
         taken = _in_turns(source, written, task)
-    report = QuantizationReport(
+    return QuantizationReport(
         bundle=source.manifest.name,
         path=None if written is None else str(written.place),
         verdict="",
@@ -48,7 +48,6 @@ def describe(task: Task, decided: Decided, written: Bundle | None) -> Quantizati
         ratio=taken.get("ratio"),
         notes=task.parts.notes,
     )
-    return report
 
 
 def _segments(task: Task, decided: Decided, now: Bundle) -> Iterator[SegmentChoice]:

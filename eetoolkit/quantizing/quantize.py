@@ -154,7 +154,7 @@ def _wanted(source: Bundle, segments: Segments, weights: str) -> Wanted:
         if name not in chosen:
             return ()
         method = chosen[name] or next(iter(methods), None)
-        if method not in methods:
+        if method is None or method not in methods:
             can = f"; it can be {' or '.join(methods)}" if methods else ": nothing in it can be quantised"
             raise InputError(f"segment {name!r} cannot be {method or 'int8'}{can}")
         return (method,)

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 
 from eetoolkit_runtime.errors import ManifestError
-from eetoolkit_runtime.plan.flow import looked_at, mask_of, slot_bits, successors
+from eetoolkit_runtime.plan.flow import closure, looked_at, mask_of, slot_bits, successors
 from eetoolkit_runtime.plan.names import check_names
 from eetoolkit_runtime.plan.types import (
     JOURNAL,
