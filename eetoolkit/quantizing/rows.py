@@ -113,12 +113,13 @@ def read_parts(
 
 
 def check_scale(plan: Manifest, golden: Sequence[Row], rows: Sequence[Row]) -> tuple[str, ...]:
-    """Returns what is odd about the values of float inputs beside the golden samples', an input in a sentence.
+    """Returns what is odd about the values of float inputs beside the golden samples', a sentence for each such input.
 
-    Rows are refused where 95 % of them or more go beyond the golden range by four times its width: pixels of 0 to 255
-    where the network sees 0 to 1 do, sparse ones too. Of rows from one source, a golden one has such a place among
-    them by chance in a case of twenty at most, however they are distributed. What is said is milder: that 5 % of the
-    values lie beyond the range by its width, or that all values lie within a twentieth of that width.
+    Rows are refused where 95 % of them have values beyond the golden range by four times its width, as sparse pixels of
+    0 to 255 do where the network sees 0 to 1. A golden sample of the same source as the rows lies below 95 % of them in
+    one case of twenty at most, however the rows are distributed, and by such a factor hardly ever. A note is made where
+    half of the rows have 5 % of their values beyond the range by its width, or where all values span less than a
+    twentieth of it.
 
     Args:
         plan: The bundle's.
@@ -143,7 +144,7 @@ def check_scale(plan: Manifest, golden: Sequence[Row], rows: Sequence[Row]) -> t
         fix = "scale them as in training" + (", or pass pixels as uint8" if spec.name in plan.preprocess else "")
         if np.mean(np.array(far) > 0) >= _REFUSED:
             raise InputError(f"{what}; {fix}; if they are right, export with real rows as `golden_inputs`")
-        if np.mean(near) > _NOTED or most - least < width * _NARROW:
+        if np.median(near) > _NOTED or most - least < width * _NARROW:
             notes.append(f"{what}; {fix} if they are of another scale")
     return tuple(notes)
 
