@@ -6,8 +6,8 @@ The rule, where a segment's methods are ordered from careful to fast:
 2. If every segment may have its fastest method, that is the choice.
 3. Else each gets its most careful one. If that exceeds the bound, each is tried alone, and as many of those that cause
    most disagreement per millisecond saved go back to float as it takes.
-4. In the order of time saved, those that went back try their most careful method once more, then all try their faster
-   ones, the fastest first. What keeps the bound stays.
+4. In the order of time saved, those that went back and keep the bound alone try their most careful method once more,
+   then all try their faster ones, the fastest first. What keeps the bound stays.
 
 So the choice keeps the bound on the rows that chose, and is never slower than all float, nor than all at their most
 careful or at their fastest methods where these keep it. Many segments are tried together, and a group is halved where
@@ -129,6 +129,10 @@ class _Search:
         """Whether a choice keeps the bound."""
         return all(found <= self._bound for found in self._run(choice).values())
 
+    def _may_hold(self, choice: Choice) -> bool:
+        """Whether a choice keeps the bound, or was not run."""
+        return frozenset(choice.items()) not in self._known or self.holds(choice)
+
     def reduced(self) -> Choice:
         """Returns the most careful methods of as many segments as the bound allows: the fastest such choice found."""
         careful = {name: own[0].method for name, own in self._options.items()}
@@ -206,8 +210,12 @@ class _Search:
         gains = {}
         for name, own in self._options.items():
             now = next((option.saved_ms for option in own if option.method == choice.get(name)), 0.0)
-            if rank < len(own) and own[rank].saved_ms > now:
-                gains[name] = own[rank].saved_ms - now
+            if rank >= len(own) or own[rank].saved_ms <= now:
+                continue
+            if rank == 0 and not self._may_hold({name: own[0].method}):
+                self._note([name], {name: own[0].method})
+                continue
+            gains[name] = own[rank].saved_ms - now
         names = sorted(gains, key=gains.__getitem__, reverse=True)
         start, size = 0, 1
         while start < len(names) and self.tried < self._most:
