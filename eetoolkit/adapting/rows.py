@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from eetoolkit.reading.labelled import ClassFolders, LabelledPath, read_labelled
-from eetoolkit.reading.samples import Data, read_samples
+from eetoolkit.reading.samples import Data, join_labels, read_samples
 from eetoolkit.tuning.collect import Progress
 from eetoolkit_exporters.attaching.part import NetworkInputs
 from eetoolkit_runtime.arrays import Array
-from eetoolkit_runtime.errors import InputError, did_you_mean
+from eetoolkit_runtime.errors import InputError
 from eetoolkit_runtime.plan.types import Preprocess, TensorSpec
 from eetoolkit_runtime.running.inputs import row_axes
 
@@ -127,7 +127,7 @@ def read_rows(
             raise InputError("no rows: the data are empty")
         whole = {name: column.whole() for name, column in kept.items()}
         pictures = given.preprocess if isinstance(given, ClassFolders) else {}
-        return Rows(whole, _labels(right, plan.labels), axes, pictures)
+        return Rows(whole, join_labels(right, plan.labels), axes, pictures)
 
 
 def _told(plan: NetworkInputs, data: LabelledPath) -> NetworkInputs:
@@ -200,36 +200,6 @@ class _Column:
         """Closes the file; arrays that show it keep what is in it."""
         if self._file is not None:
             self._file.close()
-
-
-def _labels(parts: Sequence[Array | None], names: tuple[str, ...] | None) -> Array | None:
-    given = [part for part in parts if part is not None]
-    if not given:
-        return None
-    if len(given) < len(parts):
-        place = next(place for place, part in enumerate(parts) if part is None)
-        raise InputError(f"sample {place} has no label, others have: pass labels for all rows or for none")
-    shapes = list(dict.fromkeys(part.shape[1:] for part in given))
-    if len(shapes) > 1:
-        raise InputError(f"labels have shapes {list(shapes[0])} and {list(shapes[1])} for a row; expected one shape")
-    found = np.concatenate(given)
-    return _numbered(found, names) if found.dtype.kind in "SU" else found
-
-
-def _numbered(labels: Array, names: tuple[str, ...] | None) -> Array:
-    """Returns the classes' numbers for their names."""
-    texts = labels.astype(str).ravel().tolist()
-    if names is None:
-        raise InputError(
-            f"labels are texts, such as {texts[0]!r}: pass integers, or the classes' names in the network's order "
-            "(--labels FILE)"
-        )
-    numbers = {name: number for number, name in enumerate(names)}
-    if unknown := sorted(set(texts) - set(numbers)):
-        raise InputError(
-            f"label {unknown[0]!r} is no class; these are {', '.join(names)}{did_you_mean(unknown[0], names)}"
-        )
-    return np.array([numbers[text] for text in texts], np.int64).reshape(labels.shape)
 
 
 def _index(places: npt.ArrayLike | slice) -> Any:

@@ -46,11 +46,11 @@ class SegmentChoice(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ExitChange(msgspec.Struct, frozen=True, kw_only=True):
-    """One exit, over the held-out rows that meet it in both bundles.
+    """One exit, over the held-out rows that meet it: agreement over those that do in either bundle, the rest in both.
 
     Attributes:
         name: The exit.
-        rows: How many met it.
+        rows: How many met it in either.
         agreement: The share whose answers are the same; without classes, 1 minus the mean relative difference.
         before: Accuracy of the float bundle there; None without labels or classes.
         after: Accuracy of the quantised one.

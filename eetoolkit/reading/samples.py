@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy.typing as npt
 from eetoolkit.reading.inputfiles import part_labels
 from eetoolkit_runtime.arguments import shortened
 from eetoolkit_runtime.arrays import Array
-from eetoolkit_runtime.errors import InputError, first_line
+from eetoolkit_runtime.errors import InputError, did_you_mean, first_line
 from eetoolkit_runtime.running.inputs import InputPlan, Inputs, prepare, row_axes
 
 Data = Inputs | Iterable[Any]
@@ -73,6 +73,25 @@ def as_labels(labels: Any) -> Array:
     return found
 
 
+def join_labels(parts: Sequence[Array | None], names: tuple[str, ...] | None) -> Array | None:
+    """Returns the labels of samples in one array, the classes' names as their numbers; None: there are none.
+
+    Raises:
+        InputError: Only some have labels, or of several shapes; a name that is none of `names`.
+    """
+    given = [part for part in parts if part is not None]
+    if not given:
+        return None
+    if len(given) < len(parts):
+        place = next(place for place, part in enumerate(parts) if part is None)
+        raise InputError(f"sample {place} has no label, others have: pass labels for all rows or for none")
+    shapes = list(dict.fromkeys(part.shape[1:] for part in given))
+    if len(shapes) > 1:
+        raise InputError(f"labels have shapes {list(shapes[0])} and {list(shapes[1])} for a row; expected one shape")
+    found = np.concatenate(given)
+    return _numbered(found, names) if found.dtype.kind in "SU" else found
+
+
 def _are_inputs(plan: InputPlan, data: Any) -> bool:
     """Whether data without labels are inputs of all rows: an array, a mapping by name, or a tuple of arrays."""
     if isinstance(data, tuple):
@@ -127,3 +146,19 @@ def _sample(plan: InputPlan, inputs: Any, labels: Any, where: str) -> Samples:
     if right.ndim == 0 or len(right) != rows:
         raise InputError(f"{where}labels have shape {list(right.shape)}, expected one for each of {rows} rows")
     return Samples(arrays, right, rows)
+
+
+def _numbered(labels: Array, names: tuple[str, ...] | None) -> Array:
+    """Returns the classes' numbers for their names."""
+    texts = labels.astype(str).ravel().tolist()
+    if names is None:
+        raise InputError(
+            f"labels are texts, such as {texts[0]!r}: pass integers, or the classes' names in the network's order "
+            "(--labels FILE)"
+        )
+    numbers = {name: number for number, name in enumerate(names)}
+    if unknown := sorted(set(texts) - set(numbers)):
+        raise InputError(
+            f"label {unknown[0]!r} is no class; these are {', '.join(names)}{did_you_mean(unknown[0], names)}"
+        )
+    return np.array([numbers[text] for text in texts], np.int64).reshape(labels.shape)

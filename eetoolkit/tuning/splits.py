@@ -60,16 +60,8 @@ def split(labels: npt.ArrayLike, *, calibrate: bool, guarantee: bool, seed: int)
     if len(right) < len(parts):
         raise TuneError(f"{len(right)} rows leave a part empty; the parts are {', '.join(parts)}: pass more rows")
     edges = np.cumsum([0.0, *parts.values()]) / sum(parts.values())
-    shuffled = np.random.default_rng(seed).permutation(len(right))
-    by_label = (
-        not guarantee and right.ndim == 1 and right.dtype.kind in "iub" and len(np.unique(right)) * 2 <= len(right)
-    )
-    if by_label:
-        shuffled = shuffled[np.argsort(right[shuffled], kind="stable")]
-        # Each label's rows lie in a row now; dealing them out by a low-discrepancy sequence gives every part its share.
-        position = _spread(len(right))
-    else:
-        position = (np.arange(len(right)) + 0.5) / len(right)
+    by_label = not guarantee and _repeat(right)
+    shuffled, position = _dealt(right, seed, by_label=by_label)
     part = np.searchsorted(edges, position, side="right") - 1
     names = list(parts)
     found = {name: np.sort(shuffled[part == names.index(name)]) if name in parts else _NONE for name in SHARES}
@@ -77,6 +69,13 @@ def split(labels: npt.ArrayLike, *, calibrate: bool, guarantee: bool, seed: int)
         if not len(found[name]):
             raise TuneError(f"{len(right)} rows leave the part {name!r} empty; pass more rows")
     return Splits(**found, seed=seed, by_label=by_label)
+
+
+def shuffled_rows(labels: npt.ArrayLike, seed: int) -> Array:
+    """Returns the numbers of N rows, shuffled so that every stretch has about each label's share, as in `split`."""
+    right = np.asarray(labels)
+    shuffled, position = _dealt(right, seed, by_label=_repeat(right))
+    return np.asarray(shuffled[np.argsort(position, kind="stable")])
 
 
 def share_of(part: str, *, guarantee: bool) -> float:
@@ -89,6 +88,20 @@ def _parts(*, calibrate: bool, guarantee: bool) -> dict[str, float]:
     """Returns the shares of the parts that are needed, which together may be less than 1."""
     wanted = {"calibrate": calibrate, "tune": True, "guarantee": guarantee, "test": True}
     return {name: share for name, share in SHARES.items() if wanted[name]}
+
+
+def _repeat(labels: Array) -> bool:
+    """Whether labels are classes of two rows or more in the mean."""
+    return labels.ndim == 1 and labels.dtype.kind in "iub" and len(np.unique(labels)) * 2 <= len(labels)
+
+
+def _dealt(labels: Array, seed: int, *, by_label: bool) -> tuple[Array, Array]:
+    """Returns the numbers of N rows, shuffled, and the place in [0, 1) of each."""
+    shuffled = np.random.default_rng(seed).permutation(len(labels))
+    if not by_label:
+        return shuffled, (np.arange(len(labels)) + 0.5) / len(labels)
+    # Each label's rows lie in a row now; dealing them out by a low-discrepancy sequence gives every part its share.
+    return shuffled[np.argsort(labels[shuffled], kind="stable")], _spread(len(labels))
 
 
 _NONE = np.zeros(0, np.int64)
