@@ -13,6 +13,7 @@ from eetoolkit_exporters.cutting.work import count_work
 from eetoolkit_exporters.emitting.graphs import IR_VERSION
 from eetoolkit_exporters.graph import fresh, subgraphs
 from eetoolkit_exporters.quantizing import onnxruntime_quantizer as quantizer
+from eetoolkit_exporters.quantizing.folding import fold_norms
 from eetoolkit_exporters.quantizing.kept import PRODUCTS, kept, weights_of
 from eetoolkit_exporters.quantizing.weights import (
     is_lookup,
@@ -125,6 +126,8 @@ def quantized(
     if method == "float16":
         store_as_float16(own)
         return Quantized(own, (), told)
+    if method == "static":
+        fold_norms(own)
     stays = kept(own, segment)
     products, lookups = _quantizable(own, segment, method)
     floats = left(own, segment, method)
