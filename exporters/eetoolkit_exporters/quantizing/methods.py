@@ -13,6 +13,7 @@ from eetoolkit_exporters.cutting.work import count_work
 from eetoolkit_exporters.emitting.graphs import IR_VERSION
 from eetoolkit_exporters.graph import fresh, subgraphs
 from eetoolkit_exporters.quantizing import onnxruntime_quantizer as quantizer
+from eetoolkit_exporters.quantizing.folding import fold_norms
 from eetoolkit_exporters.quantizing.kept import PRODUCTS, kept, weights_of
 from eetoolkit_exporters.quantizing.weights import (
     is_lookup,
@@ -88,6 +89,24 @@ def methods(model: ir.Model, segment: Segment) -> tuple[Method, ...]:
     return ("blockwise",) if lookups else ()
 
 
+def left(model: ir.Model, segment: Segment, method: Method | None = None) -> tuple[str, ...]:
+    """Returns the operators with weights that a method leaves float although no exit keeps them; without one, all."""
+    stays = kept(model, segment)
+    small = set() if method is None else {node for nodes in _quantizable(model, segment, method) for node in nodes}
+    found: dict[str, None] = {}
+
+    def visit(graph: ir.Graph, where: str) -> None:
+        for node in graph:
+            if node not in stays and node not in small:
+                if weights_of(node) is not None or is_lookup(node):
+                    found[f"{node.op_type}{where}"] = None
+                for inner in subgraphs(node):
+                    visit(inner, f" in {node.op_type}")
+
+    visit(model.graph, "")
+    return tuple(found)
+
+
 def quantized(
     model: ir.Model, segment: Segment, method: Method, feeds: Iterable[Mapping[str, Array]], settings: Settings
 ) -> Quantized:
@@ -108,14 +127,14 @@ def quantized(
     if method == "float16":
         store_as_float16(own)
         return Quantized(own, (), told)
-    products, lookups = _quantizable(own, segment)
+    if method == "static":
+        fold_norms(own)
     stays = kept(own, segment)
-    if method != "static":
-        products = [node for node in products if _is_plain(node)]
-    left = _left(own, stays, {*products, *lookups})
+    products, lookups = _quantizable(own, segment, method)
+    floats = left(own, segment, method)
     quantize_embeddings(own, lookups)
     if method == "static":
-        result = _static(own, {*stays, *_floats(own, products)}, list(feeds), settings)
+        result = _static(own, {*stays, *_untouched(own, products)}, list(feeds), settings)
         told |= {"activations": settings.activations, "per_channel": 1, "reduce_range": int(settings.reduce_range)}
     else:
         gemms = [node for node in products if node.op_type == "Gemm"]
@@ -127,7 +146,7 @@ def quantized(
         else:
             result = _dynamic(own, [str(node.name) for node in chosen], settings)
             told |= {"per_channel": 1, "reduce_range": int(settings.reduce_range)}
-    return Quantized(_finished(result, model), left, told)
+    return Quantized(_finished(result, model), floats, told)
 
 
 def _copy(model: ir.Model) -> ir.Model:
@@ -152,13 +171,13 @@ def _finished(model: ir.Model, original: ir.Model) -> ir.Model:
     return model
 
 
-def _quantizable(model: ir.Model, segment: Segment) -> tuple[list[ir.Node], list[ir.Node]]:
+def _quantizable(model: ir.Model, segment: Segment, method: Method = "static") -> tuple[list[ir.Node], list[ir.Node]]:
     """Returns the products and the lookups of the outermost graph that may compute with int8 weights."""
     if model.graph.opset_imports.get("", 1) < _OPSET:
         return [], []
     stays = kept(model, segment)
     nodes = [node for node in model.graph if node not in stays]
-    products = [node for node in nodes if _has_matrix(node)]
+    products = [node for node in nodes if _has_matrix(node) and (method == "static" or _is_plain(node))]
     small = {*products, *(node for node in nodes if is_lookup(node))}
     lookups = [
         node
@@ -202,9 +221,10 @@ class _Sizes(dict[str, int]):
         return _UNKNOWN_SIZE
 
 
-def _left(model: ir.Model, stays: Collection[ir.Node], small: Collection[ir.Node]) -> tuple[str, ...]:
-    found: dict[str, None] = {}
+def _untouched(model: ir.Model, products: Collection[ir.Node]) -> list[ir.Node]:
+    """Returns the nodes that `static` must leave alone.
 
+<<<<<<< HEAD
     def visit(graph: ir.Graph, where: str) -> None:
         for node in graph:
             if node in stays or node in small:
@@ -232,6 +252,17 @@ def _has_few_channels(node: ir.Node) -> bool:
     weights = node.inputs[1]
     channels = weights.shape[1] if weights is not None and weights.shape is not None else _FEW_CHANNELS
     return isinstance(channels, int) and channels < _FEW_CHANNELS
+=======
+    Products without weights of its kind, and what cuts off values that somebody else reads as well: onnxruntime takes
+    the range behind a `Relu` for the one before it.
+    """
+    found = [node for node in model.graph if node.op_type in PRODUCTS and node not in products]
+    for node in model.graph:
+        before = node.inputs[0] if node.op_type in ("Relu", "Clip") else None
+        if before is not None and (before.is_graph_output() or len(before.uses()) > 1):
+            found.append(node)
+    return found
+>>>>>>> quantizer
 
 
 def _static(

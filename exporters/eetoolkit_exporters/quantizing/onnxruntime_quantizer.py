@@ -138,6 +138,8 @@ def _quietly() -> Iterator[None]:
             warnings.catch_warnings(action="ignore"),
         ):
             yield
+    except AssertionError as error:  # of its scales
+        raise ExportError("a tensor of the segment has no range: it is NaN on every row that was given") from error
     except Exception as error:
         raise ExportError(f"onnxruntime's quantiser: {first_line(error)}") from error
     finally:

@@ -40,8 +40,8 @@ def quantize_embeddings(model: ir.Model, lookups: Collection[ir.Node]) -> None:
         if table not in tables:
             numbers, scales = per_column(table.const_value.numpy())
             tables[table] = (
-                _weight(model, numbers, fresh(f"{table.name}_int8", used)),
-                _weight(model, scales, fresh(f"{table.name}_scales", used)),
+                new_weight(model, numbers, f"{table.name}_int8", used),
+                new_weight(model, scales, f"{table.name}_scales", used),
             )
         small, scale = tables[table]
         node.replace_input_with(0, small)
@@ -66,7 +66,7 @@ def store_as_float16(model: ir.Model) -> None:
         half = _half(value)
         if half is None:
             continue
-        small = _weight(model, half, fresh(f"{value.name}_float16", used))
+        small = new_weight(model, half, f"{value.name}_float16", used)
         cast: dict[ir.Graph, ir.Value] = {}
         for node, place in list(value.uses()):
             if is_lookup(node) and place == 0:
@@ -113,7 +113,7 @@ def products_of_matrices(model: ir.Model, gemms: Collection[ir.Node]) -> list[ir
         if node.attributes.get_int("transB", 0):
             if weights not in turned:
                 array = np.ascontiguousarray(weights.const_value.numpy().T)
-                turned[weights] = _weight(model, array, fresh(f"{weights.name}_transposed", used))
+                turned[weights] = new_weight(model, array, f"{weights.name}_transposed", used)
             weights = turned[weights]
         product = ir.node("MatMul", [node.inputs[0], weights], name=f"{node.name}_product", version=node.version)
         found.append(product)
@@ -148,7 +148,9 @@ def _half(value: ir.Value) -> Array | None:
     return half if np.array_equal(np.isfinite(half), np.isfinite(wide)) else None
 
 
-def _weight(model: ir.Model, array: Array, name: str) -> ir.Value:
+def new_weight(model: ir.Model, array: Array, name: str, used: set[str]) -> ir.Value:
+    """Returns a new initializer, called `name` or, where that is taken, nearly so."""
+    name = fresh(name, used)
     value = ir.val(name, const_value=ir.tensor(array, name=name))
     model.graph.register_initializer(value)
     return value
