@@ -241,14 +241,6 @@ def _check_flow(plan: Manifest) -> None:
         raise ManifestError(f"segments {sorted(endless)} cannot reach a stop: the plan would loop for ever")
 
 
-def _check_profile(plan: Manifest) -> None:
-    for name, latency_ms in plan.profile.expected_ms.items() if plan.profile is not None else ():
-        if name not in plan.segments:
-            raise ManifestError(f"manifest.json: profile names {name!r}, which is not a segment")
-        if not math.isfinite(latency_ms):
-            raise ManifestError(f"manifest.json: profile says {latency_ms} ms for {name!r}, which is not finite")
-
-
 def _check_quantization(plan: Manifest) -> None:
     if plan.quantization is None:
         return
@@ -258,6 +250,14 @@ def _check_quantization(plan: Manifest) -> None:
             raise ManifestError(f"manifest.json: quantization names {name!r}, which is not a segment with a model")
     if ("static" in methods.values()) != (activations is not None):
         raise ManifestError(f"manifest.json: quantization: activations {activations!r}, those of static segments alone")
+
+
+def _check_profile(plan: Manifest) -> None:
+    for name, latency_ms in plan.profile.expected_ms.items() if plan.profile is not None else ():
+        if name not in plan.segments:
+            raise ManifestError(f"manifest.json: profile names {name!r}, which is not a segment")
+        if not math.isfinite(latency_ms):
+            raise ManifestError(f"manifest.json: profile says {latency_ms} ms for {name!r}, which is not finite")
 
 
 def _closure(start: Iterable[str], edges: Mapping[str, Iterable[str]]) -> set[str]:
