@@ -31,7 +31,8 @@ def verify(
 
     Every file's hash is checked, and the golden samples are run. With the source `model`, its own answers on `inputs`
     and on `fresh` random inputs (drawn like the golden ones: their mean and spread, their range of integers) are
-    compared as well. The report tells ties, where a confidence is within rounding of its threshold, from failures.
+    compared as well; a quantised bundle's differ from them by its quantisation. The report tells ties, where a
+    confidence is within rounding of its threshold, from failures.
 
     Args:
         bundle: A `Bundle` or its path, or that of a plan as one ONNX file.

@@ -108,6 +108,14 @@ preprocesses = st.builds(
     mean=several(floats),
     std=several(floats),
 )
+quantizations = st.builds(
+    types.Quantization,
+    segments=keyed(st.sampled_from(get_args(types.Method))),
+    activations=st.sampled_from([None, *get_args(types.Activations)]),
+    rows=counts,
+    created_with=keyed(names | counts),
+    stale=st.booleans(),
+)
 manifests = st.builds(
     Manifest,
     format=st.just("eetoolkit-bundle"),
@@ -129,6 +137,7 @@ manifests = st.builds(
     files=keyed(files),
     golden=st.none() | st.builds(types.Golden, file=names, tolerance=st.floats(1e-12, 1e3)),
     notes=several(names),
+    quantization=st.none() | quantizations,
 )
 
 
@@ -234,6 +243,10 @@ def full() -> dict[str, Any]:
             "thresholds": {"first": "never"}, "exits_before": {"first": 0.5, "second": "never"},
             "constants_before": {"t": [1.0]},
         },
+        "quantization": {
+            "segments": {"a": "static"}, "activations": "uint8", "rows": 64,
+            "created_with": {"onnxruntime": "1.23.2", "block_size": 128}, "stale": True,
+        },
         "notes": ["a note"],
     }  # fmt: skip
 
@@ -291,6 +304,7 @@ def test_the_full_manifest_has_every_key() -> None:
         ("segments/a/work/", "$.segments[...].work"),
         ("files/a.onnx/", "$.files[...]"),
         ("golden/", "$.golden"),
+        ("quantization/", "$.quantization"),
     ],
 )
 def test_a_key_that_nobody_knows_is_refused_at_every_level(place: str, where: str) -> None:
@@ -403,6 +417,10 @@ def test_texts_that_look_like_keys_are_none(note: str) -> None:
         ("files", {"a": {"sha256": "F" * 64, "size": 1}}, "- at `$.files[...].sha256`"),
         ("files", {"a": {"sha256": "0" * 64, "size": -1}}, "Expected `int` >= 0 - at `$.files[...].size`"),
         ("golden/tolerance", 0, "Expected `float` > 0.0 - at `$.golden.tolerance`"),
+        ("quantization/segments/a", "int4", "Invalid enum value 'int4' - at `$.quantization.segments[...]`"),
+        ("quantization/activations", "int16", "Invalid enum value 'int16' - at `$.quantization.activations`"),
+        ("quantization/rows", -1, "Expected `int` >= 0 - at `$.quantization.rows`"),
+        ("quantization/created_with/block_size", 2**53, "- at `$.quantization.created_with[...]`"),
         ("preprocess/x/layout", "HWC", "Invalid enum value 'HWC' - at `$.preprocess[...].layout`"),
         ("preprocess/x/resize", [8], "- at `$.preprocess[...].resize`"),
         ("preprocess/x/resize", [0, 8], "Expected `int` >= 1 - at `$.preprocess[...].resize[0]`"),
@@ -501,7 +519,9 @@ def test_the_specification_names_every_key(struct: type[msgspec.Struct]) -> None
     assert not missing
 
 
-@pytest.mark.parametrize("values", [types.DType, types.CriterionKind, types.Scale, types.Fallback])
+@pytest.mark.parametrize(
+    "values", [types.DType, types.CriterionKind, types.Scale, types.Fallback, types.Method, types.Activations]
+)
 def test_the_specification_names_every_value_of_a_closed_set(values: object) -> None:
     document = (DOCS / "bundle-format.md").read_text(encoding="utf-8")
     assert not [value for value in get_args(values) if f"`{value}`" not in document]

@@ -36,7 +36,7 @@ from eetoolkit.tuning.verdict import exit_verdicts
 from eetoolkit_runtime.bundle.golden import Sample, Visit
 from eetoolkit_runtime.bundle.integrity import digest
 from eetoolkit_runtime.plan.manifest import encode
-from eetoolkit_runtime.plan.types import SavedProfile, Work
+from eetoolkit_runtime.plan.types import Quantization, SavedProfile, Work
 from eetoolkit_runtime.profiling.latency import QUANTILES
 
 ROWS = 600
@@ -252,6 +252,19 @@ def test_applying_writes_in_one_step_and_undo_puts_back(bundle: ee.Bundle) -> No
     assert ee.verify(restored).passed
     with pytest.raises(ee.TuneError, match="was not tuned: there is nothing to undo"):
         ee.undo_tuning(bundle)
+
+
+def test_of_a_quantised_bundle_thresholds_are_stale_until_they_are_tuned_and_again_when_that_is_undone(
+    bundle: ee.Bundle,
+) -> None:
+    x, labels = data()
+    last = list(bundle.manifest.segments)[-1]
+    said = Quantization(segments={last: "dynamic"}, rows=8, created_with={}, stale=True)
+    plan = msgspec.structs.replace(bundle.manifest, quantization=said)
+    (bundle.path / "manifest.json").write_bytes(encode(plan))
+    report = ee.tune(bundle.path, x, labels, calibrate=False, threads=1)
+    assert report.apply().manifest.quantization == msgspec.structs.replace(said, stale=False)
+    assert report.undo().manifest.quantization == said
 
 
 def test_thresholds_are_written_with_the_temperatures_that_they_were_found_with(bundle: ee.Bundle) -> None:

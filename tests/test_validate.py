@@ -21,6 +21,7 @@ from eetoolkit_runtime.plan import validate as validation
 from eetoolkit_runtime.plan.flow import live_before
 from eetoolkit_runtime.plan.names import is_name
 from eetoolkit_runtime.plan.types import (
+    Activations,
     Constant,
     Criterion,
     File,
@@ -28,7 +29,9 @@ from eetoolkit_runtime.plan.types import (
     Goto,
     Limit,
     Manifest,
+    Method,
     Preprocess,
+    Quantization,
     SavedProfile,
     Segment,
     Slot,
@@ -94,6 +97,14 @@ def combined(**options: Any) -> Criterion:
     return Criterion(kind="all_of", members=(Criterion(kind="entropy"), Criterion(kind="max_prob", **options)))
 
 
+def quantized(
+    methods: dict[str, Method], activations: Activations | None = None, draft: Callable[[], Draft] | None = None
+) -> Manifest:
+    """Returns a plan that says how its segments were quantised."""
+    said = Quantization(segments=methods, activations=activations, rows=8, created_with={})
+    return replace(plain() if draft is None else plain(draft), quantization=said)
+
+
 def endless() -> Manifest:
     """Returns a plan with two segments that only go to each other."""
     plan = with_segment(plain(joined), "plus", next=Goto(segment="round"))
@@ -157,6 +168,22 @@ CASES: dict[str, tuple[Callable[[], Manifest], str]] = {
     "an endless profile": (
         lambda: replace(plain(), profile=SavedProfile(expected_ms={"segment0": math.inf})),
         "manifest.json: profile says inf ms for 'segment0', which is not finite",
+    ),
+    "a quantization of no segment": (
+        lambda: quantized({"segment0": "static", "gone": "static"}, "uint8"),
+        "manifest.json: quantization names 'gone', which is not a segment with a model",
+    ),
+    "a quantization of moves alone": (
+        lambda: quantized({"join": "dynamic"}, draft=joined),
+        "manifest.json: quantization names 'join', which is not a segment with a model",
+    ),
+    "a static segment without activations": (
+        lambda: quantized({"segment0": "static"}),
+        "manifest.json: quantization: activations None, those of static segments alone",
+    ),
+    "activations without a static segment": (
+        lambda: quantized({"segment0": "dynamic"}, "int8"),
+        "manifest.json: quantization: activations 'int8', those of static segments alone",
     ),
     "two inputs of one name": (
         lambda: replace(plain(), inputs=(X, X)),

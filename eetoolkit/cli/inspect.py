@@ -50,7 +50,7 @@ def inspect(bundle: str, as_json: bool, draw: bool) -> None:
 
 
 def _header(bundle: ee.Bundle) -> Iterator[tuple[str, str]]:
-    from eetoolkit.showing.summary import spell_shape
+    from eetoolkit.showing.summary import spell_quantization, spell_shape
     from eetoolkit_runtime.plan.names import spell_name
     from eetoolkit_runtime.printable import spell_size
 
@@ -72,6 +72,10 @@ def _header(bundle: ee.Bundle) -> Iterator[tuple[str, str]]:
     yield "size", f"{spell_size(bundle.size_bytes)} in {len(plan.files)} files, {bundle.place}"
     golden = plan.golden
     yield "golden", "none" if golden is None else f"{golden.file}, tolerance {golden.tolerance:g}"
+    if plan.quantization is not None:
+        yield "quantised", spell_quantization(plan.quantization)
+    if (remark := bundle.stale_remark) is not None:
+        yield "stale", remark
     if plan.onnxruntime is not None:
         yield "needs", f"onnxruntime {plan.onnxruntime} or newer"
     yield "created", ", ".join(f"{key} {value}" for key, value in plan.created_with.items() if key != "source")
@@ -85,13 +89,16 @@ def _print_segments(plan: Manifest) -> None:
     from eetoolkit.showing.summary import moves, size_of, spell_criterion, spell_next
     from eetoolkit_runtime.running.decision import spell_threshold
 
-    table = Table(*_COLUMNS, right=_NUMBERS, prose=_PROSE)
+    quantization = plan.quantization
+    columns = _COLUMNS if quantization is None else (*_COLUMNS[:3], "quantised", *_COLUMNS[3:])
+    table = Table(*columns, right=_NUMBERS, prose=_PROSE)
     for name, segment in plan.segments.items():
         moved, work, exit_ = moves(segment), segment.work, segment.exit
         table.add(
             name,
             ", ".join(slot for slot in segment.reads.values() if slot not in plan.constants),
             ", ".join(f"{slot} = {moved[slot]}" if slot in moved else slot for slot in segment.writes),
+            *(() if quantization is None else (quantization.segments.get(name, "-"),)),
             *(("-",) * 3 if work is None else map(_exact, (work.nodes, work.parameters, work.multiply_adds))),
             _exact(size_of(plan, segment)),
             *(

@@ -45,6 +45,8 @@ def pack(bundle: str, output: Path | None, single_file: bool, overwrite: bool, a
     Outputs(files=files, reads=[bundle]).check(overwrite=overwrite)
     if single_file:
         ee.write_single_file(bundle, target, overwrite=overwrite)
+        if (remark := ee.load(bundle).stale_remark) is not None:
+            terminal.warn(remark)
     else:
         ee.load(bundle).pack(target, overwrite=overwrite)
     described = {"description": str(shown(description_path(target)))} if single_file else {}

@@ -125,6 +125,8 @@ def run(  # noqa: PLR0913 - one for each option
         terminal.progress(beside_results=True) as tell,
     ):
         plan = runner.bundle.manifest
+        if (remark := runner.bundle.stale_remark) is not None:
+            terminal.warn(remark)
         total, done, late = len(files), 0, 0
         for file in read_files(plan, files, pictures, sys.stdin.buffer):
             total = max(total + len(file.rows) - 1, done + len(file.rows))

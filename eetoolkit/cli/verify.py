@@ -70,7 +70,8 @@ def verify(  # noqa: PLR0913 - one for each option
     """Check that BUNDLE gives on this machine what its source network gave.
 
     It hashes every file and runs the golden samples. With --model it compares the answers to fresh random inputs too.
-    The exit status is 1 if something differs. BUNDLE may be the .onnx that `pack --single-file` wrote, with its .json
+    The exit status is 1 if something differs. Golden samples of a quantised bundle are of its quantised segments, and
+    --model compares with the float network. BUNDLE may be the .onnx that `pack --single-file` wrote, with its .json
     beside it.
     """
     if not models and (weights is not None or exits is not None):

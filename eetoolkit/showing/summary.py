@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from msgspec import structs
+
 from eetoolkit_runtime.bundle.bundle import Bundle
-from eetoolkit_runtime.plan.types import Criterion, Dim, Gate, Goto, Manifest, Segment, Stop, Switch
+from eetoolkit_runtime.plan.types import (
+    Criterion,
+    Dim,
+    Gate,
+    Goto,
+    Manifest,
+    Quantization,
+    Segment,
+    Stop,
+    Switch,
+)
 
 _TOLD = (
     "name", "inputs", "outputs", "batch", "fallback", "labels", "titles", "preprocess", "golden", "created_with",
@@ -28,6 +41,7 @@ def summarize(bundle: Bundle) -> dict[str, Any]:
         "size_bytes": bundle.size_bytes,
         "files": len(plan.files),
         "constants": list(plan.constants),
+        "quantization": None if plan.quantization is None else structs.asdict(plan.quantization),
         "segments": [_segment(plan, name, segment) for name, segment in plan.segments.items()],
     }
 
@@ -41,6 +55,7 @@ def _segment(plan: Manifest, name: str, segment: Segment) -> dict[str, Any]:
         "moves": moves(segment),
         "nodes": None if work is None else work.nodes,
         "parameters": None if work is None else work.parameters,
+        "quantized": None if plan.quantization is None else plan.quantization.segments.get(name),
         "multiply_adds": None if work is None else work.multiply_adds,
         "size_bytes": size_of(plan, segment),
         "exit": None if exit_ is None else exit_.name,
@@ -86,6 +101,18 @@ def spell_criterion(criterion: Criterion) -> str:
     if criterion.function is not None:
         options.append(str(criterion.function))
     return ", ".join([criterion.kind, *options])
+
+
+def spell_quantization(quantization: Quantization) -> str:
+    """Returns how many segments each method has, what static ones compute with, and what made them."""
+    counts = Counter(quantization.segments.values())
+    told = [f"{count} {method}" for method, count in counts.items()]
+    if quantization.activations is not None:
+        told.append(f"{quantization.activations} activations")
+    if quantization.rows:
+        told.append(f"calibrated on {quantization.rows} rows")
+    made = ", ".join(f"{key} {value}" for key, value in quantization.created_with.items())
+    return ", ".join(told) + (f"; {made}" if made else "")
 
 
 def spell_next(segment: Segment) -> str:

@@ -17,6 +17,7 @@ from eetoolkit_runtime.bundle.rewriting import change_bundle
 from eetoolkit_runtime.bundle.store import in_place_of
 from eetoolkit_runtime.errors import TuneError
 from eetoolkit_runtime.plan.criteria import kind_of
+from eetoolkit_runtime.plan.still_true import with_stale
 from eetoolkit_runtime.plan.types import Constant, Manifest, Threshold, Tuning
 from eetoolkit_runtime.profiling.profile import digests
 from eetoolkit_runtime.running.runner import Runner
@@ -54,7 +55,7 @@ def tuned_plan(
         "exits_before": {name: plan.exits[name].threshold for name in thresholds} if old is None else old.exits_before,
         "constants_before": constants_before | ({} if old is None else old.constants_before),
     }
-    return replaced(plan, thresholds, new, note(before))
+    return with_stale(replaced(plan, thresholds, new, note(before)), stale=False)
 
 
 @checked(TuneError)
@@ -70,7 +71,8 @@ def undo_tuning(bundle: str | os.PathLike[str] | Bundle) -> Bundle:
         tuning = now.manifest.tuning
         if tuning is None:
             raise TuneError(f"{now.place} was not tuned: there is nothing to undo")
-        return with_golden(now, replaced(now.manifest, tuning.exits_before, tuning.constants_before, None), folder)
+        plan = replaced(now.manifest, tuning.exits_before, tuning.constants_before, None)
+        return with_golden(now, with_stale(plan, stale=True), folder)
 
     return change_bundle(bundle, before)
 

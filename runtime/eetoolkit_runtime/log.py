@@ -1,4 +1,4 @@
-"""The logger `eetoolkit`: what is opened and with which settings, for those who debug on a device."""
+"""The logger `eetoolkit`: what is opened and with which settings, and what to know of it, for those who debug."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from eetoolkit_runtime.printable import printable
 LOGGER = "eetoolkit"
 
 
-def log(level: Literal["info", "debug"], message: str, *values: object) -> None:
+def log(level: Literal["warning", "info", "debug"], message: str, *values: object) -> None:
     """Hands a message to the logger, its values put in for `%s`, if this process has imported `logging` by now.
 
     Else nobody listens, and the import would take three milliseconds of a device's start-up.
@@ -22,6 +22,6 @@ def log(level: Literal["info", "debug"], message: str, *values: object) -> None:
     logger = logging.getLogger(LOGGER)
     if not logger.handlers:
         logger.addHandler(logging.NullHandler())
-    severity = logging.INFO if level == "info" else logging.DEBUG
+    severity = {"warning": logging.WARNING, "info": logging.INFO, "debug": logging.DEBUG}[level]
     if logger.isEnabledFor(severity):
         logger.log(severity, "%s", printable(message % values), stacklevel=2)

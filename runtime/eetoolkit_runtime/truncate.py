@@ -19,6 +19,7 @@ from eetoolkit_runtime.bundle.store import check_target
 from eetoolkit_runtime.errors import InputError
 from eetoolkit_runtime.plan.flow import live_after, live_before, successors
 from eetoolkit_runtime.plan.names import plan_name, titles_of
+from eetoolkit_runtime.plan.still_true import quantization_of
 from eetoolkit_runtime.plan.types import Manifest, SavedProfile, Segment, Stop
 from eetoolkit_runtime.running.decision import known_exit
 
@@ -91,7 +92,9 @@ def _cut(plan: Manifest, at: str) -> Manifest:
     for name, segment in kept.items():
         if not segment.prepack and all(users[file] == 1 for file in segment.weights):
             kept[name] = msgspec.structs.replace(segment, prepack=True)  # who shared them is gone
-    return restricted(plan, kept)
+    short = restricted(plan, kept)
+    quantization = quantization_of(short, plan.quantization, {name: (name,) for name in kept})
+    return msgspec.structs.replace(short, quantization=quantization)
 
 
 def restricted(plan: Manifest, segments: Mapping[str, Segment]) -> Manifest:

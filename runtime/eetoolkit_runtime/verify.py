@@ -44,12 +44,14 @@ class VerifyReport:
     """What `verify` found; `failures` is empty where the bundle reproduces every sample.
 
     `tolerance` bounds the absolute difference of outputs, relative to their largest magnitude where that exceeds 1.
+    `compared_with` says what expected values are of, where that is not simply the source network.
     """
 
     tolerance: float
     samples: int
     exits: tuple[ExitCheck, ...]
     failures: tuple[str, ...]
+    compared_with: str | None = None
 
     @property
     def passed(self) -> bool:
@@ -67,6 +69,7 @@ class VerifyReport:
         shown = list(self.failures[:_SHOWN])
         if len(self.failures) > _SHOWN:
             shown.append(f"... and {len(self.failures) - _SHOWN} more")
+        lines += [] if self.compared_with is None else [f"compared with {self.compared_with}"]
         lines += [*shown, f"verify {verdict}, tolerance {self.tolerance:.0e}"]
         return "\n".join(map(printable, lines))
 
@@ -76,6 +79,8 @@ def verify(
     bundle: str | os.PathLike[str] | Bundle, samples: Sequence[Sample] | None = None, *, tolerance: float | None = None
 ) -> VerifyReport:
     """Returns how the bundle's answers on this machine compare with what the source framework computed.
+
+    Golden samples of a quantised bundle are what its quantised segments gave where it was made.
 
     Every file's hash is checked first. Each sample is run through all exits and compared exit by exit, then run once
     more as a user would: the same exit must answer. Where a confidence is within the tolerance of its threshold, either
@@ -92,7 +97,7 @@ def verify(
     """
     opened = load_again(bundle, check="full")
     golden = opened.manifest.golden
-    samples = read_golden(opened) if samples is None else samples
+    own, samples = samples is None, read_golden(opened) if samples is None else samples
     if not samples:
         raise InputError("verify: the bundle has no golden samples; pass the source model")
     stated = golden.tolerance if golden is not None else DEFAULT_TOLERANCE
@@ -108,7 +113,21 @@ def verify(
                 tally.count(answers[-1].exit, tie=1)
             else:
                 tally.failures += failures
-    return VerifyReport(tolerance, len(samples), tuple(tally.checks.values()), tuple(tally.failures))
+    compared_with = _compared_with(opened, own=own)
+    return VerifyReport(tolerance, len(samples), tuple(tally.checks.values()), tuple(tally.failures), compared_with)
+
+
+def _compared_with(bundle: Bundle, *, own: bool) -> str | None:
+    """Returns what a quantised bundle is compared with, its own golden samples or others; None for any other bundle."""
+    said = bundle.manifest.quantization
+    if said is None:
+        return None
+    if own:
+        return f"golden samples of the quantised segments, made by onnxruntime {said.created_with.get('onnxruntime')}"
+    return (
+        "the float network: quantising alone makes differences, of which a failure here may be one; "
+        f"whether this machine runs it right, `eetoolkit verify {bundle.place}` tells without the network"
+    )
 
 
 def choose_tolerance(asked: float | None, stated: float) -> float:

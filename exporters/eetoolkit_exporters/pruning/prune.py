@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -22,6 +21,7 @@ from eetoolkit_runtime.bundle.store import check_target
 from eetoolkit_runtime.errors import ExportError, InputError
 from eetoolkit_runtime.plan.flow import chains, live_after, live_before, without_exits
 from eetoolkit_runtime.plan.names import plan_name
+from eetoolkit_runtime.plan.still_true import quantization_of, unmeasured
 from eetoolkit_runtime.plan.types import Manifest, Segment, Tuning
 from eetoolkit_runtime.running.decision import known_exit
 from eetoolkit_runtime.running.inputs import BATCH
@@ -67,7 +67,9 @@ def prune(
     if not shortened or plan.golden is None:
         raise ExportError(f"{source.place} has no golden samples to verify a pruned bundle by; export it with some")
     tolerance = plan.golden.tolerance
-    parts = _trimmed(plan, _joined(source, without_exits(plan, exits)))
+    remaining = without_exits(plan, exits)
+    joined = {chain[0]: chain for chain in chains(remaining)}
+    parts = _trimmed(plan, {name: join(source, remaining, chain) for name, chain in joined.items()})
     plan = restricted(plan, {name: part.segment for name, part in parts.items()})
 
     def make(folder: Path) -> Manifest:
@@ -75,15 +77,16 @@ def prune(
         written = SegmentFiles(folder)
         symbols = _symbols(plan, shortened[0])
         segments = {name: _write(name, part, written, plan, symbols) for name, part in parts.items()}
+        pruned = msgspec.structs.replace(plan, segments=written.settle(segments))
         return msgspec.structs.replace(
-            plan,
-            segments=written.settle(segments),
+            pruned,
             files={**written.files, **stored},
             onnxruntime="{}.{}".format(*written.onnxruntime),
             golden=golden,
             notes=(*plan.notes, f"pruned: {', '.join(exits)}") if exits else plan.notes,
             profile=None,
             tuning=_tuning(source.manifest, plan),
+            quantization=quantization_of(pruned, source.manifest.quantization, joined),
         )
 
     return write_bundle(target, make, _proved, overwrite=overwrite)
@@ -95,10 +98,6 @@ def _check_exits(plan: Manifest, exits: Collection[str]) -> None:
     for segment in plan.segments.values():
         if segment.exit is not None and segment.exit.name in exits and segment.exit.ends:
             raise InputError(f"exit {segment.exit.name!r} ends the plan and cannot be pruned; `truncate` moves the end")
-
-
-def _joined(source: Bundle, plan: Manifest) -> dict[str, Part]:
-    return {chain[0]: join(source, plan, chain) for chain in chains(plan)}
 
 
 def _trimmed(plan: Manifest, parts: Mapping[str, Part]) -> dict[str, Part]:
@@ -141,19 +140,16 @@ def _without(sample: Sample, exits: Collection[str]) -> Sample:
 
 def _tuning(plan: Manifest, pruned: Manifest) -> Tuning | None:
     """Returns what the plan says of its tuning, as far as the pruned one has its exits and constants."""
-    if plan.tuning is None:
-        return None
     gone = [exit_ for name, exit_ in plan.exits.items() if name not in pruned.exits]
     # Where an exit is gone that could fire, its rows answer elsewhere: what was measured and promised was with it.
-    told: dict[str, Any] = {"figures": {}, "guarantee": None} if any(exit_.enabled for exit_ in gone) else {}
+    tuning = unmeasured(plan.tuning) if any(exit_.enabled for exit_ in gone) else plan.tuning
+    if tuning is None:
+        return None
     return msgspec.structs.replace(
-        plan.tuning,
-        **told,
-        thresholds={name: chosen for name, chosen in plan.tuning.thresholds.items() if name in pruned.exits},
-        exits_before={name: before for name, before in plan.tuning.exits_before.items() if name in pruned.exits},
-        constants_before={
-            name: values for name, values in plan.tuning.constants_before.items() if name in pruned.constants
-        },
+        tuning,
+        thresholds={name: chosen for name, chosen in tuning.thresholds.items() if name in pruned.exits},
+        exits_before={name: before for name, before in tuning.exits_before.items() if name in pruned.exits},
+        constants_before={name: values for name, values in tuning.constants_before.items() if name in pruned.constants},
     )
 
 

@@ -48,6 +48,16 @@ class Bundle(msgspec.Struct, frozen=True):
         """What the bundle takes on disk, without its manifest."""
         return sum(file.size for file in self.manifest.files.values())
 
+    @property
+    def stale_remark(self) -> str | None:
+        """That the thresholds are those of the float bundle it was made from, and what renews them; else None."""
+        if self.manifest.quantization is None or not self.manifest.quantization.stale:
+            return None
+        return (
+            "thresholds and temperatures are still those of the float bundle; "
+            f"renew them: eetoolkit tune {self.place} --data DATA --apply"
+        )
+
     def graph(self, segment: Segment) -> bytes:
         """Returns the graph of one of its segments, checked.
 
@@ -67,9 +77,10 @@ class Bundle(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         plan, several = self.manifest, len(self.manifest.segments) > 1
+        quantised = "" if plan.quantization is None else f" ({len(plan.quantization.segments)} quantised)"
         exits = ", ".join(spell_name(name, plan.titles) for name in self.exits)
         return printable(
-            f"{plan.name}: {len(plan.segments)} segment{'s' if several else ''}, "
+            f"{plan.name}: {len(plan.segments)} segment{'s' if several else ''}{quantised}, "
             f"exit{'s' if len(self.exits) > 1 else ''} {exits}, "
             f"{spell_size(self.size_bytes)} in {self.place}"
         )
@@ -106,6 +117,8 @@ def load(
             f"cannot read {shown(absolute(error.filename or place, BundleError))}: {error.strerror or error}"
         ) from error
     log("info", "opened the bundle %s", found)
+    if (remark := found.stale_remark) is not None:
+        log("warning", "%s: %s", found.place, remark)
     return found
 
 

@@ -13,6 +13,7 @@ import onnxruntime as ort
 
 from eetoolkit_runtime.bundle.bundle import Bundle, load_again
 from eetoolkit_runtime.doctor.finding import Finding
+from eetoolkit_runtime.doctor.quantized_findings import quantized_findings
 from eetoolkit_runtime.errors import BundleError, EEToolkitError, InputError, RunError
 from eetoolkit_runtime.profiling.budget import Budget
 from eetoolkit_runtime.profiling.machine import memory_bytes, resident_bytes, this_machine
@@ -76,6 +77,7 @@ def examine_bundle(
         yield Finding(name="onnxruntime needed", state="ok" if enough else "problem", what=what, fix=fix)
         if not enough:
             return
+    yield from quantized_findings(opened)
     try:
         rows = golden_rows(opened)
         taken = _Taken()
@@ -146,8 +148,9 @@ def _verified(
         fix = "export it with golden_inputs="
         return Finding(name="verify", state="warning", what="no golden samples to check this machine by", fix=fix)
     if report.passed:
+        gave = "the source network" if bundle.manifest.quantization is None else "the quantised segments"
         told = "1 golden sample gives" if report.samples == 1 else f"{report.samples} golden samples give"
-        return Finding(name="verify", what=f"{told} what the source network gave")
+        return Finding(name="verify", what=f"{told} what {gave} gave")
     fix = "run `eetoolkit verify` for all of them; do not trust its answers here"
     return Finding(name="verify", state="problem", what=f"{len(report.failures)} failed: {report.failures[0]}", fix=fix)
 

@@ -40,7 +40,7 @@ Threshold = float | Literal["never", "always"]
 Scale = Literal["logits", "log_probs", "probs"]
 Fallback = Literal["last", "most_confident"]
 Method = Literal["static", "dynamic", "blockwise", "float16"]
-"""How a segment was quantised."""
+"""How a segment was quantised; the first that a part of it was."""
 Activations = Literal["uint8", "int8"]
 MOST_EXACT = (1 << 53) - 1
 """The largest integer that every reader of JSON tells from its neighbours: many keep numbers in double precision."""

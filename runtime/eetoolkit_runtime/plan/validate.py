@@ -55,6 +55,7 @@ def validate(plan: Manifest) -> None:
     check_files(plan)
     _check_flow(plan)
     _check_profile(plan)
+    _check_quantization(plan)
     _check_cycles(plan)
     _check_assignment(plan)
     _check_types(plan)
@@ -67,8 +68,7 @@ def _check_counts(plan: Manifest) -> None:
 
 
 def _check_names(plan: Manifest) -> None:
-    inputs = [spec.name for spec in plan.inputs]
-    if not inputs:
+    if not (inputs := [spec.name for spec in plan.inputs]):
         raise ManifestError("manifest.json: no inputs")
     if len(set(inputs)) != len(inputs):
         raise ManifestError(f"manifest.json: two inputs of one name among {inputs}")
@@ -203,8 +203,7 @@ def check_files(plan: Manifest) -> None:
         for file in (segment.model, *segment.weights):
             if file is not None and file not in plan.files:
                 raise ManifestError(f"segment {segment_name!r}: the file {file!r} is not listed under files")
-    own = {"golden": plan.golden, "profile": plan.profile}
-    for what, entry in own.items():
+    for what, entry in (("golden", plan.golden), ("profile", plan.profile)):
         if entry is not None and entry.file is not None and entry.file not in plan.files:
             raise ManifestError(f"manifest.json: the {what} file {entry.file!r} is not listed under files")
     if plan.golden is not None and not math.isfinite(plan.golden.tolerance):
@@ -240,6 +239,17 @@ def _check_flow(plan: Manifest) -> None:
     stops = [name for name, segment in plan.segments.items() if isinstance(segment.next, Stop)]
     if endless := plan.segments.keys() - closure(stops, predecessors):
         raise ManifestError(f"segments {sorted(endless)} cannot reach a stop: the plan would loop for ever")
+
+
+def _check_quantization(plan: Manifest) -> None:
+    if plan.quantization is None:
+        return
+    methods, activations = plan.quantization.segments, plan.quantization.activations
+    for name in methods:
+        if name not in plan.segments or plan.segments[name].model is None:
+            raise ManifestError(f"manifest.json: quantization names {name!r}, which is not a segment with a model")
+    if ("static" in methods.values()) != (activations is not None):
+        raise ManifestError(f"manifest.json: quantization: activations {activations!r}, those of static segments alone")
 
 
 def _check_profile(plan: Manifest) -> None:

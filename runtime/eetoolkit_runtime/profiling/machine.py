@@ -90,6 +90,13 @@ def condition(root: Path = Path("/")) -> Condition:
     )
 
 
+def instructions(root: Path = Path("/")) -> frozenset[str]:
+    """Returns the processor's extensions as the kernel calls them, such as `avx2` or `asimddp`, if it does."""
+    lines = (read_text(root / "proc/cpuinfo") or "").splitlines()
+    told = next((line.split(":", 1)[1] for line in lines if line.startswith(("flags", "Features"))), "")
+    return frozenset(told.split())
+
+
 def timer_step_us() -> float:
     """Returns the smallest difference that two readings of the clock can have here, in microseconds."""
     readings = [time.perf_counter_ns() for _ in range(_READINGS)]

@@ -205,6 +205,35 @@ const Fields<SavedProfile>& fields_of<SavedProfile>() {
   return fields;
 }
 
+static void check_created_with(const Json& json) {
+  json.members([](std::string_view, const Json& value) {
+    if (!value.is_text()) static_cast<void>(value.integer(0, kLargestCount, "int | str"));
+  });
+}
+
+template <>
+const Fields<Quantization>& fields_of<Quantization>() {
+  static const Fields<Quantization> fields{{
+      {"segments", true, [](const Json& json, Quantization& into) {
+         into.methods = {};
+         json.members([&](std::string_view name, const Json& method) {
+           read_choice(method, {"static", "dynamic", "blockwise", "float16"});
+           into.methods.set(std::string(name), method.text());
+         });
+       }},
+      {"activations", false, [](const Json& json, Quantization& into) {
+         into.activations.reset();
+         if (json.is_null()) return;
+         read_choice(json, {"uint8", "int8"}, "str | null");
+         into.activations = json.text();
+       }},
+      {"rows", true, [](const Json& json, Quantization&) { static_cast<void>(json.integer(0, kLargestCount)); }},
+      {"created_with", true, [](const Json& json, Quantization&) { check_created_with(json); }},
+      {"stale", false, check<Quantization, bool>},
+  }};
+  return fields;
+}
+
 static bool is_release(const std::string& text) {
   const size_t dot = text.find('.');
   const auto is_number = [](std::string_view part) {
@@ -220,11 +249,7 @@ const Fields<Manifest>& fields_of<Manifest>() {
       {"format", true, check<Manifest, std::string>},
       {"version", true, [](const Json& json, Manifest&) { static_cast<void>(json.integer(INT64_MIN, INT64_MAX)); }},
       required<&Manifest::name>("name"),
-      {"created_with", true, [](const Json& json, Manifest&) {
-         json.members([](std::string_view, const Json& value) {
-           if (!value.is_text()) static_cast<void>(value.integer(0, kLargestCount, "int | str"));
-         });
-       }},
+      {"created_with", true, [](const Json& json, Manifest&) { check_created_with(json); }},
       {"onnxruntime", false, [](const Json& json, Manifest& into) {
          read(json, into.onnxruntime);
          if (into.onnxruntime && !is_release(*into.onnxruntime)) {
@@ -258,6 +283,7 @@ const Fields<Manifest>& fields_of<Manifest>() {
       {"notes", false, check<Manifest, std::vector<std::string>>},
       optional<&Manifest::profile>("profile"),
       {"tuning", false, [](const Json& json, Manifest&) { check_tuning(json); }},
+      optional<&Manifest::quantization>("quantization"),
   }};
   return fields;
 }

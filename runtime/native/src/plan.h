@@ -186,6 +186,12 @@ struct SavedProfile {
   Ordered<double> expected_ms;
 };
 
+// How segments were made smaller after the export.
+struct Quantization {
+  Ordered<std::string> methods;
+  std::optional<std::string> activations;
+};
+
 struct Manifest {
   std::string name;
   std::optional<std::string> onnxruntime;
@@ -203,6 +209,7 @@ struct Manifest {
   Ordered<File> files;
   std::optional<Golden> golden;
   std::optional<SavedProfile> profile;
+  std::optional<Quantization> quantization;
 
   // The exits by name, in the order of their first segment.
   [[nodiscard]] Ordered<const Exit*> exits() const;

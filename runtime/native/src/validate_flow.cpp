@@ -122,6 +122,22 @@ void check_profile(const Manifest& plan) {
   }
 }
 
+void check_quantization(const Manifest& plan) {
+  if (!plan.quantization) return;
+  const auto& [methods, activations] = *plan.quantization;
+  bool has_static = false;
+  for (const auto& [name, method] : methods) {
+    if (!plan.segments.has(name) || !plan.segments.at(name).model) {
+      throw manifest_error("manifest.json: quantization names ", quoted(name), ", which is not a segment with a model");
+    }
+    has_static |= method == "static";
+  }
+  if (has_static != activations.has_value()) {
+    throw manifest_error("manifest.json: quantization: activations ", activations ? quoted(*activations) : "None",
+                         ", those of static segments alone");
+  }
+}
+
 // An exit that stands in several segments is one exit.
 void check_twins(const Manifest& plan) {
   const auto kind_of = [](const Exit& exit) {
@@ -210,6 +226,7 @@ void check_flow(const Manifest& plan) {
     throw manifest_error("segments ", endless, " cannot reach a stop: the plan would loop for ever");
   }
   check_profile(plan);
+  check_quantization(plan);
   check_cycles(plan, edges);
 }
 
