@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -124,6 +125,56 @@ def run_there(
         code, found = run_job(Ssh(on), job, tell=told.begin, out=out, err=told.line)
     told.check(code, on)
     return code, found
+
+
+@contextlib.contextmanager
+def profiling_there(
+    rows: Mapping[str, Path], *, on: str, python: str, clean: bool, threads: int | None, show: terminal.Tell
+) -> Iterator[Callable[[ee.Bundle], ee.Profile]]:
+    """Gives what profiles bundles on another machine; what is kept there is removed in the end, if at all.
+
+    Args:
+        rows: What is run, files of `profile --inputs` by their names there.
+        on: The machine, as ssh takes it.
+        python: The interpreter there.
+        clean: Whether to remove what is kept there.
+        threads: As the `Runner`'s.
+        show: Shows progress.
+
+    Raises:
+        DeviceError: The machine cannot be used, or what `profile` says there.
+    """
+    from eetoolkit.remote.job import Job, clean_up, run_job
+    from eetoolkit.remote.ssh import Ssh
+
+    settings = [] if threads is None else [f"--threads={threads}"]
+    arguments = ("--output=profile.json", *(f"--inputs={name}" for name in rows), *settings)
+
+    def profile(bundle: ee.Bundle) -> ee.Profile:
+        told = Told(show)
+        job = Job("profile", bundle, arguments, rows, ("profile.json",), python)
+        code, found = run_job(Ssh(on), job, tell=told.begin, out=_drop, err=told.line)
+        told.check(code, on)
+        return read_profile(found.get("profile.json"), code, on)
+
+    try:
+        yield profile
+    finally:
+        if clean:
+            clean_up(Ssh(on))
+
+
+def read_profile(text: bytes | None, code: int, device: str) -> ee.Profile:
+    """Returns the profile that a machine has written.
+
+    Raises:
+        DeviceError: It has written none.
+    """
+    from eetoolkit_runtime.profiling.profile import decode
+
+    if text is None:
+        raise ee.DeviceError(f"on {device}: the profile ended with exit status {code}")
+    return decode(text, f"the profile of {device}")
 
 
 def profile_by_adb(

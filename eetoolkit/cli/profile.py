@@ -12,7 +12,7 @@ import click
 
 import eetoolkit as ee
 from eetoolkit.cli import terminal
-from eetoolkit.cli.device import DEVICE, There, device_options, profile_by_adb, run_there
+from eetoolkit.cli.device import DEVICE, There, device_options, profile_by_adb, read_profile, run_there
 from eetoolkit.cli.options import (
     PICTURES,
     json_option,
@@ -220,11 +220,7 @@ def _elsewhere(
         text = found.get("profile.json")
     else:
         code, text = profile_by_adb(ctx, bundle, adb or "", native, clean=clean)
-    if text is None:
-        raise ee.DeviceError(f"on {on or adb or 'the phone'}: the profile ended with exit status {code}")
-    from eetoolkit_runtime.profiling.profile import decode
-
-    return decode(text, f"the profile of {on or adb or 'the phone'}")
+    return read_profile(text, code, on or adb or "the phone")
 
 
 def _compare(what: Sequence[str], *, as_json: bool) -> None:
