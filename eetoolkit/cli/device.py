@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -21,15 +22,14 @@ DEVICE = ("on", "python", "clean")
 _PROGRESS = re.compile(r"(.*), \d+ s")  # as `terminal.progress` writes it where stderr is no terminal
 
 
-def device_options(command: Command) -> Command:
-    """Adds `--on`, `--python` and `--clean`."""
-    for option in (
+def device_options(does: str = "Run") -> Callable[[Command], Command]:
+    """Returns what adds `--on`, `--python` and `--clean`; `does`: what is done there."""
+    options = (
         click.option("--clean", is_flag=True, help="Afterwards remove what is kept on the device for the next time."),
         click.option("--python", default="python3", show_default=True, metavar="PATH", help="The device's Python."),
-        click.option("--on", metavar="USER@HOST", help="Run there by ssh; ssh://USER@HOST:PORT for another port."),
-    ):
-        command = option(command)
-    return command
+        click.option("--on", metavar="USER@HOST", help=f"{does} there by ssh; ssh://USER@HOST:PORT for another port."),
+    )
+    return lambda command: functools.reduce(lambda made, option: option(made), options, command)
 
 
 @dataclass(frozen=True)

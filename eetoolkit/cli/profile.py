@@ -90,7 +90,7 @@ _MEASURING = ("inputs", "labels", "whole", "trace")
 @click.option("--save", is_flag=True, help="Save the profile in the bundle; deadlines go by it.")
 @click.option("--show", "task", flag_value="show", help="Show what was measured before and measure nothing.")
 @click.option("--compare", "task", flag_value="compare", help="Show two profiles beside each other.")
-@device_options
+@device_options()
 @click.option(
     "--adb",
     is_flag=False,
