@@ -59,6 +59,7 @@ def test_help_lists_every_verb_in_the_order_of_use() -> None:
         "run",
         "profile",
         "doctor",
+        "quantize",
         "tune",
         "truncate",
         "pack",

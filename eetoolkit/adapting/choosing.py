@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 import eetoolkit as ee
-from eetoolkit.adapting.report import spell_times
 from eetoolkit.adapting.rows import Rows
 from eetoolkit.adapting.shorten import shorten
 from eetoolkit.tuning.choose import Task
@@ -24,7 +23,7 @@ from eetoolkit.tuning.placing import Tried, place
 from eetoolkit.tuning.pruning import ROUNDS, latencies
 from eetoolkit.tuning.report import TuningReport
 from eetoolkit.tuning.tune import prepare_task
-from eetoolkit.tuning.wording import percent
+from eetoolkit.tuning.wording import percent, spell_times
 from eetoolkit_exporters.attaching.attach import MultiExit
 from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.bundle.bundle import Bundle

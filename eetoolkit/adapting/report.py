@@ -7,7 +7,7 @@ import msgspec
 from eetoolkit.tuning.intervals import Interval
 from eetoolkit.tuning.placing import Tried
 from eetoolkit.tuning.report import TuningReport
-from eetoolkit.tuning.wording import percent, short
+from eetoolkit.tuning.wording import percent, short, spell_times
 from eetoolkit_runtime.printable import printable
 
 PARTS = {"fit": "fitted heads", "choose": "chose kinds of heads", "tune": "chose places and thresholds"}
@@ -151,11 +151,6 @@ class AdaptReport(msgspec.Struct, frozen=True, kw_only=True):
         lines += [f"note: {note}" for note in self.notes]
         own = [] if self.tuning is None else [str(self.tuning)]
         return "\n".join([*map(printable, lines), *own])
-
-
-def spell_times(ratio: Interval) -> str:
-    """Returns how many times as fast: 3.12 [2.90, 3.31] times."""
-    return f"{ratio.value:.2f} [{ratio.low:.2f}, {ratio.high:.2f}] times"
 
 
 def spell_count(exits: int) -> str:

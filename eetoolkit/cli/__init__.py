@@ -21,7 +21,10 @@ from eetoolkit.extras import install
 from eetoolkit_runtime.running.telemetry import switch_off
 
 # From first look to device.
-_VERBS = ("demo", "adapt", "export", "inspect", "verify", "run", "profile", "doctor", "tune", "truncate", "pack", "zoo")
+_VERBS = (
+    "demo", "adapt", "export", "inspect", "verify", "run", "profile", "doctor", "quantize", "tune", "truncate", "pack",
+    "zoo",
+)  # fmt: skip
 _NARROWEST_HELP = 52
 _INTERRUPTED = 130  # 128 + SIGINT, as shells count
 EXTRAS: Mapping[str, str] = MappingProxyType(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,15 +22,14 @@ DEVICE = ("on", "python", "clean")
 _PROGRESS = re.compile(r"(.*), \d+ s")  # as `terminal.progress` writes it where stderr is no terminal
 
 
-def device_options(command: Command) -> Command:
-    """Adds `--on`, `--python` and `--clean`."""
-    for option in (
+def device_options(does: str = "Run") -> Callable[[Command], Command]:
+    """Returns what adds `--on`, `--python` and `--clean`; `does`: what is done there."""
+    options = (
         click.option("--clean", is_flag=True, help="Afterwards remove what is kept on the device for the next time."),
         click.option("--python", default="python3", show_default=True, metavar="PATH", help="The device's Python."),
-        click.option("--on", metavar="USER@HOST", help="Run there by ssh; ssh://USER@HOST:PORT for another port."),
-    ):
-        command = option(command)
-    return command
+        click.option("--on", metavar="USER@HOST", help=f"{does} there by ssh; ssh://USER@HOST:PORT for another port."),
+    )
+    return lambda command: functools.reduce(lambda made, option: option(made), options, command)
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,56 @@ def run_there(
         code, found = run_job(Ssh(on), job, tell=told.begin, out=out, err=told.line)
     told.check(code, on)
     return code, found
+
+
+@contextlib.contextmanager
+def profiling_there(
+    rows: Mapping[str, Path], *, on: str, python: str, clean: bool, threads: int | None, show: terminal.Tell
+) -> Iterator[Callable[[ee.Bundle], ee.Profile]]:
+    """Gives what profiles bundles on another machine; what is kept there is removed in the end, if at all.
+
+    Args:
+        rows: What is run, files of `profile --inputs` by their names there.
+        on: The machine, as ssh takes it.
+        python: The interpreter there.
+        clean: Whether to remove what is kept there.
+        threads: As the `Runner`'s.
+        show: Shows progress.
+
+    Raises:
+        DeviceError: The machine cannot be used, or what `profile` says there.
+    """
+    from eetoolkit.remote.job import Job, clean_up, run_job
+    from eetoolkit.remote.ssh import Ssh
+
+    settings = [] if threads is None else [f"--threads={threads}"]
+    arguments = ("--output=profile.json", *(f"--inputs={name}" for name in rows), *settings)
+
+    def profile(bundle: ee.Bundle) -> ee.Profile:
+        told = Told(show)
+        job = Job("profile", bundle, arguments, rows, ("profile.json",), python)
+        code, found = run_job(Ssh(on), job, tell=told.begin, out=_drop, err=told.line)
+        told.check(code, on)
+        return read_profile(found.get("profile.json"), code, on)
+
+    try:
+        yield profile
+    finally:
+        if clean:
+            clean_up(Ssh(on))
+
+
+def read_profile(text: bytes | None, code: int, device: str) -> ee.Profile:
+    """Returns the profile that a machine has written.
+
+    Raises:
+        DeviceError: It has written none.
+    """
+    from eetoolkit_runtime.profiling.profile import decode
+
+    if text is None:
+        raise ee.DeviceError(f"on {device}: the profile ended with exit status {code}")
+    return decode(text, f"the profile of {device}")
 
 
 def profile_by_adb(

@@ -26,7 +26,7 @@ _COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
 )
 @click.argument("bundle", required=False)
 @seconds_options("examining BUNDLE")
-@device_options
+@device_options()
 @json_option
 @click.pass_context
 def doctor(

@@ -12,7 +12,7 @@ import click
 
 import eetoolkit as ee
 from eetoolkit.cli import terminal
-from eetoolkit.cli.device import DEVICE, There, device_options, profile_by_adb, run_there
+from eetoolkit.cli.device import DEVICE, There, device_options, profile_by_adb, read_profile, run_there
 from eetoolkit.cli.options import (
     PICTURES,
     json_option,
@@ -90,7 +90,7 @@ _MEASURING = ("inputs", "labels", "whole", "trace")
 @click.option("--save", is_flag=True, help="Save the profile in the bundle; deadlines go by it.")
 @click.option("--show", "task", flag_value="show", help="Show what was measured before and measure nothing.")
 @click.option("--compare", "task", flag_value="compare", help="Show two profiles beside each other.")
-@device_options
+@device_options()
 @click.option(
     "--adb",
     is_flag=False,
@@ -220,11 +220,7 @@ def _elsewhere(
         text = found.get("profile.json")
     else:
         code, text = profile_by_adb(ctx, bundle, adb or "", native, clean=clean)
-    if text is None:
-        raise ee.DeviceError(f"on {on or adb or 'the phone'}: the profile ended with exit status {code}")
-    from eetoolkit_runtime.profiling.profile import decode
-
-    return decode(text, f"the profile of {on or adb or 'the phone'}")
+    return read_profile(text, code, on or adb or "the phone")
 
 
 def _compare(what: Sequence[str], *, as_json: bool) -> None:

@@ -80,7 +80,7 @@ def _given(ctx: click.Context, param: click.Parameter, inputs: tuple[str, ...]) 
     help="Hash the graphs, or every file.",
 )
 @picture_options
-@device_options
+@device_options()
 @json_option
 @click.option("--outputs", is_flag=True, help="With --json: the exit's outputs as well, as lists.")
 @click.pass_context

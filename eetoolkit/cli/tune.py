@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -144,7 +143,7 @@ def tune(  # noqa: PLR0913 - one for each option
     """
     import msgspec
 
-    from eetoolkit.reading.labelled import read_labelled
+    from eetoolkit.reading.labelled import read_labelled, some_rows
     from eetoolkit.tuning.record import calibrated_path
     from eetoolkit_runtime.files.paths import shown
 
@@ -185,7 +184,7 @@ def tune(  # noqa: PLR0913 - one for each option
     if prune is not None:
         with _noted(refusals), terminal.progress() as tell:
             tell("pruning", 0, 0)
-            some = _some(opened, inputs)
+            some = None if inputs is None else some_rows(opened.manifest, inputs, _COMPARED)
             pruning = report.prune(prune, some, threads=threads, overwrite=overwrite, force=force)
     if page is not None:
         with _noted(refusals):
@@ -230,20 +229,6 @@ def _check_prunable(bundle: ee.Bundle) -> None:
     if bundle.manifest.golden is None:
         raise ee.ExportError(f"--prune: {bundle.place} has no golden samples to verify a pruned bundle by")
     _ = ee.prune  # says what is missing
-
-
-def _some(bundle: ee.Bundle, inputs: Any) -> Iterator[Any] | None:
-    """Returns some of the inputs, evenly from all of them, each as a runner takes it; None where there are none."""
-    from eetoolkit.reading.labelled import ClassFolders
-    from eetoolkit_runtime.running.inputs import prepare, split_rows
-
-    if inputs is None:
-        return None
-    if isinstance(inputs, ClassFolders):
-        some = replace(inputs, pictures=inputs.pictures[:: max(1, len(inputs) // _COMPARED)])
-        return (row for row, _ in some)
-    rows = split_rows(bundle.manifest, prepare(bundle.manifest, inputs, one_row=False))
-    return iter(rows[:: max(1, len(rows) // _COMPARED)])
 
 
 def _print(report: ee.TuningReport, pruning: Pruning | None, *, applied: bool) -> None:

@@ -50,7 +50,7 @@ from eetoolkit.cli.verb import Verb
     is_flag=True,
     help="First accept a manifest.json that you edited: prove its plan, check every file and renew the digest.",
 )
-@device_options
+@device_options()
 @json_option
 @click.pass_context
 def verify(  # noqa: PLR0913 - one for each option

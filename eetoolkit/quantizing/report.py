@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Literal
 
 import msgspec
 
 from eetoolkit.tuning.intervals import Interval
 from eetoolkit.tuning.report import TuningReport
+from eetoolkit.tuning.wording import Wording, percent, spell_times
 from eetoolkit_runtime.plan.types import Activations, Method
+from eetoolkit_runtime.printable import printable, spell_size
 
 PARTS = {
     "calibrate": "calibrated the ranges",
@@ -17,6 +20,7 @@ PARTS = {
     "tune": "tuned the thresholds anew",
 }
 """What the rows of each part did."""
+_SAY = Wording("accuracy", "ms")
 
 
 class SegmentChoice(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,7 +34,7 @@ class SegmentChoice(msgspec.Struct, frozen=True, kw_only=True):
         after_bytes: The same of the new bundle.
         before_ms: Median latency of the float segment; None where nothing was measured.
         after_ms: That of its method; of the best one tried where it stayed float.
-        saturated: The share of calibrated values outside the ranges of the rows that chose; None where none were.
+        saturated: The share of values of the rows that chose outside the calibrated ranges; None where there are none.
         float_operators: Operators that stay float in a quantised segment, beside the exit's own.
     """
 
@@ -44,13 +48,21 @@ class SegmentChoice(msgspec.Struct, frozen=True, kw_only=True):
     saturated: float | None = None
     float_operators: tuple[str, ...] = ()
 
+    @property
+    def remarks(self) -> str:
+        """Why it stayed float, what of it did, and what saturates; empty where there is nothing to say."""
+        said = [] if self.why is None else [self.why]
+        said += [f"float: {', '.join(self.float_operators)}"] if self.float_operators else []
+        said += [f"{percent(self.saturated)} of its values saturate"] if self.saturated else []
+        return "; ".join(said)
+
 
 class ExitChange(msgspec.Struct, frozen=True, kw_only=True):
     """One exit, over the held-out rows that meet it: agreement over those that do in either bundle, the rest in both.
 
     Attributes:
         name: The exit.
-        rows: How many met it in either.
+        rows: How many met it in either, at least one.
         agreement: The share whose answers are the same; without classes, 1 minus the mean relative difference.
         before: Accuracy of the float bundle there; None without labels or classes.
         after: Accuracy of the quantised one.
@@ -79,6 +91,7 @@ class QuantizationReport(msgspec.Struct, frozen=True, kw_only=True):
         max_disagreement: The bound of each exit's disagreement.
         costs: Where latencies come from.
         rows: How many rows each part of the data had, see `PARTS`.
+        classes: Whether answers are classes, see `ExitChange.agreement`.
         segments: In the plan's order.
         exits: In the plan's order.
         before_bytes: Of the whole bundle.
@@ -98,6 +111,7 @@ class QuantizationReport(msgspec.Struct, frozen=True, kw_only=True):
     max_disagreement: float
     costs: str
     rows: dict[str, int]
+    classes: bool = True
     segments: tuple[SegmentChoice, ...]
     exits: tuple[ExitChange, ...]
     before_bytes: int
@@ -112,3 +126,63 @@ class QuantizationReport(msgspec.Struct, frozen=True, kw_only=True):
     def pays(self) -> bool:
         """Whether a bundle was written."""
         return self.path is not None
+
+    @property
+    def agreement(self) -> str:
+        """What `ExitChange.agreement` is."""
+        return "agreement" if self.classes else "1 - difference"
+
+    @property
+    def bound(self) -> str:
+        """What each exit must keep."""
+        what = "of the answers differ" if self.classes else "is the mean relative difference of its outputs"
+        return f"at every exit at most {self.limit} {what}"
+
+    @property
+    def limit(self) -> str:
+        """The bound in percent."""
+        return f"{100 * self.max_disagreement:g}%"
+
+    @property
+    def gains(self) -> dict[str, str]:
+        """Bytes and mean call, each of both bundles; empty where nothing was written or timed."""
+        found = {}
+        if self.pays:
+            share = self.after_bytes / self.before_bytes
+            sizes = spell_size(self.after_bytes), spell_size(self.before_bytes)
+            found["bytes"] = f"{sizes[0]}, {share:.2f} of the float bundle's {sizes[1]}"
+        if self.ratio is not None and self.before_ms is not None and self.after_ms is not None:
+            found["mean call"] = (
+                f"{_SAY.cost(self.after_ms)}, {spell_times(self.ratio)} the float bundle's "
+                f"{_SAY.cost(self.before_ms)}; in turns on held-out rows"
+            )
+        return found
+
+    @property
+    def worst(self) -> ExitChange | None:
+        """The exit that agrees least; None where no rows were compared."""
+        return min(self.exits, key=lambda change: change.agreement.value, default=None)
+
+    @property
+    def advice(self) -> str | None:
+        """What the new bundle's thresholds lack; None where they are right as they are."""
+        if self.path is None or self.weights == "float16" or len(self.exits) == 1:
+            return None
+        if self.tuning is None:
+            chooses = f"eetoolkit tune {shlex.quote(self.path)} --data DATA --apply"
+            return f"thresholds are those of the float bundle; `{chooses}` chooses them anew"
+        if self.tuning.goal_met:
+            return None
+        return "thresholds are those of the float bundle still; tune with more rows or for a weaker goal"
+
+    def __str__(self) -> str:
+        lines = [f"{self.bundle}: {self.verdict}"]
+        lines += [f"{name}: {said}" for name, said in self.gains.items()]
+        lines += [f"{each.name}: {each.method}{f' ({each.remarks})' if each.remarks else ''}" for each in self.segments]
+        lines += [f"{each.name}: {self.agreement} {_SAY.share(each.agreement)}" for each in self.exits]
+        lines.append(f"bound: {self.bound}")
+        lines.append("rows: " + ", ".join(f"{count} {PARTS[name]}" for name, count in self.rows.items()))
+        lines += [f"note: {note}" for note in self.notes]
+        lines += [self.advice] if self.advice else []
+        own = [] if self.tuning is None else [str(self.tuning)]
+        return "\n".join([*map(printable, lines), *own])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from eetoolkit.reading.images import ImageOptions, choose_preprocess
 from eetoolkit.reading.inputfiles import LABELS, Row, find_files, part_labels, read_arrays, read_files
 from eetoolkit_runtime.errors import InputError
 from eetoolkit_runtime.plan.types import Preprocess
-from eetoolkit_runtime.running.inputs import InputPlan
+from eetoolkit_runtime.running.inputs import InputPlan, prepare, split_rows
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,15 @@ def read_labelled(
         names = ", ".join(spec.name for spec in plan.inputs)
         raise InputError(f"{path}: expected a .npz with the arrays {names} and {LABELS}")
     return inputs, labels
+
+
+def some_rows(plan: InputPlan, inputs: Any, count: int) -> Iterator[Row]:
+    """Returns about so many of the inputs of `read_labelled`, evenly from all of them, each as a runner takes it."""
+    if isinstance(inputs, ClassFolders):
+        some = replace(inputs, pictures=inputs.pictures[:: max(1, len(inputs) // count)])
+        return (row for row, _ in some)
+    rows = split_rows(plan, prepare(plan, inputs, one_row=False))
+    return iter(rows[:: max(1, len(rows) // count)])
 
 
 def class_names(path: str | os.PathLike[str]) -> tuple[str, ...] | None:

@@ -13,6 +13,7 @@ from eetoolkit.remote.environment import prepare
 from eetoolkit.remote.folders import keep, kept_folder, new_folder
 from eetoolkit.remote.transport import Files, Finished, Line, Transport
 from eetoolkit_runtime.bundle.bundle import Bundle
+from eetoolkit_runtime.errors import DeviceError
 from eetoolkit_runtime.files.paths import file_stem
 from eetoolkit_runtime.plan.types import MANIFEST
 
@@ -73,6 +74,16 @@ def run_job(device: Transport, job: Job, *, tell: Line, out: Line, err: Line) ->
                 f"cd {shlex.quote(folder)} && exec env PYTHONUNBUFFERED=1 {command}", out=out, err=err
             )
             return finished.code, collect(device, folder, job.results, finished)
+
+
+def clean_up(device: Transport) -> None:
+    """Removes all that is kept on a device, and ends its connection."""
+    with (
+        contextlib.closing(device),
+        contextlib.suppress(DeviceError),  # it cannot be reached, which something else has said
+        kept_folder(device, _BASE, clean=True),
+    ):
+        pass
 
 
 def collect(device: Transport, folder: str, results: Sequence[str], finished: Finished) -> dict[str, bytes]:

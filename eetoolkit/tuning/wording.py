@@ -88,6 +88,11 @@ def percent(share: float) -> str:
     return f"{share:.2%}" if abs(share) < 0.1 or share > 0.99 else f"{share:.1%}"
 
 
+def spell_times(ratio: Interval) -> str:
+    """Returns a ratio of speeds or of latencies: 3.12 [2.90, 3.31] times."""
+    return f"{ratio.value:.2f} [{ratio.low:.2f}, {ratio.high:.2f}] times"
+
+
 def short(name: str) -> str:
     """Returns a printable name with its middle left out where it is long: both of its ends tell names apart."""
     clean, half = printable(name), _LONGEST_NAME // 2

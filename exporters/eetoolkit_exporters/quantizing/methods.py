@@ -177,7 +177,7 @@ def _quantizable(model: ir.Model, segment: Segment, method: Method = "static") -
         return [], []
     stays = kept(model, segment)
     nodes = [node for node in model.graph if node not in stays]
-    products = [node for node in nodes if _has_matrix(node) and (method == "static" or _is_plain(node))]
+    products = [node for node in nodes if _has_matrix(node) and not _has_few_channels(node) and (method == "static" or _is_plain(node))]
     small = {*products, *(node for node in nodes if is_lookup(node))}
     lookups = [
         node
@@ -197,6 +197,15 @@ def _has_matrix(node: ir.Node) -> bool:
     tensor = weights.const_value
     flat = node.op_type in _CONVOLUTIONS or len(tensor.shape) == 2
     return flat and tensor.dtype == ir.DataType.FLOAT and not weights.is_graph_input()
+
+
+def _has_few_channels(node: ir.Node) -> bool:
+    """Whether a convolution sums over so few channels, as over those of a picture, that int8 is slower than float."""
+    weights = node.inputs[1]
+    if node.op_type != "Conv" or node.attributes.get_int("group", 1) != 1 or weights is None or weights.shape is None:
+        return False
+    channels = weights.shape[1]
+    return isinstance(channels, int) and channels < _FEW_CHANNELS
 
 
 def _is_plain(node: ir.Node) -> bool:
@@ -224,35 +233,6 @@ class _Sizes(dict[str, int]):
 def _untouched(model: ir.Model, products: Collection[ir.Node]) -> list[ir.Node]:
     """Returns the nodes that `static` must leave alone.
 
-<<<<<<< HEAD
-    def visit(graph: ir.Graph, where: str) -> None:
-        for node in graph:
-            if node in stays or node in small:
-                continue
-            if weights_of(node) is not None or is_lookup(node):
-                found[f"{node.op_type}{where}"] = None
-            for inner in subgraphs(node):
-                visit(inner, f" in {node.op_type}")
-
-    visit(model.graph, "")
-    return tuple(found)
-
-
-def _floats(model: ir.Model, products: Collection[ir.Node]) -> list[ir.Node]:
-    """Returns the products that `static` must not touch."""
-    return [
-        node for node in model.graph if node.op_type in PRODUCTS and (node not in products or _has_few_channels(node))
-    ]
-
-
-def _has_few_channels(node: ir.Node) -> bool:
-    """Whether a convolution sums over so few channels, as over those of a picture, that int8 is slower than float."""
-    if node.op_type != "Conv" or node.attributes.get_int("group", 1) != 1:
-        return False
-    weights = node.inputs[1]
-    channels = weights.shape[1] if weights is not None and weights.shape is not None else _FEW_CHANNELS
-    return isinstance(channels, int) and channels < _FEW_CHANNELS
-=======
     Products without weights of its kind, and what cuts off values that somebody else reads as well: onnxruntime takes
     the range behind a `Relu` for the one before it.
     """
@@ -262,7 +242,6 @@ def _has_few_channels(node: ir.Node) -> bool:
         if before is not None and (before.is_graph_output() or len(before.uses()) > 1):
             found.append(node)
     return found
->>>>>>> quantizer
 
 
 def _static(
