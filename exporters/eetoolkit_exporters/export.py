@@ -35,6 +35,7 @@ from eetoolkit_exporters.criteria.resolve import (
 from eetoolkit_exporters.criteria.stateless import class_count
 from eetoolkit_exporters.cutting.control_flow import Lower, Lowering, check_loops_end, choose
 from eetoolkit_exporters.cutting.cut import cut, graph_of, sort_exits
+from eetoolkit_exporters.cutting.dequantizing import dequantize_apart
 from eetoolkit_exporters.cutting.fixed_shapes import shape_nodes
 from eetoolkit_exporters.cutting.merge import merge
 from eetoolkit_exporters.cutting.rows import against_rows
@@ -213,6 +214,7 @@ def compile_plan(
     marked = {graph_of(exit_, network) for exit_ in network.exits} - {network.graph}
     lowering = choose(network.graph, lower, max_loop_steps, symbols, marked)
     _check_marked(network, lowering)
+    dequantize_apart(network)
     start, copies = merge(cut(network, lowering.nodes), network.graph, duplicate_tails=duplicate_tails)
     segments = segments_of(start, network.graph, shape_nodes(network.graph))
     reason = against_rows(network.graph, segments)

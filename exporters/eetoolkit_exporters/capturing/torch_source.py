@@ -186,13 +186,33 @@ def to_tensor(value: Any) -> torch.Tensor:
 
 
 def _check_evaluation(module: torch.nn.Module) -> None:
-    training = [name or type(module).__name__ for name, part in module.named_modules() if part.training]
+    if isinstance(module, torch.fx.GraphModule) and _calls_operators(module.graph):
+        training, fix = _training_nodes(module.graph), "call model.eval() before torch.export.export"
+    else:
+        training = [name or type(module).__name__ for name, part in module.named_modules() if part.training]
+        fix = "call model.eval() first (--weights does)"
     if training:
         shown = ", ".join(training[:3]) + (", ..." if len(training) > 3 else "")
-        raise ExportError(f"the network is in training mode ({shown}): call model.eval() first (--weights does)")
+        raise ExportError(f"the network is in training mode ({shown}): {fix}")
     lazy = [name for name, value in module.named_parameters() if torch.nn.parameter.is_lazy(value)]
     if lazy:
         raise ExportError(f"the parameters {', '.join(lazy)} have no values yet: run the network once, and train it")
+
+
+def _calls_operators(graph: torch.fx.Graph) -> bool:
+    """Whether a graph is one of torch.export, whose operators say what training does; its modules' flags do not."""
+    return any(isinstance(node.target, torch._ops.OpOverload) for node in graph.nodes)
+
+
+def _training_nodes(graph: torch.fx.Graph) -> list[str]:
+    found = []
+    for node in graph.nodes:
+        if isinstance(node.target, torch._ops.OpOverload):
+            names = [argument.name for argument in node.target._schema.arguments]
+            given = dict(zip(names, node.args, strict=False)) | node.kwargs
+            if given.get("train") is True or given.get("training") is True:
+                found.append(node.name)
+    return found
 
 
 def _numpy(tensor: torch.Tensor, what: str) -> Array:
