@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from eetoolkit.adapting.adapted import Adapted as Adapted
     from eetoolkit.adapting.add_exits import add_exits as add_exits
     from eetoolkit.adapting.report import AdaptReport as AdaptReport
+    from eetoolkit.quantizing.quantize import quantize as quantize
+    from eetoolkit.quantizing.report import QuantizationReport as QuantizationReport
     from eetoolkit.report.page import write_report as write_report
     from eetoolkit.tuning.manifest import undo_tuning as undo_tuning
     from eetoolkit.tuning.report import TuningReport as TuningReport
@@ -87,6 +89,8 @@ _PUBLIC = {
     # It is changed
     "eetoolkit_runtime.truncate": ("truncate",),
     "eetoolkit_exporters.pruning.prune": ("prune",),
+    "eetoolkit.quantizing.quantize": ("quantize",),
+    "eetoolkit.quantizing.report": ("QuantizationReport",),
     "eetoolkit_runtime.bundle.store": ("accept_edit",),
     # or becomes one ONNX file
     "eetoolkit_exporters.single_file.single_file": ("write_single_file",),

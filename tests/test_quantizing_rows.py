@@ -84,7 +84,7 @@ def test_of_many_rows_a_fair_sample_is_kept_and_no_batch_with_it(bundle: ee.Bund
     x[:, 0] = np.arange(count)
     parts = read_parts(bundle, ((x[s : s + 100], x[s : s + 100, 0].astype(int)) for s in range(0, count, 100)),
                        max_disagreement=0.01)  # fmt: skip
-    assert parts.counts == {"calibrate": 200, "choose": 500, "report": 2000}
+    assert parts.counts == {"calibrate": 200, "choose": 1000, "report": 2000}
     seen = np.concatenate([stacked(part)[:, 0] for part in (parts.calibrate, parts.choose, parts.report)])
     assert len(set(seen.tolist())) == 2700
     assert np.histogram(seen, 4, (0, count))[0] == pytest.approx([675] * 4, abs=100)

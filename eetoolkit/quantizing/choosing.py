@@ -29,7 +29,7 @@ _MORE = 10
 Choice = Mapping[str, Method]
 """By segment; those that are left out are float."""
 Disagreement = Callable[[Choice], Mapping[str, float]]
-"""From a choice to each exit's mean disagreement and one standard error, added up."""
+"""From a choice to what each exit disagrees: in the mean, or for certain with a standard error on top."""
 
 
 @dataclass(frozen=True)

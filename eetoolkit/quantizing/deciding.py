@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
 from eetoolkit.quantizing.agreement import answers, compare
 from eetoolkit.quantizing.choosing import choose
 from eetoolkit.quantizing.measuring import Costs, Form, Measured, Variant, measure
+from eetoolkit.quantizing.report import Weights
 from eetoolkit.quantizing.rows import Part, Parts
 from eetoolkit.tuning.collect import Progress
 from eetoolkit.tuning.pruning import latencies
@@ -42,7 +42,7 @@ class Task:
     source: Bundle
     parts: Parts
     candidates: Candidates
-    weights: Literal["int8", "float16"]
+    weights: Weights
     max_disagreement: float
     threads: int | None
     tell: Progress
@@ -54,7 +54,7 @@ class Task:
             activations=self.candidates.activations if "static" in choice.values() else None,
             rows=len(self.parts.calibrate.rows),
             created_with=self.candidates.settings,
-            stale=self.weights == "int8",
+            stale=self.weights == "int8" and any(e.enabled and not e.ends for e in self.source.exits.values()),
         )
 
 
@@ -106,10 +106,13 @@ def decide(task: Task, costs: Costs) -> Decided:
     candidates, part = task.candidates, task.parts.choose
     before = answers(task.source, part.rows, task.threads)
 
+    careful = {name: next(iter(each)) for name, each in candidates.by_method.items()}
+
     def disagreement(choice: Choice) -> dict[str, float]:
         after = answers(candidates.bundle(choice), part.rows, task.threads)
         found = compare(task.source.manifest, before, after, part.labels)
-        return {name: each.at_most for name, each in found.items()}
+        tried = any(method != careful[name] for name, method in choice.items())  # the best of many looks too good
+        return {name: each.at_most if tried else each.mean for name, each in found.items()}
 
     options = costs.options({name: list(each) for name, each in candidates.by_method.items()})
     chosen = choose(options, disagreement, task.max_disagreement, task.tell)
@@ -118,9 +121,8 @@ def decide(task: Task, costs: Costs) -> Decided:
     if not (chosen.methods and costs.here):
         return Decided(chosen.methods, why, costs)
     rivals: list[dict[str, Method]] = [{}, chosen.methods]
-    every = {name: next(iter(each)) for name, each in candidates.by_method.items()}
-    if every != chosen.methods and max(disagreement(every).values(), default=0) <= task.max_disagreement:
-        rivals.append(every)
+    if careful != chosen.methods and max(disagreement(careful).values(), default=0) <= task.max_disagreement:
+        rivals.append(careful)
     task.tell("comparing whole calls", 0, 0)
     times = latencies([candidates.bundle(each) for each in rivals], evenly(part, TURNS_ROWS), task.threads)
     means_ms = 1e3 * np.median(times, axis=1).mean(axis=1)

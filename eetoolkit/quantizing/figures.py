@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import msgspec
 import numpy as np
 
 from eetoolkit.quantizing.agreement import answers, compare
@@ -11,11 +12,14 @@ from eetoolkit.quantizing.deciding import TURNS_ROWS, Decided, Task, evenly
 from eetoolkit.quantizing.report import ExitChange, QuantizationReport, SegmentChoice
 from eetoolkit.tuning.intervals import Interval, mean_of, ratio_in_turns
 from eetoolkit.tuning.pruning import latencies
-from eetoolkit_runtime.arrays import Array
+from eetoolkit.tuning.wording import percent
+from eetoolkit_exporters.quantizing.candidates import saturated
 from eetoolkit_runtime.bundle.bundle import Bundle
 from eetoolkit_runtime.plan.types import Manifest
 
 _SEED = 0
+_SATURATED = 0.001  # of the values: some lie beyond any range that rows have shown
+_SATURATING_ROWS = 200
 
 
 def describe(task: Task, decided: Decided, written: Bundle | None) -> QuantizationReport:
@@ -24,13 +28,14 @@ def describe(task: Task, decided: Decided, written: Bundle | None) -> Quantizati
     now = source if written is None else written
     exits: tuple[ExitChange, ...] = ()
     if len(part):
+        task.tell("running the held-out rows", 0, 0)
         before, after = (answers(each, part.rows, task.threads) for each in (source, now))
         found = compare(source.manifest, before, after, part.labels)
         exits = tuple(each.exit_change(task.max_disagreement) for each in found.values())
-    taken: dict[str, Interval] = {}
+    taken: tuple[Interval, Interval, Interval] | None = None
     if written is not None and decided.costs is not None and decided.costs.here:
         taken = _in_turns(source, written, task)
-    return QuantizationReport(
+    report = QuantizationReport(
         bundle=source.manifest.name,
         path=None if written is None else str(written.place),
         verdict="",
@@ -38,20 +43,46 @@ def describe(task: Task, decided: Decided, written: Bundle | None) -> Quantizati
         activations=None if written is None else task.quantization(decided.choice).activations,
         max_disagreement=task.max_disagreement,
         costs="" if decided.costs is None else decided.costs.source,
-        rows=task.parts.counts,
+        rows=task.parts.counts if len(part) else {},
+        classes=any(exit_.scores is not None for exit_ in source.exits.values()),
         segments=tuple(_segments(task, decided, now)),
         exits=exits,
         before_bytes=source.size_bytes,
         after_bytes=now.size_bytes,
-        before_ms=taken.get("before"),
-        after_ms=taken.get("after"),
-        ratio=taken.get("ratio"),
+        before_ms=taken and taken[0],
+        after_ms=taken and taken[1],
+        ratio=taken and taken[2],
         notes=task.parts.notes,
     )
+    return msgspec.structs.replace(report, verdict=_verdict(report, decided))
+
+
+def _verdict(report: QuantizationReport, decided: Decided) -> str:
+    """Returns what is gained and what it costs, or why nothing pays, in one sentence."""
+    if not report.pays:
+        reasons = {each.why: each.name for each in reversed(report.segments)}
+        return f"{report.weights} does not pay: " + "; ".join(f"{name}: {why}" for why, name in reasons.items())
+    gains = [f"{report.after_bytes / report.before_bytes:.2f} of the bytes"]
+    if report.ratio is not None:
+        gains.insert(0, f"{report.ratio.value:.2f} times the time of a call")
+    elif decided.costs is not None and (share := decided.costs.share(decided.choice)) is not None:
+        gains.insert(0, f"{share:.2f} times the time of a call by {decided.costs.source}")
+    text = f"{' and '.join(gains)} of {report.bundle}"
+    if report.worst is not None and report.classes:
+        differ = 1 - report.worst.agreement.value
+        text += (
+            f"; at most {percent(differ)} of an exit's answers differ" if differ else "; every exit answers as before"
+        )
+    return text
 
 
 def _segments(task: Task, decided: Decided, now: Bundle) -> Iterator[SegmentChoice]:
     costs, candidates = decided.costs, task.candidates
+    static = [name for name, method in decided.choice.items() if method == "static"]
+    parts, shares = task.parts, dict[str, float]()
+    if static:
+        some = evenly(parts.report, _SATURATING_ROWS)
+        shares = saturated(candidates.bundle(decided.choice), static, parts.calibrate.rows, some)
     ms = {} if costs is None else costs.ms
     before, after = _sizes(task.source.manifest), _sizes(now.manifest)
     for name, segment in task.source.manifest.segments.items():
@@ -67,6 +98,7 @@ def _segments(task: Task, decided: Decided, now: Bundle) -> Iterator[SegmentChoi
             after_bytes=after[name],
             before_ms=ms.get((name, "float")),
             after_ms=ms.get((name, method)) if method else min(tried, default=None),
+            saturated=share if (share := shares.get(name, 0.0)) > _SATURATED else None,
             float_operators=candidates.left.get((name, method), ()) if method else (),
         )
 
@@ -82,12 +114,9 @@ def _sizes(plan: Manifest) -> dict[str, int]:
     return sizes
 
 
-def _in_turns(source: Bundle, written: Bundle, task: Task) -> dict[str, Interval]:
+def _in_turns(source: Bundle, written: Bundle, task: Task) -> tuple[Interval, Interval, Interval]:
     """Returns the mean latency of a call of both bundles in milliseconds, and the new one's over the other's."""
-    times = 1e3 * latencies((source, written), evenly(task.parts.report, TURNS_ROWS), task.threads)
-    rows: list[Array] = [np.median(each, axis=0) for each in times]
-    return {
-        "before": mean_of(rows[0], _SEED),
-        "after": mean_of(rows[1], _SEED),
-        "ratio": ratio_in_turns(times[1], times[0], _SEED),
-    }
+    task.tell("comparing whole calls", 0, 0)
+    before, after = 1e3 * latencies((source, written), evenly(task.parts.report, TURNS_ROWS), task.threads)
+    one, other = (mean_of(np.median(each, axis=0), _SEED) for each in (before, after))
+    return one, other, ratio_in_turns(after, before, _SEED)

@@ -53,6 +53,18 @@ class Costs:
     source: str
     here: bool
 
+    def share(self, choice: Mapping[str, Method]) -> float | None:
+        """Returns what a mean call takes with these methods over what it takes as float; None where that is unknown."""
+        before = after = 0.0
+        for (name, form), taken_ms in self.ms.items():
+            if form == "float":
+                now_ms = self.ms.get((name, choice.get(name, form)))
+                if now_ms is None:
+                    return None
+                before += self.visits.get(name, 0.0) * taken_ms
+                after += self.visits.get(name, 0.0) * now_ms
+        return after / before if before > 0 else None
+
     def options(self, methods: Mapping[str, Sequence[Method]]) -> dict[str, list[Option]]:
         """Returns what each segment may become, with what that saves a call; its most careful method first."""
         found: dict[str, list[Option]] = {}

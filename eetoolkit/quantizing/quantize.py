@@ -1,4 +1,4 @@
-"""Quantising a bundle, read top to bottom: candidates, what they take, the choice, the bundle, what it gained and cost."""
+"""Quantising a bundle, read top to bottom: candidates, what they take, the choice, the bundle, its figures."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import msgspec
 import numpy.typing as npt
@@ -14,14 +14,14 @@ import numpy.typing as npt
 from eetoolkit.quantizing.deciding import Decided, Task, decide, take_costs
 from eetoolkit.quantizing.figures import describe
 from eetoolkit.quantizing.measuring import Measured
-from eetoolkit.quantizing.report import QuantizationReport
+from eetoolkit.quantizing.report import QuantizationReport, Weights
 from eetoolkit.quantizing.rows import Part, Parts, read_parts
 from eetoolkit.tuning.collect import Progress
 from eetoolkit.tuning.tune import tune as tune_bundle
 from eetoolkit_exporters.quantizing.candidates import Candidates, Wanted, make_candidates
 from eetoolkit_exporters.quantizing.methods import Settings
 from eetoolkit_exporters.quantizing.write import write_quantized
-from eetoolkit_runtime.arguments import check_range, checked
+from eetoolkit_runtime.arguments import check_range, checked, shortened
 from eetoolkit_runtime.bundle.bundle import Bundle, load
 from eetoolkit_runtime.bundle.integrity import check_full
 from eetoolkit_runtime.bundle.store import check_target
@@ -44,7 +44,7 @@ def quantize(  # noqa: PLR0913 - what the choice depends on
     *,
     max_disagreement: float = 0.01,
     profile: Measured = None,
-    weights: Literal["int8", "float16"] = "int8",
+    weights: Weights = "int8",
     activations: Activations = "uint8",
     reduce_range: bool = False,
     segments: Segments = None,
@@ -92,6 +92,9 @@ def quantize(  # noqa: PLR0913 - what the choice depends on
     """
     check_range(InputError, "max_disagreement", max_disagreement, 0, 1)
     check_range(InputError, "seed", seed, 0, MOST_EXACT)
+    for name, value, allowed in (("weights", weights, Weights), ("activations", activations, Activations)):
+        if value not in get_args(allowed):
+            raise InputError(f"{name} is {shortened(value)}, expected {' or '.join(map(repr, get_args(allowed)))}")
     target = check_target(output, overwrite=overwrite)
     source = load(bundle)
     if target.resolve() in {place.resolve() for place in (source.path, source.archive) if place is not None}:
@@ -171,8 +174,9 @@ def _tuned(
     tell: Progress,
 ) -> QuantizationReport:  # fmt: skip
     """Tunes the new bundle's thresholds on rows of their own, and returns the report with what that found."""
+    pairs = list(zip(rows.rows, [] if rows.labels is None else rows.labels, strict=True))
     tuning = tune_bundle(
-        bundle, list(zip(rows.rows, [] if rows.labels is None else rows.labels, strict=True)), max_accuracy_drop=drop, seed=seed, threads=threads,
+        bundle, pairs, max_accuracy_drop=drop, seed=seed, threads=threads,
         progress=tell,
     )  # fmt: skip
     tuning.apply(force=True)

@@ -13,6 +13,8 @@ from eetoolkit.tuning.wording import Wording, percent, spell_times
 from eetoolkit_runtime.plan.types import Activations, Method
 from eetoolkit_runtime.printable import printable, spell_size
 
+Weights = Literal["int8", "float16"]
+
 PARTS = {
     "calibrate": "calibrated the ranges",
     "choose": "chose what is quantised",
@@ -106,7 +108,7 @@ class QuantizationReport(msgspec.Struct, frozen=True, kw_only=True):
     bundle: str
     path: str | None = None
     verdict: str
-    weights: Literal["int8", "float16"]
+    weights: Weights
     activations: Activations | None = None
     max_disagreement: float
     costs: str

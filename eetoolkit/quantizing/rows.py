@@ -26,7 +26,7 @@ Row = tuple[Array, ...]
 """The inputs of one row, in the plan's order, as a runner takes them."""
 
 LEAST_CALIBRATE, MOST_CALIBRATE = 20, 200
-MOST_CHOOSE, MOST_REPORT, MOST_TUNE = 500, 2000, 8000
+MOST_CHOOSE, MOST_REPORT, MOST_TUNE = 1000, 2000, 8000
 _FEW = 5
 """Rows that a part has at least, whatever the bound."""
 
@@ -174,7 +174,7 @@ def _sizes(rows: int, max_disagreement: float, *, tune: bool) -> dict[str, int]:
             f"which a disagreement of {max_disagreement:g} can be seen; pass more, or a larger max_disagreement"
         )
     calibrate = min(MOST_CALIBRATE, LEAST_CALIBRATE + spare // 5)
-    choose = min(max(MOST_CHOOSE, needed), needed + spare * 2 // 5)
+    choose = min(max(MOST_CHOOSE, needed), needed + spare // 2)
     rest = rows - calibrate - choose
     report = min(max(MOST_REPORT, needed), rest // 2 if tune else rest)
     sizes = {"calibrate": calibrate, "choose": choose, "report": report}

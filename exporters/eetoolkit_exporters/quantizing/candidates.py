@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import onnxruntime as ort
 
 from eetoolkit_exporters.emitting.files import SegmentFiles
@@ -151,6 +152,14 @@ class Walk:
                     if not again:
                         break
 
+    def floats(self, names: Collection[str], rows: Sequence[Row]) -> Iterator[tuple[str, str, Array]]:
+        """Yields what segments read that is of floats, and is not empty."""
+        for row in rows:
+            for name, feeds in self.visits(row):
+                for read, values in feeds.items() if name in names else ():
+                    if values.dtype.kind == "f" and values.size:
+                        yield name, read, values
+
     def visits(self, row: Row) -> Iterator[tuple[str, dict[str, Array]]]:
         """Yields every segment that a row comes to, before it runs, with what its graph is given."""
         plan = self._bundle.manifest
@@ -172,3 +181,25 @@ class Walk:
         if name not in self._sessions:
             self._sessions[name] = SessionSettings(threads=1).open_segment(self._bundle, name)
         return self._sessions[name]
+
+
+def saturated(bundle: Bundle, names: Collection[str], rows: Sequence[Row], others: Sequence[Row]) -> dict[str, float]:
+    """Returns for each segment the share of the values it is given that lie outside the range of calibrating ones.
+
+    Args:
+        bundle: As it was calibrated.
+        names: Segments.
+        rows: Those that calibrated it.
+        others: Other rows.
+    """
+    walk = Walk(bundle)
+    ranges: dict[tuple[str, str], tuple[float, float]] = {}
+    for name, read, values in walk.floats(names, rows):
+        low, high = ranges.get((name, read), (np.inf, -np.inf))
+        ranges[name, read] = min(low, float(values.min())), max(high, float(values.max()))
+    counts: dict[str, list[int]] = {name: [0, 0] for name in names}
+    for name, read, values in walk.floats(names, others):
+        low, high = ranges.get((name, read), (np.inf, -np.inf))
+        counts[name][0] += int(((values < low) | (values > high)).sum())
+        counts[name][1] += values.size
+    return {name: outside / of for name, (outside, of) in counts.items() if of}

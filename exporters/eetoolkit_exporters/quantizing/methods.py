@@ -177,7 +177,7 @@ def _quantizable(model: ir.Model, segment: Segment, method: Method = "static") -
         return [], []
     stays = kept(model, segment)
     nodes = [node for node in model.graph if node not in stays]
-    products = [node for node in nodes if _has_matrix(node) and not _has_few_channels(node) and (method == "static" or _is_plain(node))]
+    products = [node for node in nodes if _has_matrix(node) and (method == "static" or _is_plain(node))]
     small = {*products, *(node for node in nodes if is_lookup(node))}
     lookups = [
         node
@@ -188,7 +188,7 @@ def _quantizable(model: ir.Model, segment: Segment, method: Method = "static") -
 
 
 def _has_matrix(node: ir.Node) -> bool:
-    """Whether a node multiplies with float32 weights as onnxruntime's quantiser takes them."""
+    """Whether a node multiplies with float32 weights as onnxruntime's quantiser takes them, and int8 can be faster."""
     if node.domain or node.op_type not in (*_CONVOLUTIONS, *_MATRICES):
         return False
     weights = node.inputs[1]
@@ -196,16 +196,14 @@ def _has_matrix(node: ir.Node) -> bool:
         return False
     tensor = weights.const_value
     flat = node.op_type in _CONVOLUTIONS or len(tensor.shape) == 2
-    return flat and tensor.dtype == ir.DataType.FLOAT and not weights.is_graph_input()
+    takes = flat and tensor.dtype == ir.DataType.FLOAT and not weights.is_graph_input()
+    return takes and not _sums_few_channels(node, tensor)
 
 
-def _has_few_channels(node: ir.Node) -> bool:
-    """Whether a convolution sums over so few channels, as over those of a picture, that int8 is slower than float."""
-    weights = node.inputs[1]
-    if node.op_type != "Conv" or node.attributes.get_int("group", 1) != 1 or weights is None or weights.shape is None:
-        return False
-    channels = weights.shape[1]
-    return isinstance(channels, int) and channels < _FEW_CHANNELS
+def _sums_few_channels(node: ir.Node, weights: ir.TensorProtocol) -> bool:
+    """Whether a convolution sums over so few channels, as those of a picture, that int8 is slower than float."""
+    whole = node.op_type == "Conv" and node.attributes.get_int("group", 1) == 1
+    return whole and weights.shape.numpy()[1] < _FEW_CHANNELS
 
 
 def _is_plain(node: ir.Node) -> bool:

@@ -85,9 +85,9 @@ def quantize_blockwise(model: ir.Model, blocks: Mapping[str, int]) -> ir.Model:
         model: The graph, its nodes named.
         blocks: How many weights have a scale of their own, by node.
     """
-    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+    with _quietly():  # its module sets up logging for the whole process when it is imported
+        from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
-    with _quietly():
         proto = ir.to_proto(model)
         names = {node.name for node in proto.graph.node}
         for size in sorted(set(blocks.values())):

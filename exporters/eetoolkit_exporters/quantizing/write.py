@@ -16,6 +16,7 @@ from eetoolkit_runtime.bundle.golden import Sample, Visit, read_golden, store_go
 from eetoolkit_runtime.bundle.rewriting import write_bundle
 from eetoolkit_runtime.bundle.store import check_target
 from eetoolkit_runtime.errors import ExportError
+from eetoolkit_runtime.plan.still_true import unmeasured
 from eetoolkit_runtime.plan.types import Manifest, Quantization, Segment
 from eetoolkit_runtime.running.runner import Runner
 from eetoolkit_runtime.verify import DEFAULT_TOLERANCE, verify
@@ -51,6 +52,9 @@ def write_quantized(
     chosen = candidates.bundle(choice)
     plan, source = chosen.manifest, candidates.source.manifest
     given = {spec.name for spec in plan.inputs}
+    samples = read_golden(candidates.source)
+    if not samples:
+        raise ExportError(f"{candidates.source.place} has no golden samples to make new ones of; export it with some")
 
     def make(folder: Path) -> Manifest:
         written = SegmentFiles(folder)
@@ -65,7 +69,7 @@ def write_quantized(
             fit(model, [read for read, slot in segment.reads.items() if slot in given])
             file, weights = written.write(model, segment_name)
             segments[segment_name] = msgspec.structs.replace(segment, model=file, weights=weights)
-        golden, stored = store_golden(folder, golden_of(chosen, read_golden(candidates.source)), tolerance)
+        golden, stored = store_golden(folder, golden_of(chosen, samples), tolerance)
         return msgspec.structs.replace(
             plan,
             name=name or target.stem,
@@ -73,6 +77,7 @@ def write_quantized(
             files={**written.files, **stored},
             onnxruntime="{}.{}".format(*written.onnxruntime),
             golden=golden,
+            tuning=unmeasured(source.tuning),
             quantization=quantization,
         )
 

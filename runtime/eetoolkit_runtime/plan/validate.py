@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from eetoolkit_runtime.errors import ManifestError
 from eetoolkit_runtime.plan.flow import closure, looked_at, mask_of, slot_bits, successors
