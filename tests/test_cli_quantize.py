@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -17,6 +18,7 @@ from shell import call
 
 import eetoolkit as ee
 from eetoolkit.cli import quantize as verb
+from eetoolkit.cli import quantize_tables
 from eetoolkit.cli.device import profiling_there
 from eetoolkit.quantizing.report import QuantizationReport
 from eetoolkit.reading.images import ImageOptions
@@ -158,6 +160,14 @@ def test_what_was_not_measured_is_not_printed(asked: Asked) -> None:
     assert "on held-out rows rows 1 - difference shift p50 shift p99 within 1%" in lines
     assert "body static - - 80,000 21,000 0.30% of its values saturate" in lines
     assert not any(line.startswith(("mean call", "medians")) for line in lines)
+
+
+def test_a_tuned_bundle_is_printed_with_its_figures(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quantize_tables, "figures", lambda tuning: [("goal met", f"as {tuning} has it")])
+    asked.report = edit(small(), tuning=SimpleNamespace(goal_met=True))
+    lines = lines_of(*FILE, "--tune")
+    assert lines[-2:] == ["", "goal met as namespace(goal_met=True) has it"]
+    assert not any(line.startswith("next") for line in lines)
 
 
 @pytest.mark.parametrize("columns", [80, 30])

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from adapt_reports import small
 from browser import Page, chromium, find_chromium
+from quantization_reports import small as small_quantized
 from test_report import made
 
 from eetoolkit.report.page import render
@@ -72,9 +73,26 @@ def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
+@pytest.fixture(scope="module")
+def quantized(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns the page of a quantised bundle with many segments and exits whose names are long."""
+    report = small_quantized()
+    many = {
+        which: tuple(
+            msgspec.structs.replace(getattr(report, which)[n % 2], name=f"{'layer_group_' * 5}norm:{n}")
+            for n in range(16)
+        )
+        for which in ("segments", "exits")
+    }
+    target = tmp_path_factory.mktemp("page") / "quantized.html"
+    target.write_text(render(msgspec.structs.replace(report, **many)), encoding="utf-8")
+    return target
+
+
 @pytest.mark.parametrize("width", [360, 1280])
-def test_names_of_places_cover_no_figures(page: Page, long: Path, width: int) -> None:
-    page.open(long, width=width)
+@pytest.mark.parametrize("which", ["long", "quantized"])
+def test_long_names_cover_no_figures(page: Page, which: str, width: int, request: pytest.FixtureRequest) -> None:
+    page.open(request.getfixturevalue(which), width=width)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     wide = page.evaluate(
         "[...document.querySelectorAll('th, td')].filter(c => c.scrollWidth > c.clientWidth + 1).map(c => c.innerText)"
@@ -82,7 +100,7 @@ def test_names_of_places_cover_no_figures(page: Page, long: Path, width: int) ->
     assert wide == []
 
 
-@pytest.mark.parametrize("which", ["report", "long"])
+@pytest.mark.parametrize("which", ["report", "long", "quantized"])
 def test_texts_of_a_chart_do_not_stick_out_of_its_card(page: Page, which: str, request: pytest.FixtureRequest) -> None:
     page.open(request.getfixturevalue(which), width=360)
     out = page.evaluate(

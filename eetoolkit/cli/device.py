@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -24,12 +23,12 @@ _PROGRESS = re.compile(r"(.*), \d+ s")  # as `terminal.progress` writes it where
 
 def device_options(does: str = "Run") -> Callable[[Command], Command]:
     """Returns what adds `--on`, `--python` and `--clean`; `does`: what is done there."""
-    options = (
-        click.option("--clean", is_flag=True, help="Afterwards remove what is kept on the device for the next time."),
-        click.option("--python", default="python3", show_default=True, metavar="PATH", help="The device's Python."),
-        click.option("--on", metavar="USER@HOST", help=f"{does} there by ssh; ssh://USER@HOST:PORT for another port."),
+    on = click.option("--on", metavar="USER@HOST", help=f"{does} there by ssh; ssh://USER@HOST:PORT for another port.")
+    python = click.option("--python", default="python3", show_default=True, metavar="PATH", help="The device's Python.")
+    clean = click.option(
+        "--clean", is_flag=True, help="Afterwards remove what is kept on the device for the next time."
     )
-    return lambda command: functools.reduce(lambda made, option: option(made), options, command)
+    return lambda command: on(python(clean(command)))
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,9 @@ from typing import Any
 
 from eetoolkit.adapting.report import PARTS as ADAPTING_PARTS
 from eetoolkit.adapting.report import AdaptReport, spell_count
-from eetoolkit.report import exit_charts, frontier, places_chart, row_charts
+from eetoolkit.quantizing.report import PARTS as QUANTIZING_PARTS
+from eetoolkit.quantizing.report import QuantizationReport
+from eetoolkit.report import exit_charts, frontier, places_chart, quantize_charts, row_charts
 from eetoolkit.report.examples import pictures
 from eetoolkit.tuning.report import TuningReport, spell_guarantee
 from eetoolkit.tuning.wording import Wording, percent, short
@@ -18,7 +20,7 @@ from eetoolkit_runtime.arguments import checked
 from eetoolkit_runtime.bundle.bundle import load
 from eetoolkit_runtime.errors import InputError
 from eetoolkit_runtime.files.outfile import check_file, writing
-from eetoolkit_runtime.printable import printable
+from eetoolkit_runtime.printable import printable, spell_size
 from eetoolkit_runtime.running.decision import spell_threshold
 
 PARTS = {
@@ -44,12 +46,16 @@ def check_target(target: str | os.PathLike[str], *, overwrite: bool) -> Path:
 
 @checked(InputError)
 def write_report(
-    report: TuningReport | AdaptReport, target: str | os.PathLike[str], *, inputs: Any = None, overwrite: bool = False
+    report: TuningReport | AdaptReport | QuantizationReport,
+    target: str | os.PathLike[str],
+    *,
+    inputs: Any = None,
+    overwrite: bool = False,
 ) -> Path:
     """Writes a report as a page and returns its path.
 
     Args:
-        report: What `tune` returned, or `Adapted.report`.
+        report: What `tune` or `quantize` returned, or `Adapted.report`.
         target: An `.html` file.
         inputs: What was tuned by, `adapted.rows.inputs` of an `AdaptReport`, so that the page can show rows that left
             early and wrong, where they are pictures.
@@ -62,7 +68,7 @@ def write_report(
     """
     path = check_target(target, overwrite=overwrite)
     shown: dict[int, str] = {}
-    tuning = report.tuning if isinstance(report, AdaptReport) else report
+    tuning = report if isinstance(report, TuningReport) else report.tuning
     if inputs is not None and tuning is not None and tuning.mistakes:
         shown = pictures(load(tuning.path).manifest, inputs, [mistake.row for mistake in tuning.mistakes])
     text = render(report, shown)
@@ -71,11 +77,11 @@ def write_report(
     return path
 
 
-def render(report: TuningReport | AdaptReport, shown: Mapping[int, str] | None = None) -> str:
+def render(report: TuningReport | AdaptReport | QuantizationReport, shown: Mapping[int, str] | None = None) -> str:
     """Returns the page's text.
 
     Args:
-        report: What `tune` returned, or `Adapted.report`.
+        report: What `tune` or `quantize` returned, or `Adapted.report`.
         shown: Pictures of rows, as data URIs.
     """
     import jinja2
@@ -85,20 +91,40 @@ def render(report: TuningReport | AdaptReport, shown: Mapping[int, str] | None =
         loader=jinja2.PackageLoader("eetoolkit", "report"), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True, finalize=lambda value: printable(value) if type(value) is str else value,
     )  # fmt: skip
-    if isinstance(report, TuningReport):
-        return environment.get_template("page.html").render(adapted=None, **_tuning(report, shown or {}))
-    tuning = {"report": None, "charts": {}} if report.tuning is None else _tuning(report.tuning, shown or {})
-    return environment.get_template("adapt.html").render(
-        tuning | {
-            "adapted": report,
-            "adapted_parts": ADAPTING_PARTS,
-            "charts": tuning["charts"] | {"places": places_chart.places(report)},
-            "count": spell_count,
-            "percent": percent,
-            "short": short,
-            "times": "{:.2f}".format,
-        }
-    )  # fmt: skip
+    tuning = report if isinstance(report, TuningReport) else report.tuning
+    told = {"report": None, "charts": {}} if tuning is None else _tuning(tuning, shown or {})
+    told |= {"adapted": None, "alone": tuning is report, "numbered": "in the data", "percent": percent, "short": short}
+    if isinstance(report, AdaptReport):
+        return environment.get_template("adapt.html").render(told | _adapted(report, told["charts"]))
+    if isinstance(report, QuantizationReport):
+        return environment.get_template("quantize.html").render(told | _quantized(report, told["charts"]))
+    return environment.get_template("page.html").render(told)
+
+
+def _adapted(report: AdaptReport, charts: dict[str, Any]) -> dict[str, Any]:
+    """Returns what the sections about added exits speak of."""
+    return {
+        "adapted": report,
+        "adapted_parts": ADAPTING_PARTS,
+        "charts": charts | {"places": places_chart.places(report)},
+        "count": spell_count,
+        "numbered": "among the rows that exits were chosen by",
+        "times": "{:.2f}".format,
+    }
+
+
+def _quantized(report: QuantizationReport, charts: dict[str, Any]) -> dict[str, Any]:
+    """Returns what the sections about a quantised bundle speak of."""
+    own = {"segments": quantize_charts.segments(report), "agreement": quantize_charts.exits(report)}
+    return {
+        "quantized": report,
+        "quantized_parts": QUANTIZING_PARTS,
+        "charts": charts | own,
+        "numbered": "among the rows that tuned the thresholds",
+        "quantized_say": Wording("accuracy", "ms"),
+        "size": spell_size,
+        "times": "{:.2f}".format,
+    }
 
 
 def _tuning(report: TuningReport, shown: Mapping[int, str]) -> dict[str, Any]:
