@@ -21,6 +21,7 @@ from eetoolkit.adapting.report import AdaptReport
 from eetoolkit.adapting.shorten import shorten
 from eetoolkit.report.page import render, write_report
 from eetoolkit.report.places_chart import places
+from eetoolkit.tuning import pruning
 from eetoolkit.tuning.intervals import Interval
 from eetoolkit.tuning.placing import Tried
 from eetoolkit_runtime.printable import printable
@@ -176,7 +177,7 @@ def test_a_bundle_is_timed_against_the_network_and_the_best_fixed_exit(
         compared.extend(list(bundle.exits) for bundle in bundles)
         return np.broadcast_to(np.array([6.0, 3.0, 1.5])[:, None, None], (3, 4, len(rows)))
 
-    monkeypatch.setattr(choosing, "latencies", latencies)
+    monkeypatch.setattr(pruning, "latencies", latencies)
     monkeypatch.setattr(choosing, "_profile", lambda *_: None)
     adapted.bundle(tmp_path / "digits.ee")
     report = adapted.report
@@ -198,7 +199,7 @@ def test_a_bundle_that_is_slower_in_turns_does_not_pay(
     adapted: Adapted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, final: float, why: str
 ) -> None:
     times = np.array([6.0, 3.0, final])[:, None, None]
-    monkeypatch.setattr(choosing, "latencies", lambda _, rows, __: np.broadcast_to(times, (3, 4, len(rows))))
+    monkeypatch.setattr(pruning, "latencies", lambda _, rows, __: np.broadcast_to(times, (3, 4, len(rows))))
     monkeypatch.setattr(choosing, "_profile", lambda *_: None)
     with pytest.raises(ee.TuneError, match="early exits do not pay") as raised:
         adapted.bundle(tmp_path / "slow.ee", force=True)

@@ -12,6 +12,7 @@ from torch import nn
 
 from eetoolkit.adapting import choosing
 from eetoolkit.adapting.choosing import Found
+from eetoolkit.tuning import pruning
 from eetoolkit.tuning.intervals import Interval
 
 Times = np.ndarray
@@ -28,13 +29,13 @@ def measured(monkeypatch: pytest.MonkeyPatch, *turns: Times) -> list[Times]:
         given.append(turns[min(len(given), len(turns) - 1)])
         return np.repeat(given[-1][:, :, None], len(rows), axis=2)
 
-    monkeypatch.setattr(choosing, "latencies", latencies)
+    monkeypatch.setattr(pruning, "latencies", latencies)
     return given
 
 
 def ratio() -> Interval:
     bundle: Any = None  # nothing runs
-    (found,) = choosing._ratios([bundle, bundle], [()] * 5, threads=1, seed=0)
+    (found,) = pruning.ratios_in_turns([bundle, bundle], [()] * 5, threads=1, seed=0)
     return found
 
 

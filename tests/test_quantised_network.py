@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,12 @@ import onnx
 import onnxruntime as ort
 import pytest
 import torch
-from onnx import parser
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from torch import Tensor, nn
 
 import eetoolkit as ee
 from eetoolkit.zoo import digits
 from eetoolkit_runtime.arrays import Array
-from eetoolkit_runtime.verify import difference
 
 IMAGES = (digits.digits("test").images[:72] / 16).astype(np.float32)
 CALIBRATION, ROWS = IMAGES[:32], IMAGES[32:]

@@ -18,9 +18,9 @@ from eetoolkit.tuning.collect import Progress
 from eetoolkit.tuning.costs import estimated_overheads
 from eetoolkit.tuning.dataset import RowSource
 from eetoolkit.tuning.goal import choose_goal
-from eetoolkit.tuning.intervals import Interval, ratio_in_turns
+from eetoolkit.tuning.intervals import Interval
 from eetoolkit.tuning.placing import Tried, place
-from eetoolkit.tuning.pruning import ROUNDS, latencies
+from eetoolkit.tuning.pruning import ROUNDS, ratios_in_turns
 from eetoolkit.tuning.report import TuningReport
 from eetoolkit.tuning.tune import prepare_task
 from eetoolkit.tuning.wording import percent, spell_times
@@ -43,7 +43,6 @@ None measures on this machine.
 _PROFILED_ROWS = 256
 _COMPARED_ROWS = 50, 200  # at least and at most, as many as there is time for
 _COMPARED_S = 15.0
-_AGAIN = 4  # rounds of rounds, while chance may explain a difference
 _LITTLE = 1.2  # times the speed: an interval up to there says that little is gained
 _LATE = 0.75  # of the work: exits behind that save little
 
@@ -169,7 +168,9 @@ def choose(  # noqa: PLR0911 - read top to bottom, with a return for each reason
         if fixed is not None and len(final.exits) > 1:
             others.append(_always(candidates, early, fixed.exits[0], folder))
         count = _rows_in_time(tuning.whole.cost.value, len(others) + 1)
-        ratios = _ratios((*others, final), _spread(rows, task.data.record.row[task.data.test], count), threads, seed)
+        ratios = ratios_in_turns(
+            (*others, final), _spread(rows, task.data.record.row[task.data.test], count), threads, seed
+        )
         known = replace(known, speedup=ratios[0], over_fixed=ratios[1] if ratios[1:] else None)
     if verdict.undecided is not None:
         sure = tuning.goal_met is False and tuning.rows_needed is None
@@ -199,20 +200,6 @@ def _spread(rows: Rows, numbers: Array, count: int) -> list[Row]:
     """Returns some of the rows of these numbers, evenly from all of them: they may lie class by class."""
     some = numbers[np.linspace(0, len(numbers) - 1, min(len(numbers), count)).astype(int)]
     return [tuple(rows.take([int(row)]).inputs.values()) for row in some]
-
-
-def _ratios(bundles: Sequence[Bundle], rows: Sequence[Row], threads: int | None, seed: int) -> list[Interval]:
-    """Returns the mean latency of all bundles but the last over the last one's.
-
-    They are measured again, up to `_AGAIN` times, while chance may explain the first ratio.
-    """
-    times = latencies(bundles, rows, threads)
-    for again in range(_AGAIN + 1):
-        ratios = [ratio_in_turns(each, times[-1], seed) for each in times[:-1]]
-        if again == _AGAIN or not ratios[0].low <= 1 <= ratios[0].high:
-            break
-        times = np.concatenate([times, latencies(bundles, rows, threads)], axis=1)
-    return ratios
 
 
 def _always(candidates: Bundle, early: Sequence[str], exit_: str, folder: Path) -> Bundle:

@@ -13,7 +13,7 @@ from eetoolkit.quantizing.measuring import Costs, Form, Measured, Variant, measu
 from eetoolkit.quantizing.report import Weights
 from eetoolkit.quantizing.rows import Part, Parts
 from eetoolkit.tuning.collect import Progress
-from eetoolkit.tuning.pruning import latencies
+from eetoolkit.tuning.pruning import ratios_in_turns
 from eetoolkit_exporters.quantizing.candidates import Candidates, Choice
 from eetoolkit_exporters.quantizing.write import write_quantized
 from eetoolkit_runtime.arrays import Array
@@ -23,6 +23,7 @@ from eetoolkit_runtime.plan.types import Method, Quantization
 TURNS_ROWS = 100
 """Rows by which whole calls are compared in turns, at most."""
 _PROFILED_ROWS = 256
+_SEED = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,15 +123,15 @@ def decide(task: Task, costs: Costs) -> Decided:
         return Decided(chosen.methods, why, costs)
     rivals: list[dict[str, Method]] = [{}, chosen.methods]
     if careful != chosen.methods and max(disagreement(careful).values(), default=0) <= task.max_disagreement:
-        rivals.append(careful)
+        rivals.insert(1, careful)
     task.tell("comparing whole calls", 0, 0)
-    times = latencies([candidates.bundle(each) for each in rivals], evenly(part, TURNS_ROWS), task.threads)
-    means_ms = 1e3 * np.median(times, axis=1).mean(axis=1)
-    best = int(means_ms.argmin())
-    if best == 0:
-        slow = f"a whole call is not faster: {means_ms[1]:.3g} against {means_ms[0]:.3g} ms"
-        why |= dict.fromkeys(chosen.methods, slow)
-    return Decided(rivals[best], {name: said for name, said in why.items() if name not in rivals[best]}, costs)
+    bundles = [candidates.bundle(each) for each in rivals]
+    ratios = ratios_in_turns(bundles, evenly(part, TURNS_ROWS), task.threads, _SEED)
+    faster = [(over.value, place) for place, over in enumerate(ratios) if over.high < 1]  # which chance explains not
+    best = rivals[min(faster)[1] if faster else -1]
+    if not best:
+        why |= dict.fromkeys(chosen.methods, f"a whole call takes {1 / ratios[0].value:.2f} times the float bundle's")
+    return Decided(best, {name: said for name, said in why.items() if name not in best}, costs)
 
 
 def evenly(part: Part, most: int) -> list[tuple[Array, ...]]:

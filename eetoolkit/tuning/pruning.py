@@ -28,6 +28,8 @@ from eetoolkit_runtime.verify import DEFAULT_TOLERANCE, difference
 
 ROUNDS = 8
 """How often `latencies` runs every row."""
+AGAIN = 4
+"""How often it does so again, while chance may explain a difference."""
 
 
 def without_overheads(subset: Subset, overheads: Array) -> Subset:
@@ -201,3 +203,17 @@ def latencies(bundles: Sequence[Bundle], rows: Sequence[Row], threads: int | Non
                     runners[place].run(row)
                     times[place, turn, n] = time.perf_counter() - started
     return times
+
+
+def ratios_in_turns(bundles: Sequence[Bundle], rows: Sequence[Row], threads: int | None, seed: int) -> list[Interval]:
+    """Returns the mean latency of all bundles but the last over the last one's.
+
+    They are measured again, up to `AGAIN` times, while chance may explain the first ratio.
+    """
+    times = latencies(bundles, rows, threads)
+    for again in range(AGAIN + 1):
+        ratios = [ratio_in_turns(each, times[-1], seed) for each in times[:-1]]
+        if again == AGAIN or not ratios[0].low <= 1 <= ratios[0].high:
+            break
+        times = np.concatenate([times, latencies(bundles, rows, threads)], axis=1)
+    return ratios
