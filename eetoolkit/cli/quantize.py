@@ -155,7 +155,8 @@ def quantize(  # noqa: PLR0913 - one for each option
         measured: Any = profile or None
         if on is not None:
             rows = stack.enter_context(_written_rows(opened, inputs))
-            there = profiling_there(rows, on=on, python=python, clean=clean, threads=threads, show=tell)
+            settings = [] if threads is None else [f"--threads={threads}"]
+            there = profiling_there(rows, settings, on=on, python=python, clean=clean, show=tell)
             measured = stack.enter_context(there)
         report = ee.quantize(
             opened, inputs, output, labels, max_disagreement=max_disagreement, profile=measured, weights=weights,
