@@ -304,7 +304,7 @@ def test_bundles_are_profiled_on_another_machine_by_rows_of_the_data(
 
 def test_a_machine_that_gives_no_profile_is_told_and_cleaned(asked: Asked, device: Device) -> None:
     device.code = 3
-    there = profiling_there({}, on="pi@host", python="python3", clean=True, threads=None, show=lambda *_: None)
+    there = profiling_there({}, (), on="pi@host", python="python3", clean=True, show=lambda *_: None)
     with pytest.raises(ee.DeviceError, match=r"^on pi@host: the profile ended with exit status 3$"), there as profile:
         profile(ee.load("b.ee"))
     assert device.cleaned == 1

@@ -21,6 +21,7 @@ from plans import chain, recorded, row
 
 import eetoolkit as ee
 from eetoolkit.cli import main
+from eetoolkit.cli.device import profiling_there
 from eetoolkit.remote.job import PICTURES, named_on_device
 from eetoolkit.remote.ssh import Ssh
 from eetoolkit.remote.wheel import requirements
@@ -115,6 +116,23 @@ def test_a_profile_of_another_machine_is_saved_here_and_tuning_takes_it(
                "--max-accuracy-drop", "0.5", "--threads", "1"]
     )  # fmt: skip
     assert tuned.exit_code == 0, tuned.output
+
+
+def test_a_bundle_is_profiled_by_given_rows_and_clean_leaves_nothing_in_the_end(
+    device: sshd.Device, bundle: Path, tmp_path: Path
+) -> None:
+    opened = ee.load(bundle)
+    np.savez(tmp_path / "row0.npz", x=X[:5])
+    there = profiling_there(
+        {"row0.npz": tmp_path / "row0.npz"}, QUICK, on="device", python=sys.executable, clean=True,
+        show=lambda *_: None,
+    )  # fmt: skip
+    with there as profile:
+        found = profile(opened)
+        assert kept(device)  # for the next bundle
+    assert (found.rows, found.threads) == (5, 1)
+    assert list(found.segments) == list(opened.manifest.segments)
+    assert kept(device) == []
 
 
 def test_the_bundle_is_sent_once_and_clean_leaves_nothing(device: sshd.Device, bundle: Path) -> None:

@@ -128,16 +128,16 @@ def run_there(
 
 @contextlib.contextmanager
 def profiling_there(
-    rows: Mapping[str, Path], *, on: str, python: str, clean: bool, threads: int | None, show: terminal.Tell
+    rows: Mapping[str, Path], settings: Collection[str], *, on: str, python: str, clean: bool, show: terminal.Tell
 ) -> Iterator[Callable[[ee.Bundle], ee.Profile]]:
     """Gives what profiles bundles on another machine; what is kept there is removed in the end, if at all.
 
     Args:
         rows: What is run, files of `profile --inputs` by their names there.
+        settings: Further options of `profile`.
         on: The machine, as ssh takes it.
         python: The interpreter there.
         clean: Whether to remove what is kept there.
-        threads: As the `Runner`'s.
         show: Shows progress.
 
     Raises:
@@ -146,7 +146,6 @@ def profiling_there(
     from eetoolkit.remote.job import Job, clean_up, run_job
     from eetoolkit.remote.ssh import Ssh
 
-    settings = [] if threads is None else [f"--threads={threads}"]
     arguments = ("--output=profile.json", *(f"--inputs={name}" for name in rows), *settings)
 
     def profile(bundle: ee.Bundle) -> ee.Profile:

@@ -155,7 +155,8 @@ def quantize(  # noqa: PLR0913 - one for each option
         measured: Any = profile or None
         if on is not None:
             rows = stack.enter_context(_written_rows(opened, inputs))
-            there = profiling_there(rows, on=on, python=python, clean=clean, threads=threads, show=tell)
+            settings = [] if threads is None else [f"--threads={threads}"]
+            there = profiling_there(rows, settings, on=on, python=python, clean=clean, show=tell)
             measured = stack.enter_context(there)
         report = ee.quantize(
             opened, inputs, output, labels, max_disagreement=max_disagreement, profile=measured, weights=weights,
@@ -176,9 +177,8 @@ def quantize(  # noqa: PLR0913 - one for each option
 def _check_usage(given: Mapping[str, Any]) -> None:
     """Refuses options that do not go together."""
     if given["weights"] == "float16":
-        others = {"activations": "activations", "reduce_range": "reduce-range", "profile": "profile", "on": "on"}
-        for name, option in others.items():
-            if given[name]:
+        for option in ("activations", "reduce-range", "profile", "on"):
+            if given[option.replace("-", "_")]:
                 raise click.UsageError(f"--{option} does not go with --weights float16, which computes as before")
     elif given["data"] is None:
         raise click.UsageError("pass --data, rows to calibrate by; only --weights float16 needs none")

@@ -182,8 +182,8 @@ class QuantizationReport(msgspec.Struct, frozen=True, kw_only=True):
         lines += [f"{name}: {said}" for name, said in self.gains.items()]
         lines += [f"{each.name}: {each.method}{f' ({each.remarks})' if each.remarks else ''}" for each in self.segments]
         lines += [f"{each.name}: {self.agreement} {_SAY.share(each.agreement)}" for each in self.exits]
-        lines.append(f"bound: {self.bound}")
-        lines.append("rows: " + ", ".join(f"{count} {PARTS[name]}" for name, count in self.rows.items()))
+        lines += [f"bound: {self.bound}"] if self.exits else []
+        lines += [f"{count} rows {PARTS[name]}" for name, count in self.rows.items()]
         lines += [f"note: {note}" for note in self.notes]
         lines += [self.advice] if self.advice else []
         own = [] if self.tuning is None else [str(self.tuning)]
