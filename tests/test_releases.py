@@ -69,6 +69,15 @@ def test_the_least_is_the_first_release_that_reads_all_of_it(
     assert least(model(onnx_opset, ml, ir_version)) == expected
 
 
+@pytest.mark.parametrize(("bits", "onnx_opset", "expected"), [(4, 20, (1, 18)), (8, 20, (1, 22)), (8, 24, (1, 24))])
+def test_products_with_blocks_of_8_bits_need_the_release_that_brought_them(
+    bits: int, onnx_opset: int, expected: tuple[int, int]
+) -> None:
+    proto = model(onnx_opset)
+    proto.graph.node.append(helper.make_node("MatMulNBits", ["y"], ["z"], domain="com.microsoft", bits=bits))
+    assert least(proto) == expected
+
+
 def test_of_what_no_known_release_reads_the_one_in_use_is_the_least() -> None:
     assert least(model(RELEASES[-1].onnx + 1)) == HERE
 

@@ -34,18 +34,25 @@ https://onnxruntime.ai/docs/reference/compatibility.html; the others were asked 
 version (the wheels 1.19.2, 1.20.1, 1.21.1, 1.22.1, 1.23.2, 1.24.4, 1.25.1, 1.27.0, 1.29.0, 1.31.1 and 1.32.0)."""
 
 
+_EIGHT_BITS: Version = (1, 22)
+"""The first whose `MatMulNBits` takes 8 bits; 1.21.1 refuses to open such a model."""
+
+
 def least_onnxruntime(model: ir.Model) -> Version:
     """Returns the first release that reads a model; the installed one where none that is known does.
 
-    Operators of onnxruntime's own (`com.microsoft`) count for nothing: all are of version 1, whenever they came.
+    Other operators of onnxruntime's own (`com.microsoft`) count for nothing: all are of version 1, whenever they came.
     """
     imports = model.opset_imports
+    blockwise = any(
+        node.op_type == "MatMulNBits" and node.attributes.get_int("bits", 4) == 8 for node in model.graph.all_nodes()
+    )
     for release in RELEASES:
         if (
             imports.get("", 0) <= release.onnx
             and imports.get("ai.onnx.ml", 0) <= release.ml
             and model.ir_version <= release.ir
         ):
-            return release.version
+            return max(release.version, _EIGHT_BITS) if blockwise else release.version
     major, minor = VERSION
     return major, minor
