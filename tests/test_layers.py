@@ -26,7 +26,7 @@ DEVICE = {"numpy", "onnxruntime", "msgspec", "eetoolkit_runtime"}
 HOST = {"torch", "onnx", "onnx_ir", "onnxscript", "safetensors", "sklearn", "transformers", "eetoolkit_exporters"}
 FORBIDDEN = ("torch", "onnx", "onnx_ir", "click", "rich", "eetoolkit_exporters")
 
-HOST_MODULES = {"adapting", "zoo"}
+HOST_MODULES = {"adapting", "quantizing", "zoo"}
 """The parts of the product that are for the host alone and may import torch at their top."""
 
 

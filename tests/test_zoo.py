@@ -15,7 +15,9 @@ from portable import faults
 import eetoolkit as ee
 from eetoolkit import zoo
 from eetoolkit.demo.exporting import Trained, export_system, load_system
+from eetoolkit_exporters.emitting.graphs import read_model
 from eetoolkit_exporters.emitting.samples import source_samples
+from eetoolkit_exporters.quantizing.kept import kept, weights_of
 from eetoolkit_runtime.bundle.golden import Sample, read_golden
 from eetoolkit_runtime.profiling.rounds import Row
 from eetoolkit_runtime.running.answer import Answer
@@ -178,3 +180,24 @@ def test_rows_together_give_what_each_gives_alone(shown: Shown) -> None:
         assert answer.outputs.keys() == alone.outputs.keys()
         for name, array in answer.outputs.items():
             assert difference(array, alone.outputs[name]) <= TOLERANCE, (row, name)
+
+
+def test_what_judges_and_what_decides_would_stay_float(shown: Shown) -> None:
+    """Each segment's outputs that an exit or a gate looks at, back to the products that they hang on."""
+    products = 0
+    for segment in shown.bundle.manifest.segments.values():
+        if segment.model is None:
+            continue
+        model = read_model(shown.bundle, segment.model)
+        stays = kept(model, segment)
+        looked_at = {*(segment.exit.outputs.values() if segment.exit else ()), getattr(segment.next, "on", None)}
+        looked_at |= {segment.exit.confidence} if segment.exit else set()
+        judged = {source.output for slot, source in segment.writes.items() if slot in looked_at}
+        for node in reversed(list(model.graph)):
+            read = [value.name in judged for value in node.outputs]
+            behind = [
+                use.node in stays and weights_of(use.node) is None for value in node.outputs for use in value.uses()
+            ]
+            assert (node in stays) == any(read + behind), node
+            products += node in stays and weights_of(node) is not None
+    assert products

@@ -10,8 +10,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 
 from eetoolkit_exporters.cutting.work import count_work
-from eetoolkit_exporters.emitting.graphs import IR_VERSION
-from eetoolkit_exporters.graph import fresh, subgraphs
+from eetoolkit_exporters.graph import fresh, subgraphs, values_of
 from eetoolkit_exporters.quantizing import onnxruntime_quantizer as quantizer
 from eetoolkit_exporters.quantizing.folding import fold_norms
 from eetoolkit_exporters.quantizing.kept import PRODUCTS, kept, weights_of
@@ -82,7 +81,7 @@ def methods(model: ir.Model, segment: Segment) -> tuple[Method, ...]:
     products, lookups = _quantizable(model, segment)
     convolutions = [node for node in products if node.op_type in _CONVOLUTIONS]
     matrices = [node for node in products if node.op_type in _MATRICES]
-    if convolutions and _work(convolutions) >= _work(matrices):
+    if convolutions and _work(model, convolutions) >= _work(model, matrices):
         return ("static",)
     if any(_is_plain(node) for node in matrices):
         return ("blockwise", "dynamic")
@@ -161,7 +160,7 @@ def _copy(model: ir.Model) -> ir.Model:
 
 def _finished(model: ir.Model, original: ir.Model) -> ir.Model:
     """Returns a graph without what onnxruntime's quantiser notes in it."""
-    model.ir_version = max(original.ir_version, IR_VERSION)
+    model.ir_version = original.ir_version
     model.producer_name, model.producer_version = original.producer_name, original.producer_version
     model.metadata_props.clear()
     model.graph.name = original.graph.name
@@ -210,9 +209,11 @@ def _is_plain(node: ir.Node) -> bool:
     return node.op_type == "MatMul" or (node.op_type == "Gemm" and is_plain(node))
 
 
-def _work(nodes: Iterable[ir.Node]) -> int:
+def _work(model: ir.Model, nodes: Iterable[ir.Node]) -> int:
     """Returns the multiply-adds of nodes; of one whose shapes are not known, the number of its weights."""
-    sizes = _Sizes({BATCH: 1})
+    dims = [dim for value in values_of(model.graph) if value.shape is not None for dim in value.shape]
+    symbols = {name for dim in dims if not isinstance(dim, int) for name in dim.free_symbols()}
+    sizes = dict.fromkeys(symbols, _UNKNOWN_SIZE) | {BATCH: 1}
     total = 0
     for node in nodes:
         adds = count_work([node], (), sizes).multiply_adds
@@ -221,11 +222,6 @@ def _work(nodes: Iterable[ir.Node]) -> int:
             adds = weights.const_value.size
         total += adds or 0
     return total
-
-
-class _Sizes(dict[str, int]):
-    def __missing__(self, name: str) -> int:
-        return _UNKNOWN_SIZE
 
 
 def _untouched(model: ir.Model, products: Collection[ir.Node]) -> list[ir.Node]:

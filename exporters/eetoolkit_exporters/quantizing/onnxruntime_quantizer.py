@@ -101,11 +101,6 @@ def quantize_blockwise(model: ir.Model, blocks: Mapping[str, int]) -> ir.Model:
             )
             quantizer.process()
             proto = quantizer.model.model
-        once = {
-            tensor.name: tensor for tensor in proto.graph.initializer
-        }  # what several nodes read comes several times
-        del proto.graph.initializer[:]
-        proto.graph.initializer.extend(once.values())
         return ir.from_proto(proto)
 
 
