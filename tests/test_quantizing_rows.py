@@ -63,7 +63,7 @@ def test_every_form_gives_the_same_disjoint_parts_with_their_labels(form: str, b
         np.testing.assert_array_equal(part.labels, Y[places(parts, name)])
         every += places(parts, name)
     assert len(set(every)) == len(every) == 300
-    assert parts.counts == {"calibrate": 64, "choose": 108, "report": 64, "tune": 64}
+    assert parts.counts == {"calibrate": 64, "choose": 130, "report": 53, "tune": 53}
 
 
 def test_every_part_has_its_share_of_each_label_and_the_seed_says_which_rows(bundle: ee.Bundle) -> None:
@@ -86,8 +86,8 @@ def test_of_many_rows_a_fair_sample_is_kept_and_no_batch_with_it(bundle: ee.Bund
                        max_disagreement=0.01)  # fmt: skip
     assert parts.counts == {"calibrate": 200, "choose": 1000, "report": 2000}
     seen = np.concatenate([stacked(part)[:, 0] for part in (parts.calibrate, parts.choose, parts.report)])
-    assert len(set(seen.tolist())) == 2700
-    assert np.histogram(seen, 4, (0, count))[0] == pytest.approx([675] * 4, abs=100)
+    assert len(set(seen.tolist())) == 3200
+    assert np.histogram(seen, 4, (0, count))[0] == pytest.approx([800] * 4, abs=110)
     np.testing.assert_array_equal(parts.report.labels, stacked(parts.report)[:, 0])  # type: ignore[arg-type]
     assert all(row[0].base is None for row in parts.report.rows)
     assert read_parts(bundle, x, max_disagreement=1e-3).counts["choose"] == 1000
