@@ -42,7 +42,7 @@ class Candidates:
         files: Every file in the folder.
         left: Operators with weights that stay float, by segment and method.
         failed: Why a segment has no candidate.
-        settings: What onnxruntime's quantiser was told.
+        settings: What onnxruntime's quantiser was told, by method.
         activations: What static segments compute with.
     """
 
@@ -53,7 +53,7 @@ class Candidates:
     files: dict[str, File] = field(default_factory=dict)
     left: dict[tuple[str, Method], tuple[str, ...]] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
-    settings: dict[str, str | int] = field(default_factory=dict)
+    settings: dict[Method, dict[str, str | int]] = field(default_factory=dict)
 
     def bundle(self, choice: Choice) -> Bundle:
         """Returns the bundle with these segments quantised; only its manifest is new, and only in memory."""
@@ -117,7 +117,7 @@ def make_candidates(
                 segment, model=model, weights=weights, prepack=True
             )
             found.left[name, method] = made.left
-            found.settings.update(made.settings)
+            found.settings[method] = made.settings
             found.files.update(written.files)
         if name in found.by_method:
             careful[name] = next(iter(found.by_method[name]))
