@@ -202,6 +202,10 @@ CASES: dict[str, tuple[str, dict[str, tuple[int, ...]], tuple[int, ...], tuple[M
         "float[N,40] x) => (float[N,40] y) { h = MatMul (x, w) r = Relu (h) y = MatMul (r, w)",
         {"w": (40, 40)}, (40,), ("blockwise", "dynamic"),
     ),
+    "weights_that_are_transposed": (
+        "float[N,40] x) => (float[N,24] y) { u = Transpose <perm = [1, 0]> (w) y = MatMul (x, u)",
+        {"w": (24, 40)}, (40,), ("blockwise", "dynamic"),
+    ),
     "scores_of_attention": (
         """float[N,6,16] x) => (float[N,6,6] y) {
             a = MatMul (x, q) b = MatMul (x, k) t = Transpose <perm = [0, 2, 1]> (b) y = MatMul (a, t)""",

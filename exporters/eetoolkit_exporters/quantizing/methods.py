@@ -12,7 +12,7 @@ import onnxruntime as ort
 from eetoolkit_exporters.cutting.work import count_work
 from eetoolkit_exporters.graph import fresh, subgraphs, values_of
 from eetoolkit_exporters.quantizing import onnxruntime_quantizer as quantizer
-from eetoolkit_exporters.quantizing.folding import fold_norms
+from eetoolkit_exporters.quantizing.folding import fold_norms, fold_transposes
 from eetoolkit_exporters.quantizing.kept import PRODUCTS, kept, weights_of
 from eetoolkit_exporters.quantizing.weights import (
     is_lookup,
@@ -78,6 +78,7 @@ def methods(model: ir.Model, segment: Segment) -> tuple[Method, ...]:
 
     Where most multiply-adds lie in convolutions the whole segment is `static`; else the convolutions stay float.
     """
+    model = _prepared(model, segment)
     products, lookups = _quantizable(model, segment)
     convolutions = [node for node in products if node.op_type in _CONVOLUTIONS]
     matrices = [node for node in products if node.op_type in _MATRICES]
@@ -90,6 +91,7 @@ def methods(model: ir.Model, segment: Segment) -> tuple[Method, ...]:
 
 def left(model: ir.Model, segment: Segment, method: Method | None = None) -> tuple[str, ...]:
     """Returns the operators with weights that a method leaves float although no exit keeps them; without one, all."""
+    model = _prepared(model, segment)
     stays = kept(model, segment)
     small = set() if method is None else {node for nodes in _quantizable(model, segment, method) for node in nodes}
     found: dict[str, None] = {}
@@ -121,7 +123,8 @@ def quantized(
     Raises:
         ExportError: A graph that onnxruntime's quantiser cannot take.
     """
-    own = _copy(model)
+    own = _copy(model) if method == "float16" else _prepared(model, segment)
+    load_weights(own)
     told: dict[str, str | int] = {"onnxruntime": ort.__version__, "method": method}
     if method == "float16":
         store_as_float16(own)
@@ -149,12 +152,18 @@ def quantized(
 
 
 def _copy(model: ir.Model) -> ir.Model:
-    """Returns a copy whose weights are in memory and whose nodes all have names of their own."""
+    """Returns a copy whose nodes all have names of their own."""
     own = ir.Model(model.graph.clone(), ir_version=model.ir_version, producer_name=model.producer_name)
-    load_weights(own)
     used: set[str] = set()
     for number, node in enumerate(own.graph.all_nodes()):
         node.name = fresh(node.name or f"{node.op_type}_{number}", used)
+    return own
+
+
+def _prepared(model: ir.Model, segment: Segment) -> ir.Model:
+    """Returns a copy whose products have weights as onnxruntime's quantiser takes them."""
+    own = _copy(model)
+    fold_transposes(own, kept(own, segment))
     return own
 
 
