@@ -14,7 +14,7 @@ import onnxruntime as ort
 from eetoolkit_exporters.emitting.files import SegmentFiles
 from eetoolkit_exporters.emitting.graphs import fit, read_model
 from eetoolkit_exporters.emitting.tolerance import quantises
-from eetoolkit_exporters.quantizing.methods import Settings, methods, quantized
+from eetoolkit_exporters.quantizing.methods import Settings, left, methods, quantized
 from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.bundle.bundle import Bundle
 from eetoolkit_runtime.errors import ExportError
@@ -105,7 +105,11 @@ def make_candidates(
     for done, name in enumerate(names):
         tell("quantising", done, len(names))
         segment = plan.segments[name]
-        for method in wanted(name, methods(models[name], segment)):
+        possible = methods(models[name], segment)
+        if not possible:
+            floats = ", ".join(left(models[name], segment))
+            found.failed[name] = f"nothing in it can be quantised{floats and f', as {floats}'}"
+        for method in wanted(name, possible):
             try:
                 made = quantized(models[name], segment, method, walk.feeds(name, rows), settings)
             except ExportError as error:

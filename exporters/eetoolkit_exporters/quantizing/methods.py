@@ -125,7 +125,7 @@ def quantized(
     """
     own = _copy(model) if method == "float16" else _prepared(model, segment)
     load_weights(own)
-    told: dict[str, str | int] = {"onnxruntime": ort.__version__, "method": method}
+    told: dict[str, str | int] = {"onnxruntime": ort.__version__}
     if method == "float16":
         store_as_float16(own)
         return Quantized(own, (), told)
