@@ -42,7 +42,7 @@ class Costs:
     """What segments take.
 
     Attributes:
-        ms: Medians by segment and form; those that were not measured are missing.
+        ms: By segment and form; those that were not measured are missing.
         visits: How often a call runs each segment, in the mean.
         source: Where this comes from.
         here: Whether it is of this machine.
@@ -134,7 +134,7 @@ def _costs(given: Sequence[tuple[Variant, Sequence[Profile]]], source: str, *, h
                 cost = profile.segments.get(name)
                 if cost is None or cost.latency is None or profile.files.get(model) != plan.files[model].sha256:
                     continue
-                ms.setdefault((name, form), cost.latency.p50_ms)
+                ms.setdefault((name, form), cost.latency.robust_ms)
                 if form == "float":
                     visits.setdefault(name, cost.visits)
     return Costs(ms, visits, source, here)
