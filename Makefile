@@ -11,7 +11,7 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	@echo "== tests"
-	@$(RUN)python -m pytest -n auto -rs
+	@$(RUN)python -m pytest -n auto --dist worksteal -rs
 
 check: $(STAMP)
 	@echo "== ruff, mypy"
