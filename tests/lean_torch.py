@@ -1,26 +1,34 @@
-"""Torch without what costs the tests time and tells them nothing: a second thread, and tables made anew.
+"""Python and torch without what costs the tests time and tells them nothing.
 
 Two workers have two cores, so that further threads of torch's would wait for each other, which burns a core too. Its
 table of ONNX functions and its list of operators are the same for every export, and two fifths of the time of a small
-one; both are private to torch: where another version has neither, exports take as long as they do.
+one; another tenth is the evaluation of an annotation, anew at each of the ten thousand kernels that an export
+registers. All three are private to torch: where another version has none of them, exports take as long as they do.
+Python looks for cycles less often, since nearly all that it looks through are torch's modules.
 """
 
 from __future__ import annotations
 
 import copy
 import functools
+import gc
 import sys
+from collections.abc import Callable
 from typing import Any
 
 _EXPORTER = "torch.onnx._internal.exporter._registration"
 _OPERATORS = "torch._export.utils"
+_KERNELS = "torch._ops"
+_COLLECTED_AFTER = (20_000, 20, 20)
+"""Of `gc.set_threshold`; Python's own are 700, 10 and 10."""
 
 
 def settle() -> None:
     """Sees to what is imported by now; a test that needs no torch still imports none."""
+    gc.set_threshold(*_COLLECTED_AFTER)
     if (torch := sys.modules.get("torch")) is not None and torch.get_num_threads() > 1:
         torch.set_num_threads(1)
-    exporter, operators = sys.modules.get(_EXPORTER), sys.modules.get(_OPERATORS)
+    exporter, operators, kernels = (sys.modules.get(name) for name in (_EXPORTER, _OPERATORS, _KERNELS))
     if exporter is None or operators is None or hasattr(exporter, "settled"):
         return
     exporter.settled = True  # type: ignore[attr-defined]
@@ -30,6 +38,8 @@ def settle() -> None:
         registry.from_torchlib = staticmethod(lambda **settings: _copy(made(**settings)))
     if (find := getattr(operators, "_materialize_cpp_cia_ops", None)) is not None:
         operators._materialize_cpp_cia_ops = functools.cache(find)  # type: ignore[attr-defined]
+    if hasattr(operator := getattr(kernels, "OperatorBase", None), "py_impl"):
+        operator.py_impl = _registered_as(operator.py_impl, kernels.DispatchKey)
 
 
 def _copy(registry: Any) -> Any:
@@ -37,3 +47,20 @@ def _copy(registry: Any) -> Any:
     found = copy.copy(registry)
     found.functions = {target: list(functions) for target, functions in registry.functions.items()}
     return found
+
+
+def _registered_as(original: Callable[..., Any], keys: Any) -> Callable[..., Any]:
+    """Returns `OperatorBase.py_impl`, which does the same for a dispatch key that has no kernel yet."""
+
+    def py_impl(self: Any, key: Any) -> Callable[[Any], Any]:
+        if not isinstance(key, keys) or key == keys.Python or key in self.py_kernels:
+            return original(self, key)
+
+        def register(kernel: Any) -> Any:
+            self.py_kernels[key] = kernel
+            self._dispatch_cache.clear()
+            return kernel
+
+        return register
+
+    return py_impl

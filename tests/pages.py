@@ -10,7 +10,11 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import pytest
+
+import eetoolkit as ee
 
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
@@ -79,12 +83,22 @@ def run(page: Path, folder: Path) -> list[tuple[str, str]]:
 
 
 def call(command: str) -> str:
-    """Returns what `$ eetoolkit ...` prints, run in a process of its own on a terminal of 100 columns."""
+    """Returns what `$ eetoolkit ...` prints, run in a process of its own on one core and a terminal of 100 columns."""
     program, *arguments = shlex.split(command.removeprefix("$ "))
     assert program == "eetoolkit", command
     run = subprocess.run(
         [sys.executable, "-m", "eetoolkit", *arguments],
-        capture_output=True, text=True, check=False, env={**os.environ, "COLUMNS": "100"},
+        capture_output=True, text=True, check=False, env={**os.environ, "COLUMNS": "100", "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert run.returncode == 0, f"{command}\n{run.stderr}"
     return run.stdout
+
+
+def hasten(patch: pytest.MonkeyPatch) -> None:
+    """Has each profile of this process take a second, whatever a page or an example asks for."""
+    profile = ee.profile
+
+    def short(*arguments: Any, **options: Any) -> ee.Profile:
+        return profile(*arguments, **options | {"seconds": 1})
+
+    patch.setattr(ee, "profile", short)

@@ -36,7 +36,7 @@ def small(pays: bool = True) -> QuantizationReport:
     )  # fmt: skip
     known = QuantizationReport(
         bundle="digits", verdict="no segment is faster with int8", weights="int8", max_disagreement=0.01,
-        costs="the latencies of a test", rows={"calibrate": 100, "choose": 200, "report": 200},
+        costs="those of a test", rows={"calibrate": 100, "choose": 200, "report": 200},
         segments=tuple(edit(each, method="float", why="not faster", after_bytes=each.before_bytes) for each in
                        (stem, body, tail)),
         exits=(), before_bytes=290_000, after_bytes=290_000, notes=("a note",),

@@ -94,6 +94,18 @@ def test_a_part_in_training_mode_is_refused(refuse: Refuse) -> None:
     assert refuse(network) == "the network is in training mode (layers.1): call model.eval() first (--weights does)"
 
 
+def test_a_program_of_torch_is_in_training_mode_where_its_operators_are(refuse: Refuse, tmp_path: Path) -> None:
+    network = nn.Sequential(nn.Linear(6, 6), nn.BatchNorm1d(6), nn.Dropout(), nn.Linear(6, 3))
+    rows = torch.rand(3, 6)
+    program = torch.export.export(network, (rows,)).module()
+    assert refuse(program) == (
+        "the network is in training mode (batch_norm, dropout): call model.eval() before torch.export.export"
+    )
+    program = torch.export.export(network.eval(), (rows,), dynamic_shapes=({0: torch.export.Dim("batch")},)).module()
+    assert program.training  # a flag that nothing reads, and that eval() does not change
+    assert len(ee.export(program, rows[:1], tmp_path / "program.ee").exits) == 1
+
+
 def test_a_thing_that_is_no_model_is_refused(refuse: Refuse) -> None:
     assert refuse(3) == "model is int, expected a torch.nn.Module, the path of an .onnx file, or a list"
 

@@ -128,7 +128,7 @@ def test_every_figure_is_printed_with_what_it_is_of(asked: Asked) -> None:
         "weights int8, static segments compute with uint8",
         "bound at every exit at most 1% of the answers differ",
         "rows 100 calibrated the ranges, 200 chose what is quantised, 200 give every figure here (held-out)",
-        "costs by the latencies of a test",
+        "latencies those of a test",
         "note a note",
         (
             "next thresholds are those of the float bundle; "
@@ -137,14 +137,17 @@ def test_every_figure_is_printed_with_what_it_is_of(asked: Asked) -> None:
         "",
         "segment method float, ms int8, ms bytes before bytes after remarks",
         "stem float 0.020 0.025 4,000 4,000 int8 is not faster",
-        "body static 0.200 0.080 80,000 21,000 0.30% of its values saturate",
+        "body static 0.200 0.080 80,000 21,000 0.30% of what it reads saturates",
         "tail blockwise 0.400 0.240 200,000 52,000 float: Erf, Softmax",
-        "medians of a visit; int8 of a float segment: the best that was tried",
+        "robust means of a visit; int8 of a float segment: the best that was tried",
         "",
         "on held-out rows rows agreement accuracy before accuracy after shift p50 shift p99 within 1%",
         "exit0 200 100% [98.1%, 100%] 90.0% [85.0%, 93.5%] 90.0% [85.0%, 93.5%] 0.0000 0.0000 yes",
         "exit1 120 97.5% [92.9%, 99.15%] 95.0% [89.5%, 97.7%] 94.2% [88.4%, 97.2%] 0.0021 0.0312 exceeded",
-        "of the rows that meet the exit in both bundles; shift: how far its confidence moves",
+        (
+            "agreement: of the rows that meet the exit in either bundle; the others: in both; shift: how far its "
+            "confidence moves"
+        ),
     ]  # fmt: skip
 
 
@@ -158,8 +161,8 @@ def test_what_was_not_measured_is_not_printed(asked: Asked) -> None:
     lines = lines_of(*FILE)
     assert "bound at every exit at most 1% is the mean relative difference of its outputs" in lines
     assert "on held-out rows rows 1 - difference shift p50 shift p99 within 1%" in lines
-    assert "body static - - 80,000 21,000 0.30% of its values saturate" in lines
-    assert not any(line.startswith(("mean call", "medians")) for line in lines)
+    assert "body static - - 80,000 21,000 0.30% of what it reads saturates" in lines
+    assert not any(line.startswith(("mean call", "robust means")) for line in lines)
 
 
 def test_a_tuned_bundle_is_printed_with_its_figures(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 import numpy as np
 import pytest
-from pages import PAGES, ROOT, blocks, headings, links, masked, name_of, run
+from pages import PAGES, ROOT, blocks, hasten, headings, links, masked, name_of, run
 
 import eetoolkit as ee
 from eetoolkit.cli import main
@@ -54,6 +54,7 @@ def test_the_blocks_of_a_page_print_what_it_shows(
     shutil.copytree(given, tmp_path, dirs_exist_ok=True)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("ORT_DISABLE_TELEMETRY", "1")  # which a page sets
+    hasten(monkeypatch)
     for shown, printed in run(page, tmp_path):
         assert masked(printed) == masked(shown)
 

@@ -15,6 +15,7 @@ import board
 import numpy as np
 import pytest
 import torch
+from pages import hasten
 from PIL import Image
 
 import eetoolkit as ee
@@ -117,7 +118,10 @@ def test_a_checkpoint_of_ones_own_becomes_a_tuned_bundle(tmp_path: Path, capsys:
     assert ee.load(tmp_path / "mine.ee").manifest.tuning is not None
 
 
-def test_a_network_with_one_output_becomes_a_tuned_bundle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_network_with_one_output_becomes_a_tuned_bundle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hasten(monkeypatch)
     opened("adapt").main(tmp_path)
     verdict, bundle, answer = capsys.readouterr().out.splitlines()
     assert verdict.startswith("early exits pay: ")

@@ -179,3 +179,8 @@ def test_nothing_is_run_where_nothing_is_faster() -> None:
 def test_a_disagreement_that_is_no_number_breaks_the_bound() -> None:
     found = choose({"s": [Option("static", 1.0, 0.5)]}, lambda _: {"last": float("nan")}, BOUND)
     assert not found.methods
+
+
+def test_one_segment_that_saves_more_than_all_others_is_kept_alone() -> None:
+    _, found = one([1.0, 0.1, 0.1], [0.0095, 0.0008, 0.0008])  # it does most harm per millisecond, and goes back first
+    assert found.methods == {"s0": "static"}

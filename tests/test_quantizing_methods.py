@@ -202,6 +202,10 @@ CASES: dict[str, tuple[str, dict[str, tuple[int, ...]], tuple[int, ...], tuple[M
         "float[N,40] x) => (float[N,40] y) { h = MatMul (x, w) r = Relu (h) y = MatMul (r, w)",
         {"w": (40, 40)}, (40,), ("blockwise", "dynamic"),
     ),
+    "weights_that_are_transposed": (
+        "float[N,40] x) => (float[N,24] y) { u = Transpose <perm = [1, 0]> (w) y = MatMul (x, u)",
+        {"w": (24, 40)}, (40,), ("blockwise", "dynamic"),
+    ),
     "scores_of_attention": (
         """float[N,6,16] x) => (float[N,6,6] y) {
             a = MatMul (x, q) b = MatMul (x, k) t = Transpose <perm = [0, 2, 1]> (b) y = MatMul (a, t)""",
@@ -425,3 +429,13 @@ def bytes_of_every_method() -> str:
     matrices = graph("float[N,40] x) => (float[N,40] y) { h = MatMul (x, w) y = Gemm (h, w)", w=products)
     found = [made(convolutions, "static", {"x": x}), made(matrices, "blockwise"), made(matrices, "dynamic")]
     return " ".join(digest(each.model) for each in found)
+
+
+@pytest.mark.parametrize(("channels", "convolutions"), [(3, 1), (4, 2)])
+def test_a_convolution_over_the_channels_of_a_picture_stays_float(channels: int, convolutions: int) -> None:
+    text = f"float[N,{channels},8,8] x) => (float[N,4,8,8] y) {{" + CONVOLUTIONS.split("{")[1]
+    model = graph(text, w=normal(4, channels, 3, 3), b=normal(4), v=normal(4, 4, 3, 3))
+    found = made(model, "static", {"x": normal(1, channels, 8, 8)})
+    stored = [value for value in found.model.graph.initializers.values() if value.dtype == ir.DataType.INT8]
+    assert sum(len(value.shape or ()) == 4 for value in stored) == convolutions
+    assert found.left == (("Conv",) if channels == 3 else ())

@@ -104,7 +104,7 @@ def test_without_labels_latencies_or_rows_the_page_has_what_there_is() -> None:
     text = render(edit(report, exits=unlabelled, segments=untimed, classes=False, ratio=None, rows={}, costs=""))
     assert check(text).tags.count("svg") == 1
     assert "Mean relative difference at each exit" in text
-    assert "medians of a visit" not in text
+    assert "robust means of a visit" not in text
 
 
 def test_the_charts_show_before_and_after_and_the_bound() -> None:
@@ -142,7 +142,7 @@ def test_the_text_has_the_verdict_first_and_every_choice(tuning: ee.TuningReport
     assert {
         "bytes: 81.0 kB, 0.28 of the float bundle's 0.29 MB",
         "stem: float (int8 is not faster)",
-        "body: static (0.30% of its values saturate)",
+        "body: static (0.30% of what it reads saturates)",
         "exit1: agreement 97.5% [92.9%, 99.15%]",
     } <= set(rest)
     assert rest[-len(str(tuning).splitlines()) :] == str(tuning).splitlines()

@@ -46,7 +46,7 @@ def _header(report: QuantizationReport) -> Iterator[tuple[str, str]]:
     if report.rows:
         yield "rows", ", ".join(f"{count} {PARTS[name]}" for name, count in report.rows.items())
     if report.costs:
-        yield "costs", f"by {report.costs}"
+        yield "latencies", report.costs
     for note in report.notes:
         yield "note", terminal.for_shell(note)
     if report.advice is not None:
@@ -64,7 +64,7 @@ def _print_segments(report: QuantizationReport) -> None:
         )  # fmt: skip
     table.print()
     tried = f"; {made} of a float segment: the best that was tried" if _tried(report) else ""
-    print_pairs([("", f"medians of a visit{tried}")] if _timed(report) else [])
+    print_pairs([("", f"robust means of a visit{tried}")] if _timed(report) else [])
 
 
 def _print_exits(report: QuantizationReport) -> None:
@@ -89,7 +89,8 @@ def _print_exits(report: QuantizationReport) -> None:
             *(f"{shift:.4f}" for shift in each.shift), "yes" if each.within else "exceeded",
         )  # fmt: skip
     table.print()
-    print_pairs([("", "of the rows that meet the exit in both bundles; shift: how far its confidence moves")])
+    of = f"{report.agreement}: of the rows that meet the exit in either bundle; the others: in both"
+    print_pairs([("", f"{of}; shift: how far its confidence moves")])
 
 
 def _timed(report: QuantizationReport) -> bool:

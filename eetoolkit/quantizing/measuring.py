@@ -121,9 +121,8 @@ def measure(
     """
     if measured is None:
         given = [ee.profile(each.bundle, rows(), seconds=seconds, threads=threads, progress=tell) for each in variants]
-        return _costs(
-            [(each, [profile]) for each, profile in zip(variants, given, strict=True)], "this machine", here=True
-        )
+        here = [(each, [profile]) for each, profile in zip(variants, given, strict=True)]
+        return _costs(here, "measured on this machine", here=True)
     if callable(measured):
         there = [(each, [_measured(measured, each.bundle)]) for each in variants]
         return _costs(there, _source(there[0][1][0]), here=False)
@@ -133,8 +132,8 @@ def measure(
         raise TuneError(f"no profile is of {first.place}: run `eetoolkit profile` of it on the device")
     if all(form == "float" for _, form in found.ms):
         raise TuneError(
-            "no profile is of its quantised form: write that with --segments all (segments='all') by the same rows and "
-            "seed, run `eetoolkit profile` of it on the device, and pass both profiles"
+            "no profile is of its quantised form: write that with --segments all (segments='all') by the same rows, "
+            "seed and options, run `eetoolkit profile` of it on the device, and pass both profiles"
         )
     return found
 

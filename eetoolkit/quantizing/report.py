@@ -34,9 +34,9 @@ class SegmentChoice(msgspec.Struct, frozen=True, kw_only=True):
         why: Why it stayed float; None where it did not.
         before_bytes: Of its graph and of the weights that it is the first to map.
         after_bytes: The same of the new bundle.
-        before_ms: Median latency of the float segment; None where nothing was measured.
+        before_ms: Latency of a visit to the float segment, a robust mean; None where nothing was measured.
         after_ms: That of its method; of the best one tried where it stayed float.
-        saturated: The share of values of the rows that chose outside the calibrated ranges; None where there are none.
+        saturated: The share of what it reads of held-out rows outside the calibrated ranges; None: hardly any.
         float_operators: Operators that stay float in a quantised segment, beside the exit's own.
     """
 
@@ -55,7 +55,7 @@ class SegmentChoice(msgspec.Struct, frozen=True, kw_only=True):
         """Why it stayed float, what of it did, and what saturates; empty where there is nothing to say."""
         said = [] if self.why is None else [self.why]
         said += [f"float: {', '.join(self.float_operators)}"] if self.float_operators else []
-        said += [f"{percent(self.saturated)} of its values saturate"] if self.saturated else []
+        said += [f"{percent(self.saturated)} of what it reads saturates"] if self.saturated else []
         return "; ".join(said)
 
 

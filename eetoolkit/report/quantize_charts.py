@@ -39,7 +39,7 @@ def segments(report: QuantizationReport) -> Chart | None:
                 places, widths = map(list, zip(*bars, strict=True))
                 axes.barh(places, widths, _BAR, color=colour, edgecolor=EARLY, linewidth=0.8, label=name)
         _name_rows(axes, [each.name for each, _ in timed])
-        axes.set_xlabel("median of a visit, ms")
+        axes.set_xlabel("robust mean of a visit, ms")
         figure.legend(loc="outside lower left", ncols=3, fontsize=8, handlelength=1, columnspacing=1)
 
     text = f"{'; '.join(_tell(each, before, report.weights) for each, before in timed)}."

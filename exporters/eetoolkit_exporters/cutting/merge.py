@@ -32,7 +32,7 @@ _FEW = 8
 
 _CHEAP = {
     "Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual", "And", "Or", "Not", "Cast", "Reshape", "Squeeze",
-    "Unsqueeze", "Identity", "Add", "Sub",
+    "Unsqueeze", "Identity", "Add", "Sub", "DequantizeLinear",
 }  # fmt: skip
 """Operators of counters and predicates, which cost next to nothing and cannot fail: they may run before it is sure that
 their results are needed."""

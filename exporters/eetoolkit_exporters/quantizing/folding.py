@@ -1,14 +1,14 @@
-"""Batch norms taken into the convolutions before them, as onnxruntime's quantiser expects it."""
+"""Batch norms taken into the convolutions before them, and weights transposed: what onnxruntime's quantiser expects."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import onnx_ir as ir
 
 from eetoolkit_exporters.graph import names_of
-from eetoolkit_exporters.quantizing.weights import drop_unused, new_weight
+from eetoolkit_exporters.quantizing.weights import drop_unused, is_matrix, new_weight
 from eetoolkit_runtime.arrays import Array
 
 _EPSILON = 1e-5
@@ -43,6 +43,23 @@ def fold_norms(model: ir.Model) -> None:
         old.replace_all_uses_with(new, replace_graph_outputs=True)
         model.graph.remove([norm, conv], safe=True)
         new.name = old.name
+    drop_unused(model)
+
+
+def fold_transposes(model: ir.Model, stays: Collection[ir.Node]) -> None:
+    """Gives products of matrices, but for those that stay float, weights instead of a `Transpose` of weights."""
+    used = names_of(model.graph)
+    for node in list(model.graph):
+        if node.op_type != "Transpose" or node.domain or not is_matrix(table := node.inputs[0]):
+            continue
+        uses = list(node.outputs[0].uses())
+        products = all(use.node.op_type == "MatMul" and use.idx == 1 and use.node not in stays for use in uses)
+        if not uses or not products or node.outputs[0].is_graph_output() or table is None or table.const_value is None:
+            continue
+        turned = np.ascontiguousarray(table.const_value.numpy().T)
+        weights = new_weight(model, turned, f"{table.name}_transposed", used)
+        node.outputs[0].replace_all_uses_with(weights)
+        model.graph.remove(node, safe=True)
     drop_unused(model)
 
 

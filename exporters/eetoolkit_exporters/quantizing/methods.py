@@ -12,7 +12,7 @@ import onnxruntime as ort
 from eetoolkit_exporters.cutting.work import count_work
 from eetoolkit_exporters.graph import fresh, subgraphs, values_of
 from eetoolkit_exporters.quantizing import onnxruntime_quantizer as quantizer
-from eetoolkit_exporters.quantizing.folding import fold_norms
+from eetoolkit_exporters.quantizing.folding import fold_norms, fold_transposes
 from eetoolkit_exporters.quantizing.kept import PRODUCTS, kept, weights_of
 from eetoolkit_exporters.quantizing.weights import (
     is_lookup,
@@ -37,7 +37,7 @@ _STATIC = (
 """What computes with 8 bits around convolutions; no softmax, no norm, nothing that takes masks."""
 _OPSET = 13
 """The first whose `DequantizeLinear` has an axis."""
-_FEW_CHANNELS = 8
+_FEW_CHANNELS = 4
 _SMALLEST_BLOCK = 16
 _UNKNOWN_SIZE = 64
 """What a dimension counts whose size is not known, when the work of convolutions and of matrices is compared."""
@@ -78,6 +78,7 @@ def methods(model: ir.Model, segment: Segment) -> tuple[Method, ...]:
 
     Where most multiply-adds lie in convolutions the whole segment is `static`; else the convolutions stay float.
     """
+    model = _prepared(model, segment)
     products, lookups = _quantizable(model, segment)
     convolutions = [node for node in products if node.op_type in _CONVOLUTIONS]
     matrices = [node for node in products if node.op_type in _MATRICES]
@@ -90,6 +91,7 @@ def methods(model: ir.Model, segment: Segment) -> tuple[Method, ...]:
 
 def left(model: ir.Model, segment: Segment, method: Method | None = None) -> tuple[str, ...]:
     """Returns the operators with weights that a method leaves float although no exit keeps them; without one, all."""
+    model = _prepared(model, segment)
     stays = kept(model, segment)
     small = set() if method is None else {node for nodes in _quantizable(model, segment, method) for node in nodes}
     found: dict[str, None] = {}
@@ -115,13 +117,14 @@ def quantized(
         model: The segment's graph, all its weights in the outermost one.
         segment: What the plan says of it.
         method: How it is quantised.
-        feeds: Inputs of one row each, by the graph's names; only `static` reads them.
+        feeds: Inputs of one row each, by the graph's names; only `static` reads them, each time anew.
         settings: How.
 
     Raises:
         ExportError: A graph that onnxruntime's quantiser cannot take, or one without weights for float16.
     """
-    own = _copy(model)
+    own = _copy(model) if method == "float16" else _prepared(model, segment)
+    load_weights(own)
     told: dict[str, str | int] = {"onnxruntime": ort.__version__}
     if method == "float16":
         if not store_as_float16(own):
@@ -134,7 +137,7 @@ def quantized(
     floats = left(own, segment, method)
     quantize_embeddings(own, lookups)
     if method == "static":
-        result = _static(own, {*stays, *_untouched(own, products)}, list(feeds), settings)
+        result = _static(own, {*stays, *_untouched(own, products)}, feeds, settings)
         told |= {"activations": settings.activations, "per_channel": 1, "reduce_range": int(settings.reduce_range)}
     else:
         gemms = [node for node in products if node.op_type == "Gemm"]
@@ -150,12 +153,18 @@ def quantized(
 
 
 def _copy(model: ir.Model) -> ir.Model:
-    """Returns a copy whose weights are in memory and whose nodes all have names of their own."""
+    """Returns a copy whose nodes all have names of their own."""
     own = ir.Model(model.graph.clone(), ir_version=model.ir_version, producer_name=model.producer_name)
-    load_weights(own)
     used: set[str] = set()
     for number, node in enumerate(own.graph.all_nodes()):
         node.name = fresh(node.name or f"{node.op_type}_{number}", used)
+    return own
+
+
+def _prepared(model: ir.Model, segment: Segment) -> ir.Model:
+    """Returns a copy whose products have weights as onnxruntime's quantiser takes them."""
+    own = _copy(model)
+    fold_transposes(own, kept(own, segment))
     return own
 
 
@@ -240,12 +249,12 @@ def _untouched(model: ir.Model, products: Collection[ir.Node]) -> list[ir.Node]:
 
 
 def _static(
-    model: ir.Model, without: Collection[ir.Node], feeds: list[Mapping[str, Array]], settings: Settings
+    model: ir.Model, without: Collection[ir.Node], feeds: Iterable[Mapping[str, Array]], settings: Settings
 ) -> ir.Model:
     """Returns the graph with int8 convolutions; what takes or gives infinite values on the rows stays float."""
     from onnxruntime.quantization import QuantType
 
-    if not feeds:
+    if next(iter(feeds), None) is None:
         raise ExportError("static quantisation reads rows to find the ranges of tensors; there are none")
     told = {
         "per_channel": True,

@@ -15,12 +15,17 @@ _HIGHEST = 127
 """The same on both sides of 0, so that no zero point is needed."""
 
 
-def is_table(value: ir.Value | None) -> bool:
-    """Whether a value is a matrix of float32 weights, so large that it has its own place in a file."""
+def is_matrix(value: ir.Value | None) -> bool:
+    """Whether a value is a matrix of float32 weights."""
     if value is None or not value.is_initializer() or value.const_value is None:
         return False
-    tensor = value.const_value
-    return tensor.dtype == ir.DataType.FLOAT and len(tensor.shape) == 2 and tensor.nbytes >= INLINE_BYTES
+    return value.const_value.dtype == ir.DataType.FLOAT and len(value.const_value.shape) == 2
+
+
+def is_table(value: ir.Value | None) -> bool:
+    """Whether a value is a matrix of weights so large that it has its own place in a file."""
+    large = value is not None and value.const_value is not None and value.const_value.nbytes >= INLINE_BYTES
+    return large and is_matrix(value)
 
 
 def is_lookup(node: ir.Node) -> bool:

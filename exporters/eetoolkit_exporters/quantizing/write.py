@@ -21,6 +21,8 @@ from eetoolkit_runtime.plan.types import Manifest, Quantization, Segment
 from eetoolkit_runtime.running.runner import Runner
 from eetoolkit_runtime.verify import DEFAULT_TOLERANCE, verify
 
+_MIXED = "rows run one by one: dynamic segments have one range for all rows of a batch"
+
 
 def write_quantized(
     candidates: Candidates,
@@ -52,6 +54,7 @@ def write_quantized(
     chosen = candidates.bundle(choice)
     plan, source = chosen.manifest, candidates.source.manifest
     given = {spec.name for spec in plan.inputs}
+    mixed = "dynamic" in choice.values()
     samples = read_golden(candidates.source)
     if not samples:
         raise ExportError(f"{candidates.source.place} has no golden samples to make new ones of; export it with some")
@@ -77,6 +80,8 @@ def write_quantized(
             files={**written.files, **stored},
             onnxruntime="{}.{}".format(*written.onnxruntime),
             golden=golden,
+            batch=1 if mixed else plan.batch,
+            notes=(*plan.notes, _MIXED) if mixed and plan.batch is None else plan.notes,
             tuning=unmeasured(source.tuning),
             quantization=quantization,
         )
