@@ -33,11 +33,14 @@ bench: $(STAMP)
 bench-quick: $(STAMP)
 	@$(RUN)python -m benchmarks.quick
 
-# Damaged files for every reader of files; some ten minutes for each million. FUZZ_SEED gives other ones.
+# Damaged files for every reader of files; some ten minutes for each million. FUZZ_SEED gives other ones. Then random
+# programs, compiled in every variant; some ten minutes for each thousand.
 FUZZ_INPUTS ?= 1000000
+FUZZ_PROGRAMS ?= 1000
 FUZZ_SEED ?= 1
 fuzz: $(STAMP)
 	@$(RUN)python tests/fuzzing.py $(FUZZ_INPUTS) $(FUZZ_SEED)
+	@$(RUN)python tests/program_property.py --count $(FUZZ_PROGRAMS) --start $(FUZZ_SEED)
 
 # A Chromium for tests/test_report_browser.py, which is skipped without one; on Debian and its kin, as root.
 browser:

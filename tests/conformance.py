@@ -20,6 +20,7 @@ import msgspec
 import numpy as np
 import onnx
 import plans
+from conformance_quantised import convolutional, cut_from_quantised, embedded, pictures, quantised, sentences
 from msgspec.structs import replace
 from plans import Array, Draft, column, exit_in_a_branch, graphs, leave, row
 
@@ -214,6 +215,23 @@ def criteria() -> Iterator[tuple[str, Case]]:
     )
 
 
+def smaller() -> Iterator[tuple[str, Case]]:
+    """Yields a case for each way to quantise; two round what comes at run time, as a kernel does or does not."""
+    ranges, words = pictures(0, 16), sentences(0, 4)
+    seen, read = ([Run(row) for row in rows] for rows in (pictures(4, 6), sentences(5, 6)))
+    limits = {convolutional: (0.7, 0.9), embedded: (0.7, 0.97)}
+    static = quantised(convolutional, ranges, "static", limits[convolutional])
+    whole = cut_from_quantised(convolutional, ranges, limits[convolutional])
+    yield "int8_static", Case("integers decide; slots are floats, a step apart", static, seen, 1e-5)
+    yield "int8_slots", Case("a network that was quantised as a whole; slots are uint8", whole, seen, 1e-5)
+    for name, method, tolerance, about in (
+        ("int8_blockwise", "blockwise", 0.05, "an embedding and products with a scale for each block of weights"),
+        ("int8_dynamic", "dynamic", 0.05, "an embedding and products of integers whose scale is found as they come"),
+        ("float16_weights", "float16", 1e-5, "weights stored as float16, computed with as float32"),
+    ):
+        yield name, Case(about, quantised(embedded, words, method, limits[embedded]), read, tolerance)
+
+
 def cases() -> dict[str, Case]:
     """Returns all cases by name."""
     chain, looped = plans.chain, plans.looped
@@ -266,7 +284,7 @@ def cases() -> dict[str, Case]:
                           drafted(constants_of_each_dtype()), rows((1, 2))),
         "every_dtype": Case("an output of each dtype", drafted(every_dtype()), rows((1, 0, 3, 0.5), (100, 7, 1, 0))),
     }  # fmt: skip
-    return {**found, **dict(criteria())}
+    return {**found, **dict(criteria()), **dict(smaller())}
 
 
 def write(case: Case, folder: Path) -> None:
@@ -328,6 +346,7 @@ def _alike(one: Path, other: Path) -> bool:
 
 def _without_versions(manifest: Path) -> dict[str, Any]:
     found: dict[str, Any] = msgspec.json.decode(manifest.read_bytes())
+    (found.get("quantization") or {}).pop("created_with", None)
     return {key: value for key, value in found.items() if key not in ("created_with", "digest")}
 
 

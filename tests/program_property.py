@@ -8,6 +8,7 @@ runs many programs in every variant and prints each kind of failure with the sma
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -164,8 +165,8 @@ def failure(seed: int, folder: Path, variant: str, *, optimised: bool) -> tuple[
         return program, f"{type(error).__name__}: {error}"
 
 
-def main() -> None:
-    """Runs many programs and prints what fails."""
+def main() -> int:
+    """Runs many programs, prints what fails, and returns whether any does."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--start", type=int, default=0)
@@ -188,7 +189,8 @@ def main() -> None:
     for cases in sorted(found.values(), key=len, reverse=True):
         nodes, seed, variant, optimised, what = min(cases)
         print(f"{len(cases)} times; smallest: seed {seed}, {nodes} nodes ({variant}, {optimised=}): {what}")
+    return int(bool(found))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import functools
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -79,20 +81,27 @@ def everywhere(net: nn.Module, rows: dict[str, Array]) -> MultiExit:
     return model
 
 
+@functools.cache
+def fitted(build: Callable[[], nn.Module], rows: Callable[[int], dict[str, Array]]) -> tuple[nn.Module, MultiExit]:
+    """Returns a network, and itself with fitted heads everywhere, for all tests: change neither."""
+    net = build()
+    return net, everywhere(net, rows(40))
+
+
 def labels_of(count: int, classes: int) -> Target:
     return Target(torch.from_numpy(RNG.integers(0, classes, count)), None, 0.0)
 
 
 @pytest.mark.parametrize(("build", "rows"), [(residual, images), (bert, tokens)])
 def test_the_program_has_the_values_of_the_graph_at_every_place(build, rows) -> None:  # type: ignore[no-untyped-def]
-    model = everywhere(build(), rows(12))
+    _, model = fitted(build, rows)
     traced = Traced(check_trainable(model), model, None)
     assert len(model.places) > 2
     assert traced.agreeing(model, rows(5)) == set(model.places)
 
 
 def test_a_place_with_other_values_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = everywhere(residual(), images(12))
+    _, model = fitted(residual, images)
     traced = Traced(check_trainable(model), model, None)
     other = {name: value + 1e-3 * np.abs(value).max() for name, value in model.taps(images(5)).items()}
     monkeypatch.setattr(MultiExit, "taps", lambda *_: other)
@@ -101,8 +110,7 @@ def test_a_place_with_other_values_is_told(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize(("build", "rows", "classes"), [(residual, images, 10), (bert, tokens, 3)])
 def test_a_copy_is_trained_and_nothing_else(build, rows, classes) -> None:  # type: ignore[no-untyped-def]
-    net, given = build(), rows(40)
-    model = everywhere(net, given)
+    (net, model), given = fitted(build, rows), rows(40)
     before, heads = copy.deepcopy(net.state_dict()), copy.deepcopy(nn.ModuleDict(_keyed(model)).state_dict())
     tuned = finetune_network(model, given, labels_of(40, classes), np.arange(40), epochs=1)
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())

@@ -429,3 +429,13 @@ def bytes_of_every_method() -> str:
     matrices = graph("float[N,40] x) => (float[N,40] y) { h = MatMul (x, w) y = Gemm (h, w)", w=products)
     found = [made(convolutions, "static", {"x": x}), made(matrices, "blockwise"), made(matrices, "dynamic")]
     return " ".join(digest(each.model) for each in found)
+
+
+@pytest.mark.parametrize(("channels", "convolutions"), [(3, 1), (4, 2)])
+def test_a_convolution_over_the_channels_of_a_picture_stays_float(channels: int, convolutions: int) -> None:
+    text = f"float[N,{channels},8,8] x) => (float[N,4,8,8] y) {{" + CONVOLUTIONS.split("{")[1]
+    model = graph(text, w=normal(4, channels, 3, 3), b=normal(4), v=normal(4, 4, 3, 3))
+    found = made(model, "static", {"x": normal(1, channels, 8, 8)})
+    stored = [value for value in found.model.graph.initializers.values() if value.dtype == ir.DataType.INT8]
+    assert sum(len(value.shape or ()) == 4 for value in stored) == convolutions
+    assert found.left == (("Conv",) if channels == 3 else ())

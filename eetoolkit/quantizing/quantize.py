@@ -31,6 +31,7 @@ from eetoolkit_runtime.plan.types import MOST_EXACT, Activations, Method
 Segments = Literal["all"] | Sequence[str] | Mapping[str, Method] | None
 """Which segments become int8: None: chosen; all; these; or these by these methods."""
 
+_LEAST_BOUND = 1e-4
 _NOTHING = Part((), None)
 _NO_ROWS = Parts(_NOTHING, _NOTHING, _NOTHING, None)
 
@@ -67,7 +68,7 @@ def quantize(  # noqa: PLR0913 - what the choice depends on
         inputs: Real rows, as `tune` takes them; None: none, which is enough for float16.
         output: The new bundle's folder.
         labels: The right class of every row, for accuracies; needed to tune.
-        max_disagreement: The share of rows that an exit may answer otherwise than before, 0 to 1.
+        max_disagreement: The share of rows that an exit may answer otherwise than before, 0.0001 to 1.
         profile: Where segments must be faster: profiles of the float bundle and of quantised ones, from the device; or
             what measures a bundle there; None: on this machine.
         weights: `int8`; or `float16`: half the bytes on disk, computed in float32 as before.
@@ -90,7 +91,7 @@ def quantize(  # noqa: PLR0913 - what the choice depends on
         TuneError: Profiles of something else; see `tune` too.
         BundleError: It cannot be opened, or `output` is in the way.
     """
-    check_range(InputError, "max_disagreement", max_disagreement, 0, 1)
+    check_range(InputError, "max_disagreement", max_disagreement, _LEAST_BOUND, 1)
     check_range(InputError, "seed", seed, 0, MOST_EXACT)
     for name, value, allowed in (("weights", weights, Weights), ("activations", activations, Activations)):
         if value not in get_args(allowed):

@@ -19,7 +19,7 @@ from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.bundle.bundle import Bundle
 from eetoolkit_runtime.errors import ExportError
 from eetoolkit_runtime.plan.flow import repeats
-from eetoolkit_runtime.plan.types import Activations, File, Method, Segment
+from eetoolkit_runtime.plan.types import Activations, File, Manifest, Method, Segment
 from eetoolkit_runtime.running.interpret import visit_exits
 from eetoolkit_runtime.running.sessions import SessionSettings
 
@@ -111,7 +111,7 @@ def make_candidates(
             found.failed[name] = f"nothing in it can be quantised{floats and f', as {floats}'}"
         for method in wanted(name, possible):
             try:
-                made = quantized(models[name], segment, method, walk.feeds(name, rows), settings)
+                made = quantized(models[name], segment, method, Feeds(walk, name, rows), settings)
             except ExportError as error:
                 found.failed.setdefault(name, str(error))
                 continue
@@ -129,6 +129,30 @@ def make_candidates(
     return found
 
 
+@dataclass(frozen=True)
+class Feeds:
+    """What a segment's graph is given by rows, visit by visit, where no exit fires; computed whenever it is asked for.
+
+    Attributes:
+        walk: The bundle's.
+        name: The segment.
+        rows: These.
+    """
+
+    walk: Walk
+    name: str
+    rows: Sequence[Row]
+
+    def __iter__(self) -> Iterator[dict[str, Array]]:
+        again = repeats(self.walk.plan, self.name)
+        for row in self.rows:
+            for met, feeds in self.walk.visits(row):
+                if met == self.name:
+                    yield feeds
+                    if not again:
+                        break
+
+
 class Walk:
     """A bundle's graphs, run one by one by the interpreter.
 
@@ -141,20 +165,14 @@ class Walk:
         self._bundle = bundle
         self._sessions = dict(sessions or {})
 
+    @property
+    def plan(self) -> Manifest:
+        """The bundle's."""
+        return self._bundle.manifest
+
     def with_bundle(self, bundle: Bundle, changed: str) -> Walk:
         """Returns the walk of a bundle that differs in one segment."""
         return Walk(bundle, {name: session for name, session in self._sessions.items() if name != changed})
-
-    def feeds(self, name: str, rows: Sequence[Row]) -> Iterator[dict[str, Array]]:
-        """Yields what a segment's graph is given, visit by visit, where no exit fires."""
-        plan = self._bundle.manifest
-        again = repeats(plan, name)
-        for row in rows:
-            for met, feeds in self.visits(row):
-                if met == name:
-                    yield feeds
-                    if not again:
-                        break
 
     def floats(self, names: Collection[str], rows: Sequence[Row]) -> Iterator[tuple[str, str, Array]]:
         """Yields what segments read that is of floats, and is not empty."""
@@ -166,7 +184,7 @@ class Walk:
 
     def visits(self, row: Row) -> Iterator[tuple[str, dict[str, Array]]]:
         """Yields every segment that a row comes to, before it runs, with what its graph is given."""
-        plan = self._bundle.manifest
+        plan = self.plan
         met: list[tuple[str, dict[str, Array]]] = []
 
         def run(name: str, feeds: dict[str, Array]) -> dict[str, Array]:

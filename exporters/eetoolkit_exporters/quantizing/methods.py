@@ -37,7 +37,7 @@ _STATIC = (
 """What computes with 8 bits around convolutions; no softmax, no norm, nothing that takes masks."""
 _OPSET = 13
 """The first whose `DequantizeLinear` has an axis."""
-_FEW_CHANNELS = 8
+_FEW_CHANNELS = 4
 _SMALLEST_BLOCK = 16
 _UNKNOWN_SIZE = 64
 """What a dimension counts whose size is not known, when the work of convolutions and of matrices is compared."""
@@ -117,7 +117,7 @@ def quantized(
         model: The segment's graph, all its weights in the outermost one.
         segment: What the plan says of it.
         method: How it is quantised.
-        feeds: Inputs of one row each, by the graph's names; only `static` reads them.
+        feeds: Inputs of one row each, by the graph's names; only `static` reads them, each time anew.
         settings: How.
 
     Raises:
@@ -136,7 +136,7 @@ def quantized(
     floats = left(own, segment, method)
     quantize_embeddings(own, lookups)
     if method == "static":
-        result = _static(own, {*stays, *_untouched(own, products)}, list(feeds), settings)
+        result = _static(own, {*stays, *_untouched(own, products)}, feeds, settings)
         told |= {"activations": settings.activations, "per_channel": 1, "reduce_range": int(settings.reduce_range)}
     else:
         gemms = [node for node in products if node.op_type == "Gemm"]
@@ -248,12 +248,12 @@ def _untouched(model: ir.Model, products: Collection[ir.Node]) -> list[ir.Node]:
 
 
 def _static(
-    model: ir.Model, without: Collection[ir.Node], feeds: list[Mapping[str, Array]], settings: Settings
+    model: ir.Model, without: Collection[ir.Node], feeds: Iterable[Mapping[str, Array]], settings: Settings
 ) -> ir.Model:
     """Returns the graph with int8 convolutions; what takes or gives infinite values on the rows stays float."""
     from onnxruntime.quantization import QuantType
 
-    if not feeds:
+    if next(iter(feeds), None) is None:
         raise ExportError("static quantisation reads rows to find the ranges of tensors; there are none")
     told = {
         "per_channel": True,

@@ -7,7 +7,7 @@ import io
 import logging
 import tempfile
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ def quantize_static(
     model: ir.Model,
     types: Sequence[str],
     without: Collection[str],
-    feeds: Sequence[Mapping[str, Array]],
+    feeds: Iterable[Mapping[str, Array]],
     settings: Mapping[str, Any],
 ) -> ir.Model:
     """Returns a graph with pairs of `QuantizeLinear` and `DequantizeLinear` around the operators of these types.
