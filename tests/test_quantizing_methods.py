@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import io
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,10 +20,13 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 from onnx_ir.passes.common import ShapeInferencePass
+from plans import chain
 
+from eetoolkit_exporters.quantizing.candidates import make_candidates
 from eetoolkit_exporters.quantizing.kept import kept
 from eetoolkit_exporters.quantizing.methods import Quantized, Settings, left, methods, quantized
 from eetoolkit_runtime.arrays import Array
+from eetoolkit_runtime.bundle.bundle import load
 from eetoolkit_runtime.errors import ExportError
 from eetoolkit_runtime.plan.types import Criterion, Exit, Gate, Method, Segment, Source, Stop
 
@@ -413,6 +418,21 @@ def test_nothing_is_printed_logged_or_left_on_disk(
     assert logging.root.handlers == handlers
     assert logging.root.manager.disable == logging.NOTSET
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_not_a_graph_that_cannot_be_quantised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "model.onnx"))
+
+    model, feeds = convolutions()
+    with monkeypatch.context() as patch:
+        patch.setattr(ir, "save", full)
+        with pytest.raises(OSError, match="No space left"):
+            made(model, "static", *feeds)
+    monkeypatch.setattr(shutil, "copyfile", full)
+    bundle = load(chain(0.5).save(tmp_path / "chain.ee"))
+    with pytest.raises(ExportError, match=r"No space left on device; .* TMPDIR"):
+        make_candidates(bundle, [], tmp_path / "folder", Settings(), lambda _name, all_: all_, lambda *_: None)
 
 
 def test_another_process_makes_the_same_bytes() -> None:
