@@ -13,6 +13,8 @@ from eetoolkit_runtime.arrays import Array
 
 _HIGHEST = 127
 """The same on both sides of 0, so that no zero point is needed."""
+_FLOAT16_STEP = 2.0**-11
+"""What a normal number loses at most, relative to itself; weights of less than 1e-5 lose more."""
 
 
 def is_matrix(value: ir.Value | None) -> bool:
@@ -62,7 +64,7 @@ def per_column(table: Array) -> tuple[Array, Array]:
 
 
 def store_as_float16(model: ir.Model) -> bool:
-    """Stores float32 weights as float16 where all of their values can be, and returns whether there were such.
+    """Stores float32 weights as float16 where they keep its precision, and returns whether there were such.
 
     What computes with them gets float32: rows of a table are cast after they are looked up; in an inner graph the cast
     lies there, beside what reads it.
@@ -153,7 +155,11 @@ def _half(value: ir.Value) -> Array | None:
     wide = tensor.numpy()
     with np.errstate(over="ignore"):
         half = wide.astype(np.float16)
-    return half if np.array_equal(np.isfinite(half), np.isfinite(wide)) else None
+    if not np.array_equal(np.isfinite(half), np.isfinite(wide)):
+        return None
+    finite = np.isfinite(wide)
+    lost = np.linalg.norm((wide - half)[finite].astype(np.float64))
+    return half if lost <= _FLOAT16_STEP * np.linalg.norm(wide[finite].astype(np.float64)) else None
 
 
 def new_weight(model: ir.Model, array: Array, name: str, used: set[str]) -> ir.Value:
