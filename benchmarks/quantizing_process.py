@@ -67,7 +67,7 @@ def measure(case: Case, goal: float, seconds: float = SECONDS) -> list[Row]:
                     "over": dict(zip(("bundle_over", "low", "high"), ratios, strict=True)),
                     "exits_right": (said[form] == labels[:, np.newaxis]).mean(axis=0).tolist(),
                     "agreement": (said[form] == said["float"]).mean(axis=0).tolist(),
-                    "accuracy": right[form], "points": 100 * (right["float"] - right[form]),
+                    "accuracy": right[form], "points": round(100 * (right["float"] - right[form]), 6),
                 }
             )  # fmt: skip
     return found

@@ -12,6 +12,7 @@ from plans import chain, looped
 
 import eetoolkit as ee
 from eetoolkit.quantizing.agreement import Compared, answers, compare
+from eetoolkit.quantizing.deciding import _counted
 from eetoolkit.tuning.intervals import wilson
 from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.plan.types import ClassScores, Manifest, Scale
@@ -157,3 +158,16 @@ def test_a_bundle_agrees_with_itself_and_tells_how_far_it_is(tmp_path: Path) -> 
         assert all(each.mean == 0 and len(each.disagreement) == 6 for each in compared.values())
         turned = compare(bundle.manifest, found, found[1:] + found[:1])
         assert any(each.mean > 0 for each in turned.values())
+
+
+def test_what_counts_against_the_bound_is_shown_to_hold_or_shown_to_be_broken() -> None:
+    rows = np.zeros(400)
+    rows[:8] = 1
+    found = {
+        name: Compared(name, np.roll(rows, n) * n, np.zeros(400), None, None)
+        for n, name in enumerate(("exit0", "exit1"))
+    }
+    error = found["exit1"].standard_error
+    assert _counted(found, shown=True) == {"exit0": 0, "exit1": pytest.approx(0.02 + error)}
+    assert _counted(found, shown=False) == {"exit0": 0, "exit1": pytest.approx(0.02 - error), "all exits": 0.01}
+    assert _counted({}, shown=False) == {}
