@@ -1,15 +1,19 @@
 """Runs every conformance case, and digits through every system of the zoo, by both runners, here and on emulated ARM64.
 
 `python tests/platforms.py` does all and keeps what was found for the table of README (`make test-arm64`); `--quick`
-runs the conformance cases alone, on one processor. Expected is what the normative interpreter says, every graph in a
-session of its own. Where Debian's packages cannot be had it says so loudly and leaves ARM64 out.
+runs the conformance cases alone, on one processor. The zoo runs as it is exported and with all segments in int8.
+Expected is what the normative interpreter says here, every graph in a session of its own. Where Debian's packages
+cannot be had it says so loudly and leaves ARM64 out.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
+import math
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -22,22 +26,28 @@ from typing import Any
 
 import arm64_root
 import native_build
+import numpy as np
 from debian import UnavailableError
 
+import eetoolkit as ee
 from conformance import CASES, HERE, Case, Run, write
 from eetoolkit import zoo
 from eetoolkit.demo.exporting import Trained, export_system, load_system
 from eetoolkit_exporters.capturing.cascade import open_source
+from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.bundle.bundle import load
 from eetoolkit_runtime.bundle.golden import read_golden
+from eetoolkit_runtime.verify import DEFAULT_TOLERANCE
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "platforms.json"
 MACHINES = {0x3E: "x86_64", 0xB7: "aarch64"}
 """By `e_machine` of an ELF header (System V ABI, chapter 4)."""
 CPUS = {"cortex-a72": "Raspberry Pi 4", "cortex-a76": "Raspberry Pi 5"}
-DIGITS = 50
+DIGITS, DIGITS_IN_INT8 = 50, 6
 TOLERANCE = 1e-4
+NEAR = 1e-3
+"""A confidence of int8 nearer to its threshold may be on either side of it; rows with such a one are not asked."""
 LONGEST_S = 1800
 
 
@@ -164,18 +174,52 @@ def _for_arm64(root: Path) -> dict[str, str]:
 
 
 def write_zoo(folder: Path) -> None:
-    """Writes a case for every system of the zoo, its first held-out digits."""
+    """Writes cases for every system of the zoo, its first held-out digits: as it is exported, and in int8."""
     for name in zoo.names():
         trained = load_system(zoo.find(name))
-        names = open_source(trained.exported, trained.example).inputs
-        runs = [Run(dict(zip(names, row, strict=True))) for row in trained.rows[:DIGITS]]
-
-        def build(path: Path, trained: Trained = trained) -> Path:
-            return export_system(trained, path).path
-
-        (folder / name).mkdir(parents=True)
-        write(Case(trained.system.title, build, runs, TOLERANCE), folder / name)
+        with tempfile.TemporaryDirectory() as temporary:
+            bundle, small = export_system(trained, Path(temporary) / f"{name}.ee"), Path(temporary) / "int8.ee"
+            rows = rows_of(trained)
+            ee.quantize(bundle, rows[DIGITS:], small, segments="all", max_disagreement=0.05, seconds=0.1)
+            write_system(folder, trained, bundle, load(small))
         print(f"{name}: exported", file=sys.stderr)
+
+
+def rows_of(trained: Trained) -> list[dict[str, Array]]:
+    """Returns the held-out digits by input."""
+    names = open_source(trained.exported, trained.example).inputs
+    return [dict(zip(names, row, strict=True)) for row in trained.rows]
+
+
+def write_system(folder: Path, trained: Trained, bundle: ee.Bundle, small: ee.Bundle) -> None:
+    """Writes the cases of a system, of its bundle and of the quantised one."""
+    rows, name = rows_of(trained), trained.system.name
+    clear, largest = clear_rows(small, rows)
+    golden = small.manifest.golden
+    stated = DEFAULT_TOLERANCE if golden is None else golden.tolerance
+    for which, made, shown, tolerance in (
+        ("zoo", bundle, rows[:DIGITS], TOLERANCE),
+        ("zoo_int8", small, clear, stated * largest),
+    ):
+        (folder / which / name).mkdir(parents=True)
+        copied = functools.partial(shutil.copytree, made.path)
+        write(Case(trained.system.title, copied, [Run(row) for row in shown], tolerance), folder / which / name)
+
+
+def clear_rows(bundle: ee.Bundle, rows: Iterable[Mapping[str, Array]]) -> tuple[list[Mapping[str, Array]], float]:
+    """Returns the first rows whose confidences are not near their thresholds, and the largest output, at least 1."""
+    limits = {name: said.threshold for name, said in bundle.exits.items() if not isinstance(said.threshold, str)}
+    largest = 1.0
+    clear: list[Mapping[str, Array]] = []
+    with ee.Runner(bundle, threads=1) as runner:
+        for row in rows:
+            met = runner.run_all_exits(row)
+            if all(abs(each.confidence - limits.get(each.exit, math.inf)) > NEAR for each in met):
+                clear.append(row)
+                largest = max(largest, *(np.abs(values).max() for each in met for values in each.outputs.values()))
+            if len(clear) == DIGITS_IN_INT8:
+                break
+    return clear, float(largest)
 
 
 def main() -> int:
@@ -189,9 +233,10 @@ def main() -> int:
         platforms, left_out = everywhere(unpacked_wheel(Path(temporary)), cpus)
         sets = {"conformance": HERE / CASES}
         if not asked.quick:
-            sets["zoo"] = asked.zoo or Path(temporary) / "zoo"
-            if not sets["zoo"].exists():
-                write_zoo(sets["zoo"])
+            systems = asked.zoo or Path(temporary) / "systems"
+            if not systems.exists():
+                write_zoo(systems)
+            sets |= {which: systems / which for which in ("zoo", "zoo_int8")}
         found: dict[str, dict[str, Any]] = {}
         for platform in platforms:
             found[platform.name] = {name: platform.answer(cases) for name, cases in sets.items()}
