@@ -169,8 +169,7 @@ def _wanted(source: Bundle, segments: Segments, weights: str) -> Wanted:
 
 
 def _failures(candidates: Candidates) -> str:
-    found = "; ".join(f"{name}: {why}" for name, why in candidates.failed.items())
-    return found or "no segment has weights for it"
+    return "; ".join(f"{name}: {why}" for name, why in candidates.failed.items())
 
 
 def _tuned(

@@ -115,7 +115,7 @@ def make_candidates(
                 try:
                     made = quantized(models[name], segment, method, Feeds(walk, name, rows), settings)
                 except ExportError as error:
-                    found.failed.setdefault(name, str(error))
+                    found.failed[name] = str(error)
                     continue
                 fit(made.model, [read for read, source_ in segment.reads.items() if source_ in given])
                 model, weights = written.write(made.model, name)
