@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import io
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,10 +20,13 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 from onnx_ir.passes.common import ShapeInferencePass
+from plans import chain
 
+from eetoolkit_exporters.quantizing.candidates import make_candidates
 from eetoolkit_exporters.quantizing.kept import kept
 from eetoolkit_exporters.quantizing.methods import Quantized, Settings, left, methods, quantized
 from eetoolkit_runtime.arrays import Array
+from eetoolkit_runtime.bundle.bundle import load
 from eetoolkit_runtime.errors import ExportError
 from eetoolkit_runtime.plan.types import Criterion, Exit, Gate, Method, Segment, Source, Stop
 
@@ -164,10 +169,11 @@ def test_rows_of_an_embedding_are_int8_with_a_scale_for_each_column() -> None:
     assert weights_of(model).isdisjoint(weights_of(found.model))
 
 
-def test_float16_rounds_weights_and_computes_in_float32() -> None:
+@pytest.mark.parametrize("size", [1e5, 1e-6])  # infinite as float16, subnormal
+def test_float16_rounds_weights_and_computes_in_float32(size: float) -> None:
     text = """int64[N,L] x) => (float[N,L,40] y, float[N,L,40] z) {
         e = Gather (t, x) h = MatMul (e, w) y = Add (h, b) z = MatMul (y, v)"""
-    weights = {"t": normal(50, 40), "w": normal(40, 40), "b": normal(40), "v": normal(40, 40) * 1e5}
+    weights = {"t": normal(50, 40), "w": normal(40, 40), "b": normal(40), "v": normal(40, 40) * np.float32(size)}
     model, rows = graph(text, **weights), {"x": np.array([[0, 49, 7]])}
     found = made(model, "float16")
     halves = {name: weights[name].astype(np.float16).astype(np.float32) for name in ("t", "w")}
@@ -176,7 +182,7 @@ def test_float16_rounds_weights_and_computes_in_float32() -> None:
     for name, array in run(found.model, rows).items():
         np.testing.assert_array_equal(array, expected[name])
     dtypes = {str(value.name): value.dtype for value in found.model.graph.initializers.values()}
-    assert dtypes == {"b": 1, "v": 1, "t_float16": 10, "w_float16": 10}, "small and large ones stay as they are"
+    assert dtypes == {"b": 1, "v": 1, "t_float16": 10, "w_float16": 10}, "small ones and v stay as they are"
 
 
 CASES: dict[str, tuple[str, dict[str, tuple[int, ...]], tuple[int, ...], tuple[Method, ...]]] = {
@@ -412,6 +418,21 @@ def test_nothing_is_printed_logged_or_left_on_disk(
     assert logging.root.handlers == handlers
     assert logging.root.manager.disable == logging.NOTSET
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_not_a_graph_that_cannot_be_quantised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "model.onnx"))
+
+    model, feeds = convolutions()
+    with monkeypatch.context() as patch:
+        patch.setattr(ir, "save", full)
+        with pytest.raises(OSError, match="No space left"):
+            made(model, "static", *feeds)
+    monkeypatch.setattr(shutil, "copyfile", full)
+    bundle = load(chain(0.5).save(tmp_path / "chain.ee"))
+    with pytest.raises(ExportError, match=r"No space left on device; .* TMPDIR"):
+        make_candidates(bundle, [], tmp_path / "folder", Settings(), lambda _name, all_: all_, lambda *_: None)
 
 
 def test_another_process_makes_the_same_bytes() -> None:

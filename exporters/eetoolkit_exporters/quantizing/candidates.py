@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -42,7 +43,7 @@ class Candidates:
         files: Every file in the folder.
         left: Operators with weights that stay float, by segment and method.
         failed: Why a segment has no candidate.
-        settings: What onnxruntime's quantiser was told.
+        settings: What onnxruntime's quantiser was told, by method.
         activations: What static segments compute with.
     """
 
@@ -53,7 +54,7 @@ class Candidates:
     files: dict[str, File] = field(default_factory=dict)
     left: dict[tuple[str, Method], tuple[str, ...]] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
-    settings: dict[str, str | int] = field(default_factory=dict)
+    settings: dict[Method, dict[str, str | int]] = field(default_factory=dict)
 
     def bundle(self, choice: Choice) -> Bundle:
         """Returns the bundle with these segments quantised; only its manifest is new, and only in memory."""
@@ -88,7 +89,7 @@ def make_candidates(
         tell: Is told (what, done, total).
 
     Raises:
-        ExportError: It is quantised already.
+        ExportError: It is quantised already, or `folder` cannot take its candidates.
     """
     plan = source.manifest
     names = [name for name, segment in plan.segments.items() if segment.model is not None]
@@ -96,37 +97,50 @@ def make_candidates(
     if plan.quantization is not None or any(quantises(node) for m in models.values() for node in m.graph.all_nodes()):
         raise ExportError(f"{source.place} is quantised already; quantise the float bundle that it was made from")
     found = Candidates(source, folder, settings.activations)
-    for file in {file for segment in plan.segments.values() for file in (segment.model, *segment.weights)} - {None}:
-        shutil.copyfile(source.path / str(file), folder / str(file))
-    written = SegmentFiles(folder)
-    given = [spec.name for spec in plan.inputs]
-    careful: dict[str, Method] = {}
-    walk = Walk(found.bundle(careful))
-    for done, name in enumerate(names):
-        tell("quantising", done, len(names))
-        segment = plan.segments[name]
-        possible = methods(models[name], segment)
-        if not possible:
-            floats = ", ".join(left(models[name], segment))
-            found.failed[name] = f"nothing in it can be quantised{floats and f', as {floats}'}"
-        for method in wanted(name, possible):
-            try:
-                made = quantized(models[name], segment, method, Feeds(walk, name, rows), settings)
-            except ExportError as error:
-                found.failed.setdefault(name, str(error))
-                continue
-            fit(made.model, [read for read, source_ in segment.reads.items() if source_ in given])
-            model, weights = written.write(made.model, name)
-            found.by_method.setdefault(name, {})[method] = msgspec.structs.replace(
-                segment, model=model, weights=weights, prepack=True
-            )
-            found.left[name, method] = made.left
-            found.settings.update(made.settings)
-            found.files.update(written.files)
-        if name in found.by_method:
-            careful[name] = next(iter(found.by_method[name]))
-            walk = walk.with_bundle(found.bundle(careful), name)
+    with _writing(folder):
+        for file in {file for segment in plan.segments.values() for file in (segment.model, *segment.weights)} - {None}:
+            shutil.copyfile(source.path / str(file), folder / str(file))
+        written = SegmentFiles(folder)
+        given = [spec.name for spec in plan.inputs]
+        careful: dict[str, Method] = {}
+        walk = Walk(found.bundle(careful))
+        for done, name in enumerate(names):
+            tell("quantising", done, len(names))
+            segment = plan.segments[name]
+            possible = methods(models[name], segment)
+            if not possible:
+                floats = ", ".join(left(models[name], segment))
+                found.failed[name] = f"nothing in it can be quantised{floats and f', as {floats}'}"
+            for method in wanted(name, possible):
+                try:
+                    made = quantized(models[name], segment, method, Feeds(walk, name, rows), settings)
+                except ExportError as error:
+                    found.failed.setdefault(name, str(error))
+                    continue
+                fit(made.model, [read for read, source_ in segment.reads.items() if source_ in given])
+                model, weights = written.write(made.model, name)
+                found.by_method.setdefault(name, {})[method] = msgspec.structs.replace(
+                    segment, model=model, weights=weights, prepack=True
+                )
+                found.left[name, method] = made.left
+                found.settings[method] = made.settings
+                found.files.update(written.files)
+            if name in found.by_method:
+                careful[name] = next(iter(found.by_method[name]))
+                walk = walk.with_bundle(found.bundle(careful), name)
     return found
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Says of errors of files which disk is full."""
+    try:
+        yield
+    except OSError as error:
+        raise ExportError(
+            f"cannot write into {folder.parent}: {error.strerror or error}; candidates take about twice the bundle's "
+            "bytes: have TMPDIR name a folder with more space"
+        ) from error
 
 
 @dataclass(frozen=True)

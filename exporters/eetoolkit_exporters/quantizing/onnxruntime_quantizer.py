@@ -121,7 +121,7 @@ def _read(path: Path) -> ir.Model:
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """Lets nothing be printed, logged or warned of; errors are raised as an `ExportError`."""
+    """Lets nothing be printed, logged or warned of; errors but for those of files are raised as an `ExportError`."""
     disabled = logging.root.manager.disable
     handler = logging.NullHandler()  # or `logging.warning` would set up a handler for good
     logging.root.addHandler(handler)
@@ -133,6 +133,8 @@ def _quietly() -> Iterator[None]:
             warnings.catch_warnings(action="ignore"),
         ):
             yield
+    except OSError:  # no fault of the graph
+        raise
     except AssertionError as error:  # of its scales
         raise ExportError("a tensor of the segment has no range: it is NaN on every row that was given") from error
     except Exception as error:

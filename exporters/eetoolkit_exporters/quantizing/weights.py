@@ -13,6 +13,8 @@ from eetoolkit_runtime.arrays import Array
 
 _HIGHEST = 127
 """The same on both sides of 0, so that no zero point is needed."""
+_FLOAT16_STEP = 2.0**-11
+"""What a normal number loses at most, relative to itself; weights of less than 1e-5 lose more."""
 
 
 def is_matrix(value: ir.Value | None) -> bool:
@@ -61,16 +63,18 @@ def per_column(table: Array) -> tuple[Array, Array]:
     return np.clip(np.rint(table / scales), -_HIGHEST, _HIGHEST).astype(np.int8), scales
 
 
-def store_as_float16(model: ir.Model) -> None:
-    """Stores float32 weights as float16 where all of their values can be; what computes with them gets float32.
+def store_as_float16(model: ir.Model) -> bool:
+    """Stores float32 weights as float16 where they keep its precision, and returns whether there were such.
 
-    Rows of a table are cast after they are looked up. In an inner graph the cast lies there, beside what reads it.
+    What computes with them gets float32: rows of a table are cast after they are looked up; in an inner graph the cast
+    lies there, beside what reads it.
     """
-    used = names_of(model.graph)
+    used, found = names_of(model.graph), False
     for value in list(model.graph.initializers.values()):
         half = _half(value)
         if half is None:
             continue
+        found = True
         small = new_weight(model, half, f"{value.name}_float16", used)
         cast: dict[ir.Graph, ir.Value] = {}
         for node, place in list(value.uses()):
@@ -89,6 +93,7 @@ def store_as_float16(model: ir.Model) -> None:
                 cast[graph] = wide
             node.replace_input_with(place, cast[graph])
     drop_unused(model)
+    return found
 
 
 def load_weights(model: ir.Model) -> None:
@@ -150,7 +155,11 @@ def _half(value: ir.Value) -> Array | None:
     wide = tensor.numpy()
     with np.errstate(over="ignore"):
         half = wide.astype(np.float16)
-    return half if np.array_equal(np.isfinite(half), np.isfinite(wide)) else None
+    if not np.array_equal(np.isfinite(half), np.isfinite(wide)):
+        return None
+    finite = np.isfinite(wide)
+    lost = np.linalg.norm((wide - half)[finite].astype(np.float64))
+    return half if lost <= _FLOAT16_STEP * np.linalg.norm(wide[finite].astype(np.float64)) else None
 
 
 def new_weight(model: ir.Model, array: Array, name: str, used: set[str]) -> ir.Value:
