@@ -17,6 +17,7 @@ from plans import Draft, chain, edit, joined, recorded, row
 
 import eetoolkit as ee
 from eetoolkit.cli import main
+from eetoolkit.showing.summary import spell_quantization
 from eetoolkit_runtime.doctor.bundle_findings import examine_bundle
 from eetoolkit_runtime.doctor.quantized_findings import quantized_findings
 from eetoolkit_runtime.log import LOGGER
@@ -177,6 +178,11 @@ def test_verifying_it_says_whose_golden_samples_these_are(tmp_path: Path) -> Non
     told = "golden samples of the quantised segments, made by onnxruntime 1.32.0"
     assert report.compared_with == told
     assert str(report).splitlines()[-2:] == [f"compared with {told}", "verify passed, tolerance 1e-04"]
+
+
+def test_only_static_segments_are_said_to_be_calibrated() -> None:
+    said = Quantization(segments={"segment1": "blockwise"}, rows=8, created_with={"bits": 8})
+    assert spell_quantization(said) == "1 blockwise; bits 8"
 
 
 def test_verifying_it_against_the_network_says_that_quantising_alone_makes_differences(tmp_path: Path) -> None:

@@ -108,9 +108,7 @@ def spell_quantization(quantization: Quantization) -> str:
     counts = Counter(quantization.segments.values())
     told = [f"{count} {method}" for method, count in counts.items()]
     if quantization.activations is not None:
-        told.append(f"{quantization.activations} activations")
-    if quantization.rows:
-        told.append(f"calibrated on {quantization.rows} rows")
+        told.append(f"{quantization.activations} activations, calibrated on {quantization.rows} rows")
     made = ", ".join(f"{key} {value}" for key, value in quantization.created_with.items())
     return ", ".join(told) + (f"; {made}" if made else "")
 
