@@ -75,6 +75,10 @@ DTYPES: dict[str, tuple[str, str, float]] = {
     "half weights alone": (
         "float", "<float16[4] w = {1, 2, 3, 4}> { v = Cast <to = 1> (w) y = Mul (x, v) }", 1e-4,
     ),
+    "half weights that are looked up": (
+        "float", "<float16[4] w = {1, 2, 3, 4}> { i = Cast <to = 7> (x) h = Gather (w, i) y = Cast <to = 1> (h) }",
+        1e-4,
+    ),
     "bytes": ("float", QUANTISED.format("int8"), 4 * 2**-7),
     "16 bits": ("float", QUANTISED.format("int16"), 4 * 2**-15),
     "quantised weights alone": (

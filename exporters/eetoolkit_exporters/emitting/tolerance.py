@@ -53,7 +53,7 @@ def rounding(graph: ir.Graph) -> float:
     quantises, four of its coarsest steps: where two frameworks' last bits lie on both sides of a boundary, a value is
     rounded to another step, and either is right.
     """
-    values = [*graph.inputs, *(value for node in graph.all_nodes() for value in node.outputs)]
+    values = [*graph.inputs, *(value for node in graph.all_nodes() if not _looks_up(node) for value in node.outputs)]
     half = (_ROUNDINGS * _EPS[value.dtype] for value in values if value.dtype in _EPS)
     steps = (_step(node) for node in graph.all_nodes() if quantises(node))
     return max([DEFAULT_TOLERANCE, *half, *steps])
@@ -100,6 +100,12 @@ def _both(model: ir.Model, names: Sequence[str], rows: Sequence[Mapping[str, Arr
             except Exception as error:
                 raise ExportError(f"onnxruntime fails on the network: {' '.join(str(error).split())}") from error
     return found
+
+
+def _looks_up(node: ir.Node) -> bool:
+    """Whether an operator copies rows of weights, which rounds nothing."""
+    table = node.inputs[0] if node.op_type == "Gather" else None
+    return table is not None and table.is_initializer()
 
 
 def quantises(node: ir.Node) -> bool:
