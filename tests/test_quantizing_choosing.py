@@ -150,7 +150,7 @@ def test_why_a_segment_stays_float_is_said() -> None:
     calls, found = one([-0.006, 0.5, 0.4, 0.3], [0.0, 0.02, 0.004, 0.007])
     assert found.methods == {"s2": "static"}
     assert found.why == {
-        "s0": "static is not faster here: 1.01 against 1 ms",
+        "s0": "static is not faster here: 1.01 times float's latency",
         "s1": "last would disagree on up to 2 % of rows",
         "s3": "last would disagree on up to 1.1 % of rows",  # with s2, by which it would still be allowed alone
     }

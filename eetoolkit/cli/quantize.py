@@ -61,7 +61,7 @@ _ROWS_THERE = 100
 @click.option("-o", "--output", metavar="OUT.ee", required=True, help="The bundle to write.")
 @click.option(
     "--max-disagreement",
-    type=click.FloatRange(0, 1),
+    type=click.FloatRange(0, 1, min_open=True),
     default=0.01,
     show_default=True,
     help="Which share of the answers may differ at each exit.",

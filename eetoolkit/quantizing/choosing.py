@@ -102,7 +102,7 @@ def _slow(options: Sequence[Option]) -> str:
     if not options:
         return "nothing in it can be quantised"
     best = max(options, key=lambda option: option.saved_ms)
-    return f"{best.method} is not faster here: {best.own_ms:.3g} against {best.float_ms:.3g} ms"
+    return f"{best.method} is not faster here: {best.own_ms / best.float_ms:.2f} times float's latency"
 
 
 class _Search:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from eetoolkit.quantizing.agreement import answers, compare
@@ -50,11 +53,12 @@ class Task:
 
     def quantization(self, choice: Choice) -> Quantization:
         """Returns what the manifest says of a choice."""
+        settings = [self.candidates.settings[method] for method in choice.values()]
         return Quantization(
             segments=dict(choice),
             activations=self.candidates.activations if "static" in choice.values() else None,
             rows=len(self.parts.calibrate.rows),
-            created_with=self.candidates.settings,
+            created_with=dict(ChainMap(*settings)),
             stale=self.weights == "int8" and any(e.enabled and not e.ends for e in self.source.exits.values()),
         )
 
@@ -90,7 +94,8 @@ def take_costs(task: Task, folder: Path, measured: Measured, seconds: float) -> 
         bundle = task.source
         if choice:
             made = folder / f"variant{number}.ee"
-            bundle = write_quantized(task.candidates, choice, task.quantization(choice), made)
+            said = msgspec.structs.replace(task.quantization(choice), stale=False)  # nobody is to tune it
+            bundle = write_quantized(task.candidates, choice, said, made)
         variants.append(Variant(bundle, forms))
     some = evenly(task.parts.choose, _PROFILED_ROWS)
     return measure(
@@ -133,6 +138,15 @@ def decide(task: Task, costs: Costs) -> Decided:
     if not best:
         why |= dict.fromkeys(chosen.methods, f"a whole call takes {1 / ratios[0].value:.2f} times the float bundle's")
     return Decided(best, {name: said for name, said in why.items() if name not in best}, costs)
+
+
+def as_asked(candidates: Candidates, asked: Collection[str] | None, costs: Costs | None) -> Decided:
+    """Returns the choice of all candidates, each by its most careful method; `asked` None: for every segment."""
+    names = candidates.source.manifest.segments
+    why = {} if asked is None else {name: "not asked for" for name in names if name not in asked}
+    return Decided(
+        {name: next(iter(each)) for name, each in candidates.by_method.items()}, why | candidates.failed, costs
+    )
 
 
 def evenly(part: Part, most: int) -> list[tuple[Array, ...]]:

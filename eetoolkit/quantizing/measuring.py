@@ -10,6 +10,7 @@ from typing import Literal
 import eetoolkit as ee
 from eetoolkit.quantizing.choosing import Option
 from eetoolkit.tuning.collect import Progress
+from eetoolkit_runtime.arguments import shortened
 from eetoolkit_runtime.bundle.bundle import Bundle
 from eetoolkit_runtime.errors import TuneError
 from eetoolkit_runtime.plan.types import Method
@@ -17,8 +18,10 @@ from eetoolkit_runtime.profiling.profile import Profile
 from eetoolkit_runtime.running.inputs import Inputs
 
 File = Profile | str | os.PathLike[str]
-Measured = File | Sequence[File] | Callable[[Bundle], Profile] | None
+Given = File | Sequence[File] | Callable[[Bundle], Profile] | None
 """What segments take: profiles of the float bundle and of quantised ones, what measures one, or this machine."""
+Measured = Sequence[Profile] | Callable[[Bundle], Profile] | None
+"""The same, read."""
 Form = Literal["float"] | Method
 
 _LEAST_VISITS = 0.01  # a call, where no row that was timed came to a segment
@@ -79,6 +82,21 @@ class Costs:
         return found
 
 
+def read_profiles(given: Given) -> Measured:
+    """Returns the profiles that files hold; what measures one, or None, as it is given.
+
+    Raises:
+        BundleError: One that is no profile.
+        TuneError: There are none.
+    """
+    if given is None or callable(given):
+        return given
+    files = [given] if isinstance(given, Profile | str | os.PathLike) else list(given)
+    if not files:
+        raise TuneError("profile is empty; pass profiles of the float bundle and of a quantised one")
+    return [each if isinstance(each, Profile) else Profile.read(each) for each in files]
+
+
 def measure(
     variants: Sequence[Variant],
     rows: Callable[[], Iterator[Inputs]],
@@ -106,16 +124,21 @@ def measure(
         here = [(each, [profile]) for each, profile in zip(variants, given, strict=True)]
         return _costs(here, "measured on this machine", here=True)
     if callable(measured):
-        there = [(each, [measured(each.bundle)]) for each in variants]
+        there = [(each, [_measured(measured, each.bundle)]) for each in variants]
         return _costs(there, _source(there[0][1][0]), here=False)
-    files = [measured] if isinstance(measured, Profile | str | os.PathLike) else list(measured)
-    profiles = [each if isinstance(each, Profile) else Profile.read(each) for each in files]
-    found = _costs([(each, profiles) for each in variants], _source(profiles[0]), here=False)
+    found = _costs([(each, measured) for each in variants], _source(measured[0]), here=False)
     if all(form == "float" for _, form in found.ms):
         raise TuneError(
             "no profile is of its quantised form: write that with --segments all (segments='all') by the same rows, "
             "seed and options, run `eetoolkit profile` of it on the device, and pass both profiles"
         )
+    return found
+
+
+def _measured(measure_one: Callable[[Bundle], Profile], bundle: Bundle) -> Profile:
+    found = measure_one(bundle)
+    if not isinstance(found, Profile):
+        raise TuneError(f"profile returned {shortened(found)}, expected a Profile")
     return found
 
 
@@ -138,7 +161,9 @@ def _costs(given: Sequence[tuple[Variant, Sequence[Profile]]], source: str, *, h
     if not any(form == "float" for _, form in ms):
         raise TuneError(f"no profile is of {given[0][0].bundle.place}: run `eetoolkit profile` of it on the device")
     if len(used) > 1:
-        raise TuneError(f"profiles are of {' and of '.join(used)}: measure both bundles on one device, with one setting")
+        raise TuneError(
+            f"profiles are of {' and of '.join(used)}: measure both bundles on one device, with one setting"
+        )
     return Costs(ms, visits, source, here)
 
 

@@ -6,22 +6,23 @@ import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import msgspec
 import numpy.typing as npt
 
-from eetoolkit.quantizing.deciding import Decided, Task, decide, take_costs
+from eetoolkit.quantizing.deciding import Task, as_asked, decide, take_costs
 from eetoolkit.quantizing.figures import describe
-from eetoolkit.quantizing.measuring import Measured
+from eetoolkit.quantizing.measuring import Given, read_profiles
 from eetoolkit.quantizing.report import QuantizationReport, Weights
 from eetoolkit.quantizing.rows import Part, Parts, read_parts
 from eetoolkit.tuning.collect import Progress
+from eetoolkit.tuning.tune import check_tunable
 from eetoolkit.tuning.tune import tune as tune_bundle
 from eetoolkit_exporters.quantizing.candidates import Candidates, Wanted, make_candidates
 from eetoolkit_exporters.quantizing.methods import Settings
 from eetoolkit_exporters.quantizing.write import write_quantized
-from eetoolkit_runtime.arguments import check_range, checked, shortened
+from eetoolkit_runtime.arguments import check_range, checked
 from eetoolkit_runtime.bundle.bundle import Bundle, load
 from eetoolkit_runtime.bundle.integrity import check_full
 from eetoolkit_runtime.bundle.store import check_target
@@ -44,7 +45,7 @@ def quantize(  # noqa: PLR0913 - what the choice depends on
     labels: npt.ArrayLike | None = None,
     *,
     max_disagreement: float = 0.01,
-    profile: Measured = None,
+    profile: Given = None,
     weights: Weights = "int8",
     activations: Activations = "uint8",
     reduce_range: bool = False,
@@ -92,18 +93,20 @@ def quantize(  # noqa: PLR0913 - what the choice depends on
         BundleError: It cannot be opened, or `output` is in the way.
     """
     check_range(InputError, "max_disagreement", max_disagreement, _LEAST_BOUND, 1)
+    if max_accuracy_drop is not None and not tune:
+        raise InputError("max_accuracy_drop is what tuning may cost; pass tune=True too")
     check_range(InputError, "seed", seed, 0, MOST_EXACT)
-    for name, value, allowed in (("weights", weights, Weights), ("activations", activations, Activations)):
-        if value not in get_args(allowed):
-            raise InputError(f"{name} is {shortened(value)}, expected {' or '.join(map(repr, get_args(allowed)))}")
     target = check_target(output, overwrite=overwrite)
     source = load(bundle)
     if target.resolve() in {place.resolve() for place in (source.path, source.archive) if place is not None}:
         raise ExportError(f"{output} is the bundle that is quantised; choose another name for the new one")
     check_full(source.path, source.manifest)
+    if tune:
+        check_tunable(source.manifest)
+    measured = read_profiles(profile)
     tell: Progress = progress or (lambda _what, _done, _total: None)
     parts = _NO_ROWS
-    if inputs is not None or weights == "int8":
+    if inputs is not None or tune or weights == "int8":
         parts = read_parts(
             source, inputs, labels, max_disagreement=max_disagreement, tune=tune, seed=seed, progress=tell
         )
@@ -118,11 +121,11 @@ def quantize(  # noqa: PLR0913 - what the choice depends on
         task = Task(source, parts, candidates, weights, max_disagreement, threads, tell)
         costs = None
         if weights == "int8":
-            costs = take_costs(task, Path(folder), profile, seconds)
+            costs = take_costs(task, Path(folder), measured, seconds)
         if segments is None and costs is not None:
             decided = decide(task, costs)
         else:
-            decided = Decided({name: next(iter(each)) for name, each in candidates.by_method.items()}, {}, costs)
+            decided = as_asked(candidates, None if segments in (None, "all") else segments, costs)
         written = None
         if decided.choice:
             written = write_quantized(
@@ -140,15 +143,13 @@ def _wanted(source: Bundle, segments: Segments, weights: str) -> Wanted:
     Raises:
         InputError: No such segment, or no such method of it.
     """
-    if weights == "float16":
-        return lambda _name, _methods: ("float16",)
-    if segments is None:
-        return lambda _name, methods: methods
-    if segments == "all":
-        return lambda _name, methods: methods[:1]
-    if isinstance(segments, str):
-        raise InputError(f"segments is {segments!r}, expected 'all', names, or methods by name")
+    half: tuple[Method, ...] = ("float16",) if weights == "float16" else ()
+    if segments is None or segments == "all":
+        most = None if segments is None else 1
+        return lambda _name, methods: (half or methods)[:most]
     known = [name for name, segment in source.manifest.segments.items() if segment.model is not None]
+    if not segments:
+        raise InputError(f"segments is empty; there are {', '.join(known)}")
     for name in segments:
         if name not in known:
             raise InputError(f"no segment {name!r}; there are {', '.join(known)}{did_you_mean(name, known)}")
@@ -157,6 +158,7 @@ def _wanted(source: Bundle, segments: Segments, weights: str) -> Wanted:
     def wanted(name: str, methods: Sequence[Method]) -> Sequence[Method]:
         if name not in chosen:
             return ()
+        methods = half or methods
         method = chosen[name] or next(iter(methods), None)
         if method is None or method not in methods:
             can = f"; it can be {' or '.join(methods)}" if methods else ": nothing in it can be quantised"
@@ -174,11 +176,11 @@ def _tuned(
     report: QuantizationReport, bundle: Bundle, rows: Part, drop: float | None, *, seed: int, threads: int | None,
     tell: Progress,
 ) -> QuantizationReport:  # fmt: skip
-    """Tunes the new bundle's thresholds on rows of their own, and returns the report with what that found."""
+    """Tunes the new bundle on rows of their own, as far as that meets its goal, and returns the report with it."""
     pairs = list(zip(rows.rows, [] if rows.labels is None else rows.labels, strict=True))
     tuning = tune_bundle(
         bundle, pairs, max_accuracy_drop=drop, seed=seed, threads=threads,
         progress=tell,
     )  # fmt: skip
-    tuning.apply(force=True)
-    return msgspec.structs.replace(report, tuning=tuning)
+    size = (tuning.apply() if tuning.goal_met else bundle).size_bytes
+    return msgspec.structs.replace(report, tuning=tuning, after_bytes=size)

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from eetoolkit.reading.images import ImageOptions
 from eetoolkit.reading.labelled import read_labelled
 from eetoolkit.reading.samples import Data, join_labels, read_samples
+from eetoolkit.tuning.checks import check_classes, check_labels
 from eetoolkit.tuning.collect import Progress
 from eetoolkit.tuning.splits import shuffled_rows
 from eetoolkit_runtime.arrays import Array
@@ -91,6 +92,7 @@ def read_parts(
     Raises:
         InputError: Rows that the network does not take, too few, or of another scale than the golden samples'; labels
             for some.
+        TuneError: Labels that cannot be tuned by.
     """
     plan = bundle.manifest
     given: Any = data
@@ -100,8 +102,11 @@ def read_parts(
     most = _sizes(1 << 40, max_disagreement, tune=tune)
     rows, right = _draw(plan, given, labels, sum(most.values()), seed, progress)
     sizes = _sizes(len(rows), max_disagreement, tune=tune)
-    if tune and right is None:
-        raise InputError("the rows have no labels, which tuning takes; pass labels, or leave out tune")
+    if tune:
+        if right is None:
+            raise InputError("the rows have no labels, which tuning takes; pass labels, or leave out tune")
+        check_labels(right)
+        check_classes(right, _classes(plan))
     order = shuffled_rows(np.zeros(len(rows)) if right is None else right, seed)
     edges = np.cumsum([0, *sizes.values()])
     parts: dict[str, Part] = {}
@@ -203,6 +208,16 @@ def _draw(
     if not rows:
         raise InputError("no rows: the data are empty")
     return rows, join_labels(right, plan.labels)
+
+
+def _classes(plan: Manifest) -> int | None:
+    """Returns how many classes the exits tell apart; None where the plan does not say."""
+    sizes = [1]
+    for exit_ in plan.exits.values():
+        if exit_.scores is not None:
+            shape, axis = plan.slots[exit_.outputs[exit_.scores.output]].shape, exit_.scores.axis
+            sizes += [size for size in shape[axis : axis + 1] if isinstance(size, int)]
+    return max(sizes) if max(sizes) > 1 else None
 
 
 def _copied(row: Row, axes: Sequence[int | None]) -> Row:

@@ -98,7 +98,7 @@ def tune(  # noqa: PLR0913 - what a choice depends on
     _check_numbers(risk, delta, seed)
     opened = load(bundle)
     plan = opened.manifest
-    _check_tunable(plan)
+    check_tunable(plan)
     backend = choose_providers(providers)
     measured = _saved(opened) if profile is None else _given(profile)
     goal.check_costs(latencies=measured is not None or plan.profile is not None)
@@ -148,8 +148,12 @@ def _check_numbers(risk: float | None, delta: float, seed: int) -> None:
         raise TuneError(f"seed is {seed}, expected 0 to {MOST_EXACT}")
 
 
-def _check_tunable(plan: Manifest) -> None:
-    """Refuses a plan in which no exit may leave early."""
+def check_tunable(plan: Manifest) -> None:
+    """Refuses a plan in which no exit may leave early.
+
+    Raises:
+        TuneError: It says what to enable.
+    """
     if not any(may_fire(plan)):
         disabled = [name for name, exit_ in plan.exits.items() if not exit_.ends]
         fix = f"; enable {' or '.join(disabled)} in its manifest" if disabled else ""

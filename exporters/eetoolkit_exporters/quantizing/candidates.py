@@ -43,7 +43,7 @@ class Candidates:
         files: Every file in the folder.
         left: Operators with weights that stay float, by segment and method.
         failed: Why a segment has no candidate.
-        settings: What onnxruntime's quantiser was told.
+        settings: What onnxruntime's quantiser was told, by method.
         activations: What static segments compute with.
     """
 
@@ -54,7 +54,7 @@ class Candidates:
     files: dict[str, File] = field(default_factory=dict)
     left: dict[tuple[str, Method], tuple[str, ...]] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
-    settings: dict[str, str | int] = field(default_factory=dict)
+    settings: dict[Method, dict[str, str | int]] = field(default_factory=dict)
 
     def bundle(self, choice: Choice) -> Bundle:
         """Returns the bundle with these segments quantised; only its manifest is new, and only in memory."""
@@ -115,7 +115,7 @@ def make_candidates(
                 try:
                     made = quantized(models[name], segment, method, Feeds(walk, name, rows), settings)
                 except ExportError as error:
-                    found.failed.setdefault(name, str(error))
+                    found.failed[name] = str(error)
                     continue
                 fit(made.model, [read for read, source_ in segment.reads.items() if source_ in given])
                 model, weights = written.write(made.model, name)
@@ -123,7 +123,7 @@ def make_candidates(
                     segment, model=model, weights=weights, prepack=True
                 )
                 found.left[name, method] = made.left
-                found.settings.update(made.settings)
+                found.settings[method] = made.settings
                 found.files.update(written.files)
             if name in found.by_method:
                 careful[name] = next(iter(found.by_method[name]))

@@ -121,13 +121,14 @@ def quantized(
         settings: How.
 
     Raises:
-        ExportError: A graph that onnxruntime's quantiser cannot take.
+        ExportError: A graph that onnxruntime's quantiser cannot take, or one without weights for float16.
     """
     own = _copy(model) if method == "float16" else _prepared(model, segment)
     load_weights(own)
     told: dict[str, str | int] = {"onnxruntime": ort.__version__}
     if method == "float16":
-        store_as_float16(own)
+        if not store_as_float16(own):
+            raise ExportError("it has no weights of float32 that float16 can hold, or only small ones")
         return Quantized(own, (), told)
     if method == "static":
         fold_norms(own)

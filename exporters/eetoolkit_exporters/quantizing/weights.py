@@ -63,16 +63,18 @@ def per_column(table: Array) -> tuple[Array, Array]:
     return np.clip(np.rint(table / scales), -_HIGHEST, _HIGHEST).astype(np.int8), scales
 
 
-def store_as_float16(model: ir.Model) -> None:
-    """Stores float32 weights as float16 where they keep its precision; what computes with them gets float32.
+def store_as_float16(model: ir.Model) -> bool:
+    """Stores float32 weights as float16 where they keep its precision, and returns whether there were such.
 
-    Rows of a table are cast after they are looked up. In an inner graph the cast lies there, beside what reads it.
+    What computes with them gets float32: rows of a table are cast after they are looked up; in an inner graph the cast
+    lies there, beside what reads it.
     """
-    used = names_of(model.graph)
+    used, found = names_of(model.graph), False
     for value in list(model.graph.initializers.values()):
         half = _half(value)
         if half is None:
             continue
+        found = True
         small = new_weight(model, half, f"{value.name}_float16", used)
         cast: dict[ir.Graph, ir.Value] = {}
         for node, place in list(value.uses()):
@@ -91,6 +93,7 @@ def store_as_float16(model: ir.Model) -> None:
                 cast[graph] = wide
             node.replace_input_with(place, cast[graph])
     drop_unused(model)
+    return found
 
 
 def load_weights(model: ir.Model) -> None:

@@ -83,10 +83,16 @@ def write_quantized(
             batch=1 if mixed else plan.batch,
             notes=(*plan.notes, _MIXED) if mixed and plan.batch is None else plan.notes,
             tuning=unmeasured(source.tuning),
-            quantization=quantization,
+            quantization=msgspec.structs.replace(quantization, stale=False),  # nobody is to tune what is being made
         )
 
-    return write_bundle(target, make, _proved, overwrite=overwrite)
+    def proof(bundle: Bundle) -> Manifest:
+        report = verify(bundle)
+        if not report.passed:
+            raise ExportError(f"the quantised bundle answers otherwise when it is run again: {report.failures[0]}")
+        return msgspec.structs.replace(bundle.manifest, quantization=quantization)
+
+    return write_bundle(target, make, proof, overwrite=overwrite)
 
 
 def golden_of(bundle: Bundle, samples: list[Sample]) -> list[Sample]:
@@ -97,10 +103,3 @@ def golden_of(bundle: Bundle, samples: list[Sample]) -> list[Sample]:
         Sample(sample.inputs, tuple(Visit(each.exit, each.outputs, each.confidence) for each in answers))
         for sample, answers in found
     ]
-
-
-def _proved(bundle: Bundle) -> Manifest:
-    report = verify(bundle)
-    if not report.passed:
-        raise ExportError(f"the quantised bundle answers otherwise when it is run again: {report.failures[0]}")
-    return bundle.manifest
