@@ -122,6 +122,7 @@ def decide(task: Task, costs: Costs) -> Decided:
     options = costs.options({name: list(each) for name, each in candidates.by_method.items()})
     chosen = choose(options, disagreement, task.max_disagreement, task.tell)
     why = chosen.why | candidates.failed
+    why |= {name: "its quantised form was not measured" for name, each in options.items() if not each}
     why |= {name: "no row that was timed came there" for name in candidates.by_method if name not in options}
     if not (chosen.methods and costs.here):
         return Decided(chosen.methods, why, costs)

@@ -127,9 +127,6 @@ def measure(
         there = [(each, [_measured(measured, each.bundle)]) for each in variants]
         return _costs(there, _source(there[0][1][0]), here=False)
     found = _costs([(each, measured) for each in variants], _source(measured[0]), here=False)
-    first = variants[0].bundle
-    if not any(form == "float" for _, form in found.ms):
-        raise TuneError(f"no profile is of {first.place}: run `eetoolkit profile` of it on the device")
     if all(form == "float" for _, form in found.ms):
         raise TuneError(
             "no profile is of its quantised form: write that with --segments all (segments='all') by the same rows, "
@@ -148,6 +145,7 @@ def _measured(measure_one: Callable[[Bundle], Profile], bundle: Bundle) -> Profi
 def _costs(given: Sequence[tuple[Variant, Sequence[Profile]]], source: str, *, here: bool) -> Costs:
     ms: dict[tuple[str, Form], float] = {}
     visits: dict[str, float] = {}
+    used: dict[str, None] = {}
     for variant, profiles in given:
         plan = variant.bundle.manifest
         for name, form in variant.forms.items():
@@ -159,7 +157,20 @@ def _costs(given: Sequence[tuple[Variant, Sequence[Profile]]], source: str, *, h
                 ms.setdefault((name, form), cost.latency.robust_ms)
                 if form == "float":
                     visits.setdefault(name, cost.visits)
+                used[_setting(profile)] = None
+    if not any(form == "float" for _, form in ms):
+        raise TuneError(f"no profile is of {given[0][0].bundle.place}: run `eetoolkit profile` of it on the device")
+    if len(used) > 1:
+        raise TuneError(
+            f"profiles are of {' and of '.join(used)}: measure both bundles on one device, with one setting"
+        )
     return Costs(ms, visits, source, here)
+
+
+def _setting(profile: Profile) -> str:
+    """Returns what two profiles must share, or their latencies do not compare."""
+    providers = ", ".join(profile.providers)
+    return f"{profile.machine.processor} (threads {profile.threads or 'default'}, {profile.backend}, {providers})"
 
 
 def _source(profile: Profile) -> str:
