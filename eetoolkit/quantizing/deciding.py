@@ -12,20 +12,18 @@ import numpy as np
 
 from eetoolkit.quantizing.agreement import Compared, answers, compare
 from eetoolkit.quantizing.choosing import choose
-from eetoolkit.quantizing.measuring import Costs, Form, Measured, Variant, measure
+from eetoolkit.quantizing.measuring import PROFILED_ROWS, Costs, Form, Measured, Variant, evenly, measure
 from eetoolkit.quantizing.report import Weights
-from eetoolkit.quantizing.rows import Part, Parts
+from eetoolkit.quantizing.rows import Parts
 from eetoolkit.tuning.collect import Progress
 from eetoolkit.tuning.pruning import ratios_in_turns
 from eetoolkit_exporters.quantizing.candidates import Candidates, Choice
 from eetoolkit_exporters.quantizing.write import write_quantized
-from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.bundle.bundle import Bundle
 from eetoolkit_runtime.plan.types import Method, Quantization
 
 TURNS_ROWS = 100
 """Rows by which whole calls are compared in turns, at most."""
-_PROFILED_ROWS = 256
 _SEED = 0
 
 
@@ -97,7 +95,7 @@ def take_costs(task: Task, folder: Path, measured: Measured, seconds: float) -> 
             said = msgspec.structs.replace(task.quantization(choice), stale=False)  # nobody is to tune it
             bundle = write_quantized(task.candidates, choice, said, made)
         variants.append(Variant(bundle, forms))
-    some = evenly(task.parts.choose, _PROFILED_ROWS)
+    some = evenly(task.parts.choose, PROFILED_ROWS)
     return measure(
         variants, lambda: iter(some), measured, seconds=seconds, threads=task.threads, tell=task.tell
     )  # fmt: skip
@@ -162,9 +160,3 @@ def _counted(found: Mapping[str, Compared], *, shown: bool) -> dict[str, float]:
         return {name: each.at_most for name, each in found.items()}
     least = {name: max(0.0, each.mean - each.standard_error) for name, each in found.items()}
     return least | {"all exits": float(np.mean([each.mean for each in found.values()]))} if found else {}
-
-
-def evenly(part: Part, most: int) -> list[tuple[Array, ...]]:
-    """Returns some rows of a part, evenly from all of them."""
-    places = np.linspace(0, len(part) - 1, min(len(part), most)).astype(int)
-    return [part.rows[place] for place in places]

@@ -8,7 +8,8 @@ import msgspec
 import numpy as np
 
 from eetoolkit.quantizing.agreement import answers, compare
-from eetoolkit.quantizing.deciding import TURNS_ROWS, Decided, Task, evenly
+from eetoolkit.quantizing.deciding import TURNS_ROWS, Decided, Task
+from eetoolkit.quantizing.measuring import evenly
 from eetoolkit.quantizing.report import ExitChange, QuantizationReport, SegmentChoice
 from eetoolkit.tuning.intervals import Interval, mean_of, ratio_in_turns
 from eetoolkit.tuning.pruning import latencies
@@ -43,7 +44,7 @@ def describe(task: Task, decided: Decided, written: Bundle | None) -> Quantizati
         activations=None if written is None else task.quantization(decided.choice).activations,
         max_disagreement=task.max_disagreement,
         costs="" if decided.costs is None else decided.costs.source,
-        rows=task.parts.counts if len(part) else {},
+        rows=_counts(task, decided),
         classes=any(exit_.scores is not None for exit_ in source.exits.values()),
         segments=tuple(_segments(task, decided, now)),
         exits=exits,
@@ -57,6 +58,12 @@ def describe(task: Task, decided: Decided, written: Bundle | None) -> Quantizati
     return msgspec.structs.replace(report, verdict=_verdict(report, decided))
 
 
+def _counts(task: Task, decided: Decided) -> dict[str, int]:
+    """Returns how many rows did what; only ranges of static segments are calibrated."""
+    counts = task.parts.counts if len(task.parts.report) else {}
+    return {name: n for name, n in counts.items() if name != "calibrate" or "static" in decided.choice.values()}
+
+
 def _verdict(report: QuantizationReport, decided: Decided) -> str:
     """Returns what is gained and what it costs, or why nothing pays, in one sentence."""
     if not report.pays:
@@ -64,7 +71,9 @@ def _verdict(report: QuantizationReport, decided: Decided) -> str:
         return f"{report.weights} does not pay: " + "; ".join(f"{name}: {why}" for why, name in reasons.items())
     gains = [f"{report.after_bytes / report.before_bytes:.2f} of the bytes"]
     if report.ratio is not None:
-        gains.insert(0, f"{report.ratio.value:.2f} times the time of a call")
+        chance = report.ratio.low <= 1 <= report.ratio.high
+        ends = f" ({report.ratio.low:.2f} to {report.ratio.high:.2f}, so chance may explain it)" if chance else ""
+        gains.insert(0, f"{report.ratio.value:.2f} times the time of a call{ends}")
     elif decided.costs is not None and (share := decided.costs.share(decided.choice)) is not None:
         gains.insert(0, f"{share:.2f} times the time of a call by {decided.costs.source}")
     text = f"{' and '.join(gains)} of {report.bundle}"

@@ -7,8 +7,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 import eetoolkit as ee
 from eetoolkit.quantizing.choosing import Option
+from eetoolkit.quantizing.rows import Part, Row
 from eetoolkit.tuning.collect import Progress
 from eetoolkit_runtime.arguments import shortened
 from eetoolkit_runtime.bundle.bundle import Bundle
@@ -24,6 +27,7 @@ Measured = Sequence[Profile] | Callable[[Bundle], Profile] | None
 """The same, read."""
 Form = Literal["float"] | Method
 
+PROFILED_ROWS = 256
 _LEAST_VISITS = 0.01  # a call, where no row that was timed came to a segment
 
 
@@ -140,6 +144,24 @@ def _measured(measure_one: Callable[[Bundle], Profile], bundle: Bundle) -> Profi
     if not isinstance(found, Profile):
         raise TuneError(f"profile returned {shortened(found)}, expected a Profile")
     return found
+
+
+def measure_one(
+    bundle: Bundle, part: Part, measured: Measured, *, seconds: float, threads: int | None, tell: Progress
+) -> Profile | None:
+    """Returns what a bundle takes where the others were measured; None where that is known by files alone."""
+    if callable(measured):
+        return measured(bundle)
+    if measured is not None:
+        return None
+    rows = iter(evenly(part, PROFILED_ROWS))
+    return ee.profile(bundle, rows, seconds=seconds, threads=threads, progress=tell)
+
+
+def evenly(part: Part, most: int) -> list[Row]:
+    """Returns some rows of a part, evenly from all of them."""
+    places = np.linspace(0, len(part) - 1, min(len(part), most)).astype(int)
+    return [part.rows[place] for place in places]
 
 
 def _costs(given: Sequence[tuple[Variant, Sequence[Profile]]], source: str, *, here: bool) -> Costs:

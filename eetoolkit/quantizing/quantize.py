@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from eetoolkit.quantizing.deciding import Task, as_asked, decide, take_costs
 from eetoolkit.quantizing.figures import describe
-from eetoolkit.quantizing.measuring import Given, read_profiles
+from eetoolkit.quantizing.measuring import Given, measure_one, read_profiles
 from eetoolkit.quantizing.report import QuantizationReport, Weights
 from eetoolkit.quantizing.rows import Part, Parts, read_parts
 from eetoolkit.tuning.collect import Progress
@@ -133,7 +133,11 @@ def quantize(  # noqa: PLR0913 - what the choice depends on
             )
         report = describe(task, decided, written)
     if written is not None and parts.tune is not None:
-        return _tuned(report, written, parts.tune, max_accuracy_drop, seed=seed, threads=threads, tell=tell)
+        now = measure_one(written, parts.choose, measured, seconds=seconds, threads=threads, tell=tell)
+        return _tuned(
+            report, written, parts.tune, max_accuracy_drop=max_accuracy_drop, profile=now, seed=seed, threads=threads,
+            progress=tell,
+        )  # fmt: skip
     return report
 
 
@@ -172,15 +176,9 @@ def _failures(candidates: Candidates) -> str:
     return "; ".join(f"{name}: {why}" for name, why in candidates.failed.items())
 
 
-def _tuned(
-    report: QuantizationReport, bundle: Bundle, rows: Part, drop: float | None, *, seed: int, threads: int | None,
-    tell: Progress,
-) -> QuantizationReport:  # fmt: skip
+def _tuned(report: QuantizationReport, bundle: Bundle, rows: Part, **options: Any) -> QuantizationReport:
     """Tunes the new bundle on rows of their own, as far as that meets its goal, and returns the report with it."""
     pairs = list(zip(rows.rows, [] if rows.labels is None else rows.labels, strict=True))
-    tuning = tune_bundle(
-        bundle, pairs, max_accuracy_drop=drop, seed=seed, threads=threads,
-        progress=tell,
-    )  # fmt: skip
+    tuning = tune_bundle(bundle, pairs, **options)
     size = (tuning.apply() if tuning.goal_met else bundle).size_bytes
     return msgspec.structs.replace(report, tuning=tuning, after_bytes=size)

@@ -261,7 +261,7 @@ def _static(
         "reduce_range": settings.reduce_range,
         "activation_type": QuantType.QUInt8 if settings.activations == "uint8" else QuantType.QInt8,
         "weight_type": QuantType.QInt8,
-        "extra_options": {"MatMulConstBOnly": True},
+        "extra_options": {"MatMulConstBOnly": True, "ActivationSymmetric": settings.activations == "int8"},
     }
     names = {str(node.name) for node in without}
     while True:
