@@ -58,7 +58,7 @@ def convolutional(path: Path) -> Path:
             c{k} = Conv <pads = [1, 1, 1, 1]> ({before}, w{k}, b{k})  h{k} = Clip (c{k}, low, high)
             p{k} = GlobalAveragePool (h{k})  f{k} = Flatten (p{k})  [head{k}] exit{k} = MatMul (f{k}, v{k})"""
     weights |= {"low": np.array(0), "high": np.array(HIGHEST)}
-    return _write(path, f"float[batch, {CHANNELS}, {SIDE}, {SIDE}] x", text, weights)
+    return network(path, f"float[batch, {CHANNELS}, {SIDE}, {SIDE}] x", text, weights)
 
 
 def embedded(path: Path) -> Path:
@@ -72,10 +72,11 @@ def embedded(path: Path) -> Path:
         text += f"""
             c{k} = MatMul ({before}, w{k})  h{k} = Relu (c{k})
             p{k} = ReduceMean <keepdims = 0> (h{k}, axis)  [head{k}] exit{k} = MatMul (p{k}, v{k})"""
-    return _write(path, f"int64[batch, {LENGTH}] x", text, weights)
+    return network(path, f"int64[batch, {LENGTH}] x", text, weights)
 
 
-def _write(path: Path, given: str, text: str, weights: Mapping[str, Array]) -> Path:
+def network(path: Path, given: str, text: str, weights: Mapping[str, Array]) -> Path:
+    """Writes a network, its input and its nodes as ONNX text, with three exits."""
     exits = ", ".join(f"float[batch, {CLASSES}] exit{k}" for k in range(EXITS))
     model = onnx.parser.parse_model(
         f'<ir_version: 9, opset_import: ["": 20]> network ({given}) => ({exits}) {{{text}}}'
@@ -88,14 +89,14 @@ def _write(path: Path, given: str, text: str, weights: Mapping[str, Array]) -> P
 
 
 def quantised(
-    network: Callable[[Path], Path], rows: Sequence[Array], method: Method, thresholds: Sequence[float]
+    write: Callable[[Path], Path], rows: Sequence[Array], method: Method, thresholds: Sequence[float]
 ) -> Callable[[Path], Path]:
     """Returns what exports a network and quantises all its segments by a method, as `eetoolkit.quantize` does."""
 
     def build(target: Path) -> Path:
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary)
-            source = export(network(folder / "network.onnx"), rows[0], folder / "float.ee", **_limits(thresholds))
+            source = export(write(folder / "network.onnx"), rows[0], folder / "float.ee", **_limits(thresholds))
             (folder / "candidates").mkdir()
             made = make_candidates(
                 source, [(row,) for row in rows], folder / "candidates", Settings(reduce_range=True),
@@ -114,7 +115,7 @@ def quantised(
 
 
 def cut_from_quantised(
-    network: Callable[[Path], Path], rows: Sequence[Array], thresholds: Sequence[float]
+    write: Callable[[Path], Path], rows: Sequence[Array], thresholds: Sequence[float]
 ) -> Callable[[Path], Path]:
     """Returns what exports a network that was quantised as a whole, heads excepted; its slots are uint8."""
     from onnxruntime.quantization import QuantType
@@ -126,7 +127,7 @@ def cut_from_quantised(
     def build(target: Path) -> Path:
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary)
-            model = ir.load(network(folder / "network.onnx"))
+            model = ir.load(write(folder / "network.onnx"))
             for number, node in enumerate(model.graph):
                 node.name = node.name or str(number)
             heads = [f"head{k}" for k in range(EXITS)]

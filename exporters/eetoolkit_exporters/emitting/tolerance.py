@@ -28,7 +28,7 @@ _ROUNDINGS = 10
 _QUANTISING = re.compile(r"Quantize|Integer|NBits|^Q[A-Z]")  # not DequantizeLinear, which rounds nothing
 _BITS = 8  # of values whose operator gives floats, or sums of their products
 _WIDEST = 16
-_FLIPS = 4
+FLIPS = 4
 """A factor on one step, and on what the few golden rows show: over 478 digits through a quantised BranchyNet,
 optimisations change up to three times as much as over the first eight."""
 
@@ -80,7 +80,7 @@ def measured(network: Network, criteria: Mapping[str, Criterion], rows: Sequence
     ]
     plain, fused = _both(model, names, rows)
     found = (difference(b, a) for one, other in zip(plain, fused, strict=True) for a, b in zip(one, other, strict=True))
-    return _FLIPS * max((each for each in found if math.isfinite(each)), default=0.0)
+    return FLIPS * max((each for each in found if math.isfinite(each)), default=0.0)
 
 
 def _both(model: ir.Model, names: Sequence[str], rows: Sequence[Mapping[str, Array]]) -> list[list[list[Array]]]:
@@ -117,4 +117,4 @@ def _step(node: ir.Node) -> float:
     """Returns a few steps of an operator's quantised values, relative to the largest of a range around 0."""
     shown = [value.dtype for value in node.outputs if value.dtype is not None and value.dtype.is_integer()]
     bits = min((int(dtype.itemsize * 8) for dtype in shown), default=_BITS)
-    return _FLIPS * 2.0 ** (1 - (bits if bits <= _WIDEST else _BITS))
+    return FLIPS * 2.0 ** (1 - (bits if bits <= _WIDEST else _BITS))

@@ -11,14 +11,14 @@ from eetoolkit_exporters.emitting.files import SegmentFiles
 from eetoolkit_exporters.emitting.graphs import fit, read_model
 from eetoolkit_exporters.emitting.tolerance import rounding
 from eetoolkit_exporters.quantizing.candidates import Candidates, Choice
+from eetoolkit_exporters.quantizing.golden import between_processors, golden_of
 from eetoolkit_runtime.bundle.bundle import Bundle
-from eetoolkit_runtime.bundle.golden import Sample, Visit, read_golden, store_golden
+from eetoolkit_runtime.bundle.golden import read_golden, store_golden
 from eetoolkit_runtime.bundle.rewriting import write_bundle
 from eetoolkit_runtime.bundle.store import check_target
 from eetoolkit_runtime.errors import ExportError
 from eetoolkit_runtime.plan.still_true import unmeasured
 from eetoolkit_runtime.plan.types import Manifest, Quantization, Segment
-from eetoolkit_runtime.running.runner import Runner
 from eetoolkit_runtime.verify import DEFAULT_TOLERANCE, verify
 
 _MIXED = "rows run one by one: dynamic segments have one range for all rows of a batch"
@@ -36,7 +36,8 @@ def write_quantized(
     """Writes a choice among candidates as a bundle and returns it.
 
     Golden samples are made anew from the quantised graphs. Their tolerance is that of the coarsest rounding: four steps
-    of eight bits, since a value between two steps may be rounded to either on another machine.
+    of eight bits, since a value between two steps may be rounded to either on another machine; and where some
+    processors do not round at all, four times what that changes.
 
     Args:
         candidates: Of the source.
@@ -72,7 +73,8 @@ def write_quantized(
             fit(model, [read for read, slot in segment.reads.items() if slot in given])
             file, weights = written.write(model, segment_name)
             segments[segment_name] = msgspec.structs.replace(segment, model=file, weights=weights)
-        golden, stored = store_golden(folder, golden_of(chosen, samples), tolerance)
+        found = golden_of(chosen, samples)
+        golden, stored = store_golden(folder, found, max(tolerance, between_processors(chosen, found)))
         return msgspec.structs.replace(
             plan,
             name=name or target.stem,
@@ -93,13 +95,3 @@ def write_quantized(
         return msgspec.structs.replace(bundle.manifest, quantization=quantization)
 
     return write_bundle(target, make, proof, overwrite=overwrite)
-
-
-def golden_of(bundle: Bundle, samples: list[Sample]) -> list[Sample]:
-    """Returns the samples' inputs with what a bundle gives for them."""
-    with Runner(bundle, threads=1) as runner:
-        found = [(sample, runner.run_all_exits(sample.inputs)) for sample in samples]
-    return [
-        Sample(sample.inputs, tuple(Visit(each.exit, each.outputs, each.confidence) for each in answers))
-        for sample, answers in found
-    ]
