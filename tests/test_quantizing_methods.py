@@ -393,6 +393,23 @@ def test_a_table_that_a_head_multiplies_with_stays_as_it_is() -> None:
     assert methods(model, segment(model, ["y", "y"])) == ()
 
 
+def test_products_whose_bias_has_other_channels_than_their_scales_stay_float() -> None:
+    model = graph(
+        """float[N,8,9] x) => (float[N,5] y) {
+            t = ConvTranspose <group = 2> (x, w, b) c = Conv (t, v) f = Flatten (c) y = Gemm (f, u, o)""",
+        w=normal(8, 3, 4), b=normal(6), v=normal(4, 6, 3), u=normal(40, 5), o=normal(1),
+    )  # fmt: skip
+    feeds = [{"x": normal(1, 8, 9)} for _ in range(6)]
+    found = made(model, "static", *feeds)
+    assert found.left == ("ConvTranspose", "Gemm")
+    assert close(run(found.model, feeds[0])["y"], run(model, feeds[0])["y"])
+    alone = graph(
+        "float[N,8,9] x) => (float[N,6,12] y) { y = ConvTranspose <group = 2> (x, w, b)", w=normal(8, 3, 4), b=normal(6)
+    )
+    with pytest.raises(ExportError, match="takes none of its products: ConvTranspose"):
+        made(alone, "static", *feeds)
+
+
 def test_weights_of_seven_bits_are_asked_for_by_reduce_range() -> None:
     model, feeds = convolutions()
     for reduce_range, highest in ((False, 127), (True, 64)):

@@ -137,6 +137,8 @@ def quantized(
     floats = left(own, segment, method)
     quantize_embeddings(own, lookups)
     if method == "static":
+        if not products:
+            raise ExportError(f"onnxruntime's quantiser takes none of its products: {', '.join(floats)}")
         result = _static(own, {*stays, *_untouched(own, products)}, feeds, settings)
         told |= {"activations": settings.activations, "per_channel": 1, "reduce_range": int(settings.reduce_range)}
     else:
@@ -180,13 +182,15 @@ def _finished(model: ir.Model, original: ir.Model) -> ir.Model:
     return model
 
 
-def _quantizable(model: ir.Model, segment: Segment, method: Method = "static") -> tuple[list[ir.Node], list[ir.Node]]:
-    """Returns the products and the lookups of the outermost graph that may compute with int8 weights."""
+def _quantizable(
+    model: ir.Model, segment: Segment, method: Method | None = None
+) -> tuple[list[ir.Node], list[ir.Node]]:
+    """Returns the products and the lookups of the outermost graph that may compute with int8 weights, by any method."""
     if model.graph.opset_imports.get("", 1) < _OPSET:
         return [], []
     stays = kept(model, segment)
     nodes = [node for node in model.graph if node not in stays]
-    products = [node for node in nodes if _has_matrix(node) and (method == "static" or _is_plain(node))]
+    products = [node for node in nodes if _has_matrix(node) and (method is None or _is_taken(node, method))]
     small = {*products, *(node for node in nodes if is_lookup(node))}
     lookups = [
         node
@@ -213,6 +217,18 @@ def _sums_few_channels(node: ir.Node, weights: ir.TensorProtocol) -> bool:
     """Whether a convolution sums over so few channels, as those of a picture, that int8 is slower than float."""
     whole = node.op_type == "Conv" and node.attributes.get_int("group", 1) == 1
     return whole and weights.shape.numpy()[1] < _FEW_CHANNELS
+
+
+def _is_taken(node: ir.Node, method: Method) -> bool:
+    """Whether a method takes a product; static takes none whose bias has other channels than its scales."""
+    weights, bias = (node.inputs[1], node.inputs[2]) if len(node.inputs) > 2 else (None, None)
+    if method != "static":
+        return _is_plain(node)
+    if weights is None or weights.const_value is None or bias is None or bias.const_value is None:
+        return True
+    first = node.op_type == "Conv" or node.attributes.get_int("transB", 0) == 1
+    scales = int(weights.const_value.shape.numpy()[0 if first else 1])
+    return scales in (1, bias.const_value.size)
 
 
 def _is_plain(node: ir.Node) -> bool:
