@@ -8,6 +8,7 @@ from pathlib import Path
 
 import native_build
 import numpy as np
+import onnxruntime as ort
 import pytest
 import torch
 from portable import faults
@@ -201,3 +202,35 @@ def test_what_judges_and_what_decides_would_stay_float(shown: Shown) -> None:
             assert (node in stays) == any(read + behind), node
             products += node in stays and weights_of(node) is not None
     assert products
+
+
+@pytest.mark.parametrize("shown", ["skipnet", "act", "cascade", "routed_exits"], indirect=True)
+def test_a_quantised_system_answers_as_its_own_one_session(shown: Shown, tmp_path: Path) -> None:
+    """Behind gates, in a loop, in a cascade and where a route depends on the digit."""
+    inputs = tuple(np.concatenate(arrays) for arrays in zip(*shown.rows, strict=True))
+    report = ee.quantize(
+        shown.bundle, one(inputs), tmp_path / "int8.ee", shown.trained.labels, segments="all", seconds=0, threads=1
+    )
+    assert {each.method for each in report.segments} & {"static", "blockwise"}
+    assert report.after_bytes < 0.6 * report.before_bytes
+    assert min(change.agreement.value for change in report.exits) > 0.97
+    bundle = ee.load(tmp_path / "int8.ee")
+    assert verify(bundle).passed
+    path = ee.write_single_file(bundle, tmp_path / "one.onnx")
+    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    names, exits = [value.name for value in session.get_outputs()], list(bundle.exits)
+    ways = set()
+    with ee.Runner(bundle, threads=1) as runner:
+        for row in shown.rows[:BATCH_ROWS]:
+            answer = runner.run(one(row))
+            whole = dict(zip(names, session.run(None, dict(zip(inputs_of(bundle), row, strict=True))), strict=True))
+            assert exits[int(whole["exit"])] == answer.exit
+            assert whole["confidence"] == pytest.approx(answer.confidence, abs=TOLERANCE)
+            for name, array in answer.outputs.items():
+                assert difference(whole[name], array) <= TOLERANCE
+            ways.add(answer.path)
+    assert len(ways) > 1, "digits differ in what they need"
+
+
+def inputs_of(bundle: ee.Bundle) -> list[str]:
+    return [spec.name for spec in bundle.manifest.inputs]
