@@ -172,6 +172,7 @@ REFUSED: dict[str, tuple[dict[str, Any], type[ee.EEToolkitError], str]] = {
     "tuning by floats": ({"labels": Y * 1.0, "tune": True}, ee.TuneError, r"labels.astype\('int64'\)"),
     "a goal without tuning": ({"max_accuracy_drop": 0.1}, ee.InputError, "pass tune=True too"),
     "a bound of 0": ({"max_disagreement": 0}, ee.InputError, "max_disagreement is 0"),
+    "a goal that is no share": ({"tune": True, "max_accuracy_drop": 7.0}, ee.TuneError, "expected a share from 0 to 1"),
     "no profiles": ({"profile": []}, ee.TuneError, "profile is empty"),
     "a profile that is not there": ({"profile": "none.json"}, ee.BundleError, "none.json does not exist"),
 }  # fmt: skip

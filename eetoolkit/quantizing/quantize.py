@@ -17,6 +17,7 @@ from eetoolkit.quantizing.measuring import Given, measure_one, read_profiles
 from eetoolkit.quantizing.report import QuantizationReport, Weights
 from eetoolkit.quantizing.rows import Part, Parts, read_parts
 from eetoolkit.tuning.collect import Progress
+from eetoolkit.tuning.goal import choose_goal
 from eetoolkit.tuning.tune import check_tunable
 from eetoolkit.tuning.tune import tune as tune_bundle
 from eetoolkit_exporters.quantizing.candidates import Candidates, Wanted, make_candidates
@@ -103,6 +104,7 @@ def quantize(  # noqa: PLR0913 - what the choice depends on
     check_full(source.path, source.manifest)
     if tune:
         check_tunable(source.manifest)
+        choose_goal(accuracy=True, max_accuracy_drop=max_accuracy_drop)
     measured = read_profiles(profile)
     tell: Progress = progress or (lambda _what, _done, _total: None)
     parts = _NO_ROWS
