@@ -55,7 +55,7 @@ class Task:
         return Quantization(
             segments=dict(choice),
             activations=self.candidates.activations if "static" in choice.values() else None,
-            rows=len(self.parts.calibrate.rows),
+            rows=len(self.parts.calibrate) if "static" in choice.values() else 0,
             created_with=dict(ChainMap(*settings)),
             stale=self.weights == "int8" and any(e.enabled and not e.ends for e in self.source.exits.values()),
         )

@@ -79,10 +79,10 @@ def _verdict(report: QuantizationReport, decided: Decided) -> str:
     text = f"{' and '.join(gains)} of {report.bundle}"
     if report.worst is not None and report.classes:
         differ = 1 - report.worst.agreement.value
-        text += (
-            f"; at most {percent(differ)} of an exit's answers differ" if differ else "; every exit answers as before"
-        )
-    return text
+        said = f"at most {percent(differ)} of an exit's answers differ" if differ else "no exit's answer differs"
+        text += f"; on {report.rows['report']} held-out rows {said}"
+    exceeded = [each.name for each in report.exits if not each.within]
+    return f"{text}, more than the bound of {report.limit} at {', '.join(exceeded)}" if exceeded else text
 
 
 def _segments(task: Task, decided: Decided, now: Bundle) -> Iterator[SegmentChoice]:

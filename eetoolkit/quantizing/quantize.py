@@ -33,6 +33,7 @@ from eetoolkit_runtime.plan.types import MOST_EXACT, Activations, Method
 Segments = Literal["all"] | Sequence[str] | Mapping[str, Method] | None
 """Which segments become int8: None: chosen; all; these; or these by these methods."""
 
+_BEFORE = "the mean call is of both bundles before tuning, with the same thresholds"
 _LEAST_BOUND = 1e-4
 _NOTHING = Part((), None)
 _NO_ROWS = Parts(_NOTHING, _NOTHING, _NOTHING, None)
@@ -183,4 +184,5 @@ def _tuned(report: QuantizationReport, bundle: Bundle, rows: Part, **options: An
     pairs = list(zip(rows.rows, [] if rows.labels is None else rows.labels, strict=True))
     tuning = tune_bundle(bundle, pairs, **options)
     size = (tuning.apply() if tuning.goal_met else bundle).size_bytes
-    return msgspec.structs.replace(report, tuning=tuning, after_bytes=size)
+    notes = report.notes if report.ratio is None else (*report.notes, _BEFORE)
+    return msgspec.structs.replace(report, tuning=tuning, after_bytes=size, notes=notes)
