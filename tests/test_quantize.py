@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -186,15 +185,12 @@ def test_what_cannot_be_done_is_refused_before_any_work(
     case: str, source: ee.Bundle, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options, error, said = REFUSED[case]
+    given = {"inputs": X, "output": folder / "out.ee", **QUICK, **options}
     monkeypatch.setattr("eetoolkit_exporters.quantizing.candidates.quantized", lambda *_: pytest.fail("it worked"))
     with pytest.raises(error, match=said) as caught:
-        ee.quantize(source, options.get("inputs", X), folder / "out.ee", **QUICK, **without_inputs(options))
+        ee.quantize(source, **given)
     assert "\n" not in str(caught.value)
     assert left(folder) == []
-
-
-def without_inputs(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if name != "inputs"}
 
 
 def test_what_is_in_the_way_is_left_as_it_is(source: ee.Bundle, whole: ee.Bundle, folder: Path) -> None:
