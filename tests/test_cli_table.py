@@ -25,6 +25,7 @@ SHOWN = (
     "profile show",
     "profile compare",
     "tune",
+    "quantize",
     "zoo",
     "demo",
 )

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from quantized_bundles import QUICK, costs, edit, folder_bytes, left, logits, own_folder
+from shell import call
 
 import eetoolkit as ee
 from eetoolkit.quantizing.rows import read_parts
@@ -183,15 +186,12 @@ def test_what_cannot_be_done_is_refused_before_any_work(
     case: str, source: ee.Bundle, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options, error, said = REFUSED[case]
+    given = {"inputs": X, "output": folder / "out.ee", **QUICK, **options}
     monkeypatch.setattr("eetoolkit_exporters.quantizing.candidates.quantized", lambda *_: pytest.fail("it worked"))
     with pytest.raises(error, match=said) as caught:
-        ee.quantize(source, options.get("inputs", X), folder / "out.ee", **QUICK, **without_inputs(options))
+        ee.quantize(source, **given)
     assert "\n" not in str(caught.value)
     assert left(folder) == []
-
-
-def without_inputs(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if name != "inputs"}
 
 
 def test_what_is_in_the_way_is_left_as_it_is(source: ee.Bundle, whole: ee.Bundle, folder: Path) -> None:
@@ -304,3 +304,95 @@ def test_thresholds_are_applied_where_the_goal_is_met(
     assert (limits == [exit_.threshold for exit_ in source.exits.values()]) == (not met)
     assert ee.verify(out).passed
     assert left(folder) == ["out.ee"]
+
+
+# On the command line
+
+
+@pytest.fixture
+def files(
+    source: ee.Bundle, whole: ee.Bundle, profiled: ee.Profile, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[str, ...]:
+    """Returns the command that quantises digits with made profiles, and a working directory for it."""
+    monkeypatch.chdir(folder)
+    np.savez("rows.npz", image=X, labels=Y)
+    np.savez("few.npz", image=X[:50])
+    np.savez("pixels.npz", image=X * 255)
+    measured = costs(profiled, {"segment0": 2.0, "segment1": 0.25, "segment2": 0.25})
+    for bundle in (source, whole):
+        measured(bundle).write(f"{bundle.manifest.name}.json")
+    profiles = ("--profile", "digits.json", "--profile", "whole.json")
+    return ("quantize", str(source.path), "--data", "rows.npz", "-o", "out.ee", "--threads", "1", *profiles)
+
+
+def test_the_command_writes_a_bundle_and_says_what_it_cost(files: tuple[str, ...], folder: Path) -> None:
+    done = call(*files)
+    assert (done.exit_code, done.stderr) == (0, "")
+    lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
+    assert " of the bytes of digits" in lines[0]
+    assert "bundle out.ee" in lines
+    assert any(line.startswith("segment0 float 1.000 2.000 ") and "static is not faster here" in line for line in lines)
+    assert any(line.startswith("segment1 static 1.000 0.250 ") for line in lines)
+    assert [line.split()[0] for line in lines if line.startswith("exit")] == ["exit0", "exit1", "exit2"]
+    again = call(*files)
+    assert (again.exit_code, again.stdout) == (1, "")
+    assert again.stderr == "error: out.ee exists; pass --overwrite to replace it\n"
+    assert call("verify", "out.ee").exit_code == 0
+    assert call("tune", "out.ee", "--data", "rows.npz", "--apply", "--force", "--threads", "1").exit_code == 0
+    said = ee.load("out.ee").manifest.quantization
+    assert said is not None
+    assert said.segments == {"segment1": "static", "segment2": "static"}
+    assert not said.stale
+    assert [name for name in left(folder) if name.startswith("temporary")] == []
+
+
+def test_a_process_of_its_own_prints_json_alone_and_leaves_logging_as_it_was(files: tuple[str, ...]) -> None:
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("jinja2")
+    code = """if True:
+        import atexit, logging, pathlib
+        import eetoolkit.cli as cli
+        atexit.register(lambda: pathlib.Path("left").write_text(str(logging.root.handlers)))
+        cli.main()"""
+    command = [sys.executable, "-c", code, *files, "--json", "--report", "page.html"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0
+    assert [line for line in done.stderr.splitlines() if not line.endswith(" s")] == [], "progress alone"
+    found = msgspec.json.decode(done.stdout, type=ee.QuantizationReport)
+    assert (found.path, found.pays) == ("out.ee", True)
+    assert found.verdict in Path("page.html").read_text()
+    assert Path("left").read_text() == "[]"
+
+
+def test_ctrl_c_leaves_nothing(files: tuple[str, ...], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = left(folder)
+    monkeypatch.setattr("eetoolkit_exporters.quantizing.candidates.quantized", interrupted)
+    done = call(*files)
+    assert (done.exit_code, done.stdout, done.stderr) == (130, "", "interrupted: nothing was written\n")
+    assert left(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (("--data", "few.npz"), 1, "50 rows are too few, expected at least 220"),
+        (("--data", "pixels.npz"), 1, "scale them as in training"),
+        (("--data", "digits.json"), 1, "digits.json"),
+        (("--segments", "segmnt1"), 1, "did you mean 'segment1'?"),
+        (("--profile", "rows.npz"), 1, "rows.npz"),
+        (("--activations", "int4"), 2, "'int4' is not one of 'uint8', 'int8'"),
+        (("--max-disagreement", "0"), 2, "0"),
+    ],
+)
+def test_wrong_input_is_one_line(
+    files: tuple[str, ...], folder: Path, arguments: tuple[str, ...], status: int, said: str
+) -> None:
+    before = left(folder)
+    done = call(*files, *arguments)
+    assert (done.exit_code, done.stdout) == (status, "")
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1 or status == 2
+    assert left(folder) == before
