@@ -71,9 +71,8 @@ def _verdict(report: QuantizationReport, decided: Decided) -> str:
         return f"{report.weights} does not pay: " + "; ".join(f"{name}: {why}" for why, name in reasons.items())
     gains = [f"{report.after_bytes / report.before_bytes:.2f} of the bytes"]
     if report.ratio is not None:
-        chance = report.ratio.low <= 1 <= report.ratio.high
-        ends = f" ({report.ratio.low:.2f} to {report.ratio.high:.2f}, so chance may explain it)" if chance else ""
-        gains.insert(0, f"{report.ratio.value:.2f} times the time of a call{ends}")
+        ends = f"({report.ratio.low:.2f} to {report.ratio.high:.2f})"
+        gains.insert(0, f"{report.ratio.value:.2f} {ends} times the time of a call")
     elif decided.costs is not None and (share := decided.costs.share(decided.choice)) is not None:
         gains.insert(0, f"{share:.2f} times the time of a call by {decided.costs.source}")
     text = f"{' and '.join(gains)} of {report.bundle}"
