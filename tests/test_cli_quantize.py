@@ -126,7 +126,7 @@ def test_every_figure_is_printed_with_what_it_is_of(asked: Asked) -> None:
             "turns on held-out rows"
         ),
         "weights int8, static segments compute with uint8",
-        "bound at every exit at most 1% of the answers differ",
+        "bound at every exit at most 1% of the answers differ; exceeded on held-out rows at exit1",
         "rows 100 calibrated the ranges, 200 chose what is quantised, 200 give every figure here (held-out)",
         "latencies those of a test",
         "note a note",
@@ -159,7 +159,8 @@ def test_what_was_not_measured_is_not_printed(asked: Asked) -> None:
         ratio=None,
     )  # fmt: skip
     lines = lines_of(*FILE)
-    assert "bound at every exit at most 1% is the mean relative difference of its outputs" in lines
+    bound = "bound at every exit at most 1% is the mean relative difference of its outputs"
+    assert f"{bound}; exceeded on held-out rows at exit1" in lines
     assert "on held-out rows rows 1 - difference shift p50 shift p99 within 1%" in lines
     assert "body static - - 80,000 21,000 0.30% of what it reads saturates" in lines
     assert not any(line.startswith(("mean call", "robust means")) for line in lines)
@@ -167,9 +168,9 @@ def test_what_was_not_measured_is_not_printed(asked: Asked) -> None:
 
 def test_a_tuned_bundle_is_printed_with_its_figures(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quantize_tables, "figures", lambda tuning: [("goal met", f"as {tuning} has it")])
-    asked.report = edit(small(), tuning=SimpleNamespace(goal_met=True))
+    asked.report = edit(small(), tuning=SimpleNamespace(goal_met=True, thresholds={}))
     lines = lines_of(*FILE, "--tune")
-    assert lines[-2:] == ["", "goal met as namespace(goal_met=True) has it"]
+    assert lines[-2:] == ["", "goal met as namespace(goal_met=True, thresholds={}) has it"]
     assert not any(line.startswith("next") for line in lines)
 
 

@@ -82,13 +82,13 @@ def test_of_many_rows_a_fair_sample_is_kept_and_no_batch_with_it(bundle: ee.Bund
     count = 20_000
     x = np.zeros((count, 4), np.float32)
     x[:, 0] = np.arange(count)
-    parts = read_parts(bundle, ((x[s : s + 100], x[s : s + 100, 0].astype(int)) for s in range(0, count, 100)),
+    parts = read_parts(bundle, ((x[s : s + 100], x[s : s + 100, 0].astype(int) % 3) for s in range(0, count, 100)),
                        max_disagreement=0.01)  # fmt: skip
     assert parts.counts == {"calibrate": 200, "choose": 1000, "report": 2000}
     seen = np.concatenate([stacked(part)[:, 0] for part in (parts.calibrate, parts.choose, parts.report)])
     assert len(set(seen.tolist())) == 3200
     assert np.histogram(seen, 4, (0, count))[0] == pytest.approx([800] * 4, abs=110)
-    np.testing.assert_array_equal(parts.report.labels, stacked(parts.report)[:, 0])  # type: ignore[arg-type]
+    np.testing.assert_array_equal(parts.report.labels, stacked(parts.report)[:, 0] % 3)  # type: ignore[arg-type]
     assert all(row[0].base is None for row in parts.report.rows)
     assert read_parts(bundle, x, max_disagreement=1e-3).counts["choose"] == 1000
 
@@ -158,6 +158,19 @@ def test_rows_of_several_lengths_keep_them(tmp_path: Path) -> None:
     lengths = {row[0].shape for part in (parts.calibrate, parts.choose, parts.report) for row in part.rows}
     assert lengths == {(1, length) for length in range(3, 9)}
     assert told[-1] == ("reading rows", 60, 0)
+
+
+def test_labels_that_are_no_classes_are_refused_without_tuning_too(bundle: ee.Bundle) -> None:
+    with pytest.raises(ee.TuneError, match=r"^label -1 of row 0 is no class"):
+        read_parts(bundle, X, Y - 1, max_disagreement=0.05)
+    assert read_parts(bundle, X, Y - 0.5, max_disagreement=0.05).notes == ()
+
+
+def test_rows_with_nan_are_told(bundle: ee.Bundle) -> None:
+    x = X.copy()
+    x[[3, 7], 1] = np.nan
+    told = "input 'x': 2 of 300 rows hold NaN; look at them, or leave them out"
+    assert read_parts(bundle, x, Y, max_disagreement=0.05).notes == (told,)
 
 
 PLAN = chain(0.5).plan()

@@ -144,7 +144,9 @@ def test_the_text_has_the_verdict_first_and_every_choice(tuning: ee.TuningReport
         "stem: float (int8 is not faster)",
         "body: static (0.30% of what it reads saturates)",
         "exit1: agreement 97.5% [92.9%, 99.15%]",
+        "bound: at every exit at most 1% of the answers differ; exceeded on held-out rows at exit1",
     } <= set(rest)
+    assert edit(small(), tuning=tuning).gains["mean call"].endswith("on held-out rows, before tuning")
     assert rest[-len(str(tuning).splitlines()) :] == str(tuning).splitlines()
 
 
@@ -154,6 +156,8 @@ def test_what_is_left_to_do_with_the_thresholds_is_told(tuning: ee.TuningReport)
     assert edit(report, path="a b.ee").advice == f"thresholds are those of the float bundle; {chooses}"
     met, missed = (edit(tuning, goal_met=goal_met) for goal_met in (True, False))
     assert edit(report, tuning=met).advice is None
+    never = edit(met.chosen, thresholds=dict.fromkeys(met.thresholds, "never"))
+    assert "no exit answers early" in (edit(report, tuning=edit(met, chosen=never)).advice or "")
     assert "tune with more rows" in (edit(report, tuning=missed).advice or "")
     assert small(pays=False).advice is None
     assert edit(report, weights="float16").advice is None

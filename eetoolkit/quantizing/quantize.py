@@ -33,7 +33,6 @@ from eetoolkit_runtime.plan.types import MOST_EXACT, Activations, Method
 Segments = Literal["all"] | Sequence[str] | Mapping[str, Method] | None
 """Which segments become int8: None: chosen; all; these; or these by these methods."""
 
-_BEFORE = "the mean call is of both bundles before tuning, with the same thresholds"
 _LEAST_BOUND = 1e-4
 _NOTHING = Part((), None)
 _NO_ROWS = Parts(_NOTHING, _NOTHING, _NOTHING, None)
@@ -180,9 +179,9 @@ def _failures(candidates: Candidates) -> str:
 
 
 def _tuned(report: QuantizationReport, bundle: Bundle, rows: Part, **options: Any) -> QuantizationReport:
-    """Tunes the new bundle on rows of their own, as far as that meets its goal, and returns the report with it."""
+    """Tunes the new bundle on rows of their own, writes what pays, and returns the report with what was found."""
     pairs = list(zip(rows.rows, [] if rows.labels is None else rows.labels, strict=True))
-    tuning = tune_bundle(bundle, pairs, **options)
-    size = (tuning.apply() if tuning.goal_met else bundle).size_bytes
-    notes = report.notes if report.ratio is None else (*report.notes, _BEFORE)
-    return msgspec.structs.replace(report, tuning=tuning, after_bytes=size, notes=notes)
+    report = msgspec.structs.replace(report, tuning=tune_bundle(bundle, pairs, **options))
+    if report.tuning is None or not report.tuned:
+        return report
+    return msgspec.structs.replace(report, after_bytes=report.tuning.apply().size_bytes)

@@ -136,9 +136,12 @@ class QuantizationReport(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def bound(self) -> str:
-        """What each exit must keep."""
+        """What each exit must keep, and which do not on held-out rows."""
         what = "of the answers differ" if self.classes else "is the mean relative difference of its outputs"
-        return f"at every exit at most {self.limit} {what}"
+        beyond = ", ".join(change.name for change in self.exits if not change.within)
+        return (
+            f"at every exit at most {self.limit} {what}{f'; exceeded on held-out rows at {beyond}' if beyond else ''}"
+        )
 
     @property
     def limit(self) -> str:
@@ -154,9 +157,10 @@ class QuantizationReport(msgspec.Struct, frozen=True, kw_only=True):
             sizes = spell_size(self.after_bytes), spell_size(self.before_bytes)
             found["bytes"] = f"{sizes[0]}, {share:.2f} of the float bundle's {sizes[1]}"
         if self.ratio is not None and self.before_ms is not None and self.after_ms is not None:
+            when = "" if self.tuning is None else ", before tuning"
             found["mean call"] = (
                 f"{_SAY.cost(self.after_ms)}, {spell_times(self.ratio)} the float bundle's "
-                f"{_SAY.cost(self.before_ms)}; in turns on held-out rows"
+                f"{_SAY.cost(self.before_ms)}; in turns on held-out rows{when}"
             )
         return found
 
@@ -173,9 +177,15 @@ class QuantizationReport(msgspec.Struct, frozen=True, kw_only=True):
         if self.tuning is None:
             chooses = f"eetoolkit tune {shlex.quote(self.path)} --data DATA --apply"
             return f"thresholds are those of the float bundle; `{chooses}` chooses them anew"
-        if self.tuning.goal_met:
+        if self.tuned:
             return None
         return "thresholds are those of the float bundle still; tune with more rows or for a weaker goal"
+
+    @property
+    def tuned(self) -> bool:
+        """Whether thresholds were tuned and written: they meet the goal, and some exit answers early."""
+        tuning = self.tuning
+        return tuning is not None and tuning.goal_met is True and set(tuning.thresholds.values()) != {"never"}
 
     def __str__(self) -> str:
         lines = [f"{self.bundle}: {self.verdict}"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,6 +106,7 @@ def read_parts(
         if right is None:
             raise InputError("the rows have no labels, which tuning takes; pass labels, or leave out tune")
         check_labels(right)
+    if right is not None and right.ndim == 1 and right.dtype.kind in "iu":
         check_classes(right, _classes(plan))
     order = shuffled_rows(np.zeros(len(rows)) if right is None else right, seed)
     edges = np.cumsum([0, *sizes.values()])
@@ -113,8 +114,16 @@ def read_parts(
     for name, start, stop in zip(sizes, edges, edges[1:], strict=False):
         places = np.sort(order[start:stop])
         parts[name] = Part(tuple(rows[place] for place in places), None if right is None else right[places])
-    notes = check_scale(plan, golden_rows(bundle), parts["calibrate"].rows)
+    notes = (*_nan(plan, rows), *check_scale(plan, golden_rows(bundle), parts["calibrate"].rows))
     return Parts(parts["calibrate"], parts["choose"], parts["report"], parts.get("tune"), notes)
+
+
+def _nan(plan: Manifest, rows: Sequence[Row]) -> Iterator[str]:
+    """Yields a sentence for each input that is NaN somewhere: int8 has no NaN, so that answers differ there."""
+    for k, spec in enumerate(plan.inputs):
+        count = sum(bool((row[k] != row[k]).any()) for row in rows)
+        if count:
+            yield f"input {spec.name!r}: {count} of {len(rows)} rows hold NaN; look at them, or leave them out"
 
 
 def check_scale(plan: Manifest, golden: Sequence[Row], rows: Sequence[Row]) -> tuple[str, ...]:
