@@ -179,7 +179,8 @@ class QuantizationReport(msgspec.Struct, frozen=True, kw_only=True):
             return f"thresholds are those of the float bundle; `{chooses}` chooses them anew"
         if self.tuned:
             return None
-        return "thresholds are those of the float bundle still; tune with more rows or for a weaker goal"
+        why = "with tuned ones no exit answers early" if self.tuning.goal_met else "the goal is missed or unknown"
+        return f"thresholds are those of the float bundle still: {why}; tune with more rows or for a weaker goal"
 
     @property
     def tuned(self) -> bool:
