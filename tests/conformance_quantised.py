@@ -106,7 +106,7 @@ def quantised(
                 segments=dict.fromkeys(made.by_method, method),
                 activations=made.activations if method == "static" else None,
                 rows=len(rows),
-                created_with=made.settings,
+                created_with=made.settings[method],
                 stale=method != "float16",
             )
             return write_quantized(made, said.segments, said, target).path

@@ -34,8 +34,11 @@ def settle() -> None:
     exporter.settled = True  # type: ignore[attr-defined]
     registry: Any = getattr(exporter, "ONNXRegistry", None)
     if registry is not None:
-        made = functools.cache(registry.from_torchlib)
-        registry.from_torchlib = staticmethod(lambda **settings: _copy(made(**settings)))
+        original = registry.from_torchlib
+        made = functools.cache(lambda _quantises, **settings: original(**settings))
+        registry.from_torchlib = staticmethod(
+            lambda **settings: _copy(made("torchao" in sys.modules, **settings))  # which brings operators of its own
+        )
     if (find := getattr(operators, "_materialize_cpp_cia_ops", None)) is not None:
         operators._materialize_cpp_cia_ops = functools.cache(find)  # type: ignore[attr-defined]
     if hasattr(operator := getattr(kernels, "OperatorBase", None), "py_impl"):

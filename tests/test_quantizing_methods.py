@@ -142,8 +142,11 @@ def test_static_convolutions_round_what_comes_and_goes_by_the_ranges_of_the_rows
 
     def rounded(array: Array, seen: list[Array]) -> tuple[Array, float]:
         low, high = min(0, *(each.min() for each in seen)), max(0, *(each.max() for each in seen))
-        scale = (high - low) / 255
-        zero = np.rint(lowest - low / scale)
+        scale, zero = (high - low) / 255, 0
+        if lowest < 0:  # symmetric, as accelerators want it
+            scale = max(-low, high) / 127
+        else:
+            zero = np.rint(lowest - low / scale)
         return (np.clip(np.rint(array / scale) + zero, lowest, lowest + 255) - zero) * scale, float(scale)
 
     channels = np.abs(weights).max(axis=(1, 2, 3)) / 127
