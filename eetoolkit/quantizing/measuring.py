@@ -151,7 +151,7 @@ def measure_one(
 ) -> Profile | None:
     """Returns what a bundle takes where the others were measured; None where that is known by files alone."""
     if callable(measured):
-        return measured(bundle)
+        return _measured(measured, bundle)
     if measured is not None:
         return None
     rows = iter(evenly(part, PROFILED_ROWS))
