@@ -369,7 +369,7 @@ def test_what_a_segment_finds_constant_is_hidden_from_onnxruntime(tmp_path: Path
 
 # Random plans
 
-PARTS, PER_PART = 5, 40
+PARTS, PER_PART = 5, 25
 
 
 @pytest.mark.parametrize("part", range(PARTS))
