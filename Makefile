@@ -3,7 +3,6 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/
 STAMP := $(VENV)/.installed
-unexport PYTHONDONTWRITEBYTECODE  # each command of a test would compile all modules anew
 
 .PHONY: demo test check docs bench bench-quick browser format fuzz conformance native test-arm64 test-arm64-quick providers
 
