@@ -12,6 +12,7 @@ from scipy.stats import binom
 from eetoolkit.adapting.rows import Rows
 from eetoolkit.tuning.checks import check_classes, check_labels
 from eetoolkit.tuning.remarks import is_guessing
+from eetoolkit.tuning.splits import spread
 from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.errors import ExportError, InputError, TuneError
 
@@ -148,7 +149,7 @@ def check_pixels(rows: Rows, right: Array, run: Run) -> None:
     Raises:
         InputError: Both accuracies.
     """
-    tried = np.linspace(0, len(rows) - 1, min(_TRIED, len(rows))).astype(np.int64)
+    tried = spread(len(rows), _TRIED)
     some = rows.take(tried)
     found = _other_scale(some)
     if found is None:

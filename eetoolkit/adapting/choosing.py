@@ -22,6 +22,7 @@ from eetoolkit.tuning.intervals import Interval
 from eetoolkit.tuning.placing import Tried, place
 from eetoolkit.tuning.pruning import ROUNDS, ratios_in_turns
 from eetoolkit.tuning.report import TuningReport
+from eetoolkit.tuning.splits import spread
 from eetoolkit.tuning.tune import prepare_task
 from eetoolkit.tuning.wording import percent, spell_times
 from eetoolkit_exporters.attaching.attach import MultiExit
@@ -198,7 +199,7 @@ def _rows_in_time(whole_ms: float, bundles: int) -> int:
 
 def _spread(rows: Rows, numbers: Array, count: int) -> list[Row]:
     """Returns some of the rows of these numbers, evenly from all of them: they may lie class by class."""
-    some = numbers[np.linspace(0, len(numbers) - 1, min(len(numbers), count)).astype(int)]
+    some = numbers[spread(len(numbers), count)]
     return [tuple(rows.take([int(row)]).inputs.values()) for row in some]
 
 
@@ -227,8 +228,8 @@ def _profile(
         return measured
     if measured is not None:
         return measured(bundle) if callable(measured) else Profile.read(measured)
-    some = np.linspace(0, len(rows) - 1, min(len(rows), _PROFILED_ROWS)).astype(int)
-    return ee.profile(bundle, rows.take(some).inputs, threads=goal.threads, seconds=seconds, progress=tell)
+    some = rows.take(spread(len(rows), _PROFILED_ROWS))
+    return ee.profile(bundle, some.inputs, threads=goal.threads, seconds=seconds, progress=tell)
 
 
 def _multiply_adds(model: MultiExit, candidates: Bundle) -> dict[str, float]:

@@ -29,6 +29,7 @@ from eetoolkit.cli.options import (
     json_option,
     overwrite_option,
     picture_options,
+    report_option,
     split_names,
     threads_option,
 )
@@ -90,13 +91,7 @@ _BY_WORK = "multiply-adds"
 @click.option("--name", help="The bundle's name; default: that of OUT.ee.")
 @labels_option
 @preprocess_option
-@click.option(
-    "--report",
-    "page",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="Write a page with all that was tried.",
-)
+@report_option("all that was tried")
 @overwrite_option
 @click.option("--force", is_flag=True, help="Write the bundle too where the rows are too few to know its figures.")
 @threads_option

@@ -23,6 +23,9 @@ threads_option = click.option(
     type=click.IntRange(min=1),
     help="Threads for each operator; 1: the caller's alone; default: one per physical core.",
 )
+split_seed_option = click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the split of the data."
+)
 pool_option = click.option(
     "--pool",
     type=click.Choice(["shared", "own"]),
@@ -30,6 +33,12 @@ pool_option = click.option(
     show_default=True,
     help="One pool of workers for all segments, or one for each, as in Python by default.",
 )
+
+
+def report_option(what: str) -> Callable[[Command], Command]:
+    """Returns what adds `--report`, a page with `what`."""
+    path = click.Path(path_type=Path)
+    return click.option("--report", "page", metavar="FILE", type=path, help=f"Write a page with {what}.")
 
 
 def seconds_options(what: str) -> Callable[[Command], Command]:

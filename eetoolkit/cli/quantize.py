@@ -19,7 +19,9 @@ from eetoolkit.cli.options import (
     json_option,
     overwrite_option,
     picture_options,
+    report_option,
     split_names,
+    split_seed_option,
     threads_option,
 )
 from eetoolkit.cli.outputs import Outputs, check_page
@@ -96,14 +98,8 @@ _ROWS_THERE = 100
     type=click.FloatRange(0, 1),
     help="With --tune: accuracy drops by at most this below the last exit's; default: 0.01.",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the split of the data.")
-@click.option(
-    "--report",
-    "page",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="Write a page with all figures and charts.",
-)
+@split_seed_option
+@report_option("all figures and charts")
 @overwrite_option
 @threads_option
 @picture_options

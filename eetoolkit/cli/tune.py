@@ -12,7 +12,15 @@ import click
 import eetoolkit as ee
 from eetoolkit.cli import terminal
 from eetoolkit.cli.frontier_chart import frontier_chart
-from eetoolkit.cli.options import PICTURES, json_option, overwrite_option, picture_options, threads_option
+from eetoolkit.cli.options import (
+    PICTURES,
+    json_option,
+    overwrite_option,
+    picture_options,
+    report_option,
+    split_seed_option,
+    threads_option,
+)
 from eetoolkit.cli.outputs import Outputs, check_page
 from eetoolkit.cli.table import print_pairs
 from eetoolkit.cli.tune_tables import figures, print_choices
@@ -84,20 +92,14 @@ _COMPARED = 200
     help="Accept a profile of another bundle or of other providers. Let --apply and --prune write even if the goal is "
     "missed or the rows are too few to know.",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the split of the data.")
+@split_seed_option
 @click.option(
     "--record",
     metavar="FILE",
     help="With --data: save every exit's answers in FILE, with fitted temperatures in FILE's .calibrated.npz, and "
     "resume from there. Without --data: tune by FILE alone.",
 )
-@click.option(
-    "--report",
-    "page",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="Write a page with all figures and charts.",
-)
+@report_option("all figures and charts")
 @overwrite_option
 @click.option("--apply", "apply_", is_flag=True, help="Write the chosen thresholds into BUNDLE.")
 @click.option("--prune", metavar="OUT", help="Write a tuned bundle without the exits that do not pay.")

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from eetoolkit.quantizing.report import ExitChange
-from eetoolkit.quantizing.rows import Row
 from eetoolkit.tuning.collect import Progress
 from eetoolkit.tuning.intervals import mean_of
 from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.bundle.bundle import Bundle
 from eetoolkit_runtime.plan.types import Manifest
+from eetoolkit_runtime.profiling.rounds import Row
 from eetoolkit_runtime.running.answer import Answer
 from eetoolkit_runtime.running.runner import Runner
 from eetoolkit_runtime.running.scores import LABEL, means_one
@@ -78,7 +78,7 @@ def answers(
 
     Args:
         bundle: The bundle.
-        rows: The rows, see `rows.Row`.
+        rows: The rows, each its inputs in the plan's order.
         threads: As the `Runner`'s.
         progress: Is told (what, done, total) for every row.
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from eetoolkit.quantizing.agreement import Compared, answers, compare
 from eetoolkit.quantizing.choosing import choose
-from eetoolkit.quantizing.measuring import PROFILED_ROWS, Costs, Form, Measured, Variant, evenly, measure
+from eetoolkit.quantizing.measuring import PROFILED_ROWS, Costs, Form, Measured, Variant, measure
 from eetoolkit.quantizing.report import Weights
 from eetoolkit.quantizing.rows import Parts
 from eetoolkit.tuning.collect import Progress
@@ -95,10 +95,8 @@ def take_costs(task: Task, folder: Path, measured: Measured, seconds: float) -> 
             said = msgspec.structs.replace(task.quantization(choice), stale=False)  # nobody is to tune it
             bundle = write_quantized(task.candidates, choice, said, made)
         variants.append(Variant(bundle, forms))
-    some = evenly(task.parts.choose, PROFILED_ROWS)
-    return measure(
-        variants, lambda: iter(some), measured, seconds=seconds, threads=task.threads, tell=task.tell
-    )  # fmt: skip
+    some = task.parts.choose.evenly(PROFILED_ROWS)
+    return measure(variants, lambda: iter(some), measured, seconds=seconds, threads=task.threads, tell=task.tell)
 
 
 def decide(task: Task, costs: Costs) -> Decided:
@@ -108,12 +106,11 @@ def decide(task: Task, costs: Costs) -> Decided:
     calls of all three are compared in turns.
     """
     candidates, part = task.candidates, task.parts.choose
-    before = answers(task.source, part.rows, task.threads)
-
-    careful = {name: next(iter(each)) for name, each in candidates.by_method.items()}
+    careful = candidates.careful
+    before = answers(task.source, part.rows, task.threads, task.tell)
 
     def disagreement(choice: Choice) -> dict[str, float]:
-        after = answers(candidates.bundle(choice), part.rows, task.threads)
+        after = answers(candidates.bundle(choice), part.rows, task.threads, task.tell)
         found = compare(task.source.manifest, before, after, part.labels)
         return _counted(found, shown=any(method != careful[name] for name, method in choice.items()))
 
@@ -129,7 +126,7 @@ def decide(task: Task, costs: Costs) -> Decided:
         rivals.insert(1, careful)
     task.tell("comparing whole calls", 0, 0)
     bundles = [candidates.bundle(each) for each in rivals]
-    ratios = ratios_in_turns(bundles, evenly(part, TURNS_ROWS), task.threads, _SEED)
+    ratios = ratios_in_turns(bundles, part.evenly(TURNS_ROWS), task.threads, _SEED)
     faster = [(over.value, place) for place, over in enumerate(ratios) if over.high < 1]  # which chance explains not
     best = rivals[min(faster)[1] if faster else -1]
     if not best:
@@ -141,9 +138,7 @@ def as_asked(candidates: Candidates, asked: Collection[str] | None, costs: Costs
     """Returns the choice of all candidates, each by its most careful method; `asked` None: for every segment."""
     names = candidates.source.manifest.segments
     why = {} if asked is None else {name: "not asked for" for name in names if name not in asked}
-    return Decided(
-        {name: next(iter(each)) for name, each in candidates.by_method.items()}, why | candidates.failed, costs
-    )
+    return Decided(candidates.careful, why | candidates.failed, costs)
 
 
 def _counted(found: Mapping[str, Compared], *, shown: bool) -> dict[str, float]:

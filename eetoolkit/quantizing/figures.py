@@ -9,7 +9,6 @@ import numpy as np
 
 from eetoolkit.quantizing.agreement import answers, compare
 from eetoolkit.quantizing.deciding import TURNS_ROWS, Decided, Task
-from eetoolkit.quantizing.measuring import evenly
 from eetoolkit.quantizing.report import ExitChange, QuantizationReport, SegmentChoice
 from eetoolkit.tuning.intervals import Interval, mean_of, ratio_in_turns
 from eetoolkit.tuning.pruning import latencies
@@ -29,8 +28,7 @@ def describe(task: Task, decided: Decided, written: Bundle | None) -> Quantizati
     now = source if written is None else written
     exits: tuple[ExitChange, ...] = ()
     if len(part):
-        task.tell("running the held-out rows", 0, 0)
-        before, after = (answers(each, part.rows, task.threads) for each in (source, now))
+        before, after = (answers(each, part.rows, task.threads, task.tell) for each in (source, now))
         found = compare(source.manifest, before, after, part.labels)
         exits = tuple(each.exit_change(task.max_disagreement) for each in found.values())
     taken: tuple[Interval, Interval, Interval] | None = None
@@ -89,7 +87,7 @@ def _segments(task: Task, decided: Decided, now: Bundle) -> Iterator[SegmentChoi
     static = [name for name, method in decided.choice.items() if method == "static"]
     parts, shares = task.parts, dict[str, float]()
     if static:
-        some = evenly(parts.report, _SATURATING_ROWS)
+        some = parts.report.evenly(_SATURATING_ROWS)
         shares = saturated(candidates.bundle(decided.choice), static, parts.calibrate.rows, some)
     ms = {} if costs is None else costs.ms
     before, after = _sizes(task.source.manifest), _sizes(now.manifest)
@@ -125,6 +123,6 @@ def _sizes(plan: Manifest) -> dict[str, int]:
 def _in_turns(source: Bundle, written: Bundle, task: Task) -> tuple[Interval, Interval, Interval]:
     """Returns the mean latency of a call of both bundles in milliseconds, and the new one's over the other's."""
     task.tell("comparing whole calls", 0, 0)
-    before, after = 1e3 * latencies((source, written), evenly(task.parts.report, TURNS_ROWS), task.threads)
+    before, after = 1e3 * latencies((source, written), task.parts.report.evenly(TURNS_ROWS), task.threads)
     one, other = (mean_of(np.median(each, axis=0), _SEED) for each in (before, after))
     return one, other, ratio_in_turns(after, before, _SEED)

@@ -7,11 +7,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
 import eetoolkit as ee
 from eetoolkit.quantizing.choosing import Option
-from eetoolkit.quantizing.rows import Part, Row
+from eetoolkit.quantizing.rows import Part
 from eetoolkit.tuning.collect import Progress
 from eetoolkit_runtime.arguments import shortened
 from eetoolkit_runtime.bundle.bundle import Bundle
@@ -154,14 +152,8 @@ def measure_one(
         return _measured(measured, bundle)
     if measured is not None:
         return None
-    rows = iter(evenly(part, PROFILED_ROWS))
+    rows = iter(part.evenly(PROFILED_ROWS))
     return ee.profile(bundle, rows, seconds=seconds, threads=threads, progress=tell)
-
-
-def evenly(part: Part, most: int) -> list[Row]:
-    """Returns some rows of a part, evenly from all of them."""
-    places = np.linspace(0, len(part) - 1, min(len(part), most)).astype(int)
-    return [part.rows[place] for place in places]
 
 
 def _costs(given: Sequence[tuple[Variant, Sequence[Profile]]], source: str, *, here: bool) -> Costs:

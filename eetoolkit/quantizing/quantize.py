@@ -99,7 +99,7 @@ def quantize(  # noqa: PLR0913 - what the choice depends on
     check_range(InputError, "seed", seed, 0, MOST_EXACT)
     target = check_target(output, overwrite=overwrite)
     source = load(bundle)
-    if target.resolve() in {place.resolve() for place in (source.path, source.archive) if place is not None}:
+    if source.lies_at(target):
         raise ExportError(f"{output} is the bundle that is quantised; choose another name for the new one")
     check_full(source.path, source.manifest)
     if tune:

@@ -16,15 +16,13 @@ from eetoolkit.reading.labelled import read_labelled
 from eetoolkit.reading.samples import Data, join_labels, read_samples
 from eetoolkit.tuning.checks import check_classes, check_labels
 from eetoolkit.tuning.collect import Progress
-from eetoolkit.tuning.splits import shuffled_rows
+from eetoolkit.tuning.splits import shuffled_rows, spread
 from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.bundle.bundle import Bundle
 from eetoolkit_runtime.errors import InputError
 from eetoolkit_runtime.plan.types import Manifest
+from eetoolkit_runtime.profiling.rounds import Row
 from eetoolkit_runtime.running.inputs import golden_rows, row_axes, split_rows
-
-Row = tuple[Array, ...]
-"""The inputs of one row, in the plan's order, as a runner takes them."""
 
 LEAST_CALIBRATE, MOST_CALIBRATE = 20, 200
 MOST_CHOOSE, MOST_REPORT, MOST_TUNE = 1000, 2000, 8000
@@ -43,6 +41,10 @@ class Part:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def evenly(self, most: int) -> list[Row]:
+        """Returns some of the rows, evenly from all of them."""
+        return [self.rows[place] for place in spread(len(self), most)]
 
 
 @dataclass(frozen=True, eq=False)

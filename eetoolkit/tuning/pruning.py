@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -173,7 +172,7 @@ def check_elsewhere(bundle: Bundle, output: str | os.PathLike[str]) -> None:
     Raises:
         BundleError: Says so.
     """
-    if Path(output).resolve() in {place.resolve() for place in (bundle.path, bundle.archive) if place is not None}:
+    if bundle.lies_at(output):
         raise BundleError(f"{output} is the bundle that is tuned; choose another name for the pruned one")
 
 

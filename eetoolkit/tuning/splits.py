@@ -15,6 +15,11 @@ SHARES: Mapping[str, float] = {"calibrate": 0.15, "tune": 0.35, "guarantee": 0.2
 """What each part gets of the rows; a part that is not needed leaves its share to the others."""
 
 
+def spread(count: int, most: int) -> Array:
+    """Returns places among so many rows, at most `most`, evenly from all of them: they may lie class by class."""
+    return np.linspace(0, count - 1, min(count, most)).astype(np.int64)
+
+
 @dataclass(frozen=True, eq=False)
 class Splits:
     """Places of rows, ascending, by part; every row is in exactly one.

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
+import msgspec
 import onnx_ir as ir
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass, RemoveUnusedNodesPass
 
 from eetoolkit_exporters.capturing.capture import Network
 from eetoolkit_exporters.cutting.segments import CutSegment
 from eetoolkit_exporters.emitting.batch_names import loosen, tighten
+from eetoolkit_exporters.emitting.files import SegmentFiles
 from eetoolkit_exporters.emitting.scoping import lift, localize
 from eetoolkit_runtime.bundle.bundle import Bundle
 from eetoolkit_runtime.errors import ExportError
+from eetoolkit_runtime.plan.types import Manifest, Segment
 
 IR_VERSION = 10  # onnxruntime 1.21, the oldest that we run on, reads up to this
 
@@ -57,6 +60,22 @@ def fit(model: ir.Model, inputs: Collection[str]) -> None:
     """
     localize(model)
     loosen(model, inputs)
+
+
+def write_segment(written: SegmentFiles, plan: Manifest, name: str, segment: Segment, model: ir.Model) -> Segment:
+    """Writes a graph that was read and changed, fitted again, and returns the segment with its new files.
+
+    Args:
+        written: The files of the bundle that it is written to.
+        plan: The bundle's, for what its inputs are called.
+        name: The segment's.
+        segment: What the plan says of it.
+        model: Its graph, all weights in the outermost one.
+    """
+    given = {spec.name for spec in plan.inputs}
+    fit(model, [read for read, source in segment.reads.items() if source in given])
+    file, weights = written.write(model, name)
+    return msgspec.structs.replace(segment, model=file, weights=weights)
 
 
 def whole_model(network: Network, exits: Sequence[str] | None = None, *, confidences: bool = True) -> ir.Model:

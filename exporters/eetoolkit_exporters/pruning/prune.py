@@ -10,7 +10,7 @@ import msgspec
 
 from eetoolkit_exporters.cutting.work import count_work
 from eetoolkit_exporters.emitting.files import SegmentFiles
-from eetoolkit_exporters.emitting.graphs import fit
+from eetoolkit_exporters.emitting.graphs import write_segment
 from eetoolkit_exporters.pruning.join import Part, join, trim
 from eetoolkit_runtime.arguments import checked
 from eetoolkit_runtime.bundle.bundle import Bundle, load
@@ -116,11 +116,7 @@ def _write(name: str, part: Part, written: SegmentFiles, plan: Manifest, symbols
         return msgspec.structs.replace(part.segment, model=None, weights=(), work=None)
     graph = part.model.graph
     work = count_work(graph, graph.initializers.values(), symbols)
-    given = {spec.name for spec in plan.inputs}
-    inputs = [read for read, source in part.segment.reads.items() if source in given]
-    fit(part.model, inputs)
-    model, weights = written.write(part.model, name)
-    return msgspec.structs.replace(part.segment, model=model, weights=weights, work=work)
+    return msgspec.structs.replace(write_segment(written, plan, name, part.segment, part.model), work=work)
 
 
 def _symbols(plan: Manifest, sample: Sample) -> dict[str, int]:

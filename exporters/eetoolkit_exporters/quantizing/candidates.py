@@ -13,7 +13,7 @@ import numpy as np
 import onnxruntime as ort
 
 from eetoolkit_exporters.emitting.files import SegmentFiles
-from eetoolkit_exporters.emitting.graphs import fit, read_model
+from eetoolkit_exporters.emitting.graphs import read_model, write_segment
 from eetoolkit_exporters.emitting.tolerance import quantises
 from eetoolkit_exporters.quantizing.methods import Settings, left, methods, quantized
 from eetoolkit_runtime.arrays import Array
@@ -21,11 +21,10 @@ from eetoolkit_runtime.bundle.bundle import Bundle
 from eetoolkit_runtime.errors import ExportError
 from eetoolkit_runtime.plan.flow import repeats
 from eetoolkit_runtime.plan.types import Activations, File, Manifest, Method, Segment
+from eetoolkit_runtime.profiling.rounds import Row
 from eetoolkit_runtime.running.interpret import visit_exits
 from eetoolkit_runtime.running.sessions import SessionSettings
 
-Row = Sequence[Array]
-"""One row's inputs, in the plan's order."""
 Progress = Callable[[str, int, int], object]
 Wanted = Callable[[str, Sequence[Method]], Sequence[Method]]
 Choice = Mapping[str, Method]
@@ -55,6 +54,11 @@ class Candidates:
     left: dict[tuple[str, Method], tuple[str, ...]] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     settings: dict[Method, dict[str, str | int]] = field(default_factory=dict)
+
+    @property
+    def careful(self) -> dict[str, Method]:
+        """The choice of every candidate, each by its most accurate method."""
+        return {name: next(iter(each)) for name, each in self.by_method.items()}
 
     def bundle(self, choice: Choice) -> Bundle:
         """Returns the bundle with these segments quantised; only its manifest is new, and only in memory."""
@@ -101,9 +105,7 @@ def make_candidates(
         for file in {file for segment in plan.segments.values() for file in (segment.model, *segment.weights)} - {None}:
             shutil.copyfile(source.path / str(file), folder / str(file))
         written = SegmentFiles(folder)
-        given = [spec.name for spec in plan.inputs]
-        careful: dict[str, Method] = {}
-        walk = Walk(found.bundle(careful))
+        walk = Walk(found.bundle(found.careful))
         for done, name in enumerate(names):
             tell("quantising", done, len(names))
             segment = plan.segments[name]
@@ -117,17 +119,13 @@ def make_candidates(
                 except ExportError as error:
                     found.failed[name] = str(error)
                     continue
-                fit(made.model, [read for read, source_ in segment.reads.items() if source_ in given])
-                model, weights = written.write(made.model, name)
-                found.by_method.setdefault(name, {})[method] = msgspec.structs.replace(
-                    segment, model=model, weights=weights, prepack=True
-                )
+                stored = write_segment(written, plan, name, segment, made.model)
+                found.by_method.setdefault(name, {})[method] = msgspec.structs.replace(stored, prepack=True)
                 found.left[name, method] = made.left
                 found.settings[method] = made.settings
                 found.files.update(written.files)
             if name in found.by_method:
-                careful[name] = next(iter(found.by_method[name]))
-                walk = walk.with_bundle(found.bundle(careful), name)
+                walk = walk.with_bundle(found.bundle(found.careful), name)
     return found
 
 

@@ -89,16 +89,18 @@ def methods(model: ir.Model, segment: Segment) -> tuple[Method, ...]:
     return ("blockwise",) if lookups else ()
 
 
-def left(model: ir.Model, segment: Segment, method: Method | None = None) -> tuple[str, ...]:
-    """Returns the operators with weights that a method leaves float although no exit keeps them; without one, all."""
-    model = _prepared(model, segment)
-    stays = kept(model, segment)
-    small = set() if method is None else {node for nodes in _quantizable(model, segment, method) for node in nodes}
+def left(model: ir.Model, segment: Segment) -> tuple[str, ...]:
+    """Returns the operators with weights in a segment, but for those that its exit keeps."""
+    own = _prepared(model, segment)
+    return _left(own, kept(own, segment))
+
+
+def _left(model: ir.Model, but: Collection[ir.Node]) -> tuple[str, ...]:
     found: dict[str, None] = {}
 
     def visit(graph: ir.Graph, where: str) -> None:
         for node in graph:
-            if node not in stays and node not in small:
+            if node not in but:
                 if weights_of(node) is not None or is_lookup(node):
                     found[f"{node.op_type}{where}"] = None
                 for inner in subgraphs(node):
@@ -134,7 +136,7 @@ def quantized(
         fold_norms(own)
     stays = kept(own, segment)
     products, lookups = _quantizable(own, segment, method)
-    floats = left(own, segment, method)
+    floats = _left(own, {*stays, *products, *lookups})
     quantize_embeddings(own, lookups)
     if method == "static":
         if not products:

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from eetoolkit_exporters.emitting.files import SegmentFiles
-from eetoolkit_exporters.emitting.graphs import fit, read_model
+from eetoolkit_exporters.emitting.graphs import read_model, write_segment
 from eetoolkit_exporters.emitting.tolerance import rounding
 from eetoolkit_exporters.quantizing.candidates import Candidates, Choice
 from eetoolkit_exporters.quantizing.golden import between_processors, golden_of
@@ -54,7 +54,6 @@ def write_quantized(
     target = check_target(output, overwrite=overwrite)
     chosen = candidates.bundle(choice)
     plan, source = chosen.manifest, candidates.source.manifest
-    given = {spec.name for spec in plan.inputs}
     mixed = "dynamic" in choice.values()
     samples = read_golden(candidates.source)
     if not samples:
@@ -70,9 +69,7 @@ def write_quantized(
                 continue
             model = read_model(chosen, segment.model)
             tolerance = max(tolerance, rounding(model.graph))
-            fit(model, [read for read, slot in segment.reads.items() if slot in given])
-            file, weights = written.write(model, segment_name)
-            segments[segment_name] = msgspec.structs.replace(segment, model=file, weights=weights)
+            segments[segment_name] = write_segment(written, plan, segment_name, segment, model)
         found = golden_of(chosen, samples)
         golden, stored = store_golden(folder, found, max(tolerance, between_processors(chosen, found)))
         return msgspec.structs.replace(

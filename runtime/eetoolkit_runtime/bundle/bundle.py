@@ -43,6 +43,11 @@ class Bundle(msgspec.Struct, frozen=True):
         """Where a user has it, as messages name it: its .zip where it was unpacked from one, else its folder."""
         return shown(self.archive or self.path)
 
+    def lies_at(self, path: str | os.PathLike[str]) -> bool:
+        """Whether a path is the bundle's folder, or the .zip that it was unpacked from."""
+        own = {place.resolve() for place in (self.path, self.archive) if place is not None}
+        return absolute(path, BundleError).resolve() in own
+
     @property
     def size_bytes(self) -> int:
         """What the bundle takes on disk, without its manifest."""
