@@ -8,6 +8,7 @@ import type { Profile } from "./profile.js";
 export interface Ort {
   readonly InferenceSession: Pick<typeof InferenceSession, "create">;
   readonly Tensor: typeof Tensor;
+  readonly env: { readonly versions: { readonly common: string } };
 }
 
 /** What is known of a step of something long: how much of `total` is done; `total` null: not known. */
@@ -30,6 +31,11 @@ export interface LoadOptions {
   readonly fallback?: "last" | "most_confident";
   /** Whether segments are fetched and opened when a call first reaches them (`lazy`, the default) or all now. */
   readonly open?: "lazy" | "eager";
+  /**
+   * React Native: reads a file of the bundle's folder by its path. Sessions are then created by path. The manifest is
+   * read so, and graphs and golden samples; default there: `fetch` of `file://`.
+   */
+  readonly readFile?: (path: string) => Promise<Uint8Array | string>;
   readonly progress?: (progress: Progress) => void;
   readonly signal?: AbortSignal;
 }

@@ -42,3 +42,10 @@ export class InputError extends RunError {
 export class DeadlineError extends RunError {
   override name = "DeadlineError";
 }
+
+/** What another library's error says, in one line and at most 300 characters. */
+export function firstLine(error: unknown): string {
+  const text = error instanceof Error ? error.message : String(error);
+  const line = text.split("\n").map((each) => each.trim()).find((each) => each !== "") ?? "an error without words";
+  return line.length <= 300 ? line : `${line.slice(0, 299)}…`;
+}

@@ -1,0 +1,133 @@
+// One run: follows the program from exit to exit (docs/bundle-format.md, "A run").
+
+import type { InferenceSession } from "onnxruntime-common";
+import { allows, ended, inTime, type Watch } from "./deadline.js";
+import { RunError, firstLine } from "./errors.js";
+import type { Program, Step, StepExit } from "./program.js";
+import { alone } from "./queue.js";
+import type { Sessions } from "./sessions.js";
+import { elementsOf, type AnyTensor } from "./tensors.js";
+
+/** An exit that a row has met, with the tensors of its outputs as they were then. */
+export interface Met {
+  readonly exit: StepExit;
+  readonly confidence: number;
+  readonly tensors: readonly AnyTensor[];
+  /** Whether the plan ends here. */
+  readonly last: boolean;
+}
+
+/** Is told of every segment that has run, with its milliseconds without loading. */
+export interface Hooks {
+  readonly took?: (segment: string, ms: number) => void;
+}
+
+export interface Walk {
+  /** Runs on to the next exit; null at the end, or where the watch has stopped it. */
+  next(): Promise<Met | null>;
+  /** Lets go of tensors on a GPU, but for those of the exits that are given. */
+  end(): void;
+  readonly path: readonly string[];
+  readonly gates: readonly (readonly [segment: string, decision: number])[];
+}
+
+const TIMED = 3; // runs of each segment that are timed without being asked: a later deadline goes by the least
+
+/** Begins a run over tensors in the places of the program: inputs and constants. */
+export function walk(program: Program, sessions: Sessions, places: AnyTensor[], watch: Watch | null, hooks: Hooks): Walk {
+  const { steps } = program;
+  const path: string[] = [];
+  const gates: (readonly [string, number])[] = [];
+  const visits = new Uint32Array(steps.length);
+  const far: AnyTensor[] = [];
+  let step = steps[program.start];
+  let entered = false; // whether `step` has run, and only what follows it is due
+
+  async function run(step: Step): Promise<Awaited<ReturnType<InferenceSession["run"]>> | null> {
+    const pace = sessions.paces[step.index];
+    if (pace === undefined || (watch !== null && !allows(watch, pace))) return null;
+    let session = sessions.opened[step.index];
+    if (session === undefined) {
+      const opening = sessions.open(step.index);
+      if (watch !== null && (!(await inTime(watch, opening)) || !allows(watch, pace))) return null;
+      session = await opening;
+    }
+    const feeds: Record<string, AnyTensor> = {};
+    for (const [input, place] of step.feeds) feeds[input] = places[place] as AnyTensor;
+    const { graph, fetches } = session;
+    let started = 0;
+    const timed = watch !== null || pace.runs < TIMED || hooks.took !== undefined;
+    try {
+      const made = await alone(() => {
+        if (timed) started = performance.now();
+        return fetches === null ? graph.run(feeds) : graph.run(feeds, fetches);
+      });
+      if (timed) {
+        const tookMs = performance.now() - started;
+        ended(pace, tookMs);
+        hooks.took?.(step.name, tookMs);
+      }
+      path.push(step.name);
+      return made;
+    } catch (error) {
+      throw new RunError(`segment '${step.name}': ${firstLine(error)}`, { cause: error });
+    }
+  }
+
+  function move({ moves }: Step, made: Awaited<ReturnType<typeof run>>): void {
+    const found = moves.map(({ output, from }) => (output === null ? places[from] : made?.[output]) as AnyTensor);
+    for (const [index, { to }] of moves.entries()) places[to] = found[index] as AnyTensor;
+    if (made === null) return;
+    for (const tensor of Object.values(made) as AnyTensor[]) if (!tensor.location.startsWith("cpu")) far.push(tensor);
+  }
+
+  async function one(step: Step, what: string, place: number): Promise<number> {
+    const tensor = places[place] as AnyTensor;
+    const values = tensor.location.startsWith("cpu") ? elementsOf(tensor) : ((await tensor.getData()) as Uint8Array);
+    if (values.length === 1) return Number(values[0]);
+    const name = [...program.places.keys()][place];
+    throw new RunError(`segment '${step.name}': the ${what} '${name}' has ${values.length} values, expected one`);
+  }
+
+  async function following(step: Step): Promise<Step | undefined> {
+    const { next } = step.segment;
+    if (next.kind === "goto" || next.kind === "stop") return steps[step.next[0] ?? -1];
+    let decided = await one(step, next.kind, step.on);
+    if (next.kind === "gate") decided = decided ? 1 : 0;
+    else if (!(decided >= 0 && decided < next.cases.length)) {
+      const most = next.cases.length - 1;
+      throw new RunError(`segment '${step.name}': the switch '${next.on}' is ${decided}, expected 0 to ${most}`);
+    }
+    gates.push([step.name, decided]);
+    return steps[step.next[decided] ?? -1];
+  }
+
+  return {
+    path,
+    gates,
+    async next() {
+      for (;;) {
+        if (entered && step !== undefined) step = await following(step);
+        entered = false;
+        if (step === undefined) return null;
+        const { index, segment, exit, name } = step;
+        const seen = (visits[index] = (visits[index] ?? 0) + 1);
+        if (segment.max_visits !== null && seen > segment.max_visits) {
+          const most = segment.max_visits;
+          throw new RunError(`segment '${name}': more than max_visits ${most} visits; is the loop endless?`);
+        }
+        const made = segment.model === null ? null : await run(step);
+        if (made === null && segment.model !== null) return (step = undefined), null;
+        move(step, made);
+        entered = true;
+        if (exit === null) continue;
+        const confidence = await one(step, "confidence", exit.confidence);
+        const tensors = exit.outputs.map(([, place]) => places[place] as AnyTensor);
+        return { exit, confidence, tensors, last: segment.next.kind === "stop" };
+      }
+    },
+    end() {
+      for (const tensor of far) tensor.dispose();
+    },
+  };
+}
