@@ -8,6 +8,7 @@ import { check, unless } from "./queue.js";
 import { close, enter, leave, refine, run, runAllExits, stateOf, type State } from "./runner.js";
 import { checkVersion, sessionsOf } from "./sessions.js";
 import { checkFile, folderOf, readManifestBytes } from "./source.js";
+import { verify } from "./verify.js";
 
 type Told = { readonly progress?: (progress: Progress) => void; readonly signal?: AbortSignal };
 
@@ -27,7 +28,7 @@ export async function load(source: string | URL | Files, options: LoadOptions): 
     runAllExits: (inputs, given) => runAllExits(state, inputs, given),
     open: (given = {}) => open(state, given),
     close: () => close(state),
-    verify: () => Promise.reject(new Error("not yet")),
+    verify: (given) => verify(state, given),
     profile: () => Promise.reject(new Error("not yet")),
   };
 }

@@ -65,14 +65,14 @@ function begin(state: State, inputs: Inputs, watch: Watch | null, hooks: Hooks):
 
 const how = (met: Met): Answer["stoppedBy"] => (met.last ? "end" : "exit");
 
-/** The answer of the first exit that fires, or the best where none did. */
-export async function run(state: State, inputs: Inputs, options: RunOptions = {}): Promise<Answer> {
+/** The answer of the first exit that fires, or the best where none did; `own` decides where options do not. */
+export async function run(state: State, inputs: Inputs, options: RunOptions = {}, own = state.own): Promise<Answer> {
   enter(state);
   try {
     const watch = watchOf(options);
     const { exitAt, thresholds } = options;
     const plain = exitAt === undefined && thresholds === undefined;
-    const decision = plain ? state.own : decide(state.program, state.own.mostConfident, options);
+    const decision = plain ? own : decide(state.program, own.mostConfident, options);
     const { walk, answer } = begin(state, inputs, watch, {});
     try {
       let best: Met | null = null, last: Met | null = null;
