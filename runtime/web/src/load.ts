@@ -3,6 +3,7 @@
 import type { Files, LoadOptions, Progress, Runner } from "./api.js";
 import { readManifest } from "./manifest.js";
 import { MANIFEST } from "./plan.js";
+import { profile } from "./profile.js";
 import { compile } from "./program.js";
 import { check, unless } from "./queue.js";
 import { close, enter, leave, refine, run, runAllExits, stateOf, type State } from "./runner.js";
@@ -29,7 +30,7 @@ export async function load(source: string | URL | Files, options: LoadOptions): 
     open: (given = {}) => open(state, given),
     close: () => close(state),
     verify: (given) => verify(state, given),
-    profile: () => Promise.reject(new Error("not yet")),
+    profile: (given) => profile(state, given),
   };
 }
 
