@@ -42,7 +42,7 @@ export function walk(program: Program, sessions: Sessions, places: AnyTensor[], 
   const gates: (readonly [string, number])[] = [];
   const visits = new Uint32Array(steps.length);
   const far: AnyTensor[] = [];
-  let step = steps[program.start];
+  let step: Step | undefined = steps[program.start];
   let entered = false; // whether `step` has run, and only what follows it is due
 
   async function run(step: Step): Promise<Awaited<ReturnType<InferenceSession["run"]>> | null> {
