@@ -21,12 +21,8 @@ const ALIKE = 20; // runs, at least, that are judged together
 const LEAST_MS = 1e-6; // what a run takes at least, however coarse the clock
 const SHARES = [0, 1, 2, ...Array.from({ length: 19 }, (_, index) => 5 * (index + 1)), 98, 99, 100].map((each) => each / 100);
 
-/** Adds a run to those of `name`. */
-export function add(all: Map<string, Runs>, name: string, ms: number, size: number): void {
-  const runs = all.get(name) ?? [];
-  all.set(name, runs);
-  runs.push({ ms: Math.max(ms, LEAST_MS), size });
-}
+/** Adds a run. */
+export const add = (runs: Runs, ms: number, size: number): unknown => runs.push({ ms: Math.max(ms, LEAST_MS), size });
 
 /** The quantile of values in rising order, by linear interpolation. */
 function at(sorted: readonly number[], share: number): number {
@@ -36,7 +32,8 @@ function at(sorted: readonly number[], share: number): number {
 }
 
 const inOrder = (values: readonly number[]): number[] => [...values].sort((a, b) => a - b);
-const sum = (values: readonly number[]): number => values.reduce((total, each) => total + each, 0);
+/** The sum. */
+export const sum = (values: readonly number[]): number => values.reduce((total, each) => total + each, 0);
 const spread = (sorted: readonly number[]): number => at(sorted, 0.75) - at(sorted, 0.25);
 const fence = (sorted: readonly number[]): number => at(sorted, 0.5) + FAR * spread(sorted);
 

@@ -6,7 +6,7 @@ import { backendOf, machineOf, type Machine } from "./device.js";
 import { InputError } from "./errors.js";
 import { readGolden } from "./golden.js";
 import { prepare } from "./inputs.js";
-import { median, robustMean, summary, type Latency, type Runs } from "./latency.js";
+import { median, robustMean, sum, summary, type Latency } from "./latency.js";
 import type { Threshold } from "./plan.js";
 import { measure, type Found, type Paths } from "./rounds.js";
 import type { State } from "./runner.js";
@@ -20,8 +20,8 @@ export interface SegmentCost {
   readonly parameters?: number;
   readonly multiply_adds?: number | null;
   readonly size_bytes: number;
-  /** Opening it, once its files were there; left out where it was open before. */
-  readonly load_ms?: number;
+  /** Opening it, once its files were there; null where it was open before. */
+  readonly load_ms: number | null;
   readonly latency: Latency | null;
   readonly visits: number;
   readonly exit: string | null;
@@ -100,20 +100,15 @@ export async function profile(state: State, options: ProfileOptions = {}): Promi
     measured,
     machine: await machineOf(ort, options.processor),
     backend: options.backend ?? backend,
-    timer_step_us: Number((1e3 * stepMs).toPrecision(3)),
     threads: options.threads === undefined ? threads : options.threads,
     providers: options.providers ?? providers,
-    rows: found.rows.length,
-    timed: found.timed,
-    no_time_for: [...found.noTimeFor],
-    rounds: found.rounds,
-    warmup_rounds: found.warmupRounds,
-    steady: found.steady,
+    timer_step_us: Number((1e3 * stepMs).toPrecision(3)),
+    ...found.counts,
     thresholds: object(state.program.exits.map((exit) => [exit.name, exit]), ({ threshold }) => threshold),
     segments: segmentsOf(state, found, loads),
     exits: exitsOf(state, found),
     expected: expected(found),
-    full_path: summary(found.all.get("full")) as Latency,
+    full_path: summary(found.full) as Latency,
     overhead_us: 1e3 * median(found.overheadsMs),
   };
 }
@@ -121,52 +116,42 @@ export async function profile(state: State, options: ProfileOptions = {}): Promi
 const named = ({ program: { plan }, options: { ort } }: State, inputs: Inputs): Map<string, AnyTensor> =>
   new Map(prepare(plan, ort, inputs).map((tensor, index) => [plan.inputs[index]?.name ?? "", tensor]));
 
-function object<T, U>(entries: Iterable<readonly [string, T]>, value: (each: T) => U): Record<string, U> {
-  return Object.fromEntries([...entries].map(([name, each]) => [name, value(each)]));
+function object<T, U>(entries: (readonly [string, T])[], value: (each: T, name: string) => U): Record<string, U> {
+  return Object.fromEntries(entries.map(([name, each]) => [name, value(each, name)]));
 }
 
-const mean = (values: readonly number[]): number => values.reduce((total, each) => total + each, 0) / values.length;
+const mean = (values: readonly number[]): number => sum(values) / values.length;
 
-function segmentsOf({ program: { plan } }: State, { rows, segments }: Found, loads: ReadonlyMap<string, number>): Profile["segments"] {
-  const found = [...plan.segments].flatMap(([name, { model, weights, work, exit }]): (readonly [string, SegmentCost])[] => {
-    if (model === null) return [];
-    const load_ms = loads.get(name);
-    return [[name, {
-      ...work,
-      size_bytes: [model, ...weights].reduce((total, file) => total + (plan.files.get(file)?.size ?? 0), 0),
-      ...(load_ms !== undefined && { load_ms }),
-      latency: summary(segments.get(name)),
-      visits: mean(rows.map(({ path }) => path.filter((each) => each === name).length)),
-      exit: exit?.name ?? null,
-    }]];
-  });
-  return Object.fromEntries(found);
+function segmentsOf({ program: { plan } }: State, { asked, segments }: Found, loads: ReadonlyMap<string, number>): Profile["segments"] {
+  return object([...plan.segments].filter(([, { model }]) => model !== null), ({ model, weights, work, exit }, name): SegmentCost => ({
+    ...work,
+    size_bytes: sum([model ?? "", ...weights].map((file) => plan.files.get(file)?.size ?? 0)),
+    load_ms: loads.get(name) ?? null,
+    latency: summary(segments.get(name)),
+    visits: mean(asked.map(({ path }) => path.filter((each) => each === name).length)),
+    exit: exit?.name ?? null,
+  }));
 }
 
-function exitsOf({ program }: State, { rows, segments, reached, exits, calls, called, all }: Found): Profile["exits"] {
+function exitsOf({ program }: State, { asked, segments, reached, exits, all, calls, called }: Found): Profile["exits"] {
   const means = new Map([...segments].map(([name, runs]) => [name, robustMean(runs)]));
-  /** What the segments of some paths take in the mean, each path as often as it was run. */
+  /** What the segments of some calls take in the mean. */
   const meanOf = (paths: Paths, name: string): number | null => {
-    const each = [...(paths.get(name) ?? [])].flatMap(([path, count]): number[] => {
-      const taken = path.split(" ").reduce((total, segment) => total + (means.get(segment) ?? 0), 0);
-      return Array<number>(count).fill(taken);
-    });
-    return each.length > 0 && mean(each) > 0 ? mean(each) : null;
+    const { visits, calls } = paths.get(name) ?? { visits: [], calls: 1 };
+    return sum([...visits].map(([segment, count]) => count * (means.get(segment) ?? 0))) / calls || null;
   };
-  const total = all.get("calls")?.length ?? 1;
-  return object(program.exits.map(({ name }) => [name, name]), (name): ExitCost => ({
+  return object(program.exits.map((exit) => [exit.name, exit]), (_, name): ExitCost => ({
     latency: summary(exits.get(name)),
     segments_ms: meanOf(reached, name),
     call: summary(calls.get(name)),
     called_ms: meanOf(called, name),
-    expected_ms: (calls.get(name) ?? []).reduce((sum, { ms }) => sum + ms / total, 0),
-    share: mean(rows.map(({ exit }) => Number(exit === name))),
+    expected_ms: sum((calls.get(name) ?? []).map(({ ms }) => ms)) / all.length,
+    share: mean(asked.map(({ exit }) => Number(exit === name))),
   }));
 }
 
 /** All calls; what is robust is so for each exit, since deep calls are no outliers. */
 function expected({ all, calls }: Found): Latency {
-  const latency = summary(all.get("calls")) as Latency;
-  const robust = (runs: Runs): number => (runs.length * robustMean(runs)) / latency.runs;
-  return { ...latency, robust_ms: [...calls.values()].reduce((total, runs) => total + robust(runs), 0) };
+  const robust = [...calls.values()].map((runs) => runs.length * robustMean(runs));
+  return { ...(summary(all) as Latency), robust_ms: sum(robust) / all.length };
 }
