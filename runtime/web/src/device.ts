@@ -2,15 +2,7 @@
 
 import type { InferenceSession } from "onnxruntime-common";
 import type { Ort } from "./api.js";
-
-/** The device, for people; what is not known is left out. */
-export interface Machine {
-  readonly processor: string;
-  readonly cores: number;
-  readonly memory_bytes?: number;
-  readonly system?: string;
-  readonly onnxruntime?: string;
-}
+import type { Machine } from "./profile.js";
 
 interface UserAgentData {
   getHighEntropyValues?(hints: string[]): Promise<{ readonly model?: string }>;

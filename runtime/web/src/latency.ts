@@ -1,17 +1,6 @@
 // How long something took, summarised so that no run is left out (docs/bundle-format.md, "Profile").
 
-/** How long something took, in milliseconds. */
-export interface Latency {
-  readonly runs: number;
-  readonly mean_ms: number;
-  readonly robust_ms: number;
-  readonly p50_ms: number;
-  readonly p90_ms: number;
-  readonly p99_ms: number;
-  readonly spread_ms: number;
-  readonly outliers: number;
-  readonly quantiles_ms: readonly number[];
-}
+import type { Latency } from "./profile.js";
 
 /** Runs of one kind, as they come: what each took, and how many numbers its inputs were. */
 export type Runs = { readonly ms: number; readonly size: number }[];

@@ -1,7 +1,8 @@
 // Summaries of latencies, beside what Python's `summarise` gives for the same runs.
 
 import { expect, test } from "vitest";
-import { add, median, robustMean, summary, type Latency, type Runs } from "../src/latency.js";
+import { add, median, robustMean, summary, type Runs } from "../src/latency.js";
+import type { Latency } from "../src/profile.js";
 
 /** 90 runs of inputs of three sizes by a linear congruential generator; three runs are disturbed. */
 function some(): Runs {
