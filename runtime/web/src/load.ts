@@ -3,7 +3,7 @@
 import type { Files, LoadOptions, Progress, Runner } from "./api.js";
 import { readManifest } from "./manifest.js";
 import { MANIFEST } from "./plan.js";
-import { profile } from "./profile.js";
+import { profile } from "./profiler.js";
 import { compile } from "./program.js";
 import { check, unless } from "./queue.js";
 import { close, enter, leave, refine, run, runAllExits, stateOf, type State } from "./runner.js";
