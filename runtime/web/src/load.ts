@@ -37,7 +37,7 @@ export async function load(source: string | URL | Files, options: LoadOptions): 
 }
 
 /** The state of a runner over the bundle in `source`. */
-export async function stateIn(source: string | URL | Files, options: LoadOptions): Promise<State> {
+async function stateIn(source: string | URL | Files, options: LoadOptions): Promise<State> {
   const { signal, progress } = options;
   check(signal);
   const folder = folderOf(source, options);
@@ -51,7 +51,7 @@ export async function stateIn(source: string | URL | Files, options: LoadOptions
 }
 
 /** Opens all segments. */
-export async function open(state: State, { progress = state.options.progress, signal }: Told): Promise<void> {
+async function open(state: State, { progress = state.options.progress, signal }: Told): Promise<void> {
   enter(state);
   try {
     const models = state.program.steps.filter(({ segment }) => segment.model !== null);
