@@ -196,4 +196,4 @@ def test_file_names_that_differ_only_in_case_are_the_same_ones() -> None:
 
 def test_numbers_are_spelled_as_python_does() -> None:
     numbers = [0.0, -0.0, 0.5, -3.0, 1e-4, 1e-5, 1.5e-7, 123456789.0, 1e15, 1e16, 1.2e21, 1e22, 1e100, 5e-324, 1 / 3]
-    assert each("spellFloat", numbers) == list(map(repr, numbers))
+    assert each("reprFloat", numbers) == list(map(repr, numbers))

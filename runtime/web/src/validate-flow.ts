@@ -2,9 +2,9 @@
 
 import { closure, lookedAt, successors, turned, withoutSources, type Edges } from "./flow.js";
 import type { Manifest } from "./manifest-types.js";
-import { failing, refuse } from "./names.js";
+import { failing, inputNames, refuse } from "./names.js";
 import { ManifestError } from "./errors.js";
-import { repr, reprAll, spellFloat } from "./printable.js";
+import { repr, reprFloat } from "./printable.js";
 
 /** Throws a `ManifestError` where some path does not end at an exit, or a loop has no bound. */
 export function checkFlow({ start, segments, profile, quantization }: Manifest): void {
@@ -20,7 +20,7 @@ export function checkFlow({ start, segments, profile, quantization }: Manifest):
     if (next.kind === "stop") {
       if (!exit) fail("stops without an exit");
       else if (!ends) {
-        const got = typeof exit.threshold === "number" ? spellFloat(exit.threshold) : repr(exit.threshold);
+        const got = typeof exit.threshold === "number" ? reprFloat(exit.threshold) : repr(exit.threshold);
         fail(`exit ${repr(exit.name)} ends the plan: "threshold" is ${got}, expected "always"`);
       }
     } else if (exit && ends) {
@@ -29,7 +29,7 @@ export function checkFlow({ start, segments, profile, quantization }: Manifest):
   }
   const none = (names: Iterable<string>, text: string): void => {
     const found = [...names].sort();
-    if (found.length > 0) throw new ManifestError(`segments ${reprAll(found)} ${text}`);
+    if (found.length > 0) throw new ManifestError(`segments ${repr(found)} ${text}`);
   };
   const outside = (reached: Set<string>): string[] => [...segments.keys()].filter((name) => !reached.has(name));
   none(outside(closure([start], edges)), `cannot be reached from ${repr(start)}`);
@@ -58,16 +58,17 @@ function checkQuantization(segments: Manifest["segments"], quantization: Manifes
     }
   }
   if ([...methods.values()].includes("static") !== (activations !== null)) {
-    const got = activations === null ? "None" : repr(activations);
-    refuse(`quantization: activations ${got}, those of static segments alone`);
+    refuse(`quantization: activations ${repr(activations)}, those of static segments alone`);
   }
 }
 
 /** Throws a `ManifestError` where some path reads a slot before it is written (a forward must-analysis). */
-export function checkAssignment({ start, inputs, slots, constants, segments }: Manifest): void {
+export function checkAssignment(plan: Manifest): void {
+  const { start, slots, constants, segments } = plan;
+  const inputs = inputNames(plan);
   // Sets of inputs and slots are numbers, a bit for each: sets of names would fill the memory in a long plan.
   const bits = new Map<string, bigint>();
-  for (const name of [...inputs.map(({ name }) => name), ...slots.keys()]) bits.set(name, 1n << BigInt(bits.size));
+  for (const name of [...inputs, ...slots.keys()]) bits.set(name, 1n << BigInt(bits.size));
   const maskOf = (names: Iterable<string>): bigint => {
     let mask = 0n;
     for (const name of names) mask |= bits.get(name) ?? 0n;
@@ -76,7 +77,7 @@ export function checkAssignment({ start, inputs, slots, constants, segments }: M
   const all = (1n << BigInt(bits.size)) - 1n;
   const writes = new Map(Array.from(segments, ([name, segment]) => [name, maskOf(segment.writes.keys())]));
   const before = new Map(Array.from(segments.keys(), (name) => [name, all]));
-  before.set(start, maskOf(inputs.map(({ name }) => name)));
+  before.set(start, maskOf(inputs));
   const waiting = new Set(segments.keys()); // it grows as it is walked
   for (const name of waiting) {
     waiting.delete(name);
