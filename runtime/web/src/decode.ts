@@ -1,6 +1,7 @@
 // Types of JSON values, put together from small ones, and how a value of one is read. Faults read as msgspec's.
 
 import { Fault, type Json } from "./json.js";
+import { mapValues } from "./plan.js";
 import { repr } from "./printable.js";
 
 interface Kinds {
@@ -105,9 +106,7 @@ export function tuple<T>(length: number, of: Type<T>): Type<readonly T[]> {
 
 /** Values by name. */
 export function map<T>(of: Type<T>): Type<ReadonlyMap<string, T>> {
-  return {
-    object: (values) => new Map(Array.from(values, ([name, value]) => [name, within("[...]", of, value)])),
-  };
+  return { object: (values) => mapValues(values, (value) => within("[...]", of, value)) };
 }
 
 type Required = Readonly<Record<string, Type<unknown>>>;

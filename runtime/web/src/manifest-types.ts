@@ -1,8 +1,8 @@
 // The types of everything in `manifest.json`, what is only for people included: a key that nobody knows is refused.
 
 import {
-  array, bool, byKind, fail, float, int, integer, later, made, map, matching, nullable, object, oneOf, str, tuple, where,
-  type Of, type Type,
+  array, bool, byKind, fail, float, int, integer, later, made, map, matching, nullable, object, oneOf, str, tuple,
+  where, type Of, type Type,
 } from "./decode.js";
 import type { Json } from "./json.js";
 import type { Criterion, Next, Segment, Source } from "./plan.js";

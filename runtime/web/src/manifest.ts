@@ -5,12 +5,14 @@ import { checkDigest, FIX } from "./digest.js";
 import { IntegrityError, ManifestError } from "./errors.js";
 import { Fault, parse, type Document, type Json } from "./json.js";
 import { manifest, MANIFEST_KEYS, type Manifest } from "./manifest-types.js";
-import { FORMAT, MANIFEST_LIMIT_BYTES, VERSION, type Constant, type Plan } from "./plan.js";
+import { FORMAT, MANIFEST_LIMIT_BYTES, mapValues, VERSION, type Plan } from "./plan.js";
 import { repr } from "./printable.js";
 import { validate } from "./validate.js";
 
 // The keys that say whether the rest can be read at all, and which of it may be left unread.
-const HEAD = object({}, { format: [nullable(str), null], version: [nullable(integer), null], optional: [array(str), []] }, true);
+const HEAD = object(
+  {}, { format: [nullable(str), null], version: [nullable(integer), null], optional: [array(str), []] }, true,
+);
 
 /**
  * Returns the plan in a manifest's text, proved.
@@ -73,10 +75,9 @@ function planOf({
   format: _format, version: _version, created_with: _tools, outputs: _outputs, batch: _batch, tuning: _tuning, profile,
   quantization, ...plan
 }: Manifest): Plan {
-  const constants = new Map<string, Constant>();
-  for (const [name, constant] of plan.constants) {
-    const data = constant.data.map((value) => (typeof value === "bigint" ? Number(value) : value));
-    constants.set(name, { ...constant, data });
-  }
+  const constants = mapValues(plan.constants, (constant) => ({
+    ...constant,
+    data: constant.data.map((value) => (typeof value === "bigint" ? Number(value) : value)),
+  }));
   return { ...plan, constants, expected_ms: profile?.expected_ms ?? new Map(), stale: quantization?.stale ?? false };
 }

@@ -40,7 +40,8 @@ export function repr(value: string | number | bigint | boolean | null | readonly
   if (typeof value === "object") return value ? `[${value.map(repr).join(", ")}]` : "None";
   if (typeof value !== "string") return String(value).replace(/^[tf]/, (letter) => letter.toUpperCase());
   const quote = value.includes("'") && !value.includes('"') ? '"' : "'";
-  return quote + printable(value.replace(/[\\']/g, (found) => (found === "'" && quote === '"' ? "" : "\\") + found)) + quote;
+  const escaped = value.replace(quote === "'" ? /[\\']/g : /\\/g, "\\$&");
+  return quote + printable(escaped) + quote;
 }
 
 /** Returns a number as Python's `repr` of a float does: `0.5`, `1.0`, `1e-05`. */

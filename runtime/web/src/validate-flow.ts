@@ -1,15 +1,16 @@
 // That a plan's segments lead to a stop, that loops are bounded, and that no slot is read before it is written.
 
+import { ManifestError } from "./errors.js";
 import { closure, lookedAt, successors, turned, withoutSources, type Edges } from "./flow.js";
 import type { Manifest } from "./manifest-types.js";
 import { failing, inputNames, refuse } from "./names.js";
-import { ManifestError } from "./errors.js";
+import { mapValues } from "./plan.js";
 import { repr, reprFloat } from "./printable.js";
 
 /** Throws a `ManifestError` where some path does not end at an exit, or a loop has no bound. */
 export function checkFlow({ start, segments, profile, quantization }: Manifest): void {
   if (!segments.has(start)) refuse(`start is ${repr(start)}, which is not a segment`);
-  const edges: Edges = new Map(Array.from(segments, ([name, segment]) => [name, successors(segment)]));
+  const edges: Edges = mapValues(segments, successors);
   for (const [name, { exit, next }] of segments) {
     const fail = failing(name);
     if (next.kind === "switch" && next.cases.length === 0) fail("a switch without cases");
@@ -75,8 +76,8 @@ export function checkAssignment(plan: Manifest): void {
     return mask;
   };
   const all = (1n << BigInt(bits.size)) - 1n;
-  const writes = new Map(Array.from(segments, ([name, segment]) => [name, maskOf(segment.writes.keys())]));
-  const before = new Map(Array.from(segments.keys(), (name) => [name, all]));
+  const writes = mapValues(segments, (segment) => maskOf(segment.writes.keys()));
+  const before = mapValues(segments, () => all);
   before.set(start, maskOf(inputs));
   const waiting = new Set(segments.keys()); // it grows as it is walked
   for (const name of waiting) {

@@ -7,10 +7,10 @@ import { repr, reprFloat } from "./printable.js";
 
 type Value = boolean | bigint | number | string;
 
-const LARGEST: ReadonlyMap<DType, number> = new Map([["float16", 65504], ["float32", 3.4028234663852886e38]]); // IEEE 754
+const LARGEST: ReadonlyMap<DType, number> = new Map([["float16", 65504], ["float32", 3.4028234663852886e38]]); // IEEE
 const MOST_EXACT = BigInt(Number.MAX_SAFE_INTEGER);
 
-/** Throws a `ManifestError` where a constant has not as many values as its shape says, or one that its dtype has not. */
+/** Throws a `ManifestError` where a constant has more or fewer values than its shape, or one that its dtype has not. */
 export function checkConstants(plan: Manifest): void {
   for (const [name, { dtype, shape, data }] of plan.constants) {
     const needed = shape.reduce((product, dim) => product * BigInt(dim), 1n);
@@ -21,7 +21,8 @@ export function checkConstants(plan: Manifest): void {
     }
     const wrong = data.find((value) => !holds(dtype, value));
     if (wrong !== undefined) {
-      throw new ManifestError(`constant ${repr(name)}: ${typeof wrong === "number" ? reprFloat(wrong) : repr(wrong)} is not a finite ${dtype}`);
+      const spelled = typeof wrong === "number" ? reprFloat(wrong) : repr(wrong);
+      throw new ManifestError(`constant ${repr(name)}: ${spelled} is not a finite ${dtype}`);
     }
   }
 }
@@ -48,7 +49,8 @@ function isExact(value: bigint): boolean {
 }
 
 /** Returns why pixels cannot be prepared like this for an input; null where they can. */
-export function preprocessProblem({ layout, resize, mean, std }: Preprocess, { dtype, shape }: TensorSpec): string | null {
+export function preprocessProblem(asked: Preprocess, { dtype, shape }: TensorSpec): string | null {
+  const { layout, resize, mean, std } = asked;
   if (!dtype.startsWith("float")) return `it is ${dtype}, expected floating-point numbers`;
   if (shape.length !== 4) return `its shape is ${repr(shape)}, expected four dimensions`;
   const [channels, height, width] = layout === "NCHW" ? shape.slice(1) : [shape[3], shape[1], shape[2]];

@@ -2,7 +2,7 @@
 
 import { readdirSync, readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
-import { describe, expect, test } from "vitest";
+import { describe, expect, test, vi } from "vitest";
 import { IntegrityError, ManifestError } from "../src/errors.js";
 import { sha256 } from "../src/hash.js";
 import { parse } from "../src/json.js";
@@ -108,4 +108,18 @@ test("another version is refused before anything else is believed", async () => 
 test("a message is one line that nothing obeys", () => {
   expect(new ManifestError("a\n  \x1b[2Jb").message).toBe("a \\x1b[2Jb");
   expect(flat(" é \u202e\n\n")).toBe("é \\u202e");
+});
+
+test("an engine whose regular expressions know no classes of Unicode still shows no control characters", async () => {
+  vi.resetModules();
+  vi.stubGlobal("RegExp", () => {
+    throw new SyntaxError("Invalid RegExp: Invalid escape");
+  });
+  try {
+    const { printable } = await import("../src/printable.js");
+    expect(printable("é \x1b[2J\u202e\n")).toBe("é \\x1b[2J\\u202e\\n");
+    expect(printable("\u0378")).toBe("\u0378"); // unassigned: here it is not known
+  } finally {
+    vi.unstubAllGlobals();
+  }
 });
