@@ -32,10 +32,10 @@ export interface LoadOptions {
   /** Whether segments are fetched and opened when a call first reaches them (`lazy`, the default) or all now. */
   readonly open?: "lazy" | "eager";
   /**
-   * React Native: reads a file of the bundle's folder by its path. Sessions are then created by path. The manifest is
-   * read so, and graphs and golden samples; default there: `fetch` of `file://`.
+   * React Native: reads a file of the bundle's folder by its path, default there: `fetch` of `file://`. The manifest is
+   * read so, golden samples, and graphs to check them; sessions are then created by path.
    */
-  readonly readFile?: (path: string) => Promise<Uint8Array | string>;
+  readonly readFile?: (path: string) => Promise<Uint8Array>;
   readonly progress?: (progress: Progress) => void;
   readonly signal?: AbortSignal;
 }

@@ -3,6 +3,7 @@
 import type { Inputs, Ort, Value } from "./api.js";
 import { InputError } from "./errors.js";
 import type { DType, Plan, Preprocess, TensorSpec } from "./plan.js";
+import { repr } from "./printable.js";
 import {
   DTYPE_OF, arrayFor, fromHalf, halfOf, isBig, isFloat, isNear, rangeOf, sizeOf, tensorOf, type AnyTensor, type Numbers,
 } from "./tensors.js";
@@ -25,7 +26,7 @@ export function prepare(plan: Plan, ort: Ort, inputs: Inputs): AnyTensor[] {
     if (symbol === BATCH || size === undefined || (min <= size && (max === null || size <= max))) continue;
     const spec = plan.inputs.find(({ shape }) => shape.includes(symbol)) as TensorSpec;
     const wanted = max === null ? `at least ${min}` : `${min} to ${max}`;
-    throw new InputError(`input '${spec.name}': ${symbol} is ${size}, expected ${wanted}: ${spell(spec)}`);
+    throw new InputError(`input ${repr(spec.name)}: ${symbol} is ${size}, expected ${wanted}: ${spell(spec)}`);
   }
   const rows = sizes.get(BATCH) ?? 1;
   if (rows !== 1) throw new InputError(`got ${rows} rows, a run takes one; run them one by one`);
@@ -45,10 +46,9 @@ function inOrder({ inputs: specs, titles }: Plan, inputs: Inputs): Value[] {
   const known = specs.map(({ name }) => titles.get(name) ?? name);
   const values = specs.map(({ name }, index) => given.get(known[index] ?? name) ?? given.get(name));
   if (given.size === specs.length && values.every(isValue)) return values;
-  const list = (names: readonly string[]): string => `[${names.map((name) => `'${name}'`).join(", ")}]`;
   const wrong = [...given].find(([, value]) => !isValue(value));
-  if (wrong === undefined) throw new InputError(`got inputs ${list([...given.keys()].sort())}, expected ${list(known)}`);
-  throw new InputError(`input '${wrong[0]}': got a ${typeof wrong[1]}, expected a tensor, a typed array or numbers`);
+  if (wrong === undefined) throw new InputError(`got inputs ${repr([...given.keys()].sort())}, expected ${repr(known)}`);
+  throw new InputError(`input ${repr(wrong[0])}: got a ${typeof wrong[1]}, expected a tensor, a typed array or numbers`);
 }
 
 function fit(
@@ -75,7 +75,7 @@ function fit(
 function dtypeOf(spec: TensorSpec, value: ArrayBufferView | readonly number[]): DType | "numbers" {
   if (Array.isArray(value)) return "numbers";
   const found = DTYPE_OF.get(Object.prototype.toString.call(value).slice(8, -1));
-  if (found === undefined) throw new InputError(`input '${spec.name}': not an array; expected ${spell(spec)}`);
+  if (found === undefined) throw new InputError(`input ${repr(spec.name)}: not an array; expected ${spell(spec)}`);
   const bits = { float16: "uint16", bool: "uint8" } as const;
   return spec.dtype in bits && bits[spec.dtype as "bool"] === found ? spec.dtype : found;
 }
@@ -85,7 +85,7 @@ function shapeOf(spec: TensorSpec, length: number, sizes: ReadonlyMap<string, nu
   const dims = spec.shape.map((dim) => (dim === BATCH ? 1 : typeof dim === "string" ? (sizes.get(dim) ?? null) : dim));
   const product = sizeOf(dims.map((dim) => dim ?? 1));
   const open = dims.filter((dim) => dim === null).length;
-  if (open > 1) throw new InputError(`input '${spec.name}': got numbers without a shape, expected a tensor of ${spell(spec)}`);
+  if (open > 1) throw new InputError(`input ${repr(spec.name)}: got numbers without a shape, expected a tensor of ${spell(spec)}`);
   const rest = length / product;
   if (open === 0 ? rest === 1 : Number.isInteger(rest)) return dims.map((dim) => dim ?? rest);
   return [length];
@@ -93,7 +93,7 @@ function shapeOf(spec: TensorSpec, length: number, sizes: ReadonlyMap<string, nu
 
 function checkShape(spec: TensorSpec, shape: readonly number[], sizes: Map<string, number>): void {
   const wrong = (what: string, where = ""): InputError =>
-    new InputError(`input '${spec.name}': got ${what} [${shape.join(", ")}], expected ${spell(spec)}${where}`);
+    new InputError(`input ${repr(spec.name)}: got ${what} [${shape.join(", ")}], expected ${spell(spec)}${where}`);
   if (shape.length !== spec.shape.length) throw wrong("shape");
   for (let axis = 0; axis < shape.length; axis++) {
     const dim = spec.shape[axis] ?? null, size = shape[axis] ?? 0;
@@ -143,17 +143,17 @@ function cast(spec: TensorSpec, from: string, data: Numbers | readonly number[])
 }
 
 function refused(spec: TensorSpec, dtype: string, fix: string): InputError {
-  return new InputError(`input '${spec.name}': got dtype ${dtype}, expected ${spell(spec)}; ${fix}`);
+  return new InputError(`input ${repr(spec.name)}: got dtype ${dtype}, expected ${spell(spec)}; ${fix}`);
 }
 
 function notNumber(spec: TensorSpec, value: unknown): InputError {
-  return new InputError(`input '${spec.name}': holds ${String(value)}, which is no ${spec.dtype}; expected ${spell(spec)}`);
+  return new InputError(`input ${repr(spec.name)}: holds ${String(value)}, which is no ${spec.dtype}; expected ${spell(spec)}`);
 }
 
 function beyond(spec: TensorSpec, value: number): InputError {
   const most = spec.dtype === "float16" ? "6.55e4" : "3.4e38";
   return new InputError(
-    `input '${spec.name}': ${Number(value.toPrecision(6))} is beyond what ${spec.dtype} holds, ${most}; ` +
+    `input ${repr(spec.name)}: ${Number(value.toPrecision(6))} is beyond what ${spec.dtype} holds, ${most}; ` +
       `expected ${spell(spec)}; scale it as in training`,
   );
 }

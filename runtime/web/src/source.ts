@@ -197,8 +197,7 @@ function byPath(place: string, readFile: LoadOptions["readFile"]): Folder {
     pathOf: (name) => `${path}/${name}`,
     async read(name, _most, told) {
       try {
-        const found = await read(`${path}/${name}`);
-        const bytes = typeof found === "string" ? new TextEncoder().encode(found) : found;
+        const bytes = await read(`${path}/${name}`);
         told(bytes.length);
         return bytes;
       } catch (error) {

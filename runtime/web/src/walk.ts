@@ -2,6 +2,7 @@
 
 import { allows, ended, inTime, type Pace, type Watch } from "./deadline.js";
 import { RunError, firstLine } from "./errors.js";
+import { repr } from "./printable.js";
 import type { Move, Program, Step, StepExit } from "./program.js";
 import { occupy, turn } from "./queue.js";
 import type { Sessions } from "./sessions.js";
@@ -74,7 +75,7 @@ export function walk(program: Program, sessions: Sessions, places: AnyTensor[], 
         for (const name in made) if (!isNear(made[name] as AnyTensor)) far.push(made[name] as AnyTensor);
       }
     } catch (error) {
-      throw new RunError(`segment '${step.name}': ${firstLine(error)}`, { cause: error });
+      throw new RunError(`segment ${repr(step.name)}: ${firstLine(error)}`, { cause: error });
     }
     if (timed) {
       const tookMs = performance.now() - started;
@@ -91,7 +92,7 @@ export function walk(program: Program, sessions: Sessions, places: AnyTensor[], 
     const valueOf = (values: ArrayLike<unknown>): number => {
       if (values.length === 1) return Number(values[0]);
       const name = [...program.places.keys()][place];
-      throw new RunError(`segment '${step.name}': the ${what} '${name}' has ${values.length} values, expected one`);
+      throw new RunError(`segment ${repr(step.name)}: the ${what} ${repr(name ?? "")} has ${values.length} values, expected one`);
     };
     return isNear(tensor) ? valueOf(tensor.data) : tensor.getData().then(valueOf);
   }
@@ -102,7 +103,7 @@ export function walk(program: Program, sessions: Sessions, places: AnyTensor[], 
     if (next.kind === "gate") decided = decided ? 1 : 0;
     else if (next.kind === "switch" && !(decided >= 0 && decided < next.cases.length)) {
       const most = next.cases.length - 1;
-      throw new RunError(`segment '${step.name}': the switch '${next.on}' is ${decided}, expected 0 to ${most}`);
+      throw new RunError(`segment ${repr(step.name)}: the switch ${repr(next.on)} is ${decided}, expected 0 to ${most}`);
     }
     gates.push([step.name, decided]);
     return steps[step.next[decided] ?? -1];
@@ -120,7 +121,7 @@ export function walk(program: Program, sessions: Sessions, places: AnyTensor[], 
         const seen = (visits[index] = (visits[index] ?? 0) + 1);
         if (segment.max_visits !== null && seen > segment.max_visits) {
           const most = segment.max_visits;
-          throw new RunError(`segment '${name}': more than max_visits ${most} visits; is the loop endless?`);
+          throw new RunError(`segment ${repr(name)}: more than max_visits ${most} visits; is the loop endless?`);
         }
         let made: Made | null = null;
         if (segment.model !== null && (made = await run(step)) === null) return (step = undefined), null;
