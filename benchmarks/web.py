@@ -36,8 +36,13 @@ MAX_RATIO = 1.10
 """Of a full path in Node to the session that computes the same outputs."""
 SAME, BARE, LAST = "same outputs", "without criteria", "last exit"
 BUNDLE, FULL, BY_HAND = "bundle", "bundle, full path", "by hand"
-RATIOS = {(FULL, SAME): "full path / same outputs", (FULL, BARE): "/ without criteria", (BY_HAND, SAME): "by hand / same outputs",
-          (FULL, BY_HAND): "full path / by hand", (BUNDLE, LAST): "call / last exit"}  # fmt: skip
+RATIOS = {
+    (FULL, SAME): "full path / same outputs",
+    (FULL, BARE): "/ without criteria",
+    (BY_HAND, SAME): "by hand / same outputs",
+    (FULL, BY_HAND): "full path / by hand",
+    (BUNDLE, LAST): "call / last exit",
+}
 Measure = Callable[[Path, int, float], dict[str, Any]]
 
 
@@ -77,10 +82,11 @@ def main(names: tuple[str, ...] = ()) -> None:
 def build() -> None:
     """Bundles the programs that measure."""
     common = ["--bundle", "--format=esm", "--log-level=warning"]
-    node = [*common, "--platform=node", "--external:onnxruntime-node"]
-    for source, options in (("chain.node.ts", [*node, "--outfile=build/chain.node.mjs"]),
-                            ("chain.browser.ts", [*common, "--external:node:*", "--outfile=build/chain.browser.js"])):  # fmt: skip
-        subprocess.run(["node_modules/.bin/esbuild", f"bench/{source}", *options], cwd=WEB, check=True)
+    node = ["--platform=node", "--external:onnxruntime-node", "--outfile=build/chain.node.mjs"]
+    browser = ["--external:node:*", "--outfile=build/chain.browser.js"]
+    esbuild = str(WEB / "node_modules" / ".bin" / "esbuild")
+    for source, options in (("chain.node.ts", node), ("chain.browser.ts", browser)):
+        subprocess.run([esbuild, f"bench/{source}", *common, *options], cwd=WEB, check=True)
 
 
 def measure(name: str, processes: int = PROCESSES, seconds: float = SECONDS) -> list[Row]:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 WEB = Path(__file__).parents[1] / "runtime" / "web"
 CHROMIUM = Path("/usr/bin/chromium")
@@ -20,7 +20,8 @@ _DAY_MS = 24 * 3600 * 1000
 class _Handler(SimpleHTTPRequestHandler):
     """Serves a folder, the program and onnxruntime-web, isolated from other origins."""
 
-    extensions_map = {**SimpleHTTPRequestHandler.extensions_map, ".mjs": "text/javascript", ".wasm": "application/wasm"}
+    extensions_map: ClassVar = {"": "application/octet-stream", ".js": "text/javascript", ".mjs": "text/javascript",
+                                ".wasm": "application/wasm", ".json": "application/json"}  # fmt: skip
 
     def translate_path(self, path: str) -> str:
         """As its class, but for what is not in the folder."""
@@ -47,7 +48,7 @@ class _Handler(SimpleHTTPRequestHandler):
         self.send_header("Cross-Origin-Embedder-Policy", "require-corp")
         super().end_headers()
 
-    def log_message(self, format: str, *args: object) -> None:
+    def log_message(self, *_: object) -> None:
         """Is silent."""
 
 

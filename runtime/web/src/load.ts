@@ -1,6 +1,7 @@
 // Opens a bundle.
 
 import type { Files, LoadOptions, Progress, Runner } from "./api.js";
+import { goldenSamples } from "./golden.js";
 import { readManifest } from "./manifest.js";
 import { MANIFEST } from "./plan.js";
 import { profile } from "./profiler.js";
@@ -31,11 +32,12 @@ export async function load(source: string | URL | Files, options: LoadOptions): 
     close: () => close(state),
     verify: (given) => verify(state, given),
     profile: (given) => profile(state, given),
+    golden: ({ signal } = {}) => goldenSamples(state.program.plan, options.ort, state.sessions, signal),
   };
 }
 
 /** The state of a runner over the bundle in `source`. */
-export async function stateIn(source: string | URL | Files, options: LoadOptions): Promise<State> {
+async function stateIn(source: string | URL | Files, options: LoadOptions): Promise<State> {
   const { signal, progress } = options;
   check(signal);
   const folder = folderOf(source, options);
@@ -49,7 +51,7 @@ export async function stateIn(source: string | URL | Files, options: LoadOptions
 }
 
 /** Opens all segments. */
-export async function open(state: State, { progress = state.options.progress, signal }: Told): Promise<void> {
+async function open(state: State, { progress = state.options.progress, signal }: Told): Promise<void> {
   enter(state);
   try {
     const models = state.program.steps.filter(({ segment }) => segment.model !== null);
