@@ -23,12 +23,13 @@ async function buildPackage() {
   }
 }
 
-/** What answers the conformance cases, in Node and in a page. */
+/** What answers the conformance cases and takes profiles in Node, and the same cases in a page. */
 async function buildPrograms() {
   const programs = { ...shared, minify: false };
+  const names = readdirSync(from("programs")).filter((name) => name.endsWith(".node.ts"));
   await build({
     ...programs, platform: "node", external: ["onnxruntime-node"],
-    entryPoints: [from("programs", "conformance.node.ts")], outfile: from("build", "conformance.node.mjs"),
+    entryPoints: names.map((name) => from("programs", name)), outdir: from("build"), outExtension: { ".js": ".mjs" },
   });
   await build({
     ...programs,
