@@ -27,7 +27,7 @@ export interface Hooks {
 export interface Walk {
   /** Runs on to the next exit; null at the end, or where the watch has stopped it. */
   next(): Promise<Met | null>;
-  /** Lets go of tensors on a GPU, but for those of the exits that are given. */
+  /** Lets go of all tensors on a GPU that were made here. */
   end(): void;
   readonly path: readonly string[];
   readonly gates: readonly (readonly [segment: string, decision: number])[];
@@ -43,7 +43,8 @@ export function walk(program: Program, sessions: Sessions, places: AnyTensor[], 
   const path: string[] = [];
   const gates: (readonly [string, number])[] = [];
   const visits = new Uint32Array(steps.length);
-  const far: AnyTensor[] = [];
+  let far: AnyTensor[] = []; // on a GPU, and made here
+  const met = new Set<AnyTensor>(); // what answers may still be made of
   let step: Step | undefined = steps[program.start];
   let entered = false; // whether `step` has run, and only what follows it is due
 
@@ -97,6 +98,10 @@ export function walk(program: Program, sessions: Sessions, places: AnyTensor[], 
     return isNear(tensor) ? valueOf(tensor.data) : tensor.getData().then(valueOf);
   }
 
+  function letGo(unused: (tensor: AnyTensor) => boolean): void {
+    far = far.filter((tensor) => !unused(tensor) || tensor.dispose());
+  }
+
   async function decide(step: Step): Promise<Step | undefined> {
     const { next } = step.segment;
     let decided = await one(step, next.kind, step.on);
@@ -127,16 +132,16 @@ export function walk(program: Program, sessions: Sessions, places: AnyTensor[], 
         if (segment.model !== null && (made = await run(step)) === null) return (step = undefined), null;
         const found = moves.map(({ output, from }) => (output === null ? places[from] : made?.[output]) as AnyTensor);
         for (let at = 0; at < moves.length; at++) places[(moves[at] as Move).to] = found[at] as AnyTensor; // all at once
+        if (far.length > places.length) letGo((tensor) => !places.includes(tensor) && !met.has(tensor));
         entered = true;
         if (exit === null) continue;
         const read = one(step, "confidence", exit.confidence);
         const confidence = typeof read === "number" ? read : await read;
         const tensors = exit.outputs.map(({ place }) => places[place] as AnyTensor);
+        if (far.length > 0) tensors.forEach((tensor) => met.add(tensor));
         return { exit, confidence, tensors, last: segment.next.kind === "stop" };
       }
     },
-    end() {
-      for (const tensor of far) tensor.dispose();
-    },
+    end: () => letGo(() => true),
   };
 }
