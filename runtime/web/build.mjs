@@ -8,7 +8,9 @@ import { build } from "esbuild";
 
 const here = dirname(fileURLToPath(import.meta.url));
 const from = (...parts) => join(here, ...parts);
-const shared = { bundle: true, format: "esm", target: "es2022", minify: true, legalComments: "none", logLevel: "warning" };
+const shared = {
+  bundle: true, format: "esm", target: "es2022", minify: true, legalComments: "none", logLevel: "warning",
+};
 
 /** The package: one module, and declarations of what it exports. */
 async function buildPackage() {
@@ -39,7 +41,7 @@ async function buildPrograms() {
 
 /** The page: its program, its worker, and the files beside them. */
 async function buildPage() {
-  const page = from("..", "..", "eetoolkit", "serve", "page"), target = from("..", "..", "eetoolkit", "serve", "static");
+  const serve = from("..", "..", "eetoolkit", "serve"), page = join(serve, "page"), target = join(serve, "static");
   if (!existsSync(page)) return;
   mkdirSync(target, { recursive: true });
   for (const [name, output] of [["main.ts", "page.js"], ["worker.ts", "worker.js"]]) {
@@ -48,7 +50,8 @@ async function buildPage() {
       entryPoints: [join(page, name)], outfile: join(target, output),
     });
   }
-  for (const name of readdirSync(page)) if (/\.(html|css|svg)$/.test(name)) cpSync(join(page, name), join(target, name));
+  const beside = readdirSync(page).filter((name) => /\.(html|css|svg)$/.test(name));
+  for (const name of beside) cpSync(join(page, name), join(target, name));
 }
 
 await buildPackage();

@@ -64,7 +64,8 @@ export const better = (decision: Decision, met: Met, best: Met | null): boolean 
 
 /** The answer of an exit in a run of this path; `own` says which of its tensors are nobody else's. */
 export async function answerOf(
-  ort: Ort, models: number, met: Met, run: Pick<Answer, "path" | "gates" | "stoppedBy">, own: (tensor: AnyTensor) => boolean,
+  ort: Ort, models: number, met: Met, run: Pick<Answer, "path" | "gates" | "stoppedBy">,
+  own: (tensor: AnyTensor) => boolean,
 ): Promise<Answer> {
   const { exit, confidence } = met, { path, gates, stoppedBy } = run;
   const outputs = new Map<string, AnyTensor>();

@@ -40,7 +40,7 @@ export interface LoadOptions {
   readonly signal?: AbortSignal;
 }
 
-/** An input: a tensor, or numbers in row-major order, which take the input's dtype, and its shape where that is fixed. */
+/** An input: a tensor, or numbers in row-major order, which take the input's dtype, and its shape. */
 export type Value = Tensor | ArrayBufferView | readonly number[];
 /** One row: the only input's value, or every input's by name. */
 export type Inputs = Value | ReadonlyMap<string, Value> | Readonly<Record<string, Value>>;

@@ -35,10 +35,12 @@ function samplesIn(bytes: Uint8Array, plan: Plan, ort: Ort): GoldenSample[] {
   const { root } = parse(new TextEncoder().encode(metadata.get("samples") ?? ""));
   const take = (name: string): Stored => {
     const found = left.get(name);
-    if (found === undefined || !left.delete(name)) throw new Error(`there is no tensor ${repr(name)}, or it belongs to two`);
+    if (found === undefined) throw new Error(`there is no tensor ${repr(name)}, or it belongs to two`);
+    left.delete(name);
     return found;
   };
-  const takeAll = (what: string, names: ReadonlyMap<string, string>, expected: readonly string[]): Map<string, AnyTensor> => {
+  type Names = ReadonlyMap<string, string>;
+  const takeAll = (what: string, names: Names, expected: readonly string[]): Map<string, AnyTensor> => {
     if (names.size !== expected.length || !expected.every((name) => names.has(name))) {
       throw new Error(`the ${what} are ${[...names.keys()].join(", ")}, expected ${expected.join(", ")}`);
     }

@@ -35,7 +35,8 @@ export function prepare(plan: Plan, ort: Ort, inputs: Inputs): AnyTensor[] {
 
 const isTensor = (value: unknown): value is AnyTensor =>
   typeof value === "object" && value !== null && "dims" in value && "type" in value;
-const isValue = (value: unknown): value is Value => Array.isArray(value) || ArrayBuffer.isView(value) || isTensor(value);
+const isValue = (value: unknown): value is Value =>
+  Array.isArray(value) || ArrayBuffer.isView(value) || isTensor(value);
 
 function inOrder({ inputs: specs, titles }: Plan, inputs: Inputs): Value[] {
   if (isValue(inputs)) {
@@ -47,8 +48,11 @@ function inOrder({ inputs: specs, titles }: Plan, inputs: Inputs): Value[] {
   const values = specs.map(({ name }, index) => given.get(known[index] ?? name) ?? given.get(name));
   if (given.size === specs.length && values.every(isValue)) return values;
   const wrong = [...given].find(([, value]) => !isValue(value));
-  if (wrong === undefined) throw new InputError(`got inputs ${repr([...given.keys()].sort())}, expected ${repr(known)}`);
-  throw new InputError(`input ${repr(wrong[0])}: got a ${typeof wrong[1]}, expected a tensor, a typed array or numbers`);
+  throw new InputError(
+    wrong === undefined
+      ? `got inputs ${repr([...given.keys()].sort())}, expected ${repr(known)}`
+      : `input ${repr(wrong[0])}: got a ${typeof wrong[1]}, expected a tensor, a typed array or numbers`,
+  );
 }
 
 function fit(
@@ -71,7 +75,7 @@ function fit(
   return tensorOf(ort, spec.dtype, fitted, shape);
 }
 
-/** The dtype of what is no tensor: plain numbers have none of their own, and bits and booleans are what is asked for. */
+/** The dtype of what is no tensor: plain numbers have none, and bits and booleans are what is asked for. */
 function dtypeOf(spec: TensorSpec, value: ArrayBufferView | readonly number[]): DType | "numbers" {
   if (Array.isArray(value)) return "numbers";
   const found = DTYPE_OF.get(Object.prototype.toString.call(value).slice(8, -1));
@@ -85,7 +89,10 @@ function shapeOf(spec: TensorSpec, length: number, sizes: ReadonlyMap<string, nu
   const dims = spec.shape.map((dim) => (dim === BATCH ? 1 : typeof dim === "string" ? (sizes.get(dim) ?? null) : dim));
   const product = sizeOf(dims.map((dim) => dim ?? 1));
   const open = dims.filter((dim) => dim === null).length;
-  if (open > 1) throw new InputError(`input ${repr(spec.name)}: got numbers without a shape, expected a tensor of ${spell(spec)}`);
+  if (open > 1) {
+    const what = `input ${repr(spec.name)}: got numbers without a shape`;
+    throw new InputError(`${what}, expected a tensor of ${spell(spec)}`);
+  }
   const rest = length / product;
   if (open === 0 ? rest === 1 : Number.isInteger(rest)) return dims.map((dim) => dim ?? rest);
   return [length];
@@ -109,9 +116,10 @@ function cast(spec: TensorSpec, from: string, data: Numbers | readonly number[])
   const { dtype } = spec;
   if (from === dtype) {
     // Half precision may come as a Float16Array; onnxruntime takes the bits everywhere.
-    if (dtype === "float16") return new Uint16Array((data as Numbers).buffer as ArrayBuffer, (data as Numbers).byteOffset, data.length).slice();
-    if (dtype === "bool" && (data as Uint8Array).some((value) => value > 1)) throw refused(spec, "uint8", "give 0 and 1");
-    return (data as Numbers).slice();
+    const same = data as Numbers;
+    if (dtype === "float16") return new Uint16Array(same.buffer as ArrayBuffer, same.byteOffset, same.length).slice();
+    if (dtype === "bool" && (same as Uint8Array).some((value) => value > 1)) throw refused(spec, "uint8", "give 0 and 1");
+    return same.slice();
   }
   const values = data as ArrayLike<number | bigint>;
   const out = arrayFor(dtype, values.length) as unknown as (number | bigint)[];
@@ -129,8 +137,8 @@ function cast(spec: TensorSpec, from: string, data: Numbers | readonly number[])
   }
   if (dtype === "bool" ? !plain : isFloat(dtype) || !(plain || /int/.test(from))) {
     const pixels = from === "uint8" && isFloat(dtype);
-    const fix = pixels ? "scale it as in training, or give the bundle `preprocess` at export" : `convert it to ${dtype}`;
-    throw refused(spec, from, fix);
+    const scale = "scale it as in training, or give the bundle `preprocess` at export";
+    throw refused(spec, from, pixels ? scale : `convert it to ${dtype}`);
   }
   const [least, largest] = dtype === "bool" ? [0n, 1n] : rangeOf(dtype);
   for (let index = 0; index < values.length; index++) {
@@ -147,7 +155,8 @@ function refused(spec: TensorSpec, dtype: string, fix: string): InputError {
 }
 
 function notNumber(spec: TensorSpec, value: unknown): InputError {
-  return new InputError(`input ${repr(spec.name)}: holds ${String(value)}, which is no ${spec.dtype}; expected ${spell(spec)}`);
+  const what = `input ${repr(spec.name)}: holds ${String(value)}`;
+  return new InputError(`${what}, which is no ${spec.dtype}; expected ${spell(spec)}`);
 }
 
 function beyond(spec: TensorSpec, value: number): InputError {

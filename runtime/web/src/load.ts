@@ -42,7 +42,8 @@ async function stateIn(source: string | URL | Files, options: LoadOptions): Prom
   check(signal);
   const folder = folderOf(source, options);
   const told = (done: number): void => progress?.({ what: "fetch", name: MANIFEST, done, total: null });
-  const plan = await readManifest(await unless(signal, readManifestBytes(folder, told, signal)), folder.nameOf(MANIFEST));
+  const text = await unless(signal, readManifestBytes(folder, told, signal));
+  const plan = await readManifest(text, folder.nameOf(MANIFEST));
   checkVersion(plan, options.ort, folder.place);
   for (const [name, { size }] of plan.files) await checkFile(folder, name, size);
   check(signal);

@@ -149,7 +149,8 @@ function fromDisk(source: string | URL): Folder {
         if (!(await files.stat(at)).isFile()) return null; // a pipe would wait
         const handle = await files.open(at);
         const chunk = Math.min((await handle.stat()).size, most, 1 << 24) + 1; // one that is not full ends the file
-        const stream = handle.createReadStream({ start: 0, end: most, highWaterMark: chunk, ...(signal && { signal }) });
+        const range = { start: 0, end: most, highWaterMark: chunk };
+        const stream = handle.createReadStream({ ...range, ...(signal && { signal }) });
         return await gather(stream as AsyncIterable<Uint8Array>, most, told);
       } catch (error) {
         if (signal?.aborted) throw error;
@@ -164,7 +165,8 @@ function fromDisk(source: string | URL): Folder {
 }
 
 function fromFiles(source: Files): Folder {
-  const files = source instanceof Map ? source : new Map([...(source as Iterable<File>)].map((file) => [file.name, file]));
+  const named = (file: File): [string, File] => [file.name, file];
+  const files = source instanceof Map ? source : new Map([...(source as Iterable<File>)].map(named));
   const place = "the files";
   return {
     place,

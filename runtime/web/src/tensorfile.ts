@@ -64,7 +64,8 @@ function headerOf(bytes: Uint8Array): [Entry[], ReadonlyMap<string, string>] {
     const header = new Map(decode(map<Json>({ object: (value) => value }), root));
     const metadata = decode(map(str), header.get(METADATA) ?? new Map<string, Json>());
     header.delete(METADATA);
-    const entries = [...decode(ENTRIES, header)].map(([name, { dtype, shape, data_offsets: [start = 0, stop = 0] }]) => {
+    const entries = [...decode(ENTRIES, header)].map(([name, { dtype, shape, data_offsets }]) => {
+      const [start = 0, stop = 0] = data_offsets;
       const kind = KINDS[dtype[0] as keyof typeof KINDS];
       return { name, dtype: (dtype === "BOOL" ? "bool" : kind + dtype.slice(1)) as DType, shape, start, stop };
     });

@@ -64,14 +64,15 @@ function reportOf(tolerance: number, samples: number, exits: ExitCheck[], failur
       );
       const more = failures.length > SHOWN ? [`... and ${failures.length - SHOWN} more`] : [];
       const verdict = passed ? "passed" : `FAILED (${failures.length})`;
-      return [...lines, ...failures.slice(0, SHOWN), ...more, `verify ${verdict}, tolerance ${spell(tolerance, 0)}`].join("\n");
+      const end = `verify ${verdict}, tolerance ${spell(tolerance, 0)}`;
+      return [...lines, ...failures.slice(0, SHOWN), ...more, end].join("\n");
     },
   };
 }
 
 /** A number as Python spells it with `e`: two digits of the exponent at least. */
 const spell = (value: number, digits: number): string =>
-  Number.isFinite(value) ? value.toExponential(digits).replace(/([+-])(\d)$/, "$10$2") : value > 0 ? "inf" : String(value);
+  value === Infinity ? "inf" : value.toExponential(digits).replace(/([+-])(\d)$/, "$10$2");
 
 function count(checks: Map<string, ExitCheck>, exit: string, more: Partial<ExitCheck>): void {
   const old = checks.get(exit);
@@ -97,7 +98,9 @@ function compare(
     const found = met[index] as Answer;
     const both = (tensor: AnyTensor): Compared => ({ shape: tensor.dims, data: elementsOf(tensor) });
     const one = (value: number): Compared => ({ shape: [1], data: [value] });
-    const offs = [...outputs].map(([name, wanted]) => difference(both(found.outputs.get(name) as AnyTensor), both(wanted)));
+    const offs = [...outputs].map(([name, wanted]) =>
+      difference(both(found.outputs.get(name) as AnyTensor), both(wanted)),
+    );
     const outputDifference = Math.max(...offs);
     const confidenceDifference = difference(one(found.confidence), one(confidence));
     count(checks, exit, { samples: 1, outputDifference, confidenceDifference });
@@ -127,7 +130,9 @@ function mayAnswer(visits: GoldenSample["visits"], exits: ReadonlyMap<string, Ex
 }
 
 /** Whether noise of the size of a rounding, put on the inputs, sends a gate another way: then both ways are right. */
-async function hangsByRounding(state: State, { inputs }: GoldenSample, met: readonly Answer[], noise: number): Promise<boolean> {
+async function hangsByRounding(
+  state: State, { inputs }: GoldenSample, met: readonly Answer[], noise: number,
+): Promise<boolean> {
   const ways = (answers: readonly Answer[]): string => JSON.stringify(answers.map(({ gates }) => gates));
   if (met.every(({ gates }) => gates.length === 0)) return false;
   for (let tries = 0; tries < NOISY_RUNS; tries++) {

@@ -38,7 +38,9 @@ type Made = Record<string, AnyTensor>;
 const TIMED = 3; // runs of each segment that are timed without being asked: a later deadline goes by the least
 
 /** Begins a run over tensors in the places of the program: inputs and constants. */
-export function walk(program: Program, sessions: Sessions, places: AnyTensor[], watch: Watch | null, hooks: Hooks): Walk {
+export function walk(
+  program: Program, sessions: Sessions, places: AnyTensor[], watch: Watch | null, hooks: Hooks,
+): Walk {
   const { steps } = program;
   const path: string[] = [];
   const gates: (readonly [string, number])[] = [];
@@ -92,8 +94,8 @@ export function walk(program: Program, sessions: Sessions, places: AnyTensor[], 
     const tensor = places[place] as AnyTensor;
     const valueOf = (values: ArrayLike<unknown>): number => {
       if (values.length === 1) return Number(values[0]);
-      const name = [...program.places.keys()][place];
-      throw new RunError(`segment ${repr(step.name)}: the ${what} ${repr(name ?? "")} has ${values.length} values, expected one`);
+      const name = repr([...program.places.keys()][place] ?? "");
+      throw new RunError(`segment ${repr(step.name)}: the ${what} ${name} has ${values.length} values, expected one`);
     };
     return isNear(tensor) ? valueOf(tensor.data) : tensor.getData().then(valueOf);
   }
@@ -107,8 +109,8 @@ export function walk(program: Program, sessions: Sessions, places: AnyTensor[], 
     let decided = await one(step, next.kind, step.on);
     if (next.kind === "gate") decided = decided ? 1 : 0;
     else if (next.kind === "switch" && !(decided >= 0 && decided < next.cases.length)) {
-      const most = next.cases.length - 1;
-      throw new RunError(`segment ${repr(step.name)}: the switch ${repr(next.on)} is ${decided}, expected 0 to ${most}`);
+      const what = `segment ${repr(step.name)}: the switch ${repr(next.on)}`;
+      throw new RunError(`${what} is ${decided}, expected 0 to ${next.cases.length - 1}`);
     }
     gates.push([step.name, decided]);
     return steps[step.next[decided] ?? -1];
@@ -131,7 +133,8 @@ export function walk(program: Program, sessions: Sessions, places: AnyTensor[], 
         let made: Made | null = null;
         if (segment.model !== null && (made = await run(step)) === null) return (step = undefined), null;
         const found = moves.map(({ output, from }) => (output === null ? places[from] : made?.[output]) as AnyTensor);
-        for (let at = 0; at < moves.length; at++) places[(moves[at] as Move).to] = found[at] as AnyTensor; // all at once
+        // All at once: two slots may swap.
+        for (let at = 0; at < moves.length; at++) places[(moves[at] as Move).to] = found[at] as AnyTensor;
         if (far.length > places.length) letGo((tensor) => !places.includes(tensor) && !met.has(tensor));
         entered = true;
         if (exit === null) continue;
