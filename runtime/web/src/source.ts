@@ -18,6 +18,8 @@ export interface Folder {
   readonly read: (name: string, most: number, told: Told, signal?: AbortSignal) => Promise<Uint8Array | null>;
   /** A file's size where it is known without reading it; null: there is no such file. */
   readonly sizeOf?: (name: string) => Promise<number | null>;
+  /** Is told of a file that was read and is not the bundle's: a cache may hold it so. */
+  readonly damaged?: (name: string) => void;
   /** Where files can only be loaded by their paths (React Native): a file's path. */
   readonly pathOf?: (name: string) => string;
 }
@@ -40,9 +42,10 @@ export async function readChecked(
 ): Promise<Uint8Array> {
   const what = folder.nameOf(name), bytes = await folder.read(name, size, told, signal);
   if (bytes === null) throw new IntegrityError(`${what} ${MISSING}`);
-  checkSize(what, bytes.length > size ? `more than ${size}` : bytes.length, size);
-  const found = await sha256(bytes);
+  const found = bytes.length === size ? await sha256(bytes) : "";
   if (found === expected) return bytes;
+  folder.damaged?.(name);
+  checkSize(what, bytes.length > size ? `more than ${size}` : bytes.length, size);
   throw new IntegrityError(
     `${what}: sha256 ${found.slice(0, 12)}…, expected ${expected.slice(0, 12)}…: the file was changed; ` +
       "export the bundle again",
@@ -107,22 +110,20 @@ function fromWeb(place: string): Folder {
     url.pathname += encodeURIComponent(name);
     return url.href;
   };
-  const damaged = new Set<string>(); // what a cache may hold broken
+  const damaged = new Set<string>();
   return {
     place,
     nameOf: (name) => base.pathname + name,
+    damaged: (name) => void damaged.add(name),
     async read(name, most, told, signal) {
       const cache = damaged.has(name) ? "reload" : name === MANIFEST ? "no-cache" : "default";
       const given = signal === undefined ? {} : { signal };
-      damaged.add(name);
       try {
         const response = await fetch(urlOf(name), { cache, ...given });
         if (response.status === 404 || response.status === 410) return null;
         if (!response.ok) throw new Error(`the server answered ${response.status} ${response.statusText}`.trimEnd());
         const { body } = response;
-        const bytes = body ? await gather(piecesOf(body), most, told) : new Uint8Array(await response.arrayBuffer());
-        if (bytes.length === most || name === MANIFEST) damaged.delete(name);
-        return bytes;
+        return body ? await gather(piecesOf(body), most, told) : new Uint8Array(await response.arrayBuffer());
       } catch (error) {
         if (signal?.aborted) throw error;
         throw new IntegrityError(`cannot read ${urlOf(name)}: ${firstLine(error)}`, { cause: error });
