@@ -31,7 +31,7 @@ from benchmarks.web_page import WEB, Page
 from eetoolkit_runtime.bundle.bundle import load
 
 CASES = ("mnist", "mobilenet", "reviews")
-PROCESSES, SECONDS = 3, 6.0
+PROCESSES, SECONDS = 3, 4.0
 ROWS = {"mnist": 100, "mobilenet": 100, "reviews": 25}
 """Of the test rows."""
 MAX_RATIO = 1.10
