@@ -17,7 +17,7 @@ _PAGE = b'<!doctype html><title>benchmark</title><script type="module" src="chai
 _DAY_MS = 24 * 3600 * 1000
 
 
-class _Handler(SimpleHTTPRequestHandler):
+class Handler(SimpleHTTPRequestHandler):
     """Serves a folder, the program and onnxruntime-web, isolated from other origins."""
 
     extensions_map: ClassVar = {"": "application/octet-stream", ".js": "text/javascript", ".mjs": "text/javascript",
@@ -82,7 +82,7 @@ class Page:
         """Serves a folder to a browser of its own."""
         from playwright.sync_api import sync_playwright
 
-        server = ThreadingHTTPServer(("localhost", 0), partial(_Handler, directory=str(folder)))
+        server = ThreadingHTTPServer(("localhost", 0), partial(Handler, directory=str(folder)))
         threading.Thread(target=server.serve_forever, daemon=True).start()
         own = str(CHROMIUM) if CHROMIUM.exists() else None
         try:
