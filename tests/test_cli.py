@@ -63,6 +63,7 @@ def test_help_lists_every_verb_in_the_order_of_use() -> None:
         "tune",
         "truncate",
         "pack",
+        "serve",
         "zoo",
     ]
     listed = text.partition("Commands:\n")[2].partition("\n\n")[0]

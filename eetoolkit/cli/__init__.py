@@ -23,13 +23,14 @@ from eetoolkit_runtime.running.telemetry import switch_off
 # From first look to device.
 _VERBS = (
     "demo", "adapt", "export", "inspect", "verify", "run", "profile", "doctor", "quantize", "tune", "truncate", "pack",
-    "zoo",
+    "serve", "zoo",
 )  # fmt: skip
 _NARROWEST_HELP = 52
 _INTERRUPTED = 130  # 128 + SIGINT, as shells count
 EXTRAS: Mapping[str, str] = MappingProxyType(
     dict.fromkeys(("torch", "onnx", "onnx_ir", "onnxscript", "safetensors"), "export")
     | {"PIL": "images", "sklearn": "demo", "matplotlib": "report", "jinja2": "report", "scipy": "tune"}
+    | dict.fromkeys(("starlette", "uvicorn", "segno", "cryptography"), "serve")
 )
 
 
