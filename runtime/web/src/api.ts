@@ -73,6 +73,18 @@ export interface Answer {
   readonly prediction: number | null;
 }
 
+/** What the source network gave for one row: at every exit that it meets on its way, none firing. */
+export interface GoldenSample {
+  readonly inputs: ReadonlyMap<string, TypedTensor<Tensor.Type>>;
+  readonly visits: readonly {
+    readonly exit: string;
+    readonly outputs: ReadonlyMap<string, TypedTensor<Tensor.Type>>;
+    readonly confidence: number;
+    /** As in `Answer`. */
+    readonly prediction: number | null;
+  }[];
+}
+
 export interface ExitCheck {
   readonly exit: string;
   readonly samples: number;
@@ -117,6 +129,8 @@ export interface Runner {
   runAllExits(inputs: Inputs, options?: Pick<RunOptions, "signal">): Promise<Answer[]>;
   verify(options?: { progress?: (progress: Progress) => void; signal?: AbortSignal }): Promise<VerifyReport>;
   profile(options?: ProfileOptions): Promise<Profile>;
+  /** The bundle's golden samples; none where it has none. */
+  golden(options?: { signal?: AbortSignal }): Promise<readonly GoldenSample[]>;
   /** Fetches, checks and opens all segments now. */
   open(options?: { progress?: (progress: Progress) => void; signal?: AbortSignal }): Promise<void>;
   /** Releases all sessions; later calls are refused. */

@@ -1,8 +1,9 @@
 // Golden samples: what the source network gave for a few inputs, so that a device can check itself without it.
 
-import type { Ort } from "./api.js";
+import type { GoldenSample, Ort } from "./api.js";
 import { IntegrityError, firstLine } from "./errors.js";
 import { exitsOf, type Plan } from "./plan.js";
+import { predicted } from "./scores.js";
 import type { Sessions } from "./sessions.js";
 import { tensorOf, type AnyTensor } from "./tensors.js";
 import { readTensors, type Stored } from "./tensorfile.js";
@@ -35,6 +36,19 @@ export async function readGolden(plan: Plan, ort: Ort, sessions: Sessions, signa
       cause: error,
     });
   }
+}
+
+/** The same, each output a tensor, with the class that it says. */
+export async function goldenSamples(...given: Parameters<typeof readGolden>): Promise<GoldenSample[]> {
+  const [plan, ort] = given, exits = exitsOf(plan);
+  return (await readGolden(...given)).map(({ inputs, visits }) => ({
+    inputs,
+    visits: visits.map(({ exit, outputs: stored, confidence }) => {
+      const tensors = [...stored].map(([name, { dtype, data, shape }]) => [name, tensorOf(ort, dtype, data, shape)] as const);
+      const outputs = new Map(tensors);
+      return { exit, outputs, confidence, prediction: predicted(outputs, exits.get(exit)?.scores ?? null) };
+    }),
+  }));
 }
 
 function sampleOf(plan: Plan, ort: Ort, left: Map<string, Stored>, names: unknown): Sample {

@@ -1,6 +1,7 @@
 // Opens a bundle.
 
 import type { Files, LoadOptions, Progress, Runner } from "./api.js";
+import { goldenSamples } from "./golden.js";
 import { readManifest } from "./manifest.js";
 import { MANIFEST } from "./plan.js";
 import { profile } from "./profile.js";
@@ -31,6 +32,7 @@ export async function load(source: string | URL | Files, options: LoadOptions): 
     close: () => close(state),
     verify: (given) => verify(state, given),
     profile: (given) => profile(state, given),
+    golden: ({ signal } = {}) => goldenSamples(state.program.plan, options.ort, state.sessions, signal),
   };
 }
 
