@@ -40,7 +40,7 @@ export async function readChecked(
 ): Promise<Uint8Array> {
   const what = folder.nameOf(name), bytes = await folder.read(name, size, told, signal);
   if (bytes === null) throw new IntegrityError(`${what} ${MISSING}`);
-  checkSize(what, bytes.length, size);
+  checkSize(what, bytes.length > size ? `more than ${size}` : bytes.length, size);
   const found = await sha256(bytes);
   if (found === expected) return bytes;
   throw new IntegrityError(
@@ -56,10 +56,9 @@ export async function checkFile(folder: Folder, name: string, size: number): Pro
   if (found !== undefined) checkSize(folder.nameOf(name), found, size);
 }
 
-function checkSize(what: string, found: number, expected: number): void {
+function checkSize(what: string, found: number | string, expected: number): void {
   if (found === expected) return;
-  const size = found > expected ? `more than ${expected}` : found;
-  throw new IntegrityError(`${what}: ${size} bytes, expected ${expected}; copy or export the bundle again`);
+  throw new IntegrityError(`${what}: ${found} bytes, expected ${expected}; copy or export the bundle again`);
 }
 
 /** The manifest's bytes. */
