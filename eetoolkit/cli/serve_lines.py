@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import click
 
 from eetoolkit.cli import terminal
+from eetoolkit.serve.app import Event, Refused
 from eetoolkit.serve.profiles import Saved
 from eetoolkit_runtime.files.paths import shown
 
 if TYPE_CHECKING:
-    from eetoolkit.serve.app import Connected
     from eetoolkit.serve.certificate import Certificate
 
 Mode = Literal["https", "http", "localhost"]
@@ -44,7 +44,7 @@ class Show(Protocol):
     def start(self, opened: Opened) -> None:
         """Says where the page is, and what to expect."""
 
-    def event(self, event: Connected | Saved) -> None:
+    def event(self, event: Event) -> None:
         """Says what a device has done."""
 
     def end(self) -> None:
@@ -67,7 +67,7 @@ class JsonLines:
         }
         terminal.print_json(told, indent=-1)
 
-    def event(self, event: Connected | Saved) -> None:
+    def event(self, event: Event) -> None:
         """See `Show`."""
         with _unheard():
             terminal.print_json({"event": type(event).__name__.lower(), **asdict(event)}, indent=-1)
@@ -99,11 +99,13 @@ class TextLines:
             terminal.say(f"Compare its SHA-256 before you go on: {made.fingerprint}")
         terminal.say(f"Profiles go to {shown(opened.profiles)}. Ctrl-C ends it.")
 
-    def event(self, event: Connected | Saved) -> None:
+    def event(self, event: Event) -> None:
         """See `Show`."""
         with _unheard():
             if isinstance(event, Saved):
                 terminal.say(f"{event.path} saved, of {event.bundle}; next: {event.next}")
+            elif isinstance(event, Refused):
+                terminal.say(f"refused: a device asked for {event.host!r}; --lan --host NAME allows another name")
             else:
                 terminal.say(f"{event.address} opened the page")
 

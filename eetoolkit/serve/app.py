@@ -24,6 +24,7 @@ from eetoolkit_runtime.errors import BundleError, EEToolkitError
 
 _BODY_S = 30.0  # for a profile to come whole
 _MOST_CLIENTS = 1000
+_MOST_REFUSED = 10
 _UNKEPT = {"cache-control": "no-store"}
 _STATUS = ((WrongBundleError, 409), (BundleError, 400), (EEToolkitError, 507))
 """Of what `keep` raises; the last is a disk that is full, say."""
@@ -40,7 +41,19 @@ class Connected:
     address: str
 
 
-Tell = Callable[[Connected | Saved], None]
+@dataclass(frozen=True)
+class Refused:
+    """A device that knows the secret and has asked by a name that is not known.
+
+    Attributes:
+        host: The name.
+    """
+
+    host: str
+
+
+Event = Connected | Refused | Saved
+Tell = Callable[[Event], None]
 
 
 @dataclass(frozen=True)
@@ -84,6 +97,7 @@ def _guarded(app: ASGIApp, serving: Serving) -> ASGIApp:
     """
     secret = serving.token.encode()
     fixed = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
+    refused: set[str] = set()
 
     async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -94,14 +108,17 @@ def _guarded(app: ASGIApp, serving: Serving) -> ASGIApp:
                 message["headers"] = [*message.get("headers", ()), *fixed]
             await send(message)
 
-        named = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
+        named = [host_of(value.decode("latin-1")) for name, value in scope["headers"] if name == b"host"]
         given = scope["path"].split("/")[1] if scope["path"].startswith("/") else ""
-        if len(named) != 1 or host_of(named[0]) not in serving.hosts:
-            answer: ASGIApp = PlainTextResponse("Misdirected Request", 421)
-        elif not secrets.compare_digest(given.encode("utf-8", "surrogatepass"), secret):
+        knows = secrets.compare_digest(given.encode("utf-8", "surrogatepass"), secret)
+        answer = app
+        if len(named) != 1 or named[0] not in serving.hosts:
+            answer = PlainTextResponse("Misdirected Request", 421)
+            if knows and len(refused) < _MOST_REFUSED and not refused.issuperset(named):
+                refused.update(named)
+                serving.tell(Refused(", ".join(named)))
+        elif not knows:
             answer = PlainTextResponse("Not Found", 404)
-        else:
-            answer = app
         await answer(scope, receive, send_with_headers)
 
     return guarded

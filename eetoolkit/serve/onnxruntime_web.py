@@ -79,7 +79,7 @@ class Asset:
 def assets(
     source: str | os.PathLike[str] | None = None,
     *,
-    package: Package = PACKAGE,
+    package: Package | None = None,
     cache: Path | None = None,
     tell: Tell = lambda _what, _done, _total: None,
     note: Callable[[str], None] = lambda _line: None,
@@ -88,7 +88,7 @@ def assets(
 
     Args:
         source: Where the package is, its `.tgz` or the folder of its files; None: in the cache, else npm fetches it.
-        package: Which one.
+        package: Which one; None: `PACKAGE`.
         cache: Where it is kept; None: below the user's cache folder.
         tell: Is told what goes on.
         note: Is told, once and before, if anything is fetched.
@@ -96,6 +96,7 @@ def assets(
     Raises:
         EEToolkitError: It cannot be had, or is not what it should be.
     """
+    package = package or PACKAGE
     folder = (default_cache() if cache is None else cache) / f"{package.name}-{package.version}"
     found = _kept(folder, package)
     if found is not None:

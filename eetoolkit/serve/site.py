@@ -125,7 +125,7 @@ class Site:
         return msgspec.json.encode({"version": 1, **self._about, "bundles": bundles})
 
 
-def site_of(shelves: Sequence[Shelf], assets: Mapping[str, Asset], mode: Mode, *, static: Path = STATIC) -> Site:
+def site_of(shelves: Sequence[Shelf], assets: Mapping[str, Asset], mode: Mode, *, static: Path | None = None) -> Site:
     """Returns what is served: bundles, onnxruntime's files and the page, in a mode.
 
     Raises:
@@ -133,6 +133,7 @@ def site_of(shelves: Sequence[Shelf], assets: Mapping[str, Asset], mode: Mode, *
     """
     import eetoolkit
 
+    static = STATIC if static is None else static
     page = {path.name: held(path.name, path.read_bytes()) for path in static.glob("*.*") if path.is_file()}
     if _INDEX not in page:
         raise EEToolkitError(f"the page is not there, {static / _INDEX}; in a clone, `make web` builds it")

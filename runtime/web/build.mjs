@@ -13,7 +13,7 @@ const shared = { bundle: true, format: "esm", target: "es2022", minify: true, le
 /** The package: one module, and declarations of what it exports. */
 async function buildPackage() {
   rmSync(from("dist"), { recursive: true, force: true });
-  await build({ ...shared, entryPoints: [from("src", "index.ts")], outfile: from("dist", "index.js"), external: ["node:*"] });
+  await build({ ...shared, entryPoints: [from("src", "index.ts")], outfile: from("dist", "index.js") });
   const typescript = from("node_modules", ".bin", "tsc");
   execFileSync(typescript, ["-p", from("tsconfig.build.json")], { stdio: "inherit", cwd: here });
   // Declarations of modules that index does not name are of no use to anybody.
@@ -31,7 +31,7 @@ async function buildPrograms() {
     entryPoints: [from("programs", "conformance.node.ts")], outfile: from("build", "conformance.node.mjs"),
   });
   await build({
-    ...programs, external: ["node:*"],
+    ...programs,
     entryPoints: [from("programs", "conformance.ts")], outfile: from("build", "conformance.browser.js"),
   });
 }
@@ -43,7 +43,7 @@ async function buildPage() {
   mkdirSync(target, { recursive: true });
   for (const [name, output] of [["main.ts", "page.js"], ["worker.ts", "worker.js"]]) {
     await build({
-      ...shared, external: ["node:*"], alias: { "eetoolkit-runtime": from("src", "index.ts") },
+      ...shared, alias: { "eetoolkit-runtime": from("src", "index.ts") },
       entryPoints: [join(page, name)], outfile: join(target, output),
     });
   }

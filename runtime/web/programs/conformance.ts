@@ -47,23 +47,29 @@ interface Case {
 
 type Tensors = ReadonlyMap<string, Stored>;
 
-/** Runs all cases of these names, with these options of sessions; `progress` is told of each. */
+/**
+ * Runs all cases of these names, with these options of sessions; `progress` is told of each. `bundleAt` says where a
+ * bundle is that is not to be loaded from its files' bytes.
+ */
 export async function answerCases(
   read: Read,
   names: readonly string[],
   ort: Ort,
   progress: (name: string, found: Found) => void = () => undefined,
   session: NonNullable<LoadOptions["session"]> = {},
+  bundleAt?: (path: string) => readonly [source: string, options: Partial<LoadOptions>],
 ): Promise<Record<string, Found>> {
   const found: Record<string, Found> = {};
   for (const name of names) {
-    found[name] = await answerCase((path) => read(`${name}/${path}`), { ort, session });
+    found[name] = await answerCase((path) => read(`${name}/${path}`), { ort, session }, bundleAt?.(`${name}/bundle`));
     progress(name, found[name]);
   }
   return found;
 }
 
-async function answerCase(read: Read, options: { ort: Ort; session: NonNullable<LoadOptions["session"]> }): Promise<Found> {
+async function answerCase(
+  read: Read, options: LoadOptions, at?: readonly [source: string, options: Partial<LoadOptions>],
+): Promise<Found> {
   const found: Found = { runs: 0, ties: 0, samples: 0, difference: 0, failures: [] };
   try {
     const { runs, tolerance } = JSON.parse(new TextDecoder().decode(await read("case.json"))) as Case;
@@ -72,7 +78,7 @@ async function answerCase(read: Read, options: { ort: Ort; session: NonNullable<
     const names = Object.keys((JSON.parse(new TextDecoder().decode(manifest)) as { files?: object }).files ?? {});
     const files = new Map([[MANIFEST, manifest]]);
     for (const name of names) files.set(name, await read(`bundle/${name}`));
-    const runner = await load(files, options);
+    const runner = await load(at?.[0] ?? files, { ...options, ...at?.[1] });
     try {
       for (const [number, run] of runs.entries()) {
         found.runs += 1;

@@ -67,9 +67,9 @@ export async function answerOf(
 ): Promise<Answer> {
   const { exit, confidence } = met, { path, gates, stoppedBy } = run;
   const outputs = new Map<string, AnyTensor>();
-  for (const [index, [name]] of exit.outputs.entries()) {
+  for (let index = 0; index < exit.outputs.length; index++) {
     const tensor = met.tensors[index] as AnyTensor;
-    outputs.set(name, own(tensor) ? tensor : await copyOf(ort, tensor));
+    outputs.set(exit.outputs[index]?.name ?? "", own(tensor) ? tensor : await copyOf(ort, tensor));
   }
   const { name, scores } = exit.exit;
   const prediction = predicted(outputs, scores);

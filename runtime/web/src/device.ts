@@ -2,15 +2,7 @@
 
 import type { InferenceSession } from "onnxruntime-common";
 import type { Ort } from "./api.js";
-
-/** The device, for people; what is not known is left out. */
-export interface Machine {
-  readonly processor: string;
-  readonly cores: number;
-  readonly memory_bytes?: number;
-  readonly system?: string;
-  readonly onnxruntime?: string;
-}
+import type { Machine } from "./profile.js";
 
 interface UserAgentData {
   getHighEntropyValues?(hints: string[]): Promise<{ readonly model?: string }>;
@@ -30,10 +22,6 @@ interface Platform {
 }
 
 const KINDS = ["node", "web", "react-native"] as const;
-/** How onnxruntime calls its execution providers, where that is not the name in capitals; WASM is the CPU's. */
-const PROVIDERS = new Map([
-  ["wasm", "CPU"], ["webgpu", "WebGpu"], ["coreml", "CoreML"], ["nnapi", "Nnapi"], ["xnnpack", "Xnnpack"], ["dml", "Dml"],
-]);
 const here = globalThis as Platform;
 
 /** The machine; `processor` where the caller has told it. */
@@ -61,19 +49,21 @@ function libraryOf({ env }: Ort): { name: string; version: string } {
   return { name: `onnxruntime${kind === undefined ? "" : `-${kind}`}`, version: versions[kind ?? "common"] ?? "" };
 }
 
-/** What ran the graphs, which must be equal where latencies are compared, and the sessions' settings. */
+/**
+ * What ran the graphs, which must be equal where latencies are compared, and the sessions' settings. WASM is
+ * onnxruntime's CPU provider, compiled for the web; any other provider has the name that it has in JavaScript.
+ */
 export function backendOf(
   ort: Ort, { executionProviders = [], intraOpNumThreads }: InferenceSession.SessionOptions = {},
 ): { backend: string; threads: number | null; providers: string[] } {
   const { name, version } = libraryOf(ort);
-  const asked = executionProviders.map((each): string => (typeof each === "string" ? each : each.name).toLowerCase());
-  const providers = asked.map((each) => `${PROVIDERS.get(each) ?? each.toUpperCase()}ExecutionProvider`);
+  const asked = executionProviders.map((each): string => (typeof each === "string" ? each : each.name));
   const parts = [`${name} ${version}`], isWeb = name.endsWith("web");
   if (isWeb) parts.push(...(asked.length > 0 ? asked : ["wasm"]), here.crossOriginIsolated ? "isolated" : "not isolated");
   const { wasm } = ort.env as { wasm?: { numThreads?: number } };
   return {
     backend: parts.join(", "),
     threads: (isWeb ? wasm?.numThreads : intraOpNumThreads) || null,
-    providers: [...new Set([...providers.filter((each) => !each.startsWith("CPU")), "CPUExecutionProvider"])],
+    providers: [...asked.filter((each) => !/^(cpu|wasm)$/.test(each)), "CPUExecutionProvider"],
   };
 }

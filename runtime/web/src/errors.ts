@@ -8,9 +8,15 @@
 //     ├── InputError         an input that the network does not take
 //     └── DeadlineError      no answer existed when time was up or the run was interrupted
 
+import { flat } from "./printable.js";
+
 /** Any error that this package raises on purpose; its message is one line that a page or terminal may show. */
 export class EEToolkitError extends Error {
   override name = "EEToolkitError";
+
+  constructor(message: string, options?: ErrorOptions) {
+    super(flat(message), options); // a bundle's names are strangers' words
+  }
 }
 
 /** A bundle that cannot be used. */

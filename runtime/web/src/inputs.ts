@@ -4,7 +4,7 @@ import type { Inputs, Ort, Value } from "./api.js";
 import { InputError } from "./errors.js";
 import type { DType, Plan, Preprocess, TensorSpec } from "./plan.js";
 import {
-  DTYPE_OF, arrayFor, fromHalf, halfOf, isBig, isFloat, rangeOf, sizeOf, tensorOf, type AnyTensor, type Numbers,
+  DTYPE_OF, arrayFor, fromHalf, halfOf, isBig, isFloat, isNear, rangeOf, sizeOf, tensorOf, type AnyTensor, type Numbers,
 } from "./tensors.js";
 
 const BATCH = "batch";
@@ -54,7 +54,7 @@ function inOrder({ inputs: specs, titles }: Plan, inputs: Inputs): Value[] {
 function fit(
   ort: Ort, spec: TensorSpec, value: Value, preprocess: Preprocess | undefined, sizes: Map<string, number>,
 ): AnyTensor {
-  const onGpu = isTensor(value) && !value.location.startsWith("cpu");
+  const onGpu = isTensor(value) && !isNear(value);
   const data = isTensor(value) ? (onGpu ? [] : (value.data as Numbers)) : value;
   const length = onGpu ? sizeOf((value as AnyTensor).dims) : (data as ArrayLike<unknown>).length;
   const dtype = isTensor(value) ? value.type : dtypeOf(spec, value as ArrayBufferView | readonly number[]);
@@ -92,17 +92,16 @@ function shapeOf(spec: TensorSpec, length: number, sizes: ReadonlyMap<string, nu
 }
 
 function checkShape(spec: TensorSpec, shape: readonly number[], sizes: Map<string, number>): void {
-  const what = `input '${spec.name}': got shape [${shape.join(", ")}], expected ${spell(spec)}`;
-  if (shape.length !== spec.shape.length) throw new InputError(what);
-  for (const [axis, size] of shape.entries()) {
-    const dim = spec.shape[axis] ?? null;
+  const wrong = (what: string, where = ""): InputError =>
+    new InputError(`input '${spec.name}': got ${what} [${shape.join(", ")}], expected ${spell(spec)}${where}`);
+  if (shape.length !== spec.shape.length) throw wrong("shape");
+  for (let axis = 0; axis < shape.length; axis++) {
+    const dim = spec.shape[axis] ?? null, size = shape[axis] ?? 0;
     const known = typeof dim === "string" ? (sizes.get(dim) ?? size) : (dim ?? size);
     if (typeof dim === "string") sizes.set(dim, known);
-    if (size !== known) throw new InputError(typeof dim === "string" ? `${what} (${dim} is ${known} elsewhere)` : what);
+    if (size !== known) throw wrong("shape", typeof dim === "string" ? ` (${dim} is ${known} elsewhere)` : "");
   }
-  if (sizeOf(shape) === 0) {
-    throw new InputError(`input '${spec.name}': got the empty shape [${shape.join(", ")}], expected ${spell(spec)}`);
-  }
+  if (shape.includes(0)) throw wrong("the empty shape");
 }
 
 /** Only what loses no meaning: floats to the network's floats, integers to its integers, where they fit; a copy. */

@@ -1,17 +1,6 @@
 // How long something took, summarised so that no run is left out (docs/bundle-format.md, "Profile").
 
-/** How long something took, in milliseconds. */
-export interface Latency {
-  readonly runs: number;
-  readonly mean_ms: number;
-  readonly robust_ms: number;
-  readonly p50_ms: number;
-  readonly p90_ms: number;
-  readonly p99_ms: number;
-  readonly spread_ms: number;
-  readonly outliers: number;
-  readonly quantiles_ms: readonly number[];
-}
+import type { Latency } from "./profile.js";
 
 /** Runs of one kind, as they come: what each took, and how many numbers its inputs were. */
 export type Runs = { readonly ms: number; readonly size: number }[];
@@ -21,12 +10,8 @@ const ALIKE = 20; // runs, at least, that are judged together
 const LEAST_MS = 1e-6; // what a run takes at least, however coarse the clock
 const SHARES = [0, 1, 2, ...Array.from({ length: 19 }, (_, index) => 5 * (index + 1)), 98, 99, 100].map((each) => each / 100);
 
-/** Adds a run to those of `name`. */
-export function add(all: Map<string, Runs>, name: string, ms: number, size: number): void {
-  const runs = all.get(name) ?? [];
-  all.set(name, runs);
-  runs.push({ ms: Math.max(ms, LEAST_MS), size });
-}
+/** Adds a run. */
+export const add = (runs: Runs, ms: number, size: number): unknown => runs.push({ ms: Math.max(ms, LEAST_MS), size });
 
 /** The quantile of values in rising order, by linear interpolation. */
 function at(sorted: readonly number[], share: number): number {
@@ -36,7 +21,8 @@ function at(sorted: readonly number[], share: number): number {
 }
 
 const inOrder = (values: readonly number[]): number[] => [...values].sort((a, b) => a - b);
-const sum = (values: readonly number[]): number => values.reduce((total, each) => total + each, 0);
+/** The sum. */
+export const sum = (values: readonly number[]): number => values.reduce((total, each) => total + each, 0);
 const spread = (sorted: readonly number[]): number => at(sorted, 0.75) - at(sorted, 0.25);
 const fence = (sorted: readonly number[]): number => at(sorted, 0.5) + FAR * spread(sorted);
 

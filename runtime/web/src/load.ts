@@ -4,7 +4,7 @@ import type { Files, LoadOptions, Progress, Runner } from "./api.js";
 import { goldenSamples } from "./golden.js";
 import { readManifest } from "./manifest.js";
 import { MANIFEST } from "./plan.js";
-import { profile } from "./profile.js";
+import { profile } from "./profiler.js";
 import { compile } from "./program.js";
 import { check, unless } from "./queue.js";
 import { close, enter, leave, refine, run, runAllExits, stateOf, type State } from "./runner.js";
@@ -37,7 +37,7 @@ export async function load(source: string | URL | Files, options: LoadOptions): 
 }
 
 /** The state of a runner over the bundle in `source`. */
-export async function stateIn(source: string | URL | Files, options: LoadOptions): Promise<State> {
+async function stateIn(source: string | URL | Files, options: LoadOptions): Promise<State> {
   const { signal, progress } = options;
   check(signal);
   const folder = folderOf(source, options);
@@ -51,7 +51,7 @@ export async function stateIn(source: string | URL | Files, options: LoadOptions
 }
 
 /** Opens all segments. */
-export async function open(state: State, { progress = state.options.progress, signal }: Told): Promise<void> {
+async function open(state: State, { progress = state.options.progress, signal }: Told): Promise<void> {
   enter(state);
   try {
     const models = state.program.steps.filter(({ segment }) => segment.model !== null);

@@ -1,29 +1,87 @@
-// Stand-in until the reading half is merged.
-/* eslint-disable */
-import type { Plan } from "./plan.js";
-type J = { [k: string]: unknown };
-const map = (o: unknown, f: (v: never, k: string) => unknown): Map<string, never> =>
-  new Map(Object.entries((o ?? {}) as J).map(([k, v]) => [k, f(v as never, k) as never]));
-export async function readManifest(text: string | Uint8Array, _what: string): Promise<Plan> {
-  const m = JSON.parse(typeof text === "string" ? text : new TextDecoder().decode(text)) as J;
-  const same = (v: unknown): unknown => v;
-  const dims = (v: J): unknown => ({ max: null, min: 0, ...v });
+// `manifest.json` as text: read strictly into the plan's types, its digest compared, its plan proved.
+
+import { array, decode, integer, nullable, object, str } from "./decode.js";
+import { checkDigest, FIX } from "./digest.js";
+import { IntegrityError, ManifestError } from "./errors.js";
+import { Fault, parse, type Document, type Json } from "./json.js";
+import { manifest, MANIFEST_KEYS, type Manifest } from "./manifest-types.js";
+import { FORMAT, MANIFEST_LIMIT_BYTES, VERSION, type Plan } from "./plan.js";
+import { repr } from "./printable.js";
+import { validate } from "./validate.js";
+
+// The keys that say whether the rest can be read at all, and which of it may be left unread.
+const HEAD = object({}, { format: [nullable(str), null], version: [nullable(integer), null], optional: [array(str), []] }, true);
+
+/**
+ * Returns the plan in a manifest's text, proved.
+ *
+ * @param text JSON, in UTF-8 where it is bytes.
+ * @param what Names it in errors.
+ * @throws ManifestError It is no valid plan.
+ * @throws IntegrityError It was changed since it was written, or is too large.
+ */
+export async function readManifest(text: string | Uint8Array, what: string): Promise<Plan> {
+  const bytes = typeof text === "string" ? new TextEncoder().encode(text) : text;
+  if (bytes.length > MANIFEST_LIMIT_BYTES) {
+    throw new IntegrityError(`${what} is over ${MANIFEST_LIMIT_BYTES >> 20} MiB, more than such a file has`);
+  }
+  const document = said(() => readHead(bytes, what), (fault) => `${what}: damaged (${fault}); ${FIX}`);
+  await checkDigest(document.compact, what);
+  const found = said(() => readAll(document), (fault) => `manifest.json: ${fault}`);
+  validate(found);
+  return planOf(found);
+}
+
+/** Returns what is read; a fault becomes a `ManifestError`. */
+function said<T>(read: () => T, spell: (fault: string) => string): T {
+  try {
+    return read();
+  } catch (error) {
+    // RangeError: what this engine's stack or regular expressions do not hold
+    if (error instanceof Fault || error instanceof RangeError) throw new ManifestError(spell(error.message));
+    throw error;
+  }
+}
+
+function readHead(bytes: Uint8Array, what: string): Document & { readonly optional: readonly string[] } {
+  const document = parse(bytes);
+  const { format, version, optional } = decode(HEAD, document.root);
+  if (format !== FORMAT) {
+    throw new ManifestError(`${what}: "format" is ${format === null ? "None" : repr(format)}, expected '${FORMAT}'`);
+  }
+  if (version !== BigInt(VERSION)) {
+    const fix = version !== null && version < VERSION ? "export the network again" : "update eetoolkit";
+    throw new ManifestError(`${what}: "version" is ${version ?? "None"}, this eetoolkit reads ${VERSION}; ${fix}`);
+  }
+  return { ...document, optional };
+}
+
+function readAll({ root, encoding, twice, optional }: ReturnType<typeof readHead>): Manifest {
+  if (encoding !== null) throw new Fault(encoding);
+  const values = new Map(root as ReadonlyMap<string, Json>);
+  for (const key of ["digest", "optional", ...optional]) {
+    if (MANIFEST_KEYS.has(key)) throw new Fault(`"optional" lists ${repr(key)}, which is not optional`);
+    values.delete(key);
+  }
+  const found = decode(manifest, values);
+  if (twice !== null) throw new Fault(twice);
+  return found;
+}
+
+/** Returns what of a manifest a run needs. */
+function planOf(found: Manifest): Plan {
+  const { name, onnxruntime, inputs, limits, preprocess, labels, titles, slots, start, fallback, segments } = found;
+  const constants = new Map(
+    Array.from(found.constants, ([key, { dtype, shape, data }]) => [
+      key, { dtype, shape, data: data.map((value) => (typeof value === "bigint" ? Number(value) : value)) },
+    ]),
+  );
   return {
-    name: m["name"], onnxruntime: m["onnxruntime"] ?? null, inputs: m["inputs"], limits: map(m["limits"], dims),
-    preprocess: map(m["preprocess"], (p: J) => ({ scale: 1 / 255, mean: [0], std: [1], ...p })),
-    labels: m["labels"] ?? null, titles: map(m["titles"], same), slots: map(m["slots"], same),
-    constants: map(m["constants"], same), start: m["start"], fallback: m["fallback"] ?? "last",
-    segments: map(m["segments"], (s: J) => ({
-      model: s["model"] ?? null, weights: s["weights"] ?? [], prepack: s["prepack"] ?? true, reads: map(s["reads"], same),
-      writes: map(s["writes"], (w: J) => { const [kind, name] = Object.entries(w)[0]!; return { kind, name }; }),
-      exit: s["exit"] ? ((e: J) => ({
-        ...e, outputs: map(e["outputs"], same),
-        scores: e["scores"] ? { scale: "logits", axis: 1, ...(e["scores"] as J) } : null,
-        criterion: { kind: (e["criterion"] as J)["kind"], constants: [] },
-      }))(s["exit"] as J) : null,
-      next: s["next"], max_visits: s["max_visits"] ?? null, work: s["work"] ?? null,
-    })),
-    files: map(m["files"], same), golden: m["golden"] ?? null, notes: m["notes"] ?? [],
-    expected_ms: map((m["profile"] as J | undefined)?.["expected_ms"], same), stale: false,
-  } as unknown as Plan;
+    name, onnxruntime, inputs, limits, preprocess, labels, titles, slots, constants, start, fallback, segments,
+    files: found.files,
+    golden: found.golden,
+    notes: found.notes,
+    expected_ms: found.profile?.expected_ms ?? new Map(),
+    stale: found.quantization?.stale ?? false,
+  };
 }

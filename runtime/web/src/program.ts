@@ -14,7 +14,7 @@ export interface Step {
   readonly index: number;
   readonly segment: Segment;
   /** The graph's inputs and the places of their tensors. */
-  readonly feeds: readonly (readonly [input: string, place: number])[];
+  readonly feeds: readonly { readonly input: string; readonly place: number }[];
   /** The outputs of the graph that slots take, each once. */
   readonly fetches: readonly string[];
   readonly moves: readonly Move[];
@@ -30,7 +30,7 @@ export interface StepExit {
   /** The exit's number among the plan's exits. */
   readonly index: number;
   readonly confidence: number;
-  readonly outputs: readonly (readonly [name: string, place: number])[];
+  readonly outputs: readonly { readonly name: string; readonly place: number }[];
 }
 
 export interface Program {
@@ -66,13 +66,13 @@ export function compile(plan: Plan): Program {
     }));
     return {
       name, index, segment, moves,
-      feeds: [...segment.reads].map(([input, from]) => [input, at(from)] as const),
+      feeds: [...segment.reads].map(([input, from]) => ({ input, place: at(from) })),
       fetches: [...new Set(moves.flatMap(({ output }) => output ?? []))],
       exit: exit && {
         exit,
         index: exits.findIndex((each) => each.name === exit.name),
         confidence: at(exit.confidence),
-        outputs: [...exit.outputs].map(([output, slot]) => [output, at(slot)] as const),
+        outputs: [...exit.outputs].map(([output, slot]) => ({ name: output, place: at(slot) })),
       },
       on: "on" in next ? at(next.on) : -1,
       next: following.map((each) => order.indexOf(each)),

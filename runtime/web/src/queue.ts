@@ -1,19 +1,32 @@
 // What must not overlap, and what is shared by those who ask for it at one time.
 
-let busy: Promise<unknown> | null = null;
+/**
+ * Whose turn it is in this process or page. On the web, runs of any two sessions share one stack in WASM across their
+ * awaits, and external data is mounted by name for all sessions at once, so only one may run or be created at a time.
+ */
+export const turn: { busy: Promise<void> | null } = { busy: null };
 const nothing = (): void => undefined;
 
-/**
- * Does `work` when no other is being done in this process or page, in order. On the web, runs of any two sessions
- * share one stack in WASM across their awaits, and external data is mounted by name for all sessions at once.
- */
+/** Begins a turn, when nobody else's is; what it returns ends it. */
+export function occupy(): () => void {
+  let free = nothing;
+  turn.busy = new Promise((resolve) => {
+    free = () => {
+      turn.busy = null;
+      resolve();
+    };
+  });
+  return free;
+}
+
+/** Does `work` when it has its turn. */
 export async function alone<T>(work: () => Promise<T>): Promise<T> {
-  while (busy !== null) await busy.then(nothing, nothing);
-  const mine = (busy = work());
+  while (turn.busy !== null) await turn.busy;
+  const free = occupy();
   try {
-    return await mine;
+    return await work();
   } finally {
-    busy = null;
+    free();
   }
 }
 

@@ -24,30 +24,34 @@ export interface Row {
   readonly ended: string;
 }
 
-/** How often each path was run that belongs to a name; a path's segments are joined by spaces. */
-export type Paths = Map<string, Map<string, number>>;
+/** How often the segments ran in the calls of each name, and how many calls these were. */
+export type Paths = Map<string, { calls: number; readonly visits: Map<string, number> }>;
 
-/** Runs, as they come. */
+/** Runs, as they come, and what of it stands in the profile as it is. */
 export interface Found {
-  readonly rows: readonly Row[];
+  readonly asked: readonly Row[];
   /** On full paths that are watched segment by segment. */
   readonly segments: Map<string, Runs>;
   /** What ran up to each exit's first visit. */
   readonly reached: Paths;
   /** Of calls that always leave at each exit. */
   readonly exits: Map<string, Runs>;
-  /** Full paths that nobody watches, and calls as in use: under one name each. */
-  readonly all: Map<"full" | "calls", Runs>;
-  /** Calls as in use, by the exit that ended them, and their paths. */
+  /** Full paths that nobody watches. */
+  readonly full: Runs;
+  /** Calls as in use, all and by the exit that ended them, and their paths. */
+  readonly all: Runs;
   readonly calls: Map<string, Runs>;
   readonly called: Paths;
   /** What a full path takes beside its segments' runs, by segment. */
-  readonly overheadsMs: number[];
-  readonly noTimeFor: Set<"inputs" | "warm-up" | "rounds">;
-  readonly timed: number;
-  readonly rounds: number;
-  readonly warmupRounds: number;
-  readonly steady: boolean;
+  readonly overheadsMs: readonly number[];
+  readonly counts: {
+    readonly rows: number;
+    readonly timed: number;
+    readonly no_time_for: readonly ("inputs" | "warm-up" | "rounds")[];
+    readonly rounds: number;
+    readonly warmup_rounds: number;
+    readonly steady: boolean;
+  };
 }
 
 /** What is known of the time: all of it in seconds, 0 where it has no bound, and how much has passed. */
@@ -67,13 +71,11 @@ export async function measure(
   const { exits, models } = state.program;
   const ends = new Set(exits.filter(({ threshold }) => threshold === "always").map(({ name }) => name));
   const end = [...ends][0] ?? "";
-  const found = {
-    rows: [] as Row[], segments: new Map<string, Runs>(), reached: new Map() as Paths, exits: new Map<string, Runs>(),
-    all: new Map<"full" | "calls", Runs>(), calls: new Map<string, Runs>(), called: new Map() as Paths,
-    overheadsMs: [] as number[], noTimeFor: new Set<"inputs" | "warm-up" | "rounds">(),
-    timed: 0, rounds: 0, warmupRounds: 0, steady: false,
-  };
-  const { rows } = found;
+  const rows: Row[] = [], full: Runs = [], all: Runs = [], overheadsMs: number[] = [];
+  const segments = new Map<string, Runs>(), calls = new Map<string, Runs>(), toExits = new Map<string, Runs>();
+  const reached: Paths = new Map(), called: Paths = new Map();
+  const lacking: Found["counts"]["no_time_for"][number][] = [];
+  let rounds = 0, warmups = 0, steady = false;
   const opened = passed();
   const over = (share: number): boolean => seconds > 0 && passed() > opened + share * (seconds - opened);
 
@@ -122,16 +124,16 @@ export async function measure(
     told("inputs", 0);
     if (over(ASKED_SHARE)) break;
   }
-  if (rows.length === 0) throw new InputError("profile: no inputs; pass some, or export the bundle with golden samples");
-  if (rows.length < given.length) found.noTimeFor.add("inputs");
+  if (rows.length === 0) throw new InputError("the bundle has no golden samples; pass inputs");
+  if (rows.length < given.length) lacking.push("inputs");
 
   const leftS = seconds > 0 ? seconds - passed() : Infinity;
   const fitting = Math.min(leftS / LEAST_ROUNDS, ROUND_S) / ((5 + exits.length / 2) * Math.max(rowS, 1e-9));
   const together = Math.max(1, Math.floor(Math.min(fitting, rows.length, MOST_TOGETHER)));
 
-  for (let lastS = Infinity; !found.steady && found.warmupRounds < MOST_WARMUPS; ) {
+  for (let lastS = Infinity; !steady && warmups < MOST_WARMUPS; ) {
     if (over(WARM_SHARE)) {
-      found.noTimeFor.add("warm-up");
+      lacking.push("warm-up");
       break;
     }
     const before = passed();
@@ -140,8 +142,8 @@ export async function measure(
       await callOf(row);
     }
     const tookS = passed() - before;
-    found.warmupRounds += 1;
-    found.steady = found.warmupRounds >= LEAST_WARMUPS && Math.abs(tookS - lastS) <= STEADY * lastS;
+    warmups += 1;
+    steady = warmups >= LEAST_WARMUPS && Math.abs(tookS - lastS) <= STEADY * lastS;
     lastS = tookS;
     told("warming up", 0);
   }
@@ -150,27 +152,27 @@ export async function measure(
     const watched = [];
     for (const row of group) watched.push({ row, ...(await watch(row.inputs)) });
     for (const { row, took, met } of watched) {
-      for (const [name, ms] of took) add(found.segments, name, ms, row.size);
-      for (const [exit, count] of met) countPath(found.reached, exit, took.slice(0, count).map(([name]) => name));
+      for (const [name, ms] of took) add(runsOf(segments, name), ms, row.size);
+      for (const [exit, count] of met) countPath(reached, exit, took.slice(0, count).map(([name]) => name));
       const { ms, exit } = await call("full", row, end);
-      add(found.all, "full", ms, row.size);
-      add(found.exits, exit, ms, row.size);
+      add(full, ms, row.size);
+      add(runsOf(toExits, exit), ms, row.size);
       const segmentsMs = took.reduce((total, [, each]) => total + each, 0);
-      found.overheadsMs.push((ms - segmentsMs) / Math.max(1, took.length));
+      overheadsMs.push((ms - segmentsMs) / Math.max(1, took.length));
     }
     for (const { name } of exits) {
       if (ends.has(name)) continue;
       for (const { row, met } of watched) {
-        if (met.has(name)) add(found.exits, name, (await call(`to ${name}`, row, name)).ms, row.size);
+        if (met.has(name)) add(runsOf(toExits, name), (await call(`to ${name}`, row, name)).ms, row.size);
       }
     }
     for (const row of group) {
       const { ms } = await callOf(row);
-      add(found.all, "calls", ms, row.size);
-      add(found.calls, row.ended, ms, row.size);
-      countPath(found.called, row.ended, row.path);
+      add(all, ms, row.size);
+      add(runsOf(calls, row.ended), ms, row.size);
+      countPath(called, row.ended, row.path);
     }
-    found.rounds += 1;
+    rounds += 1;
   }
 
   const timed = new Set<Row>();
@@ -178,19 +180,31 @@ export async function measure(
   do {
     const before = passed();
     const group = Array.from({ length: together }, () => rows[next++ % rows.length] as Row);
-    const isNew = found.rounds > 0 && !timed.has(group.at(-1) as Row);
+    const isNew = rounds > 0 && !timed.has(group.at(-1) as Row);
     for (const row of isNew ? group : group.slice(0, 1)) await watch(row.inputs); // untimed: caches are others, or shapes
     await round(group);
     for (const row of group) timed.add(row);
     longestS = Math.max(longestS, passed() - before);
-    told("measuring", found.rounds);
-  } while (seconds > 0 ? passed() + longestS < seconds : found.rounds < LEAST_ROUNDS);
-  if (found.rounds < LEAST_ROUNDS) found.noTimeFor.add("rounds");
-  return { ...found, timed: timed.size };
+    told("measuring", rounds);
+  } while (seconds > 0 ? passed() + longestS < seconds : rounds < LEAST_ROUNDS);
+  if (rounds < LEAST_ROUNDS) lacking.push("rounds");
+  return {
+    asked: rows, segments, reached, exits: toExits, full, all, calls, called, overheadsMs,
+    counts: { rows: rows.length, timed: timed.size, no_time_for: lacking, rounds, warmup_rounds: warmups, steady },
+  };
 }
 
+/** The value of a name, made where there is none. */
+function of<T>(all: Map<string, T>, name: string, make: () => T): T {
+  const found = all.get(name) ?? make();
+  all.set(name, found);
+  return found;
+}
+
+const runsOf = (all: Map<string, Runs>, name: string): Runs => of(all, name, () => []);
+
 function countPath(paths: Paths, name: string, path: readonly string[]): void {
-  const counts = paths.get(name) ?? new Map<string, number>(), key = path.join(" ");
-  paths.set(name, counts);
-  counts.set(key, (counts.get(key) ?? 0) + 1);
+  const found = of(paths, name, () => ({ calls: 0, visits: new Map<string, number>() }));
+  found.calls += 1;
+  for (const segment of path) found.visits.set(segment, (found.visits.get(segment) ?? 0) + 1);
 }

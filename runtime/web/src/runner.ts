@@ -19,6 +19,8 @@ export interface State {
   readonly folder: Folder;
   readonly options: LoadOptions;
   readonly own: Decision;
+  /** Decisions of calls that asked for an exit alone. */
+  readonly at: Map<string, Decision>;
   /** The constants and empty places behind the inputs. */
   readonly constants: readonly AnyTensor[];
   /** How many calls are going on; `closed` and `idle` are for `close`, which waits for them. */
@@ -31,7 +33,7 @@ export interface State {
 export function stateOf(program: Program, sessions: Sessions, folder: Folder, options: LoadOptions): State {
   const own = decide(program, (options.fallback ?? program.plan.fallback) === "most_confident");
   const constants = [...program.plan.constants.values()].map((each) => constantOf(options.ort, each));
-  return { program, sessions, folder, options, own, constants, calls: 0, closed: false, idle: null };
+  return { program, sessions, folder, options, own, at: new Map(), constants, calls: 0, closed: false, idle: null };
 }
 
 /** Counts a call, which `leave` must end. */
@@ -44,6 +46,15 @@ export function enter(state: State): void {
 export function leave(state: State): void {
   state.calls -= 1;
   if (state.calls === 0) state.idle?.();
+}
+
+function decisionOf({ program, at }: State, options: RunOptions, own: Decision): Decision {
+  const { exitAt, thresholds } = options;
+  if (thresholds !== undefined) return decide(program, own.mostConfident, options);
+  if (exitAt === undefined) return own;
+  const found = at.get(exitAt) ?? decide(program, false, options);
+  at.set(exitAt, found);
+  return found;
 }
 
 interface Run {
@@ -70,9 +81,7 @@ export async function run(state: State, inputs: Inputs, options: RunOptions = {}
   enter(state);
   try {
     const watch = watchOf(options);
-    const { exitAt, thresholds } = options;
-    const plain = exitAt === undefined && thresholds === undefined;
-    const decision = plain ? own : decide(state.program, own.mostConfident, options);
+    const decision = decisionOf(state, options, own);
     const { walk, answer } = begin(state, inputs, watch, {});
     try {
       let best: Met | null = null, last: Met | null = null;

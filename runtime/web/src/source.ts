@@ -29,8 +29,8 @@ export function folderOf(source: string | URL | Files, { readFile }: Pick<LoadOp
   if (typeof source !== "string" && !(source instanceof URL)) return fromFiles(source);
   const place = String(source), product = (globalThis.navigator as { product?: string } | undefined)?.product;
   if (readFile !== undefined || (product === "ReactNative" && !/^https?:/.test(place))) return byPath(place, readFile);
-  const node = typeof process === "object" && Boolean(process.versions?.node);
-  if (node && !/^(https?|blob|data):/.test(place)) return fromDisk(source);
+  const node = typeof process === "object" && typeof process.getBuiltinModule === "function";
+  if (node && !/^https?:/.test(place)) return fromDisk(source);
   return fromWeb(place);
 }
 
@@ -132,44 +132,32 @@ function fromWeb(place: string): Folder {
 }
 
 function fromDisk(source: string | URL): Folder {
-  const loaded = (async () => {
-    const [files, path, url] = await Promise.all([
-      import("node:fs/promises"), import("node:path"), import("node:url"),
-    ]);
-    const text = String(source);
-    return { files, path, folder: text.startsWith("file:") ? url.fileURLToPath(text) : text };
-  })();
+  // Not imported: what bundles for browsers or React Native would look for these modules, and fail.
+  const files = process.getBuiltinModule("node:fs/promises"), { join } = process.getBuiltinModule("node:path");
   const place = String(source);
+  const folder = place.startsWith("file:") ? process.getBuiltinModule("node:url").fileURLToPath(place) : place;
   const missing = (error: unknown): null => {
-    const { code, message } = error as NodeJS.ErrnoException;
-    if (code === "ENOENT" || code === "ENOTDIR") return null;
-    throw new IntegrityError(`cannot read ${place}: ${firstLine(message)}`, { cause: error });
+    if (["ENOENT", "ENOTDIR"].includes((error as NodeJS.ErrnoException).code ?? "")) return null;
+    throw new IntegrityError(`cannot read ${place}: ${firstLine(error)}`, { cause: error });
   };
   return {
     place,
-    nameOf: (name) => `${place.replace(/[/\\]+$/, "")}/${name}`,
+    nameOf: (name) => join(folder, name),
     async read(name, most, told, signal) {
-      const { files, path, folder } = await loaded;
+      const at = join(folder, name);
       try {
-        const at = path.join(folder, name);
         if (!(await files.stat(at)).isFile()) return null; // a pipe would wait
         const handle = await files.open(at);
-        try {
-          const { size } = await handle.stat();
-          const options = { start: 0, end: most, highWaterMark: Math.min(size, most, 1 << 24) + 1 };
-          const stream = handle.createReadStream({ ...options, autoClose: false, ...(signal && { signal }) });
-          return await gather(stream as AsyncIterable<Uint8Array>, most, told);
-        } finally {
-          await handle.close();
-        }
+        const chunk = Math.min((await handle.stat()).size, most, 1 << 24) + 1; // one that is not full ends the file
+        const stream = handle.createReadStream({ start: 0, end: most, highWaterMark: chunk, ...(signal && { signal }) });
+        return await gather(stream as AsyncIterable<Uint8Array>, most, told);
       } catch (error) {
         if (signal?.aborted) throw error;
         return missing(error);
       }
     },
     async sizeOf(name) {
-      const { files, path, folder } = await loaded;
-      const found = await files.lstat(path.join(folder, name)).catch(missing);
+      const found = await files.lstat(join(folder, name)).catch(missing);
       return found?.isFile() ? found.size : null;
     },
   };

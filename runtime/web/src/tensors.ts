@@ -56,11 +56,13 @@ export function constantOf(ort: Ort, { dtype, shape, data }: Constant): AnyTenso
   return tensorOf(ort, dtype, found as unknown as Numbers, shape);
 }
 
+/** Whether a tensor's numbers can be read at once, on the CPU. */
+export const isNear = ({ location }: AnyTensor): boolean => location === "cpu" || location === "cpu-pinned";
+
 /** A copy on the CPU of a tensor that may lie on a GPU, shared with nobody. */
 export async function copyOf(ort: Ort, tensor: AnyTensor): Promise<AnyTensor> {
-  const onCpu = tensor.location.startsWith("cpu");
-  const data = (onCpu ? tensor.data : await tensor.getData()) as Numbers;
-  return tensorOf(ort, tensor.type as DType, onCpu ? data.slice() : data, tensor.dims);
+  const data = (isNear(tensor) ? tensor.data.slice() : await tensor.getData()) as Numbers;
+  return tensorOf(ort, tensor.type as DType, data, tensor.dims);
 }
 
 /** The elements of a tensor on the CPU as they compare: half precision as numbers, 64-bit integers as bigints. */

@@ -1,12 +1,11 @@
 // One run: follows the program from exit to exit (docs/bundle-format.md, "A run").
 
-import type { InferenceSession } from "onnxruntime-common";
-import { allows, ended, inTime, type Watch } from "./deadline.js";
+import { allows, ended, inTime, type Pace, type Watch } from "./deadline.js";
 import { RunError, firstLine } from "./errors.js";
-import type { Program, Step, StepExit } from "./program.js";
-import { alone } from "./queue.js";
+import type { Move, Program, Step, StepExit } from "./program.js";
+import { occupy, turn } from "./queue.js";
 import type { Sessions } from "./sessions.js";
-import { elementsOf, type AnyTensor } from "./tensors.js";
+import { isNear, type AnyTensor } from "./tensors.js";
 
 /** An exit that a row has met, with the tensors of its outputs as they were then. */
 export interface Met {
@@ -33,6 +32,8 @@ export interface Walk {
   readonly gates: readonly (readonly [segment: string, decision: number])[];
 }
 
+type Made = Record<string, AnyTensor>;
+
 const TIMED = 3; // runs of each segment that are timed without being asked: a later deadline goes by the least
 
 /** Begins a run over tensors in the places of the program: inputs and constants. */
@@ -42,12 +43,13 @@ export function walk(program: Program, sessions: Sessions, places: AnyTensor[], 
   const gates: (readonly [string, number])[] = [];
   const visits = new Uint32Array(steps.length);
   const far: AnyTensor[] = [];
-  let step = steps[program.start];
+  let step: Step | undefined = steps[program.start];
   let entered = false; // whether `step` has run, and only what follows it is due
 
-  async function run(step: Step): Promise<Awaited<ReturnType<InferenceSession["run"]>> | null> {
-    const pace = sessions.paces[step.index];
-    if (pace === undefined || (watch !== null && !allows(watch, pace))) return null;
+  /** The graph's outputs; null where the watch lets it not run. */
+  async function run(step: Step): Promise<Made | null> {
+    const pace = sessions.paces[step.index] as Pace;
+    if (watch !== null && !allows(watch, pace)) return null;
     let session = sessions.opened[step.index];
     if (session === undefined) {
       const opening = sessions.open(step.index);
@@ -55,50 +57,50 @@ export function walk(program: Program, sessions: Sessions, places: AnyTensor[], 
       session = await opening;
     }
     const feeds: Record<string, AnyTensor> = {};
-    for (const [input, place] of step.feeds) feeds[input] = places[place] as AnyTensor;
+    for (const { input, place } of step.feeds) feeds[input] = places[place] as AnyTensor;
     const { graph, fetches } = session;
-    let started = 0;
     const timed = watch !== null || pace.runs < TIMED || hooks.took !== undefined;
+    let started = 0, made: Made = {};
     try {
-      let made: Awaited<ReturnType<InferenceSession["run"]>> = {};
       for (let left = hooks.times?.(step.name) ?? 1; left > 0; left -= 1) {
-        made = await alone(() => {
+        while (turn.busy !== null) await turn.busy;
+        const free = occupy();
+        try {
           if (timed && started === 0) started = performance.now();
-          return fetches === null ? graph.run(feeds) : graph.run(feeds, fetches);
-        });
-        for (const tensor of Object.values(made) as AnyTensor[]) if (!tensor.location.startsWith("cpu")) far.push(tensor);
+          made = (await (fetches === null ? graph.run(feeds) : graph.run(feeds, fetches))) as Made;
+        } finally {
+          free();
+        }
+        for (const name in made) if (!isNear(made[name] as AnyTensor)) far.push(made[name] as AnyTensor);
       }
-      if (timed) {
-        const tookMs = performance.now() - started;
-        if (hooks.times === undefined) ended(pace, tookMs);
-        hooks.took?.(step.name, tookMs);
-      }
-      path.push(step.name);
-      return made;
     } catch (error) {
       throw new RunError(`segment '${step.name}': ${firstLine(error)}`, { cause: error });
     }
+    if (timed) {
+      const tookMs = performance.now() - started;
+      if (hooks.times === undefined) ended(pace, tookMs);
+      hooks.took?.(step.name, tookMs);
+    }
+    path.push(step.name);
+    return made;
   }
 
-  function move({ moves }: Step, made: Awaited<ReturnType<typeof run>>): void {
-    const found = moves.map(({ output, from }) => (output === null ? places[from] : made?.[output]) as AnyTensor);
-    for (const [index, { to }] of moves.entries()) places[to] = found[index] as AnyTensor;
-  }
-
-  async function one(step: Step, what: string, place: number): Promise<number> {
+  /** The one value in a place; a promise where it is on a GPU. */
+  function one(step: Step, what: string, place: number): number | Promise<number> {
     const tensor = places[place] as AnyTensor;
-    const values = tensor.location.startsWith("cpu") ? elementsOf(tensor) : ((await tensor.getData()) as Uint8Array);
-    if (values.length === 1) return Number(values[0]);
-    const name = [...program.places.keys()][place];
-    throw new RunError(`segment '${step.name}': the ${what} '${name}' has ${values.length} values, expected one`);
+    const valueOf = (values: ArrayLike<unknown>): number => {
+      if (values.length === 1) return Number(values[0]);
+      const name = [...program.places.keys()][place];
+      throw new RunError(`segment '${step.name}': the ${what} '${name}' has ${values.length} values, expected one`);
+    };
+    return isNear(tensor) ? valueOf(tensor.data) : tensor.getData().then(valueOf);
   }
 
-  async function following(step: Step): Promise<Step | undefined> {
+  async function decide(step: Step): Promise<Step | undefined> {
     const { next } = step.segment;
-    if (next.kind === "goto" || next.kind === "stop") return steps[step.next[0] ?? -1];
     let decided = await one(step, next.kind, step.on);
     if (next.kind === "gate") decided = decided ? 1 : 0;
-    else if (!(decided >= 0 && decided < next.cases.length)) {
+    else if (next.kind === "switch" && !(decided >= 0 && decided < next.cases.length)) {
       const most = next.cases.length - 1;
       throw new RunError(`segment '${step.name}': the switch '${next.on}' is ${decided}, expected 0 to ${most}`);
     }
@@ -111,22 +113,24 @@ export function walk(program: Program, sessions: Sessions, places: AnyTensor[], 
     gates,
     async next() {
       for (;;) {
-        if (entered && step !== undefined) step = await following(step);
+        if (entered && step !== undefined) step = step.on < 0 ? steps[step.next[0] ?? -1] : await decide(step);
         entered = false;
         if (step === undefined) return null;
-        const { index, segment, exit, name } = step;
+        const { index, segment, exit, name, moves } = step;
         const seen = (visits[index] = (visits[index] ?? 0) + 1);
         if (segment.max_visits !== null && seen > segment.max_visits) {
           const most = segment.max_visits;
           throw new RunError(`segment '${name}': more than max_visits ${most} visits; is the loop endless?`);
         }
-        const made = segment.model === null ? null : await run(step);
-        if (made === null && segment.model !== null) return (step = undefined), null;
-        move(step, made);
+        let made: Made | null = null;
+        if (segment.model !== null && (made = await run(step)) === null) return (step = undefined), null;
+        const found = moves.map(({ output, from }) => (output === null ? places[from] : made?.[output]) as AnyTensor);
+        for (let at = 0; at < moves.length; at++) places[(moves[at] as Move).to] = found[at] as AnyTensor; // all at once
         entered = true;
         if (exit === null) continue;
-        const confidence = await one(step, "confidence", exit.confidence);
-        const tensors = exit.outputs.map(([, place]) => places[place] as AnyTensor);
+        const read = one(step, "confidence", exit.confidence);
+        const confidence = typeof read === "number" ? read : await read;
+        const tensors = exit.outputs.map(({ place }) => places[place] as AnyTensor);
         return { exit, confidence, tensors, last: segment.next.kind === "stop" };
       }
     },
