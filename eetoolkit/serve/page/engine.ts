@@ -33,6 +33,10 @@ export function faultOf(name: string, message: string): Error {
   return error;
 }
 
+/** An error that says what this browser lacks. */
+export const tooOld = (lack: string): Error =>
+  faultOf("This browser is too old", `it lacks ${lack}. Chrome 91, Firefox 114 or Safari 16.4 will do, or newer.`);
+
 /** The engine of a bundle, whose worker starts with the first call. */
 export function engineOf(url: string, first: number): Engine {
   const waiting = new Map<number, Waiting>();
@@ -46,7 +50,18 @@ export function engineOf(url: string, first: number): Engine {
   }
 
   function start(): Worker {
-    const fresh = new Worker("worker.js", { type: "module" });
+    let modules = false;
+    const options: WorkerOptions = {
+      get type() { // looked at where workers may be modules
+        modules = true;
+        return "module" as const;
+      },
+    };
+    const fresh = new Worker("worker.js", options);
+    if (!modules) {
+      fresh.terminate();
+      throw tooOld("module workers");
+    }
     fresh.onmessage = ({ data }: MessageEvent<Reply>) => {
       const found = waiting.get(data.id);
       if (data.kind === "progress") {
@@ -65,9 +80,9 @@ export function engineOf(url: string, first: number): Engine {
   }
 
   function send<K extends Kind>(kind: K, ask: Calls[K]["ask"], { signal, progress }: Options): Promise<Calls[K]["answer"]> {
-    const id = ++last, port = (worker ??= start());
     return new Promise((resolve, reject) => {
       signal?.throwIfAborted();
+      const id = ++last, port = (worker ??= start());
       waiting.set(id, { resolve: resolve as Waiting["resolve"], reject, progress });
       port.postMessage({ kind, id, ...ask } as unknown as Request);
       signal?.addEventListener("abort", () => {

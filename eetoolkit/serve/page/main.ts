@@ -1,7 +1,7 @@
 // The page of `eetoolkit serve`: a bundle's name and mode, then verify, profile, and a place to try it.
 
 import { failure, faintLine, h, printable } from "./dom.js";
-import { engineOf, faultOf, type Engine } from "./engine.js";
+import { engineOf, faultOf, tooOld, type Engine } from "./engine.js";
 import { facts, notes, summary, title, usualThreads } from "./header.js";
 import { profiling } from "./profiling.js";
 import type { Sample } from "./protocol.js";
@@ -13,15 +13,6 @@ import { newLock, type Bundle, type Site } from "./view.js";
 const SIMD = Uint8Array.of(
   0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 10, 1, 8, 0, 65, 0, 253, 15, 253, 98, 11,
 );
-
-/** What this browser lacks; empty where it lacks nothing. */
-function lacking(): string {
-  if (typeof WebAssembly !== "object" || !WebAssembly.validate(SIMD)) return "WebAssembly with SIMD";
-  let modules = false;
-  const type = { get type() { modules = true; return "module" as const; } };
-  new Worker("data:,", type as WorkerOptions).terminate(); // it looks at `type` where it knows of modules
-  return modules ? "" : "module workers";
-}
 
 async function read(): Promise<Site> {
   let response: Response;
@@ -81,8 +72,7 @@ function shelf(site: Site, number: number, choose: (number: number) => void): { 
 async function start(): Promise<void> {
   const place = h("div", { id: "page" });
   const starting = document.getElementById("starting");
-  const lack = lacking();
-  if (lack !== "") throw faultOf("This browser is too old", `it lacks ${lack}. Chrome 91, Firefox 114 or Safari 16.4 will do, or newer.`);
+  if (typeof WebAssembly !== "object" || !WebAssembly.validate(SIMD)) throw tooOld("WebAssembly with SIMD");
   const site = await read();
   const shelves = new Map<number, HTMLElement>();
   const choose = (number: number): void => {
