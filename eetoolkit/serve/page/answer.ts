@@ -15,7 +15,7 @@ function spellSure({ segments }: Plan, { exit: name, confidence }: Ran): string 
   const shares = exit?.criterion.kind === "max_prob";
   const spell = (value: number): string => (shares ? spellShare(value) : String(Number(value.toPrecision(3))));
   const sure = shares ? `${spell(confidence)} sure` : `confidence ${spell(confidence)}`;
-  if (typeof threshold === "number") return confidence >= threshold ? `${sure}, ${spell(threshold)} would do` : sure;
+  if (typeof threshold === "number") return confidence >= threshold ? `${sure} (${spell(threshold)} needed)` : sure;
   return threshold === "always" ? `${sure}, the last exit` : sure;
 }
 
@@ -24,7 +24,8 @@ function saved({ segments }: Plan, { path }: Ran): number | null {
   const all = [...segments.values()].filter(({ model }) => model !== null);
   const works = all.map(({ work, max_visits }) => (max_visits === null ? (work?.multiply_adds ?? null) : null));
   if (works.some((work) => work === null)) return null;
-  const sum = (values: readonly (number | null | undefined)[]): number => values.reduce<number>((a, b) => a + (b ?? 0), 0);
+  const sum = (values: readonly (number | null | undefined)[]): number =>
+    values.reduce<number>((a, b) => a + (b ?? 0), 0);
   const total = sum(works);
   return total > 0 ? 1 - sum(path.map((name) => segments.get(name)?.work?.multiply_adds)) / total : null;
 }
@@ -36,7 +37,8 @@ function strip({ segments }: Plan, { path, exit }: Ran): HTMLElement {
   return h("ol", { class: "strip", "data-testid": "strip" }, ...names.map((name) => {
     const times = path.filter((each) => each === name).length;
     const more = times > 1 ? ` × ${times}` : "";
-    const words = times === 0 ? "not run" : `ran${more}${name === last && segments.get(name)?.exit?.name === exit ? ", answered" : ""}`;
+    const answered = name === last && segments.get(name)?.exit?.name === exit ? ", answered" : "";
+    const words = times === 0 ? "not run" : `ran${more}${answered}`;
     return h("li", { class: times > 0 ? "ran" : "" }, h("b", {}, printable(name, 20)), h("span", {}, words));
   }));
 }
@@ -46,17 +48,22 @@ export function answerOf(plan: Plan, ran: Ran, sample: Sample | null): HTMLEleme
   const { titles } = plan, exit = printable(titles.get(ran.exit) ?? ran.exit, 40);
   const models = [...plan.segments.values()].filter(({ model }) => model !== null).length;
   const left = models - new Set(ran.path).size, share = saved(plan, ran);
-  const not = share === null
-    ? `${left} of ${plural(models, "segment")} not run`
-    : `${spellShare(Math.max(0, share))} of the multiply-adds not run`;
+  const not = left === 0
+    ? "All segments were run"
+    : share === null
+      ? `${left} of ${plural(models, "segment")} not run`
+      : `${spellShare(Math.max(0, share))} of the multiply-adds not run`;
   const said = sample?.said.find((each) => each.exit === ran.exit);
   return [
     h("p", { class: "class", "data-testid": "class" }, classOf(plan, ran.prediction)),
     h("p", { "data-testid": "exit" }, h("b", { class: "mark" }, exit), ` answered, ${spellSure(plan, ran)}`),
-    h("p", { "data-testid": "not-run" }, h("b", {}, not), h("span", { class: "faint" }, `, in ${ran.ms < 0.1 ? "under 0.1 ms" : spellMs(ran.ms)}`)),
+    h("p", { "data-testid": "not-run" }, h("b", {}, not),
+      h("span", { class: "faint" }, `, in ${ran.ms < 0.1 ? "under 0.1 ms" : spellMs(ran.ms)}`)),
     strip(plan, ran),
-    ...(said === undefined ? [] : [h("p", { class: said.prediction === ran.prediction ? "faint" : "bad", "data-testid": "expected" },
-      `Its network said ${classOf(plan, said.prediction)} at this exit.`)]),
+    ...(said === undefined ? [] : [
+      h("p", { class: said.prediction === ran.prediction ? "faint" : "bad", "data-testid": "expected" },
+        `Its network said ${classOf(plan, said.prediction)} at this exit.`),
+    ]),
   ];
 }
 

@@ -9,11 +9,12 @@ export interface Camera {
   readonly stop: () => void;
 }
 
-export const hasStream = (): boolean => globalThis.isSecureContext && navigator.mediaDevices?.getUserMedia !== undefined;
+export const hasStream = (): boolean =>
+  globalThis.isSecureContext && navigator.mediaDevices?.getUserMedia !== undefined;
 
 /** A camera's stream; `began` is called when its first picture is there. */
 export function newCamera(input: PictureInput, began: () => void): Camera {
-  const video = h("video", { playsinline: true, muted: true, class: "pad", "aria-label": "What the camera sees", hidden: true });
+  const video = h("video", { playsinline: true, class: "pad", "aria-label": "What the camera sees", hidden: true });
   video.muted = true;
   const problem = h("div", {});
   let stream: MediaStream | null = null, wanted = false;
@@ -58,7 +59,8 @@ export function newCamera(input: PictureInput, began: () => void): Camera {
     stop,
     picture() {
       const { videoWidth: wide, videoHeight: high } = video;
-      return stream === null || wide === 0 ? null : resized(video, middle(wide, high, input), input.width, input.height);
+      if (stream === null || wide === 0) return null;
+      return resized(video, middle(wide, high, input), input.width, input.height);
     },
   };
 }

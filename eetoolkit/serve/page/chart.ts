@@ -38,7 +38,8 @@ export function barsOf({ segments, exits, full_path }: Profile): Bar[] {
 function spellExit({ exit, share, exitMs }: Bar, name: (exit: string) => string): string {
   if (exit === null) return "";
   const who = printable(name(exit), 24);
-  return share === null ? `${who}, as above` : `${who} answers ${spellShare(share)}${exitMs === null ? "" : ` in ${spellMs(exitMs)}`}`;
+  if (share === null) return `${who}, as above`;
+  return `${who} answers ${spellShare(share)}${exitMs === null ? "" : ` in ${spellMs(exitMs)}`}`;
 }
 
 const BAR = 12, NAME = 16;
@@ -48,6 +49,7 @@ export function draw(bars: readonly Bar[], meanMs: number, name: (exit: string) 
   const last = bars.at(-1), endMs = Math.max(meanMs, (last?.startMs ?? 0) + (last?.fullMs ?? 0), 1e-9);
   const place = (ms: number): string => `${((100 * ms) / endMs).toFixed(3)}%`;
   const nodes: SVGElement[] = [];
+  const anchors = [["start", 6], ["middle", 0], ["end", -6]] as const;
   let y = 0;
   for (const bar of bars) {
     const { startMs, fullMs, callMs, exit, share } = bar;
@@ -57,26 +59,27 @@ export function draw(bars: readonly Bar[], meanMs: number, name: (exit: string) 
       s("rect", { x: 0, y: y + NAME, width: "100%", height: BAR, class: "track" }),
       s("rect", { x: place(startMs), y: y + NAME, width: place(fullMs), height: BAR, class: "full" }),
       s("rect", { x: place(startMs), y: y + NAME, width: place(callMs), height: BAR, class: "call" }),
+      s("line", { x1: place(meanMs), x2: place(meanMs), y1: y + NAME - 2, y2: y + NAME + BAR + 2, class: "mean" }),
     );
     y += NAME + BAR;
     if (exit !== null) {
-      const at = startMs + fullMs, right = at > endMs / 2;
+      const at = startMs + fullMs, side = Number(at > 0.3 * endMs) + Number(at > 0.7 * endMs); // where words have room
+      const [anchor, dx] = anchors[side] ?? anchors[0];
       nodes.push(
-        s("line", { x1: place(at), x2: place(at), y1: y - BAR - 3, y2: y + 14, class: "exit" }),
+        s("line", { x1: place(at), x2: place(at), y1: y - BAR - 3, y2: side === 1 ? y + 2 : y + 14, class: "exit" }),
         s("text", {
-          x: place(at), dx: right ? -6 : 6, y: y + 13, "text-anchor": right ? "end" : "start", class: share ? "exit" : "",
+          x: place(at), dx, y: y + 14, "text-anchor": anchor, class: share ? "exit" : "",
         }, spellExit(bar, name)),
       );
       y += 16;
     }
     y += 10;
   }
-  nodes.push(
-    s("line", { x1: place(meanMs), x2: place(meanMs), y1: 0, y2: y, class: "mean" }),
-  );
-  const words = bars.map((bar) => `${bar.segment} ${spellMs(bar.fullMs)}${bar.exit === null ? "" : `, ${spellExit(bar, name)}`}`);
+  const words = bars.map((bar) =>
+    `${bar.segment} ${spellMs(bar.fullMs)}${bar.exit === null ? "" : `, ${spellExit(bar, name)}`}`);
   const told = `The segments one after the other: ${words.join("; ")}. The mean call takes ${spellMs(meanMs)}.`;
-  return s("svg", { class: "chart", role: "img", "aria-label": printable(told, 4000), height: y, width: "100%" }, ...nodes);
+  const label = printable(told, 4000);
+  return s("svg", { class: "chart", role: "img", "aria-label": label, height: y, width: "100%" }, ...nodes);
 }
 
 /** What the colours mean. */
@@ -98,5 +101,7 @@ export function table({ segments }: Profile, bars: readonly Bar[], name: (exit: 
     return h("tr", {}, h("th", { scope: "row" }, printable(segment, 40)), ...cells.map((cell) => h("td", {}, cell)));
   });
   return h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Segments in numbers" },
-    h("table", {}, h("thead", {}, h("tr", {}, ...heads.map((head) => h("th", { scope: "col" }, head)))), h("tbody", {}, ...rows)));
+    h("table", {},
+      h("thead", {}, h("tr", {}, ...heads.map((head) => h("th", { scope: "col" }, head)))),
+      h("tbody", {}, ...rows)));
 }

@@ -4,22 +4,29 @@ export type Child = Node | string | null | undefined | false;
 type Listener = (event: Event) => void;
 type Given = Readonly<Record<string, string | number | boolean | null | undefined | Listener>>;
 
+const isThere = <T>(value: T | null | undefined | false): value is T =>
+  value !== null && value !== undefined && value !== false;
+
 function fill<T extends Element>(node: T, given: Given, children: readonly Child[]): T {
   for (const [name, value] of Object.entries(given)) {
     if (typeof value === "function") node.addEventListener(name.slice(2), value);
-    else if (value !== null && value !== undefined && value !== false) node.setAttribute(name, value === true ? "" : String(value));
+    else if (isThere(value)) node.setAttribute(name, value === true ? "" : String(value));
   }
-  node.append(...children.filter((child): child is Node | string => child !== null && child !== undefined && child !== false));
+  node.append(...children.filter(isThere));
   return node;
 }
 
 /** An HTML element; attributes that are functions are listeners: `onclick`. */
-export function h<K extends keyof HTMLElementTagNameMap>(tag: K, given: Given = {}, ...children: Child[]): HTMLElementTagNameMap[K] {
+export function h<K extends keyof HTMLElementTagNameMap>(
+  tag: K, given: Given = {}, ...children: Child[]
+): HTMLElementTagNameMap[K] {
   return fill(document.createElement(tag), given, children);
 }
 
 /** An SVG element. */
-export function s<K extends keyof SVGElementTagNameMap>(tag: K, given: Given = {}, ...children: Child[]): SVGElementTagNameMap[K] {
+export function s<K extends keyof SVGElementTagNameMap>(
+  tag: K, given: Given = {}, ...children: Child[]
+): SVGElementTagNameMap[K] {
   return fill(document.createElementNS("http://www.w3.org/2000/svg", tag), given, children);
 }
 
@@ -58,3 +65,7 @@ export function failure(error: unknown, again?: () => void): HTMLElement {
 export const isStop = (error: unknown): boolean => error instanceof Error && error.name === "AbortError";
 
 export const faintLine = (text: string): HTMLElement => h("p", { class: "faint" }, text);
+
+/** What is said where the server cannot be reached. */
+export const UNHEARD =
+  "the computer does not answer. Is eetoolkit serve still running, and this device in its network?";

@@ -19,7 +19,7 @@ export function newPad({ height, width }: PictureInput, { extent }: Ranges, chan
     "aria-label": "Draw here with a finger or a mouse. By keyboard, choose a sample instead.",
   });
   const brush = canvas.getContext("2d", { willReadFrequently: true });
-  const thick = SIDE * (0.055 + 0.6 / Math.max(height, width)); // a pen's line is some pixels wide in small pictures too
+  const thick = SIDE * (0.055 + 0.6 / Math.max(height, width)); // a pen's line is some pixels wide, also in small ones
   let last: readonly [number, number] | null = null;
   let box: [left: number, top: number, right: number, bottom: number] | null = null;
 

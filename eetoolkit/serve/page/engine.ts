@@ -1,4 +1,4 @@
-// The worker as the page sees it: calls with progress that can be stopped. A worker that was ended starts anew by itself.
+// The worker as the page sees it: calls with progress that can be stopped. One that was ended starts anew by itself.
 
 import type { Progress } from "eetoolkit-runtime";
 import type { Calls, Kind, Opened, Reply, Request } from "./protocol.js";
@@ -79,7 +79,9 @@ export function engineOf(url: string, first: number): Engine {
     return fresh;
   }
 
-  function send<K extends Kind>(kind: K, ask: Calls[K]["ask"], { signal, progress }: Options): Promise<Calls[K]["answer"]> {
+  function send<K extends Kind>(
+    kind: K, ask: Calls[K]["ask"], { signal, progress }: Options,
+  ): Promise<Calls[K]["answer"]> {
     return new Promise((resolve, reject) => {
       signal?.throwIfAborted();
       const id = ++last, port = (worker ??= start());

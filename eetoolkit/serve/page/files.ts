@@ -7,9 +7,9 @@ const MOST_ROWS = 64;
 /** NumPy's names of little-endian dtypes, and what holds their numbers. */
 const NPY = new Map<string, readonly [DType, new (bytes: ArrayBuffer) => Numbers]>([
   ["<f4", ["float32", Float32Array]], ["<f8", ["float64", Float64Array]], ["<f2", ["float16", Uint16Array]],
-  ["<i8", ["int64", BigInt64Array]], ["<i4", ["int32", Int32Array]], ["<i2", ["int16", Int16Array]], ["|i1", ["int8", Int8Array]],
+  ["<i8", ["int64", BigInt64Array]], ["<i4", ["int32", Int32Array]], ["<i2", ["int16", Int16Array]],
   ["<u8", ["uint64", BigUint64Array]], ["<u4", ["uint32", Uint32Array]], ["<u2", ["uint16", Uint16Array]],
-  ["|u1", ["uint8", Uint8Array]], ["|b1", ["bool", Uint8Array]],
+  ["|i1", ["int8", Int8Array]], ["|u1", ["uint8", Uint8Array]], ["|b1", ["bool", Uint8Array]],
 ]);
 
 /** The rows in a file, at most 64; throws an `Error` in one line where it holds none that fit. */
@@ -58,11 +58,17 @@ function readNpy(bytes: Uint8Array): Tensor {
   const header = new TextDecoder().decode(bytes.subarray(start, end));
   const spelled = /'descr':\s*'([^']*)'/.exec(header)?.[1] ?? "?", dims = /'shape':\s*\(([^)]*)\)/.exec(header)?.[1];
   const [dtype, make] = NPY.get(spelled) ?? [];
-  if (dtype === undefined || make === undefined || dims === undefined) throw new Error(`its dtype ${spelled} is not read here`);
+  if (dtype === undefined || make === undefined || dims === undefined) {
+    throw new Error(`its dtype ${spelled} is not read here`);
+  }
   const shape = dims.split(",").map((each) => each.trim()).filter((each) => each !== "").map(Number);
-  if (/'fortran_order':\s*True/.test(header) && shape.length > 1) throw new Error("it is in Fortran order; save it in C order");
+  if (/'fortran_order':\s*True/.test(header) && shape.length > 1) {
+    throw new Error("it is in Fortran order; save it in C order");
+  }
   const content = bytes.slice(end);
   const size = shape.reduce((product, each) => product * each, 1), width = Number(spelled.slice(2));
-  if (content.length !== size * width) throw new Error(`it has ${content.length} bytes of numbers, expected ${size * width}`);
+  if (content.length !== size * width) {
+    throw new Error(`it has ${content.length} bytes of numbers, expected ${size * width}`);
+  }
   return { dtype, shape, data: new make(content.buffer) };
 }

@@ -13,7 +13,8 @@ const MODES: Readonly<Record<Site["mode"], string>> = {
 };
 
 /** Threads that this page may have. */
-export const mostThreads = (): number => (globalThis.crossOriginIsolated ? Math.max(1, navigator.hardwareConcurrency) : 1);
+export const mostThreads = (): number =>
+  globalThis.crossOriginIsolated ? Math.max(1, navigator.hardwareConcurrency) : 1;
 export const usualThreads = (): number => Math.min(4, mostThreads());
 
 /** What is missing in this mode and why; empty where nothing is. */
@@ -61,8 +62,9 @@ export function facts(site: Site, threads: number, change: (threads: number) => 
   return h("div", { "data-testid": "mode" },
     h("dl", { class: "facts" },
       fact("Mode", MODES[site.mode] ?? "unknown"),
-      fact("Backend", `WebAssembly, onnxruntime-web ${printable(site.onnxruntime_web, 20)}`),
-      h("div", {}, h("dt", {}, h("label", { for: "threads" }, "Threads")), h("dd", {}, counts.length > 1 ? select : "1")),
+      fact("Backend", `onnxruntime-web ${printable(site.onnxruntime_web, 20)}, WASM`),
+      h("div", {},
+        h("dt", {}, h("label", { for: "threads" }, "Threads")), h("dd", {}, counts.length > 1 ? select : "1")),
       fact("Isolated", globalThis.crossOriginIsolated ? "yes" : "no"),
     ),
     why !== "" && h("p", { class: "notice" }, why),

@@ -1,7 +1,7 @@
 // The page of `eetoolkit serve`: a bundle's name and mode, then verify, profile, and a place to try it.
 
-import { failure, faintLine, h, printable } from "./dom.js";
-import { engineOf, faultOf, tooOld, type Engine } from "./engine.js";
+import { UNHEARD, failure, faintLine, h, printable } from "./dom.js";
+import { engineOf, faultOf, tooOld } from "./engine.js";
 import { facts, notes, summary, title, usualThreads } from "./header.js";
 import { profiling } from "./profiling.js";
 import type { Sample } from "./protocol.js";
@@ -19,25 +19,25 @@ async function read(): Promise<Site> {
   try {
     response = await fetch("serve.json", { cache: "no-cache" });
   } catch {
-    throw faultOf("No answer", "the computer does not answer. Is eetoolkit serve still running, and this device in its network?");
+    throw faultOf("No answer", UNHEARD);
   }
-  if (!response.ok) throw faultOf("No answer", `serve.json: the server answered ${response.status} ${response.statusText}`.trimEnd());
+  if (!response.ok) {
+    throw faultOf("No answer", `serve.json: the server answered ${response.status} ${response.statusText}`.trimEnd());
+  }
   const site = (await response.json()) as Site & { version: number };
-  if (site.version !== 1 || site.bundles.length === 0) throw faultOf("Error", "serve.json is of another version; reload the page");
+  if (site.version !== 1 || site.bundles.length === 0) {
+    throw faultOf("Error", "serve.json is of another version; reload the page");
+  }
   return site;
 }
 
 /** One bundle's part of the page. What it found stays there while another is looked at. */
-function shelf(site: Site, number: number, choose: (number: number) => void): { node: HTMLElement; engine: Engine } {
-  const { path, name } = site.bundles[number] as Bundle;
-  let threads = usualThreads();
+function shelf(site: Site, number: number, choose: (number: number) => void): HTMLElement {
+  const { path } = site.bundles[number] as Bundle;
+  const threads = usualThreads();
   const engine = engineOf(new URL(path, location.href).href, threads), lock = newLock();
   const about = h("div", { "data-testid": "about" }), main = h("main", {});
-  const change = (count: number): void => {
-    threads = count;
-    engine.restart(count);
-  };
-  const mode = facts(site, threads, change);
+  const mode = facts(site, threads, engine.restart);
   lock.heard((held) => {
     const select = mode.querySelector("select");
     if (select !== null) select.disabled = held;
@@ -57,7 +57,7 @@ function shelf(site: Site, number: number, choose: (number: number) => void): { 
           return mine;
         },
       };
-      about.replaceChildren(h("p", { class: "faint" }, summary(plan)), ...[notes(plan)].filter((each) => each !== null));
+      about.replaceChildren(faintLine(summary(plan)), ...[notes(plan)].filter((each) => each !== null));
       main.replaceChildren(verifying(view), profiling(view), trying(view));
     } catch (error) {
       about.replaceChildren(failure(error, () => void open()));
@@ -65,8 +65,8 @@ function shelf(site: Site, number: number, choose: (number: number) => void): { 
   }
 
   void open();
-  document.title = `${printable(name, 60)} – eetoolkit`;
-  return { node: h("div", {}, h("header", {}, h("p", { class: "brand" }, "eetoolkit"), title(site, number, choose), about, mode), main), engine };
+  const head = h("header", {}, h("p", { class: "brand" }, "eetoolkit"), title(site, number, choose), about, mode);
+  return h("div", {}, head, main);
 }
 
 async function start(): Promise<void> {
@@ -76,7 +76,7 @@ async function start(): Promise<void> {
   const site = await read();
   const shelves = new Map<number, HTMLElement>();
   const choose = (number: number): void => {
-    const found = shelves.get(number) ?? shelf(site, number, choose).node;
+    const found = shelves.get(number) ?? shelf(site, number, choose);
     shelves.set(number, found);
     place.replaceChildren(found);
     const select = found.querySelector<HTMLSelectElement>("#bundle");

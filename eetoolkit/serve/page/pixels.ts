@@ -1,7 +1,7 @@
 // Pictures as a network's input: which inputs are pictures, their size and layout, and what their numbers stand for.
 
 import type { Plan } from "eetoolkit-runtime";
-import type { Numbers, Row, Sample, Tensor, TensorSpec } from "./protocol.js";
+import type { Row, Sample, Tensor, TensorSpec } from "./protocol.js";
 
 type Preprocess = Plan["preprocess"] extends ReadonlyMap<string, infer P> ? P : never;
 
@@ -71,12 +71,14 @@ const mean = (values: readonly number[]): number => values.reduce((sum, each) =>
 
 /** A tensor's numbers before its preprocess, as the picture's pixels had them. */
 function pixelsOf({ preprocess }: PictureInput, { data }: Tensor): number[] {
-  const { scale = 1, mean: means = [0], std = [1] } = preprocess ?? {};
-  return Array.from(data as ArrayLike<number | bigint>, (value) => (Number(value) * (std[0] ?? 1) + (means[0] ?? 0)) / scale);
+  const { scale = 1, mean: means = [0], std = [1] } = preprocess ?? {}, by = std[0] ?? 1, from = means[0] ?? 0;
+  return Array.from(data as ArrayLike<number | bigint>, (value) => (Number(value) * by + from) / scale);
 }
 
 /** How bright a picture's border is, of its brightest, and how much of its side the bright part takes. */
-function look(values: readonly number[], { layout, channels, height, width }: PictureInput): { border: number; extent: number | null } {
+function look(
+  values: readonly number[], { layout, channels, height, width }: PictureInput,
+): { border: number; extent: number | null } {
   const low = Math.min(...values), span = Math.max(...values) - low || 1;
   const step = layout === "NHWC" ? channels : 1;
   const at = (y: number, x: number): number => ((values[(y * width + x) * step] ?? low) - low) / span;
@@ -96,7 +98,8 @@ function look(values: readonly number[], { layout, channels, height, width }: Pi
 
 /** A source's part that is as wide and high as the network's input, shrunk in halves, so that no line is lost. */
 export function resized(
-  source: CanvasImageSource, [x, y, wide, high]: readonly [number, number, number, number], width: number, height: number,
+  source: CanvasImageSource, [x, y, wide, high]: readonly [number, number, number, number],
+  width: number, height: number,
 ): HTMLCanvasElement {
   const steps = Math.max(0, Math.floor(Math.log2(Math.min(wide / width, high / height))));
   let from = source, part: [number, number, number, number] = [x, y, wide, high];
@@ -121,7 +124,8 @@ export function middle(wide: number, high: number, { width, height }: PictureInp
 
 /** Grey levels or colours of a canvas of the input's size, 0 to 1, one triple a pixel. */
 function colours(canvas: HTMLCanvasElement): number[][] {
-  const { data } = (canvas.getContext("2d") as CanvasRenderingContext2D).getImageData(0, 0, canvas.width, canvas.height);
+  const brush = canvas.getContext("2d") as CanvasRenderingContext2D;
+  const { data } = brush.getImageData(0, 0, canvas.width, canvas.height);
   return Array.from({ length: data.length / 4 }, (_, index) =>
     [0, 1, 2].map((channel) => (data[4 * index + channel] ?? 0) / 255));
 }
@@ -139,15 +143,18 @@ export function brightBorder(canvas: HTMLCanvasElement): number {
 const grey = ([red = 0, green = 0, blue = 0]: readonly number[]): number => 0.299 * red + 0.587 * green + 0.114 * blue;
 
 /** A canvas of the input's size as one row. */
-export function rowOf(canvas: HTMLCanvasElement, input: PictureInput, { black, white }: Pick<Ranges, "black" | "white">, invert: boolean): Row {
+export function rowOf(
+  canvas: HTMLCanvasElement, input: PictureInput, { black, white }: Pick<Ranges, "black" | "white">, invert: boolean,
+): Row {
   const { spec, preprocess, layout, channels } = input, pixels = colours(canvas), plane = pixels.length;
   const level = (index: number, channel: number): number => {
     const pixel = pixels[index] ?? [], bright = channels === 1 ? grey(pixel) : (pixel[channel] ?? 0);
     return black + (white - black) * (invert ? 1 - bright : bright);
   };
+  const first = layout === "NCHW", { height, width } = canvas;
   const values = Array.from({ length: plane * channels }, (_, place) =>
-    layout === "NCHW" ? level(place % plane, Math.floor(place / plane)) : level(Math.floor(place / channels), place % channels));
-  const shape = layout === "NCHW" ? [1, channels, canvas.height, canvas.width] : [1, canvas.height, canvas.width, channels];
+    first ? level(place % plane, Math.floor(place / plane)) : level(Math.floor(place / channels), place % channels));
+  const shape = first ? [1, channels, height, width] : [1, height, width, channels];
   const isFloat = spec.dtype.startsWith("float");
   if (preprocess !== null && isFloat && white > 1) { // the runner does the rest
     return new Map([[spec.name, { dtype: "uint8", shape, data: Uint8Array.from(values, Math.round) }]]);
@@ -155,12 +162,14 @@ export function rowOf(canvas: HTMLCanvasElement, input: PictureInput, { black, w
   if (isFloat) {
     const { scale = 1, mean: means = [0], std = [1] } = preprocess ?? {};
     const of = (list: readonly number[], place: number): number =>
-      list[layout === "NCHW" ? Math.floor(place / plane) : place % channels] ?? list[0] ?? 0;
+      list[first ? Math.floor(place / plane) : place % channels] ?? list[0] ?? 0;
     const data = Float32Array.from(values, (value, place) => (value * scale - of(means, place)) / of(std, place));
     return new Map([[spec.name, { dtype: "float32", shape, data }]]);
   }
-  const data: Numbers = spec.dtype === "uint8" ? Uint8Array.from(values, Math.round) : Int32Array.from(values, Math.round);
-  return new Map([[spec.name, { dtype: spec.dtype === "uint8" ? "uint8" : "int32", shape, data }]]);
+  if (spec.dtype === "uint8") {
+    return new Map([[spec.name, { dtype: "uint8", shape, data: Uint8Array.from(values, Math.round) }]]);
+  }
+  return new Map([[spec.name, { dtype: "int32", shape, data: Int32Array.from(values, Math.round) }]]);
 }
 
 /** A picture's file as a canvas of the input's size. */
@@ -190,7 +199,8 @@ export function canvasOfRow(row: Row, { spec, layout, channels }: PictureInput):
   const { data, shape } = row.get(spec.name) ?? { data: [], shape: [] };
   const [height = 1, width = 1] = layout === "NCHW" ? shape.slice(2) : shape.slice(1);
   const values = Array.from(data as ArrayLike<number | bigint>, Number), plane = height * width;
-  const low = values.reduce((a, b) => Math.min(a, b), Infinity), high = values.reduce((a, b) => Math.max(a, b), -Infinity);
+  const low = values.reduce((a, b) => Math.min(a, b), Infinity);
+  const high = values.reduce((a, b) => Math.max(a, b), -Infinity);
   const canvas = document.createElement("canvas");
   [canvas.width, canvas.height] = [width, height];
   const brush = canvas.getContext("2d");

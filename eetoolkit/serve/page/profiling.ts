@@ -27,7 +27,9 @@ export function profiling(view: View): HTMLElement {
   const what = h("span", { class: "faint" });
   const told = (): void => {
     const own = files.files?.length ?? 0;
-    what.textContent = own === 0 ? "Its golden samples, or choose files of your own." : `${plural(own, "file")} of your own.`;
+    what.textContent = own === 0
+      ? "Runs its golden samples, where no files of your own are chosen."
+      : `Runs ${plural(own, "file")} of your own.`;
     clear.hidden = own === 0;
   };
   told();
@@ -37,8 +39,12 @@ export function profiling(view: View): HTMLElement {
   async function rows(): Promise<Row[] | null> {
     const picture = pictureInput(plan), found: Row[] = [];
     for (const file of files.files ?? []) {
-      if (picture !== null && isPicture(file)) found.push(await rowOfFile(file, picture, rangesOf(picture, await view.samples())));
-      else found.push(...(await engine.call("read", { name: file.name, bytes: new Uint8Array(await file.arrayBuffer()) })));
+      if (picture !== null && isPicture(file)) {
+        found.push(await rowOfFile(file, picture, rangesOf(picture, await view.samples())));
+      } else {
+        const bytes = new Uint8Array(await file.arrayBuffer());
+        found.push(...(await engine.call("read", { name: file.name, bytes })));
+      }
     }
     return found.length === 0 ? null : found;
   }
@@ -55,8 +61,8 @@ export function profiling(view: View): HTMLElement {
         signal: stop.signal,
         progress: (progress) => {
           const { what, name, done, total } = progress;
-          if (what !== "profile") bar.show(opening(progress)[0], null);
-          else bar.show(`${capital(name)}, ${Math.max(0, Math.ceil((total ?? 0) - done))} s left`, total === null ? null : done / total);
+          if (what !== "profile" || total === null) bar.show(opening(progress)[0], null);
+          else bar.show(`${capital(name)}, ${Math.max(0, Math.ceil(total - done))} s left`, done / total);
         },
       }));
       state.replaceChildren(h("p", { class: "hidden" }, "The profile is done."));
@@ -72,9 +78,10 @@ export function profiling(view: View): HTMLElement {
     h("h2", { id: "profile-title" }, "Profile"),
     h("p", {}, "Times every segment and exit in this browser."),
     h("div", { class: "controls" },
-      h("div", {}, h("label", { for: "profile-files" }, "Inputs"), files, what, clear),
+      h("div", {}, h("label", { for: "profile-files" }, "Inputs"), files),
       h("div", {}, h("label", { for: "seconds" }, "For"), seconds),
     ),
+    h("p", {}, what, " ", clear),
     start, state, result,
   );
 }
@@ -95,11 +102,13 @@ function shown(view: View, profile: Profile): HTMLElement[] {
     h("dl", { class: "figures" },
       figure("mean call", spellMs(expected.robust_ms), `p90 ${spellMs(expected.p90_ms)}`),
       figure("full path", spellMs(full_path.robust_ms), "no exit fires"),
-      figure("speed-up", `${times.toPrecision(3)} ×`, "by leaving early"),
+      times > 1.05 && figure("speed-up", `${times.toPrecision(3)} ×`, "by leaving early"),
     ),
-    h("figure", {}, h("figcaption", {}, "What the segments take"), draw(bars, expected.robust_ms, name), legend(expected.robust_ms)),
+    h("figure", {}, h("figcaption", {}, "What the segments take"),
+      draw(bars, expected.robust_ms, name), legend(expected.robust_ms)),
     faintLine(printable(where.filter((each) => each !== "").join(", "), 400)),
-    faintLine(`The clock here has steps of ${Number(timer_step_us.toPrecision(2))} µs; what is shorter is run several times for one reading.`),
+    faintLine(`The clock here has steps of ${Number(timer_step_us.toPrecision(2))} µs; ` +
+      "what is too short for it is run several times in a row."),
     ...(gaps === null ? [] : [gaps]),
     h("details", {}, h("summary", {}, "In numbers"), table(profile, bars, name)),
     saving(view.site, view.number, profile),

@@ -1,7 +1,7 @@
 // Brings a profile to the computer, or to the user's downloads. It stays on the page until it is in one of them.
 
 import type { Profile } from "eetoolkit-runtime";
-import { button, failure, faintLine, h, printable } from "./dom.js";
+import { UNHEARD, button, failure, faintLine, h, printable } from "./dom.js";
 import { faultOf } from "./engine.js";
 import type { Site } from "./view.js";
 
@@ -21,7 +21,7 @@ async function post(number: number, profile: Profile): Promise<Kept> {
   try {
     response = await fetch(`profiles/${number}`, { method: "POST", headers, body: JSON.stringify(profile) });
   } catch {
-    throw faultOf("Not sent", "the computer does not answer. Is eetoolkit serve still running, and this device in its network?");
+    throw faultOf("Not sent", UNHEARD);
   }
   const told = (await response.json().catch(() => ({}))) as Partial<Kept & { error: string }>;
   if (response.ok && typeof told.saved === "string" && typeof told.next === "string") return told as Kept;
@@ -37,7 +37,8 @@ function download(profile: Profile): void {
 }
 
 function copyable(command: string): HTMLElement {
-  const code = h("code", { "data-testid": "next", tabindex: 0 }, printable(command, 2000));
+  const code = h("code", { "data-testid": "next", tabindex: 0 },
+    ...printable(command, 2000).split(" ").flatMap((word, index) => [index > 0 && " ", h("span", {}, word)]));
   const copy = button("Copy", "copy", () => void put());
   const put = async (): Promise<void> => {
     try {
@@ -68,7 +69,8 @@ export function saving({ upload }: Site, number: number, profile: Profile): HTML
         h("p", {}, "Tune the bundle by it there:"), copyable(next),
       );
     } catch (error) {
-      node.replaceChildren(failure(error, () => void send()), faintLine("Nothing is lost: the profile is still here."), keep());
+      const calm = faintLine("Nothing is lost: the profile is still here.");
+      node.replaceChildren(failure(error, () => void send()), calm, keep());
     }
   }
 

@@ -8,13 +8,15 @@ import {
   RANGES, canvasOfFile, canvasOfRow, isPicture, pictureInput, rangesOf, rowOf, turned, type PictureInput, type Ranges,
 } from "./pixels.js";
 import type { Row, Sample } from "./protocol.js";
-import type { View } from "./view.js";
+import { phases, type View } from "./view.js";
 
 /** One way to make an input. */
 interface Way {
   readonly id: string;
   readonly name: string;
   readonly node: HTMLElement;
+  /** What to do, where nothing was done yet. */
+  readonly hint: string;
   /** Its input at this moment; null where there is none. */
   readonly input: () => Input | null;
   readonly leave?: () => void;
@@ -44,13 +46,15 @@ export function trying(view: View): HTMLElement {
 function bench(view: View, samples: readonly Sample[]): HTMLElement[] {
   const { plan, engine, lock } = view, picture = pictureInput(plan);
   const ranges = picture === null ? null : rangesOf(picture, samples);
-  const shown = h("div", { class: "answer", "data-testid": "answer" }), heard = h("p", { class: "hidden", "aria-live": "polite" });
+  const shown = h("div", { class: "answer", "data-testid": "answer" });
+  const heard = h("p", { class: "hidden", "aria-live": "polite" });
   const seen = h("div", { class: "seen", hidden: true });
   const levels = picture === null || ranges === null ? null : levelsOf(ranges, () => void ask());
   const empty = (): void => {
-    shown.replaceChildren(faintLine("The answer comes here."));
+    shown.replaceChildren(faintLine(`${way?.hint ?? ""} The answer comes here.`));
     seen.hidden = true;
   };
+  const opening = phases(plan);
   let way: Way | null = null, busy = false, again = false;
 
   const rowAt = (input: Input): Row => {
@@ -71,7 +75,10 @@ function bench(view: View, samples: readonly Sample[]): HTMLElement[] {
     }
     busy = true;
     try {
-      const row = rowAt(input), ran = await engine.call("run", { row });
+      const row = rowAt(input);
+      const ran = await engine.call("run", { row }, {
+        progress: (progress) => shown.replaceChildren(faintLine(opening(progress)[0])),
+      });
       shown.replaceChildren(...answerOf(plan, ran, input.kind === "row" ? input.sample : null));
       const words = spoken(plan, ran);
       if (heard.textContent !== words) heard.textContent = words;
@@ -105,13 +112,15 @@ function bench(view: View, samples: readonly Sample[]): HTMLElement[] {
     void ask();
   };
   const choices = ways.map((each, index) => h("label", { "data-testid": `way-${each.id}` },
-    h("input", { type: "radio", name: `way${view.number}`, checked: index === 0, onchange: () => choose(each) }), h("span", {}, each.name)));
+    h("input", { type: "radio", name: `way${view.number}`, checked: index === 0, onchange: () => choose(each) }),
+    h("span", {}, each.name)));
   const frame = h("fieldset", {}, h("legend", { class: "hidden" }, "How to make an input"),
     h("div", { class: "ways" }, ...choices),
     h("div", { class: "bench" }, h("div", {}, panel, levels?.node), h("div", {}, shown, seen)), heard);
   lock.heard((held) => {
     frame.disabled = held;
     if (held) way?.leave?.();
+    else void ask(); // what was drawn meanwhile
   });
   if (ways[0] !== undefined) choose(ways[0]);
   return [frame];
@@ -141,13 +150,16 @@ function levelsOf({ black, white, why }: Ranges, changed: () => void): Levels {
 }
 
 function pictureWays(picture: PictureInput, ranges: Ranges, levels: Levels, changed: () => void): Way[] {
-  const found: Way[] = [], as = (canvas: HTMLCanvasElement | null): Input | null => (canvas === null ? null : { kind: "picture", canvas });
+  const found: Way[] = [];
+  const as = (canvas: HTMLCanvasElement | null): Input | null =>
+    canvas === null ? null : { kind: "picture", canvas };
   if (picture.channels === 1) {
     const pad = newPad(picture, ranges, () => {
       levels.invert.checked = !ranges.brightOnDark;
       changed();
     });
-    found.push({ id: "draw", name: "Draw", node: pad.node, input: () => as(pad.picture()) });
+    const hint = "Draw in the square.";
+    found.push({ id: "draw", name: "Draw", node: pad.node, hint, input: () => as(pad.picture()) });
   }
   if (hasStream()) {
     let timer = 0;
@@ -164,7 +176,8 @@ function pictureWays(picture: PictureInput, ranges: Ranges, levels: Levels, chan
       clearTimeout(timer);
       camera.stop();
     };
-    found.push({ id: "camera", name: "Camera", node: camera.node, input: () => as(camera.picture()), leave });
+    const hint = "Start the camera.";
+    found.push({ id: "camera", name: "Camera", node: camera.node, hint, input: () => as(camera.picture()), leave });
   }
   return found;
 }
@@ -181,11 +194,13 @@ function sampleWay({ plan }: View, samples: readonly Sample[], picture: PictureI
       },
     }, sight, `${sight === null ? "Sample " : ""}${index + 1}`);
     const last = sample.said.at(-1);
-    node.setAttribute("aria-label", `Sample ${index + 1}${last?.prediction == null ? "" : `, ${classOf(plan, last.prediction)}`}`);
+    const says = last === undefined || last.prediction === null ? "" : `, ${classOf(plan, last.prediction)}`;
+    node.setAttribute("aria-label", `Sample ${index + 1}${says}`);
     return node;
   });
   const node = h("div", { class: "samples", role: "group", "aria-label": "Golden samples" }, ...buttons);
-  return { id: "samples", name: "Samples", node, input: () => (chosen === null ? null : { kind: "row", row: chosen.row, sample: chosen }) };
+  const input = (): Input | null => (chosen === null ? null : { kind: "row", row: chosen.row, sample: chosen });
+  return { id: "samples", name: "Samples", node, hint: "Choose a sample.", input };
 }
 
 function fileWay(
@@ -223,14 +238,15 @@ function fileWay(
     });
     return h("div", {}, h("label", { for: id }, label), field);
   };
+  const byPhone = picture !== null && !hasStream();
   const node = h("div", { class: "drop" },
-    picture !== null && !hasStream() && pick("try-photo", "Take a picture", { accept: "image/*", capture: "environment" }),
-    pick("try-file", picture === null ? "An .npy or .safetensors file" : "A picture, an .npy or a .safetensors file", { accept }),
+    byPhone && pick("try-photo", "Take a picture", { accept: "image/*", capture: "environment" }),
+    pick("try-file", `${picture === null ? "An" : "A picture, an"} .npy or .safetensors file`, { accept }),
     h("p", { class: "faint" }, "Or drop it here."), problem);
   node.addEventListener("dragover", (event) => event.preventDefault());
   node.addEventListener("drop", (event) => {
     event.preventDefault();
     void take(event.dataTransfer?.files[0]);
   });
-  return { id: "file", name: picture !== null && !hasStream() ? "Photo or file" : "File", node, input: () => input };
+  return { id: "file", name: byPhone ? "Photo or file" : "File", node, hint: "Choose a file.", input: () => input };
 }

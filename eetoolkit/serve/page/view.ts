@@ -92,7 +92,9 @@ export function phases({ segments, files }: Plan): (progress: Progress) => [text
       const sum = [...read.values()].reduce((before, each) => before + each, 0);
       return [`Reading the bundle, ${mib(sum)} of ${mib(total)}`, total > 0 ? (0.7 * sum) / total : null];
     }
-    if (what === "verify") return [`Sample ${Math.min(done + 1, all ?? 1)} of ${all ?? "?"}`, 0.7 + (0.3 * done) / (all ?? 1)];
+    if (what === "verify" && all !== null) {
+      return [`Sample ${Math.min(done + 1, all)} of ${all}`, 0.7 + (0.3 * done) / all];
+    }
     return ["Opening the segments", 0.7];
   };
 }
