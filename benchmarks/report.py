@@ -26,6 +26,7 @@ from benchmarks import (
     start_up,
     threads,
     tuning,
+    web,
     zoo,
 )
 from benchmarks.measure import RESULTS
@@ -33,8 +34,8 @@ from benchmarks.real_report import sections
 from benchmarks.section import markdown
 
 BENCHMARKS = (
-    adapting, quantizing, native, chain, own_time, native_own_time, threads, rows, memory, memory_limit, cold_start,
-    native_cold_start, start_up, control_flow, floor, zoo, scale, tuning, frontiers, predicted, pruning,
+    adapting, quantizing, native, web, chain, own_time, native_own_time, threads, rows, memory, memory_limit,
+    cold_start, native_cold_start, start_up, control_flow, floor, zoo, scale, tuning, frontiers, predicted, pruning,
 )  # fmt: skip
 NOTES = Path(__file__).parent / "notes.md"
 

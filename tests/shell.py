@@ -58,6 +58,8 @@ CALLS: dict[str, tuple[str, ...]] = {
     "quantize": ("quantize", "b.ee", "--data", "val.npz", "-o", "int8.ee"),
     "quantize json": ("quantize", "b.ee", "--data", "val.npz", "-o", "int8.ee", "--json"),
     "export": ("export", "net.onnx", "-o", "out.ee", "--overwrite"),
+    "serve": ("serve", "b.ee", "--lan", "--http", "--host", "localhost"),
+    "serve export": ("serve", "b.ee", "--export", "page", "--overwrite", "--json"),
     "zoo": ("zoo", "list"),
     "help": ("--help",),
 }
@@ -129,8 +131,15 @@ def bundle(folder: Path, mark: str = "") -> Path:
 def hold(patch: pytest.MonkeyPatch) -> None:
     """Has what is found out afresh at each call found out once: what `tune` and `doctor` print, they print again.
 
-    `quantize` prints a small report of the bundle's names, as its graphs have no weights.
+    `quantize` prints a small report of the bundle's names, as its graphs have no weights. `serve` ends when it has
+    begun, with a page of one file.
     """
+    page = Path("static")
+    page.mkdir()
+    (page / "index.html").write_text("<!doctype html>")
+    patch.setattr("eetoolkit.serve.site.STATIC", page.absolute())
+    patch.setattr("eetoolkit.serve.onnxruntime_web.assets", lambda *_, **__: {})
+    patch.setattr("eetoolkit.serve.server.serve_until_stopped", lambda *_, started: started())
     patch.setattr(ee, "quantize", _quantized, raising=False)
     for name in ("tune", "doctor"):
         patch.setattr(ee, name, _once(getattr(ee, name)), raising=False)

@@ -37,7 +37,9 @@ def obeyed(text: str) -> list[str]:
     return [line for line in text.split("\n") if not line.isprintable() or line.startswith(forged)]
 
 
-UNNAMED = {"help", "zoo", "pack", "pack json", "pack single file", "run bad", "run late"}
+UNNAMED = {
+    "help", "zoo", "pack", "pack json", "pack single file", "run bad", "run late", "serve", "serve export"
+}  # fmt: skip
 """Calls that name nothing of the bundle."""
 
 
@@ -112,7 +114,8 @@ def test_values_drawings_and_errors_of_a_strangers_bundle_are_printable(wicked: 
 FOREIGN = "größer_猫_"
 STREAMED = (
     "help", "inspect", "inspect json", "inspect mermaid", "run", "run json", "run exit", "verify", "doctor",
-    "profile show", "profile compare", "tune", "truncate", "pack", "export", "zoo",
+    "profile show", "profile compare", "tune", "truncate", "pack", "export", "serve",
+    "zoo",
 )  # fmt: skip
 """A call of every verb that needs no training, and of every way to print."""
 

@@ -12,7 +12,7 @@ import pytest
 from eetoolkit import zoo
 
 ROOT = Path(__file__).parent.parent
-MOST_BYTES = 750_000
+MOST_BYTES = 800_000  # of which the page of `serve`, built, has some 40,000
 ROOMS = {"eetoolkit", "eetoolkit_exporters", "eetoolkit_runtime"}
 
 
@@ -35,7 +35,8 @@ def test_the_wheel_holds_all_code_but_the_zoos_and_no_weights(wheel: Path) -> No
     places = {ROOT: "eetoolkit", ROOT / "exporters": "eetoolkit_exporters", ROOT / "runtime": "eetoolkit_runtime"}
     files = {path.relative_to(base) for base, room in places.items() for path in (base / room).rglob("*.*")}
     systems = {f"eetoolkit/zoo/{name}.py" for name in ({*zoo.names(), "residual"} - {"branchynet"})}
-    assert held == {str(path) for path in files if not {"__pycache__", "checkpoints"} & set(path.parts)} - systems
+    left_out = {"__pycache__", "checkpoints", "page"}
+    assert held == {str(path) for path in files if not left_out & set(path.parts)} - systems
     assert {Path(name).suffix for name in held} <= {".py", ".html", ".css", ".js", ".svg", ".typed", ""}
     assert {name.split("/")[0] for name in held} == ROOMS
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -132,7 +133,7 @@ def _qr_code(text: str) -> list[str]:
         return []
     rows += [[0] * len(rows[0])] * (len(rows) % 2)
     # Without colours the light squares are drawn, as most terminals are dark.
-    plain = "NO_COLOR" in os.environ
+    plain = "NO_COLOR" in os.environ or not sys.stdout.isatty()
     lines = [
         "".join(_BLOCKS[(bool(top) != plain) + 2 * (bool(bottom) != plain)] for top, bottom in zip(*pair, strict=True))
         for pair in zip(rows[::2], rows[1::2], strict=True)

@@ -8,7 +8,9 @@ import { build } from "esbuild";
 
 const here = dirname(fileURLToPath(import.meta.url));
 const from = (...parts) => join(here, ...parts);
-const shared = { bundle: true, format: "esm", target: "es2022", minify: true, legalComments: "none", logLevel: "warning" };
+const shared = {
+  bundle: true, format: "esm", target: "es2022", minify: true, legalComments: "none", logLevel: "warning",
+};
 
 /** The package: one module, and declarations of what it exports. */
 async function buildPackage() {
@@ -23,12 +25,13 @@ async function buildPackage() {
   }
 }
 
-/** What answers the conformance cases, in Node and in a page. */
+/** What answers the conformance cases and takes profiles in Node, and the same cases in a page. */
 async function buildPrograms() {
   const programs = { ...shared, minify: false };
+  const names = readdirSync(from("programs")).filter((name) => name.endsWith(".node.ts"));
   await build({
     ...programs, platform: "node", external: ["onnxruntime-node"],
-    entryPoints: [from("programs", "conformance.node.ts")], outfile: from("build", "conformance.node.mjs"),
+    entryPoints: names.map((name) => from("programs", name)), outdir: from("build"), outExtension: { ".js": ".mjs" },
   });
   await build({
     ...programs,
@@ -38,7 +41,7 @@ async function buildPrograms() {
 
 /** The page: its program, its worker, and the files beside them. */
 async function buildPage() {
-  const page = from("..", "..", "eetoolkit", "serve", "page"), target = from("..", "..", "eetoolkit", "serve", "static");
+  const serve = from("..", "..", "eetoolkit", "serve"), page = join(serve, "page"), target = join(serve, "static");
   if (!existsSync(page)) return;
   mkdirSync(target, { recursive: true });
   for (const [name, output] of [["main.ts", "page.js"], ["worker.ts", "worker.js"]]) {
@@ -47,7 +50,8 @@ async function buildPage() {
       entryPoints: [join(page, name)], outfile: join(target, output),
     });
   }
-  for (const name of readdirSync(page)) if (/\.(html|css|svg)$/.test(name)) cpSync(join(page, name), join(target, name));
+  const beside = readdirSync(page).filter((name) => /\.(html|css|svg)$/.test(name));
+  for (const name of beside) cpSync(join(page, name), join(target, name));
 }
 
 await buildPackage();

@@ -2,6 +2,7 @@
 
 import type { Answer, Ort, RunOptions } from "./api.js";
 import { InputError } from "./errors.js";
+import { repr } from "./printable.js";
 import type { Program } from "./program.js";
 import { predicted } from "./scores.js";
 import { copyOf, type AnyTensor } from "./tensors.js";
@@ -27,17 +28,17 @@ export function decide(program: Program, mostConfident: boolean, options: RunOpt
   const numberOf = (name: string): number => {
     const found = numbers.get(name);
     if (found !== undefined) return found;
-    throw new InputError(`no exit '${name}'; the exits are ${exits.map((exit) => exit.name).join(", ")}`);
+    throw new InputError(`no exit ${repr(name)}; the exits are ${exits.map((exit) => exit.name).join(", ")}`);
   };
   const limits = exits.map(({ threshold }): number | "never" | "always" => threshold);
   const given = options.thresholds ?? {};
   for (const [name, value] of given instanceof Map ? given : Object.entries(given)) {
     const index = numberOf(name);
     if (exits[index]?.threshold === "always") {
-      throw new InputError(`thresholds: '${name}' ends the plan and accepts everything; it has no threshold`);
+      throw new InputError(`thresholds: ${repr(name)} ends the plan and accepts everything; it has no threshold`);
     }
     if (value !== "never" && (typeof value !== "number" || Number.isNaN(value))) {
-      throw new InputError(`thresholds: '${name}' is ${String(value)}, expected a number, or 'never'`);
+      throw new InputError(`thresholds: ${repr(name)} is ${String(value)}, expected a number, or 'never'`);
     }
     limits[index] = value;
   }
@@ -63,7 +64,8 @@ export const better = (decision: Decision, met: Met, best: Met | null): boolean 
 
 /** The answer of an exit in a run of this path; `own` says which of its tensors are nobody else's. */
 export async function answerOf(
-  ort: Ort, models: number, met: Met, run: Pick<Answer, "path" | "gates" | "stoppedBy">, own: (tensor: AnyTensor) => boolean,
+  ort: Ort, models: number, met: Met, run: Pick<Answer, "path" | "gates" | "stoppedBy">,
+  own: (tensor: AnyTensor) => boolean,
 ): Promise<Answer> {
   const { exit, confidence } = met, { path, gates, stoppedBy } = run;
   const outputs = new Map<string, AnyTensor>();

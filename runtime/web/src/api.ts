@@ -32,15 +32,15 @@ export interface LoadOptions {
   /** Whether segments are fetched and opened when a call first reaches them (`lazy`, the default) or all now. */
   readonly open?: "lazy" | "eager";
   /**
-   * React Native: reads a file of the bundle's folder by its path. Sessions are then created by path. The manifest is
-   * read so, and graphs and golden samples; default there: `fetch` of `file://`.
+   * React Native: reads a file of the bundle's folder by its path, default there: `fetch` of `file://`. The manifest is
+   * read so, golden samples, and graphs to check them; sessions are then created by path.
    */
-  readonly readFile?: (path: string) => Promise<Uint8Array | string>;
+  readonly readFile?: (path: string) => Promise<Uint8Array>;
   readonly progress?: (progress: Progress) => void;
   readonly signal?: AbortSignal;
 }
 
-/** An input: a tensor, or numbers in row-major order, which take the input's dtype, and its shape where that is fixed. */
+/** An input: a tensor, or numbers in row-major order, which take the input's dtype, and its shape. */
 export type Value = Tensor | ArrayBufferView | readonly number[];
 /** One row: the only input's value, or every input's by name. */
 export type Inputs = Value | ReadonlyMap<string, Value> | Readonly<Record<string, Value>>;

@@ -6,8 +6,8 @@ import type { RunOptions } from "./api.js";
 const TRY_AFTER = 16;
 
 /**
- * How long one segment takes: what the profile says, else the least time in which it has ended here. That may be wrong
- * by now, so the time that refused calls had left is added up: at 16 times what is expected, the segment is tried again.
+ * How long one segment takes: what the profile says, else the least time in which it has ended here. That may be
+ * wrong by now, so the time that refused calls had left is added up: at 16 times what is expected, it is tried again.
  */
 export interface Pace {
   readonly profiledMs: number;

@@ -1,6 +1,7 @@
 // Types of JSON values, put together from small ones, and how a value of one is read. Faults read as msgspec's.
 
 import { Fault, type Json } from "./json.js";
+import { mapValues } from "./plan.js";
 import { repr } from "./printable.js";
 
 interface Kinds {
@@ -40,7 +41,8 @@ function read<T>(type: Type<T>, json: Json): T {
   if (asFloat && !Number.isFinite(Number(json))) fail("Number out of range");
   const make = type[asFloat ? "float" : kind] as ((value: Json) => T) | undefined;
   if (make) return make(asFloat ? Number(json) : json);
-  return fail(`Expected \`${KINDS.filter((each) => type[each]).join(" | ")}\`, got \`${kind}\``);
+  const got = kind === "int" && Math.abs(Number(json)) >= 2 ** 64 ? "float" : kind; // as msgspec says
+  return fail(`Expected \`${KINDS.filter((each) => type[each]).join(" | ")}\`, got \`${got}\``);
 }
 
 function within<T>(step: string, type: Type<T>, json: Json): T {
@@ -94,17 +96,17 @@ export function array<T>(of: Type<T>): Type<readonly T[]> {
 
 /** Exactly so many values. */
 export function tuple<T>(length: number, of: Type<T>): Type<readonly T[]> {
-  const right = where<readonly Json[]>(
-    { array: (values) => values }, (values) => values.length === length, () => `Expected \`array\` of length ${length}`,
-  );
-  return made(right, (values) => read(array(of), values));
+  return {
+    array: (values) => {
+      const found = read(array(of), values.slice(0, length));
+      return values.length === length ? found : fail(`Expected \`array\` of length ${length}`);
+    },
+  };
 }
 
 /** Values by name. */
 export function map<T>(of: Type<T>): Type<ReadonlyMap<string, T>> {
-  return {
-    object: (values) => new Map(Array.from(values, ([name, value]) => [name, within("[...]", of, value)])),
-  };
+  return { object: (values) => mapValues(values, (value) => within("[...]", of, value)) };
 }
 
 type Required = Readonly<Record<string, Type<unknown>>>;
@@ -136,10 +138,16 @@ export function object<R extends Required, O extends Optional>(
 }
 
 /** One of several objects, by their key `kind`. */
-export function byKind<T>(types: ReadonlyMap<string, Type<T>>): Type<T> {
-  const kind: Type<Type<T>> = { str: (value) => types.get(value) ?? fail(`Invalid value ${repr(value)}`) };
+export function byKind<T>(types: ReadonlyMap<Json, Type<T>>): Type<T> {
   return {
-    object: (values) => read(within(".kind", kind, values.get("kind") ?? fail("Object missing required field `kind`")), values),
+    object: (values) => {
+      const kind = values.get("kind");
+      if (kind === undefined) fail("Object missing required field `kind`");
+      const type = types.get(kind);
+      if (type) return read(type, values);
+      place.push(".kind");
+      return fail(typeof kind === "string" ? `Invalid value ${repr(kind)}` : "Expected `str`");
+    },
   };
 }
 

@@ -1,6 +1,7 @@
 // How far two arrays are apart.
 
-interface Compared {
+/** An array and its shape. */
+export interface Compared {
   readonly shape: readonly number[];
   readonly data: ArrayLike<number | bigint>;
 }

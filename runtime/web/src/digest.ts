@@ -5,7 +5,8 @@ import { sha256 } from "./hash.js";
 
 /** What to do where a manifest was changed. */
 export const FIX =
-  "copy or export the bundle again; if you have edited it, `eetoolkit verify BUNDLE --accept-edit` makes it the bundle's own";
+  "copy or export the bundle again; if you have edited it, `eetoolkit verify BUNDLE --accept-edit` makes it the " +
+  "bundle's own";
 const SEAL = /,"digest":"([0-9a-f]{64})"\}$/;
 const SEAL_LENGTH = 77;
 

@@ -1,6 +1,6 @@
 // Where a plan's segments lead, and which slots decide.
 
-import type { Segment } from "./plan.js";
+import { mapValues, type Segment } from "./plan.js";
 import { repr } from "./printable.js";
 
 /** Edges of a graph: what each node leads to. */
@@ -36,7 +36,7 @@ export function closure(start: Iterable<string>, edges: Edges): Set<string> {
 
 /** Returns the edges the other way round, as far as they lead to nodes of the graph. */
 export function turned(edges: Edges): Edges {
-  const found = new Map(Array.from(edges.keys(), (name): [string, string[]] => [name, []]));
+  const found = mapValues(edges, (): string[] => []);
   for (const [name, others] of edges) for (const other of others) found.get(other)?.push(name);
   return found;
 }
@@ -44,7 +44,7 @@ export function turned(edges: Edges): Edges {
 /** Returns what is left of a graph when nodes to which nothing leads are taken off in turn (Kahn's algorithm). */
 export function withoutSources(edges: Edges): Edges {
   const left = new Map(edges);
-  const arrows = new Map(Array.from(turned(edges), ([name, others]) => [name, others.length]));
+  const arrows = mapValues(turned(edges), ({ length }) => length);
   const free = [...left.keys()].filter((name) => arrows.get(name) === 0);
   for (const name of free) {
     for (const other of left.get(name) ?? []) {

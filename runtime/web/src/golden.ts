@@ -1,36 +1,28 @@
 // Golden samples: what the source network gave for a few inputs, so that a device can check itself without it.
 
 import type { GoldenSample, Ort } from "./api.js";
+import { array, decode, map, object, str } from "./decode.js";
 import { IntegrityError, firstLine } from "./errors.js";
+import { parse } from "./json.js";
 import { exitsOf, type Plan } from "./plan.js";
+import { repr } from "./printable.js";
 import { predicted } from "./scores.js";
 import type { Sessions } from "./sessions.js";
 import { tensorOf, type AnyTensor } from "./tensors.js";
 import { readTensors, type Stored } from "./tensorfile.js";
 
-export interface Visit {
-  readonly exit: string;
-  readonly outputs: ReadonlyMap<string, Stored>;
-  readonly confidence: number;
-}
-
-/** One row of inputs by name, and what every exit on its way gives, none firing. */
-export interface Sample {
-  readonly inputs: ReadonlyMap<string, AnyTensor>;
-  readonly visits: readonly Visit[];
-}
+const VISIT = object({ exit: str, outputs: map(str), confidence: str }, {});
+const SAMPLES = array(object({ inputs: map(str), visits: array(VISIT) }, {}));
 
 /** The bundle's golden samples; none where it has none. */
-export async function readGolden(plan: Plan, ort: Ort, sessions: Sessions, signal?: AbortSignal): Promise<Sample[]> {
+export async function readGolden(
+  plan: Plan, ort: Ort, sessions: Sessions, signal?: AbortSignal,
+): Promise<readonly GoldenSample[]> {
   if (plan.golden === null) return [];
   const { file } = plan.golden;
   const bytes = await sessions.file(file, undefined, signal);
   try {
-    const [tensors, metadata] = readTensors(bytes);
-    const index: unknown = JSON.parse(metadata.get("samples") ?? "");
-    const samples = arrayOf(index).map((names) => sampleOf(plan, ort, tensors, names));
-    for (const name of tensors.keys()) throw new Error(`the tensor '${name}' belongs to no sample`);
-    return samples;
+    return samplesIn(bytes, plan, ort);
   } catch (error) {
     throw new IntegrityError(`${file}: not readable golden samples (${firstLine(error)}); export the bundle again`, {
       cause: error,
@@ -38,68 +30,38 @@ export async function readGolden(plan: Plan, ort: Ort, sessions: Sessions, signa
   }
 }
 
-/** The same, each output a tensor, with the class that it says. */
-export async function goldenSamples(...given: Parameters<typeof readGolden>): Promise<GoldenSample[]> {
-  const [plan, ort] = given, exits = exitsOf(plan);
-  return (await readGolden(...given)).map(({ inputs, visits }) => ({
-    inputs,
-    visits: visits.map(({ exit, outputs: stored, confidence }) => {
-      const tensors = [...stored].map(([name, { dtype, data, shape }]) => [name, tensorOf(ort, dtype, data, shape)] as const);
-      const outputs = new Map(tensors);
-      return { exit, outputs, confidence, prediction: predicted(outputs, exits.get(exit)?.scores ?? null) };
+function samplesIn(bytes: Uint8Array, plan: Plan, ort: Ort): GoldenSample[] {
+  const [left, metadata] = readTensors(bytes), exits = exitsOf(plan);
+  const { root } = parse(new TextEncoder().encode(metadata.get("samples") ?? ""));
+  const take = (name: string): Stored => {
+    const found = left.get(name);
+    if (found === undefined) throw new Error(`there is no tensor ${repr(name)}, or it belongs to two`);
+    left.delete(name);
+    return found;
+  };
+  type Names = ReadonlyMap<string, string>;
+  const takeAll = (what: string, names: Names, expected: readonly string[]): Map<string, AnyTensor> => {
+    if (names.size !== expected.length || !expected.every((name) => names.has(name))) {
+      throw new Error(`the ${what} are ${[...names.keys()].join(", ")}, expected ${expected.join(", ")}`);
+    }
+    return new Map([...names].map(([name, tensor]) => {
+      const { dtype, data, shape } = take(tensor);
+      return [name, tensorOf(ort, dtype, data, shape)];
+    }));
+  };
+  const samples = decode(SAMPLES, root).map(({ inputs, visits }) => ({
+    inputs: takeAll("inputs", inputs, plan.inputs.map(({ name }) => name)),
+    visits: visits.map(({ exit, outputs: names, confidence: tensor }) => {
+      const known = exits.get(exit);
+      if (known === undefined) throw new Error(`it has no exit ${repr(exit)}`);
+      const outputs = takeAll(`outputs of ${repr(exit)}`, names, [...known.outputs.keys()]);
+      const { dtype, shape, data } = take(tensor);
+      if (dtype !== "float32" || shape.join() !== "1") {
+        throw new Error(`a confidence is ${dtype}[${shape.join(", ")}], expected float32[1]`);
+      }
+      return { exit, outputs, confidence: Number(data[0]), prediction: predicted(outputs, known.scores) };
     }),
   }));
-}
-
-function sampleOf(plan: Plan, ort: Ort, left: Map<string, Stored>, names: unknown): Sample {
-  const sample = objectOf(names, "inputs", "visits"), exits = exitsOf(plan);
-  const given = taken(left, "inputs", sample.get("inputs"), plan.inputs.map(({ name }) => name));
-  const visits = arrayOf(sample.get("visits")).map((each): Visit => {
-    const visit = objectOf(each, "exit", "outputs", "confidence");
-    const name = textOf(visit.get("exit")), exit = exits.get(name);
-    if (exit === undefined) throw new Error(`it has no exit '${name}'`);
-    const outputs = taken(left, `outputs of '${name}'`, visit.get("outputs"), [...exit.outputs.keys()]);
-    const { dtype, shape, data } = take(left, textOf(visit.get("confidence")));
-    if (dtype !== "float32" || shape.length !== 1 || shape[0] !== 1) {
-      throw new Error(`a confidence is ${dtype}[${shape.join(", ")}], expected float32[1]`);
-    }
-    return { exit: name, outputs, confidence: Number(data[0]) };
-  });
-  const inputs = [...given].map(([name, { dtype, data, shape }]) => [name, tensorOf(ort, dtype, data, shape)] as const);
-  return { inputs: new Map(inputs), visits };
-}
-
-function taken(left: Map<string, Stored>, what: string, found: unknown, expected: readonly string[]): Map<string, Stored> {
-  const names = objectOf(found);
-  if (names.size !== expected.length || !expected.every((name) => names.has(name))) {
-    throw new Error(`the ${what} are ${[...names.keys()].join(", ")}, expected ${expected.join(", ")}`);
-  }
-  return new Map([...names].map(([name, tensor]) => [name, take(left, textOf(tensor))]));
-}
-
-function take(left: Map<string, Stored>, name: string): Stored {
-  const found = left.get(name);
-  if (found === undefined) throw new Error(`there is no tensor '${name}', or it belongs to two`);
-  left.delete(name);
-  return found;
-}
-
-/** An object's members; where keys are given, exactly these. */
-function objectOf(value: unknown, ...keys: string[]): Map<string, unknown> {
-  if (typeof value !== "object" || value === null || Array.isArray(value)) throw new Error("an object is due");
-  const found = new Map<string, unknown>(Object.entries(value));
-  if (keys.length > 0 && (found.size !== keys.length || !keys.every((key) => found.has(key)))) {
-    throw new Error(`got the keys ${[...found.keys()].join(", ")}, expected ${keys.join(", ")}`);
-  }
-  return found;
-}
-
-function arrayOf(value: unknown): unknown[] {
-  if (!Array.isArray(value)) throw new Error("an array is due");
-  return value;
-}
-
-function textOf(value: unknown): string {
-  if (typeof value !== "string") throw new Error("a text is due");
-  return value;
+  for (const name of left.keys()) throw new Error(`the tensor ${repr(name)} belongs to no sample`);
+  return samples;
 }

@@ -3,6 +3,7 @@
 import type { Inputs, Ort, Value } from "./api.js";
 import { InputError } from "./errors.js";
 import type { DType, Plan, Preprocess, TensorSpec } from "./plan.js";
+import { repr } from "./printable.js";
 import {
   DTYPE_OF, arrayFor, fromHalf, halfOf, isBig, isFloat, isNear, rangeOf, sizeOf, tensorOf, type AnyTensor, type Numbers,
 } from "./tensors.js";
@@ -25,7 +26,7 @@ export function prepare(plan: Plan, ort: Ort, inputs: Inputs): AnyTensor[] {
     if (symbol === BATCH || size === undefined || (min <= size && (max === null || size <= max))) continue;
     const spec = plan.inputs.find(({ shape }) => shape.includes(symbol)) as TensorSpec;
     const wanted = max === null ? `at least ${min}` : `${min} to ${max}`;
-    throw new InputError(`input '${spec.name}': ${symbol} is ${size}, expected ${wanted}: ${spell(spec)}`);
+    throw new InputError(`input ${repr(spec.name)}: ${symbol} is ${size}, expected ${wanted}: ${spell(spec)}`);
   }
   const rows = sizes.get(BATCH) ?? 1;
   if (rows !== 1) throw new InputError(`got ${rows} rows, a run takes one; run them one by one`);
@@ -34,7 +35,8 @@ export function prepare(plan: Plan, ort: Ort, inputs: Inputs): AnyTensor[] {
 
 const isTensor = (value: unknown): value is AnyTensor =>
   typeof value === "object" && value !== null && "dims" in value && "type" in value;
-const isValue = (value: unknown): value is Value => Array.isArray(value) || ArrayBuffer.isView(value) || isTensor(value);
+const isValue = (value: unknown): value is Value =>
+  Array.isArray(value) || ArrayBuffer.isView(value) || isTensor(value);
 
 function inOrder({ inputs: specs, titles }: Plan, inputs: Inputs): Value[] {
   if (isValue(inputs)) {
@@ -45,10 +47,12 @@ function inOrder({ inputs: specs, titles }: Plan, inputs: Inputs): Value[] {
   const known = specs.map(({ name }) => titles.get(name) ?? name);
   const values = specs.map(({ name }, index) => given.get(known[index] ?? name) ?? given.get(name));
   if (given.size === specs.length && values.every(isValue)) return values;
-  const list = (names: readonly string[]): string => `[${names.map((name) => `'${name}'`).join(", ")}]`;
   const wrong = [...given].find(([, value]) => !isValue(value));
-  if (wrong === undefined) throw new InputError(`got inputs ${list([...given.keys()].sort())}, expected ${list(known)}`);
-  throw new InputError(`input '${wrong[0]}': got a ${typeof wrong[1]}, expected a tensor, a typed array or numbers`);
+  throw new InputError(
+    wrong === undefined
+      ? `got inputs ${repr([...given.keys()].sort())}, expected ${repr(known)}`
+      : `input ${repr(wrong[0])}: got a ${typeof wrong[1]}, expected a tensor, a typed array or numbers`,
+  );
 }
 
 function fit(
@@ -71,11 +75,11 @@ function fit(
   return tensorOf(ort, spec.dtype, fitted, shape);
 }
 
-/** The dtype of what is no tensor: plain numbers have none of their own, and bits and booleans are what is asked for. */
+/** The dtype of what is no tensor: plain numbers have none, and bits and booleans are what is asked for. */
 function dtypeOf(spec: TensorSpec, value: ArrayBufferView | readonly number[]): DType | "numbers" {
   if (Array.isArray(value)) return "numbers";
   const found = DTYPE_OF.get(Object.prototype.toString.call(value).slice(8, -1));
-  if (found === undefined) throw new InputError(`input '${spec.name}': not an array; expected ${spell(spec)}`);
+  if (found === undefined) throw new InputError(`input ${repr(spec.name)}: not an array; expected ${spell(spec)}`);
   const bits = { float16: "uint16", bool: "uint8" } as const;
   return spec.dtype in bits && bits[spec.dtype as "bool"] === found ? spec.dtype : found;
 }
@@ -85,7 +89,10 @@ function shapeOf(spec: TensorSpec, length: number, sizes: ReadonlyMap<string, nu
   const dims = spec.shape.map((dim) => (dim === BATCH ? 1 : typeof dim === "string" ? (sizes.get(dim) ?? null) : dim));
   const product = sizeOf(dims.map((dim) => dim ?? 1));
   const open = dims.filter((dim) => dim === null).length;
-  if (open > 1) throw new InputError(`input '${spec.name}': got numbers without a shape, expected a tensor of ${spell(spec)}`);
+  if (open > 1) {
+    const what = `input ${repr(spec.name)}: got numbers without a shape`;
+    throw new InputError(`${what}, expected a tensor of ${spell(spec)}`);
+  }
   const rest = length / product;
   if (open === 0 ? rest === 1 : Number.isInteger(rest)) return dims.map((dim) => dim ?? rest);
   return [length];
@@ -93,7 +100,7 @@ function shapeOf(spec: TensorSpec, length: number, sizes: ReadonlyMap<string, nu
 
 function checkShape(spec: TensorSpec, shape: readonly number[], sizes: Map<string, number>): void {
   const wrong = (what: string, where = ""): InputError =>
-    new InputError(`input '${spec.name}': got ${what} [${shape.join(", ")}], expected ${spell(spec)}${where}`);
+    new InputError(`input ${repr(spec.name)}: got ${what} [${shape.join(", ")}], expected ${spell(spec)}${where}`);
   if (shape.length !== spec.shape.length) throw wrong("shape");
   for (let axis = 0; axis < shape.length; axis++) {
     const dim = spec.shape[axis] ?? null, size = shape[axis] ?? 0;
@@ -109,9 +116,10 @@ function cast(spec: TensorSpec, from: string, data: Numbers | readonly number[])
   const { dtype } = spec;
   if (from === dtype) {
     // Half precision may come as a Float16Array; onnxruntime takes the bits everywhere.
-    if (dtype === "float16") return new Uint16Array((data as Numbers).buffer as ArrayBuffer, (data as Numbers).byteOffset, data.length).slice();
-    if (dtype === "bool" && (data as Uint8Array).some((value) => value > 1)) throw refused(spec, "uint8", "give 0 and 1");
-    return (data as Numbers).slice();
+    const same = data as Numbers;
+    if (dtype === "float16") return new Uint16Array(same.buffer as ArrayBuffer, same.byteOffset, same.length).slice();
+    if (dtype === "bool" && (same as Uint8Array).some((value) => value > 1)) throw refused(spec, "uint8", "give 0 and 1");
+    return same.slice();
   }
   const values = data as ArrayLike<number | bigint>;
   const out = arrayFor(dtype, values.length) as unknown as (number | bigint)[];
@@ -129,8 +137,8 @@ function cast(spec: TensorSpec, from: string, data: Numbers | readonly number[])
   }
   if (dtype === "bool" ? !plain : isFloat(dtype) || !(plain || /int/.test(from))) {
     const pixels = from === "uint8" && isFloat(dtype);
-    const fix = pixels ? "scale it as in training, or give the bundle `preprocess` at export" : `convert it to ${dtype}`;
-    throw refused(spec, from, fix);
+    const scale = "scale it as in training, or give the bundle `preprocess` at export";
+    throw refused(spec, from, pixels ? scale : `convert it to ${dtype}`);
   }
   const [least, largest] = dtype === "bool" ? [0n, 1n] : rangeOf(dtype);
   for (let index = 0; index < values.length; index++) {
@@ -143,17 +151,18 @@ function cast(spec: TensorSpec, from: string, data: Numbers | readonly number[])
 }
 
 function refused(spec: TensorSpec, dtype: string, fix: string): InputError {
-  return new InputError(`input '${spec.name}': got dtype ${dtype}, expected ${spell(spec)}; ${fix}`);
+  return new InputError(`input ${repr(spec.name)}: got dtype ${dtype}, expected ${spell(spec)}; ${fix}`);
 }
 
 function notNumber(spec: TensorSpec, value: unknown): InputError {
-  return new InputError(`input '${spec.name}': holds ${String(value)}, which is no ${spec.dtype}; expected ${spell(spec)}`);
+  const what = `input ${repr(spec.name)}: holds ${String(value)}`;
+  return new InputError(`${what}, which is no ${spec.dtype}; expected ${spell(spec)}`);
 }
 
 function beyond(spec: TensorSpec, value: number): InputError {
   const most = spec.dtype === "float16" ? "6.55e4" : "3.4e38";
   return new InputError(
-    `input '${spec.name}': ${Number(value.toPrecision(6))} is beyond what ${spec.dtype} holds, ${most}; ` +
+    `input ${repr(spec.name)}: ${Number(value.toPrecision(6))} is beyond what ${spec.dtype} holds, ${most}; ` +
       `expected ${spell(spec)}; scale it as in training`,
   );
 }

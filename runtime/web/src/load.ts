@@ -1,7 +1,7 @@
 // Opens a bundle.
 
 import type { Files, LoadOptions, Progress, Runner } from "./api.js";
-import { goldenSamples } from "./golden.js";
+import { readGolden } from "./golden.js";
 import { readManifest } from "./manifest.js";
 import { MANIFEST } from "./plan.js";
 import { profile } from "./profiler.js";
@@ -32,7 +32,7 @@ export async function load(source: string | URL | Files, options: LoadOptions): 
     close: () => close(state),
     verify: (given) => verify(state, given),
     profile: (given) => profile(state, given),
-    golden: ({ signal } = {}) => goldenSamples(state.program.plan, options.ort, state.sessions, signal),
+    golden: ({ signal } = {}) => readGolden(state.program.plan, options.ort, state.sessions, signal),
   };
 }
 
@@ -42,7 +42,8 @@ async function stateIn(source: string | URL | Files, options: LoadOptions): Prom
   check(signal);
   const folder = folderOf(source, options);
   const told = (done: number): void => progress?.({ what: "fetch", name: MANIFEST, done, total: null });
-  const plan = await readManifest(await unless(signal, readManifestBytes(folder, told, signal)), folder.nameOf(MANIFEST));
+  const text = await unless(signal, readManifestBytes(folder, told, signal));
+  const plan = await readManifest(text, folder.nameOf(MANIFEST));
   checkVersion(plan, options.ort, folder.place);
   for (const [name, { size }] of plan.files) await checkFile(folder, name, size);
   check(signal);

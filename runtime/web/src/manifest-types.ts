@@ -1,9 +1,10 @@
 // The types of everything in `manifest.json`, what is only for people included: a key that nobody knows is refused.
 
 import {
-  array, bool, byKind, fail, float, int, integer, later, made, map, matching, nullable, object, oneOf, str, tuple, where,
-  type Of, type Type,
+  array, bool, byKind, fail, float, int, integer, later, made, map, matching, nullable, object, oneOf, str, tuple,
+  where, type Of, type Type,
 } from "./decode.js";
+import type { Json } from "./json.js";
 import type { Criterion, Next, Segment, Source } from "./plan.js";
 
 const count = int(0, Number.MAX_SAFE_INTEGER);
@@ -78,7 +79,7 @@ const exit = object(
 );
 
 const next = byKind(
-  new Map<string, Type<Next>>([
+  new Map<Json, Type<Next>>([
     ["goto", object({ kind: oneOf("goto"), segment: str }, {})],
     ["gate", object({ kind: oneOf("gate"), on: str, then: str, else: str }, {})],
     ["switch", object({ kind: oneOf("switch"), on: str, cases: strings }, {})],

@@ -5,12 +5,14 @@ import { checkDigest, FIX } from "./digest.js";
 import { IntegrityError, ManifestError } from "./errors.js";
 import { Fault, parse, type Document, type Json } from "./json.js";
 import { manifest, MANIFEST_KEYS, type Manifest } from "./manifest-types.js";
-import { FORMAT, MANIFEST_LIMIT_BYTES, VERSION, type Plan } from "./plan.js";
+import { FORMAT, MANIFEST_LIMIT_BYTES, mapValues, VERSION, type Plan } from "./plan.js";
 import { repr } from "./printable.js";
 import { validate } from "./validate.js";
 
 // The keys that say whether the rest can be read at all, and which of it may be left unread.
-const HEAD = object({}, { format: [nullable(str), null], version: [nullable(integer), null], optional: [array(str), []] }, true);
+const HEAD = object(
+  {}, { format: [nullable(str), null], version: [nullable(integer), null], optional: [array(str), []] }, true,
+);
 
 /**
  * Returns the plan in a manifest's text, proved.
@@ -47,11 +49,11 @@ function readHead(bytes: Uint8Array, what: string): Document & { readonly option
   const document = parse(bytes);
   const { format, version, optional } = decode(HEAD, document.root);
   if (format !== FORMAT) {
-    throw new ManifestError(`${what}: "format" is ${format === null ? "None" : repr(format)}, expected '${FORMAT}'`);
+    throw new ManifestError(`${what}: "format" is ${repr(format)}, expected '${FORMAT}'`);
   }
   if (version !== BigInt(VERSION)) {
     const fix = version !== null && version < VERSION ? "export the network again" : "update eetoolkit";
-    throw new ManifestError(`${what}: "version" is ${version ?? "None"}, this eetoolkit reads ${VERSION}; ${fix}`);
+    throw new ManifestError(`${what}: "version" is ${repr(version)}, this eetoolkit reads ${VERSION}; ${fix}`);
   }
   return { ...document, optional };
 }
@@ -69,19 +71,13 @@ function readAll({ root, encoding, twice, optional }: ReturnType<typeof readHead
 }
 
 /** Returns what of a manifest a run needs. */
-function planOf(found: Manifest): Plan {
-  const { name, onnxruntime, inputs, limits, preprocess, labels, titles, slots, start, fallback, segments } = found;
-  const constants = new Map(
-    Array.from(found.constants, ([key, { dtype, shape, data }]) => [
-      key, { dtype, shape, data: data.map((value) => (typeof value === "bigint" ? Number(value) : value)) },
-    ]),
-  );
-  return {
-    name, onnxruntime, inputs, limits, preprocess, labels, titles, slots, constants, start, fallback, segments,
-    files: found.files,
-    golden: found.golden,
-    notes: found.notes,
-    expected_ms: found.profile?.expected_ms ?? new Map(),
-    stale: found.quantization?.stale ?? false,
-  };
+function planOf({
+  format: _format, version: _version, created_with: _tools, outputs: _outputs, batch: _batch, tuning: _tuning, profile,
+  quantization, ...plan
+}: Manifest): Plan {
+  const constants = mapValues(plan.constants, (constant) => ({
+    ...constant,
+    data: constant.data.map((value) => (typeof value === "bigint" ? Number(value) : value)),
+  }));
+  return { ...plan, constants, expected_ms: profile?.expected_ms ?? new Map(), stale: quantization?.stale ?? false };
 }

@@ -6,24 +6,25 @@ import { exitsOf } from "./plan.js";
 import { repr, strip } from "./printable.js";
 
 const NAME = /^(?!__)[A-Za-z_][A-Za-z0-9_.-]{0,254}$/;
-// What every object of JavaScript has beside names of two leading underscores (ECMA-262, Object.prototype).
-const OBJECT_PROTOTYPE =
-  /^(?:constructor|hasOwnProperty|isPrototypeOf|propertyIsEnumerable|toLocaleString|toString|valueOf)$/;
 
 /** Throws a `ManifestError` where a name breaks the rule, or titles give two things that users name one name. */
 export function checkNames(plan: Manifest): void {
-  const { inputs, outputs, slots, constants, segments, titles } = plan;
+  const { outputs, slots, constants, segments, titles } = plan;
+  const inputs = inputNames(plan);
   const exits = exitsOf(plan);
   const check = (what: string, names: Iterable<string>): void => {
     for (const name of names) {
-      if (OBJECT_PROTOTYPE.test(name)) refuse(`the ${what} ${repr(name)} is a key of every JavaScript object`);
-      if (NAME.test(name)) continue;
-      refuse(
-        `the ${what} ${repr(first(name, 40))} is no name: up to 255 of A-Z a-z 0-9 _ . -, first a letter or one _`,
-      );
+      if (!NAME.test(name)) {
+        refuse(
+          `the ${what} ${repr(first(name, 40))} is no name: up to 255 of A-Z a-z 0-9 _ . -, first a letter or one _`,
+        );
+      }
+      if (Object.hasOwn(Object.prototype, name)) {
+        refuse(`the ${what} ${repr(name)} is a key of every JavaScript object`);
+      }
     }
   };
-  check("input", inputs.map(({ name }) => name));
+  check("input", inputs);
   check("output", outputs.map(({ name }) => name));
   check("slot", slots.keys());
   check("constant", constants.keys());
@@ -31,14 +32,19 @@ export function checkNames(plan: Manifest): void {
   check("exit", exits.keys());
   for (const { reads, writes, exit } of segments.values()) {
     check("graph input", reads.keys());
-    check("graph output", [...writes.values()].filter(({ kind }) => kind === "output").map(({ name }) => name));
+    for (const { kind, name } of writes.values()) if (kind === "output") check("graph output", [name]);
     check("output", exit?.outputs.keys() ?? []);
   }
-  const users = new Set(inputs.map(({ name }) => name));
+  const users = new Set(inputs);
   for (const [name, exit] of exits) for (const user of [name, ...exit.outputs.keys()]) users.add(user);
   if (new Set(Array.from(users, (name) => titles.get(name) ?? name)).size !== users.size) {
     refuse("titles give two of the inputs, exits and outputs one name");
   }
+}
+
+/** Returns the names of a plan's inputs, in order. */
+export function inputNames({ inputs }: Pick<Manifest, "inputs">): readonly string[] {
+  return inputs.map(({ name }) => name);
 }
 
 /** Throws a `ManifestError` about the whole manifest. */

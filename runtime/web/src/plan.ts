@@ -142,3 +142,8 @@ export function exitsOf({ segments }: Pick<Plan, "segments">): Map<string, Exit>
   }
   return exits;
 }
+
+/** Returns a map with the same keys, in order, and what is made of each value. */
+export function mapValues<V, W>(values: ReadonlyMap<string, V>, make: (value: V) => W): Map<string, W> {
+  return new Map(Array.from(values, ([name, value]) => [name, make(value)]));
+}

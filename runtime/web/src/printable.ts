@@ -1,24 +1,23 @@
 // Text that strangers wrote, for people to read: a bundle's names, labels and notes are such.
 
-// Unicode's control, format, private and separator characters but for the space. They are spelled out since not every
-// engine of React Native knows `\p{…}`.
-const UNPRINTABLE = new RegExp(
-  "[\\0-\\x1f\\x7f-\\xa0\\xad\\u0600-\\u0605\\u061c\\u06dd\\u070f\\u0890\\u0891\\u08e2\\u1680\\u180e\\u2000-\\u200f" +
-    "\\u2028-\\u202f\\u205f-\\u206f\\u3000\\ud800-\\uf8ff\\ufeff\\ufff0-\\ufffb\\ufffe\\uffff\\u{110bd}\\u{110cd}" +
-    "\\u{13430}-\\u{1343f}\\u{1bca0}-\\u{1bca3}\\u{1d173}-\\u{1d17a}\\u{e0000}-\\u{e00ff}\\u{e01f0}-\\u{10ffff}]",
-  "gu",
-);
+const UNPRINTABLE = unprintable(); // control, format, private and unassigned characters, separators but for the space
 const SPACE = /^(?!\ufeff)[\s\x1c-\x1f\x85]/;
+
+function unprintable(): RegExp {
+  try {
+    return new RegExp("(?! )[\\p{C}\\p{Z}]", "gu");
+  } catch {
+    return /[\0-\x1f\x7f-\xa0\xad\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]/g; // not every React Native knows \p
+  }
+}
 
 /** Returns one line of text that is shown and not obeyed; what else is in it is escaped as Python would. */
 export function printable(text: string): string {
   return text.replace(UNPRINTABLE, (character) => {
-    if (character === "\n") return "\\n";
-    if (character === "\r") return "\\r";
-    if (character === "\t") return "\\t";
-    const code = character.codePointAt(0) ?? 0;
-    const [letter, digits] = code < 0x100 ? ["x", 2] : code < 0x10000 ? ["u", 4] : ["U", 8];
-    return `\\${letter}${code.toString(16).padStart(digits, "0")}`;
+    if ("\n\r\t".includes(character)) return JSON.stringify(character).slice(1, -1);
+    const digits = character.codePointAt(0)?.toString(16) ?? "";
+    const [letter, length] = digits.length < 3 ? ["x", 2] : digits.length < 5 ? ["u", 4] : ["U", 8];
+    return `\\${letter}${digits.padStart(length, "0")}`;
   });
 }
 
@@ -36,22 +35,20 @@ export function flat(text: string): string {
   return printable(text.split("\n").map(strip).filter(Boolean).join(" "));
 }
 
-/** Returns a text in quotes, as Python's `repr` does. */
-export function repr(text: string): string {
-  const quote = text.includes("'") && !text.includes('"') ? '"' : "'";
-  return quote + printable(text.replace(/[\\']/g, (found) => (found === quote || found === "\\" ? "\\" : "") + found)) + quote;
+/** Returns a text, an integer, None, or a list of such, as Python's `repr` does. */
+export function repr(value: string | number | bigint | boolean | null | readonly (string | number | null)[]): string {
+  if (typeof value === "object") return value ? `[${value.map(repr).join(", ")}]` : "None";
+  if (typeof value !== "string") return String(value).replace(/^[tf]/, (letter) => letter.toUpperCase());
+  const quote = value.includes("'") && !value.includes('"') ? '"' : "'";
+  const escaped = value.replace(quote === "'" ? /[\\']/g : /\\/g, "\\$&");
+  return quote + printable(escaped) + quote;
 }
 
 /** Returns a number as Python's `repr` of a float does: `0.5`, `1.0`, `1e-05`. */
-export function spellFloat(value: number): string {
+export function reprFloat(value: number): string {
   const [digits, exponent = "0"] = value.toExponential().split("e");
   if (value !== 0 && (Number(exponent) < -4 || Number(exponent) > 15)) {
     return `${digits}e${exponent.replace(/^([+-])(\d)$/, "$10$2")}`;
   }
   return (Object.is(value, -0) ? "-" : "") + value + (Number.isInteger(value) ? ".0" : "");
-}
-
-/** Returns texts as Python's `repr` of a list does: `['a', 'b']`. */
-export function reprAll(texts: Iterable<string>): string {
-  return `[${Array.from(texts, repr).join(", ")}]`;
 }

@@ -139,7 +139,9 @@ export function visitExits(
 }
 
 /** All of `visitExits`; rejects with the signal's reason. */
-export async function runAllExits(state: State, inputs: Inputs, options: Pick<RunOptions, "signal"> = {}): Promise<Answer[]> {
+export async function runAllExits(
+  state: State, inputs: Inputs, options: Pick<RunOptions, "signal"> = {},
+): Promise<Answer[]> {
   const answers: Answer[] = [];
   try {
     for await (const answer of visitExits(state, inputs, {}, options.signal)) answers.push(answer);
@@ -150,7 +152,7 @@ export async function runAllExits(state: State, inputs: Inputs, options: Pick<Ru
   return answers;
 }
 
-/** The answers of enabled exits, each at least as good as those before; what is wrong with the inputs is thrown at once. */
+/** The answers of enabled exits, each at least as good as those before; throws at once what is wrong with inputs. */
 export function refine(
   state: State, inputs: Inputs, options: Pick<RunOptions, "deadlineMs" | "signal"> = {},
 ): AsyncGenerator<Answer, void, undefined> {

@@ -19,7 +19,9 @@ export function predicted(outputs: ReadonlyMap<string, AnyTensor>, scores: Class
   if (found.dims.length === 0 || size === 0 || (size > 1 && !several)) return null;
   const values = elementsOf(found);
   const first = Number(values[0]);
-  if (size === 1) return Number.isNaN(first) || !isFloat(found.type) ? null : Number(reaches(first, found.type, scores.scale));
+  if (size === 1) {
+    return Number.isNaN(first) || !isFloat(found.type) ? null : Number(reaches(first, found.type, scores.scale));
+  }
   let best = 0;
   for (let index = 0; index < size; index++) {
     const value = values[index];

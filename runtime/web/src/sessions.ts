@@ -5,6 +5,7 @@ import type { LoadOptions, Progress } from "./api.js";
 import { paceOf, type Pace } from "./deadline.js";
 import { BundleError, EEToolkitError, IntegrityError, RunError, firstLine } from "./errors.js";
 import type { Plan } from "./plan.js";
+import { repr } from "./printable.js";
 import type { Program } from "./program.js";
 import { alone, check, shared, type SharedWork } from "./queue.js";
 import { readChecked, type Folder } from "./source.js";
@@ -62,7 +63,7 @@ export function sessionsOf(program: Program, folder: Folder, options: LoadOption
 
   async function create(index: number, told: Told, signal: AbortSignal): Promise<Opened> {
     const { segment, fetches, name } = steps[index] as (typeof steps)[number];
-    const what = `segment '${name}'`, model = segment.model as string;
+    const what = `segment ${repr(name)}`, model = segment.model as string;
     const { pathOf } = folder;
     let bytes: Uint8Array | undefined;
     const externalData: { path: string; data: Uint8Array }[] = [];
@@ -101,7 +102,7 @@ export function sessionsOf(program: Program, folder: Folder, options: LoadOption
       checkNames(what, "outputs", graph.outputNames, fetches, false);
       const passed = fetches.find((output) => segment.reads.has(output));
       if (passed !== undefined) {
-        throw new IntegrityError(`${what}: the output '${passed}' of its graph is an input; write it as a move`);
+        throw new IntegrityError(`${what}: the output ${repr(passed)} of its graph is an input; write it as a move`);
       }
     } catch (error) {
       await alone(() => graph.release());
@@ -127,12 +128,10 @@ export function sessionsOf(program: Program, folder: Folder, options: LoadOption
   };
 }
 
-const list = (names: readonly string[]): string => `[${names.map((name) => `'${name}'`).join(", ")}]`;
-
 function checkNames(
   what: string, kind: string, got: readonly string[], expected: readonly string[], exact: boolean,
 ): void {
   if (expected.every((name) => got.includes(name)) && (!exact || got.length === expected.length)) return;
-  const wanted = list([...expected].sort());
-  throw new IntegrityError(`${what}: its graph's ${kind} are ${list(got)}, the manifest names ${wanted}; export again`);
+  const wanted = repr([...expected].sort());
+  throw new IntegrityError(`${what}: its graph's ${kind} are ${repr(got)}, the manifest names ${wanted}; export again`);
 }

@@ -18,6 +18,8 @@ export interface Folder {
   readonly read: (name: string, most: number, told: Told, signal?: AbortSignal) => Promise<Uint8Array | null>;
   /** A file's size where it is known without reading it; null: there is no such file. */
   readonly sizeOf?: (name: string) => Promise<number | null>;
+  /** Is told of a file that was read and is not the bundle's: a cache may hold it so. */
+  readonly damaged?: (name: string) => void;
   /** Where files can only be loaded by their paths (React Native): a file's path. */
   readonly pathOf?: (name: string) => string;
 }
@@ -40,9 +42,10 @@ export async function readChecked(
 ): Promise<Uint8Array> {
   const what = folder.nameOf(name), bytes = await folder.read(name, size, told, signal);
   if (bytes === null) throw new IntegrityError(`${what} ${MISSING}`);
-  checkSize(what, bytes.length > size ? `more than ${size}` : bytes.length, size);
-  const found = await sha256(bytes);
+  const found = bytes.length === size ? await sha256(bytes) : "";
   if (found === expected) return bytes;
+  folder.damaged?.(name);
+  checkSize(what, bytes.length > size ? `more than ${size}` : bytes.length, size);
   throw new IntegrityError(
     `${what}: sha256 ${found.slice(0, 12)}…, expected ${expected.slice(0, 12)}…: the file was changed; ` +
       "export the bundle again",
@@ -107,22 +110,20 @@ function fromWeb(place: string): Folder {
     url.pathname += encodeURIComponent(name);
     return url.href;
   };
-  const damaged = new Set<string>(); // what a cache may hold broken
+  const damaged = new Set<string>();
   return {
     place,
     nameOf: (name) => base.pathname + name,
+    damaged: (name) => void damaged.add(name),
     async read(name, most, told, signal) {
       const cache = damaged.has(name) ? "reload" : name === MANIFEST ? "no-cache" : "default";
       const given = signal === undefined ? {} : { signal };
-      damaged.add(name);
       try {
         const response = await fetch(urlOf(name), { cache, ...given });
         if (response.status === 404 || response.status === 410) return null;
         if (!response.ok) throw new Error(`the server answered ${response.status} ${response.statusText}`.trimEnd());
         const { body } = response;
-        const bytes = body ? await gather(piecesOf(body), most, told) : new Uint8Array(await response.arrayBuffer());
-        if (bytes.length === most || name === MANIFEST) damaged.delete(name);
-        return bytes;
+        return body ? await gather(piecesOf(body), most, told) : new Uint8Array(await response.arrayBuffer());
       } catch (error) {
         if (signal?.aborted) throw error;
         throw new IntegrityError(`cannot read ${urlOf(name)}: ${firstLine(error)}`, { cause: error });
@@ -149,7 +150,8 @@ function fromDisk(source: string | URL): Folder {
         if (!(await files.stat(at)).isFile()) return null; // a pipe would wait
         const handle = await files.open(at);
         const chunk = Math.min((await handle.stat()).size, most, 1 << 24) + 1; // one that is not full ends the file
-        const stream = handle.createReadStream({ start: 0, end: most, highWaterMark: chunk, ...(signal && { signal }) });
+        const range = { start: 0, end: most, highWaterMark: chunk };
+        const stream = handle.createReadStream({ ...range, ...(signal && { signal }) });
         return await gather(stream as AsyncIterable<Uint8Array>, most, told);
       } catch (error) {
         if (signal?.aborted) throw error;
@@ -164,7 +166,8 @@ function fromDisk(source: string | URL): Folder {
 }
 
 function fromFiles(source: Files): Folder {
-  const files = source instanceof Map ? source : new Map([...(source as Iterable<File>)].map((file) => [file.name, file]));
+  const named = (file: File): [string, File] => [file.name, file];
+  const files = source instanceof Map ? source : new Map([...(source as Iterable<File>)].map(named));
   const place = "the files";
   return {
     place,
@@ -197,8 +200,7 @@ function byPath(place: string, readFile: LoadOptions["readFile"]): Folder {
     pathOf: (name) => `${path}/${name}`,
     async read(name, _most, told) {
       try {
-        const found = await read(`${path}/${name}`);
-        const bytes = typeof found === "string" ? new TextEncoder().encode(found) : found;
+        const bytes = await read(`${path}/${name}`);
         told(bytes.length);
         return bytes;
       } catch (error) {

@@ -1,15 +1,16 @@
 // That a plan's segments lead to a stop, that loops are bounded, and that no slot is read before it is written.
 
+import { ManifestError } from "./errors.js";
 import { closure, lookedAt, successors, turned, withoutSources, type Edges } from "./flow.js";
 import type { Manifest } from "./manifest-types.js";
-import { failing, refuse } from "./names.js";
-import { ManifestError } from "./errors.js";
-import { repr, reprAll, spellFloat } from "./printable.js";
+import { failing, inputNames, refuse } from "./names.js";
+import { mapValues } from "./plan.js";
+import { repr, reprFloat } from "./printable.js";
 
 /** Throws a `ManifestError` where some path does not end at an exit, or a loop has no bound. */
 export function checkFlow({ start, segments, profile, quantization }: Manifest): void {
   if (!segments.has(start)) refuse(`start is ${repr(start)}, which is not a segment`);
-  const edges: Edges = new Map(Array.from(segments, ([name, segment]) => [name, successors(segment)]));
+  const edges: Edges = mapValues(segments, successors);
   for (const [name, { exit, next }] of segments) {
     const fail = failing(name);
     if (next.kind === "switch" && next.cases.length === 0) fail("a switch without cases");
@@ -20,7 +21,7 @@ export function checkFlow({ start, segments, profile, quantization }: Manifest):
     if (next.kind === "stop") {
       if (!exit) fail("stops without an exit");
       else if (!ends) {
-        const got = typeof exit.threshold === "number" ? spellFloat(exit.threshold) : repr(exit.threshold);
+        const got = typeof exit.threshold === "number" ? reprFloat(exit.threshold) : repr(exit.threshold);
         fail(`exit ${repr(exit.name)} ends the plan: "threshold" is ${got}, expected "always"`);
       }
     } else if (exit && ends) {
@@ -29,7 +30,7 @@ export function checkFlow({ start, segments, profile, quantization }: Manifest):
   }
   const none = (names: Iterable<string>, text: string): void => {
     const found = [...names].sort();
-    if (found.length > 0) throw new ManifestError(`segments ${reprAll(found)} ${text}`);
+    if (found.length > 0) throw new ManifestError(`segments ${repr(found)} ${text}`);
   };
   const outside = (reached: Set<string>): string[] => [...segments.keys()].filter((name) => !reached.has(name));
   none(outside(closure([start], edges)), `cannot be reached from ${repr(start)}`);
@@ -58,25 +59,26 @@ function checkQuantization(segments: Manifest["segments"], quantization: Manifes
     }
   }
   if ([...methods.values()].includes("static") !== (activations !== null)) {
-    const got = activations === null ? "None" : repr(activations);
-    refuse(`quantization: activations ${got}, those of static segments alone`);
+    refuse(`quantization: activations ${repr(activations)}, those of static segments alone`);
   }
 }
 
 /** Throws a `ManifestError` where some path reads a slot before it is written (a forward must-analysis). */
-export function checkAssignment({ start, inputs, slots, constants, segments }: Manifest): void {
+export function checkAssignment(plan: Manifest): void {
+  const { start, slots, constants, segments } = plan;
+  const inputs = inputNames(plan);
   // Sets of inputs and slots are numbers, a bit for each: sets of names would fill the memory in a long plan.
   const bits = new Map<string, bigint>();
-  for (const name of [...inputs.map(({ name }) => name), ...slots.keys()]) bits.set(name, 1n << BigInt(bits.size));
+  for (const name of [...inputs, ...slots.keys()]) bits.set(name, 1n << BigInt(bits.size));
   const maskOf = (names: Iterable<string>): bigint => {
     let mask = 0n;
     for (const name of names) mask |= bits.get(name) ?? 0n;
     return mask;
   };
   const all = (1n << BigInt(bits.size)) - 1n;
-  const writes = new Map(Array.from(segments, ([name, segment]) => [name, maskOf(segment.writes.keys())]));
-  const before = new Map(Array.from(segments.keys(), (name) => [name, all]));
-  before.set(start, maskOf(inputs.map(({ name }) => name)));
+  const writes = mapValues(segments, (segment) => maskOf(segment.writes.keys()));
+  const before = mapValues(segments, () => all);
+  before.set(start, maskOf(inputs));
   const waiting = new Set(segments.keys()); // it grows as it is walked
   for (const name of waiting) {
     waiting.delete(name);

@@ -3,9 +3,9 @@
 import { ManifestError } from "./errors.js";
 import { lookedAt } from "./flow.js";
 import type { Manifest } from "./manifest-types.js";
-import { checkNames, failing, first, folded, isPlain, refuse } from "./names.js";
+import { checkNames, failing, first, folded, inputNames, isPlain, refuse } from "./names.js";
 import { MANIFEST, type DType, type Segment, type Slot } from "./plan.js";
-import { repr, reprAll } from "./printable.js";
+import { repr } from "./printable.js";
 import { checkAssignment, checkFlow } from "./validate-flow.js";
 import { checkConstants, preprocessProblem } from "./values.js";
 
@@ -33,14 +33,14 @@ export function validate(plan: Manifest): void {
 
 function checkDefinitions(plan: Manifest): void {
   const { slots, constants, limits, preprocess } = plan;
-  const inputs = plan.inputs.map(({ name }) => name);
+  const inputs = inputNames(plan);
   const distinct = new Set(inputs);
   if (inputs.length === 0) refuse("no inputs");
-  if (distinct.size !== inputs.length) refuse(`two inputs of one name among ${reprAll(inputs)}`);
+  if (distinct.size !== inputs.length) refuse(`two inputs of one name among ${repr(inputs)}`);
   const shared = [...slots.keys(), ...inputs].filter((name) => constants.has(name));
   shared.push(...inputs.filter((name) => slots.has(name)));
   if (shared.length > 0) {
-    refuse(`inputs, slots and constants share the names ${reprAll([...new Set(shared)].sort())}`);
+    refuse(`inputs, slots and constants share the names ${repr([...new Set(shared)].sort())}`);
   }
   const symbols = new Set(plan.inputs.flatMap(({ shape }) => shape));
   for (const [symbol, { min, max }] of limits) {
@@ -49,7 +49,7 @@ function checkDefinitions(plan: Manifest): void {
   }
   checkConstants(plan);
   const unknown = [...preprocess.keys()].filter((name) => !distinct.has(name)).sort();
-  if (unknown.length > 0) refuse(`preprocess names ${reprAll(unknown)}, the inputs are ${reprAll(inputs)}`);
+  if (unknown.length > 0) refuse(`preprocess names ${repr(unknown)}, the inputs are ${repr(inputs)}`);
   for (const spec of plan.inputs) {
     const asked = preprocess.get(spec.name);
     const problem = asked && preprocessProblem(asked, spec);
@@ -58,8 +58,9 @@ function checkDefinitions(plan: Manifest): void {
 }
 
 /** Every name that a segment uses is defined. */
-function checkSegments({ inputs, slots, constants, segments }: Manifest): void {
-  const tensors = new Set([...slots.keys(), ...inputs.map(({ name }) => name)]);
+function checkSegments(plan: Manifest): void {
+  const { slots, constants, segments } = plan;
+  const tensors = new Set([...slots.keys(), ...inputNames(plan)]);
   for (const [name, segment] of segments) {
     const fail = failing(name);
     const { model, reads, writes } = segment;
@@ -77,7 +78,7 @@ function checkSegments({ inputs, slots, constants, segments }: Manifest): void {
       takes ||= kind === "output";
     }
     if (model !== null && !takes) fail("has a model but takes no output of it");
-    if (model === null && reads.size > 0) fail(`reads ${reprAll([...reads.keys()].sort())} but has no model`);
+    if (model === null && reads.size > 0) fail(`reads ${repr([...reads.keys()].sort())} but has no model`);
     for (const [what, slot] of lookedAt(segment)) {
       if (!tensors.has(slot)) fail(`${what} is the slot ${repr(slot)}, which is not defined`);
     }

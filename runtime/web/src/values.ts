@@ -2,26 +2,27 @@
 
 import { ManifestError } from "./errors.js";
 import type { Manifest } from "./manifest-types.js";
-import type { Dim, DType, Preprocess, TensorSpec } from "./plan.js";
-import { repr, spellFloat } from "./printable.js";
+import type { DType, Preprocess, TensorSpec } from "./plan.js";
+import { repr, reprFloat } from "./printable.js";
 
 type Value = boolean | bigint | number | string;
 
-const LARGEST: ReadonlyMap<DType, number> = new Map([["float16", 65504], ["float32", 3.4028234663852886e38]]); // IEEE 754
+const LARGEST: ReadonlyMap<DType, number> = new Map([["float16", 65504], ["float32", 3.4028234663852886e38]]); // IEEE
 const MOST_EXACT = BigInt(Number.MAX_SAFE_INTEGER);
 
-/** Throws a `ManifestError` where a constant has not as many values as its shape says, or one that its dtype has not. */
+/** Throws a `ManifestError` where a constant has more or fewer values than its shape, or one that its dtype has not. */
 export function checkConstants(plan: Manifest): void {
   for (const [name, { dtype, shape, data }] of plan.constants) {
     const needed = shape.reduce((product, dim) => product * BigInt(dim), 1n);
     if (needed !== BigInt(data.length)) {
       throw new ManifestError(
-        `constant ${repr(name)}: shape [${shape.join(", ")}] needs ${needed} values, got ${data.length}`,
+        `constant ${repr(name)}: shape ${repr(shape)} needs ${needed} values, got ${data.length}`,
       );
     }
     const wrong = data.find((value) => !holds(dtype, value));
     if (wrong !== undefined) {
-      throw new ManifestError(`constant ${repr(name)}: ${spellValue(wrong)} is not a finite ${dtype}`);
+      const spelled = typeof wrong === "number" ? reprFloat(wrong) : repr(wrong);
+      throw new ManifestError(`constant ${repr(name)}: ${spelled} is not a finite ${dtype}`);
     }
   }
 }
@@ -47,25 +48,11 @@ function isExact(value: bigint): boolean {
   return value <= MOST_EXACT && value >= -MOST_EXACT;
 }
 
-function spellValue(value: Value): string {
-  switch (typeof value) {
-    case "boolean": return value ? "True" : "False";
-    case "number": return spellFloat(value);
-    case "string": return repr(value);
-    default: return String(value);
-  }
-}
-
-/** Returns a size as Python shows it in a list. */
-export function spellDim(dim: Dim): string {
-  return dim === null ? "None" : typeof dim === "string" ? repr(dim) : String(dim);
-}
-
 /** Returns why pixels cannot be prepared like this for an input; null where they can. */
-export function preprocessProblem({ layout, resize, mean, std }: Preprocess, { dtype, shape }: TensorSpec): string | null {
+export function preprocessProblem(asked: Preprocess, { dtype, shape }: TensorSpec): string | null {
+  const { layout, resize, mean, std } = asked;
   if (!dtype.startsWith("float")) return `it is ${dtype}, expected floating-point numbers`;
-  const spelled = `[${shape.map(spellDim).join(", ")}]`;
-  if (shape.length !== 4) return `its shape is ${spelled}, expected four dimensions`;
+  if (shape.length !== 4) return `its shape is ${repr(shape)}, expected four dimensions`;
   const [channels, height, width] = layout === "NCHW" ? shape.slice(1) : [shape[3], shape[1], shape[2]];
   for (const [key, values] of Object.entries({ mean, std })) {
     if (values.length !== 1 && values.length !== channels) {
@@ -73,7 +60,7 @@ export function preprocessProblem({ layout, resize, mean, std }: Preprocess, { d
     }
   }
   if ([height, width].some((dim, place) => typeof dim === "number" && dim !== resize[place])) {
-    return `resize is [${resize.join(", ")}], its shape is ${spelled}`;
+    return `resize is ${repr(resize)}, its shape is ${repr(shape)}`;
   }
   return std.includes(0) ? "std is 0" : null;
 }

@@ -1,10 +1,11 @@
 // Whether a bundle gives here what the source network gave (docs/bundle-format.md, "The check").
 
-import type { Answer, ExitCheck, Progress, VerifyReport } from "./api.js";
-import { difference } from "./differences.js";
+import type { Answer, ExitCheck, GoldenSample, Progress, VerifyReport } from "./api.js";
+import { difference, type Compared } from "./differences.js";
 import { InputError } from "./errors.js";
-import { readGolden, type Sample, type Visit } from "./golden.js";
+import { readGolden } from "./golden.js";
 import type { DType, Exit } from "./plan.js";
+import { repr } from "./printable.js";
 import { check } from "./queue.js";
 import { run, runAllExits, type State } from "./runner.js";
 import { arrayFor, elementsOf, halfOf, isFloat, sizeOf, tensorOf, type AnyTensor } from "./tensors.js";
@@ -63,14 +64,15 @@ function reportOf(tolerance: number, samples: number, exits: ExitCheck[], failur
       );
       const more = failures.length > SHOWN ? [`... and ${failures.length - SHOWN} more`] : [];
       const verdict = passed ? "passed" : `FAILED (${failures.length})`;
-      return [...lines, ...failures.slice(0, SHOWN), ...more, `verify ${verdict}, tolerance ${spell(tolerance, 0)}`].join("\n");
+      const end = `verify ${verdict}, tolerance ${spell(tolerance, 0)}`;
+      return [...lines, ...failures.slice(0, SHOWN), ...more, end].join("\n");
     },
   };
 }
 
 /** A number as Python spells it with `e`: two digits of the exponent at least. */
 const spell = (value: number, digits: number): string =>
-  Number.isFinite(value) ? value.toExponential(digits).replace(/([+-])(\d)$/, "$10$2") : value > 0 ? "inf" : String(value);
+  value === Infinity ? "inf" : value.toExponential(digits).replace(/([+-])(\d)$/, "$10$2");
 
 function count(checks: Map<string, ExitCheck>, exit: string, more: Partial<ExitCheck>): void {
   const old = checks.get(exit);
@@ -86,20 +88,19 @@ function count(checks: Map<string, ExitCheck>, exit: string, more: Partial<ExitC
 
 /** Counts one sample, and says what is wrong with it. */
 function compare(
-  checks: Map<string, ExitCheck>, exits: ReadonlyMap<string, Exit>, what: string, { visits }: Sample,
+  checks: Map<string, ExitCheck>, exits: ReadonlyMap<string, Exit>, what: string, { visits }: GoldenSample,
   met: readonly Answer[], answer: Answer, tolerance: number,
 ): string[] {
-  const list = (all: readonly { exit: string }[]): string => `[${all.map(({ exit }) => `'${exit}'`).join(", ")}]`;
+  const list = (all: readonly { exit: string }[]): string => repr(all.map(({ exit }) => exit));
   if (list(met) !== list(visits)) return [`${what}: met the exits ${list(met)}, expected ${list(visits)}`];
   const wrong: string[] = [];
   for (const [index, { exit, outputs, confidence }] of visits.entries()) {
     const found = met[index] as Answer;
-    const offs = [...outputs].map(([name, expected]) => {
-      const tensor = found.outputs.get(name) as AnyTensor;
-      const wanted = { type: expected.dtype, data: expected.data } as AnyTensor;
-      return difference({ shape: tensor.dims, data: elementsOf(tensor) }, { shape: expected.shape, data: elementsOf(wanted) });
-    });
-    const one = (value: number): { shape: number[]; data: number[] } => ({ shape: [1], data: [value] });
+    const both = (tensor: AnyTensor): Compared => ({ shape: tensor.dims, data: elementsOf(tensor) });
+    const one = (value: number): Compared => ({ shape: [1], data: [value] });
+    const offs = [...outputs].map(([name, wanted]) =>
+      difference(both(found.outputs.get(name) as AnyTensor), both(wanted)),
+    );
     const outputDifference = Math.max(...offs);
     const confidenceDifference = difference(one(found.confidence), one(confidence));
     count(checks, exit, { samples: 1, outputDifference, confidenceDifference });
@@ -115,7 +116,7 @@ function compare(
 }
 
 /** The exits that may answer: the first that fires, and those passed or met by a rounding only. */
-function mayAnswer(visits: readonly Visit[], exits: ReadonlyMap<string, Exit>, tolerance: number): string[] {
+function mayAnswer(visits: GoldenSample["visits"], exits: ReadonlyMap<string, Exit>, tolerance: number): string[] {
   const allowed: string[] = [];
   for (const { exit, confidence } of visits) {
     const { threshold, criterion } = exits.get(exit) as Exit;
@@ -129,7 +130,9 @@ function mayAnswer(visits: readonly Visit[], exits: ReadonlyMap<string, Exit>, t
 }
 
 /** Whether noise of the size of a rounding, put on the inputs, sends a gate another way: then both ways are right. */
-async function hangsByRounding(state: State, { inputs }: Sample, met: readonly Answer[], noise: number): Promise<boolean> {
+async function hangsByRounding(
+  state: State, { inputs }: GoldenSample, met: readonly Answer[], noise: number,
+): Promise<boolean> {
   const ways = (answers: readonly Answer[]): string => JSON.stringify(answers.map(({ gates }) => gates));
   if (met.every(({ gates }) => gates.length === 0)) return false;
   for (let tries = 0; tries < NOISY_RUNS; tries++) {

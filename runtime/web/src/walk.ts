@@ -2,6 +2,7 @@
 
 import { allows, ended, inTime, type Pace, type Watch } from "./deadline.js";
 import { RunError, firstLine } from "./errors.js";
+import { repr } from "./printable.js";
 import type { Move, Program, Step, StepExit } from "./program.js";
 import { occupy, turn } from "./queue.js";
 import type { Sessions } from "./sessions.js";
@@ -26,7 +27,7 @@ export interface Hooks {
 export interface Walk {
   /** Runs on to the next exit; null at the end, or where the watch has stopped it. */
   next(): Promise<Met | null>;
-  /** Lets go of tensors on a GPU, but for those of the exits that are given. */
+  /** Lets go of all tensors on a GPU that were made here. */
   end(): void;
   readonly path: readonly string[];
   readonly gates: readonly (readonly [segment: string, decision: number])[];
@@ -37,12 +38,15 @@ type Made = Record<string, AnyTensor>;
 const TIMED = 3; // runs of each segment that are timed without being asked: a later deadline goes by the least
 
 /** Begins a run over tensors in the places of the program: inputs and constants. */
-export function walk(program: Program, sessions: Sessions, places: AnyTensor[], watch: Watch | null, hooks: Hooks): Walk {
+export function walk(
+  program: Program, sessions: Sessions, places: AnyTensor[], watch: Watch | null, hooks: Hooks,
+): Walk {
   const { steps } = program;
   const path: string[] = [];
   const gates: (readonly [string, number])[] = [];
   const visits = new Uint32Array(steps.length);
-  const far: AnyTensor[] = [];
+  let far: AnyTensor[] = []; // on a GPU, and made here
+  const met = new Set<AnyTensor>(); // what answers may still be made of
   let step: Step | undefined = steps[program.start];
   let entered = false; // whether `step` has run, and only what follows it is due
 
@@ -74,7 +78,7 @@ export function walk(program: Program, sessions: Sessions, places: AnyTensor[], 
         for (const name in made) if (!isNear(made[name] as AnyTensor)) far.push(made[name] as AnyTensor);
       }
     } catch (error) {
-      throw new RunError(`segment '${step.name}': ${firstLine(error)}`, { cause: error });
+      throw new RunError(`segment ${repr(step.name)}: ${firstLine(error)}`, { cause: error });
     }
     if (timed) {
       const tookMs = performance.now() - started;
@@ -90,10 +94,14 @@ export function walk(program: Program, sessions: Sessions, places: AnyTensor[], 
     const tensor = places[place] as AnyTensor;
     const valueOf = (values: ArrayLike<unknown>): number => {
       if (values.length === 1) return Number(values[0]);
-      const name = [...program.places.keys()][place];
-      throw new RunError(`segment '${step.name}': the ${what} '${name}' has ${values.length} values, expected one`);
+      const name = repr([...program.places.keys()][place] ?? "");
+      throw new RunError(`segment ${repr(step.name)}: the ${what} ${name} has ${values.length} values, expected one`);
     };
     return isNear(tensor) ? valueOf(tensor.data) : tensor.getData().then(valueOf);
+  }
+
+  function letGo(unused: (tensor: AnyTensor) => boolean): void {
+    far = far.filter((tensor) => !unused(tensor) || tensor.dispose());
   }
 
   async function decide(step: Step): Promise<Step | undefined> {
@@ -101,8 +109,8 @@ export function walk(program: Program, sessions: Sessions, places: AnyTensor[], 
     let decided = await one(step, next.kind, step.on);
     if (next.kind === "gate") decided = decided ? 1 : 0;
     else if (next.kind === "switch" && !(decided >= 0 && decided < next.cases.length)) {
-      const most = next.cases.length - 1;
-      throw new RunError(`segment '${step.name}': the switch '${next.on}' is ${decided}, expected 0 to ${most}`);
+      const what = `segment ${repr(step.name)}: the switch ${repr(next.on)}`;
+      throw new RunError(`${what} is ${decided}, expected 0 to ${next.cases.length - 1}`);
     }
     gates.push([step.name, decided]);
     return steps[step.next[decided] ?? -1];
@@ -120,22 +128,23 @@ export function walk(program: Program, sessions: Sessions, places: AnyTensor[], 
         const seen = (visits[index] = (visits[index] ?? 0) + 1);
         if (segment.max_visits !== null && seen > segment.max_visits) {
           const most = segment.max_visits;
-          throw new RunError(`segment '${name}': more than max_visits ${most} visits; is the loop endless?`);
+          throw new RunError(`segment ${repr(name)}: more than max_visits ${most} visits; is the loop endless?`);
         }
         let made: Made | null = null;
         if (segment.model !== null && (made = await run(step)) === null) return (step = undefined), null;
         const found = moves.map(({ output, from }) => (output === null ? places[from] : made?.[output]) as AnyTensor);
-        for (let at = 0; at < moves.length; at++) places[(moves[at] as Move).to] = found[at] as AnyTensor; // all at once
+        // All at once: two slots may swap.
+        for (let at = 0; at < moves.length; at++) places[(moves[at] as Move).to] = found[at] as AnyTensor;
+        if (far.length > places.length) letGo((tensor) => !places.includes(tensor) && !met.has(tensor));
         entered = true;
         if (exit === null) continue;
         const read = one(step, "confidence", exit.confidence);
         const confidence = typeof read === "number" ? read : await read;
         const tensors = exit.outputs.map(({ place }) => places[place] as AnyTensor);
+        if (far.length > 0) tensors.forEach((tensor) => met.add(tensor));
         return { exit, confidence, tensors, last: segment.next.kind === "stop" };
       }
     },
-    end() {
-      for (const tensor of far) tensor.dispose();
-    },
+    end: () => letGo(() => true),
   };
 }

@@ -70,8 +70,12 @@ export function change(at: string | Map<string, Uint8Array>, how: (manifest: Dra
   }
 }
 
+type Session = Awaited<ReturnType<typeof ort.InferenceSession.create>>;
+
 /** onnxruntime with other sessions: `around` is given each run of a graph. */
-export function wrapped(around: (run: () => Promise<unknown>, feeds: object) => Promise<unknown>): Ort {
+export function wrapped(
+  around: (run: () => Promise<unknown>, feeds: object, session: Session) => Promise<unknown>,
+): Ort {
   return {
     Tensor: ort.Tensor,
     env: ort.env,
@@ -82,7 +86,7 @@ export function wrapped(around: (run: () => Promise<unknown>, feeds: object) => 
           get(target, key) {
             const value = Reflect.get(target, key, target) as unknown;
             if (key === "run") {
-              return (...args: Parameters<typeof session.run>) => around(() => target.run(...args), args[0]);
+              return (...args: Parameters<typeof session.run>) => around(() => target.run(...args), args[0], target);
             }
             return typeof value === "function" ? (value.bind(target) as unknown) : value;
           },

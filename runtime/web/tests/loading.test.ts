@@ -3,7 +3,7 @@ import { createServer, type RequestListener } from "node:http";
 import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
-import { describe, expect, test } from "vitest";
+import { describe, expect, test, vi } from "vitest";
 import { BundleError, IntegrityError, RunError, load, type Progress } from "../src/index.js";
 import { ONE_THREAD, bundleOf, change, copied, filesOf, ort, put, wrapped } from "./cases.js";
 
@@ -147,6 +147,26 @@ describe("a server", () => {
       expect((await runner.run(X)).path[0]).toBe("segment0");
       await runner.close();
     });
+  });
+
+  test("is asked past the caches for what was damaged, and whether the manifest is still the same", async () => {
+    const files = filesOf("chain"), model = files.get("segment0-d0ca9814.onnx") as Uint8Array;
+    files.set("segment0-d0ca9814.onnx", new Uint8Array(model.length));
+    const asked: unknown[] = [];
+    vi.stubGlobal("fetch", async (url: string, { cache }: RequestInit) => {
+      const name = url.split("/").at(-1) ?? "";
+      asked.push([name.slice(0, 8), cache]);
+      return new Response(files.get(name) as BodyInit | undefined);
+    });
+    try {
+      const runner = await load("https://example.org/chain.ee/", options);
+      await expect(runner.run(X)).rejects.toThrow("the file was changed");
+      files.set("segment0-d0ca9814.onnx", model);
+      await runner.run(X, { exitAt: "exit0" });
+    } finally {
+      vi.unstubAllGlobals();
+    }
+    expect(asked).toEqual([["manifest", "no-cache"], ["segment0", "default"], ["segment0", "reload"]]);
   });
 
   test("reports progress in bytes and segments", async () => {

@@ -5,5 +5,5 @@ import { load, type Ort, type Runner } from "../../src/index.js";
 export const found: Ort = ort;
 export const opened: Promise<Runner> = load("file:///data/user/0/app/files/digits.ee", {
   ort,
-  readFile: async (path: string): Promise<string> => path,
+  readFile: async (path: string): Promise<Uint8Array> => new Uint8Array(path.length),
 });
