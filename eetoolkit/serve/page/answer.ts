@@ -58,7 +58,7 @@ export function answerOf(plan: Plan, ran: Ran, sample: Sample | null): HTMLEleme
     h("p", { class: "class", "data-testid": "class" }, classOf(plan, ran.prediction)),
     h("p", { "data-testid": "exit" }, h("b", { class: "mark" }, exit), ` answered, ${spellSure(plan, ran)}`),
     h("p", { "data-testid": "not-run" }, h("b", {}, not),
-      h("span", { class: "faint" }, `, in ${ran.ms < 0.1 ? "under 0.1 ms" : spellMs(ran.ms)}`)),
+      " ", h("span", { class: "faint whole" }, `in ${ran.ms < 0.1 ? "under 0.1 ms" : spellMs(ran.ms)}`)),
     strip(plan, ran),
     ...(said === undefined ? [] : [
       h("p", { class: said.prediction === ran.prediction ? "faint" : "bad", "data-testid": "expected" },

@@ -66,7 +66,7 @@ export function draw(bars: readonly Bar[], meanMs: number, name: (exit: string) 
       const at = startMs + fullMs, side = Number(at > 0.3 * endMs) + Number(at > 0.7 * endMs); // where words have room
       const [anchor, dx] = anchors[side] ?? anchors[0];
       nodes.push(
-        s("line", { x1: place(at), x2: place(at), y1: y - BAR - 3, y2: side === 1 ? y + 2 : y + 14, class: "exit" }),
+        s("line", { x1: place(at), x2: place(at), y1: y - BAR, y2: side === 1 ? y + 2 : y + 14, class: "exit" }),
         s("text", {
           x: place(at), dx, y: y + 14, "text-anchor": anchor, class: share ? "exit" : "",
         }, spellExit(bar, name)),
