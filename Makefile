@@ -42,7 +42,7 @@ fuzz: $(STAMP)
 	@$(RUN)python tests/fuzzing.py $(FUZZ_INPUTS) $(FUZZ_SEED)
 	@$(RUN)python tests/program_property.py --count $(FUZZ_PROGRAMS) --start $(FUZZ_SEED)
 
-# A Chromium for tests/test_report_browser.py, which is skipped without one; on Debian and its kin, as root.
+# A Chromium for the tests of pages, which are skipped without one; on Debian and its kin, as root.
 browser:
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || { \
 		apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium fonts-dejavu-core; }
