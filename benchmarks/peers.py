@@ -68,13 +68,13 @@ def write(case: Case, policy: Policy, fixed: int, folder: Path) -> str | None:
         write_single_file(bundle, folder / ONE_FILE)
     except ExportError as error:
         refusal = str(error)
-    network = _judged(case)
+    network = judged(case)
     kept = [exit_name(number) for number in policy.exits]
-    _save(network, kept[-1:], folder / WHOLE, confidences=False)
-    _save(network, [exit_name(fixed)], folder / _fixed(fixed), confidences=False)
+    save(network, kept[-1:], folder / WHOLE, confidences=False)
+    save(network, [exit_name(fixed)], folder / _fixed(fixed), confidences=False)
     for place, number in enumerate(policy.exits):
-        _save(network, kept[: place + 1], folder / _truncated(number), confidences=True)
-        _save(network, [kept[place]], folder / _bare(number), confidences=True)
+        save(network, kept[: place + 1], folder / _truncated(number), confidences=True)
+        save(network, [kept[place]], folder / _bare(number), confidences=True)
     return refusal
 
 
@@ -186,14 +186,16 @@ def exit_name(number: int) -> str:
     return f"exit{number}"
 
 
-def _judged(case: Case) -> Network:
+def judged(case: Case) -> Network:
+    """Returns the network as it is exported, with a criterion at each exit."""
     source = open_source(case.network, case.example)
     network = capture(source, choose_exits(source, None), **case.options)
     add_confidences(network, choose_criteria(network.exits, "max_prob"))
     return network
 
 
-def _save(network: Network, exits: list[str], path: Path, *, confidences: bool) -> None:
+def save(network: Network, exits: list[str], path: Path, *, confidences: bool) -> None:
+    """Writes the network as one file that computes these exits."""
     ir.save(whole_model(network, exits, confidences=confidences), path)
 
 

@@ -20,6 +20,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -48,6 +49,7 @@ PROCESSES = 5
 SECONDS = 15.0
 TIMED_ROWS = {"reviews": 250}
 """Of the test rows; elsewhere all of them."""
+WritePeers = Callable[[Case, Policy, int, Path], str | None]
 _TIE = 1e-5  # rows with a confidence this close to a threshold may stop elsewhere in another framework
 
 
@@ -95,13 +97,14 @@ class Laid:
     refusal: str | None
 
 
-def lay_out(case: Case, folder: Path, rows: int | None) -> Laid:
+def lay_out(case: Case, folder: Path, rows: int | None, write_peers: WritePeers = write) -> Laid:
     """Chooses thresholds and writes the bundle, the peers' files, `setup.json` and `logits.npy` into a folder.
 
     Args:
         case: The case.
         folder: Where.
         rows: How many of the test rows are timed; None: all.
+        write_peers: Writes the bundle and what it is held against, see `peers.write`.
     """
     validated, tested = logits(case.network, case.validation.rows), logits(case.network, case.test.rows)
     confidences, right = _judged(validated, case.validation.labels)
@@ -111,7 +114,7 @@ def lay_out(case: Case, folder: Path, rows: int | None) -> Laid:
     setup = _setup(case, policy, fixed, tested, taken, rows)
     (folder / "setup.json").write_bytes(msgspec.json.encode(setup))
     np.save(folder / "logits.npy", tested[:, list(setup.rows)])
-    refusal = write(case, policy, fixed, folder)
+    refusal = write_peers(case, policy, fixed, folder)
     return Laid(setup, _figures(case, policy, fixed, tested, taken), exits, refusal)
 
 

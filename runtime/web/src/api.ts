@@ -8,6 +8,7 @@ import type { Profile } from "./profile.js";
 export interface Ort {
   readonly InferenceSession: Pick<typeof InferenceSession, "create">;
   readonly Tensor: typeof Tensor;
+  readonly env: { readonly versions: { readonly common: string } };
 }
 
 /** What is known of a step of something long: how much of `total` is done; `total` null: not known. */
@@ -30,6 +31,11 @@ export interface LoadOptions {
   readonly fallback?: "last" | "most_confident";
   /** Whether segments are fetched and opened when a call first reaches them (`lazy`, the default) or all now. */
   readonly open?: "lazy" | "eager";
+  /**
+   * React Native: reads a file of the bundle's folder by its path, default there: `fetch` of `file://`. The manifest is
+   * read so, golden samples, and graphs to check them; sessions are then created by path.
+   */
+  readonly readFile?: (path: string) => Promise<Uint8Array>;
   readonly progress?: (progress: Progress) => void;
   readonly signal?: AbortSignal;
 }
@@ -65,6 +71,18 @@ export interface Answer {
   readonly stoppedBy: "exit" | "end" | "deadline" | "interrupt";
   /** The predicted class, or null where the outputs say none. */
   readonly prediction: number | null;
+}
+
+/** What the source network gave for one row: at every exit that it meets on its way, none firing. */
+export interface GoldenSample {
+  readonly inputs: ReadonlyMap<string, TypedTensor<Tensor.Type>>;
+  readonly visits: readonly {
+    readonly exit: string;
+    readonly outputs: ReadonlyMap<string, TypedTensor<Tensor.Type>>;
+    readonly confidence: number;
+    /** As in `Answer`. */
+    readonly prediction: number | null;
+  }[];
 }
 
 export interface ExitCheck {
@@ -111,6 +129,8 @@ export interface Runner {
   runAllExits(inputs: Inputs, options?: Pick<RunOptions, "signal">): Promise<Answer[]>;
   verify(options?: { progress?: (progress: Progress) => void; signal?: AbortSignal }): Promise<VerifyReport>;
   profile(options?: ProfileOptions): Promise<Profile>;
+  /** The bundle's golden samples; none where it has none. */
+  golden(options?: { signal?: AbortSignal }): Promise<readonly GoldenSample[]>;
   /** Fetches, checks and opens all segments now. */
   open(options?: { progress?: (progress: Progress) => void; signal?: AbortSignal }): Promise<void>;
   /** Releases all sessions; later calls are refused. */

@@ -135,10 +135,15 @@ export interface Plan {
 }
 
 /** The exits by name, in the order of their first segment; one name may stand in several segments. */
-export function exitsOf(plan: Plan): Map<string, Exit> {
+export function exitsOf({ segments }: Pick<Plan, "segments">): Map<string, Exit> {
   const exits = new Map<string, Exit>();
-  for (const { exit } of plan.segments.values()) {
+  for (const { exit } of segments.values()) {
     if (exit !== null && !exits.has(exit.name)) exits.set(exit.name, exit);
   }
   return exits;
+}
+
+/** Returns a map with the same keys, in order, and what is made of each value. */
+export function mapValues<V, W>(values: ReadonlyMap<string, V>, make: (value: V) => W): Map<string, W> {
+  return new Map(Array.from(values, ([name, value]) => [name, make(value)]));
 }

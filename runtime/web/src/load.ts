@@ -1,0 +1,65 @@
+// Opens a bundle.
+
+import type { Files, LoadOptions, Progress, Runner } from "./api.js";
+import { readGolden } from "./golden.js";
+import { readManifest } from "./manifest.js";
+import { MANIFEST } from "./plan.js";
+import { profile } from "./profiler.js";
+import { compile } from "./program.js";
+import { check, unless } from "./queue.js";
+import { close, enter, leave, refine, run, runAllExits, stateOf, type State } from "./runner.js";
+import { checkVersion, sessionsOf } from "./sessions.js";
+import { checkFile, folderOf, readManifestBytes } from "./source.js";
+import { verify } from "./verify.js";
+
+type Told = { readonly progress?: (progress: Progress) => void; readonly signal?: AbortSignal };
+
+/**
+ * Opens a bundle: a URL or, in Node and React Native, the path of its folder, or its files. Its plan is proved, and
+ * every file's size checked where it is known; each file is read, and its hash checked, when it is first needed.
+ *
+ * Throws a `BundleError` where it is no bundle that can be run here, or what `signal` was aborted with.
+ */
+export async function load(source: string | URL | Files, options: LoadOptions): Promise<Runner> {
+  const state = await stateIn(source, options);
+  if (options.open === "eager") await open(state, options);
+  return {
+    plan: state.program.plan,
+    run: (inputs, given) => run(state, inputs, given),
+    refine: (inputs, given) => refine(state, inputs, given),
+    runAllExits: (inputs, given) => runAllExits(state, inputs, given),
+    open: (given = {}) => open(state, given),
+    close: () => close(state),
+    verify: (given) => verify(state, given),
+    profile: (given) => profile(state, given),
+    golden: ({ signal } = {}) => readGolden(state.program.plan, options.ort, state.sessions, signal),
+  };
+}
+
+/** The state of a runner over the bundle in `source`. */
+async function stateIn(source: string | URL | Files, options: LoadOptions): Promise<State> {
+  const { signal, progress } = options;
+  check(signal);
+  const folder = folderOf(source, options);
+  const told = (done: number): void => progress?.({ what: "fetch", name: MANIFEST, done, total: null });
+  const plan = await readManifest(await unless(signal, readManifestBytes(folder, told, signal)), folder.nameOf(MANIFEST));
+  checkVersion(plan, options.ort, folder.place);
+  for (const [name, { size }] of plan.files) await checkFile(folder, name, size);
+  check(signal);
+  const program = compile(plan);
+  return stateOf(program, sessionsOf(program, folder, options), folder, options);
+}
+
+/** Opens all segments. */
+async function open(state: State, { progress = state.options.progress, signal }: Told): Promise<void> {
+  enter(state);
+  try {
+    const models = state.program.steps.filter(({ segment }) => segment.model !== null);
+    for (const [done, { index, name }] of models.entries()) {
+      await state.sessions.open(index, (each) => each.what === "fetch" && progress?.(each), signal);
+      progress?.({ what: "open", name, done: done + 1, total: models.length });
+    }
+  } finally {
+    leave(state);
+  }
+}
