@@ -4,7 +4,8 @@ VENV := .venv
 RUN := $(VENV)/bin/
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check docs bench bench-quick browser format fuzz conformance native test-arm64 test-arm64-quick providers
+.PHONY: demo test check docs bench bench-quick browser format fuzz conformance native web web-quick test-arm64 \
+	test-arm64-quick providers
 
 demo: $(STAMP)
 	@$(RUN)eetoolkit demo
@@ -70,6 +71,21 @@ native: $(STAMP)
 	@cmake -S $(NATIVE) -B $(NATIVE)/build -DONNXRUNTIME_HEADERS="$$($(NATIVE)/headers.sh)" >/dev/null
 	@cmake --build $(NATIVE)/build --parallel 2
 	@EETOOLKIT_SANITIZE=1 FUZZ_SECONDS=$${FUZZ_SECONDS:-60} $(RUN)python -m pytest -q tests/test_native*.py
+
+# The package for browsers, Node and React Native: fetched, built, type-checked with the page of `eetoolkit serve`, tested.
+WEB := runtime/web
+web: $(STAMP)
+	@echo "== $(WEB)"
+	@cd $(WEB) && npm ci --silent
+	@$(MAKE) --no-print-directory web-quick
+	@$(RUN)python -m pytest -q -rs $(wildcard tests/test_web*.py tests/test_serve*.py)
+	@$(RUN)python tests/platforms.py --quick --only node chromium
+
+# The same without Python's tests, where there is Node.
+web-quick: $(STAMP)
+	@if command -v node >/dev/null && command -v npm >/dev/null; then \
+		cd $(WEB) && { [ -d node_modules ] || npm ci --silent; } && node build.mjs && npm run --silent check && npm run --silent test; \
+	else echo "!! NO NODE OR NPM: $(WEB) IS NOT BUILT AND NOT TESTED"; fi
 
 # Other builds of onnxruntime (some 800 MB, once, in a cache folder), and every case on their providers.
 providers: $(STAMP)
