@@ -76,7 +76,7 @@ native: $(STAMP)
 WEB := runtime/web
 web: $(STAMP)
 	@echo "== $(WEB)"
-	@cd $(WEB) && npm ci --silent
+	@cd $(WEB) && npm ci --loglevel=error
 	@$(MAKE) --no-print-directory web-quick
 	@$(RUN)python -m pytest -q -rs $(wildcard tests/test_web*.py tests/test_serve*.py)
 	@$(RUN)python tests/platforms.py --quick --only node chromium
@@ -84,7 +84,7 @@ web: $(STAMP)
 # The same without Python's tests, where there is Node.
 web-quick: $(STAMP)
 	@if command -v node >/dev/null && command -v npm >/dev/null; then \
-		cd $(WEB) && { [ -d node_modules ] || npm ci --silent; } && node build.mjs && npm run --silent check && npm run --silent test; \
+		cd $(WEB) && { [ -d node_modules ] || npm ci --loglevel=error; } && node build.mjs && npm run --silent check && npm run --silent test; \
 	else echo "!! NO NODE OR NPM: $(WEB) IS NOT BUILT AND NOT TESTED"; fi
 
 # Other builds of onnxruntime (some 800 MB, once, in a cache folder), and every case on their providers.
