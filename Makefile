@@ -4,7 +4,8 @@ VENV := .venv
 RUN := $(VENV)/bin/
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check docs bench bench-quick browser format fuzz conformance native test-arm64 test-arm64-quick providers
+.PHONY: demo test check docs bench bench-quick browser format fuzz conformance native web web-quick test-arm64 \
+	test-arm64-quick providers
 
 demo: $(STAMP)
 	@$(RUN)eetoolkit demo
@@ -34,15 +35,17 @@ bench-quick: $(STAMP)
 	@$(RUN)python -m benchmarks.quick
 
 # Damaged files for every reader of files; some ten minutes for each million. FUZZ_SEED gives other ones. Then random
-# programs, compiled in every variant; some ten minutes for each thousand.
+# programs, compiled in every variant; some ten minutes for each thousand. Then the random plans of the tests, all 300.
 FUZZ_INPUTS ?= 1000000
 FUZZ_PROGRAMS ?= 1000
 FUZZ_SEED ?= 1
 fuzz: $(STAMP)
 	@$(RUN)python tests/fuzzing.py $(FUZZ_INPUTS) $(FUZZ_SEED)
 	@$(RUN)python tests/program_property.py --count $(FUZZ_PROGRAMS) --start $(FUZZ_SEED)
+	@EETOOLKIT_MANY=1 $(RUN)python -m pytest -n auto -k random tests/test_batch.py tests/test_prune.py \
+		tests/test_runner_plans.py tests/test_single_file.py
 
-# A Chromium for tests/test_report_browser.py, which is skipped without one; on Debian and its kin, as root.
+# A Chromium for the tests of pages, which are skipped without one; on Debian and its kin, as root.
 browser:
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || { \
 		apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium fonts-dejavu-core; }
@@ -68,6 +71,21 @@ native: $(STAMP)
 	@cmake -S $(NATIVE) -B $(NATIVE)/build -DONNXRUNTIME_HEADERS="$$($(NATIVE)/headers.sh)" >/dev/null
 	@cmake --build $(NATIVE)/build --parallel 2
 	@EETOOLKIT_SANITIZE=1 FUZZ_SECONDS=$${FUZZ_SECONDS:-60} $(RUN)python -m pytest -q tests/test_native*.py
+
+# The package for browsers, Node and React Native: fetched, built, type-checked with the page of `eetoolkit serve`, tested.
+WEB := runtime/web
+web: $(STAMP)
+	@echo "== $(WEB)"
+	@cd $(WEB) && npm ci --loglevel=error
+	@$(MAKE) --no-print-directory web-quick
+	@$(RUN)python -m pytest -q -rs $(wildcard tests/test_web*.py tests/test_serve*.py)
+	@$(RUN)python tests/platforms.py --quick --only node chromium
+
+# The same without Python's tests, where there is Node.
+web-quick: $(STAMP)
+	@if command -v node >/dev/null && command -v npm >/dev/null; then \
+		cd $(WEB) && { [ -d node_modules ] || npm ci --loglevel=error; } && node build.mjs && npm run --silent check && npm run --silent test; \
+	else echo "!! NO NODE OR NPM: $(WEB) IS NOT BUILT AND NOT TESTED"; fi
 
 # Other builds of onnxruntime (some 800 MB, once, in a cache folder), and every case on their providers.
 providers: $(STAMP)

@@ -1,14 +1,18 @@
-"""What the tests share: every network of `networks`, exported once."""
+"""What the tests share: every network of `networks`, exported once, and a browser."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
+import browser as chromium
 import lean_torch
 import pytest
 
 if TYPE_CHECKING:
     from networks.compiled import Compiled
+    from playwright.sync_api import Browser
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -48,3 +52,19 @@ def compiled(
         model = case.build(folder)
         _compiled[name] = Compiled(case, model, export_case(case, model, folder / f"{name}.ee"))
     return _compiled[name]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Gives a Chromium, where there is one."""
+    if reason := chromium.why_not():
+        pytest.skip(reason)
+    with chromium.started() as program:
+        yield program
+
+
+@pytest.fixture
+def open_tab(browser: Browser) -> Iterator[chromium.Open]:
+    """Gives what opens pages in it, which are closed after the test."""
+    with ExitStack() as tabs:
+        yield lambda url, **options: tabs.enter_context(chromium.opened(browser, url, **options))

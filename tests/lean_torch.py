@@ -3,7 +3,11 @@
 Two workers have two cores, so that further threads of torch's would wait for each other, which burns a core too. Its
 table of ONNX functions and its list of operators are the same for every export, and two fifths of the time of a small
 one; another tenth is the evaluation of an annotation, anew at each of the ten thousand kernels that an export
-registers. All three are private to torch: where another version has none of them, exports take as long as they do.
+registers. Control flow is traced twice more at each level, only to see that training writes into none of its inputs:
+half of the time where branches are nested. A tenth is the stack trace of every node, which nobody here reads. The
+optimizer lists all nodes anew for each rule of several outputs at each node, most of which cannot be its first.
+All of this but stack traces is private to torch and onnxscript: where another version has none of it, exports take as
+long as they do. The bundles are the same to the byte.
 Python looks for cycles less often, since nearly all that it looks through are torch's modules.
 """
 
@@ -19,6 +23,9 @@ from typing import Any
 _EXPORTER = "torch.onnx._internal.exporter._registration"
 _OPERATORS = "torch._export.utils"
 _KERNELS = "torch._ops"
+_MATCHER = "onnxscript.rewriter._matcher"
+_CONTROL_FLOW = {"cond": "cond_op", "while_loop": "while_loop_op"}
+"""Of `torch._higher_order_ops`."""
 _COLLECTED_AFTER = (20_000, 20, 20)
 """Of `gc.set_threshold`; Python's own are 700, 10 and 10."""
 
@@ -32,6 +39,11 @@ def settle() -> None:
     if exporter is None or operators is None or hasattr(exporter, "settled"):
         return
     exporter.settled = True  # type: ignore[attr-defined]
+    sys.modules["torch.fx"].config.do_not_emit_stack_traces = True
+    for module, name in _CONTROL_FLOW.items():
+        operator = getattr(sys.modules.get(f"torch._higher_order_ops.{module}"), name, None)
+        if hasattr(operator, "_supports_training_input_mutation"):
+            operator._supports_training_input_mutation = True
     registry: Any = getattr(exporter, "ONNXRegistry", None)
     if registry is not None:
         original = registry.from_torchlib
@@ -43,6 +55,9 @@ def settle() -> None:
         operators._materialize_cpp_cia_ops = functools.cache(find)  # type: ignore[attr-defined]
     if hasattr(operator := getattr(kernels, "OperatorBase", None), "py_impl"):
         operator.py_impl = _registered_as(operator.py_impl, kernels.DispatchKey)
+    matcher = getattr(sys.modules.get(_MATCHER), "SimplePatternMatcher", None)
+    if matcher is not None and hasattr(matcher, "match"):
+        matcher.match = _matched_by_first(matcher.match, sys.modules[_MATCHER])
 
 
 def _copy(registry: Any) -> Any:
@@ -67,3 +82,15 @@ def _registered_as(original: Callable[..., Any], keys: Any) -> Callable[..., Any
         return register
 
     return py_impl
+
+
+def _matched_by_first(original: Callable[..., Any], module: Any) -> Callable[..., Any]:
+    """Returns `SimplePatternMatcher.match`, which sees at once that a node is not the first of several outputs."""
+
+    def match(self: Any, model: Any, graph: Any, node: Any, **settings: Any) -> Any:
+        outputs = self.pattern.output_nodes
+        if len(outputs) > 1 and outputs[0].op_identifier() not in (None, node.op_identifier()):
+            return module._basics.MatchResult().fail("No match found.")
+        return original(self, model, graph, node, **settings)
+
+    return match

@@ -1,9 +1,10 @@
-"""Runs every conformance case, and digits through every system of the zoo, by both runners, here and on emulated ARM64.
+"""Runs every conformance case, and digits through every system of the zoo, by all runners, here and on emulated ARM64.
 
 `python tests/platforms.py` does all and keeps what was found for the table of README (`make test-arm64`); `--quick`
-runs the conformance cases alone, on one processor. The zoo runs as it is exported and with all segments in int8.
-Expected is what the normative interpreter says here, every graph in a session of its own. Where Debian's packages
-cannot be had it says so loudly and leaves ARM64 out.
+runs the conformance cases alone, on one processor; `--only node chromium` renews the rows of these alone. The zoo runs
+as it is exported and with all segments in int8. Expected is what the normative interpreter says here, every graph in a
+session of its own. Where Debian's packages cannot be had it says so loudly and leaves ARM64 out; the same for Node and
+Chromium.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -27,6 +28,7 @@ from typing import Any
 import arm64_root
 import native_build
 import numpy as np
+import web_platforms
 from debian import UnavailableError
 
 import eetoolkit as ee
@@ -49,6 +51,7 @@ TOLERANCE = 1e-4
 NEAR = 1e-3
 """A confidence of int8 nearer to its threshold may be on either side of it; rows with such a one are not asked."""
 LONGEST_S = 1800
+KINDS = ("python", "native", "node", "chromium")
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,9 @@ class Native:
         return {"by": {"onnxruntime": self.library.name.split(".so.")[1]}, "cases": found}
 
 
+Platform = Python | Native | web_platforms.Node | web_platforms.Chromium
+
+
 def unpacked_wheel(folder: Path) -> Path:
     """Builds the wheel that a device installs, and returns the folder that holds what is in it."""
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
@@ -140,6 +146,21 @@ def _output(name: str, command: Iterable[str | Path], environment: Mapping[str, 
     if not done.stdout:
         raise SystemExit(f"{name}: ended with {done.returncode}\n{done.stderr}")
     return done.stdout
+
+
+def chosen(only: Sequence[str], cpus: Mapping[str, str], folder: Path) -> tuple[list[Platform], list[str]]:
+    """Returns the platforms that are asked for, all where none is, and why some are left out, if they are."""
+    found: list[Platform] = []
+    reasons: list[str] = []
+    if not only or {"python", "native"} & set(only):
+        some, why = everywhere(unpacked_wheel(folder), cpus)
+        found += some
+        reasons += [why] if why else []
+    if not only or {"node", "chromium"} & set(only):
+        more, why = web_platforms.everywhere()
+        found += more
+        reasons += [why] if why else []
+    return [each for each in found if not only or each.name.split(",")[0].lower() in only], reasons
 
 
 def everywhere(wheel: Path, cpus: Mapping[str, str]) -> tuple[list[Python | Native], str]:
@@ -227,10 +248,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="the conformance cases alone, on one processor")
     parser.add_argument("--zoo", type=Path, help="where the zoo's cases are kept; made where it is missing")
+    parser.add_argument(
+        "--only", nargs="+", default=[], choices=KINDS, help="the platforms to run; what is known of others is kept"
+    )
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         cpus = dict(islice(CPUS.items(), 1 if asked.quick else None))
-        platforms, left_out = everywhere(unpacked_wheel(Path(temporary)), cpus)
+        platforms, left_out = chosen(asked.only, cpus, Path(temporary))
         sets = {"conformance": HERE / CASES}
         if not asked.quick:
             systems = asked.zoo or Path(temporary) / "systems"
@@ -242,10 +266,12 @@ def main() -> int:
             found[platform.name] = {name: platform.answer(cases) for name, cases in sets.items()}
             print("\n".join(said(platform.name, found[platform.name])), flush=True)
     if left_out:
-        print(f"\n!! ONLY {', '.join(found)}; the rest IS SKIPPED: {left_out}\n", file=sys.stderr)
+        print(f"\n!! ONLY {', '.join(found)}; the rest IS SKIPPED: {'; '.join(left_out)}\n", file=sys.stderr)
     elif not asked.quick:
-        RESULTS.write_text(json.dumps(found, indent=1) + "\n")
-    return int(any(failures(answered) for sets in found.values() for answered in sets.values()))
+        known = json.loads(RESULTS.read_text()) if asked.only else {}
+        RESULTS.write_text(json.dumps(known | found, indent=1) + "\n")
+    missing = bool(asked.only and left_out)
+    return int(missing or any(failures(answered) for sets in found.values() for answered in sets.values()))
 
 
 def failures(answered: Mapping[str, Any]) -> list[str]:

@@ -14,6 +14,7 @@ from pathlib import Path
 import click
 import numpy as np
 import pytest
+from once import made_once
 from pages import PAGES, ROOT, blocks, hasten, headings, links, masked, name_of, run
 
 import eetoolkit as ee
@@ -39,7 +40,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert spec.loader is not None
     mine = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(mine)
-    mine.prepare(folder)
+    shutil.copytree(made_once(tmp_path_factory, "adapt", mine.prepare), folder, dirs_exist_ok=True)
     images = digits.digits("test").images / 16
     ee.export(branchynet.load(), images[:1], folder / "digits.ee", labels=digits.LABELS, golden_inputs=images[:8])
     np.save(folder / "digits.npy", images[:3])

@@ -15,6 +15,7 @@ import board
 import numpy as np
 import pytest
 import torch
+from once import made_once
 from pages import hasten
 from PIL import Image
 
@@ -119,10 +120,16 @@ def test_a_checkpoint_of_ones_own_becomes_a_tuned_bundle(tmp_path: Path, capsys:
 
 
 def test_a_network_with_one_output_becomes_a_tuned_bundle(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     hasten(monkeypatch)
-    opened("adapt").main(tmp_path)
+    example = opened("adapt")
+    trained = made_once(tmp_path_factory, "adapt", example.prepare)
+    monkeypatch.setattr(example, "prepare", lambda folder: shutil.copytree(trained, folder, dirs_exist_ok=True))
+    example.main(tmp_path)
     verdict, bundle, answer = capsys.readouterr().out.splitlines()
     assert verdict.startswith("early exits pay: ")
     assert bundle.startswith("mine: ")

@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from lots import MANY
 from networks.case import digits
 from plans import NETWORKS, Array, Draft, chain, gate, leave, looped, one_name_twice, over_half, recorded, row
 from shell import bundle
@@ -103,7 +104,8 @@ def test_every_kind_of_plan_answers_as_with_these_exits_disabled(network: str, f
 
 def test_random_plans_pruned_answer_as_with_these_exits_disabled(tmp_path: Path) -> None:
     pruned = joined = 0
-    for seed in range(100):
+    count = 100 if MANY else 30
+    for seed in range(count):
         inputs = inputs_of(seed)
         whole = saved(Generator(seed).draft, tmp_path / str(seed), inputs)
         names = can_go(whole)
@@ -116,8 +118,8 @@ def test_random_plans_pruned_answer_as_with_these_exits_disabled(tmp_path: Path)
         with Runner(disabled(whole, gone), threads=1) as runner, Runner(short, threads=1) as shorter:
             for each in inputs:
                 assert_same(runner, shorter, each)
-    assert pruned >= 40, pruned
-    assert joined >= 20, joined
+    assert pruned >= 0.4 * count, pruned
+    assert joined >= 0.2 * count, joined
 
 
 def test_segments_between_two_exits_are_one_graph_without_the_head(tmp_path: Path) -> None:

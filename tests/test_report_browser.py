@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
 from adapt_reports import small
-from browser import Page, chromium, find_chromium
+from browser import Open, why_not
 from quantization_reports import small as small_quantized
 from test_report import made
 
@@ -16,18 +15,7 @@ from eetoolkit.report.page import render
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("jinja2")
-PROGRAM = find_chromium()
-pytestmark = pytest.mark.skipif(
-    PROGRAM is None,
-    reason="no Chromium to look at the report with: `make browser`, or set EETOOLKIT_CHROMIUM",
-)
-
-
-@pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    assert PROGRAM is not None
-    with chromium(PROGRAM, tmp_path_factory.mktemp("chromium")) as tab:
-        yield tab
+pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
 
 
 @pytest.fixture(scope="module")
@@ -40,24 +28,26 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1200])
-def test_every_chart_is_drawn_and_nothing_is_fetched(page: Page, report: Path, width: int, dark: bool) -> None:
-    page.open(report, width=width, dark=dark)
-    boxes = page.evaluate("[...document.querySelectorAll('svg')].map(s => [s.getBBox(), s.getBoundingClientRect()])"
-                          ".map(([b, r]) => [b.width, b.height, r.width, r.height, r.left, r.right])")  # fmt: skip
+def test_every_chart_is_drawn_and_nothing_is_fetched(open_tab: Open, report: Path, width: int, dark: bool) -> None:
+    tab = open_tab(report.as_uri(), width=width, dark=dark)
+    boxes = tab.page.evaluate(
+        "[...document.querySelectorAll('svg')].map(s => [s.getBBox(), s.getBoundingClientRect()])"
+        ".map(([b, r]) => [b.width, b.height, r.width, r.height, r.left, r.right])"
+    )
     assert len(boxes) == 4 + 2 * 3
     for *sizes, left, right in boxes:
         assert min(sizes) > 50
         assert left >= 0
         assert right <= width
-    texts = page.evaluate("[...document.querySelectorAll('svg text')].map(t => t.getBoundingClientRect().width)")
+    texts = tab.page.evaluate("[...document.querySelectorAll('svg text')].map(t => t.getBoundingClientRect().width)")
     assert len(texts) > 50
     assert min(texts) > 0
-    images = page.evaluate("[...document.images].map(i => [i.complete, i.naturalWidth])")
+    images = tab.page.evaluate("[...document.images].map(i => [i.complete, i.naturalWidth])")
     assert images
     assert all(complete and wide == 5 for complete, wide in images)
-    assert [url for url in page.requests if not url.startswith("data:")] == [report.resolve().as_uri()]
-    assert page.complaints == []
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert [url for url in tab.requests if not url.startswith("data:")] == [report.resolve().as_uri()]
+    assert tab.complaints == []
+    assert tab.page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 @pytest.fixture(scope="module")
@@ -91,19 +81,21 @@ def quantized(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("width", [360, 1280])
 @pytest.mark.parametrize("which", ["long", "quantized"])
-def test_long_names_cover_no_figures(page: Page, which: str, width: int, request: pytest.FixtureRequest) -> None:
-    page.open(request.getfixturevalue(which), width=width)
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    wide = page.evaluate(
+def test_long_names_cover_no_figures(open_tab: Open, which: str, width: int, request: pytest.FixtureRequest) -> None:
+    tab = open_tab(request.getfixturevalue(which).as_uri(), width=width)
+    assert tab.page.evaluate("document.documentElement.scrollWidth") <= width
+    wide = tab.page.evaluate(
         "[...document.querySelectorAll('th, td')].filter(c => c.scrollWidth > c.clientWidth + 1).map(c => c.innerText)"
     )
     assert wide == []
 
 
 @pytest.mark.parametrize("which", ["report", "long", "quantized"])
-def test_texts_of_a_chart_do_not_stick_out_of_its_card(page: Page, which: str, request: pytest.FixtureRequest) -> None:
-    page.open(request.getfixturevalue(which), width=360)
-    out = page.evaluate(
+def test_texts_of_a_chart_do_not_stick_out_of_its_card(
+    open_tab: Open, which: str, request: pytest.FixtureRequest
+) -> None:
+    tab = open_tab(request.getfixturevalue(which).as_uri(), width=360)
+    out = tab.page.evaluate(
         "[...document.querySelectorAll('figure')].flatMap(f => { const card = f.getBoundingClientRect();"
         " return [...f.querySelectorAll('text')].filter(t => { const b = t.getBoundingClientRect();"
         " return b.left < card.left || b.right > card.right || b.top < card.top || b.bottom > card.bottom; })"
@@ -112,14 +104,14 @@ def test_texts_of_a_chart_do_not_stick_out_of_its_card(page: Page, which: str, r
     assert out == []
 
 
-def test_the_columns_that_decide_are_in_sight_on_a_phone(page: Page, report: Path) -> None:
-    page.open(report, width=390)
+def test_the_columns_that_decide_are_in_sight_on_a_phone(open_tab: Open, report: Path) -> None:
+    tab = open_tab(report.as_uri(), width=390)
     for table, column in (
         ("All choices", "drop, points"),
         ("Every exit's verdict", "pays"),
         ("Every class", "drop, points"),
     ):
-        right = page.evaluate(
+        right = tab.page.evaluate(
             f"[...[...document.querySelectorAll('.scroll')].find(part => part.ariaLabel === {table!r})"
             f".querySelectorAll('thead th')].find(cell => cell.textContent === {column!r})"
             ".getBoundingClientRect().right"
@@ -128,10 +120,10 @@ def test_the_columns_that_decide_are_in_sight_on_a_phone(page: Page, report: Pat
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_words_stand_out_from_their_ground(page: Page, report: Path, dark: bool) -> None:
+def test_words_stand_out_from_their_ground(open_tab: Open, report: Path, dark: bool) -> None:
     """At least 4.5 to 1 for text (WCAG 2.2, 1.4.3), and 3 to 1 for what charts draw (1.4.11)."""
-    page.open(report, width=1200, dark=dark)
-    pairs = page.evaluate(
+    tab = open_tab(report.as_uri(), width=1200, dark=dark)
+    pairs = tab.page.evaluate(
         "(() => { const of = (s, p) => getComputedStyle(document.querySelector(s))[p]; return ["
         "[of('p', 'color'), of('body', 'backgroundColor')], [of('.faint', 'color'), of('body', 'backgroundColor')],"
         "[of('.bad', 'color'), of('body', 'backgroundColor')], [of('a', 'color'), of('body', 'backgroundColor')],"
@@ -157,9 +149,10 @@ def contrast(one: str, other: str) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
-def test_that_check_would_notice_a_fetch_and_an_empty_chart(page: Page, tmp_path: Path) -> None:
+def test_that_check_would_notice_a_fetch_a_complaint_and_an_empty_chart(open_tab: Open, tmp_path: Path) -> None:
     bad = tmp_path / "bad.html"
     bad.write_text('<!doctype html><img src="file:///none.png"><svg width="0" height="0"></svg>')
-    page.open(bad, width=360)
-    assert "file:///none.png" in page.requests
-    assert page.evaluate("document.querySelector('svg').getBBox().width") == 0
+    tab = open_tab(bad.as_uri(), width=360)
+    assert "file:///none.png" in tab.requests
+    assert any("ERR_FILE_NOT_FOUND" in text for text in tab.complaints)
+    assert tab.page.evaluate("document.querySelector('svg').getBBox().width") == 0
