@@ -29,7 +29,7 @@ export interface SegmentCost {
   readonly parameters?: number;
   readonly multiply_adds?: number | null;
   readonly size_bytes: number;
-  /** Opening it, once its files were there; null where it was open before. */
+  /** Opening it, once its files were there; the first one starts onnxruntime too. Null where it was open before. */
   readonly load_ms: number | null;
   readonly latency: Latency | null;
   readonly visits: number;
