@@ -82,7 +82,7 @@ web: $(STAMP)
 	@$(RUN)python tests/platforms.py --quick --only node chromium
 
 # The same without Python's tests, where there is Node.
-web-quick: $(STAMP)
+web-quick:
 	@if command -v node >/dev/null && command -v npm >/dev/null; then \
 		cd $(WEB) && { [ -d node_modules ] || npm ci --loglevel=error; } && node build.mjs && npm run --silent check && npm run --silent test; \
 	else echo "!! NO NODE OR NPM: $(WEB) IS NOT BUILT AND NOT TESTED"; fi
