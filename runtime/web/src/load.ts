@@ -22,7 +22,14 @@ type Told = { readonly progress?: (progress: Progress) => void; readonly signal?
  */
 export async function load(source: string | URL | Files, options: LoadOptions): Promise<Runner> {
   const state = await stateIn(source, options);
-  if (options.open === "eager") await open(state, options);
+  if (options.open === "eager") {
+    try {
+      await open(state, options);
+    } catch (error) {
+      await close(state); // nobody else can
+      throw error;
+    }
+  }
   return {
     plan: state.program.plan,
     run: (inputs, given) => run(state, inputs, given),
@@ -32,7 +39,7 @@ export async function load(source: string | URL | Files, options: LoadOptions): 
     close: () => close(state),
     verify: (given) => verify(state, given),
     profile: (given) => profile(state, given),
-    golden: ({ signal } = {}) => readGolden(state.program.plan, options.ort, state.sessions, signal),
+    golden: (given = {}) => golden(state, given),
   };
 }
 
@@ -49,6 +56,15 @@ async function stateIn(source: string | URL | Files, options: LoadOptions): Prom
   check(signal);
   const program = compile(plan);
   return stateOf(program, sessionsOf(program, folder, options), folder, options);
+}
+
+async function golden(state: State, { signal }: Told): ReturnType<Runner["golden"]> {
+  enter(state);
+  try {
+    return await readGolden(state.program.plan, state.options.ort, state.sessions, signal);
+  } finally {
+    leave(state);
+  }
 }
 
 /** Opens all segments. */
