@@ -102,7 +102,12 @@ async function* piecesOf(stream: ReadableStream<Uint8Array>): AsyncGenerator<Uin
 }
 
 function fromWeb(place: string): Folder {
-  const base = new URL(place, globalThis.location?.href);
+  let base: URL;
+  try {
+    base = new URL(place, globalThis.location?.href);
+  } catch (error) {
+    throw new BundleError(`${place} is not a bundle: it is no URL`, { cause: error });
+  }
   base.pathname = base.pathname.replace(/\/(manifest\.json)?$/, "") + "/";
   base.hash = "";
   const urlOf = (name: string): string => {
@@ -176,9 +181,13 @@ function fromFiles(source: Files): Folder {
       const file = files.get(name) as Blob | Uint8Array | undefined;
       if (file === undefined) return null;
       const whole = file instanceof Uint8Array ? file : file.slice(0, most + 1);
-      const bytes = whole instanceof Uint8Array ? whole : new Uint8Array(await whole.arrayBuffer());
-      told(bytes.length);
-      return bytes;
+      try {
+        const bytes = whole instanceof Uint8Array ? whole : new Uint8Array(await whole.arrayBuffer());
+        told(bytes.length);
+        return bytes;
+      } catch (error) {
+        throw new IntegrityError(`cannot read ${name}: ${firstLine(error)}`, { cause: error }); // it changed on the disk
+      }
     },
     async sizeOf(name) {
       const file = files.get(name) as Blob | Uint8Array | undefined;
