@@ -1,6 +1,7 @@
 // Opens a bundle.
 
 import type { Files, LoadOptions, Progress, Runner } from "./api.js";
+import { InputError } from "./errors.js";
 import { readGolden } from "./golden.js";
 import { readManifest } from "./manifest.js";
 import { MANIFEST } from "./plan.js";
@@ -18,7 +19,8 @@ type Told = { readonly progress?: (progress: Progress) => void; readonly signal?
  * Opens a bundle: a URL or, in Node and React Native, the path of its folder, or its files. Its plan is proved, and
  * every file's size checked where it is known; each file is read, and its hash checked, when it is first needed.
  *
- * Throws a `BundleError` where it is no bundle that can be run here, or what `signal` was aborted with.
+ * Throws a `BundleError` where it is no bundle that can be run here, an `InputError` for an option that is none, or
+ * what `signal` was aborted with.
  */
 export async function load(source: string | URL | Files, options: LoadOptions): Promise<Runner> {
   const state = await stateIn(source, options);
@@ -26,7 +28,8 @@ export async function load(source: string | URL | Files, options: LoadOptions): 
     try {
       await open(state, options);
     } catch (error) {
-      await close(state); // nobody else can
+      const closing = close(state).catch(() => undefined); // nobody else can
+      if (!options.signal?.aborted) await closing;
       throw error;
     }
   }
@@ -45,7 +48,11 @@ export async function load(source: string | URL | Files, options: LoadOptions): 
 
 /** The state of a runner over the bundle in `source`. */
 async function stateIn(source: string | URL | Files, options: LoadOptions): Promise<State> {
-  const { signal, progress } = options;
+  const { ort, fallback, signal, progress } = options ?? {}; // JavaScript lets much through
+  if (ort?.InferenceSession === undefined) throw new InputError("load: `ort` is not given; pass the module of onnxruntime");
+  if (fallback !== undefined && fallback !== "last" && fallback !== "most_confident") {
+    throw new InputError(`load: fallback is ${String(fallback)}, expected 'last' or 'most_confident'`);
+  }
   check(signal);
   const folder = folderOf(source, options);
   const told = (done: number): void => progress?.({ what: "fetch", name: MANIFEST, done, total: null });

@@ -101,13 +101,17 @@ async function* piecesOf(stream: ReadableStream<Uint8Array>): AsyncGenerator<Uin
   }
 }
 
-function fromWeb(place: string): Folder {
-  let base: URL;
+/** What `parse` makes of a URL; a `BundleError` where it is none. */
+function parsed<T>(place: string, parse: () => T): T {
   try {
-    base = new URL(place, globalThis.location?.href);
+    return parse();
   } catch (error) {
-    throw new BundleError(`${place} is not a bundle: it is no URL`, { cause: error });
+    throw new BundleError(`${place} is not a bundle: ${firstLine(error)}`, { cause: error });
   }
+}
+
+function fromWeb(place: string): Folder {
+  const base = parsed(place, () => new URL(place, globalThis.location?.href));
   base.pathname = base.pathname.replace(/\/(manifest\.json)?$/, "") + "/";
   base.hash = "";
   const urlOf = (name: string): string => {
@@ -141,7 +145,8 @@ function fromDisk(source: string | URL): Folder {
   // Not imported: what bundles for browsers or React Native would look for these modules, and fail.
   const files = process.getBuiltinModule("node:fs/promises"), { join } = process.getBuiltinModule("node:path");
   const place = String(source);
-  const folder = place.startsWith("file:") ? process.getBuiltinModule("node:url").fileURLToPath(place) : place;
+  const { fileURLToPath } = process.getBuiltinModule("node:url");
+  const folder = place.startsWith("file:") ? parsed(place, () => fileURLToPath(place)) : place;
   const missing = (error: unknown): null => {
     if (["ENOENT", "ENOTDIR"].includes((error as NodeJS.ErrnoException).code ?? "")) return null;
     throw new IntegrityError(`cannot read ${place}: ${firstLine(error)}`, { cause: error });
@@ -173,7 +178,7 @@ function fromDisk(source: string | URL): Folder {
 function fromFiles(source: Files): Folder {
   const named = (file: File): [string, File] => [file.name, file];
   const files = source instanceof Map ? source : new Map([...(source as Iterable<File>)].map(named));
-  const place = "the files";
+  const place = "this set of files";
   return {
     place,
     nameOf: (name) => name,

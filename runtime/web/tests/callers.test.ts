@@ -1,7 +1,7 @@
 // What goes wrong when callers leave, come back, wait for each other, or give what cannot be read.
 
 import { expect, test } from "vitest";
-import { BundleError, DeadlineError, IntegrityError, RunError, load } from "../src/index.js";
+import { BundleError, DeadlineError, InputError, IntegrityError, RunError, load } from "../src/index.js";
 import type { Ort } from "../src/index.js";
 import { ONE_THREAD, bundleOf, change, filesOf, ort, wrapped } from "./cases.js";
 
@@ -104,8 +104,17 @@ test("two outputs of one slot share no memory", async () => {
 });
 
 test("what cannot be read is said as an error of the bundle", async () => {
-  await expect(load("http://", options)).rejects.toThrow(new BundleError("http:// is not a bundle: it is no URL"));
+  await expect(load("http://", options)).rejects.toThrow(new BundleError("http:// is not a bundle: Invalid URL"));
+  await expect(load("file:///%zz", options)).rejects.toThrow(new BundleError("file:///%zz is not a bundle: URI malformed"));
   const changed = { size: 1, slice: () => ({ arrayBuffer: () => Promise.reject(new Error("it changed")) }) };
   const files = new Map([["manifest.json", changed as unknown as Blob]]);
   await expect(load(files, options)).rejects.toThrow(new IntegrityError("cannot read manifest.json: it changed"));
+});
+
+test("options that are none are refused, and do not change answers silently", async () => {
+  const asked = "load: `ort` is not given; pass the module of onnxruntime";
+  await expect(load(bundleOf("chain"), {} as typeof options)).rejects.toThrow(new InputError(asked));
+  const fallback = "most-confident" as "last";
+  const text = "load: fallback is most-confident, expected 'last' or 'most_confident'";
+  await expect(load(bundleOf("chain"), { ...options, fallback })).rejects.toThrow(new InputError(text));
 });
