@@ -49,7 +49,9 @@ export async function load(source: string | URL | Files, options: LoadOptions): 
 /** The state of a runner over the bundle in `source`. */
 async function stateIn(source: string | URL | Files, options: LoadOptions): Promise<State> {
   const { ort, fallback, signal, progress } = options ?? {}; // JavaScript lets much through
-  if (ort?.InferenceSession === undefined) throw new InputError("load: `ort` is not given; pass the module of onnxruntime");
+  if (ort?.InferenceSession === undefined) {
+    throw new InputError("load: `ort` is not given; pass the module of onnxruntime");
+  }
   if (fallback !== undefined && fallback !== "last" && fallback !== "most_confident") {
     throw new InputError(`load: fallback is ${String(fallback)}, expected 'last' or 'most_confident'`);
   }
