@@ -71,7 +71,8 @@ export async function answerOf(
   const outputs = new Map<string, AnyTensor>();
   for (let index = 0; index < exit.outputs.length; index++) {
     const tensor = met.tensors[index] as AnyTensor;
-    outputs.set(exit.outputs[index]?.name ?? "", own(tensor) ? tensor : await copyOf(ort, tensor));
+    const free = own(tensor) && met.tensors.indexOf(tensor) === index; // two outputs may be one slot's
+    outputs.set(exit.outputs[index]?.name ?? "", free ? tensor : await copyOf(ort, tensor));
   }
   const { name, scores } = exit.exit;
   const prediction = predicted(outputs, scores);

@@ -1,6 +1,7 @@
 // Opens a bundle.
 
 import type { Files, LoadOptions, Progress, Runner } from "./api.js";
+import { InputError } from "./errors.js";
 import { readGolden } from "./golden.js";
 import { readManifest } from "./manifest.js";
 import { MANIFEST } from "./plan.js";
@@ -18,11 +19,20 @@ type Told = { readonly progress?: (progress: Progress) => void; readonly signal?
  * Opens a bundle: a URL or, in Node and React Native, the path of its folder, or its files. Its plan is proved, and
  * every file's size checked where it is known; each file is read, and its hash checked, when it is first needed.
  *
- * Throws a `BundleError` where it is no bundle that can be run here, or what `signal` was aborted with.
+ * Throws a `BundleError` where it is no bundle that can be run here, an `InputError` for an option that is none, or
+ * what `signal` was aborted with.
  */
 export async function load(source: string | URL | Files, options: LoadOptions): Promise<Runner> {
   const state = await stateIn(source, options);
-  if (options.open === "eager") await open(state, options);
+  if (options.open === "eager") {
+    try {
+      await open(state, options);
+    } catch (error) {
+      const closing = close(state).catch(() => undefined); // nobody else can
+      if (!options.signal?.aborted) await closing;
+      throw error;
+    }
+  }
   return {
     plan: state.program.plan,
     run: (inputs, given) => run(state, inputs, given),
@@ -32,13 +42,19 @@ export async function load(source: string | URL | Files, options: LoadOptions): 
     close: () => close(state),
     verify: (given) => verify(state, given),
     profile: (given) => profile(state, given),
-    golden: ({ signal } = {}) => readGolden(state.program.plan, options.ort, state.sessions, signal),
+    golden: (given = {}) => golden(state, given),
   };
 }
 
 /** The state of a runner over the bundle in `source`. */
 async function stateIn(source: string | URL | Files, options: LoadOptions): Promise<State> {
-  const { signal, progress } = options;
+  const { ort, fallback, signal, progress } = options ?? {}; // JavaScript lets much through
+  if (ort?.InferenceSession === undefined) {
+    throw new InputError("load: `ort` is not given; pass the module of onnxruntime");
+  }
+  if (fallback !== undefined && fallback !== "last" && fallback !== "most_confident") {
+    throw new InputError(`load: fallback is ${String(fallback)}, expected 'last' or 'most_confident'`);
+  }
   check(signal);
   const folder = folderOf(source, options);
   const told = (done: number): void => progress?.({ what: "fetch", name: MANIFEST, done, total: null });
@@ -49,6 +65,15 @@ async function stateIn(source: string | URL | Files, options: LoadOptions): Prom
   check(signal);
   const program = compile(plan);
   return stateOf(program, sessionsOf(program, folder, options), folder, options);
+}
+
+async function golden(state: State, { signal }: Told): ReturnType<Runner["golden"]> {
+  enter(state);
+  try {
+    return await readGolden(state.program.plan, state.options.ort, state.sessions, signal);
+  } finally {
+    leave(state);
+  }
 }
 
 /** Opens all segments. */

@@ -27,13 +27,14 @@ export interface State {
   calls: number;
   closed: boolean;
   idle: (() => void) | null;
+  closing: Promise<void> | null;
 }
 
 /** The state of a runner over a program. */
 export function stateOf(program: Program, sessions: Sessions, folder: Folder, options: LoadOptions): State {
   const own = decide(program, (options.fallback ?? program.plan.fallback) === "most_confident");
   const constants = [...program.plan.constants.values()].map((each) => constantOf(options.ort, each));
-  return { program, sessions, folder, options, own, at: new Map(), constants, calls: 0, closed: false, idle: null };
+  return { program, sessions, folder, options, own, at: new Map(), constants, calls: 0, closed: false, idle: null, closing: null };
 }
 
 /** Counts a call, which `leave` must end. */
@@ -161,8 +162,10 @@ export function refine(
 }
 
 /** Refuses later calls, waits for those that are going on, and releases the sessions. */
-export async function close(state: State): Promise<void> {
+export function close(state: State): Promise<void> {
   state.closed = true;
-  if (state.calls > 0) await new Promise<void>((resolve) => (state.idle = resolve));
-  await state.sessions.close();
+  return (state.closing ??= (async () => {
+    if (state.calls > 0) await new Promise<void>((resolve) => (state.idle = resolve));
+    await state.sessions.close();
+  })());
 }

@@ -108,6 +108,11 @@ export function sessionsOf(program: Program, folder: Folder, options: LoadOption
       await alone(() => graph.release());
       throw error;
     }
+    const other = opened[index]; // of those who asked again, after all who asked for this one had left
+    if (other !== undefined) {
+      await alone(() => graph.release());
+      return other;
+    }
     told({ what: "open", name, done: 1, total: 1 });
     return (opened[index] = { graph, fetches: graph.outputNames.length === fetches.length ? null : fetches });
   }

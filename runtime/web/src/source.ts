@@ -101,8 +101,17 @@ async function* piecesOf(stream: ReadableStream<Uint8Array>): AsyncGenerator<Uin
   }
 }
 
+/** What `parse` makes of a URL; a `BundleError` where it is none. */
+function parsed<T>(place: string, parse: () => T): T {
+  try {
+    return parse();
+  } catch (error) {
+    throw new BundleError(`${place} is not a bundle: ${firstLine(error)}`, { cause: error });
+  }
+}
+
 function fromWeb(place: string): Folder {
-  const base = new URL(place, globalThis.location?.href);
+  const base = parsed(place, () => new URL(place, globalThis.location?.href));
   base.pathname = base.pathname.replace(/\/(manifest\.json)?$/, "") + "/";
   base.hash = "";
   const urlOf = (name: string): string => {
@@ -136,7 +145,8 @@ function fromDisk(source: string | URL): Folder {
   // Not imported: what bundles for browsers or React Native would look for these modules, and fail.
   const files = process.getBuiltinModule("node:fs/promises"), { join } = process.getBuiltinModule("node:path");
   const place = String(source);
-  const folder = place.startsWith("file:") ? process.getBuiltinModule("node:url").fileURLToPath(place) : place;
+  const { fileURLToPath } = process.getBuiltinModule("node:url");
+  const folder = place.startsWith("file:") ? parsed(place, () => fileURLToPath(place)) : place;
   const missing = (error: unknown): null => {
     if (["ENOENT", "ENOTDIR"].includes((error as NodeJS.ErrnoException).code ?? "")) return null;
     throw new IntegrityError(`cannot read ${place}: ${firstLine(error)}`, { cause: error });
@@ -168,7 +178,7 @@ function fromDisk(source: string | URL): Folder {
 function fromFiles(source: Files): Folder {
   const named = (file: File): [string, File] => [file.name, file];
   const files = source instanceof Map ? source : new Map([...(source as Iterable<File>)].map(named));
-  const place = "the files";
+  const place = "this set of files";
   return {
     place,
     nameOf: (name) => name,
@@ -176,9 +186,13 @@ function fromFiles(source: Files): Folder {
       const file = files.get(name) as Blob | Uint8Array | undefined;
       if (file === undefined) return null;
       const whole = file instanceof Uint8Array ? file : file.slice(0, most + 1);
-      const bytes = whole instanceof Uint8Array ? whole : new Uint8Array(await whole.arrayBuffer());
-      told(bytes.length);
-      return bytes;
+      try {
+        const bytes = whole instanceof Uint8Array ? whole : new Uint8Array(await whole.arrayBuffer());
+        told(bytes.length);
+        return bytes;
+      } catch (error) {
+        throw new IntegrityError(`cannot read ${name}: ${firstLine(error)}`, { cause: error }); // it changed on the disk
+      }
     },
     async sizeOf(name) {
       const file = files.get(name) as Blob | Uint8Array | undefined;

@@ -67,7 +67,10 @@ export function walk(
     let started = 0, made: Made = {};
     try {
       for (let left = hooks.times?.(step.name) ?? 1; left > 0; left -= 1) {
-        while (turn.busy !== null) await turn.busy;
+        while (turn.busy !== null) {
+          if (watch === null) await turn.busy;
+          else if (!(await inTime(watch, turn.busy)) || !allows(watch, pace)) return null;
+        }
         const free = occupy();
         try {
           if (timed && started === 0) started = performance.now();
