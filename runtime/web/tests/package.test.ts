@@ -11,7 +11,7 @@ import { bundleOf, ort } from "./cases.js";
 
 const HERE = fileURLToPath(new URL("..", import.meta.url));
 /** A little over what it has: it is not to grow unnoticed. */
-const MOST_BYTES = 31_900;
+const MOST_BYTES = 33_500;
 
 let folder: string, packed: { size: number; files: { path: string }[]; filename: string };
 
