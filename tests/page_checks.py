@@ -28,8 +28,8 @@ MEASURED = """() => {
     const style = getComputedStyle(element), below = ground(element);
     const ink = over(colour(element.closest("svg") ? style.fill : style.color), below);
     const [bright, dim] = [luminance(ink), luminance(below)].sort((a, b) => b - a);
-    const scrolls = element.closest(".scroll") !== null;  // which has a bar of its own
-    found.push({ text, contrast: (bright + 0.05) / (dim + 0.05), left, right: scrolls ? left : right });
+    const place = element.closest(".scroll") === null ? { left, right } : { left: 0, right: 0 };  // it has its own bar
+    found.push({ text, contrast: (bright + 0.05) / (dim + 0.05), ...place });
   }
   return found;
 }"""

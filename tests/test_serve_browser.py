@@ -373,8 +373,8 @@ def verified(page: Page) -> list[str]:
 
 
 def profiled(page: Page, until: str = "next") -> Any:
-    """Profiles for half a second, which the page does not offer, and waits for what is shown then."""
-    page.get_by_test_id("seconds").evaluate("all => (all.options[0].value = '0.5', all.selectedIndex = 0)")
+    """Profiles for a fifth of a second, which the page does not offer, and waits for what is shown then."""
+    page.get_by_test_id("seconds").evaluate("all => (all.options[0].value = '0.2', all.selectedIndex = 0)")
     page.get_by_test_id("profile").click()
     page.get_by_test_id(until).wait_for()
     return page.get_by_test_id("saved")
