@@ -42,7 +42,9 @@ SMALL = """() => [...document.querySelectorAll("button, select, summary, input, 
   .map(([name, { width, height }]) => [name, width, height])"""
 """What is to be touched and is less than 44 CSS pixels wide or high."""
 
-UNNAMED = """() => [...document.querySelectorAll("button, select, input, summary, canvas, svg, progress, video, [role]")]
+UNNAMED = """() => [
+    ...document.querySelectorAll("button, select, input, summary, canvas, svg, progress, video, [role]")
+  ]
   .filter((each) => each.checkVisibility() && !each.closest("[aria-hidden=true]"))
   .filter((each) => !["status", "alert", "presentation"].includes(each.role))
   .filter((each) => !(each.ariaLabel || [...(each.labels ?? [])].some((label) => label.textContent.trim()) ||

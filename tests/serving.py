@@ -127,9 +127,7 @@ def started(folder: Path, *arguments: str) -> Iterator[Server]:
     settings = {**os.environ, "PYTHONPATH": paths, "EETOOLKIT_CACHE": str(folder / "cache"), "PYTHONUNBUFFERED": "1"}
     command = [sys.executable, "-m", "eetoolkit", "serve", *arguments, "--json", "--onnxruntime-web", str(ONNXRUNTIME)]
     with (folder / "stderr.txt").open("w+") as errors:
-        process = subprocess.Popen(
-            command, cwd=folder, env=settings, text=True, stdout=subprocess.PIPE, stderr=errors
-        )
+        process = subprocess.Popen(command, cwd=folder, env=settings, text=True, stdout=subprocess.PIPE, stderr=errors)
         try:
             assert process.stdout is not None
             first = process.stdout.readline()
