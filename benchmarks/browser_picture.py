@@ -29,8 +29,8 @@ PICTURE = ROOT / "docs/images/browser.png"
 WIDTH, SCALE = 720, 2
 """CSS pixels, and pixels of the picture to each."""
 MOST_BYTES = 150_000
-COLOURS = 64
-GOLDEN = 64
+COLOURS = 160
+GOLDEN = 8
 STROKE = (
     (0.62, 0.2), (0.4, 0.24), (0.3, 0.45), (0.32, 0.7), (0.5, 0.82),
     (0.66, 0.7), (0.62, 0.55), (0.45, 0.52), (0.34, 0.62),
@@ -76,8 +76,9 @@ def _taken(url: str) -> bytes:
         page.mouse.move(0, 0)
         top = page.locator("dl.figures").evaluate("each => each.getBoundingClientRect().top + scrollY")
         bottom = page.get_by_test_id("pad").evaluate("each => each.getBoundingClientRect().bottom + scrollY")
-        clip = {"x": 0, "y": top - 12, "width": WIDTH, "height": bottom - top + 28}
-        content = page.screenshot(full_page=True, clip=clip)
+        content = page.screenshot(
+            full_page=True, clip={"x": 0, "y": top - 12, "width": WIDTH, "height": bottom - top + 19}
+        )
         browser.close()
     return content
 
