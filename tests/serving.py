@@ -5,11 +5,17 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import json
+import os
+import signal
+import subprocess
 import sys
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import msgspec
 import pytest
@@ -83,6 +89,55 @@ def profile(opened: ee.Bundle, **changes: Any) -> bytes:
         "exits": {name: {"latency": took} for name in opened.exits},
     }
     return msgspec.json.encode(found | changes)
+
+
+ROOT = Path(__file__).parents[1]
+ONNXRUNTIME = ROOT / "runtime/web/node_modules/onnxruntime-web/dist"
+"""The real package, where `npm ci` has fetched it."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """An `eetoolkit serve` in a process of its own, with its real page and the real onnxruntime-web.
+
+    Attributes:
+        folder: Its working directory.
+        address: Where its page is.
+        fingerprint: Of the certificate that it made; None without https.
+        lines: What it prints, an object a line.
+    """
+
+    folder: Path
+    address: str
+    fingerprint: str | None
+    lines: IO[str]
+
+    def event(self, kind: str) -> dict[str, Any]:
+        """Waits for an event and returns it, the others before it forgotten."""
+        for line in self.lines:
+            if (found := json.loads(line))["event"] == kind:
+                return dict(found)
+        raise AssertionError(f"the server has ended without {kind}")
+
+
+@contextmanager
+def started(folder: Path, *arguments: str) -> Iterator[Server]:
+    """Gives a server of the bundles of a folder that `arguments` name, and ends it."""
+    paths = os.pathsep.join(map(str, (ROOT, ROOT / "runtime", ROOT / "exporters")))
+    settings = {**os.environ, "PYTHONPATH": paths, "EETOOLKIT_CACHE": str(folder / "cache"), "PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, "-m", "eetoolkit", "serve", *arguments, "--json", "--onnxruntime-web", str(ONNXRUNTIME)]
+    with (folder / "stderr.txt").open("w+") as errors:
+        process = subprocess.Popen(command, cwd=folder, env=settings, text=True, stdout=subprocess.PIPE, stderr=errors)
+        try:
+            assert process.stdout is not None
+            first = process.stdout.readline()
+            assert first, (folder / "stderr.txt").read_text()
+            told = json.loads(first)
+            yield Server(folder, told["address"], told["fingerprint"], process.stdout)
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=60)
+        assert (folder / "stderr.txt").read_text() == ""
 
 
 if __name__ == "__main__":  # `serve` in a process of its own

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 _MOST_CONNECTIONS = 200
 _LAST_S = 10  # for what is under way when it is stopped
@@ -29,12 +30,23 @@ def serve_until_stopped(
     # Its errors are bugs, and keep their tracebacks; what strangers send to the port is none.
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     config = uvicorn.Config(
-        app, http="h11", ws="none", lifespan="off", log_config=None, access_log=False, server_header=False,
+        app, http=_Protocol, ws="none", lifespan="off", log_config=None, access_log=False, server_header=False,
         proxy_headers=False, limit_concurrency=_MOST_CONNECTIONS, timeout_graceful_shutdown=_LAST_S,
         ssl_certfile=certificate,
     )  # fmt: skip
     with contextlib.suppress(KeyboardInterrupt):  # which uvicorn raises again when it has come to its end
         _Server(config, started).run(sockets=[listener])
+
+
+class _Protocol(H11Protocol):
+    def shutdown(self) -> None:
+        """Ends a connection, at once where nothing is under way on it.
+
+        By https a close waits for the other side's, and a browser answers it only when it needs the connection again.
+        """
+        super().shutdown()
+        if self.transport.is_closing() and self.transport.get_write_buffer_size() == 0:
+            self.transport.abort()
 
 
 class _Server(uvicorn.Server):

@@ -4,8 +4,15 @@ import type { InferenceSession } from "onnxruntime-common";
 import type { Ort } from "./api.js";
 import type { Machine } from "./profile.js";
 
+type Hint = "architecture" | "bitness" | "model" | "platform";
 interface UserAgentData {
-  getHighEntropyValues?(hints: string[]): Promise<{ readonly model?: string }>;
+  getHighEntropyValues?(hints: string[]): Promise<Partial<Record<Hint, string>>>;
+}
+/** What of a browser's `navigator` tells which device it is on. */
+export interface Agent {
+  readonly userAgentData?: UserAgentData;
+  readonly userAgent?: string;
+  readonly hardwareConcurrency?: number;
 }
 interface NodeOs {
   cpus(): { model: string }[];
@@ -16,12 +23,14 @@ interface NodeOs {
   machine(): string;
 }
 interface Platform {
-  readonly navigator?: { userAgentData?: UserAgentData; userAgent?: string; hardwareConcurrency?: number };
+  readonly navigator?: Agent;
   readonly process?: { getBuiltinModule?(name: string): NodeOs };
   readonly crossOriginIsolated?: boolean;
 }
 
 const KINDS = ["node", "web", "react-native"] as const;
+/** What a user agent may name, the more exact first; Macs call themselves Intel's on any processor. */
+const SYSTEMS = ["Android", "iPhone", "iPad", "Windows", "CrOS", "Mac", "Linux"];
 const here = globalThis as Platform;
 
 /** The machine; `processor` where the caller has told it. */
@@ -35,12 +44,27 @@ export async function machineOf(ort: Ort, processor: string | undefined): Promis
       memory_bytes: os.totalmem(), system: `${os.type()} ${os.release()} ${os.machine()}`, onnxruntime: version,
     };
   }
-  const system = navigator?.userAgent ?? "";
-  const told = await navigator?.userAgentData?.getHighEntropyValues?.(["model"]).catch(() => undefined);
   return {
-    processor: processor ?? (told?.model || /\(([^)]*)\)/.exec(system)?.[1] || system),
-    cores: navigator?.hardwareConcurrency ?? 1, system, onnxruntime: version,
+    processor: processor ?? (await deviceOf(navigator ?? {})),
+    cores: navigator?.hardwareConcurrency ?? 1, system: navigator?.userAgent ?? "", onnxruntime: version,
   };
+}
+
+/** A device's plain name: its model (`Pixel 8`), else its system and processor (`Linux, x86-64`) as far as told. */
+export async function deviceOf({ userAgentData, userAgent = "" }: Agent): Promise<string> {
+  const { model, platform, architecture, bitness } =
+    (await userAgentData?.getHighEntropyValues?.(["model", "architecture", "bitness"]).catch(() => undefined)) ?? {};
+  if (model) return model;
+  if (platform && architecture) {
+    return `${platform}, ${architecture}${architecture === "x86" ? "-" : ""}${bitness ?? ""}`;
+  }
+  const words = /\(([^)]*)\)/.exec(userAgent)?.[1] ?? "";
+  const told = /Android [^;]*; ([^;]{2,}?)(?: Build\/.*)?$/.exec(words)?.[1]; // new Chromes call every model "K"
+  if (told) return told;
+  const system = SYSTEMS.find((each) => words.includes(each));
+  if (system === undefined) return words || userAgent;
+  const processor = /aarch64|arm64/i.test(words) ? "arm64" : /x86_64|x64/.test(words) ? "x86-64" : undefined;
+  return [system, processor].filter(Boolean).join(", ");
 }
 
 function libraryOf({ env }: Ort): { name: string; version: string } {
