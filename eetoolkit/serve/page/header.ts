@@ -72,8 +72,8 @@ export function facts(site: Site, threads: number, change: (threads: number) => 
 }
 
 /** What the exporter wants people to know. */
-export function notes({ notes: all, stale }: Plan): HTMLElement | null {
-  const lines = stale ? ["Its thresholds are those from before it was quantised.", ...all] : all;
+export function notes({ notes: all, quantization }: Plan): HTMLElement | null {
+  const lines = quantization?.stale ? ["Its thresholds are those from before it was quantised.", ...all] : all;
   if (lines.length === 0) return null;
   return h("details", { class: "notes" }, h("summary", {}, plural(lines.length, "note") + " on this bundle"),
     h("ul", {}, ...lines.map((line) => h("li", {}, printable(line, 1000)))));

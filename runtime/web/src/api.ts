@@ -99,6 +99,8 @@ export interface VerifyReport {
   readonly samples: number;
   readonly exits: readonly ExitCheck[];
   readonly failures: readonly string[];
+  /** What expected values are of, where that is not simply the source network. */
+  readonly comparedWith: string | null;
   readonly passed: boolean;
   /** The lines that `eetoolkit verify` prints. */
   toString(): string;

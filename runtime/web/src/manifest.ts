@@ -79,5 +79,8 @@ function planOf({
     ...constant,
     data: constant.data.map((value) => (typeof value === "bigint" ? Number(value) : value)),
   }));
-  return { ...plan, constants, expected_ms: profile?.expected_ms ?? new Map(), stale: quantization?.stale ?? false };
+  const quantised = quantization === null
+    ? null
+    : { stale: quantization.stale, onnxruntime: String(quantization.created_with.get("onnxruntime") ?? "None") };
+  return { ...plan, constants, expected_ms: profile?.expected_ms ?? new Map(), quantization: quantised };
 }

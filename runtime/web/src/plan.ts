@@ -110,7 +110,7 @@ export interface Preprocess {
   readonly std: readonly number[];
 }
 
-/** A whole manifest, read and proved. What is for people alone (notes, tuning, quantization) is checked and left out. */
+/** A whole manifest, read and proved. What is for people alone (such as `tuning`) is checked and left out. */
 export interface Plan {
   readonly name: string;
   /** The least onnxruntime that reads the graphs, such as "1.20"; null: any. */
@@ -130,8 +130,8 @@ export interface Plan {
   readonly notes: readonly string[];
   /** Milliseconds that a segment takes (p90) on the device for which the bundle was profiled. */
   readonly expected_ms: ReadonlyMap<string, number>;
-  /** Whether thresholds are still those of the bundle before it was quantised. */
-  readonly stale: boolean;
+  /** Whether thresholds are still those of before it was quantised, and by which onnxruntime; null: it was not. */
+  readonly quantization: { readonly stale: boolean; readonly onnxruntime: string } | null;
 }
 
 /** The exits by name, in the order of their first segment; one name may stand in several segments. */

@@ -74,8 +74,11 @@ function object<T, U>(entries: (readonly [string, T])[], value: (each: T, name: 
 
 const mean = (values: readonly number[]): number => sum(values) / values.length;
 
-function segmentsOf({ program: { plan } }: State, { asked, segments }: Found, loads: ReadonlyMap<string, number>): Profile["segments"] {
-  return object([...plan.segments].filter(([, { model }]) => model !== null), ({ model, weights, work, exit }, name): SegmentCost => ({
+function segmentsOf(
+  { program: { plan } }: State, { asked, segments }: Found, loads: ReadonlyMap<string, number>,
+): Profile["segments"] {
+  const models = [...plan.segments].filter(([, { model }]) => model !== null);
+  return object(models, ({ model, weights, work, exit }, name): SegmentCost => ({
     ...work,
     size_bytes: sum([model ?? "", ...weights].map((file) => plan.files.get(file)?.size ?? 0)),
     load_ms: loads.get(name) ?? null,

@@ -5,7 +5,7 @@ import { difference, type Compared } from "./differences.js";
 import { InputError } from "./errors.js";
 import { readGolden } from "./golden.js";
 import type { DType, Exit } from "./plan.js";
-import { repr } from "./printable.js";
+import { printable, repr } from "./printable.js";
 import { check } from "./queue.js";
 import { run, runAllExits, type State } from "./runner.js";
 import { arrayFor, elementsOf, halfOf, isFloat, sizeOf, tensorOf, type AnyTensor } from "./tensors.js";
@@ -49,13 +49,17 @@ export async function verify(
     }
   }
   progress?.({ what: "verify", name: "", done: samples.length, total: samples.length });
-  return reportOf(tolerance, samples.length, [...checks.values()], failures);
+  const { onnxruntime } = plan.quantization ?? {};
+  const from = onnxruntime && `golden samples of the quantised segments, made by onnxruntime ${onnxruntime}`;
+  return reportOf(tolerance, samples.length, [...checks.values()], failures, from ?? null);
 }
 
-function reportOf(tolerance: number, samples: number, exits: ExitCheck[], failures: string[]): VerifyReport {
+function reportOf(
+  tolerance: number, samples: number, exits: ExitCheck[], failures: string[], comparedWith: string | null,
+): VerifyReport {
   const passed = failures.length === 0;
   return {
-    tolerance, samples, exits, failures, passed,
+    tolerance, samples, exits, failures, comparedWith, passed,
     toString() {
       const lines = exits.map((each) =>
         `${each.exit}: ${each.samples} ${each.samples === 1 ? "sample" : "samples"}, outputs differ by at most ` +
@@ -65,7 +69,8 @@ function reportOf(tolerance: number, samples: number, exits: ExitCheck[], failur
       const more = failures.length > SHOWN ? [`... and ${failures.length - SHOWN} more`] : [];
       const verdict = passed ? "passed" : `FAILED (${failures.length})`;
       const end = `verify ${verdict}, tolerance ${spell(tolerance, 0)}`;
-      return [...lines, ...failures.slice(0, SHOWN), ...more, end].join("\n");
+      const from = comparedWith === null ? [] : [`compared with ${comparedWith}`];
+      return [...lines, ...from, ...failures.slice(0, SHOWN), ...more, end].map(printable).join("\n");
     },
   };
 }

@@ -248,6 +248,14 @@ describe("verify", () => {
     });
   });
 
+  test("says what a quantised bundle is compared with", async () => {
+    await using("int8_static", async (runner) => {
+      const lines = String(await runner.verify()).split("\n");
+      expect(lines.at(-2)).toMatch(/^compared with golden samples of the quantised segments, made by onnxruntime \d+\.\d+/);
+      expect(lines.at(-1)).toMatch(/^verify passed/);
+    });
+  });
+
   test("finds an exit that answers otherwise, and confidences that are others", async () => {
     const files = filesOf("criterion_max_prob");
     const name = [...files.keys()].find((each) => each.endsWith(".safetensors")) as string;
