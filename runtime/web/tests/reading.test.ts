@@ -40,7 +40,7 @@ describe("a manifest of the conformance suite", () => {
 
 test("a plan has its defaults, and what its constants hold as numbers", async () => {
   const plan = await readManifest(manifest("chain"), WHAT);
-  expect(plan).toMatchObject({ fallback: "last", labels: null, stale: false });
+  expect(plan).toMatchObject({ fallback: "last", labels: null, quantization: null });
   const { constants } = await readManifest(manifest("every_dtype"), WHAT);
   for (const { data } of constants.values()) for (const value of data) expect(typeof value).not.toBe("bigint");
 });
