@@ -1,7 +1,7 @@
 // Builds the package into dist/, the programs of the tests into build/, and the page of `eetoolkit serve` where it is.
 
 import { execFileSync } from "node:child_process";
-import { cpSync, existsSync, mkdirSync, readdirSync, rmSync } from "node:fs";
+import { existsSync, readdirSync, rmSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
@@ -39,19 +39,16 @@ async function buildPrograms() {
   });
 }
 
-/** The page: its program, its worker, and the files beside them. */
+/** The scripts of the page: its own and its worker's. */
 async function buildPage() {
   const serve = from("..", "..", "eetoolkit", "serve"), page = join(serve, "page"), target = join(serve, "static");
   if (!existsSync(page)) return;
-  mkdirSync(target, { recursive: true });
   for (const [name, output] of [["main.ts", "page.js"], ["worker.ts", "worker.js"]]) {
     await build({
       ...shared, alias: { "eetoolkit-runtime": from("src", "index.ts") },
       entryPoints: [join(page, name)], outfile: join(target, output),
     });
   }
-  const beside = readdirSync(page).filter((name) => /\.(html|css|svg)$/.test(name));
-  for (const name of beside) cpSync(join(page, name), join(target, name));
 }
 
 await buildPackage();
