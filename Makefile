@@ -42,6 +42,7 @@ FUZZ_SEED ?= 1
 fuzz: $(STAMP)
 	@$(RUN)python tests/fuzzing.py $(FUZZ_INPUTS) $(FUZZ_SEED)
 	@$(RUN)python tests/program_property.py --count $(FUZZ_PROGRAMS) --start $(FUZZ_SEED)
+	@$(RUN)python tests/fuzz_web.py $(FUZZ_INPUTS) $(FUZZ_SEED)
 	@EETOOLKIT_MANY=1 $(RUN)python -m pytest -n auto -k random tests/test_batch.py tests/test_prune.py \
 		tests/test_runner_plans.py tests/test_single_file.py
 

@@ -155,7 +155,7 @@ describe("a deadline", () => {
     const source = new Map<string, Blob | Uint8Array>(files).set("segment1-27094a93.onnx", never);
     const runner = await load(source, options);
     const row = rowToTheEnd();
-    const answer = await runner.run(row, { deadlineMs: 300 });
+    const answer = await runner.run(row, { deadlineMs: 1500 });
     expect([answer.exit, answer.stoppedBy]).toEqual(["exit0", "deadline"]);
     const stop = new AbortController();
     const stopped = runner.run(row, { signal: stop.signal });
