@@ -12,41 +12,42 @@ import { flat } from "./printable.js";
 
 /** Any error that this package raises on purpose; its message is one line that a page or terminal may show. */
 export class EEToolkitError extends Error {
-  override name = "EEToolkitError";
+  static override readonly name: string = "EEToolkitError"; // told here, since minifying would change it
 
   constructor(message: string, options?: ErrorOptions) {
     super(flat(message), options); // a bundle's names are strangers' words
+    this.name = new.target.name;
   }
 }
 
 /** A bundle that cannot be used. */
 export class BundleError extends EEToolkitError {
-  override name = "BundleError";
+  static override readonly name: string = "BundleError";
 }
 
 /** A manifest that is not a valid plan. */
 export class ManifestError extends BundleError {
-  override name = "ManifestError";
+  static override readonly name: string = "ManifestError";
 }
 
 /** A file of a bundle that is missing, changed or cannot be loaded. */
 export class IntegrityError extends BundleError {
-  override name = "IntegrityError";
+  static override readonly name: string = "IntegrityError";
 }
 
 /** A run that failed. */
 export class RunError extends EEToolkitError {
-  override name = "RunError";
+  static override readonly name: string = "RunError";
 }
 
 /** An input, exit, threshold or deadline that the bundle does not take. */
 export class InputError extends RunError {
-  override name = "InputError";
+  static override readonly name: string = "InputError";
 }
 
 /** No answer existed when the time was up, or when the run was interrupted. */
 export class DeadlineError extends RunError {
-  override name = "DeadlineError";
+  static override readonly name: string = "DeadlineError";
 }
 
 /** What another library's error says, in one line and at most 300 characters. */

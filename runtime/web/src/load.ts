@@ -49,6 +49,7 @@ export async function load(source: string | URL | Files, options: LoadOptions): 
 /** The state of a runner over the bundle in `source`. */
 async function stateIn(source: string | URL | Files, options: LoadOptions): Promise<State> {
   const { ort, fallback, signal, progress } = options ?? {}; // JavaScript lets much through
+  if (source === undefined || source === null) throw new InputError(`load: source is ${source}, expected a bundle`);
   if (ort?.InferenceSession === undefined) {
     throw new InputError("load: `ort` is not given; pass the module of onnxruntime");
   }

@@ -3,14 +3,17 @@
 import type { Answer, Inputs, LoadOptions, RunOptions } from "./api.js";
 import { answerOf, better, decide, fires, type Decision } from "./answer.js";
 import { tooLate, watchOf, type Watch } from "./deadline.js";
-import { RunError } from "./errors.js";
+import { InputError, RunError } from "./errors.js";
 import { prepare } from "./inputs.js";
+import { repr } from "./printable.js";
 import type { Program } from "./program.js";
 import { check } from "./queue.js";
 import { CLOSED, type Sessions } from "./sessions.js";
 import type { Folder } from "./source.js";
 import { constantOf, type AnyTensor } from "./tensors.js";
 import { walk, type Hooks, type Met, type Walk } from "./walk.js";
+
+const OPTIONS: ReadonlySet<string> = new Set<keyof RunOptions>(["exitAt", "thresholds", "deadlineMs", "signal"]);
 
 /** What the calls of one runner share. */
 export interface State {
@@ -34,7 +37,8 @@ export interface State {
 export function stateOf(program: Program, sessions: Sessions, folder: Folder, options: LoadOptions): State {
   const own = decide(program, (options.fallback ?? program.plan.fallback) === "most_confident");
   const constants = [...program.plan.constants.values()].map((each) => constantOf(options.ort, each));
-  return { program, sessions, folder, options, own, at: new Map(), constants, calls: 0, closed: false, idle: null, closing: null };
+  const idle = { calls: 0, closed: false, idle: null, closing: null };
+  return { program, sessions, folder, options, own, at: new Map(), constants, ...idle };
 }
 
 /** Counts a call, which `leave` must end. */
@@ -50,6 +54,9 @@ export function leave(state: State): void {
 }
 
 function decisionOf({ program, at }: State, options: RunOptions, own: Decision): Decision {
+  for (const name in options) {
+    if (!OPTIONS.has(name)) throw new InputError(`no option ${repr(name)}; there are ${[...OPTIONS].join(", ")}`);
+  }
   const { exitAt, thresholds } = options;
   if (thresholds !== undefined) return decide(program, own.mostConfident, options);
   if (exitAt === undefined) return own;

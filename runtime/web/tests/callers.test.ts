@@ -2,7 +2,7 @@
 
 import { expect, test } from "vitest";
 import { BundleError, DeadlineError, InputError, IntegrityError, RunError, load } from "../src/index.js";
-import type { Ort } from "../src/index.js";
+import type { Ort, RunOptions } from "../src/index.js";
 import { ONE_THREAD, bundleOf, change, filesOf, ort, wrapped } from "./cases.js";
 
 const options = { ort, session: ONE_THREAD };
@@ -118,4 +118,15 @@ test("options that are none are refused, and do not change answers silently", as
   const fallback = "most-confident" as "last";
   const text = "load: fallback is most-confident, expected 'last' or 'most_confident'";
   await expect(load(bundleOf("chain"), { ...options, fallback })).rejects.toThrow(new InputError(text));
+});
+
+test("an option that is none is refused, and so is no bundle at all", async () => {
+  const runner = await load(bundleOf("chain"), options);
+  const mistyped = runner.run(X, { exitat: "exit0" } as RunOptions);
+  await expect(mistyped).rejects.toThrow(
+    new InputError("no option 'exitat'; there are exitAt, thresholds, deadlineMs, signal"),
+  );
+  const nothing = load(undefined as unknown as string, options);
+  await expect(nothing).rejects.toThrow(new InputError("load: source is undefined, expected a bundle"));
+  await runner.close();
 });

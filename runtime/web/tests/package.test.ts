@@ -43,6 +43,7 @@ describe("the package", () => {
     const runner = await built.load(bundleOf("chain"), { ort });
     expect((await runner.run([0.1, 0.2, 0.3, 0.4])).path[0]).toBe("segment0");
     await expect(runner.run([1])).rejects.toThrow(built.InputError);
+    expect([built.InputError.name, new built.InputError("x").name]).toEqual(["InputError", "InputError"]); // minified
   });
 
   test("has types that stand alone", () => {
