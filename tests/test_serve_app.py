@@ -316,6 +316,17 @@ def test_a_bundle_that_is_tuned_is_served_as_it_is_then(served: Served) -> None:
     assert served.get("serve.json").json()["bundles"][0]["name"] == "renamed"
 
 
+def test_two_bundles_of_one_name_are_told_apart(served: Served, made: Path) -> None:
+    other = shutil.copytree(served.place, served.folder / "other.ee")
+    site = site_of([Shelf(served.place), Shelf(other)], {}, "localhost", static=made / "static")
+    found = site.find("serve.json")
+    assert found is not None
+    assert isinstance(found.content, bytes)
+    names = [each["name"] for each in json.loads(found.content)["bundles"]]
+    name = ee.load(other).manifest.name
+    assert names == [f"{name} ({served.place})", f"{name} ({other})"]
+
+
 def test_a_bundle_that_is_damaged_meanwhile_is_said_to_be(served: Served) -> None:
     (served.place / "manifest.json").write_text("{")
     found = served.get("bundles/0/manifest.json")

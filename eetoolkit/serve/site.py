@@ -114,13 +114,14 @@ class Site:
 
     def _description(self) -> bytes:
         tells = bool(self._about.get("upload"))
+        names = [shelf.bundle.manifest.name for shelf in self.shelves]
         bundles = [
             {
-                "name": shelf.bundle.manifest.name,
+                "name": name if names.count(name) == 1 else f"{name} ({shelf.bundle.place})",
                 "path": f"bundles/{number}/",
                 "command": tune_command(shelf.bundle, "profiles/DEVICE.json") if tells else None,
             }
-            for number, shelf in enumerate(self.shelves)
+            for number, (name, shelf) in enumerate(zip(names, self.shelves, strict=True))
         ]
         return msgspec.json.encode({"version": 1, **self._about, "bundles": bundles})
 

@@ -66,7 +66,7 @@ export function saving({ upload }: Site, number: number, profile: Profile): HTML
       unsaved.delete(profile);
       node.replaceChildren(
         h("p", {}, h("span", { class: "good" }, "✓ Saved on the computer: "), h("code", {}, printable(saved, 300))),
-        h("p", {}, "Tune the bundle by it there:"), copyable(next),
+        h("p", {}, "Tune the bundle by it there, with labelled rows of yours:"), copyable(next),
       );
     } catch (error) {
       const calm = faintLine("Nothing is lost: the profile is still here.");
