@@ -351,8 +351,7 @@ def test_as_static_files_with_the_headers_and_without(open_tab: Open, folder: Pa
 # How it looks
 
 
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-@pytest.mark.parametrize("width", [360, 1280])
+@pytest.mark.parametrize(("width", "dark"), [(360, True), (1280, False)], ids=["360-dark", "1280-light"])
 def test_it_can_be_read_and_touched_on_every_screen(
     open_tab: Open, server: Server, one_of_each: Path, width: int, dark: bool
 ) -> None:
