@@ -30,6 +30,7 @@ import native_build
 import numpy as np
 import web_platforms
 from debian import UnavailableError
+from program_output import output_of
 
 import eetoolkit as ee
 from conformance import CASES, HERE, Case, Run, write
@@ -50,7 +51,6 @@ DIGITS, DIGITS_IN_INT8 = 50, 6
 TOLERANCE = 1e-4
 NEAR = 1e-3
 """A confidence of int8 nearer to its threshold may be on either side of it; rows with such a one are not asked."""
-LONGEST_S = 1800
 KINDS = ("python", "native", "node", "chromium")
 
 
@@ -73,7 +73,7 @@ class Python:
     def answer(self, cases: Path) -> dict[str, Any]:
         """Returns by what it ran the cases of a folder, and what each found."""
         runner = Path(__file__).with_name("case_runner.py")
-        found: dict[str, Any] = json.loads(_output(self.name, (self.program, runner, cases), self.environment))
+        found: dict[str, Any] = json.loads(output_of(self.name, (self.program, runner, cases), self.environment))
         if found["machine"] != self.machine:
             raise SystemExit(f"{self.name}: ran on {found['machine']}")
         return {"by": found["by"], "cases": found["cases"]}
@@ -106,7 +106,7 @@ class Native:
         if machine != self.machine:
             raise SystemExit(f"{self.name}: made for {machine}")
         environment = {**self.environment, "EETOOLKIT_ONNXRUNTIME": str(self.library)}
-        *lines, _ = _output(self.name, (*self.emulated(program), cases), environment).splitlines()
+        *lines, _ = output_of(self.name, (*self.emulated(program), cases), environment).splitlines()
         verdicts = dict(line.split(": ", 1) for line in lines)
         found: dict[str, Any] = {}
         for path in sorted(cases.glob("*/case.json")):
@@ -114,7 +114,9 @@ class Native:
             wrong = [verdict] if (verdict := verdicts.get(name, "not run")) != "ok" else []
             samples = len(read_golden(load(path.parent / "bundle")))
             if samples:
-                report = _output(self.name, (*self.emulated(verify), path.parent / "bundle"), environment).splitlines()
+                report = output_of(
+                    self.name, (*self.emulated(verify), path.parent / "bundle"), environment
+                ).splitlines()
                 wrong += [] if report[-1].startswith("verify passed") else report
             told = {"runs": len(case["runs"]), "ties": 0, "samples": samples, "difference": case["tolerance"]}
             found[name] = {**told, "failures": wrong}
@@ -132,20 +134,6 @@ def unpacked_wheel(folder: Path) -> Path:
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(folder / "wheel")
     return folder / "wheel"
-
-
-def _output(name: str, command: Iterable[str | Path], environment: Mapping[str, str]) -> str:
-    done = subprocess.run(
-        [*map(str, command)],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=LONGEST_S,
-        check=False,
-    )
-    if not done.stdout:
-        raise SystemExit(f"{name}: ended with {done.returncode}\n{done.stderr}")
-    return done.stdout
 
 
 def chosen(only: Sequence[str], cpus: Mapping[str, str], folder: Path) -> tuple[list[Platform], list[str]]:

@@ -6,7 +6,6 @@ import contextlib
 import functools
 import http.server
 import json
-import subprocess
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,8 +14,8 @@ from typing import Any
 
 import browser
 import web_build
+from program_output import output_of
 
-LONGEST_S = 1800
 ORT = web_build.MODULES / "onnxruntime-web" / "dist"
 _HEADERS = {"Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp"}
 _TYPES = {".js": "text/javascript", ".mjs": "text/javascript", ".wasm": "application/wasm", ".html": "text/html"}
@@ -45,17 +44,7 @@ class Node:
     def answer(self, cases: Path) -> dict[str, Any]:
         """Returns by what it ran the cases of a folder, and what each found."""
         program = web_build.build() / "conformance.node.mjs"
-        done = subprocess.run(
-            ["node", program, cases],
-            cwd=web_build.FOLDER,
-            capture_output=True,
-            text=True,
-            timeout=LONGEST_S,
-            check=False,
-        )
-        if not done.stdout:
-            raise SystemExit(f"{self.name}: ended with {done.returncode}\n{done.stderr}")
-        found = json.loads(done.stdout)
+        found = json.loads(output_of(self.name, ("node", program, cases)))
         if found["machine"] != self.machine:
             raise SystemExit(f"{self.name}: ran on {found['machine']}")
         return {"by": found["by"], "cases": found["cases"]}

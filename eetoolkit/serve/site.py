@@ -28,7 +28,8 @@ _INDEX = "index.html"
 _FOREVER = "private, max-age=31536000, immutable"
 _ASK = "no-cache"  # kept, and asked for again with its tag
 _SMALL_BYTES = 1000  # which one packet holds, compressed or not
-_MANIFEST = re.compile(rf"bundles/(\d{{1,4}})/{re.escape(MANIFEST)}")
+_ABOUT = "serve.json"
+_OF_BUNDLE = re.compile(r"bundles/(0|[1-9][0-9]{0,3})/(.+)")
 
 
 @dataclass(frozen=True)
@@ -100,19 +101,24 @@ class Site:
         Raises:
             EEToolkitError: The bundle has changed and cannot be opened.
         """
-        if (found := _MANIFEST.fullmatch(path)) is not None and int(found[1]) < len(self.shelves):
-            self.shelves[int(found[1])].renew()
-        return self.files().get(path or _INDEX)
+        if path == _ABOUT:
+            return self._description()
+        found = _OF_BUNDLE.fullmatch(path)
+        if found is None or int(found[1]) >= len(self.shelves):
+            return self._page.get(path or _INDEX)
+        shelf = self.shelves[int(found[1])]
+        if found[2] == MANIFEST:
+            shelf.renew()
+        return shelf.files.get(found[2])
 
     def files(self) -> dict[str, Served]:
         """Returns all files by their paths; paths are names in this, and lead nowhere else."""
         found = dict(self._page)
         for number, shelf in enumerate(self.shelves):
             found |= {f"bundles/{number}/{name}": file for name, file in shelf.files.items()}
-        found["serve.json"] = held("serve.json", self._description())
-        return found
+        return found | {_ABOUT: self._description()}
 
-    def _description(self) -> bytes:
+    def _description(self) -> Served:
         tells = bool(self._about.get("upload"))
         names = [shelf.bundle.manifest.name for shelf in self.shelves]
         bundles = [
@@ -123,7 +129,7 @@ class Site:
             }
             for number, (name, shelf) in enumerate(zip(names, self.shelves, strict=True))
         ]
-        return msgspec.json.encode({"version": 1, **self._about, "bundles": bundles})
+        return held(_ABOUT, msgspec.json.encode({"version": 1, **self._about, "bundles": bundles}))
 
 
 def site_of(shelves: Sequence[Shelf], assets: Mapping[str, Asset], mode: Mode, *, static: Path | None = None) -> Site:

@@ -1,15 +1,15 @@
 // A user's own inputs: arrays in .npy and .safetensors files.
 
 import { readTensors } from "../../../runtime/web/src/tensorfile.js";
-import type { DType, Numbers, Row, Tensor, TensorSpec } from "./protocol.js";
+import { sizeOf, viewOf } from "../../../runtime/web/src/tensors.js";
+import type { DType, Row, Tensor, TensorSpec } from "./protocol.js";
 
 const MOST_ROWS = 64;
-/** NumPy's names of little-endian dtypes, and what holds their numbers. */
-const NPY = new Map<string, readonly [DType, new (bytes: ArrayBuffer) => Numbers]>([
-  ["<f4", ["float32", Float32Array]], ["<f8", ["float64", Float64Array]], ["<f2", ["float16", Uint16Array]],
-  ["<i8", ["int64", BigInt64Array]], ["<i4", ["int32", Int32Array]], ["<i2", ["int16", Int16Array]],
-  ["<u8", ["uint64", BigUint64Array]], ["<u4", ["uint32", Uint32Array]], ["<u2", ["uint16", Uint16Array]],
-  ["|i1", ["int8", Int8Array]], ["|u1", ["uint8", Uint8Array]], ["|b1", ["bool", Uint8Array]],
+/** NumPy's names of little-endian dtypes. */
+const NPY = new Map<string, DType>([
+  ["<f4", "float32"], ["<f8", "float64"], ["<f2", "float16"],
+  ["<i8", "int64"], ["<i4", "int32"], ["<i2", "int16"], ["|i1", "int8"],
+  ["<u8", "uint64"], ["<u4", "uint32"], ["<u2", "uint16"], ["|u1", "uint8"], ["|b1", "bool"],
 ]);
 
 /** The rows in a file, at most 64; throws an `Error` in one line where it holds none that fit. */
@@ -36,7 +36,7 @@ export function readRows(inputs: readonly TensorSpec[], name: string, bytes: Uin
 function rowsOf({ shape: dims, name }: TensorSpec, { dtype, shape, data }: Tensor): Tensor[] {
   const axis = dims.indexOf("batch");
   if (axis === 0 && shape.length === dims.length) {
-    const size = shape.slice(1).reduce((product, each) => product * each, 1);
+    const size = sizeOf(shape.slice(1));
     return Array.from({ length: Math.min(MOST_ROWS, shape[0] ?? 0) }, (_, row) => ({
       dtype, shape: [1, ...shape.slice(1)], data: data.slice(row * size, (row + 1) * size),
     }));
@@ -57,8 +57,8 @@ function readNpy(bytes: Uint8Array): Tensor {
   const end = start + (long ? view.getUint32(8, true) : view.getUint16(8, true));
   const header = new TextDecoder().decode(bytes.subarray(start, end));
   const spelled = /'descr':\s*'([^']*)'/.exec(header)?.[1] ?? "?", dims = /'shape':\s*\(([^)]*)\)/.exec(header)?.[1];
-  const [dtype, make] = NPY.get(spelled) ?? [];
-  if (dtype === undefined || make === undefined || dims === undefined) {
+  const dtype = NPY.get(spelled);
+  if (dtype === undefined || dims === undefined) {
     throw new Error(`its dtype ${spelled} is not read here`);
   }
   const shape = dims.split(",").map((each) => each.trim()).filter((each) => each !== "").map(Number);
@@ -66,9 +66,9 @@ function readNpy(bytes: Uint8Array): Tensor {
     throw new Error("it is in Fortran order; save it in C order");
   }
   const content = bytes.slice(end);
-  const size = shape.reduce((product, each) => product * each, 1), width = Number(spelled.slice(2));
+  const size = sizeOf(shape), width = Number(spelled.slice(2));
   if (content.length !== size * width) {
     throw new Error(`it has ${content.length} bytes of numbers, expected ${size * width}`);
   }
-  return { dtype, shape, data: new make(content.buffer) };
+  return { dtype, shape, data: viewOf(dtype, content) };
 }

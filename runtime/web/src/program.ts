@@ -1,5 +1,6 @@
 // A plan made ready to be followed: names become places in arrays, once for all runs.
 
+import { successors } from "./flow.js";
 import { exitsOf, type Exit, type Plan, type Segment } from "./plan.js";
 
 /** Where a slot takes its tensor from: an output of the graph by name, or another place. */
@@ -53,12 +54,7 @@ export function compile(plan: Plan): Program {
   const exits = [...exitsOf(plan).values()];
   const steps = [...plan.segments].map(([name, segment], index): Step => {
     const { next, exit } = segment;
-    const following = {
-      stop: () => [],
-      goto: () => (next.kind === "goto" ? [next.segment] : []),
-      gate: () => (next.kind === "gate" ? [next.else, next.then] : []),
-      switch: () => (next.kind === "switch" ? next.cases : []),
-    }[next.kind]();
+    const following = next.kind === "gate" ? [next.else, next.then] : successors(segment);
     const moves = [...segment.writes].map(([slot, source]) => ({
       to: at(slot),
       from: source.kind === "output" ? -1 : at(source.name),
