@@ -23,7 +23,7 @@ from eetoolkit.cli.options import (
 )
 from eetoolkit.cli.outputs import Outputs, check_page
 from eetoolkit.cli.table import print_pairs
-from eetoolkit.cli.tune_tables import figures, print_choices
+from eetoolkit.cli.tune_tables import figures, print_choices, print_fleet
 from eetoolkit.cli.verb import Verb
 from eetoolkit_runtime.running.decision import spell_threshold
 
@@ -41,11 +41,12 @@ _COMPARED = 200
     examples=(
         "eetoolkit tune digits.ee --data val.npz --max-accuracy-drop 0.01 --report report.html",
         "eetoolkit tune digits.ee --data val.npz --profile pi.json --apply",
+        "eetoolkit tune digits.ee --data val.npz --profile profiles/ --for p90-device --budget-ms 5",
         "eetoolkit tune digits.ee --undo",
     ),
     groups={
         "The goal": ("max_accuracy_drop", "min_accuracy", "budget_ms", "budget_share", "risk", "delta", "method"),
-        "Data and costs": ("data", "calibrate", "profile", "force", "seed", "record", "threads"),
+        "Data and costs": ("data", "calibrate", "profile", "for_", "force", "seed", "record", "threads"),
         "Pictures": PICTURES,
         "Output": ("apply_", "undo", "prune", "page", "overwrite"),
     },
@@ -82,9 +83,16 @@ _COMPARED = 200
 )
 @click.option(
     "--profile",
-    metavar="FILE",
-    help="Segment latencies: the JSON of `profile`, from any machine; default: the profile saved in BUNDLE, otherwise "
-    "multiply-adds.",
+    metavar="FILE | DIR",
+    help="Segment latencies: the JSON of `profile`, from any machine, or a folder of many devices'; default: the profile "
+    "saved in BUNDLE, otherwise multiply-adds.",
+)
+@click.option(
+    "--for",
+    "for_",
+    metavar="PLACE",
+    help="With --profile DIR: the device whose cost counts, pN-device, median-device or slowest-device: N % of the "
+    "devices take no more than it.",
 )
 @click.option(
     "--force",
@@ -124,6 +132,7 @@ def tune(  # noqa: PLR0913 - one for each option
     method: Literal["ltt", "ucb", "crc"] | None,
     calibrate: bool | None,
     profile: str | None,
+    for_: str | None,
     force: bool,
     seed: int,
     record: str | None,
@@ -174,8 +183,8 @@ def tune(  # noqa: PLR0913 - one for each option
         report = ee.tune(
             opened, inputs, labels, max_accuracy_drop=max_accuracy_drop, min_accuracy=min_accuracy,
             budget_ms=budget_ms, budget_share=budget_share, risk=risk, delta=0.05 if delta is None else delta,
-            method=method or "ltt", calibrate=calibrate, profile=profile, force=force, seed=seed, record=record,
-            threads=threads, progress=tell,
+            method=method or "ltt", calibrate=calibrate, profile=profile, for_=for_, force=force, seed=seed,
+            record=record, threads=threads, progress=tell,
         )  # fmt: skip
     refusals: list[ee.EEToolkitError] = []  # what was found is told all the same
     pruning, written, applied = None, None, False
@@ -237,6 +246,9 @@ def _print(report: ee.TuningReport, pruning: Pruning | None, *, applied: bool) -
     print_pairs(_header(report, pruning, applied=applied))
     terminal.say("")
     print_choices(report)
+    if report.fleet is not None:
+        terminal.say("")
+        print_fleet(report.fleet)
     terminal.say("", *frontier_chart(report, terminal.columns()))
 
 

@@ -9,6 +9,7 @@ from functools import partial
 
 import msgspec
 
+from eetoolkit.fleet.tuned import FleetOutcome
 from eetoolkit.tuning.calibrate import Calibration
 from eetoolkit.tuning.intervals import Figures, Point, Thresholds
 from eetoolkit.tuning.manifest import tuned_plan, undo_tuning, with_golden
@@ -63,6 +64,7 @@ class TuningReport(msgspec.Struct, frozen=True, kw_only=True):
         constants: What criteria's constants hold with it, temperatures above all; `apply` writes them too.
         pruned: The choice without the exits that do not pay and without their heads; None where all pay.
         guarantee: What is guaranteed of the choice.
+        fleet: What each device of a fleet gains, where one was tuned for; all other costs are of one device of it.
         notes: What the reader must know: too little data, choices that were made.
     """
 
@@ -98,6 +100,7 @@ class TuningReport(msgspec.Struct, frozen=True, kw_only=True):
     constants: dict[str, tuple[float, ...]] = {}
     pruned: Figures | None = None
     guarantee: Guarantee | None = None
+    fleet: FleetOutcome | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -228,6 +231,7 @@ class TuningReport(msgspec.Struct, frozen=True, kw_only=True):
         lines.append(str(self.verdict))
         if self.guarantee is not None:
             lines.append(spell_guarantee(self.guarantee))
+        lines += [] if self.fleet is None else [str(self.fleet)]
         lines += [f"note: {note}" for note in self.notes]
         return "\n".join(map(printable, lines))
 

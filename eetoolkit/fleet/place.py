@@ -1,0 +1,55 @@
+"""A place in a fleet: the device that so many of a hundred are no slower than."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+
+from eetoolkit_runtime.arguments import shortened
+from eetoolkit_runtime.errors import TuneError
+
+_NAMED = {"median-device": "p50-device", "slowest-device": "p100-device"}
+_SPELLED = re.compile(r"p(\d{1,3}(?:\.\d{1,6})?)-device", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Place:
+    """A place in a fleet, such as `p90-device`.
+
+    Attributes:
+        name: As it was asked for.
+        share: Of the devices, above 0 and up to 1; exact, so that 70 % of 10 devices are 7.
+    """
+
+    name: str
+    share: Fraction
+
+    def rank(self, count: int) -> int:
+        """Returns the place from 1 on among so many devices, the cheapest first: the nearest rank.
+
+        At least `share` of them are there or before. (Hyndman and Fan 1996, "Sample quantiles in statistical packages",
+        definition 1.)
+        """
+        return math.ceil(self.share * count)
+
+
+MEDIAN = Place("median-device", Fraction(1, 2))
+P90 = Place("p90-device", Fraction(9, 10))
+SLOWEST = Place("slowest-device", Fraction(1))
+
+
+def read_place(text: str) -> Place:
+    """Returns the place that a text names.
+
+    Raises:
+        TuneError: It names none; says what would.
+    """
+    found = _SPELLED.fullmatch(_NAMED.get(text, text))
+    if found is not None and 0 < (share := Fraction(found[1]) / 100) <= 1:
+        return Place(text, share)
+    raise TuneError(
+        f"for_ is {shortened(text)} (--for), expected pN-device with N above 0 and up to 100, such as p90-device, or "
+        "median-device or slowest-device"
+    )
