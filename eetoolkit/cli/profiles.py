@@ -78,12 +78,13 @@ def _print_devices(devices: list[DeviceFigures]) -> None:
     exits = list(devices[0].exits)
     changed = any(device.profiles > 1 for device in devices)
     table = Table(
-        "device", "processor", "measured", "threads", "runs on", *_FIGURES, *exits, *(["what changed"] if changed else []),
+        "device", "processor", "measured", "threads", "runs on", *_FIGURES, *exits,
+        *(["what changed"] if changed else []),
         right=(*_FIGURES, *exits), prose=("processor", "what changed"),
     )  # fmt: skip
     for device in devices:
         table.add(
-            device.name, device.processor, _when(device.measured), "per core" if device.threads is None else str(device.threads),
+            device.name, device.processor, _when(device.measured), str(device.threads or "per core"),
             ", ".join(name.removesuffix("ExecutionProvider") for name in device.providers),
             _ms(device.call_p50_ms), _ms(device.call_p95_ms), _ms(device.full_path_ms),
             *(f"{device.exits[name]:.1%}" if name in device.exits else "-" for name in exits),

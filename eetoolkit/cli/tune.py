@@ -84,8 +84,8 @@ _COMPARED = 200
 @click.option(
     "--profile",
     metavar="FILE | DIR",
-    help="Segment latencies: the JSON of `profile`, from any machine, or a folder of many devices'; default: the profile "
-    "saved in BUNDLE, otherwise multiply-adds.",
+    help="Segment latencies: the JSON of `profile`, from any machine, or a folder of many devices'; default: the "
+    "profile saved in BUNDLE, otherwise multiply-adds.",
 )
 @click.option(
     "--for",
@@ -230,6 +230,8 @@ def _check_usage(given: Mapping[str, Any]) -> None:
         raise click.UsageError("--undo goes alone")
     if not (given["undo"] or given["data"] or given["record"]):
         raise click.UsageError("pass --data, or a --record")
+    if given["for_"] is not None and given["profile"] is None:
+        raise click.UsageError("--for goes with --profile DIR")
     for name in ("delta", "method"):
         if given[name] is not None and given["risk"] is None:
             raise click.UsageError(f"--{name} goes with --risk")

@@ -163,8 +163,8 @@ def _check_one_bundle(found: Mapping[str, Profile]) -> None:
             one, other = first[1].bundle, profile.bundle
             what = f"of {other!r}" if one != other else f"of another build of {other!r}"
             raise BundleError(
-                f"{first[0]} is a profile of {one!r}, {name} {what}: a fleet is of one bundle; keep each bundle's profiles "
-                "in a folder of its own, or name the bundle (read_fleet's bundle, `profiles --bundle`)"
+                f"{first[0]} is a profile of {one!r}, {name} {what}: a fleet is of one bundle; keep each bundle's "
+                "profiles in a folder of its own, or name the bundle (read_fleet's bundle, `profiles --bundle`)"
             )
 
 

@@ -7,7 +7,6 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-from eetoolkit_runtime.arguments import shortened
 from eetoolkit_runtime.errors import TuneError
 
 _NAMED = {"median-device": "p50-device", "slowest-device": "p100-device"}
@@ -50,6 +49,6 @@ def read_place(text: str) -> Place:
     if found is not None and 0 < (share := Fraction(found[1]) / 100) <= 1:
         return Place(text, share)
     raise TuneError(
-        f"for_ is {shortened(text)} (--for), expected pN-device with N above 0 and up to 100, such as p90-device, or "
+        f"for_={text!r} (--for {text}): expected pN-device with N above 0 and up to 100, such as p90-device, or "
         "median-device or slowest-device"
     )

@@ -169,7 +169,7 @@ class FleetTask(Task):
         before, _ = self._held_out(self.data.first, own_thresholds(self.plan))
         relative = self.goal.kind == "budget_share"
         figure = chosen / whole if relative else chosen
-        place = int(np.argsort(figure, kind="stable")[self.rank - 1])
+        place = int(np.lexsort((chosen, figure.round(12)))[self.rank - 1])
         within = self.goal.value * (1 + _AT_GOAL) if self.goal.kind in ("budget_ms", "budget_share") else None
         outcomes = tuple(
             DeviceOutcome(

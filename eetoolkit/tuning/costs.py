@@ -125,8 +125,8 @@ def check_profile(plan: Manifest, profile: Profile, providers: tuple[str, ...], 
         )
     if profile.providers != providers:
         raise TuneError(
-            f"{what} is of a run on {', '.join(profile.providers)}, expected {', '.join(providers)}; profile again, name "
-            "the providers that the bundle is to run on, or pass force=True (--force)"
+            f"{what} is of a run on {', '.join(profile.providers)}, expected {', '.join(providers)}; profile again, "
+            "name the providers that the bundle is to run on, or pass force=True (--force)"
         )
 
 
