@@ -32,7 +32,6 @@ _ORDERS: Mapping[str, Callable[[DeviceFigures], tuple[object, ...]]] = {
     examples=(
         "eetoolkit profiles profiles/",
         "eetoolkit profiles profiles/ --bundle digits.ee --sort p95",
-        "eetoolkit tune digits.ee --data val.npz --profile profiles/ --for p90-device",
     ),
 )
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))

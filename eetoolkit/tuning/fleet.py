@@ -31,8 +31,8 @@ def choose_place(measured: Profile | Fleet | None, for_: str | None) -> Place | 
     if not isinstance(measured, Fleet):
         if for_ is not None:
             raise TuneError(
-                f"for_={for_!r} (--for {for_}) goes with a fleet: pass a folder of profiles (--profile DIR), or leave it "
-                "out"
+                f"for_={for_!r} (--for {for_}) goes with a fleet: pass a folder of profiles (--profile DIR), or leave "
+                "it out"
             )
         return None
     if for_ is None:
