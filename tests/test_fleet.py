@@ -126,6 +126,11 @@ def test_a_folder_without_profiles_is_refused(folder: Path) -> None:
             ee.read_fleet(missing)
 
 
+def test_a_bundle_is_no_folder_of_profiles(bundle: ee.Bundle) -> None:
+    with pytest.raises(ee.BundleError, match=r"chain\.ee is a bundle, expected a folder of profiles"):
+        ee.read_fleet(bundle.path)
+
+
 # Figures
 
 

@@ -74,7 +74,7 @@ def _slowest_first(value: float | None) -> tuple[object, ...]:
 
 
 def _print_devices(devices: list[DeviceFigures]) -> None:
-    exits = list(devices[0].exits)
+    exits = list(dict.fromkeys(name for device in devices for name in device.exits))
     changed = any(device.profiles > 1 for device in devices)
     table = Table(
         "device", "processor", "measured", "threads", "runs on", *_FIGURES, *exits,

@@ -90,10 +90,12 @@ def read_fleet(folder: str | os.PathLike[str], bundle: str | os.PathLike[str] | 
         bundle: Of which; profiles of others are left out, and named too. None: all must be of one.
 
     Raises:
-        BundleError: There is no such folder, or no profile in it; one is damaged or of another version; or they are
-            of several bundles.
+        BundleError: There is no such folder, it is a bundle, or there is no profile in it; one is damaged or of another
+            version; or they are of several bundles.
     """
     place = absolute(folder, BundleError)
+    if (place / MANIFEST).is_file():
+        raise BundleError(f"{shown(place)} is a bundle, expected a folder of profiles; `profile --show` shows its own")
     found, no_profiles = _read_folder(place)
     wanted = None if bundle is None else digests(load(bundle).manifest)
     others = tuple(name for name, profile in found.items() if wanted is not None and profile.files != wanted)

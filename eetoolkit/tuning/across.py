@@ -26,21 +26,28 @@ from eetoolkit_runtime.errors import TuneError
 _AT_GOAL = 1e-9  # beyond a budget, relative: rounding
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class FleetObjective(Objective):
-    """An objective whose cost is the `rank`th least of those of several devices, (N, V) each in `each`."""
+    """An objective whose cost is the `rank`th least of those of several devices.
 
-    each: tuple[Array, ...] = ()
-    rank: int = 1
+    Attributes:
+        parts: What all costs are sums of, (N, V) each.
+        of_parts: How much of each part each device's cost has, (D, P).
+        rank: From 1 on.
+    """
+
+    parts: tuple[Array, ...]
+    of_parts: Array
+    rank: int
 
     @property
     def costs(self) -> tuple[Array, ...]:
-        """Every device's."""
-        return self.each
+        """The parts."""
+        return self.parts
 
     def counted(self, costs: Array) -> Array:
-        """Returns the `rank`th least."""
-        return at_rank(costs, self.rank)
+        """Returns the `rank`th least by the means of all parts, (P, ...)."""
+        return at_rank(self.of_parts @ costs, self.rank)
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,8 +78,9 @@ class FleetSubset(Subset):
         """Returns score and cost under settings of thresholds (S, E), (S,) each."""
         if self.score is None:
             return super().means_at(settings)
-        found = [means(self.record, settings, self.score, costs[self.kinds], self.fallback) for costs in self.by_kind]
-        return found[0][0], at_rank(np.array([cost for _, cost in found]), self.rank)
+        parts, of_parts = self._parts
+        found = [means(self.record, settings, self.score, part, self.fallback) for part in parts]
+        return found[0][0], at_rank(of_parts @ [cost for _, cost in found], self.rank)
 
     @property
     def full_cost(self) -> float:
@@ -81,11 +89,22 @@ class FleetSubset(Subset):
 
     def objective(self, choices: Candidates) -> Objective:
         """Returns what a search over these candidates makes best, with costs as shares of the whole network's."""
-        full = self.full_cost
+        full, (parts, of_parts) = self.full_cost, self._parts
         return FleetObjective(
             self.record, choices, self.score, self.cost / full, self.fallback, self.metric,
-            tuple(costs[self.kinds] / full for costs in self.by_kind), self.rank,
+            parts=parts, of_parts=of_parts / full, rank=self.rank,
         )  # fmt: skip
+
+    @property
+    def _parts(self) -> tuple[tuple[Array, ...], Array]:
+        """What all devices' costs are sums of, (N, V) each, and how much of each, (D, P): what is fewer counts.
+
+        Each device's cost is one part, or each kind of run is, which the visits that end one have and no other.
+        """
+        devices, kinds = self.by_kind.shape
+        if devices <= kinds:
+            return tuple(costs[self.kinds] for costs in self.by_kind), np.eye(devices)
+        return tuple((self.kinds == kind).astype(np.float64) for kind in range(kinds)), self.by_kind
 
 
 @dataclass(frozen=True, eq=False)
