@@ -78,7 +78,7 @@ class FleetSubset(Subset):
         """Returns score and cost under settings of thresholds (S, E), (S,) each."""
         if self.score is None:
             return super().means_at(settings)
-        parts, of_parts = self._parts
+        parts, of_parts = self._parts(1.0)
         found = [means(self.record, settings, self.score, part, self.fallback) for part in parts]
         return found[0][0], at_rank(of_parts @ [cost for _, cost in found], self.rank)
 
@@ -89,22 +89,25 @@ class FleetSubset(Subset):
 
     def objective(self, choices: Candidates) -> Objective:
         """Returns what a search over these candidates makes best, with costs as shares of the whole network's."""
-        full, (parts, of_parts) = self.full_cost, self._parts
+        full = self.full_cost
+        parts, of_parts = self._parts(full)
         return FleetObjective(
             self.record, choices, self.score, self.cost / full, self.fallback, self.metric,
-            parts=parts, of_parts=of_parts / full, rank=self.rank,
+            parts=parts, of_parts=of_parts, rank=self.rank,
         )  # fmt: skip
 
-    @property
-    def _parts(self) -> tuple[tuple[Array, ...], Array]:
-        """What all devices' costs are sums of, (N, V) each, and how much of each, (D, P): what is fewer counts.
+    def _parts(self, unit: float) -> tuple[tuple[Array, ...], Array]:
+        """Returns what all devices' costs are sums of, (N, V) each, and how much of each, (D, P): what is fewer.
 
-        Each device's cost is one part, or each kind of run is, which the visits that end one have and no other.
+        Each device's cost is a part, or each kind of run is one, which the visits have that end such a run.
+
+        Args:
+            unit: Of the costs.
         """
         devices, kinds = self.by_kind.shape
         if devices <= kinds:
-            return tuple(costs[self.kinds] for costs in self.by_kind), np.eye(devices)
-        return tuple((self.kinds == kind).astype(np.float64) for kind in range(kinds)), self.by_kind
+            return tuple(costs[self.kinds] / unit for costs in self.by_kind), np.eye(devices)
+        return tuple((self.kinds == kind).astype(np.float64) for kind in range(kinds)), self.by_kind / unit
 
 
 @dataclass(frozen=True, eq=False)
