@@ -15,7 +15,7 @@ from shell import call
 
 import eetoolkit as ee
 from eetoolkit.fleet.figures import figures_of, p95_ms
-from eetoolkit.fleet.place import read_place
+from eetoolkit.fleet.quantile import read_quantile
 from eetoolkit_runtime.profiling.latency import summarise
 from eetoolkit_runtime.profiling.machine import Condition, Machine
 
@@ -100,6 +100,18 @@ def test_json_that_is_no_profile_is_left_out_and_named(text: str, bundle: ee.Bun
     assert ee.read_fleet(folder).notes == ("left out, since no profile: settings.json",)
 
 
+def test_a_file_that_is_larger_than_any_profile_is_left_out(
+    bundle: ee.Bundle, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device(bundle, (1, 1, 1)).write(folder / "a.json")
+    size = (folder / "a.json").stat().st_size
+    monkeypatch.setattr("eetoolkit.fleet.fleet.LIMIT_BYTES", size)
+    (folder / "data.json").write_text(" " * (size + 1))
+    found = ee.read_fleet(folder)
+    assert [each.name for each in found.devices] == ["a"]
+    assert found.notes == ("left out, since no profile: data.json",)
+
+
 DAMAGED: dict[str, Any] = {
     "cut off": lambda text: text[:300],
     "empty": lambda _: b"",
@@ -143,16 +155,16 @@ def test_p95_is_that_of_the_runs(bundle: ee.Bundle, folder: Path) -> None:
     assert p95_ms(steady(3)) == 3
 
 
-def test_places_are_those_of_the_nearest_rank(bundle: ee.Bundle, folder: Path) -> None:
+def test_quantiles_are_those_of_the_nearest_rank(bundle: ee.Bundle, folder: Path) -> None:
     for number in range(10):  # calls rise, full paths fall
         told = {"expected": steady(1 + number), "full_path": steady(100 - number)}
         device(bundle, (1, 1, 1), **told).write(folder / f"device{number}.json")
-    places = {each.place: each for each in figures_of(ee.read_fleet(folder)).places}
-    assert [each.devices for each in places.values()] == [5, 9, 10]
-    assert [each.call_p50_ms for each in places.values()] == [5, 9, 10]
-    assert [each.full_path_ms for each in places.values()] == [95, 99, 100]
+    quantiles = {each.name: each for each in figures_of(ee.read_fleet(folder)).quantiles}
+    assert [each.devices for each in quantiles.values()] == [5, 9, 10]
+    assert [each.call_p50_ms for each in quantiles.values()] == [5, 9, 10]
+    assert [each.full_path_ms for each in quantiles.values()] == [95, 99, 100]
     device(bundle, (1, 1, 1), expected=None).write(folder / "unknown.json")
-    assert [each.call_p50_ms for each in figures_of(ee.read_fleet(folder)).places] == [None] * 3
+    assert [each.call_p50_ms for each in figures_of(ee.read_fleet(folder)).quantiles] == [None] * 3
 
 
 @pytest.mark.parametrize(
@@ -160,16 +172,16 @@ def test_places_are_those_of_the_nearest_rank(bundle: ee.Bundle, folder: Path) -
     [("p70-device", 10, 7), ("p90-device", 11, 10), ("p1-device", 3, 1), ("p99.5-device", 1000, 995),
      ("median-device", 4, 2), ("slowest-device", 4, 4), ("p100-device", 1, 1)],
 )  # fmt: skip
-def test_a_place_has_its_share_of_the_devices_at_it_or_before(text: str, count: int, rank: int) -> None:
-    assert read_place(text).rank(count) == rank
+def test_a_quantile_has_its_share_of_the_devices_at_it_or_before(text: str, count: int, rank: int) -> None:
+    assert read_quantile(text).rank(count) == rank
 
 
 @pytest.mark.parametrize(
     "text", ["p0-device", "p101-device", "p90", "90-device", "pi4", "", "p-5-device", "p1e1-device"]
 )
-def test_what_names_no_place_is_refused(text: str) -> None:
+def test_what_names_no_quantile_is_refused(text: str) -> None:
     with pytest.raises(ee.TuneError, match=rf"^for_='{text}' \(--for {text}\): expected pN-device"):
-        read_place(text)
+        read_quantile(text)
 
 
 # The table

@@ -49,7 +49,7 @@ def brute_force(rows: FleetSubset, choices: Any) -> tuple[Array, Array, Array]:
 
 @pytest.mark.parametrize("fallback", ["last", "most_confident"])
 @pytest.mark.parametrize("rank", [1, 3, 5])
-def test_what_the_search_looks_at_is_the_device_at_the_place_for_every_setting(
+def test_what_the_search_looks_at_is_the_device_at_the_rank_for_every_setting(
     rank: int, fallback: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("eetoolkit.tuning.evaluate._CANDIDATES", 6)
@@ -103,17 +103,17 @@ def searched(rows: FleetSubset, it: Any, constraint: Constraint) -> tuple[float,
     return it.at(Search(it).best(constraint, settings_of(rows.record, it.choices, limits)))
 
 
-def test_devices_that_are_never_at_the_place_are_left_out_and_change_nothing() -> None:
+def test_devices_that_are_never_at_the_rank_are_left_out_and_change_nothing() -> None:
     draw = np.random.default_rng(0)
     fewer = 0
     for _ in range(200):
         count = int(draw.integers(1, 7))
         by_kind = draw.integers(1, 4, (count, 3)).astype(float)
         rank = int(draw.integers(1, count + 1))
-        left, place = contenders(by_kind, rank)
+        left, among = contenders(by_kind, rank)
         fewer += len(left) < count
         weights = draw.dirichlet(np.ones(3) / 2, 40).T
-        np.testing.assert_allclose(at_rank(by_kind[left] @ weights, place), at_rank(by_kind @ weights, rank))
+        np.testing.assert_allclose(at_rank(by_kind[left] @ weights, among), at_rank(by_kind @ weights, rank))
     assert fewer > 100
     slower = np.outer(np.arange(1.0, 8), (1, 2, 4))  # each slower in all
     assert [contenders(slower, rank)[0].tolist() for rank in (1, 4, 7)] == [[0], [3], [6]]
@@ -223,7 +223,7 @@ def test_what_no_thresholds_keep_is_said_with_the_share_that_some_keep(
 # What is refused
 
 
-def test_a_place_and_a_fleet_go_together(bundle: ee.Bundle, rows: tuple[Array, Array], folder: Path) -> None:
+def test_a_quantile_and_a_fleet_go_together(bundle: ee.Bundle, rows: tuple[Array, Array], folder: Path) -> None:
     wrong: Any = None
     for profile, for_, said in (
         (folder, None, "^profile is a fleet of 5 devices: say whose cost counts"),

@@ -63,7 +63,7 @@ def profiles(
         return
     _print_devices(devices)
     terminal.say("")
-    _print_places(found)
+    _print_quantiles(found)
     if found.notes:
         terminal.say("")
         print_pairs(("note", note) for note in found.notes)
@@ -92,12 +92,12 @@ def _print_devices(devices: list[DeviceFigures]) -> None:
     table.print()
 
 
-def _print_places(found: FleetFigures) -> None:
+def _print_quantiles(found: FleetFigures) -> None:
     count = len(found.devices)
-    table = Table("place", "devices that take no more", *_FIGURES, right=_FIGURES)
-    for each in found.places:
+    table = Table("quantile", "devices that take no more", *_FIGURES, right=_FIGURES)
+    for each in found.quantiles:
         figures = (each.call_p50_ms, each.call_p95_ms, each.full_path_ms)
-        table.add(each.place, f"{each.devices} of {count}", *map(_ms, figures))
+        table.add(each.name, f"{each.devices} of {count}", *map(_ms, figures))
     table.print()
 
 

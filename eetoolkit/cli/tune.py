@@ -90,7 +90,7 @@ _COMPARED = 200
 @click.option(
     "--for",
     "for_",
-    metavar="PLACE",
+    metavar="QUANTILE",
     help="With --profile DIR: the device whose cost counts, pN-device, median-device or slowest-device: N % of the "
     "devices take no more than it.",
 )

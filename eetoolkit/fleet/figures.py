@@ -1,4 +1,4 @@
-"""A fleet in figures: what a table shows of each device, and of the devices at some places."""
+"""A fleet in figures: what a table shows of each device, and of the devices at some quantiles."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 import msgspec
 
 from eetoolkit.fleet.fleet import Device, Fleet
-from eetoolkit.fleet.place import MEDIAN, P90, SLOWEST
+from eetoolkit.fleet.quantile import MEDIAN, P90, SLOWEST
 from eetoolkit_runtime.profiling.comparison import Change, Pair
 from eetoolkit_runtime.profiling.latency import QUANTILES, Latency
 
@@ -56,10 +56,10 @@ class DeviceFigures(msgspec.Struct, frozen=True, kw_only=True):
     full_path: Pair | None = None
 
 
-class PlaceFigures(msgspec.Struct, frozen=True, kw_only=True):
-    """A place in the fleet, each figure in an order of its own: `devices` of them take no more."""
+class QuantileFigures(msgspec.Struct, frozen=True, kw_only=True):
+    """A quantile of the fleet, each figure in an order of its own: `devices` of them take no more."""
 
-    place: str
+    name: str
     devices: int
     call_p50_ms: float | None
     call_p95_ms: float | None
@@ -72,13 +72,13 @@ class FleetFigures(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         bundle: The bundle's name.
         devices: Each device.
-        places: The median, the p90 and the slowest device.
+        quantiles: The median, the p90 and the slowest device.
         notes: What of the folder was left out.
     """
 
     bundle: str
     devices: tuple[DeviceFigures, ...]
-    places: tuple[PlaceFigures, ...]
+    quantiles: tuple[QuantileFigures, ...]
     notes: tuple[str, ...] = ()
 
 
@@ -90,7 +90,7 @@ def p95_ms(latency: Latency) -> float:
 def figures_of(fleet: Fleet) -> FleetFigures:
     """Returns a fleet in figures."""
     devices = tuple(map(_figures, fleet.devices))
-    return FleetFigures(bundle=fleet.bundle, devices=devices, places=_places(devices), notes=fleet.notes)
+    return FleetFigures(bundle=fleet.bundle, devices=devices, quantiles=_quantiles(devices), notes=fleet.notes)
 
 
 def _figures(device: Device) -> DeviceFigures:
@@ -117,18 +117,18 @@ def _figures(device: Device) -> DeviceFigures:
     )
 
 
-def _places(devices: tuple[DeviceFigures, ...]) -> tuple[PlaceFigures, ...]:
-    def at(share: Callable[[int], int], of: Callable[[DeviceFigures], float | None]) -> float | None:
+def _quantiles(devices: tuple[DeviceFigures, ...]) -> tuple[QuantileFigures, ...]:
+    def at(rank: Callable[[int], int], of: Callable[[DeviceFigures], float | None]) -> float | None:
         known = sorted(value for device in devices if (value := of(device)) is not None)
-        return known[share(len(known)) - 1] if len(known) == len(devices) else None
+        return known[rank(len(known)) - 1] if len(known) == len(devices) else None
 
     return tuple(
-        PlaceFigures(
-            place=place.name,
-            devices=place.rank(len(devices)),
-            call_p50_ms=at(place.rank, lambda device: device.call_p50_ms),
-            call_p95_ms=at(place.rank, lambda device: device.call_p95_ms),
-            full_path_ms=at(place.rank, lambda device: device.full_path_ms),
+        QuantileFigures(
+            name=each.name,
+            devices=each.rank(len(devices)),
+            call_p50_ms=at(each.rank, lambda device: device.call_p50_ms),
+            call_p95_ms=at(each.rank, lambda device: device.call_p95_ms),
+            full_path_ms=at(each.rank, lambda device: device.full_path_ms),
         )
-        for place in (MEDIAN, P90, SLOWEST)
+        for each in (MEDIAN, P90, SLOWEST)
     )

@@ -21,7 +21,7 @@ from eetoolkit_runtime.profiling.comparison import Comparison
 from eetoolkit_runtime.profiling.profile import Profile, decode, digests
 
 LIMIT_BYTES = 16 << 20
-"""Of one profile."""
+"""Of a profile; what is larger is something else."""
 _LATER = re.compile(r"(?P<first>.+)-(?P<number>[2-9]|[1-9]\d+)")
 
 
@@ -133,7 +133,7 @@ def _read_folder(folder: Path) -> tuple[dict[str, Profile], tuple[str, ...]]:
     others = []
     for path in files:
         try:
-            text = read_regular(path, LIMIT_BYTES)
+            text = read_regular(path, LIMIT_BYTES) if path.stat().st_size <= LIMIT_BYTES else b"[]"
         except OSError as error:
             raise BundleError(f"cannot read {shown(path)}: {error.strerror or error}") from error
         if _is_something_else(text):

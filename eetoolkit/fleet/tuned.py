@@ -28,13 +28,13 @@ class FleetOutcome(msgspec.Struct, frozen=True, kw_only=True):
     """What a tuning gives a fleet.
 
     Attributes:
-        place: For which it was tuned, such as `p90-device`.
-        needed: How many devices are at that place or before.
+        quantile: For which it was tuned, such as `p90-device`.
+        needed: How many devices are at that rank or before.
         device: The one there with the chosen thresholds, of which the report's figures are.
         devices: All, by name.
     """
 
-    place: str
+    quantile: str
     needed: int
     device: str
     devices: tuple[DeviceOutcome, ...]
@@ -47,7 +47,7 @@ class FleetOutcome(msgspec.Struct, frozen=True, kw_only=True):
 
     def __str__(self) -> str:
         count = len(self.devices)
-        told = f"{self.device} is the {self.place}: {self.needed} of {count} take no more"
+        told = f"{self.device} is the {self.quantile}: {self.needed} of {count} take no more"
         return (
             told if self.kept is None else f"{told}; {self.kept} of {count} ({self.kept / count:.0%}) keep the budget"
         )

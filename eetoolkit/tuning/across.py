@@ -1,4 +1,4 @@
-"""Tuning for a share of a fleet: the cost that counts is that of the device at a place, whichever device that is.
+"""Tuning for a share of a fleet: the cost that counts is that of the device at a quantile, whichever device that is.
 
 Which device is there hangs on the thresholds: one device gains more from an early exit than another. So the search
 orders the devices anew for every setting that it looks at, and nothing is assumed of their order.
@@ -11,7 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
-from eetoolkit.fleet.place import Place
+from eetoolkit.fleet.quantile import Quantile
 from eetoolkit.fleet.tuned import DeviceOutcome, FleetOutcome
 from eetoolkit.tuning.choose import Task
 from eetoolkit.tuning.costs import Costs
@@ -112,20 +112,20 @@ class FleetSubset(Subset):
 
 @dataclass(frozen=True, eq=False)
 class FleetTask(Task):
-    """What is tuned for a place in a fleet. `costs` are those of the device there where no exit fires.
+    """What is tuned for a quantile of a fleet. `costs` are those of the device there where no exit fires.
 
     Attributes:
         devices: What runs cost on each device, by its name.
-        place: Which place.
+        quantile: Which.
     """
 
     devices: dict[str, Costs]
-    place: Place
+    quantile: Quantile
 
     @property
     def rank(self) -> int:
-        """The place from 1 on."""
-        return self.place.rank(len(self.devices))
+        """Of its device, from 1 on."""
+        return self.quantile.rank(len(self.devices))
 
     @cached_property
     def _kinds(self) -> tuple[Array, Array]:
@@ -150,10 +150,10 @@ class FleetTask(Task):
         scaled = by_kind / self._scale[:, None]
         full = mean_costs(kinds, scaled, record.last)
         usual = scaled[np.argsort(full, kind="stable")[rank - 1]]
-        some, place = contenders(scaled, rank)
+        some, among = contenders(scaled, rank)
         return FleetSubset(
             plain.record, plain.score, usual[kinds], plain.metric, plain.fallback, plain.seed,
-            kinds, scaled[some], place,
+            kinds, scaled[some], among,
         )  # fmt: skip
 
     def check_met(self, constraint: Constraint, reached: tuple[float, float]) -> None:
@@ -164,7 +164,7 @@ class FleetTask(Task):
             count, kept = len(self.devices), self._most_kept()
             best = "none" if not kept else f"{kept} of {count} ({kept / count:.0%})"
             raise TuneError(
-                f"{self.goal.asked} cannot be met on {self.rank} of {count} devices, as {self.place.name} asks: "
+                f"{self.goal.asked} cannot be met on {self.rank} of {count} devices, as {self.quantile.name} asks: "
                 f"thresholds can keep it on {best}; allow more, or ask for fewer devices"
             )
 
@@ -181,7 +181,7 @@ class FleetTask(Task):
         return low
 
     def on_device(self, thresholds: Array) -> tuple[Task, FleetOutcome]:
-        """Returns the task on the device that is at the place on the held-out rows, and what all devices gain.
+        """Returns the task on the device that is at the quantile on the held-out rows, and what all devices gain.
 
         Args:
             thresholds: The choice, (E,).
@@ -191,7 +191,7 @@ class FleetTask(Task):
         before, _ = self._held_out(self.data.first, own_thresholds(self.plan))
         relative = self.goal.kind == "budget_share"
         figure = chosen / whole if relative else chosen
-        place = int(np.lexsort((chosen, figure.round(12)))[self.rank - 1])
+        here = int(np.lexsort((chosen, figure.round(12)))[self.rank - 1])
         within = self.goal.value * (1 + _AT_GOAL) if self.goal.kind in ("budget_ms", "budget_share") else None
         outcomes = tuple(
             DeviceOutcome(
@@ -200,9 +200,9 @@ class FleetTask(Task):
             )
             for d, name in enumerate(names)
         )  # fmt: skip
-        outcome = FleetOutcome(place=self.place.name, needed=self.rank, device=names[place], devices=outcomes)
-        own = self.devices[names[place]]
-        source = f"{names[place]}, the {self.place.name} of {len(names)}: {own.source}"
+        outcome = FleetOutcome(quantile=self.quantile.name, needed=self.rank, device=names[here], devices=outcomes)
+        own = self.devices[names[here]]
+        source = f"{names[here]}, the {self.quantile.name} of {len(names)}: {own.source}"
         return Task(self.goal, self.plan, self.data, replace(own, source=source), self.metric, self.seed), outcome
 
     def _held_out(self, record: Record, thresholds: Array) -> tuple[Array, Array]:
@@ -236,14 +236,14 @@ def at_rank(costs: Array, rank: int) -> Array:
 
 
 def contenders(by_kind: Array, rank: int) -> tuple[Array, int]:
-    """Returns which devices can be at a place by any thresholds, (d,), and what place that is among them.
+    """Returns which devices can be at a rank by any thresholds, (d,), and what rank that is among them.
 
     A device that takes no more than another for a run of any kind takes no more in any mean. One that is before too
     many others, or behind too many, is never there. Mostly one device is left, since a slower one is slower in all.
 
     Args:
         by_kind: What a run of each kind costs on each device, (D, K).
-        rank: The place from 1 on.
+        rank: From 1 on.
     """
     no_more = np.array([(one <= by_kind).all(axis=1) for one in by_kind])  # the first takes no more than the second
     left = np.arange(len(by_kind))

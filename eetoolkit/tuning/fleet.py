@@ -1,4 +1,4 @@
-"""A fleet as tuning takes it: which place is asked for, which profiles are refused, what is told of all devices."""
+"""A fleet as tuning takes it: which quantile is asked for, which profiles are refused, what is told of all devices."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 
 from eetoolkit.fleet.fleet import Fleet
-from eetoolkit.fleet.place import Place, read_place
+from eetoolkit.fleet.quantile import Quantile, read_quantile
 from eetoolkit.fleet.tuned import FleetOutcome
 from eetoolkit.tuning.across import FleetTask, kinds_of, mean_costs
 from eetoolkit.tuning.choose import Task
@@ -22,11 +22,11 @@ from eetoolkit_runtime.profiling.profile import Profile
 _NAMED = 3  # devices that a note names
 
 
-def choose_place(measured: Profile | Fleet | None, for_: str | None) -> Place | None:
-    """Returns the place that is asked for; None without a fleet.
+def choose_quantile(measured: Profile | Fleet | None, for_: str | None) -> Quantile | None:
+    """Returns the quantile that is asked for; None without a fleet.
 
     Raises:
-        TuneError: No place is named for a fleet, or one where there is none.
+        TuneError: No quantile is named for a fleet, or one where there is none.
     """
     if not isinstance(measured, Fleet):
         if for_ is not None:
@@ -40,7 +40,7 @@ def choose_place(measured: Profile | Fleet | None, for_: str | None) -> Place | 
             f"profile is a fleet of {len(measured.devices)} devices: say whose cost counts, such as "
             "for_='p90-device' (--for p90-device), or pass one device's profile"
         )
-    return read_place(for_)
+    return read_quantile(for_)
 
 
 def check_fleet(fleet: Fleet, plan: Manifest, providers: tuple[str, ...]) -> None:
@@ -53,8 +53,8 @@ def check_fleet(fleet: Fleet, plan: Manifest, providers: tuple[str, ...]) -> Non
         check_profile(plan, device.profile, providers, f"{device.file} in {fleet.folder}")
 
 
-def fleet_task(task: Task, fleet: Fleet, place: Place) -> FleetTask:
-    """Returns the task of a place in a fleet by one of any device: all of it but the costs.
+def fleet_task(task: Task, fleet: Fleet, quantile: Quantile) -> FleetTask:
+    """Returns the task of a quantile of a fleet by one of any device: all of it but the costs.
 
     Raises:
         TuneError: A profile has no latency for a segment that rows come through; it names the device.
@@ -68,14 +68,14 @@ def fleet_task(task: Task, fleet: Fleet, place: Place) -> FleetTask:
             raise TuneError(f"{device.file} in {fleet.folder}: {error}") from error
     kinds, by_kind = kinds_of(record, list(devices.values()))
     full = mean_costs(kinds, by_kind, record.last)
-    usual = int(np.argsort(full, kind="stable")[place.rank(len(devices)) - 1])
+    usual = int(np.argsort(full, kind="stable")[quantile.rank(len(devices)) - 1])
     costs = list(devices.values())[usual]
-    return FleetTask(task.goal, task.plan, task.data, costs, task.metric, task.seed, devices, place)
+    return FleetTask(task.goal, task.plan, task.data, costs, task.metric, task.seed, devices, quantile)
 
 
 def for_fleet(report: TuningReport, outcome: FleetOutcome) -> TuningReport:
-    """Returns a report of the device at the place with what all devices gain."""
-    goal = f"{report.goal}, on the {outcome.place} of {len(outcome.devices)}"
+    """Returns a report of the device at the quantile with what all devices gain."""
+    goal = f"{report.goal}, on the {outcome.quantile} of {len(outcome.devices)}"
     return msgspec.structs.replace(report, goal=goal, fleet=outcome)
 
 

@@ -15,7 +15,7 @@ from eetoolkit.tuning.choose import Task, choose
 from eetoolkit.tuning.collect import Progress
 from eetoolkit.tuning.costs import choose_costs
 from eetoolkit.tuning.dataset import RowSource, gather
-from eetoolkit.tuning.fleet import check_fleet, choose_place, fleet_task, for_fleet, profile_notes
+from eetoolkit.tuning.fleet import check_fleet, choose_quantile, fleet_task, for_fleet, profile_notes
 from eetoolkit.tuning.goal import GoalSpec, choose_goal
 from eetoolkit.tuning.guarantee import follow_path
 from eetoolkit.tuning.manifest import may_fire
@@ -107,7 +107,7 @@ def tune(  # noqa: PLR0913 - what a choice depends on
     check_tunable(plan)
     backend = choose_providers(providers)
     measured = _saved(opened) if profile is None else _given(profile)
-    place = choose_place(measured, for_)
+    quantile = choose_quantile(measured, for_)
     if isinstance(measured, Fleet) and not force:  # before rows are collected, which may take long
         check_fleet(measured, plan, expected_providers(backend))
     goal.check_costs(latencies=measured is not None or plan.profile is not None)
@@ -117,8 +117,8 @@ def tune(  # noqa: PLR0913 - what a choice depends on
     source = RowSource(opened, inputs, labels, record, threads, backend, tell)
     single = None if isinstance(measured, Fleet) else measured
     task = prepare_task(source, goal, single, metric=metric, calibrate=calibrate, force=force, seed=seed)
-    if isinstance(measured, Fleet) and place is not None:
-        task = fleet_task(task, measured, place)
+    if isinstance(measured, Fleet) and quantile is not None:
+        task = fleet_task(task, measured, quantile)
     tell("searching", 0, 0)
     guaranteed = follow_path(task.rows, task.data, plan, goal.value, delta) if goal.kind == "risk" else {}
     own = guaranteed.get(method)

@@ -1,4 +1,4 @@
-"""A place in a fleet: the device that so many of a hundred are no slower than."""
+"""A quantile of a fleet: the device that so many of a hundred are no slower than."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _SPELLED = re.compile(r"p(\d{1,3}(?:\.\d{1,6})?)-device", re.ASCII)
 
 
 @dataclass(frozen=True)
-class Place:
-    """A place in a fleet, such as `p90-device`.
+class Quantile:
+    """A quantile of a fleet, such as `p90-device`.
 
     Attributes:
         name: As it was asked for.
@@ -26,7 +26,7 @@ class Place:
     share: Fraction
 
     def rank(self, count: int) -> int:
-        """Returns the place from 1 on among so many devices, the cheapest first: the nearest rank.
+        """Returns the rank from 1 on among so many devices, the cheapest first: the nearest rank.
 
         At least `share` of them are there or before. (Hyndman and Fan 1996, "Sample quantiles in statistical packages",
         definition 1.)
@@ -34,20 +34,20 @@ class Place:
         return math.ceil(self.share * count)
 
 
-MEDIAN = Place("median-device", Fraction(1, 2))
-P90 = Place("p90-device", Fraction(9, 10))
-SLOWEST = Place("slowest-device", Fraction(1))
+MEDIAN = Quantile("median-device", Fraction(1, 2))
+P90 = Quantile("p90-device", Fraction(9, 10))
+SLOWEST = Quantile("slowest-device", Fraction(1))
 
 
-def read_place(text: str) -> Place:
-    """Returns the place that a text names.
+def read_quantile(text: str) -> Quantile:
+    """Returns the quantile that a text names.
 
     Raises:
         TuneError: It names none; says what would.
     """
     found = _SPELLED.fullmatch(_NAMED.get(text, text))
     if found is not None and 0 < (share := Fraction(found[1]) / 100) <= 1:
-        return Place(text, share)
+        return Quantile(text, share)
     raise TuneError(
         f"for_={text!r} (--for {text}): expected pN-device with N above 0 and up to 100, such as p90-device, or "
         "median-device or slowest-device"
