@@ -219,8 +219,10 @@ def kinds_of(record: Record, devices: list[Costs]) -> tuple[Array, Array]:
     What a run costs hangs on its way and on the exit that it ends at alone.
     """
     ends = record.way.astype(np.int64) * (len(record.exits) + 1) + record.exit + 1
-    _, places, kinds = np.unique(ends, return_index=True, return_inverse=True)
-    by_kind = np.array([costs.of_visits(record).ravel()[places] for costs in devices])
+    _, first, kinds = np.unique(ends, return_index=True, return_inverse=True)
+    rows, visits = np.divmod(first, ends.shape[1])
+    some = record.take(rows)  # one row of each kind tells all
+    by_kind = np.array([costs.of_visits(some)[np.arange(len(rows)), visits] for costs in devices])
     return kinds.reshape(ends.shape), by_kind
 
 
