@@ -15,10 +15,12 @@ from shell import call
 from test_tuning_search import made, plan_of
 
 import eetoolkit as ee
-from eetoolkit.tuning.across import FleetSubset, at_rank, contenders
+from eetoolkit.tuning.across import FleetSubset, at_rank, contenders, kinds_of, mean_costs
 from eetoolkit.tuning.baselines import baselines
+from eetoolkit.tuning.costs import Costs
 from eetoolkit.tuning.evaluate import objective_of
 from eetoolkit.tuning.objective import scores_of, settings_of
+from eetoolkit.tuning.record import NO_EXIT
 from eetoolkit.tuning.replay import means
 from eetoolkit.tuning.search import Constraint, Search
 from eetoolkit.tuning.splits import split
@@ -101,6 +103,21 @@ def searched(rows: FleetSubset, it: Any, constraint: Constraint) -> tuple[float,
     """Returns score and cost of what the search finds as `tune` starts it: from what the rules choose."""
     limits = np.array([thresholds for _, thresholds in baselines(rows, np.array([True, True, False]), constraint)])
     return it.at(Search(it).best(constraint, settings_of(rows.record, it.choices, limits)))
+
+
+def test_runs_of_one_kind_cost_the_same_where_rows_take_ways_of_their_own() -> None:
+    record, draw = made(0, visits=6), np.random.default_rng(1)
+    devices = [
+        Costs(draw.uniform(1, 2, 6), 0.0, "ms", "made", scale=draw.uniform(1, 2, len(record.exits))) for _ in range(3)
+    ]
+    kinds, by_kind = kinds_of(record, devices)
+    met = record.exit != NO_EXIT
+    assert by_kind.shape[1] < met.sum() / 10
+    for costs, own in zip(devices, by_kind, strict=True):
+        np.testing.assert_allclose(own[kinds][met], costs.of_visits(record)[met])
+    ended = draw.integers(0, record.last + 1)
+    wanted = [costs.of_visits(record)[np.arange(len(record)), ended].mean() for costs in devices]
+    np.testing.assert_allclose(mean_costs(kinds, by_kind, ended), wanted)
 
 
 def test_devices_that_are_never_at_the_rank_are_left_out_and_change_nothing() -> None:

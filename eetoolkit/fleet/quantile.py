@@ -19,7 +19,7 @@ class Quantile:
 
     Attributes:
         name: As it was asked for.
-        share: Of the devices, above 0 and up to 1; exact, so that 70 % of 10 devices are 7.
+        share: Of the devices, above 0 and up to 1; exact, so that 55 % of 100 devices are 55.
     """
 
     name: str
