@@ -169,8 +169,8 @@ def test_quantiles_are_those_of_the_nearest_rank(bundle: ee.Bundle, folder: Path
 
 @pytest.mark.parametrize(
     ("text", "count", "rank"),
-    [("p70-device", 10, 7), ("p55-device", 100, 55), ("p90-device", 11, 10), ("p1-device", 3, 1), ("p99.5-device", 1000, 995),
-     ("median-device", 4, 2), ("slowest-device", 4, 4), ("p100-device", 1, 1)],
+    [("p70-device", 10, 7), ("p55-device", 100, 55), ("p90-device", 11, 10), ("p1-device", 3, 1),
+     ("p99.5-device", 1000, 995), ("median-device", 4, 2), ("slowest-device", 4, 4), ("p100-device", 1, 1)],
 )  # fmt: skip
 def test_a_quantile_has_its_share_of_the_devices_at_it_or_before(text: str, count: int, rank: int) -> None:
     assert read_quantile(text).rank(count) == rank

@@ -213,12 +213,16 @@ def test_a_fleet_of_one_device_is_tuned_as_the_device_is(
 def test_a_share_of_the_whole_networks_cost_is_each_devices_own(
     bundle: ee.Bundle, rows: tuple[Array, Array], folder: Path
 ) -> None:
-    report = tune(bundle, rows, folder, "p80-device", budget_share=0.6)
-    assert report.fleet is not None
-    within = [each.tuned_ms <= 0.6 * each.whole_ms for each in report.fleet.devices]
-    assert [each.keeps for each in report.fleet.devices] == within
-    assert report.fleet.kept is not None
-    assert report.fleet.kept >= 4
+    # Always the first exit: 10, 67, 29, 25 and 33 %. In milliseconds the fourth device takes 4 of 10, which is 40 %.
+    for share in (0.6, 0.35):
+        report = tune(bundle, rows, folder, "p80-device", budget_share=share)
+        assert report.fleet is not None
+        within = [each.tuned_ms <= share * each.whole_ms for each in report.fleet.devices]
+        assert [each.keeps for each in report.fleet.devices] == within
+        assert report.fleet.kept is not None
+        assert report.fleet.kept >= 4
+    with pytest.raises(ee.TuneError, match=r"keep it on 3 of 5 \(60%\)"):
+        tune(bundle, rows, folder, "p80-device", budget_share=0.3)
 
 
 def test_what_no_thresholds_keep_is_said_with_the_share_that_some_keep(
