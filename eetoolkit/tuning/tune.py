@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from typing import Any
 
+import msgspec
 import numpy.typing as npt
 
 from eetoolkit.reading.samples import Data, as_labels
@@ -15,12 +18,14 @@ from eetoolkit.tuning.costs import choose_costs
 from eetoolkit.tuning.dataset import RowSource, gather
 from eetoolkit.tuning.goal import GoalSpec, choose_goal
 from eetoolkit.tuning.guarantee import follow_path
+from eetoolkit.tuning.link import Link
 from eetoolkit.tuning.manifest import may_fire
 from eetoolkit.tuning.objective import Metric
 from eetoolkit.tuning.record import Record
 from eetoolkit.tuning.remarks import profile_lacks, threads_differ
 from eetoolkit.tuning.report import TuningReport
 from eetoolkit.tuning.risk import RAREST, Method
+from eetoolkit.tuning.where import check_split, split_task, where_to_split
 from eetoolkit_runtime.arguments import checked
 from eetoolkit_runtime.bundle.bundle import Bundle, load
 from eetoolkit_runtime.errors import BundleError, TuneError
@@ -44,6 +49,8 @@ def tune(  # noqa: PLR0913 - what a choice depends on
     method: Method = "ltt",
     metric: Metric | None = None,
     profile: Profile | str | os.PathLike[str] | None = None,
+    link: Link | Profile | Mapping[str, Any] | str | os.PathLike[str] | None = None,
+    server: Profile | str | os.PathLike[str] | float | None = None,
     force: bool = False,
     calibrate: bool | None = None,
     record: Record | str | os.PathLike[str] | None = None,
@@ -75,6 +82,10 @@ def tune(  # noqa: PLR0913 - what a choice depends on
             better, or to one number for each row, which is much faster to search.
         profile: Segment latencies: a `Profile`, its file, or a bundle that one is saved in; None: the profile saved in
             this bundle, else multiply-adds.
+        link: To a server that could go on: then where to split is chosen too, and `TuningReport.split` tells. A `Link`,
+            its figures by name, a profile that measured one, or a file of either.
+        server: With `link`, what segments cost there: a profile of this bundle taken on the server, its file, or a
+            number: how many times as fast as this device you say it is.
         force: Whether to accept a profile of another bundle, or of other providers.
         calibrate: Whether to fit a temperature for each exit first; None: where that is possible, by 30 rows or more.
         record: A `Record`, or its file. With `inputs`, the file to save it in and to resume from; the answers with
@@ -89,7 +100,7 @@ def tune(  # noqa: PLR0913 - what a choice depends on
         InputError: Inputs that it does not take, or another number of labels.
         EEToolkitError: `record` cannot be written.
         TuneError: No exit may fire; labels or confidences that cannot be used, too few rows, a profile of another
-            bundle or of other providers, a goal that cannot be met; it says the best that can.
+            bundle or of other providers, a link without a server; a goal that cannot be met: it says the best that can.
     """
     goal = choose_goal(
         accuracy=metric is None, max_accuracy_drop=max_accuracy_drop, min_accuracy=min_accuracy, budget_ms=budget_ms,
@@ -102,17 +113,28 @@ def tune(  # noqa: PLR0913 - what a choice depends on
     backend = choose_providers(providers)
     measured = _saved(opened) if profile is None else _given(profile)
     goal.check_costs(latencies=measured is not None or plan.profile is not None)
+    check_split(link, server, goal, latencies=measured is not None or plan.profile is not None)
     if labels is not None and metric is None:
         check_labels(as_labels(labels))
     tell = progress or (lambda _what, _done, _total: None)
     source = RowSource(opened, inputs, labels, record, threads, backend, tell)
     task = prepare_task(source, goal, measured, metric=metric, calibrate=calibrate, force=force, seed=seed)
     tell("searching", 0, 0)
+    split = None
+    if link is not None and server is not None:
+        split = split_task(source, task, link, server, force=force)
+        task = split.task
     guaranteed = follow_path(task.rows, task.data, plan, goal.value, delta) if goal.kind == "risk" else {}
     own = guaranteed.get(method)
-    choice = choose(task, own)
+    known = None if split is None or goal.kind == "risk" else split.best.choice
+    choice = choose(task, own) if known is None else known
     results = evaluate(task, choice, guaranteed)
-    return assemble(opened, task, choice, results, own, (*threads_differ(measured, threads), *profile_lacks(measured)))
+    report = assemble(
+        opened, task, choice, results, own, (*threads_differ(measured, threads), *profile_lacks(measured))
+    )
+    if split is None:
+        return report
+    return msgspec.structs.replace(report, split=where_to_split(split, opened, results.chosen))
 
 
 def prepare_task(
