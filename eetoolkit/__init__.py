@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     from eetoolkit.quantizing.quantize import quantize as quantize
     from eetoolkit.quantizing.report import QuantizationReport as QuantizationReport
     from eetoolkit.report.page import write_report as write_report
+    from eetoolkit.tuning.link import Link as Link
     from eetoolkit.tuning.manifest import undo_tuning as undo_tuning
     from eetoolkit.tuning.report import TuningReport as TuningReport
     from eetoolkit.tuning.tune import tune as tune
+    from eetoolkit.tuning.where import WhereToSplit as WhereToSplit
     from eetoolkit.verification import verify as verify
     from eetoolkit_exporters.attaching.attach import attach_exits as attach_exits
     from eetoolkit_exporters.attaching.fit import fit_exits as fit_exits
@@ -87,6 +89,8 @@ _PUBLIC = {
     # Its thresholds are chosen
     "eetoolkit.tuning.tune": ("tune",),
     "eetoolkit.tuning.report": ("TuningReport",),
+    "eetoolkit.tuning.link": ("Link",),
+    "eetoolkit.tuning.where": ("WhereToSplit",),
     "eetoolkit.tuning.manifest": ("undo_tuning",),
     "eetoolkit.report.page": ("write_report",),
     # It is changed

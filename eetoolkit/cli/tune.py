@@ -42,11 +42,13 @@ _COMPARED = 200
         "eetoolkit tune digits.ee --data val.npz --max-accuracy-drop 0.01 --report report.html",
         "eetoolkit tune digits.ee --data val.npz --profile pi.json --apply",
         "eetoolkit tune digits.ee --data val.npz --profile profiles/ --for p90-device --budget-ms 5",
+        "eetoolkit tune digits.ee --data val.npz --profile pi.json --link link.json --server-profile server.json",
         "eetoolkit tune digits.ee --undo",
     ),
     groups={
         "The goal": ("max_accuracy_drop", "min_accuracy", "budget_ms", "budget_share", "risk", "delta", "method"),
         "Data and costs": ("data", "calibrate", "profile", "for_", "force", "seed", "record", "threads"),
+        "Where to split": ("link", "server_profile", "server_speedup"),
         "Pictures": PICTURES,
         "Output": ("apply_", "undo", "prune", "page", "overwrite"),
     },
@@ -100,6 +102,14 @@ _COMPARED = 200
     help="Accept a profile of another bundle or of other providers. Let --apply and --prune write even if the goal is "
     "missed or the rows are too few to know.",
 )
+@click.option(
+    "--link",
+    metavar="FILE",
+    help="Choose where to split too, with a server behind this link: a profile that measured one, or JSON with "
+    "round_trip_ms, up_mbit_s and down_mbit_s.",
+)
+@click.option("--server-profile", metavar="FILE", help="With --link: a profile of BUNDLE taken on the server.")
+@click.option("--server-speedup", type=float, metavar="TIMES", help="Instead: how many times as fast the server is.")
 @split_seed_option
 @click.option(
     "--record",
@@ -133,6 +143,9 @@ def tune(  # noqa: PLR0913 - one for each option
     calibrate: bool | None,
     profile: str | None,
     for_: str | None,
+    link: str | None,
+    server_profile: str | None,
+    server_speedup: float | None,
     force: bool,
     seed: int,
     record: str | None,
@@ -165,7 +178,7 @@ def tune(  # noqa: PLR0913 - one for each option
         resumed={"--record": collected, "--record's temperatures": collected and calibrated_path(collected)},
         bundles={"--prune": prune},
         changed={"--apply": bundle if apply_ else None, "--undo": bundle if undo else None},
-        reads=(bundle, data, profile, None if collected else record),
+        reads=(bundle, data, profile, link, server_profile, None if collected else record),
     ).check(overwrite=overwrite)
     if undo:
         restored = ee.undo_tuning(bundle)
@@ -183,8 +196,9 @@ def tune(  # noqa: PLR0913 - one for each option
         report = ee.tune(
             opened, inputs, labels, max_accuracy_drop=max_accuracy_drop, min_accuracy=min_accuracy,
             budget_ms=budget_ms, budget_share=budget_share, risk=risk, delta=0.05 if delta is None else delta,
-            method=method or "ltt", calibrate=calibrate, profile=profile, for_=for_, force=force, seed=seed,
-            record=record, threads=threads, progress=tell,
+            method=method or "ltt", calibrate=calibrate, profile=profile, for_=for_, link=link,
+            server=server_speedup if server_profile is None else server_profile, force=force, seed=seed, record=record,
+            threads=threads, progress=tell,
         )  # fmt: skip
     refusals: list[ee.EEToolkitError] = []  # what was found is told all the same
     pruning, written, applied = None, None, False
@@ -235,6 +249,10 @@ def _check_usage(given: Mapping[str, Any]) -> None:
     for name in ("delta", "method"):
         if given[name] is not None and given["risk"] is None:
             raise click.UsageError(f"--{name} goes with --risk")
+    if given["server_profile"] is not None and given["server_speedup"] is not None:
+        raise click.UsageError("--server-profile or --server-speedup, not both")
+    if given["link"] is not None and given["prune"] is not None:
+        raise click.UsageError("--prune goes without --link: prune first, then tune the pruned bundle with --link")
 
 
 def _check_prunable(bundle: ee.Bundle) -> None:

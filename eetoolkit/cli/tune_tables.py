@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import eetoolkit as ee
     from eetoolkit.fleet.tuned import FleetOutcome
     from eetoolkit.tuning.intervals import Figures
+    from eetoolkit.tuning.where import WhereToSplit
 
 _PARTS = {"calibrate": "calibration", "tune": "tuning", "guarantee": "guarantee", "test": "held-out"}
 """The parts of the rows, for people."""
@@ -42,6 +43,9 @@ def figures(report: ee.TuningReport) -> Iterator[tuple[str, str]]:
         yield "guarantee", spell_guarantee(report.guarantee)
     if report.fleet is not None:
         yield "fleet", str(report.fleet)
+    if report.split is not None:
+        yield "split", terminal.for_shell(str(report.split))
+        yield "server", report.split.server
     yield "verdict", str(report.verdict)
     for note in report.notes:
         yield "note", terminal.for_shell(note)
@@ -75,4 +79,18 @@ def print_choices(report: ee.TuningReport) -> None:
             figures.name, score, say.difference(figures.drop.value), f"{figures.cost.value:.4g}",
             f"{figures.share.value:.1%}", *(f"{share:.1%}" for share in figures.exits.values()),
         )  # fmt: skip
+    table.print()
+    if report.split is not None:
+        _print_places(report.split, report.metric)
+
+
+def _print_places(where: WhereToSplit, metric: str) -> None:
+    """Prints every place to split at with its own best thresholds."""
+    from eetoolkit.tuning.where import place_rows
+
+    columns = (metric, "cost, ms", "sent", "bytes up", "link, ms")
+    table = Table("where to split", *columns, right=columns)
+    for row in place_rows(where, metric):
+        table.add(*row)
+    terminal.say("")
     table.print()

@@ -16,6 +16,7 @@ from eetoolkit.tuning.manifest import tuned_plan, undo_tuning, with_golden
 from eetoolkit.tuning.pruning import Pruning, write_pruned
 from eetoolkit.tuning.report_data import ClassFigures, CostSpread, Histogram, Mistake
 from eetoolkit.tuning.verdict import Verdict
+from eetoolkit.tuning.where import WhereToSplit
 from eetoolkit.tuning.wording import Wording
 from eetoolkit_runtime.arguments import checked
 from eetoolkit_runtime.bundle.bundle import Bundle, load
@@ -65,6 +66,7 @@ class TuningReport(msgspec.Struct, frozen=True, kw_only=True):
         pruned: The choice without the exits that do not pay and without their heads; None where all pay.
         guarantee: What is guaranteed of the choice.
         fleet: What each device of a fleet gains, where one was tuned for; all other costs are of one device of it.
+        split: Where to split between the device and a server, where a link was given; all costs are of that place.
         notes: What the reader must know: too little data, choices that were made.
     """
 
@@ -101,6 +103,7 @@ class TuningReport(msgspec.Struct, frozen=True, kw_only=True):
     pruned: Figures | None = None
     guarantee: Guarantee | None = None
     fleet: FleetOutcome | None = None
+    split: WhereToSplit | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -161,6 +164,8 @@ class TuningReport(msgspec.Struct, frozen=True, kw_only=True):
             ExportError: The extra `export` is not installed, or the bundle cannot be pruned; it says why.
             BundleError: `output` is in the way, or the bundle itself.
         """
+        if self.split is not None and self.split.command is not None:
+            raise TuneError(f"these thresholds are of a network that is {self.split.chosen.name}: tune without link=")
         self._check_goal(force=force)
         bundle = load(self.path)
         chosen, silent = (self._plan(bundle, figures) for figures in (self.chosen, self.pruned or self.chosen))
@@ -232,6 +237,7 @@ class TuningReport(msgspec.Struct, frozen=True, kw_only=True):
         if self.guarantee is not None:
             lines.append(spell_guarantee(self.guarantee))
         lines += [] if self.fleet is None else [str(self.fleet)]
+        lines += [] if self.split is None else [f"split: {self.split}"]
         lines += [f"note: {note}" for note in self.notes]
         return "\n".join(map(printable, lines))
 

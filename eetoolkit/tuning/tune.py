@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from typing import Any
 
+import msgspec
 import numpy.typing as npt
 
 from eetoolkit.fleet.fleet import Fleet, is_fleet, read_fleet
@@ -18,11 +21,13 @@ from eetoolkit.tuning.dataset import RowSource, gather
 from eetoolkit.tuning.fleet import check_fleet, choose_quantile, fleet_task, for_fleet, profile_notes
 from eetoolkit.tuning.goal import GoalSpec, choose_goal
 from eetoolkit.tuning.guarantee import follow_path
+from eetoolkit.tuning.link import Link
 from eetoolkit.tuning.manifest import may_fire
 from eetoolkit.tuning.objective import Metric
 from eetoolkit.tuning.record import Record
 from eetoolkit.tuning.report import TuningReport
 from eetoolkit.tuning.risk import RAREST, Method
+from eetoolkit.tuning.where import check_split, split_task, where_to_split
 from eetoolkit_runtime.arguments import checked
 from eetoolkit_runtime.bundle.bundle import Bundle, load
 from eetoolkit_runtime.errors import BundleError, TuneError
@@ -47,6 +52,8 @@ def tune(  # noqa: PLR0913 - what a choice depends on
     metric: Metric | None = None,
     profile: Profile | Fleet | str | os.PathLike[str] | None = None,
     for_: str | None = None,
+    link: Link | Profile | Mapping[str, Any] | str | os.PathLike[str] | None = None,
+    server: Profile | str | os.PathLike[str] | float | None = None,
     force: bool = False,
     calibrate: bool | None = None,
     record: Record | str | os.PathLike[str] | None = None,
@@ -81,6 +88,10 @@ def tune(  # noqa: PLR0913 - what a choice depends on
         for_: With a fleet, whose cost counts: `pN-device`, such as `p90-device`, `median-device` or `slowest-device`.
             N % of the devices, rounded up, take no more than that one. A budget is kept on as many; else the cost of
             that device is the least. Which one is there is found anew for all thresholds.
+        link: To a server that could go on: then where to split is chosen too, and `TuningReport.split` tells. A `Link`,
+            its figures by name, a profile that measured one, or a file of either.
+        server: With `link`, what segments cost there: a profile of this bundle taken on the server, its file, or a
+            number: how many times as fast as this device you say it is.
         force: Whether to accept a profile of another bundle, or of other providers.
         calibrate: Whether to fit a temperature for each exit first; None: where that is possible, by 30 rows or more.
         record: A `Record`, or its file. With `inputs`, the file to save it in and to resume from; the answers with
@@ -95,7 +106,7 @@ def tune(  # noqa: PLR0913 - what a choice depends on
         InputError: Inputs that it does not take, or another number of labels.
         EEToolkitError: `record` cannot be written.
         TuneError: No exit may fire; labels or confidences that cannot be used, too few rows, a profile of another
-            bundle or of other providers, a goal that cannot be met; it says the best that can.
+            bundle or of other providers, a link without a server; a goal that cannot be met: it says the best that can.
     """
     goal = choose_goal(
         accuracy=metric is None, max_accuracy_drop=max_accuracy_drop, min_accuracy=min_accuracy, budget_ms=budget_ms,
@@ -108,9 +119,14 @@ def tune(  # noqa: PLR0913 - what a choice depends on
     backend = choose_providers(providers)
     measured = _saved(opened) if profile is None else _given(profile)
     quantile = choose_quantile(measured, for_)
+    if quantile is not None and link is not None:
+        raise TuneError(
+            "link goes with the profile of one device, and profile is a fleet; tune for one device at a time"
+        )
     if isinstance(measured, Fleet) and not force:  # before rows are collected, which may take long
         check_fleet(measured, plan, expected_providers(backend))
     goal.check_costs(latencies=measured is not None or plan.profile is not None)
+    check_split(link, server, goal, latencies=measured is not None or plan.profile is not None)
     if labels is not None and metric is None:
         check_labels(as_labels(labels))
     tell = progress or (lambda _what, _done, _total: None)
@@ -120,12 +136,19 @@ def tune(  # noqa: PLR0913 - what a choice depends on
     if isinstance(measured, Fleet) and quantile is not None:
         task = fleet_task(task, measured, quantile)
     tell("searching", 0, 0)
+    split = None
+    if link is not None and server is not None:
+        split = split_task(source, task, link, server, force=force)
+        task = split.task
     guaranteed = follow_path(task.rows, task.data, plan, goal.value, delta) if goal.kind == "risk" else {}
     own = guaranteed.get(method)
-    choice = choose(task, own)
+    known = None if split is None or goal.kind == "risk" else split.best.choice
+    choice = choose(task, own) if known is None else known
     told, fleet = task.on_device(choice.thresholds) if isinstance(task, FleetTask) else (task, None)
     results = evaluate(told, choice, guaranteed)
     report = assemble(opened, told, choice, results, own, profile_notes(measured, threads))
+    if split is not None:
+        return msgspec.structs.replace(report, split=where_to_split(split, opened, results.chosen))
     return report if fleet is None else for_fleet(report, fleet)
 
 

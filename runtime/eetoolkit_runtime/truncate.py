@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 from collections import Counter
-from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import msgspec
@@ -18,9 +17,10 @@ from eetoolkit_runtime.bundle.rewriting import write_bundle
 from eetoolkit_runtime.bundle.store import check_target
 from eetoolkit_runtime.errors import InputError
 from eetoolkit_runtime.plan.flow import live_after, live_before, successors
-from eetoolkit_runtime.plan.names import plan_name, titles_of
+from eetoolkit_runtime.plan.names import plan_name
+from eetoolkit_runtime.plan.restricted import restricted
 from eetoolkit_runtime.plan.still_true import quantization_of
-from eetoolkit_runtime.plan.types import Manifest, SavedProfile, Segment, Stop
+from eetoolkit_runtime.plan.types import Manifest, Segment, Stop
 from eetoolkit_runtime.running.decision import known_exit
 
 
@@ -95,33 +95,6 @@ def _cut(plan: Manifest, at: str) -> Manifest:
     short = restricted(plan, kept)
     quantization = quantization_of(short, plan.quantization, {name: (name,) for name in kept})
     return msgspec.structs.replace(short, quantization=quantization)
-
-
-def restricted(plan: Manifest, segments: Mapping[str, Segment]) -> Manifest:
-    """Returns the plan with these segments alone: without slots and constants that they do not name, and untuned."""
-    used = {
-        name
-        for segment in segments.values()
-        for name in (
-            *segment.reads.values(), *segment.writes,
-            *(source.constant for source in segment.writes.values()),
-            *(name for _, name in (segment.exit.criterion.named_constants() if segment.exit is not None else ())),
-        )
-    }  # fmt: skip
-    kept = msgspec.structs.replace(
-        plan,
-        segments=dict(segments),
-        slots={name: slot for name, slot in plan.slots.items() if name in used},
-        constants={name: constant for name, constant in plan.constants.items() if name in used},
-        profile=None if plan.profile is None else _of_segments(plan.profile, segments),
-        tuning=None,
-    )
-    return msgspec.structs.replace(kept, titles=titles_of(kept))
-
-
-def _of_segments(profile: SavedProfile, segments: Collection[str]) -> SavedProfile:
-    """Returns the latencies of these segments; the profile itself was measured with others behind them."""
-    return SavedProfile(expected_ms={name: ms for name, ms in profile.expected_ms.items() if name in segments})
 
 
 def _without_unread(segment: Segment, read: frozenset[str]) -> Segment:

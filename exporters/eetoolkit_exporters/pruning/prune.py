@@ -21,11 +21,11 @@ from eetoolkit_runtime.bundle.store import check_target
 from eetoolkit_runtime.errors import ExportError, InputError
 from eetoolkit_runtime.plan.flow import chains, live_after, live_before, without_exits
 from eetoolkit_runtime.plan.names import plan_name
+from eetoolkit_runtime.plan.restricted import restricted
 from eetoolkit_runtime.plan.still_true import quantization_of, unmeasured
 from eetoolkit_runtime.plan.types import Manifest, Segment, Tuning
 from eetoolkit_runtime.running.decision import known_exit
 from eetoolkit_runtime.running.inputs import BATCH
-from eetoolkit_runtime.truncate import restricted
 from eetoolkit_runtime.verify import verify
 
 

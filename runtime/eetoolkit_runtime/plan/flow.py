@@ -109,6 +109,23 @@ def mask_of(names: Iterable[str], bits: Mapping[str, int]) -> int:
     return mask
 
 
+def assigned_before(plan: Manifest, bits: Mapping[str, int]) -> dict[str, int]:
+    """Returns the inputs and slots that every path to a segment has written, as numbers: a forward must-analysis."""
+    writes = {name: mask_of(segment.writes, bits) for name, segment in plan.segments.items()}
+    before = dict.fromkeys(plan.segments, (1 << len(bits)) - 1)
+    before[plan.start] = mask_of((spec.name for spec in plan.inputs), bits)
+    waiting = deque(plan.segments)
+    while waiting:
+        name = waiting.popleft()
+        after = before[name] | writes[name]
+        for following in successors(plan.segments[name]):
+            known = before[following] & after
+            if known != before[following]:
+                before[following] = known
+                waiting.append(following)
+    return before
+
+
 class Live:
     """For each segment, the slots and inputs whose tensors it or a later segment may still look at.
 

@@ -350,6 +350,44 @@ class Quantization(_Struct, frozen=True, kw_only=True):
     stale: bool = False
 
 
+class ServerExit(_Struct, frozen=True, kw_only=True):
+    """An exit of the server's half of a bundle.
+
+    Attributes:
+        name: Its name.
+        scores: As `Exit.scores`.
+        path: The segments with a model that run from the cut to it; None: that depends on the row.
+    """
+
+    name: str
+    scores: ClassScores | None = None
+    path: tuple[str, ...] | None = None
+
+
+class Split(_Struct, frozen=True, kw_only=True):
+    """Where this bundle, the device's half of one, hands over to a server.
+
+    Attributes:
+        exit: The exit that ends the plan here: its outputs are an answer, and what the server needs to go on.
+        local: The exit whose answer that is, which stands in where the server gives none.
+        answers: The outputs of `exit` that are this answer.
+        sends: By input of the server's half, the output of `exit` that it takes.
+        model: The name of the server's half.
+        version: Tells the server's half from any other; see `plan.halves.version_of`.
+        exits: Of the server's half, in order: a server answers with their numbers.
+        segments: How many segments with a model both halves have.
+    """
+
+    exit: str
+    local: str
+    answers: tuple[str, ...]
+    sends: dict[str, str]
+    model: str
+    version: Count
+    exits: tuple[ServerExit, ...]
+    segments: Count
+
+
 class Manifest(_Struct, frozen=True, kw_only=True):
     """A whole `manifest.json`."""
 
@@ -376,6 +414,7 @@ class Manifest(_Struct, frozen=True, kw_only=True):
     profile: SavedProfile | None = None
     tuning: Tuning | None = None
     quantization: Quantization | None = None
+    split: Split | None = None
 
     @property
     def exits(self) -> dict[str, Exit]:

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections import deque
 from collections.abc import Mapping, Sequence
 
 from eetoolkit_runtime.errors import ManifestError
-from eetoolkit_runtime.plan.flow import closure, looked_at, mask_of, slot_bits, successors
+from eetoolkit_runtime.plan.flow import assigned_before, closure, looked_at, mask_of, slot_bits, successors
 from eetoolkit_runtime.plan.names import check_names
 from eetoolkit_runtime.plan.types import (
     JOURNAL,
@@ -299,19 +298,7 @@ def _without_sources(edges: dict[str, list[str]], *, backwards: bool = False) ->
 def _check_assignment(plan: Manifest) -> None:
     """Proves that every slot is written before it is read, on every path (forward must-analysis to a fixed point)."""
     bits = slot_bits(plan)
-    inputs = mask_of((spec.name for spec in plan.inputs), bits)
-    writes = {name: mask_of(segment.writes, bits) for name, segment in plan.segments.items()}
-    before = dict.fromkeys(plan.segments, (1 << len(bits)) - 1)
-    before[plan.start] = inputs
-    waiting = deque(plan.segments)
-    while waiting:
-        name = waiting.popleft()
-        after = before[name] | writes[name]
-        for following in successors(plan.segments[name]):
-            known = before[following] & after
-            if known != before[following]:
-                before[following] = known
-                waiting.append(following)
+    before = assigned_before(plan, bits)
     for name, segment in plan.segments.items():
         known = before[name]
         for source in segment.reads.values():
@@ -321,7 +308,7 @@ def _check_assignment(plan: Manifest) -> None:
             if origin.slot is not None and not known & bits[origin.slot]:
                 raise ManifestError(f"segment {name!r}: moves {origin.slot!r}, which some path to it leaves unwritten")
         for what, slot in looked_at(segment):
-            if not (known | writes[name]) & bits[slot]:
+            if not (known | mask_of(segment.writes, bits)) & bits[slot]:
                 raise ManifestError(f"segment {name!r}: {what} {slot!r} is left unwritten by some path")
 
 

@@ -24,6 +24,7 @@ from eetoolkit_runtime.profiling.budget import Part, told
 from eetoolkit_runtime.profiling.comparison import Comparison, Side, compare
 from eetoolkit_runtime.profiling.costs import Energy, ExitCost, Memory, SegmentCost, Share, WholeCost
 from eetoolkit_runtime.profiling.latency import Amount, Count, Difference, Latency, Some
+from eetoolkit_runtime.profiling.link import LinkCost
 from eetoolkit_runtime.profiling.machine import Condition, Machine
 from eetoolkit_runtime.running.decision import spell_threshold
 
@@ -68,6 +69,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         memory: Of this process.
         whole: The network as one session; None where no file of it was given, or there was no time.
         energy: None where the machine has no meter that this process may read.
+        link: To a server that goes on behind an exit; None where none was given.
     """
 
     version: int = VERSION
@@ -100,6 +102,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     memory: Memory = Memory()
     whole: WholeCost | None = None
     energy: Energy | None = None
+    link: LinkCost | None = None
 
     @property
     def noise(self) -> str | None:

@@ -13,7 +13,7 @@ from eetoolkit_runtime.plan.types import ClassScores
 from eetoolkit_runtime.printable import printable
 from eetoolkit_runtime.running.scores import predicted
 
-StoppedBy = Literal["exit", "end", "deadline", "interrupt"]
+StoppedBy = Literal["exit", "end", "deadline", "interrupt", "remote"]
 
 
 class Answer(msgspec.Struct, frozen=True, eq=False):
@@ -27,8 +27,10 @@ class Answer(msgspec.Struct, frozen=True, eq=False):
         segments: How many segments with a model the bundle has.
         gates: The decisions met, in order: the segment, and 1 or 0 for a gate, the number of the case for a switch.
         stopped_by: `exit`: an exit before the end fired, or was asked for; `end`: none did, so the plan ran to its end;
-            `deadline` or `interrupt`: the best answer that was finished by then.
+            `deadline` or `interrupt`: the best answer that was finished by then; `remote`: that of the last exit on
+            this machine, since the server gave none and this bundle cannot go on.
         scores: Where the class scores are, and how they are read; None: no output says a class.
+        remote: Whether a server gave it, by the segments at the end of the path.
     """
 
     outputs: dict[str, Array]
@@ -39,6 +41,7 @@ class Answer(msgspec.Struct, frozen=True, eq=False):
     gates: tuple[tuple[str, int], ...] = ()
     stopped_by: StoppedBy = "exit"
     scores: ClassScores | None = None
+    remote: bool = False
 
     @property
     def visits(self) -> dict[str, int]:
@@ -65,9 +68,10 @@ class Answer(msgspec.Struct, frozen=True, eq=False):
         return f"<Answer {self}; {', '.join(arrays)}>"
 
     def __str__(self) -> str:
-        stopped = f", stopped by {self.stopped_by}" if self.stopped_by in ("deadline", "interrupt") else ""
+        stopped = f", stopped by {self.stopped_by}" if self.stopped_by in ("deadline", "interrupt", "remote") else ""
         ran = f"{len(set(self.path))} of {self.segments} segments"
-        return f"{printable(self.exit)}, confidence {self.confidence:.4g}, {ran}{stopped}"
+        remote = ", remote" if self.remote else ""
+        return f"{printable(self.exit)}, confidence {self.confidence:.4g}, {ran}{remote}{stopped}"
 
 
 def rank(answer: Answer) -> float:

@@ -1,0 +1,121 @@
+"""The link to a server, as tuning takes it: what a request costs beside the segments that run behind it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+import msgspec
+
+from eetoolkit_runtime.arguments import shortened
+from eetoolkit_runtime.arrays import Array
+from eetoolkit_runtime.bundle.integrity import read_regular
+from eetoolkit_runtime.errors import BundleError, TuneError
+from eetoolkit_runtime.files.paths import absolute, shown
+from eetoolkit_runtime.profiling.latency import Amount
+from eetoolkit_runtime.profiling.link import LinkCost, Rate
+from eetoolkit_runtime.profiling.profile import Profile, decode
+
+_LIMIT_BYTES = 16 << 20
+_SIZES = {"float16": 2, "uint8": 1}
+NUMBER_AND_CONFIDENCE_BYTES = 8 + 4
+"""What an answer holds beside the exit's outputs: which exit it was, int64, and its confidence, float32."""
+
+
+class Link(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a request to a server costs, beside the segments that it runs.
+
+    Attributes:
+        round_trip_ms: A request that carries and computes next to nothing, headers included.
+        up_mbit_s: Megabits a second to the server; None: so many that bytes cost nothing.
+        down_mbit_s: From the server, likewise.
+        request_ms: What the server takes for a request beside its segments: reading it, queueing, the answer.
+        sent_as: As what floats cross; None: as they are.
+    """
+
+    round_trip_ms: Amount
+    up_mbit_s: Rate | None = None
+    down_mbit_s: Rate | None = None
+    request_ms: Amount = 0.0
+    sent_as: Literal["float16", "uint8"] | None = None
+
+    def expected_ms(self, sent_bytes: int, received_bytes: int) -> float:
+        """Returns what a request of so many bytes takes beside its segments."""
+        moved = _took_ms(sent_bytes, self.up_mbit_s) + _took_ms(received_bytes, self.down_mbit_s)
+        return self.round_trip_ms + self.request_ms + moved
+
+    def sent_bytes(self, tensors: Iterable[Array]) -> int:
+        """Returns how many bytes tensors are as they cross."""
+        size = None if self.sent_as is None else _SIZES[self.sent_as]
+        return sum(
+            each.size * (min(size, each.itemsize) if size is not None and each.dtype.kind == "f" else each.itemsize)
+            for each in tensors
+        )
+
+    def __str__(self) -> str:
+        rates = [
+            f"{way} {'too fast to tell' if rate is None else f'{rate:g} Mbit/s'}"
+            for way, rate in (("up", self.up_mbit_s), ("down", self.down_mbit_s))
+        ]
+        more = [f"{self.request_ms:.3g} ms a request at the server"] if self.request_ms else []
+        more += [] if self.sent_as is None else [f"floats cross as {self.sent_as}"]
+        return ", ".join((f"round trip {self.round_trip_ms:.4g} ms", *rates, *more))
+
+
+def _took_ms(size_bytes: int, mbit_s: float | None) -> float:
+    return 0.0 if mbit_s is None else size_bytes * 8 / mbit_s / 1e3
+
+
+class _Head(msgspec.Struct):
+    """The key that tells a profile from a link."""
+
+    machine: msgspec.Raw | None = None
+
+
+def read_link(given: Link | Profile | Mapping[str, Any] | str | os.PathLike[str]) -> Link | LinkCost:
+    """Returns a link as it is given: itself, its figures, a profile that measured one, or a file of either.
+
+    Raises:
+        BundleError: There is no such file.
+        TuneError: It is no link, or a profile without one.
+    """
+    if isinstance(given, Link):
+        return _converted(msgspec.to_builtins(given), "link")  # types alone do not check the ranges
+    if isinstance(given, Profile):
+        return _measured(given, "this profile")
+    if isinstance(given, Mapping):
+        return _converted(dict(given), "link")
+    path = absolute(given, BundleError)
+    if path.is_dir():
+        return _measured(Profile.read(path), f"the profile in {shown(path)}")
+    try:
+        text = read_regular(path, _LIMIT_BYTES)
+    except FileNotFoundError as error:
+        raise BundleError(f"{shown(path)} does not exist") from error
+    except OSError as error:
+        raise BundleError(f"cannot read {shown(path)}: {error.strerror or error}") from error
+    try:
+        is_profile = msgspec.json.decode(text, type=_Head).machine is not None
+        keys = None if is_profile else msgspec.json.decode(text)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise TuneError(f"{shown(path)} is neither a link nor a profile: {error}") from error
+    if is_profile:
+        return _measured(decode(text, str(shown(path))), str(shown(path)))
+    return _converted(keys, str(shown(path)))
+
+
+def _measured(profile: Profile, what: str) -> LinkCost:
+    if profile.link is None:
+        raise TuneError(
+            f"{what} has measured no link; pass one that has, or the link's figures: "
+            '{"round_trip_ms": 20, "up_mbit_s": 10, "down_mbit_s": 10}'
+        )
+    return profile.link
+
+
+def _converted(keys: Any, what: str) -> Link:
+    try:
+        return msgspec.convert(keys, Link)
+    except msgspec.ValidationError as error:
+        raise TuneError(f"{what} is {shortened(keys)}, no link: {error}") from error

@@ -1,0 +1,239 @@
+"""A plan in two halves: what a device runs, and what a server goes on with from exactly the slots that are live there.
+
+A plan can be cut before a segment through which every way to what lies behind it leads, once, after an exit whose
+answer can stand in. Both halves are plans of the same format: the device's ends with an exit of its own, the handover,
+whose outputs are the answer that stands in and the tensors that the server needs; these are the inputs of the server's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterator, Mapping
+from typing import NamedTuple
+
+import msgspec
+
+from eetoolkit_runtime.errors import InputError, did_you_mean
+from eetoolkit_runtime.plan.flow import (
+    assigned_before,
+    closure,
+    live_before,
+    mask_of,
+    repeats,
+    slot_bits,
+    successors,
+)
+from eetoolkit_runtime.plan.names import plan_name
+from eetoolkit_runtime.plan.restricted import restricted
+from eetoolkit_runtime.plan.still_true import quantization_of
+from eetoolkit_runtime.plan.types import (
+    Goto,
+    Manifest,
+    Segment,
+    ServerExit,
+    Slot,
+    Source,
+    Split,
+    Stop,
+    TensorSpec,
+)
+
+HANDOVER = "handover"
+"""The exit that ends a device's half, and the segment in which it stands."""
+_ENTRY = "entry"  # the segment of a server's half that moves inputs to slots which it overwrites
+
+
+class Halves(NamedTuple):
+    """Both halves of a plan, each a valid plan by itself but for golden samples, which neither has."""
+
+    device: Manifest
+    server: Manifest
+
+
+class CutPoint(NamedTuple):
+    """A segment before which a plan can be cut, and the exit whose answer stands in there."""
+
+    segment: str
+    exit: str
+
+
+def cut_points(plan: Manifest) -> tuple[CutPoint, ...]:
+    """Returns where a plan can be cut, in the plan's order."""
+    return tuple(CutPoint(name, exit_) for name in plan.segments if (exit_ := _stands_in(plan, name)) is not None)
+
+
+def cut_point(plan: Manifest, at: str) -> CutPoint:
+    """Returns where a plan is cut by a name: behind the exit that is called so, or before the segment.
+
+    Args:
+        plan: Of a whole bundle.
+        at: The name, the plan's or the network's.
+
+    Raises:
+        InputError: There is no such exit or segment, or the plan cannot be cut there; it says where it can.
+    """
+    points = cut_points(plan)
+    if not points:
+        raise InputError(f"{plan.name!r} cannot be cut: no exit stands before a segment that all later ones follow")
+    exits: dict[str, CutPoint] = {}
+    for point in points:
+        exits.setdefault(point.exit, point)
+    found = exits.get(plan_name(at, plan.titles)) or next((point for point in points if point.segment == at), None)
+    if found is None:
+        known = {*plan.exits, *plan.segments}
+        what = "cannot be cut at" if at in known else "has no exit or segment"
+        places = ", ".join(
+            dict.fromkeys((*(plan.titles.get(name, name) for name in exits), *(p.segment for p in points)))
+        )
+        raise InputError(f"{plan.name!r} {what} {at!r}; it can be cut at {places}{did_you_mean(at, known)}")
+    return found
+
+
+def halves(plan: Manifest, at: CutPoint) -> Halves:
+    """Returns both halves of a plan.
+
+    Args:
+        plan: Of a whole bundle.
+        at: One of its `cut_points`.
+    """
+    behind = closure((at.segment,), {name: successors(segment) for name, segment in plan.segments.items()})
+    live = sorted(live_before(plan)[at.segment])
+    server = _server(plan, at.segment, {name: plan.segments[name] for name in plan.segments if name in behind}, live)
+    local = plan.exits[at.exit]
+    answers = tuple(local.outputs)
+    outputs = dict(local.outputs)
+    sends: dict[str, str] = {}
+    for spec, slot in zip(server.inputs, live, strict=True):
+        same = next((name for name, held in local.outputs.items() if held == slot), None)
+        sends[spec.name] = same or _fresh(slot, outputs)
+        outputs[sends[spec.name]] = slot
+    name = _fresh(HANDOVER, plan.exits.keys() | plan.segments.keys())
+    handover = msgspec.structs.replace(local, name=name, outputs=outputs, threshold="always")
+    kept = {
+        each: _leading_to(segment, at.segment, name) for each, segment in plan.segments.items() if each not in behind
+    }
+    device = _with_segments(plan, {**kept, name: Segment(exit=handover, next=Stop())})
+    split = Split(
+        exit=name,
+        local=at.exit,
+        answers=answers,
+        sends=sends,
+        model=server.name,
+        version=version_of(server),
+        exits=tuple(_server_exits(server)),
+        segments=sum(segment.model is not None for segment in plan.segments.values()),
+    )
+    return Halves(msgspec.structs.replace(device, split=split), server)
+
+
+def version_of(server: Manifest) -> int:
+    """Returns the number that tells a server's half from any other: the first 48 bits of a SHA-256.
+
+    It is of all that decides an answer: graphs and weights by their digests, plan, thresholds and constants. A model
+    server of the Open Inference Protocol calls it the model's version, so that every request names it, and a server
+    that holds another half has no such version.
+    """
+    said = msgspec.structs.replace(
+        server, created_with={}, onnxruntime=None, golden=None, notes=(), profile=None, tuning=None, quantization=None,
+        files={name: file for name, file in sorted(server.files.items()) if name in _files(server)},
+    )  # fmt: skip
+    return int(hashlib.sha256(msgspec.json.encode(said)).hexdigest()[:12], 16)
+
+
+def _stands_in(plan: Manifest, name: str) -> str | None:
+    """Returns the exit whose answer stands in where the plan is cut before a segment; None: it cannot be."""
+    edges = {each: successors(segment) for each, segment in plan.segments.items()}
+    behind = closure((name,), edges)
+    ways_in = {to for each, following in edges.items() if each not in behind for to in following if to in behind}
+    if name == plan.start or ways_in != {name} or repeats(plan, name):
+        return None
+    bits = slot_bits(plan)
+    known = assigned_before(plan, bits)[name]
+    found: dict[bool, str] = {}
+    for each, segment in plan.segments.items():
+        exit_ = segment.exit
+        if each in behind or exit_ is None:
+            continue
+        needed = mask_of((*exit_.outputs.values(), exit_.confidence), bits)
+        if needed & known == needed:
+            found[exit_.enabled] = exit_.name
+    return found.get(True, found.get(False))
+
+
+def _server(plan: Manifest, start: str, segments: Mapping[str, Segment], live: list[str]) -> Manifest:
+    """Returns the half that begins at a segment, with the slots that are live there as inputs."""
+    given: dict[str, Slot] = {spec.name: Slot(dtype=spec.dtype, shape=spec.shape) for spec in plan.inputs} | plan.slots
+    written = {slot for segment in segments.values() for slot in segment.writes}
+    moved = {slot: _fresh(f"{slot}_in", given.keys() | plan.constants.keys()) for slot in live if slot in written}
+    inputs = tuple(
+        TensorSpec(name=moved.get(slot, slot), dtype=given[slot].dtype, shape=given[slot].shape) for slot in live
+    )
+    kept = dict(segments)
+    if moved:
+        first = _fresh(_ENTRY, plan.segments.keys())
+        moves = {slot: Source(slot=name) for slot, name in moved.items()}
+        kept = {first: Segment(writes=moves, next=Goto(segment=start)), **kept}
+        start = first
+    symbols = {dim for spec in inputs for dim in spec.shape if isinstance(dim, str)}
+    names = {spec.name for spec in inputs}
+    half = msgspec.structs.replace(
+        plan,
+        name=f"{plan.name}-tail",
+        inputs=inputs,
+        limits={symbol: limit for symbol, limit in plan.limits.items() if symbol in symbols},
+        preprocess={name: how for name, how in plan.preprocess.items() if name in names},
+        start=start,
+    )
+    found = _with_segments(half, kept)
+    return msgspec.structs.replace(found, slots={name: s for name, s in found.slots.items() if name not in names})
+
+
+def _with_segments(plan: Manifest, segments: Mapping[str, Segment]) -> Manifest:
+    """Returns a half with these segments alone, the files that they name, and what is still true of it."""
+    short = restricted(plan, segments)
+    quantization = quantization_of(short, plan.quantization, {name: (name,) for name in segments})
+    short = msgspec.structs.replace(short, golden=None, quantization=quantization)
+    used = _files(short)
+    return msgspec.structs.replace(short, files={name: file for name, file in plan.files.items() if name in used})
+
+
+def _files(plan: Manifest) -> set[str]:
+    """Returns the graphs and weights that segments name."""
+    named = (file for segment in plan.segments.values() for file in (segment.model, *segment.weights))
+    return {file for file in named if file is not None}
+
+
+def _leading_to(segment: Segment, old: str, new: str) -> Segment:
+    """Returns a segment that goes to `new` where it went to `old`."""
+    following = msgspec.to_builtins(segment.next)
+    for key, value in following.items():
+        if key in ("segment", "then", "else") and value == old:
+            following[key] = new
+        elif key == "cases":
+            following[key] = [new if case == old else case for case in value]
+    return msgspec.convert({**msgspec.to_builtins(segment), "next": following}, Segment)
+
+
+def _server_exits(server: Manifest) -> Iterator[ServerExit]:
+    """Yields the exits of a server's half, each with the way to it where there is but one."""
+    ways: dict[str, tuple[str, ...]] = {}
+    name: str | None = server.start
+    path: list[str] = []
+    while name is not None:
+        segment = server.segments[name]
+        path += [] if segment.model is None else [name]
+        if segment.exit is not None:
+            ways[segment.exit.name] = tuple(path)
+        following = successors(segment)
+        name = following[0] if len(following) == 1 else None
+    for exit_name, exit_ in server.exits.items():
+        yield ServerExit(name=exit_name, scores=exit_.scores, path=ways.get(exit_name))
+
+
+def _fresh(name: str, taken: Collection[str]) -> str:
+    """Returns a name that is not taken: this one, or with a number behind it."""
+    found, number = name, 1
+    while found in taken:
+        number += 1
+        found = f"{name}{number}"
+    return found

@@ -1,0 +1,57 @@
+"""What the link to a server costs, with what runs behind it, as a profile keeps it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from eetoolkit_runtime.profiling.latency import Count, Latency
+
+Rate = Annotated[float, msgspec.Meta(gt=0, le=1e15)]
+
+
+class LinkCost(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What it costs to go on at a server, measured from this machine over one kept connection.
+
+    Attributes:
+        at: The exit behind which the plan was cut.
+        protocol: How the server was asked.
+        round_trip: A request that moves next to nothing and computes nothing.
+        request: A whole request for one row, from this machine and back.
+        server: What of it the server takes: `request` less a round trip and less what its bytes take.
+        sent_bytes: One row's request, headers not counted.
+        received_bytes: Its answer, headers not counted.
+        up_mbit_s: Megabits a second to the server, by what a larger request takes longer; None: too many to be told
+            beside the round trip's own spread.
+        down_mbit_s: From the server, likewise.
+    """
+
+    at: str
+    protocol: Literal["rest", "grpc"]
+    round_trip: Latency
+    request: Latency
+    server: Latency
+    sent_bytes: Count
+    received_bytes: Count
+    up_mbit_s: Rate | None = None
+    down_mbit_s: Rate | None = None
+
+    @property
+    def round_trip_ms(self) -> float:
+        """The median round trip."""
+        return self.round_trip.p50_ms
+
+    @property
+    def server_ms(self) -> float:
+        """What the server takes for a row, the median."""
+        return self.server.p50_ms
+
+    def expected_ms(self, sent_bytes: int, received_bytes: int) -> float:
+        """Returns what a request of so many bytes takes beside the server's work: round trip and bytes over bandwidth."""
+        return self.round_trip_ms + _took_ms(sent_bytes, self.up_mbit_s) + _took_ms(received_bytes, self.down_mbit_s)
+
+
+def _took_ms(size_bytes: int, mbit_s: float | None) -> float:
+    """Returns what bytes take on a link; nothing where it is too fast to be told."""
+    return 0.0 if mbit_s is None else size_bytes * 8 / mbit_s / 1e3

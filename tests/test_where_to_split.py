@@ -1,0 +1,304 @@
+"""Where to split: costs against sums by hand, choices against brute force, and what limits must give."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from plans import chain
+from test_tuning_search import made, plan_of
+
+import eetoolkit as ee
+from eetoolkit.cli import main
+from eetoolkit.tuning.choose import Task
+from eetoolkit.tuning.costs import Costs
+from eetoolkit.tuning.dataset import TuningData
+from eetoolkit.tuning.goal import GoalSpec
+from eetoolkit.tuning.link import Link
+from eetoolkit.tuning.objective import candidates
+from eetoolkit.tuning.record import Record
+from eetoolkit.tuning.replay import stops
+from eetoolkit.tuning.splitting import ALL_THERE, HERE, Cut, best_place, place, split_costs
+from eetoolkit_runtime.plan.halves import cut_points
+
+EXITS = 3
+PLAN = plan_of(EXITS)
+CUTS = [
+    Cut(segment=point.segment, exit=point.exit, at=point.exit, sent_bytes=1000, received_bytes=50)
+    for point in cut_points(PLAN)
+]
+EVERYTHING = Cut(segment=None, exit=None, at="the inputs", sent_bytes=4000, received_bytes=50)
+X = np.random.default_rng(0).uniform(0, 1, (400, 4)).astype(np.float32)
+LABELS = X.argmax(1)
+
+
+def task_of(record: Record, costs: Costs, goal: GoalSpec) -> Task:
+    count = len(record)
+    tune, test = np.arange(0, count, 2), np.arange(1, count, 2)
+    parts = {"tune": len(tune), "test": len(test)}
+    return Task(goal, PLAN, TuningData(record, record, tune, tune[:0], test, parts, False), costs, None, 0)
+
+
+def placed(task: Task, server: Costs, link: Link) -> list[Any]:
+    record = task.data.record
+    costs: list[tuple[Cut | None, Costs]] = [(None, task.costs)]
+    for cut in (*CUTS, EVERYTHING):
+        link_ms = link.expected_ms(cut.sent_bytes, cut.received_bytes)
+        costs.append((cut, split_costs(PLAN, cut, task.costs, server, record, link_ms)))
+    return place(task, costs)
+
+
+def record_of(seed: int, rows: int = 120) -> Record:
+    record = made(seed, rows=rows, exits=EXITS)
+    return msgspec_free(record)
+
+
+def msgspec_free(record: Record) -> Record:
+    """Returns the record with the names of the plan's segments and exits."""
+    from dataclasses import replace
+
+    models = tuple(name for name, segment in PLAN.segments.items() if segment.model is not None)
+    return replace(record, exits=tuple(PLAN.exits), segments=models)
+
+
+MS = st.floats(0.01, 100)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    device=st.lists(MS, min_size=EXITS, max_size=EXITS),
+    server=st.lists(MS, min_size=EXITS, max_size=EXITS),
+    scales=st.lists(st.floats(0.5, 2), min_size=2 * EXITS, max_size=2 * EXITS),
+    link_ms=st.floats(0, 500),
+)
+def test_a_run_costs_the_devices_segments_one_request_and_the_servers(
+    device: list[float], server: list[float], scales: list[float], link_ms: float
+) -> None:
+    record = record_of(0, rows=5)
+    own, there = np.array(scales[:EXITS]), np.array(scales[EXITS:])
+    here = Costs(np.array(device), 0.0, "ms", "here", scale=own)
+    far = Costs(np.array(server), 0.0, "ms", "there", scale=there)
+    for place_, cut in enumerate(CUTS):
+        found = split_costs(PLAN, cut, here, far, record, link_ms).of_visits(record)
+        for end in range(EXITS):
+            if end <= place_:
+                expected = sum(device[: end + 1]) * own[end]
+            else:
+                expected = sum(device[: place_ + 1]) * own[place_]
+                expected += link_ms + sum(server[place_ + 1 : end + 1]) * there[end]
+            assert found[:, end] == pytest.approx(expected)
+    everything = split_costs(PLAN, EVERYTHING, here, far, record, link_ms).of_visits(record)
+    assert everything[0] == pytest.approx(np.cumsum(server) * there + link_ms)
+
+
+@pytest.mark.parametrize(("kind", "value"), [("min_accuracy", 0.7), ("budget_ms", 4.0)])
+@pytest.mark.parametrize(("round_trip_ms", "speed"), [(0.5, 10.0), (3.0, 4.0), (0.0, 1.5)])
+def test_the_choice_is_that_of_brute_force(
+    kind: Any, value: float, round_trip_ms: float, speed: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eetoolkit.tuning.choose.margin_of", lambda *_: None)  # what is compared has none
+    monkeypatch.setattr("eetoolkit.tuning.static.AS_GOOD", 1.0)
+    record = record_of(3, rows=80)
+    here = Costs(np.array([1.0, 2.0, 5.0]), 0.0, "ms", "here")
+    far = Costs(here.of / speed, 0.0, "ms", "there")
+    link = Link(round_trip_ms=round_trip_ms, up_mbit_s=10)
+    task = task_of(record, here, GoalSpec(kind, value))
+    places = placed(task, far, link)
+    best = best_place(places, task.goal)
+    # All thresholds at all places, by the rule of the runner.
+    part = record.take(task.data.tune)
+    choices = candidates(part, PLAN, np.array([True, True, False]), most=200)
+    every = np.array(list(itertools.product(*(range(len(own) + 1) for own in choices.thresholds))))
+    ended = stops(part, choices.spell(every))
+    rows = np.arange(len(part))[:, None]
+    right = (part.prediction == part.label[:, None])[rows, ended].mean(0)
+    found = []
+    for cut in (None, *CUTS):
+        link_ms = 0.0 if cut is None else link.expected_ms(cut.sent_bytes, cut.received_bytes)
+        costs = here if cut is None else split_costs(PLAN, cut, here, far, record, link_ms)
+        ms = costs.of_visits(part)[rows, ended].mean(0)
+        if kind == "min_accuracy":
+            found.append(ms[right >= value - 1e-12].min(initial=np.inf))
+        else:
+            found.append(-right[ms <= value * (1 + 1e-12)].max(initial=-np.inf))
+    score, cost = best.point
+    assert (cost if kind == "min_accuracy" else -score) == pytest.approx(min(found))
+    assert [each.cut for each in places[:-1]] == [None, *CUTS]
+
+
+def places_at(link: Link, speed: float) -> tuple[str, dict[str, float]]:
+    record = record_of(5, rows=300)
+    here = Costs(np.array([1.0, 2.0, 5.0]), 0.0, "ms", "here")
+    task = task_of(record, here, GoalSpec("max_accuracy_drop", 0.0))
+    places = placed(task, Costs(here.of / speed, 0.0, "ms", "there"), link)
+    return best_place(places, task.goal).name, {each.name: each.point[1] for each in places}
+
+
+def test_a_link_and_a_server_without_cost_take_all_behind_the_first_exit() -> None:
+    best, costs = places_at(Link(round_trip_ms=0), 1e9)
+    assert best == "split at exit0"
+    assert costs[ALL_THERE] < costs[best]  # which is shown and never chosen: it is no split
+
+
+def test_over_a_link_without_end_nothing_is_sent() -> None:
+    best, costs = places_at(Link(round_trip_ms=1e6), 1e9)
+    assert best == HERE
+    assert costs[HERE] < 8 < costs[ALL_THERE]
+
+
+def test_more_latency_never_makes_a_place_cheaper() -> None:
+    costs = [places_at(Link(round_trip_ms=ms, up_mbit_s=1), 20)[1] for ms in (0, 1, 10, 100)]
+    for name in costs[0]:
+        values = [each[name] for each in costs]
+        assert values == sorted(values)
+
+
+def test_what_crosses_costs_bytes_over_bandwidth() -> None:
+    link = Link(round_trip_ms=20, up_mbit_s=1, down_mbit_s=10, request_ms=2)
+    assert link.expected_ms(1000, 500) == pytest.approx(20 + 2 + 8 + 0.4)
+    tensors = [np.zeros((1, 10), np.float32), np.zeros(3, np.int64)]
+    assert link.sent_bytes(tensors) == 64
+    assert msgspec.structs.replace(link, sent_as="uint8").sent_bytes(tensors) == 10 + 24
+    assert msgspec.structs.replace(link, sent_as="float16").sent_bytes(tensors) == 20 + 24
+
+
+# From a bundle
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return ee.load(chain(0.5, 0.5).save(tmp_path_factory.mktemp("where") / "chain.ee")).path
+
+
+@pytest.fixture(scope="module")
+def profile(bundle: Path) -> ee.Profile:
+    """A profile that takes 10 ms for every segment."""
+    found = ee.profile(bundle, X[:4], LABELS[:4], threads=1, seconds=0)
+    keys = msgspec.to_builtins(found)
+    for segment in keys["segments"].values():
+        segment["latency"] = {"runs": 9, "mean_ms": 10.0, "p50_ms": 10.0, "p90_ms": 10.0, "p99_ms": 10.0}
+    for cost in keys["exits"].values():
+        cost |= {"latency": None, "segments_ms": None, "call": None, "called_ms": None, "passing": None}
+    keys["overhead_us"] = 0
+    return msgspec.convert(keys, ee.Profile)
+
+
+def tuned(bundle: Path, profile: ee.Profile, **more: Any) -> ee.TuningReport:
+    return ee.tune(bundle, X, LABELS, profile=profile, threads=1, calibrate=False, **more)
+
+
+def test_a_report_says_where_to_split_and_what_each_place_costs(bundle: Path, profile: ee.Profile) -> None:
+    link = {"round_trip_ms": 1, "up_mbit_s": 1, "down_mbit_s": 1}
+    report = tuned(bundle, profile, link=link, server=100, max_accuracy_drop=0.0)
+    where = report.split
+    assert where is not None
+    assert [each.name for each in where.places] == [HERE, "split at exit0", "split at exit1", ALL_THERE]
+    assert where.chosen == min(where.places[:-1], key=lambda each: each.tune_cost or 0)
+    assert where.chosen.exit == "exit0"
+    assert (where.chosen.cost, where.chosen.thresholds) == (report.chosen.cost, report.thresholds)
+    # One row of the first exit's four float32 features, and an answer's logits, number and confidence.
+    assert where.chosen.sent_bytes == 16
+    assert where.chosen.link_ms == pytest.approx(1 + (16 + where.chosen.received_bytes) * 8 / 1000)
+    assert where.command is not None
+    assert where.command.split()[:2] == ["eetoolkit", "split"]
+    assert "--at exit0 --out-device chain-device.ee --out-server chain-server" in where.command
+    assert "best split at exit0" in str(report)
+    with pytest.raises(ee.TuneError, match="tune without link="):
+        report.prune("nowhere.ee", force=True)
+
+
+def test_far_away_the_choice_is_what_it_is_without_a_link(bundle: Path, profile: ee.Profile) -> None:
+    alone = tuned(bundle, profile, max_accuracy_drop=0.0)
+    report = tuned(bundle, profile, link=ee.Link(round_trip_ms=1e6), server=100, max_accuracy_drop=0.0)
+    assert (report.chosen, report.split is None) == (alone.chosen, False)
+    assert report.split is not None
+    assert (report.split.chosen.name, report.split.command) == (HERE, None)
+
+
+def test_a_guarantee_is_shown_of_the_place_that_was_chosen(bundle: Path, profile: ee.Profile) -> None:
+    report = tuned(bundle, profile, link=ee.Link(round_trip_ms=1), server=100, risk=0.2)
+    assert report.guarantee is not None
+    assert report.split is not None
+    assert report.split.chosen.exit == "exit0"
+    assert report.split.chosen.thresholds == report.thresholds
+
+
+def test_a_servers_profile_counts_behind_the_cut(bundle: Path, profile: ee.Profile, tmp_path: Path) -> None:
+    keys = msgspec.to_builtins(profile)
+    for segment in keys["segments"].values():
+        segment["latency"] = {"runs": 9, "mean_ms": 2.0, "p50_ms": 2.0, "p90_ms": 2.0, "p99_ms": 2.0}
+    server = msgspec.convert(keys, ee.Profile)
+    link = ee.Link(round_trip_ms=1)
+    found = [
+        tuned(bundle, profile, link=link, server=each, min_accuracy=0.0).split
+        for each in (server, server.write(tmp_path / "server.json"), 5)
+    ]
+    costs = [[place.cost for place in each.places] for each in found if each is not None]
+    assert costs[0] == costs[1] == costs[2]
+    assert len(costs) == 3
+
+
+def test_what_a_measured_server_takes_beyond_its_segments_is_the_requests(bundle: Path, profile: ee.Profile) -> None:
+    took = {"runs": 9, "mean_ms": 25.0, "p50_ms": 25.0, "p90_ms": 25.0, "p99_ms": 25.0}
+    link = {"at": "exit0", "protocol": "grpc", "round_trip": took, "request": took, "server": took}
+    keys = msgspec.to_builtins(profile) | {"link": link | {"sent_bytes": 16, "received_bytes": 28}}
+    report = tuned(bundle, profile, link=msgspec.convert(keys, ee.Profile), server=10, max_accuracy_drop=0.0)
+    assert report.split is not None
+    got = report.split.link
+    assert (got.round_trip_ms, got.up_mbit_s) == (25, None)
+    assert 23 <= got.request_ms <= 24  # one or two segments of 1 ms
+
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"server": 3}, r"server= .* goes with link="),
+    ({"link": {"round_trip_ms": 3}}, r"pass server=FILE"),
+    ({"link": {"round_trip_ms": -3}, "server": 3}, r"no link: Expected `float` >= 0"),
+    ({"link": {"up": 3}, "server": 3}, r"no link: Object missing required field `round_trip_ms`"),
+    ({"link": {"round_trip_ms": 3}, "server": 0}, r"--server-speedup 0\): expected a number above 0"),
+    ({"link": {"round_trip_ms": 3}, "server": 3, "budget_share": 0.5}, r"pass budget_ms=MS"),
+    ({"link": {"round_trip_ms": 3}, "server": 3, "budget_ms": 1}, r"^wherever the network is split: budget_ms=1"),
+]
+
+
+@pytest.mark.parametrize(("given_", "said"), WRONG, ids=[said for _, said in WRONG])
+def test_what_is_missing_or_wrong_is_said(given_: dict[str, Any], said: str, bundle: Path, profile: ee.Profile) -> None:
+    with pytest.raises(ee.TuneError, match=said):
+        tuned(bundle, profile, **given_)
+
+
+def test_a_profile_without_a_link_and_costs_without_milliseconds_are_refused(bundle: Path, profile: ee.Profile) -> None:
+    with pytest.raises(ee.TuneError, match=r"this profile has measured no link; pass one that has"):
+        tuned(bundle, profile, link=profile, server=2)
+    with pytest.raises(ee.TuneError, match=r"link= needs latencies of this device: pass profile=FILE"):
+        ee.tune(bundle, X, LABELS, threads=1, link={"round_trip_ms": 1}, server=2)
+
+
+def test_a_shell_shows_the_places(bundle: Path, profile: ee.Profile, tmp_path: Path) -> None:
+    np.savez(tmp_path / "val.npz", x=X, labels=LABELS)
+    profile.write(tmp_path / "pi.json")
+    (tmp_path / "link.json").write_text(json.dumps({"round_trip_ms": 1, "up_mbit_s": 10, "down_mbit_s": 10}))
+    command = [
+        "tune", str(bundle), "--data", str(tmp_path / "val.npz"), "--profile", str(tmp_path / "pi.json"), "--threads",
+        "1", "--no-calibrate", "--max-accuracy-drop", "0", "--link", str(tmp_path / "link.json"),
+    ]  # fmt: skip
+    run = CliRunner().invoke(main, [*command, "--server-speedup", "10"], catch_exceptions=False)
+    assert run.exit_code == 0, run.output
+    assert "best split at exit0" in run.output
+    assert [
+        line.split("  ")[0] for line in run.output.splitlines() if line.startswith(("on the", "split at", "all on"))
+    ]
+    told = CliRunner().invoke(main, [*command, "--server-speedup", "10", "--json"], catch_exceptions=False)
+    assert json.loads(told.stdout)["split"]["chosen"]["exit"] == "exit0"
+    wrong = CliRunner().invoke(main, [*command, "--server-speedup", "2", "--server-profile", "x.json"])
+    assert (wrong.exit_code, "not both" in wrong.output) == (2, True)
+    missing = CliRunner().invoke(main, command)
+    assert missing.exit_code == 1
+    assert "--server-profile FILE" in missing.output
