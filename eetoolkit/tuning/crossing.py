@@ -82,9 +82,7 @@ def _cut(
                 sent = link.sent_bytes(last.outputs[output] for output in split.sends.values())
                 at = _at(plan, point)
                 received = _received(answers, exits)
-                return Cut(
-                    segment=point.segment, exit=point.exit, at=at, sent_bytes=sent, received_bytes=received
-                )
+                return Cut(segment=point.segment, exit=point.exit, at=at, sent_bytes=sent, received_bytes=received)
     return None
 
 

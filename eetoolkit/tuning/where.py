@@ -117,9 +117,7 @@ class SplitTask:
         return self.best.task
 
 
-def check_split(
-    link: object, server: object, goal: GoalSpec, *, latencies: bool
-) -> None:
+def check_split(link: object, server: object, goal: GoalSpec, *, latencies: bool) -> None:
     """Refuses what where to split cannot be told by, before anything is run.
 
     Raises:
