@@ -216,6 +216,7 @@ def _leading_to(segment: Segment, old: str, new: str) -> Segment:
 
 def _server_exits(server: Manifest) -> Iterator[ServerExit]:
     """Yields the exits of a server's half, each with the way to it where there is but one."""
+    given = {spec.name: Slot(dtype=spec.dtype, shape=spec.shape) for spec in server.inputs} | server.slots
     ways: dict[str, tuple[str, ...]] = {}
     name: str | None = server.start
     path: list[str] = []
@@ -227,7 +228,13 @@ def _server_exits(server: Manifest) -> Iterator[ServerExit]:
         following = successors(segment)
         name = following[0] if len(following) == 1 else None
     for exit_name, exit_ in server.exits.items():
-        yield ServerExit(name=exit_name, scores=exit_.scores, path=ways.get(exit_name))
+        yield ServerExit(
+            name=exit_name,
+            outputs={output: given[slot] for output, slot in exit_.outputs.items()},
+            threshold=exit_.threshold,
+            scores=exit_.scores,
+            path=ways.get(exit_name),
+        )
 
 
 def _fresh(name: str, taken: Collection[str]) -> str:

@@ -357,9 +357,13 @@ class ServerExit(_Struct, frozen=True, kw_only=True):
         name: Its name.
         scores: As `Exit.scores`.
         path: The segments with a model that run from the cut to it; None: that depends on the row.
+        outputs: Dtype and shape of what it answers, by which a device knows a wrong answer.
+        threshold: As `Exit.threshold`.
     """
 
     name: str
+    outputs: dict[str, Slot]
+    threshold: Threshold
     scores: ClassScores | None = None
     path: tuple[str, ...] | None = None
 

@@ -48,7 +48,7 @@ class LinkCost(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return self.server.p50_ms
 
     def expected_ms(self, sent_bytes: int, received_bytes: int) -> float:
-        """Returns what a request of so many bytes takes beside the server's work: round trip and bytes over bandwidth."""
+        """Returns what so many bytes take beside the server's work: the round trip, and bytes over bandwidth."""
         return self.round_trip_ms + _took_ms(sent_bytes, self.up_mbit_s) + _took_ms(received_bytes, self.down_mbit_s)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping
 from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
@@ -17,7 +17,7 @@ from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.bundle.bundle import Bundle
 from eetoolkit_runtime.bundle.bundle import load as load_bundle
 from eetoolkit_runtime.bundle.integrity import Check
-from eetoolkit_runtime.errors import BundleError, InputError, RunError
+from eetoolkit_runtime.errors import BundleError, InputError, RemoteError, RunError
 from eetoolkit_runtime.forked import renew_after_fork
 from eetoolkit_runtime.log import log
 from eetoolkit_runtime.plan.types import Fallback, Manifest
@@ -35,6 +35,7 @@ from eetoolkit_runtime.running.workspaces import Workspaces, WorkspacesByShape
 
 if TYPE_CHECKING:
     from eetoolkit_runtime.running.batch import Rows
+    from eetoolkit_runtime.running.handover import Handover
 
 Load = Literal["lazy", "background", "eager"]
 
@@ -61,10 +62,15 @@ class Runner:
         prepack: Whether weights are copied into the layout that is fastest to multiply with, but for segments of which
             the bundle says otherwise; False reads all from the mapped files, slower and with less memory.
         provider_fallback: Whether a segment that its providers refuse runs on the CPU, with a warning that says why.
+        remote: A server that goes on with rows which no exit of this machine answers, as `docs/remote.md` says: `url`,
+            and `from`, the exit behind which a whole bundle is cut. `run`, `run_batch` and `stream` ask it; all else
+            stays here. Its answers say `remote`; where it gives none, a whole bundle goes on here, and of a device's
+            half the last exit answers.
 
     Raises:
         BundleError: The bundle cannot be opened.
         RunError: A setting that this onnxruntime does not have.
+        InputError: A setting of `remote` that there is not, or a bundle that cannot be cut there.
     """
 
     @checked(RunError, but=("bundle",))  # which `load` looks at
@@ -83,6 +89,7 @@ class Runner:
         arena: bool = True,
         prepack: bool = True,
         provider_fallback: bool = False,
+        remote: Mapping[str, object] | None = None,
     ) -> None:
         self.bundle = load_bundle(bundle, check=check)
         plan = self._plan = self.bundle.manifest
@@ -102,6 +109,7 @@ class Runner:
         self._workspaces = WorkspacesByShape()
         self._lock = threading.Lock()
         self._closed = False
+        self._remote = None if remote is None else self._hand_over(remote)
         if load == "eager":
             self._sessions.open_all()
         elif load == "background":
@@ -142,6 +150,9 @@ class Runner:
             DeadlineError: Stopped by the deadline or the token before there was an answer.
             RunError: onnxruntime failed, a switch has no such case, or a loop exceeds its bound.
         """
+        if self._remote is not None and self._remote.takes(exit_at, thresholds):
+            self._check_open()
+            return self._remote.run(inputs, exit_at, thresholds, deadline_ms, interrupt)
         if deadline_ms is not None or interrupt is not None:
             watch = Watch(deadline_ms, interrupt)
             arrays, workspaces = self._admit(inputs)
@@ -205,6 +216,11 @@ class Runner:
             rows = split_rows(self._plan, arrays)
             return [self.run(row, exit_at=exit_at, thresholds=thresholds) for row in rows]
         self._check_open()
+        if self._remote is not None and self._remote.takes(exit_at, thresholds):
+            answers = self._remote.run_batch(arrays, exit_at, thresholds)
+            if answers is not None:
+                return answers
+            return [self.run(row, exit_at=exit_at, thresholds=thresholds) for row in split_rows(self._plan, arrays)]
         try:
             return together.run(arrays, self._decision(exit_at, thresholds))
         finally:
@@ -310,6 +326,21 @@ class Runner:
             for row in rows:
                 self.run_all_exits(row)
 
+    def check_remote(self) -> None:
+        """Asks the server whether it has the other half of this bundle, ready to answer.
+
+        Raises:
+            RemoteError: It has not, it cannot be reached, or this runner has no server.
+        """
+        if self._remote is None:
+            raise RemoteError("this runner has no server; pass remote={'url': ...}")
+        self._remote.link.check()
+
+    @property
+    def remote_failure(self) -> RemoteError | None:
+        """Why the server gave no answer when it was last asked; None where it gave one, or was not asked."""
+        return None if self._remote is None else self._remote.link.last_failure
+
     @property
     def opened(self) -> tuple[str, ...]:
         """The segments that have been loaded so far, in the order of loading."""
@@ -325,6 +356,8 @@ class Runner:
         with self._lock:
             self._closed = True
             self._workspaces.clear()
+        if self._remote is not None:
+            self._remote.close()
         self._sessions.close()
         self._sessions_of_rows.close()
 
@@ -334,6 +367,8 @@ class Runner:
         self._sessions.renew()
         self._sessions_of_rows.renew()
         self._workspaces.clear()
+        if self._remote is not None:
+            self._remote.renew()
 
     def __enter__(self) -> Self:
         return self
@@ -355,6 +390,12 @@ class Runner:
         if not rows_go_together(self._plan):
             return None
         return Rows(SharedState(self._plan, self._sessions_of_rows))
+
+    def _hand_over(self, remote: Mapping[str, object]) -> Handover:
+        from eetoolkit_runtime.running.handover import Handover
+
+        sessions = self._sessions, self._sessions_of_rows
+        return Handover(self.bundle, remote, sessions, self._kept, most_confident=self._most_confident)
 
     def _decision(self, exit_at: str | None, thresholds: Thresholds | None) -> Decision:
         if thresholds is not None:
