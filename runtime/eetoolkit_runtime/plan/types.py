@@ -357,10 +357,12 @@ class ServerExit(_Struct, frozen=True, kw_only=True):
         name: Its name.
         scores: As `Exit.scores`.
         path: The segments with a model that run from the cut to it; None: that depends on the row.
+        threshold: When it fires there. Where it did not, it was the server's fallback.
     """
 
     name: str
     scores: ClassScores | None = None
+    threshold: Threshold = "always"
     path: tuple[str, ...] | None = None
 
 
