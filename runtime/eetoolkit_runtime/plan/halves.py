@@ -114,14 +114,25 @@ def halves(plan: Manifest, at: CutPoint) -> Halves:
     }
     device = _with_segments(plan, {**kept, name: Segment(exit=handover, next=Stop())})
     split = Split(
-        exit=name,
-        local=at.exit,
-        answers=answers,
-        sends=sends,
-        model=server.name,
+        exit=name, local=at.exit, answers=answers, sends=sends, model=server.name, version=0, exits=(), segments=0
+    )
+    return agreed(msgspec.structs.replace(device, split=split), server)
+
+
+def agreed(device: Manifest, server: Manifest) -> Halves:
+    """Returns both halves once the device's says of the server's what is so.
+
+    Raises:
+        ValueError: The device's is none.
+    """
+    if device.split is None:
+        raise ValueError("it hands over to no server")
+    models = (s.model for half in (device, server) for s in half.segments.values())
+    split = msgspec.structs.replace(
+        device.split,
         version=version_of(server),
         exits=tuple(_server_exits(server)),
-        segments=sum(segment.model is not None for segment in plan.segments.values()),
+        segments=sum(model is not None for model in models),
     )
     return Halves(msgspec.structs.replace(device, split=split), server)
 
