@@ -176,12 +176,12 @@ class Wait:
         self._bell = _thread.allocate_lock()
         self._bell.acquire()
         self._break_off: Stop | None = None
-        self._over = False
+        self._given_up = False
 
     def begins(self, break_off: Stop) -> None:
         """Is told what breaks the request off."""
         self._break_off = break_off
-        if self._over:
+        if self._given_up:
             break_off()
 
     def stop(self) -> None:
@@ -206,22 +206,23 @@ class Wait:
             finally:
                 self._ring()
 
+        over = False
         try:
             threading.Thread(target=work, name="eetoolkit-remote", daemon=True).start()
-            while not results and not errors and not self.stopped and time.perf_counter() < end:
+            while not (over := bool(results or errors)) and not self.stopped and time.perf_counter() < end:
                 self._bell.acquire(timeout=max(0.0, min(end - time.perf_counter(), _LOOK_UP_S)))
         except RuntimeError as error:
             raise RemoteError(f"no thread to ask the server on: {error}") from error
         finally:
-            if not results and not errors:
-                self._over = True
+            if not over:  # also where a signal handler has raised
+                self._given_up = True
                 if self._break_off is not None:
                     self._break_off()
-        if results:
-            return results[0]
+        if not over:  # what breaking it off has made of it is no answer of the server's
+            raise RemoteError("interrupted" if self.stopped else "no answer in time")
         if errors:
             raise _typed(errors.pop())
-        raise RemoteError("interrupted" if self.stopped else "no answer in time")
+        return results[0]
 
     def pause(self, seconds: float) -> bool:
         """Waits before another attempt; returns whether it was stopped meanwhile."""

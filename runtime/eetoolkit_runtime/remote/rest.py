@@ -167,6 +167,8 @@ def _exchange(
     response = connection.getresponse()
     if (response.length or 0) > MOST_BYTES:
         raise ValueError(f"an answer of {response.length} bytes, more than {MOST_BYTES}")
+    if response.length is None and not response.chunked and response.status == http.client.OK:
+        raise http.client.IncompleteRead(b"")  # a head that was cut looks like this
     pieces, size = [], 0
     while True:
         sock[0].settimeout(_left(end))
@@ -179,6 +181,7 @@ def _exchange(
             raise ValueError(f"an answer of more than {MOST_BYTES} bytes")
     if response.length:
         raise http.client.IncompleteRead(b"", response.length)
+    response.close()  # the response, so that the connection is free for the next
     return response, b"".join(pieces)
 
 
