@@ -90,7 +90,7 @@ class TailServer:
             def do_GET(self) -> None:
                 outer._answer(self)
 
-            do_POST = do_GET
+            do_POST = do_GET  # noqa: N815 - the library's name
 
             def log_message(self, *_: Any) -> None:
                 pass

@@ -179,10 +179,14 @@ class Wait:
         self._given_up = False
 
     def begins(self, break_off: Stop) -> None:
-        """Is told what breaks the request off."""
+        """Is told what breaks the request off.
+
+        Raises:
+            RemoteError: Nobody waits for it any more, so it is not to be sent.
+        """
         self._break_off = break_off
         if self._given_up:
-            break_off()
+            raise RemoteError("given up")
 
     def stop(self) -> None:
         """Ends the wait without an answer."""

@@ -68,7 +68,7 @@ class Connections(Protocol):
         Args:
             request: What to send.
             end: When the time is up, on the clock of `time.perf_counter`.
-            on_begin: Is told of what breaks the request off, once there is something to break off.
+            on_begin: Is told what breaks the request off, before it is sent; raises where nobody waits any more.
 
         Raises:
             RemoteError: There is none.
