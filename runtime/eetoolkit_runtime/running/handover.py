@@ -25,7 +25,7 @@ from eetoolkit_runtime.running.all_exits import answer_by, answer_in_time, visit
 from eetoolkit_runtime.running.answer import Answer, rank, stand_in
 from eetoolkit_runtime.running.deadline import Watch
 from eetoolkit_runtime.running.decision import Decision, Thresholds, decide
-from eetoolkit_runtime.running.inputs import Inputs, prepare
+from eetoolkit_runtime.running.inputs import Inputs, prepare, split_rows
 from eetoolkit_runtime.running.interrupt import Interrupt, apart
 from eetoolkit_runtime.running.part import Part
 from eetoolkit_runtime.running.sessions import Sessions
@@ -126,22 +126,20 @@ class Handover:
             return found.answer
         return self._go_on(found, decision, end, interrupt)
 
-    def run_batch(self, inputs: Inputs, exit_at: str | None, thresholds: Thresholds | None) -> list[Answer] | None:
-        """Returns the answer of each row, as `Runner.run_batch` says; None where rows run one by one."""
+    def run_batch(self, arrays: tuple[Array, ...], exit_at: str | None, thresholds: Thresholds | None) -> list[Answer]:
+        """Returns the answer of each row, as `Runner.run_batch` says; several wait for the server at the same time."""
         rows, decision = self._device.rows, self._decision(exit_at, thresholds)
         if rows is None or decision.most_confident:
-            return None
+            return [self.run(row, exit_at, thresholds) for row in split_rows(self._device.plan, arrays)]
         try:
-            answers = rows.run(prepare(self._device.plan, inputs, one_row=False), decision)
+            answers = rows.run(arrays, decision)
         finally:
             self._device.close_rows()
         places = [place for place, answer in enumerate(answers) if answer.exit == self.split.exit]
         if places:
             with ThreadPoolExecutor(min(_AT_ONCE, len(places)), "eetoolkit-rows") as pool:
-                later = [
-                    pool.submit(self._go_on, _Reached(answers[place], None), decision, math.inf, None)
-                    for place in places
-                ]
+                reached = [_Reached(answers[place], None) for place in places]
+                later = [pool.submit(self._go_on, each, decision, math.inf, None) for each in reached]
                 for place, one in zip(places, later, strict=True):
                     answers[place] = one.result()
         return answers
