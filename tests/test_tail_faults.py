@@ -17,6 +17,7 @@ from tail_server import HEADER, Sent, TailServer, serving
 import eetoolkit as ee
 from eetoolkit_runtime.bundle.bundle import Bundle
 from eetoolkit_runtime.plan.halves import Halves, cut_point, halves
+from eetoolkit_runtime.running.handover import Handover
 
 AMPLE_MS = 20_000.0  # what a test waits for at most that does not fail
 SOON_MS = 60.0  # and one whose server gives no answer in time
@@ -71,6 +72,11 @@ def open_(both: Both) -> Iterator[Open]:
         yield open_
 
 
+def remote(runner: ee.Runner) -> Handover:
+    assert runner.remote is not None
+    return runner.remote
+
+
 def same(answer: ee.Answer, right: ee.Answer, *, remote: bool) -> None:
     """Checks that an answer is the whole bundle's."""
     assert (answer.exit, answer.path, answer.gates) == (right.exit, right.path, right.gates)
@@ -101,7 +107,7 @@ def instead(answer: ee.Answer, side: str, both: Both, stopped_by: str = "remote"
 def test_both_halves_answer_as_the_whole(side: str, binary: bool, both: Both, server: TailServer, open_: Open) -> None:
     server.binary = binary
     runner = open_(side, server.url())
-    runner.check_remote()
+    remote(runner).check()
     for x in (HERE, EARLY, DEEP):
         for options in ({}, {"deadline_ms": AMPLE_MS}, {"interrupt": ee.Interrupt()}):
             same(runner.run(x, **options), both.right[id(x)], remote=x is not HERE)
@@ -109,7 +115,7 @@ def test_both_halves_answer_as_the_whole(side: str, binary: bool, both: Both, se
     for answers in (runner.run_batch(batch), list(runner.stream(np.split(batch, 4)))):
         for answer, x in zip(answers, (DEEP, HERE, EARLY, HERE), strict=True):
             same(answer, both.right[id(x)], remote=x is not HERE)
-    assert runner.remote_failure is None
+    assert remote(runner).last_failure is None
     assert {str(seen.path) for seen in server.inferred} == {f"/v2/models/it/versions/{server.version}/infer"}
 
 
@@ -280,10 +286,10 @@ def test_a_wrong_answer_is_not_believed(name: str, both: Both, server: TailServe
         server.changes.append(change)
         runner = open_(side, server.url())
         instead(runner.run(EARLY), side, both)
-        assert isinstance(runner.remote_failure, ee.RemoteError)
-        assert text in str(runner.remote_failure)
+        assert isinstance(remote(runner).last_failure, ee.RemoteError)
+        assert text in str(remote(runner).last_failure)
         same(runner.run(DEEP), both.right[id(DEEP)], remote=True)  # the next one is right, and is believed
-        assert runner.remote_failure is None
+        assert remote(runner).last_failure is None
 
 
 def test_a_wrong_answer_in_json_is_not_believed(both: Both, server: TailServer, open_: Open) -> None:
@@ -303,8 +309,8 @@ def test_a_wrong_answer_in_json_is_not_believed(both: Both, server: TailServer, 
         server.changes.append(change)
         runner = open_("device", server.url())
         runner.run(EARLY)
-        assert (text is None) == (runner.remote_failure is None)
-        assert text is None or text in str(runner.remote_failure)
+        assert (text is None) == (remote(runner).last_failure is None)
+        assert text is None or text in str(remote(runner).last_failure)
 
 
 @pytest.mark.parametrize("side", SIDES)
@@ -334,8 +340,7 @@ def test_a_server_that_fails_is_left_alone_for_a_while(
     assert len(server.inferred) == 2
     monkeypatch.setattr("eetoolkit_runtime.remote.link.time.perf_counter", lambda: 1e9)
     server.always = None
-    assert runner._remote is not None
-    assert runner._remote.link.may_ask()
+    assert remote(runner).link.may_ask()
 
 
 # The link fails
@@ -355,7 +360,7 @@ def test_a_lost_connection_is_made_up_for(side: str, name: str, both: Both, serv
     with proxied(server.port, LOST[name]) as proxy:
         runner = open_(side, server.url(proxy.port))
         instead(runner.run(EARLY), side, both)
-        assert isinstance(runner.remote_failure, ee.RemoteError)
+        assert isinstance(remote(runner).last_failure, ee.RemoteError)
         same(runner.run(EARLY), both.right[id(EARLY)], remote=True)
     with proxied(server.port, LOST[name]) as proxy:
         same(open_(side, server.url(proxy.port), retries=1).run(EARLY), both.right[id(EARLY)], remote=True)
@@ -375,7 +380,7 @@ def test_a_server_that_is_not_there(side: str, both: Both, open_: Open) -> None:
             else:
                 instead(answer, side, both)
         with pytest.raises(ee.RemoteError, match="the connection failed"):
-            runner.check_remote()
+            remote(runner).check()
 
 
 SLOW = {
@@ -394,7 +399,7 @@ def test_a_slow_server_holds_no_call_longer_than_its_time(
     with proxied(server.port, SLOW[name], SLOW[name]) as proxy:
         runner = open_(side, server.url(proxy.port), timeout_ms=SOON_MS)
         instead(runner.run(EARLY), side, both)
-        assert str(runner.remote_failure) == "no answer in time"
+        assert str(remote(runner).last_failure) == "no answer in time"
         answer = runner.run(EARLY, deadline_ms=SOON_MS)
         if answer.exit == "exit0":  # nothing was left of the time to go on with
             instead(answer, "device", both, "deadline")
@@ -406,18 +411,16 @@ def test_a_slow_server_holds_no_call_longer_than_its_time(
 def test_time_for_the_rest_of_a_whole_bundle_is_kept_back(both: Both, server: TailServer, open_: Open) -> None:
     with proxied(server.port, Fault("hold"), Fault("hold")) as proxy:
         runner = open_("whole", server.url(proxy.port))
-        assert runner._remote is not None
-        runner._remote._tail_ms = AMPLE_MS - SOON_MS
+        remote(runner)._tail_ms = AMPLE_MS - SOON_MS
         same(runner.run(EARLY, deadline_ms=AMPLE_MS), both.right[id(EARLY)], remote=False)
-        assert str(runner.remote_failure) == "no answer in time"
+        assert str(remote(runner).last_failure) == "no answer in time"
 
 
 def test_a_far_server_answers_in_time(both: Both, server: TailServer, open_: Open) -> None:
     with proxied(server.port, Fault("delay", seconds=0.02)) as proxy:
         runner = open_("device", server.url(proxy.port))
         same(runner.run(EARLY, deadline_ms=AMPLE_MS), both.right[id(EARLY)], remote=True)
-        assert runner._remote is not None
-        assert (runner._remote.link.took_ms or 0) >= 20
+        assert (remote(runner).link.took_ms or 0) >= 20
 
 
 @pytest.mark.parametrize("side", SIDES)
@@ -450,7 +453,7 @@ def test_a_token_stops_the_wait(both: Both, server: TailServer, open_: Open) -> 
             runner = open_(side, server.url(proxy.port))
             answer = runner.run(EARLY, interrupt=token)
             instead(answer, "device", both, "interrupt")
-            assert runner.remote_failure is None  # it says nothing of the server
+            assert remote(runner).last_failure is None  # it says nothing of the server
         proxy.release.set()
 
 

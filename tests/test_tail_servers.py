@@ -13,6 +13,7 @@ from plans import chain, row
 import eetoolkit as ee
 from eetoolkit.splitting.split import split
 from eetoolkit_runtime.plan.types import Split
+from eetoolkit_runtime.running.handover import Handover
 
 ROWS = [row(0.9), row(0.1, 0.9), row(0.1, 0.1, 0.3), row(0.2, 0.4)]
 REMOTE = {"timeout_ms": 20_000.0, "retries": 0}
@@ -37,20 +38,25 @@ def url(server: MLServer, protocol: str, said: Split) -> str:
     return f"{base}/v2/models/{said.model}"
 
 
+def remote(runner: ee.Runner) -> Handover:
+    assert runner.remote is not None
+    return runner.remote
+
+
 @pytest.mark.parametrize("protocol", ["rest", "grpc"])
 @pytest.mark.parametrize("side", ["whole", "device"])
 def test_a_real_server_goes_on(side: str, protocol: str, folder: Path, server: MLServer) -> None:
     said = ee.load(folder / "device.ee").manifest.split
     assert said is not None
-    remote = REMOTE | {"url": url(server, protocol, said)} | ({"from": "exit0"} if side == "whole" else {})
+    given = REMOTE | {"url": url(server, protocol, said)} | ({"from": "exit0"} if side == "whole" else {})
     with (
         ee.Runner(folder / "whole.ee", threads=1) as alone,
-        ee.Runner(folder / f"{side}.ee", threads=1, remote=remote) as runner,
+        ee.Runner(folder / f"{side}.ee", threads=1, remote=given) as runner,
     ):
-        runner.check_remote()
+        remote(runner).check()
         right = [alone.run(x) for x in ROWS]
         for found in ([runner.run(x) for x in ROWS], runner.run_batch(np.concatenate(ROWS))):
-            assert runner.remote_failure is None
+            assert remote(runner).last_failure is None
             for answer, whole in zip(found, right, strict=True):
                 assert answer.remote is (whole.exit != "exit0")
                 assert (answer.exit, answer.path, answer.stopped_by) == (whole.exit, whole.path, whole.stopped_by)
@@ -65,13 +71,13 @@ def test_a_real_server_of_another_bundle_is_not_asked_to_answer(
     said = ee.load(folder / "device.ee").manifest.split
     assert said is not None
     other = chain(0.5, 0.6).save(tmp_path / "other.ee")
-    remote = REMOTE | {"from": "exit0", "url": url(server, protocol, said)}
-    with ee.Runner(other, threads=1, remote=remote) as runner:
+    given = REMOTE | {"from": "exit0", "url": url(server, protocol, said)}
+    with ee.Runner(other, threads=1, remote=given) as runner:
         with pytest.raises(ee.RemoteError):
-            runner.check_remote()
+            remote(runner).check()
         answer = runner.run(ROWS[1])
         assert (answer.exit, answer.remote) == ("exit1", False)
-        assert "does not run the other half of this bundle" in str(runner.remote_failure)
+        assert "does not run the other half of this bundle" in str(remote(runner).last_failure)
 
 
 def test_a_real_server_is_stopped_and_started_anew(

@@ -83,6 +83,19 @@ class Handover:
             costs = [known.get(name) for name, segment in server.segments.items() if segment.model is not None]
             self._tail_ms = None if None in costs else math.fsum(cost for cost in costs if cost is not None)
 
+    def check(self) -> None:
+        """Asks the server whether it has the other half of this bundle, ready to answer.
+
+        Raises:
+            RemoteError: It has not, or it cannot be asked.
+        """
+        self.link.check()
+
+    @property
+    def last_failure(self) -> RemoteError | None:
+        """Why the server gave no answer when it was last asked; None where it gave one, or was not asked yet."""
+        return self.link.last_failure
+
     def takes(self, exit_at: str | None, thresholds: Thresholds | None) -> bool:
         """Whether a call runs as two halves; a whole bundle runs one that asks for exits of the server's half here.
 

@@ -17,7 +17,7 @@ from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.bundle.bundle import Bundle
 from eetoolkit_runtime.bundle.bundle import load as load_bundle
 from eetoolkit_runtime.bundle.integrity import Check
-from eetoolkit_runtime.errors import InputError, RemoteError, RunError
+from eetoolkit_runtime.errors import InputError, RunError
 from eetoolkit_runtime.forked import renew_after_fork
 from eetoolkit_runtime.log import log
 from eetoolkit_runtime.plan.types import Fallback
@@ -65,6 +65,11 @@ class Runner:
             `from`, the exit behind which a whole bundle is cut. `run`, `run_batch` and `stream` ask it; all else stays
             here.
 
+    Attributes:
+        bundle: The bundle.
+        remote: The server: `remote.check()` asks whether it has the other half, `remote.last_failure` says why it gave
+            no answer; None where there is none.
+
     Raises:
         BundleError: The bundle cannot be opened.
         RunError: A setting that this onnxruntime does not have.
@@ -107,12 +112,12 @@ class Runner:
         self._workspaces = WorkspacesByShape()
         self._lock = threading.Lock()
         self._closed = False
-        self._remote: Handover | None = None
+        self.remote: Handover | None = None
         if remote is not None:
             from eetoolkit_runtime.running.handover import Handover
 
             both = self._sessions, self._sessions_of_rows
-            self._remote = Handover(self.bundle, remote, both, self._kept, most_confident=self._most_confident)
+            self.remote = Handover(self.bundle, remote, both, self._kept, most_confident=self._most_confident)
         if load == "eager":
             self._sessions.open_all()
         elif load == "background":
@@ -153,9 +158,9 @@ class Runner:
             DeadlineError: Stopped by the deadline or the token before there was an answer.
             RunError: onnxruntime failed, a switch has no such case, or a loop exceeds its bound.
         """
-        if self._remote is not None and self._remote.takes(exit_at, thresholds):
+        if self.remote is not None and self.remote.takes(exit_at, thresholds):
             self._check_open()
-            return self._remote.run(inputs, exit_at, thresholds, deadline_ms, interrupt)
+            return self.remote.run(inputs, exit_at, thresholds, deadline_ms, interrupt)
         if deadline_ms is not None or interrupt is not None:
             watch = Watch(deadline_ms, interrupt)
             arrays, workspaces = self._admit(inputs)
@@ -214,9 +219,9 @@ class Runner:
             RunError: As `run`'s.
         """
         arrays = prepare(self._plan, inputs, one_row=False)
-        if self._remote is not None and self._remote.takes(exit_at, thresholds):
+        if self.remote is not None and self.remote.takes(exit_at, thresholds):
             self._check_open()
-            return self._remote.run_batch(arrays, exit_at, thresholds)
+            return self.remote.run_batch(arrays, exit_at, thresholds)
         together = self._rows
         if together is None or together.count(arrays) == 1:
             rows = split_rows(self._plan, arrays)
@@ -327,21 +332,6 @@ class Runner:
             for row in rows:
                 self.run_all_exits(row)
 
-    def check_remote(self) -> None:
-        """Asks the server whether it has the other half of this bundle, ready to answer.
-
-        Raises:
-            RemoteError: It has not, it cannot be reached, or this runner has no server.
-        """
-        if self._remote is None:
-            raise RemoteError("this runner has no server; pass remote={'url': ...}")
-        self._remote.link.check()
-
-    @property
-    def remote_failure(self) -> RemoteError | None:
-        """Why the server gave no answer when it was last asked; None where it gave one, or was not asked."""
-        return None if self._remote is None else self._remote.link.last_failure
-
     @property
     def opened(self) -> tuple[str, ...]:
         """The segments that have been loaded so far, in the order of loading."""
@@ -357,8 +347,8 @@ class Runner:
         with self._lock:
             self._closed = True
             self._workspaces.clear()
-        if self._remote is not None:
-            self._remote.close()
+        if self.remote is not None:
+            self.remote.close()
         self._sessions.close()
         self._sessions_of_rows.close()
 
@@ -368,8 +358,8 @@ class Runner:
         self._sessions.renew()
         self._sessions_of_rows.renew()
         self._workspaces.clear()
-        if self._remote is not None:
-            self._remote.renew()
+        if self.remote is not None:
+            self.remote.renew()
 
     def __enter__(self) -> Self:
         return self
