@@ -48,8 +48,8 @@ class Reply(msgspec.Struct, frozen=True):
         version: Of the model that answered; empty: it does not say.
         outputs: By name.
         parameters: What else it says.
-        sent_bytes: The request's, without headers.
-        received_bytes: Its own, without headers.
+        sent_bytes: What crossed to the server, without what TLS and the network add; by gRPC the tensors alone.
+        received_bytes: And back.
     """
 
     version: str

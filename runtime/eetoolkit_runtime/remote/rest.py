@@ -8,7 +8,7 @@ import socket
 import ssl
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 from urllib.parse import quote
@@ -83,8 +83,12 @@ class Rest:
         headers = {"Content-Type": "application/json"}
         if self._binary:
             headers = {"Content-Type": "application/octet-stream", _HEADER: str(json_size)}
-        found, text = self._ask("POST", f"{self._model}/infer", body, headers, end, on_begin)
-        return decode(text, found.getheader(_HEADER), sent_bytes=len(body))
+        path = f"{self._model}/infer"
+        found, text = self._ask("POST", path, body, headers, end, on_begin)
+        sent = {"Host": self._address.place, "Content-Length": str(len(body)), **self._headers, **headers}
+        sent_bytes = len(body) + len(f"POST {path} HTTP/1.1") + _size_of_head(sent.items())
+        received_bytes = len(text) + len("HTTP/1.1 200 OK") + _size_of_head(found.getheaders())
+        return decode(text, found.getheader(_HEADER), sent_bytes=sent_bytes, received_bytes=received_bytes)
 
     def ping(self, end: float) -> None:
         """See `Connections`."""
@@ -283,13 +287,19 @@ def _as_numbers(name: str, array: np.ndarray[Any, Any]) -> list[Any]:
     return found
 
 
-def decode(text: bytes, header: str | None, *, sent_bytes: int) -> Reply:
+def _size_of_head(fields: Iterable[tuple[str, str]]) -> int:
+    """Returns how many bytes the fields of a head take, the two line ends around them included."""
+    return sum(len(name) + len(value) + len(": \r\n") for name, value in fields) + len("\r\n\r\n")
+
+
+def decode(text: bytes, header: str | None, *, sent_bytes: int, received_bytes: int) -> Reply:
     """Returns the reply that a body holds.
 
     Args:
         text: The body.
         header: How many bytes of it are JSON, as the server says; None: all.
         sent_bytes: The request's.
+        received_bytes: The response's.
 
     Raises:
         RemoteError: It is no reply.
@@ -310,4 +320,4 @@ def decode(text: bytes, header: str | None, *, sent_bytes: int) -> Reply:
         outputs[each.name] = tensor(each.name, each.datatype, each.shape, data)
     if len(rest):
         raise RemoteError(f"the server's answer has {len(rest)} bytes that no output claims")
-    return Reply(body.model_version or "", outputs, body.parameters or {}, sent_bytes, len(text))
+    return Reply(body.model_version or "", outputs, body.parameters or {}, sent_bytes, received_bytes)
