@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from eetoolkit_runtime.errors import IntegrityError as IntegrityError
     from eetoolkit_runtime.errors import ManifestError as ManifestError
     from eetoolkit_runtime.errors import ProviderError as ProviderError
+    from eetoolkit_runtime.errors import RemoteError as RemoteError
     from eetoolkit_runtime.errors import RunError as RunError
     from eetoolkit_runtime.errors import TuneError as TuneError
     from eetoolkit_runtime.plan.types import Criterion as Criterion
@@ -104,7 +105,7 @@ _PUBLIC = {
     # Errors, a tree that the module draws
     "eetoolkit_runtime.errors": (
         "EEToolkitError", "ExportError", "BundleError", "ManifestError", "IntegrityError", "RunError", "InputError",
-        "ProviderError", "DeadlineError", "TuneError", "DeviceError",
+        "ProviderError", "DeadlineError", "RemoteError", "TuneError", "DeviceError",
     ),
 }  # fmt: skip
 """The public names of each module, imported when they are first used."""

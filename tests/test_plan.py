@@ -116,6 +116,25 @@ quantizations = st.builds(
     created_with=keyed(names | counts),
     stale=st.booleans(),
 )
+splits = st.builds(
+    types.Split,
+    exit=names,
+    local=names,
+    answers=several(names),
+    sends=keyed(names),
+    model=names,
+    version=counts,
+    exits=several(
+        st.builds(
+            types.ServerExit,
+            name=names,
+            scores=st.none() | st.builds(types.ClassScores, output=names),
+            threshold=st.sampled_from(["never", "always"]) | floats,
+            path=st.none() | several(names),
+        )
+    ),
+    segments=counts,
+)
 manifests = st.builds(
     Manifest,
     format=st.just("eetoolkit-bundle"),
@@ -138,6 +157,7 @@ manifests = st.builds(
     golden=st.none() | st.builds(types.Golden, file=names, tolerance=st.floats(1e-12, 1e3)),
     notes=several(names),
     quantization=st.none() | quantizations,
+    split=st.none() | splits,
 )
 
 
@@ -247,6 +267,11 @@ def full() -> dict[str, Any]:
             "segments": {"a": "static"}, "activations": "uint8", "rows": 64,
             "created_with": {"onnxruntime": "1.23.2", "block_size": 128}, "stale": True,
         },
+        "split": {
+            "exit": "last", "local": "early", "answers": ["logits"], "sends": {"y": "logits"}, "model": "net-tail",
+            "version": 7, "segments": 3,
+            "exits": [{"name": "end", "scores": {"output": "logits"}, "threshold": "always", "path": ["c"]}],
+        },
         "notes": ["a note"],
     }  # fmt: skip
 
@@ -305,6 +330,8 @@ def test_the_full_manifest_has_every_key() -> None:
         ("files/a.onnx/", "$.files[...]"),
         ("golden/", "$.golden"),
         ("quantization/", "$.quantization"),
+        ("split/", "$.split"),
+        ("split/exits/0/", "$.split.exits[0]"),
     ],
 )
 def test_a_key_that_nobody_knows_is_refused_at_every_level(place: str, where: str) -> None:
@@ -421,6 +448,11 @@ def test_texts_that_look_like_keys_are_none(note: str) -> None:
         ("quantization/activations", "int16", "Invalid enum value 'int16' - at `$.quantization.activations`"),
         ("quantization/rows", -1, "Expected `int` >= 0 - at `$.quantization.rows`"),
         ("quantization/created_with/block_size", 2**53, "- at `$.quantization.created_with[...]`"),
+        ("split/version", 2**53, "Expected `int` <= 9007199254740991 - at `$.split.version`"),
+        ("split/segments", -1, "Expected `int` >= 0 - at `$.split.segments`"),
+        ("split/sends", ["y"], "Expected `object`, got `array` - at `$.split.sends`"),
+        ("split/exits/0/path", "c", "Expected `array | null`, got `str` - at `$.split.exits[0].path`"),
+        ("split/exits/0/threshold", "no", "Invalid enum value 'no' - at `$.split.exits[0].threshold`"),
         ("preprocess/x/layout", "HWC", "Invalid enum value 'HWC' - at `$.preprocess[...].layout`"),
         ("preprocess/x/resize", [8], "- at `$.preprocess[...].resize`"),
         ("preprocess/x/resize", [0, 8], "Expected `int` >= 1 - at `$.preprocess[...].resize[0]`"),

@@ -18,7 +18,9 @@ from plans import NETWORKS, Draft, chain, fixed, gate, joined, leave, looped, mo
 from eetoolkit_runtime.errors import ManifestError
 from eetoolkit_runtime.plan import names as naming
 from eetoolkit_runtime.plan import validate as validation
+from eetoolkit_runtime.plan import validate_split as splitting
 from eetoolkit_runtime.plan.flow import live_before
+from eetoolkit_runtime.plan.halves import cut_point, halves
 from eetoolkit_runtime.plan.names import is_name
 from eetoolkit_runtime.plan.types import (
     Activations,
@@ -34,6 +36,7 @@ from eetoolkit_runtime.plan.types import (
     Quantization,
     SavedProfile,
     Segment,
+    ServerExit,
     Slot,
     Source,
     Stop,
@@ -103,6 +106,14 @@ def quantized(
     """Returns a plan that says how its segments were quantised."""
     said = Quantization(segments=methods, activations=activations, rows=8, created_with={})
     return replace(plain() if draft is None else plain(draft), quantization=said)
+
+
+def handing_over(**changes: Any) -> Manifest:
+    """Returns the device's half of a chain, with another word on its handover."""
+    whole = plain()
+    device = halves(whole, cut_point(whole, "exit0")).device
+    assert device.split is not None
+    return replace(device, split=replace(device.split, **changes))
 
 
 def endless() -> Manifest:
@@ -184,6 +195,53 @@ CASES: dict[str, tuple[Callable[[], Manifest], str]] = {
     "activations without a static segment": (
         lambda: quantized({"segment0": "dynamic"}, "int8"),
         "manifest.json: quantization: activations 'int8', those of static segments alone",
+    ),
+    "a handover at an exit that does not end the plan": (
+        lambda: handing_over(exit="exit0"),
+        "manifest.json: split hands over at 'exit0', which is not an exit that ends the plan",
+    ),
+    "a handover at no exit": (
+        lambda: handing_over(exit="gone"),
+        "manifest.json: split hands over at 'gone', which is not an exit that ends the plan",
+    ),
+    "a handover in whose place no exit stands": (
+        lambda: handing_over(local="gone"),
+        "manifest.json: split stands in for 'gone', which is not another exit",
+    ),
+    "a handover in its own place": (
+        lambda: handing_over(local="handover"),
+        "manifest.json: split stands in for 'handover', which is not another exit",
+    ),
+    "a handover without an answer": (
+        lambda: handing_over(answers=()),
+        "manifest.json: split: 'answers' is empty",
+    ),
+    "a handover of nothing": (lambda: handing_over(sends={}), "manifest.json: split: 'sends' is empty"),
+    "a server without exits": (lambda: handing_over(exits=()), "manifest.json: split: 'exits' is empty"),
+    "a handover with an answer that it does not have": (
+        lambda: handing_over(answers=("logits", "gone")),
+        "manifest.json: split takes 'gone', which is not an output of 'handover'",
+    ),
+    "a handover of what it does not have": (
+        lambda: handing_over(sends={"h0": "h0"}),
+        "manifest.json: split takes 'h0', which is not an output of 'handover'",
+    ),
+    "a server with one exit twice": (
+        lambda: handing_over(exits=(ServerExit(name="exit1"), ServerExit(name="exit1"))),
+        "manifest.json: split: two exits of one name",
+    ),
+    "a server's model that is no name": (
+        lambda: handing_over(model="../model"),
+        "manifest.json: the server's model '../model' is no name: up to 255 of A-Z a-z 0-9 _ . -, first a letter or "
+        "one _",
+    ),
+    "a server's input that is no name": (
+        lambda: handing_over(sends={"h 0": "logits"}),
+        "manifest.json: the server's input 'h 0' is no name: up to 255 of A-Z a-z 0-9 _ . -, first a letter or one _",
+    ),
+    "a server's exit that JavaScript keeps": (
+        lambda: handing_over(exits=(ServerExit(name="toString"),)),
+        "manifest.json: the server's exit 'toString' is a key of every JavaScript object",
     ),
     "two inputs of one name": (
         lambda: replace(plain(), inputs=(X, X)),
@@ -492,7 +550,7 @@ def test_a_plan_is_refused_for(case: str) -> None:
 def test_every_refusal_of_validate_is_among_the_cases() -> None:
     raises = {
         (module.__file__, node.lineno)
-        for module in (validation, naming)
+        for module in (validation, naming, splitting)
         for node in ast.walk(ast.parse(inspect.getsource(module)))
         if isinstance(node, ast.Raise)
     }

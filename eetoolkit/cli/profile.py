@@ -24,6 +24,7 @@ from eetoolkit.cli.options import (
     threads_option,
 )
 from eetoolkit.cli.outputs import Outputs
+from eetoolkit.cli.remote_options import REMOTE, remote_options
 from eetoolkit.cli.verb import Verb
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ _MEASURING = ("inputs", "labels", "whole", "trace")
         "How to run": ("threads", "spin", "pool", "providers", "seconds", "cool_down", "operators"),
         "Pictures as inputs": PICTURES,
         "What to write": ("output", "save", "trace", "svg", "png", "overwrite"),
+        "A server that goes on": REMOTE,
         "On another machine": (*DEVICE, "adb", "native"),
         "Profiles that are there": ("task",),
     },
@@ -104,6 +106,7 @@ _MEASURING = ("inputs", "labels", "whole", "trace")
     help="With --adb: where `ee-profile` and libonnxruntime.so for arm64 are; default: $EETOOLKIT_ANDROID.",
 )
 @overwrite_option
+@remote_options
 @picture_options
 @json_option
 @click.pass_context
@@ -130,6 +133,7 @@ def profile(  # noqa: PLR0913 - one for each option
     overwrite: bool,
     as_json: bool,
     pictures: ImageOptions,
+    remote: dict[str, object] | None,
     on: str | None,
     python: str,
     clean: bool,
@@ -142,6 +146,10 @@ def profile(  # noqa: PLR0913 - one for each option
     saved one in.
     """
     _check_usage(ctx, task, what, save=save)
+    if remote is not None and (task is not None or on is not None or adb is not None):
+        raise click.UsageError(
+            "--remote measures the link of this machine: it goes without --show, --compare, --on, --adb"
+        )
     kinds: tuple[tuple[Path | None, Kind], ...] = (svg, "svg"), (png, "png")
     pictured = [(path, kind) for path, kind in kinds if path is not None]
     Outputs(
@@ -170,7 +178,7 @@ def profile(  # noqa: PLR0913 - one for each option
             found = ee.profile(
                 opened, None if rows is None else iter(rows), right, threads=threads, spin=spin, pool=pool,
                 providers=providers, seconds=seconds - tracing_s, whole=whole, operators=operators,
-                cool_down_s=cool_down, progress=tell,
+                cool_down_s=cool_down, remote=remote, progress=tell,
             )  # fmt: skip
         if trace is not None:
             traced = None if rows is None else iter(rows)

@@ -98,6 +98,7 @@ def _header(found: Profile) -> Iterator[tuple[str, str]]:
         yield "accuracy", f"{found.accuracy:.1%}"
     if found.memory.opened is not None and found.memory.before is not None:
         yield "memory", f"{spell_size(max(0, found.memory.opened - found.memory.before))} more with all segments open"
+    yield from () if found.link is None else ((f"link behind {found.link.at}", f"{found.link} (medians)"),)
     if found.energy is not None:
         energy = found.energy
         yield (

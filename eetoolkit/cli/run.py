@@ -22,6 +22,7 @@ from eetoolkit.cli.options import (
     threads_option,
     to_threshold,
 )
+from eetoolkit.cli.remote_options import REMOTE, remote_options
 from eetoolkit.cli.verb import Verb
 
 if TYPE_CHECKING:
@@ -45,11 +46,13 @@ def _given(ctx: click.Context, param: click.Parameter, inputs: tuple[str, ...]) 
         "eetoolkit run digits.ee digits.npy",
         "eetoolkit run digits.ee pictures/ --json --deadline-ms 5",
         "cat digits.npy | eetoolkit run digits.ee -",
+        "eetoolkit run digits.ee digits.npy --remote https://server/v2/models/digits-tail --from exit1",
     ),
     groups={
         "Where to answer": ("exit_at", "thresholds", "deadline_ms"),
         "Pictures": PICTURES,
         "How to run": ("threads", "pool", "providers", "check"),
+        "A server that goes on": REMOTE,
         "On another machine": DEVICE,
     },
 )
@@ -80,6 +83,7 @@ def _given(ctx: click.Context, param: click.Parameter, inputs: tuple[str, ...]) 
     help="Hash the graphs, or every file.",
 )
 @picture_options
+@remote_options
 @device_options()
 @json_option
 @click.option("--outputs", is_flag=True, help="With --json: the exit's outputs as well, as lists.")
@@ -99,6 +103,7 @@ def run(  # noqa: PLR0913 - one for each option
     as_json: bool,
     outputs: bool,
     pictures: ImageOptions,
+    remote: dict[str, object] | None,
     on: str | None,
     python: str,
     clean: bool,
@@ -115,13 +120,17 @@ def run(  # noqa: PLR0913 - one for each option
     if outputs and not as_json:
         raise click.UsageError("--outputs goes with --json")
     if on is not None:
+        if remote is not None:
+            raise click.UsageError("--remote goes without --on: this machine asks the server")
         there = There(ctx, files=["inputs"], here=["bundle"])
         ctx.exit(run_there(there, bundle, on=on, python=python, clean=clean)[0])
     load: Literal["lazy", "eager"] = "lazy" if deadline_ms is None else "eager"  # opening is not answering
     limits = per_exit("--threshold", thresholds, to_threshold)
     files = find_files(inputs)
     with (
-        ee.Runner(bundle, threads=threads, pool=pool, providers=providers, check=check, load=load) as runner,
+        ee.Runner(
+            bundle, threads=threads, pool=pool, providers=providers, check=check, load=load, remote=remote
+        ) as runner,
         terminal.progress(beside_results=True) as tell,
     ):
         plan = runner.bundle.manifest
@@ -143,10 +152,17 @@ def run(  # noqa: PLR0913 - one for each option
                     terminal.print_json(_record(plan, name, answer, outputs=outputs), indent=-1)
                 else:
                     terminal.say(f"{name}: {_line(plan, answer)}")
+                _warn_of(runner, answer, name)
                 done += 1
                 tell("running", done, total)
     if late:
         raise ee.DeadlineError(f"{late} of {done + late} rows had no answer in time")
+
+
+def _warn_of(runner: ee.Runner, answer: ee.Answer, name: str) -> None:
+    """Says why a row did not go on at the server."""
+    if runner.remote is not None and runner.remote.last_failure is not None and not answer.remote:
+        terminal.warn(f"{name}: no answer of the server: {runner.remote.last_failure}")
 
 
 def _line(plan: Manifest, answer: ee.Answer) -> str:
@@ -189,5 +205,6 @@ def _record(plan: Manifest, name: str, answer: ee.Answer, *, outputs: bool) -> d
         "gates": answer.gates,
         "ponder_cost": answer.ponder_cost,
         "stopped_by": answer.stopped_by,
+        "remote": answer.remote,
     }
     return record | ({"outputs": {key: array.tolist() for key, array in answer.outputs.items()}} if outputs else {})

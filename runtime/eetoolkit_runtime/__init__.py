@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from eetoolkit_runtime.errors import InputError as InputError
     from eetoolkit_runtime.errors import IntegrityError as IntegrityError
     from eetoolkit_runtime.errors import ManifestError as ManifestError
+    from eetoolkit_runtime.errors import RemoteError as RemoteError
     from eetoolkit_runtime.errors import RunError as RunError
     from eetoolkit_runtime.running.answer import Answer as Answer
     from eetoolkit_runtime.running.interrupt import Interrupt as Interrupt
@@ -47,6 +48,7 @@ _PLACES = {
     "RunError": "eetoolkit_runtime.errors",
     "InputError": "eetoolkit_runtime.errors",
     "DeadlineError": "eetoolkit_runtime.errors",
+    "RemoteError": "eetoolkit_runtime.errors",
 }
 """Every public name and the module that it is imported from when it is first used."""
 

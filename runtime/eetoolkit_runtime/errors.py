@@ -9,7 +9,8 @@ EEToolkitError
 ├── RunError               a run that failed
 │   ├── InputError         an input that the network does not take
 │   ├── ProviderError      an execution provider that is not there or refuses a segment
-│   └── DeadlineError      no answer existed when time was up or the run was interrupted
+│   ├── DeadlineError      no answer existed when time was up or the run was interrupted
+│   └── RemoteError        a server that gave no answer, or none that may be believed
 ├── TuneError              thresholds that cannot be found
 └── DeviceError            another device that cannot be reached or used (host)
 ```
@@ -70,6 +71,19 @@ class ProviderError(RunError):
 
 class DeadlineError(RunError):
     """No answer existed when the time was up, or when the run was interrupted."""
+
+
+class RemoteError(RunError):
+    """A server that gave no answer, or none that may be believed.
+
+    Args:
+        message: For people.
+        again: Whether the same request may well be answered when it is sent again.
+    """
+
+    def __init__(self, message: str, *, again: bool = False) -> None:
+        super().__init__(message)
+        self.again = again
 
 
 class TuneError(EEToolkitError):

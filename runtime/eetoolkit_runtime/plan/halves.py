@@ -8,6 +8,7 @@ whose outputs are the answer that stands in and the tensors that the server need
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import NamedTuple
 
@@ -23,7 +24,7 @@ from eetoolkit_runtime.plan.flow import (
     slot_bits,
     successors,
 )
-from eetoolkit_runtime.plan.names import plan_name
+from eetoolkit_runtime.plan.names import is_name, plan_name, titles_of
 from eetoolkit_runtime.plan.restricted import restricted
 from eetoolkit_runtime.plan.still_true import quantization_of
 from eetoolkit_runtime.plan.types import (
@@ -72,6 +73,8 @@ def cut_point(plan: Manifest, at: str) -> CutPoint:
     Raises:
         InputError: There is no such exit or segment, or the plan cannot be cut there; it says where it can.
     """
+    if plan.split is not None:
+        raise InputError(f"{plan.name!r} is the device's half of a bundle already; split the whole one")
     points = cut_points(plan)
     if not points:
         raise InputError(f"{plan.name!r} cannot be cut: no exit stands before a segment that all later ones follow")
@@ -114,14 +117,27 @@ def halves(plan: Manifest, at: CutPoint) -> Halves:
     }
     device = _with_segments(plan, {**kept, name: Segment(exit=handover, next=Stop())})
     split = Split(
-        exit=name,
-        local=at.exit,
-        answers=answers,
-        sends=sends,
-        model=server.name,
+        exit=name, local=at.exit, answers=answers, sends=sends, model=server.name, version=0, exits=(), segments=0
+    )
+    found = agreed(msgspec.structs.replace(device, split=split), server)
+    titles = titles_of(msgspec.structs.replace(found.device, titles=plan.titles))  # those of the server's exits too
+    return Halves(msgspec.structs.replace(found.device, titles=titles), server)
+
+
+def agreed(device: Manifest, server: Manifest) -> Halves:
+    """Returns both halves once the device's says of the server's what is so.
+
+    Raises:
+        ValueError: The device's is none.
+    """
+    if device.split is None:
+        raise ValueError("it hands over to no server")
+    models = (s.model for half in (device, server) for s in half.segments.values())
+    split = msgspec.structs.replace(
+        device.split,
         version=version_of(server),
         exits=tuple(_server_exits(server)),
-        segments=sum(segment.model is not None for segment in plan.segments.values()),
+        segments=sum(model is not None for model in models),
     )
     return Halves(msgspec.structs.replace(device, split=split), server)
 
@@ -178,7 +194,7 @@ def _server(plan: Manifest, start: str, segments: Mapping[str, Segment], live: l
     names = {spec.name for spec in inputs}
     half = msgspec.structs.replace(
         plan,
-        name=f"{plan.name}-tail",
+        name=_model_name(plan.name),
         inputs=inputs,
         limits={symbol: limit for symbol, limit in plan.limits.items() if symbol in symbols},
         preprocess={name: how for name, how in plan.preprocess.items() if name in names},
@@ -216,6 +232,7 @@ def _leading_to(segment: Segment, old: str, new: str) -> Segment:
 
 def _server_exits(server: Manifest) -> Iterator[ServerExit]:
     """Yields the exits of a server's half, each with the way to it where there is but one."""
+    given = {spec.name: Slot(dtype=spec.dtype, shape=spec.shape) for spec in server.inputs} | server.slots
     ways: dict[str, tuple[str, ...]] = {}
     name: str | None = server.start
     path: list[str] = []
@@ -227,7 +244,19 @@ def _server_exits(server: Manifest) -> Iterator[ServerExit]:
         following = successors(segment)
         name = following[0] if len(following) == 1 else None
     for exit_name, exit_ in server.exits.items():
-        yield ServerExit(name=exit_name, scores=exit_.scores, path=ways.get(exit_name))
+        yield ServerExit(
+            name=exit_name,
+            outputs={output: given[slot] for output, slot in exit_.outputs.items()},
+            threshold=exit_.threshold,
+            scores=exit_.scores,
+            path=ways.get(exit_name),
+        )
+
+
+def _model_name(name: str) -> str:
+    """Returns what a model server calls the server's half of a plan: a name that a folder and an address may have."""
+    plain = re.sub(r"[^A-Za-z0-9_.-]+", "-", name)[:200]
+    return f"{plain}-tail" if is_name(plain) else f"model_{plain}-tail"
 
 
 def _fresh(name: str, taken: Collection[str]) -> str:

@@ -33,6 +33,10 @@ def _names(plan: Manifest) -> Iterator[tuple[str, Iterable[str]]]:
         yield "graph output", (source.output for source in segment.writes.values() if source.output is not None)
         if segment.exit is not None:
             yield "output", segment.exit.outputs
+    if plan.split is not None:
+        yield "server's model", (plan.split.model,)
+        yield "server's input", plan.split.sends
+        yield "server's exit", (exit_.name for exit_ in plan.split.exits)
 
 
 def spell_name(name: str, titles: Mapping[str, str]) -> str:

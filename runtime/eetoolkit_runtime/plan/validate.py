@@ -30,6 +30,7 @@ from eetoolkit_runtime.plan.types import (
     Switch,
     spell,
 )
+from eetoolkit_runtime.plan.validate_split import check_split
 
 MOST_SEGMENTS, MOST_SLOTS = 4096, 16384
 """So that the proofs, whose time grows with both, stay below a second or so whatever a plan holds."""
@@ -55,6 +56,7 @@ def validate(plan: Manifest) -> None:
     _check_flow(plan)
     _check_profile(plan)
     _check_quantization(plan)
+    check_split(plan)
     _check_cycles(plan)
     _check_assignment(plan)
     _check_types(plan)

@@ -1,4 +1,4 @@
-"""What the link to a server costs, with what runs behind it, as a profile keeps it."""
+"""What the link to a server costs, and what runs behind it, as a profile keeps it."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class LinkCost(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         round_trip: A request that moves next to nothing and computes nothing.
         request: A whole request for one row, from this machine and back.
         server: What of it the server takes: `request` less a round trip and less what its bytes take.
-        sent_bytes: One row's request, headers not counted.
-        received_bytes: Its answer, headers not counted.
+        sent_bytes: What crosses to the server for a row: HTTP's head and body, or gRPC's tensors.
+        received_bytes: And back.
         up_mbit_s: Megabits a second to the server, by what a larger request takes longer; None: too many to be told
             beside the round trip's own spread.
         down_mbit_s: From the server, likewise.
@@ -47,11 +47,19 @@ class LinkCost(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         """What the server takes for a row, the median."""
         return self.server.p50_ms
 
+    def __str__(self) -> str:
+        rates = [
+            f"{rate:.3g} Mbit/s {way}" for way, rate in (("up", self.up_mbit_s), ("down", self.down_mbit_s)) if rate
+        ]
+        moved = f"{self.sent_bytes} bytes there, {self.received_bytes} back"
+        times = f"a request {self.request.p50_ms:.3g} ms, of which {self.round_trip_ms:.3g} ms are a round trip and"
+        return ", ".join((f"{times} {self.server_ms:.3g} ms the server's", moved, *rates))
+
     def expected_ms(self, sent_bytes: int, received_bytes: int) -> float:
-        """Returns what a request of so many bytes takes beside the server's work: round trip and bytes over bandwidth."""
-        return self.round_trip_ms + _took_ms(sent_bytes, self.up_mbit_s) + _took_ms(received_bytes, self.down_mbit_s)
+        """Returns what so many bytes take beside the server's work: the round trip, and bytes over bandwidth."""
+        return self.round_trip_ms + took_ms(sent_bytes, self.up_mbit_s) + took_ms(received_bytes, self.down_mbit_s)
 
 
-def _took_ms(size_bytes: int, mbit_s: float | None) -> float:
+def took_ms(size_bytes: int, mbit_s: float | None) -> float:
     """Returns what bytes take on a link; nothing where it is too fast to be told."""
     return 0.0 if mbit_s is None else size_bytes * 8 / mbit_s / 1e3

@@ -232,6 +232,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             right = "" if cost.accuracy is None else f", {cost.accuracy:.1%} of these right"
             took = "" if cost.latency is None else f", {cost.latency.mean_ms:.4g} ms"
             lines.append(f"{name}: {cost.share:.1%} leave here{took}{right}")
+        lines += [] if self.link is None else [f"the link: {self.link}"]
         lines += [f"note: {note}" for note in (self.gaps, self.noise) if note is not None]
         return "\n".join(map(printable, lines))
 

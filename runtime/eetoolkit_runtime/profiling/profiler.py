@@ -35,6 +35,7 @@ from eetoolkit_runtime.profiling.machine import (
     timer_step_us,
 )
 from eetoolkit_runtime.profiling.operators import TRACED_ROUNDS, TRACED_ROWS, Traced, trace_operators
+from eetoolkit_runtime.profiling.probe import measure_link
 from eetoolkit_runtime.profiling.profile import Profile, digests
 from eetoolkit_runtime.profiling.rounds import (
     Cooler,
@@ -56,6 +57,7 @@ from eetoolkit_runtime.running.sessions import Pool, SessionSettings, Spin
 _COMPARED_ROWS = 16  # with the whole network's outputs
 _WALKED_ROWS = 64  # to come to every exit
 _IDLE_S = 0.5
+_LINK_S = 2.0
 # What has passed of the seconds when a part ends; what it leaves is the next one's.
 _WARM_BY, _ROUNDS_BY, _OWN_BY = 0.55, 0.75, 0.9
 _REOPENED = 3  # sessions for each segment: as it is, without its decision, without its exit
@@ -76,6 +78,7 @@ def profile(  # noqa: PLR0913 - what a measurement depends on
     whole: str | os.PathLike[str] | None = None,
     operators: bool = False,
     cool_down_s: float = 60.0,
+    remote: Mapping[str, object] | None = None,
     progress: Callable[[str, int, int], object] | None = None,
 ) -> Profile:
     """Runs a bundle on this machine and returns what its segments and exits cost.
@@ -103,6 +106,8 @@ def profile(  # noqa: PLR0913 - what a measurement depends on
         operators: Whether to trace which operators cost most.
         cool_down_s: How long to pause at most, in all and beside `seconds`, after rounds that left the machine 10
             degrees hotter than it was or its clock lowered; 0: never.
+        remote: A server that goes on, as the `Runner` takes it: the link to it is measured at last, for two seconds
+            beside `seconds`. All else is measured without it.
         progress: Is told (what, done, total) from time to time.
 
     Raises:
@@ -110,6 +115,7 @@ def profile(  # noqa: PLR0913 - what a measurement depends on
         InputError: Inputs that it does not take, or none at all; labels of another number; a file that is not there
             or takes other inputs.
         RunError: onnxruntime failed, or it has no such providers.
+        RemoteError: The server cannot be asked.
     """
     check_range(InputError, "seconds", seconds, 0, LONGEST_S)
     check_range(InputError, "cool_down_s", cool_down_s, 0, LONGEST_S)
@@ -163,6 +169,7 @@ def profile(  # noqa: PLR0913 - what a measurement depends on
         memory=Memory(before=start.resident, opened=asked.opened, peak=timed.peak),
         whole=peer,
         energy=None if start.meter is None else _energy(start.meter, start.idle_w, timed.found),
+        link=None if remote is None else measure_link(opened, asked.rows[0], remote, seconds=_LINK_S, threads=threads),
     )
 
 

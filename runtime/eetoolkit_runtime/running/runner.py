@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping
 from functools import cached_property
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Self
 
 import msgspec
 import numpy as np
@@ -17,10 +17,10 @@ from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.bundle.bundle import Bundle
 from eetoolkit_runtime.bundle.bundle import load as load_bundle
 from eetoolkit_runtime.bundle.integrity import Check
-from eetoolkit_runtime.errors import BundleError, InputError, RunError
+from eetoolkit_runtime.errors import InputError, RunError
 from eetoolkit_runtime.forked import renew_after_fork
 from eetoolkit_runtime.log import log
-from eetoolkit_runtime.plan.types import Fallback, Manifest
+from eetoolkit_runtime.plan.types import Fallback
 from eetoolkit_runtime.printable import printable
 from eetoolkit_runtime.running.all_exits import answer_by, answer_in_time, better_and_better, visit_exits
 from eetoolkit_runtime.running.answer import Answer
@@ -28,6 +28,7 @@ from eetoolkit_runtime.running.deadline import Watch
 from eetoolkit_runtime.running.decision import Decision, Thresholds, decide
 from eetoolkit_runtime.running.inputs import ROWS_AT_ONCE, Inputs, prepare, split_rows
 from eetoolkit_runtime.running.interrupt import Interrupt
+from eetoolkit_runtime.running.opening import Load, kept_open, open_rest
 from eetoolkit_runtime.running.providers import Providers, choose_providers
 from eetoolkit_runtime.running.sessions import Pool, Sessions, SessionSettings, Spin
 from eetoolkit_runtime.running.shared_state import SharedState
@@ -35,8 +36,7 @@ from eetoolkit_runtime.running.workspaces import Workspaces, WorkspacesByShape
 
 if TYPE_CHECKING:
     from eetoolkit_runtime.running.batch import Rows
-
-Load = Literal["lazy", "background", "eager"]
+    from eetoolkit_runtime.running.handover import Handover
 
 
 class Runner:
@@ -61,10 +61,19 @@ class Runner:
         prepack: Whether weights are copied into the layout that is fastest to multiply with, but for segments of which
             the bundle says otherwise; False reads all from the mapped files, slower and with less memory.
         provider_fallback: Whether a segment that its providers refuse runs on the CPU, with a warning that says why.
+        remote: A server that goes on where no exit of this machine answers, see `docs/remote.md`: its `url`, and
+            `from`, the exit behind which a whole bundle is cut. `run`, `run_batch` and `stream` ask it; all else stays
+            here.
+
+    Attributes:
+        bundle: The bundle.
+        remote: The server: `remote.check()` asks whether it has the other half, `remote.last_failure` says why it gave
+            no answer; None where there is none.
 
     Raises:
         BundleError: The bundle cannot be opened.
         RunError: A setting that this onnxruntime does not have.
+        InputError: A setting of `remote` that there is not, or a bundle that cannot be cut there.
     """
 
     @checked(RunError, but=("bundle",))  # which `load` looks at
@@ -83,6 +92,7 @@ class Runner:
         arena: bool = True,
         prepack: bool = True,
         provider_fallback: bool = False,
+        remote: Mapping[str, object] | None = None,
     ) -> None:
         self.bundle = load_bundle(bundle, check=check)
         plan = self._plan = self.bundle.manifest
@@ -91,7 +101,7 @@ class Runner:
             threads, spin, pool, choose_providers(providers), arena, prepack, provider_fallback=provider_fallback
         )
         log("info", "runner of %s: %s, fallback %s", plan.name, settings, fallback or plan.fallback)
-        self._kept = _kept(plan, keep, load)
+        self._kept = kept_open(plan, keep, load)
         self._sessions = Sessions(self.bundle, msgspec.structs.replace(settings, one_row=True))
         self._sessions_of_rows = Sessions(self.bundle, settings)
         self._shared = SharedState(plan, self._sessions)
@@ -102,12 +112,18 @@ class Runner:
         self._workspaces = WorkspacesByShape()
         self._lock = threading.Lock()
         self._closed = False
+        self.remote: Handover | None = None
+        if remote is not None:
+            from eetoolkit_runtime.running.handover import Handover
+
+            both = self._sessions, self._sessions_of_rows
+            self.remote = Handover(self.bundle, remote, both, self._kept, most_confident=self._most_confident)
         if load == "eager":
             self._sessions.open_all()
         elif load == "background":
             if plan.segments[plan.start].model is not None:
                 _ = self._sessions[plan.start]
-            threading.Thread(target=_open_rest, args=(self._sessions,), name="eetoolkit-load", daemon=True).start()
+            threading.Thread(target=open_rest, args=(self._sessions,), name="eetoolkit-load", daemon=True).start()
         renew_after_fork(self)
 
     def run(
@@ -142,6 +158,9 @@ class Runner:
             DeadlineError: Stopped by the deadline or the token before there was an answer.
             RunError: onnxruntime failed, a switch has no such case, or a loop exceeds its bound.
         """
+        if self.remote is not None and self.remote.takes(exit_at, thresholds):
+            self._check_open()
+            return self.remote.run(inputs, exit_at, thresholds, deadline_ms, interrupt)
         if deadline_ms is not None or interrupt is not None:
             watch = Watch(deadline_ms, interrupt)
             arrays, workspaces = self._admit(inputs)
@@ -200,6 +219,9 @@ class Runner:
             RunError: As `run`'s.
         """
         arrays = prepare(self._plan, inputs, one_row=False)
+        if self.remote is not None and self.remote.takes(exit_at, thresholds):
+            self._check_open()
+            return self.remote.run_batch(arrays, exit_at, thresholds)
         together = self._rows
         if together is None or together.count(arrays) == 1:
             rows = split_rows(self._plan, arrays)
@@ -325,6 +347,8 @@ class Runner:
         with self._lock:
             self._closed = True
             self._workspaces.clear()
+        if self.remote is not None:
+            self.remote.close()
         self._sessions.close()
         self._sessions_of_rows.close()
 
@@ -334,6 +358,8 @@ class Runner:
         self._sessions.renew()
         self._sessions_of_rows.renew()
         self._workspaces.clear()
+        if self.remote is not None:
+            self.remote.renew()
 
     def __enter__(self) -> Self:
         return self
@@ -381,21 +407,3 @@ class Runner:
     def _check_open(self) -> None:
         if self._closed:
             raise RunError("this runner is closed; make a new one")
-
-
-def _open_rest(sessions: Sessions) -> None:
-    try:
-        sessions.open_all()
-    except (BundleError, RunError):
-        return  # the run that reaches this segment opens it again and raises to its caller
-
-
-def _kept(plan: Manifest, keep: int | None, load: Load) -> frozenset[str] | None:
-    """Returns the segments that stay open after a call; None: all."""
-    if keep is None:
-        return None
-    if keep < 0:
-        raise RunError(f"keep is {keep!r}, expected a number of segments, or None for all")
-    if load != "lazy":
-        raise RunError(f"keep={keep} closes what load={load!r} opens; use load='lazy'")
-    return frozenset([name for name, segment in plan.segments.items() if segment.model is not None][:keep])

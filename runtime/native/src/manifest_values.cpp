@@ -234,6 +234,37 @@ const Fields<Quantization>& fields_of<Quantization>() {
   return fields;
 }
 
+template <>
+const Fields<ServerExit>& fields_of<ServerExit>() {
+  static const Fields<ServerExit> fields{{
+      required<&ServerExit::name>("name"),
+      optional<&ServerExit::scores>("scores"),
+      optional<&ServerExit::threshold>("threshold"),
+      {"path", false, [](const Json& json, ServerExit&) {
+         if (json.is_null()) return;
+         if (!json.is_array()) json.refuse("array | null");
+         std::vector<std::string> path;
+         read(json, path);
+       }},
+  }};
+  return fields;
+}
+
+template <>
+const Fields<Split>& fields_of<Split>() {
+  static const Fields<Split> fields{{
+      required<&Split::exit>("exit"),
+      required<&Split::local>("local"),
+      required<&Split::answers>("answers"),
+      required<&Split::sends>("sends"),
+      required<&Split::model>("model"),
+      {"version", true, [](const Json& json, Split&) { static_cast<void>(json.integer(0, kLargestCount)); }},
+      required<&Split::exits>("exits"),
+      {"segments", true, [](const Json& json, Split&) { static_cast<void>(json.integer(0, kLargestCount)); }},
+  }};
+  return fields;
+}
+
 static bool is_release(const std::string& text) {
   const size_t dot = text.find('.');
   const auto is_number = [](std::string_view part) {
@@ -284,6 +315,7 @@ const Fields<Manifest>& fields_of<Manifest>() {
       optional<&Manifest::profile>("profile"),
       {"tuning", false, [](const Json& json, Manifest&) { check_tuning(json); }},
       optional<&Manifest::quantization>("quantization"),
+      optional<&Manifest::split>("split"),
   }};
   return fields;
 }

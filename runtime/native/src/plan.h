@@ -192,6 +192,22 @@ struct Quantization {
   std::optional<std::string> activations;
 };
 
+// An exit of the server's half of a bundle; which segments lead to it, and its scores, are for those who ask a server.
+struct ServerExit {
+  std::string name;
+  std::optional<ClassScores> scores;
+  Threshold threshold = Always{};
+};
+
+// Where a bundle, the device's half of one, hands over to a server.
+struct Split {
+  std::string exit, local;
+  std::vector<std::string> answers;
+  Ordered<std::string> sends;
+  std::string model;
+  std::vector<ServerExit> exits;
+};
+
 struct Manifest {
   std::string name;
   std::optional<std::string> onnxruntime;
@@ -210,6 +226,7 @@ struct Manifest {
   std::optional<Golden> golden;
   std::optional<SavedProfile> profile;
   std::optional<Quantization> quantization;
+  std::optional<Split> split;
 
   // The exits by name, in the order of their first segment.
   [[nodiscard]] Ordered<const Exit*> exits() const;

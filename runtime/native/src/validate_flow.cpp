@@ -138,6 +138,34 @@ void check_quantization(const Manifest& plan) {
   }
 }
 
+// What the device's half of a bundle says of its handover.
+void check_split(const Manifest& plan) {
+  if (!plan.split) return;
+  const Split& split = *plan.split;
+  const Ordered<const Exit*> exits = plan.exits();
+  const Exit* const* exit = exits.find(split.exit);
+  if (exit == nullptr || !(*exit)->ends()) {
+    throw manifest_error("manifest.json: split hands over at ", quoted(split.exit),
+                         ", which is not an exit that ends the plan");
+  }
+  if (!exits.has(split.local) || split.local == split.exit) {
+    throw manifest_error("manifest.json: split stands in for ", quoted(split.local), ", which is not another exit");
+  }
+  const char* const empty = split.answers.empty() ? "answers" : split.sends.empty() ? "sends" : split.exits.empty() ? "exits" : nullptr;
+  if (empty != nullptr) throw manifest_error("manifest.json: split: ", quoted(empty), " is empty");
+  std::vector<std::string> taken = split.answers;
+  for (const auto& [input, output] : split.sends) taken.push_back(output);
+  for (const std::string& output : taken) {
+    if (!(*exit)->outputs.has(output)) {
+      throw manifest_error("manifest.json: split takes ", quoted(output), ", which is not an output of ",
+                           quoted(split.exit));
+    }
+  }
+  std::set<std::string> names;
+  for (const ServerExit& each : split.exits) names.insert(each.name);
+  if (names.size() != split.exits.size()) throw manifest_error("manifest.json: split: two exits of one name");
+}
+
 // An exit that stands in several segments is one exit.
 void check_twins(const Manifest& plan) {
   const auto kind_of = [](const Exit& exit) {
@@ -227,6 +255,7 @@ void check_flow(const Manifest& plan) {
   }
   check_profile(plan);
   check_quantization(plan);
+  check_split(plan);
   check_cycles(plan, edges);
 }
 

@@ -169,6 +169,11 @@ void check_names(const Manifest& plan) {
     if (!segment.exit) continue;
     for (const auto& [output, slot] : segment.exit->outputs) check_name("output", output);
   }
+  if (plan.split) {
+    check_name("server's model", plan.split->model);
+    for (const auto& [input, output] : plan.split->sends) check_name("server's input", input);
+    for (const ServerExit& exit : plan.split->exits) check_name("server's exit", exit.name);
+  }
   std::set<std::string> users;
   std::set<std::string> titles;
   for (const TensorSpec& spec : plan.inputs) users.insert(spec.name);

@@ -73,10 +73,8 @@ const criterion: Type<Criterion> = made(
   }),
 );
 
-const exit = object(
-  { name: str, outputs: names, criterion, confidence: str, threshold },
-  { scores: optional(object({ output: str }, { scale: [scale, "logits"], axis: [axis, 1] })) },
-);
+const scores = optional(object({ output: str }, { scale: [scale, "logits"], axis: [axis, 1] }));
+const exit = object({ name: str, outputs: names, criterion, confidence: str, threshold }, { scores });
 
 const next = byKind(
   new Map<Json, Type<Next>>([
@@ -109,6 +107,15 @@ const tuning = object(
   {
     figures: [map(tuple(3, float)), none], guarantee: optional(guarantee), constants_before: [map(array(float)), none],
   },
+);
+
+const split = object(
+  {
+    exit: str, local: str, answers: strings, sends: names, model: str, version: count,
+    exits: array(object({ name: str }, { scores, threshold: [threshold, "always"], path: optional(strings) })),
+    segments: count,
+  },
+  {},
 );
 
 const required = {
@@ -155,6 +162,7 @@ const optionals = {
       { activations: optional(oneOf("uint8", "int8")), stale: [bool, false] },
     ),
   ),
+  split: optional(split),
 } as const;
 
 /** A whole manifest. Integers in constants are still bigints, by which 1 differs from 1.0. */

@@ -72,8 +72,8 @@ function readAll({ root, encoding, twice, optional }: ReturnType<typeof readHead
 
 /** Returns what of a manifest a run needs. */
 function planOf({
-  format: _format, version: _version, created_with: _tools, outputs: _outputs, batch: _batch, tuning: _tuning, profile,
-  quantization, ...plan
+  format: _format, version: _version, created_with: _tools, outputs: _outputs, batch: _batch, tuning: _tuning, split: _split,
+  profile, quantization, ...plan
 }: Manifest): Plan {
   const constants = mapValues(plan.constants, (constant) => ({
     ...constant,

@@ -9,7 +9,7 @@ const NAME = /^(?!__)[A-Za-z_][A-Za-z0-9_.-]{0,254}$/;
 
 /** Throws a `ManifestError` where a name breaks the rule, or titles give two things that users name one name. */
 export function checkNames(plan: Manifest): void {
-  const { outputs, slots, constants, segments, titles } = plan;
+  const { outputs, slots, constants, segments, titles, split } = plan;
   const inputs = inputNames(plan);
   const exits = exitsOf(plan);
   const check = (what: string, names: Iterable<string>): void => {
@@ -34,6 +34,11 @@ export function checkNames(plan: Manifest): void {
     check("graph input", reads.keys());
     for (const { kind, name } of writes.values()) if (kind === "output") check("graph output", [name]);
     check("output", exit?.outputs.keys() ?? []);
+  }
+  if (split) {
+    check("server's model", [split.model]);
+    check("server's input", split.sends.keys());
+    check("server's exit", split.exits.map(({ name }) => name));
   }
   const users = new Set(inputs);
   for (const [name, exit] of exits) for (const user of [name, ...exit.outputs.keys()]) users.add(user);

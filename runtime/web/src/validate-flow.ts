@@ -4,11 +4,11 @@ import { ManifestError } from "./errors.js";
 import { closure, lookedAt, successors, turned, withoutSources, type Edges } from "./flow.js";
 import type { Manifest } from "./manifest-types.js";
 import { failing, inputNames, refuse } from "./names.js";
-import { mapValues } from "./plan.js";
+import { exitsOf, mapValues } from "./plan.js";
 import { repr, reprFloat } from "./printable.js";
 
 /** Throws a `ManifestError` where some path does not end at an exit, or a loop has no bound. */
-export function checkFlow({ start, segments, profile, quantization }: Manifest): void {
+export function checkFlow({ start, segments, profile, quantization, split }: Manifest): void {
   if (!segments.has(start)) refuse(`start is ${repr(start)}, which is not a segment`);
   const edges: Edges = mapValues(segments, successors);
   for (const [name, { exit, next }] of segments) {
@@ -41,6 +41,7 @@ export function checkFlow({ start, segments, profile, quantization }: Manifest):
     if (!segments.has(name)) refuse(`profile names ${repr(name)}, which is not a segment`);
   }
   checkQuantization(segments, quantization);
+  checkSplit(segments, split);
 
   const free = new Map(edges); // without the segments that bound their visits: what goes round here has no bound
   for (const [name, { model, max_visits }] of segments) if (model && max_visits) free.delete(name);
@@ -60,6 +61,26 @@ function checkQuantization(segments: Manifest["segments"], quantization: Manifes
   }
   if ([...methods.values()].includes("static") !== (activations !== null)) {
     refuse(`quantization: activations ${repr(activations)}, those of static segments alone`);
+  }
+}
+
+function checkSplit(segments: Manifest["segments"], split: Manifest["split"]): void {
+  if (!split) return;
+  const found = exitsOf({ segments });
+  const exit = found.get(split.exit);
+  if (exit?.threshold !== "always") {
+    refuse(`split hands over at ${repr(split.exit)}, which is not an exit that ends the plan`);
+  }
+  if (!found.has(split.local) || split.local === split.exit) {
+    refuse(`split stands in for ${repr(split.local)}, which is not another exit`);
+  }
+  const sizes = { answers: split.answers.length, sends: split.sends.size, exits: split.exits.length };
+  for (const [key, size] of Object.entries(sizes)) if (size === 0) refuse(`split: ${repr(key)} is empty`);
+  for (const name of [...split.answers, ...split.sends.values()]) {
+    if (!exit.outputs.has(name)) refuse(`split takes ${repr(name)}, which is not an output of ${repr(split.exit)}`);
+  }
+  if (new Set(split.exits.map(({ name }) => name)).size !== split.exits.length) {
+    refuse("split: two exits of one name");
   }
 }
 

@@ -1,0 +1,1 @@
+"""A bundle in two halves: the device's, and what a model server holds."""

@@ -1,0 +1,82 @@
+"""What of a server's reply is believed: nothing that the half it should run could not have said."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import msgspec
+
+from eetoolkit_runtime.arrays import Array
+from eetoolkit_runtime.errors import RemoteError
+from eetoolkit_runtime.plan.types import ServerExit, spell
+from eetoolkit_runtime.printable import printable
+from eetoolkit_runtime.remote.protocol import Reply, fits, one_number
+
+NUMBER, CONFIDENCE = "exit", "confidence"
+"""The outputs of a server's half beside its exits' own."""
+_PATH, _GATES = "path", "gates"  # parameters of a reply, as JSON, where they hang on the row
+
+
+class Told(msgspec.Struct, frozen=True):
+    """What a server answered for one row, checked."""
+
+    exit: ServerExit
+    confidence: float
+    outputs: dict[str, Array]
+    path: tuple[str, ...]
+    gates: tuple[tuple[str, int], ...]
+    stopped_by: Literal["exit", "end"]
+
+
+def believe(reply: Reply, version: int, exits: Sequence[ServerExit]) -> Told:
+    """Returns what a reply says.
+
+    Args:
+        reply: As it came.
+        version: Of the half that was asked.
+        exits: Of that half, by their numbers.
+
+    Raises:
+        RemoteError: It is of another half, of no exit, or its outputs are not those of the exit.
+    """
+    if reply.version and reply.version != str(version):
+        raise RemoteError(f"the server answers by version {printable(reply.version)} of the model, not {version}")
+    number = one_number(reply.outputs, NUMBER, "iu")
+    if not 0 <= number < len(exits):
+        raise RemoteError(f"the server answers by exit {number} of {len(exits)}")
+    found = exits[number]
+    confidence = float(one_number(reply.outputs, CONFIDENCE, "f"))
+    fired = not isinstance(found.threshold, str) and confidence >= found.threshold
+    path = found.path
+    return Told(
+        exit=found,
+        confidence=confidence,
+        outputs=_outputs(reply, found),
+        path=_told(reply, _PATH, tuple[str, ...]) if path is None else path,
+        gates=_told(reply, _GATES, tuple[tuple[str, int], ...]),
+        stopped_by="exit" if fired else "end",
+    )
+
+
+def _outputs(reply: Reply, exit_: ServerExit) -> dict[str, Array]:
+    """Returns the exit's own outputs, and no others that the half has for other exits."""
+    for name, slot in exit_.outputs.items():
+        array = reply.outputs.get(name)
+        if array is None:
+            raise RemoteError(f"the server's answer has no output {name!r}")
+        if not fits(array, slot.dtype, slot.shape):
+            found = f"{array.dtype}[{', '.join(map(str, array.shape))}]"
+            raise RemoteError(f"the server's output {name!r} is {found}, expected {spell(slot)} of one row")
+    return {name: reply.outputs[name] for name in exit_.outputs}
+
+
+def _told(reply: Reply, name: str, kind: Any) -> Any:
+    """Returns a parameter of a reply that says what ran; () where it is not there."""
+    said = reply.parameters.get(name)
+    if said is None:
+        return ()
+    try:
+        return msgspec.json.decode(said, type=kind) if isinstance(said, str) else msgspec.convert(said, kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise RemoteError(f"the server's answer says no {name}: {printable(str(said))[:80]}") from error
