@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Generator, Iterable
-from functools import cached_property
+from functools import cached_property, partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
@@ -20,6 +21,7 @@ from eetoolkit_runtime.bundle.integrity import Check
 from eetoolkit_runtime.errors import BundleError, InputError, RunError
 from eetoolkit_runtime.forked import renew_after_fork
 from eetoolkit_runtime.log import log
+from eetoolkit_runtime.monitoring.monitor import Monitor
 from eetoolkit_runtime.plan.types import Fallback, Manifest
 from eetoolkit_runtime.printable import printable
 from eetoolkit_runtime.running.all_exits import answer_by, answer_in_time, better_and_better, visit_exits
@@ -61,10 +63,11 @@ class Runner:
         prepack: Whether weights are copied into the layout that is fastest to multiply with, but for segments of which
             the bundle says otherwise; False reads all from the mapped files, slower and with less memory.
         provider_fallback: Whether a segment that its providers refuse runs on the CPU, with a warning that says why.
+        monitor: What counts the answers of `run`, `run_batch` and `stream`; None: nothing does.
 
     Raises:
         BundleError: The bundle cannot be opened.
-        RunError: A setting that this onnxruntime does not have.
+        RunError: A setting that this onnxruntime does not have; the monitor counts another bundle.
     """
 
     @checked(RunError, but=("bundle",))  # which `load` looks at
@@ -83,6 +86,7 @@ class Runner:
         arena: bool = True,
         prepack: bool = True,
         provider_fallback: bool = False,
+        monitor: Monitor | None = None,
     ) -> None:
         self.bundle = load_bundle(bundle, check=check)
         plan = self._plan = self.bundle.manifest
@@ -97,6 +101,10 @@ class Runner:
         self._shared = SharedState(plan, self._sessions)
         self._exits = plan.exits
         self._own = decide(self._exits, most_confident=self._most_confident)
+        self._monitor = monitor
+        self._as_tuned = self._own if fallback in (None, plan.fallback) else None
+        if monitor is not None:
+            monitor.attach(plan)
         self._at: dict[str, Decision] = {}
         self._names = dict.fromkeys(plan.titles.get(spec.name, spec.name) for spec in plan.inputs).keys()
         self._workspaces = WorkspacesByShape()
@@ -142,19 +150,34 @@ class Runner:
             DeadlineError: Stopped by the deadline or the token before there was an answer.
             RunError: onnxruntime failed, a switch has no such case, or a loop exceeds its bound.
         """
-        if deadline_ms is not None or interrupt is not None:
-            watch = Watch(deadline_ms, interrupt)
-            arrays, workspaces = self._admit(inputs)
-            return answer_in_time(workspaces, arrays, self._decision(exit_at, thresholds), watch, interrupt)
-        latest = self._workspaces.latest
-        if type(inputs) is np.ndarray and latest is not None and latest.key == ((inputs.shape, inputs.dtype),):
-            arrays, workspaces = (inputs,), latest
-        else:
-            arrays, workspaces = self._admit(inputs)
-        decision = self._own if exit_at is None and thresholds is None else self._decision(exit_at, thresholds)
-        if decision.most_confident and decision.at is None:
-            return answer_by(workspaces, arrays, decision)
-        return workspaces.run(arrays, decision)
+        monitor = self._monitor
+        started_ns = 0 if monitor is None else time.perf_counter_ns()
+        decision = self._own
+        try:
+            if deadline_ms is not None or interrupt is not None:
+                watch = Watch(deadline_ms, interrupt)
+                arrays, workspaces = self._admit(inputs)
+                decision = self._decision(exit_at, thresholds)
+                answer = answer_in_time(workspaces, arrays, decision, watch, interrupt)
+            else:
+                latest = self._workspaces.latest
+                if type(inputs) is np.ndarray and latest is not None and latest.key == ((inputs.shape, inputs.dtype),):
+                    arrays, workspaces = (inputs,), latest
+                else:
+                    arrays, workspaces = self._admit(inputs)
+                if exit_at is not None or thresholds is not None:
+                    decision = self._decision(exit_at, thresholds)
+                if decision.most_confident and decision.at is None:
+                    answer = answer_by(workspaces, arrays, decision)
+                else:
+                    answer = workspaces.run(arrays, decision)
+        except Exception as error:
+            if monitor is not None:
+                monitor.count_error(error, tuned=decision is self._as_tuned)
+            raise
+        if monitor is not None:
+            monitor.count(answer, started_ns, tuned=decision is self._as_tuned)
+        return answer
 
     def refine(
         self, inputs: Inputs, *, deadline_ms: float | None = None, interrupt: Interrupt | None = None
@@ -206,7 +229,11 @@ class Runner:
             return [self.run(row, exit_at=exit_at, thresholds=thresholds) for row in rows]
         self._check_open()
         try:
-            return together.run(arrays, self._decision(exit_at, thresholds))
+            decision = self._decision(exit_at, thresholds)
+            answer = partial(together.run, arrays, decision)
+            if self._monitor is None:
+                return answer()
+            return self._monitor.run_batch(answer, together.count(arrays), tuned=decision is self._as_tuned)
         finally:
             if self._kept is not None:
                 self._sessions_of_rows.keep(self._kept)
