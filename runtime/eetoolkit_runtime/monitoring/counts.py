@@ -9,11 +9,12 @@ import numpy as np
 
 from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.errors import DeadlineError, InputError, RunError
-from eetoolkit_runtime.monitoring.histogram import BUCKETS, buckets_of, quantile_ms, upper_end_ms
+from eetoolkit_runtime.monitoring.histogram import BUCKETS, MOST_NS, buckets_of, quantile_ms, upper_end_ms
 from eetoolkit_runtime.monitoring.snapshot import ExitCounts, Latencies
 from eetoolkit_runtime.running.answer import StoppedBy
 
-_BY_ITSELF: tuple[StoppedBy, ...] = ("exit", "end")
+_STOPS: tuple[StoppedBy, ...] = get_args(StoppedBy)
+_BY_ITSELF = [place for place, kind in enumerate(_STOPS) if kind in ("exit", "end")]
 _ERRORS = (InputError, DeadlineError, RunError)  # in this order: the last is the first two's parent
 OTHER = "other"
 """What counts errors of no kind that the runner promises."""
@@ -24,60 +25,58 @@ class Counts:
 
     Args:
         exits: The plan's, in order.
+
+    Attributes:
+        places: A number for each exit.
+        stops: A number for what stopped a run, by whether it ran with the bundle's own thresholds. The sum of both is
+            the answer's code.
+        codes: How many codes there are.
+        most_ns: The longest time of which `pack` loses nothing, at most `MOST_NS`.
+        errors: How many calls raised what.
     """
 
     def __init__(self, exits: Sequence[str]) -> None:
-        self._place = {name: place for place, name in enumerate(exits)}
-        self._answers = np.zeros(len(exits), np.int64)
-        self._sure = np.zeros((3, len(exits)))  # of finite confidences: how many, their mean, squares around it
+        self._exits = tuple(exits)
+        shape = (2, len(_STOPS), len(exits))
+        self.places = {name: place for place, name in enumerate(exits)}
+        self.stops = {
+            tuned: {stop: (tuned * len(_STOPS) + place) * len(exits) for place, stop in enumerate(_STOPS)}
+            for tuned in (False, True)
+        }
+        self.codes = 2 * len(_STOPS) * len(exits)
+        self.most_ns = min(MOST_NS, 2**53 // max(1, self.codes))
+        self._answers = np.zeros(shape, np.int64)
+        self._near: float | None = None
+        self._sure, self._sum, self._squares = np.zeros((3, len(exits)))
         self._calls = np.zeros((len(exits) + 1, BUCKETS), np.int64)  # the last: batches
         self._sum_ns = np.zeros(len(exits) + 1)
-        self.stopped_by: dict[str, int] = dict.fromkeys(get_args(StoppedBy), 0)
         self.errors = {**{kind.__name__: 0 for kind in _ERRORS}, OTHER: 0}
 
-    def add(
-        self,
-        exits: Sequence[str],
-        confidences: Sequence[float],
-        took_ns: Sequence[int] | None,
-        stopped_by: Sequence[StoppedBy],
-        tuned: Sequence[bool],
-    ) -> tuple[Array, int]:
+    def add_packed(self, answers: Sequence[complex]) -> tuple[Array, int]:
+        """Adds answers of `run`, each its confidence + i (nanoseconds * number of codes + code); returns as `add`."""
+        both = np.fromiter(answers, np.complex128, len(answers))
+        took, codes = np.divmod(both.imag.astype(np.int64), self.codes)
+        at = codes % len(self._exits)
+        np.add.at(self._calls.reshape(-1), at * BUCKETS + buckets_of(took), 1)
+        self._sum_ns[:-1] += np.bincount(at, took, len(self._exits))
+        return self.add(codes, both.real)
+
+    def add(self, codes: Array, confidences: Array) -> tuple[Array, int]:
         """Adds N answers.
 
         Args:
-            exits: Where.
-            confidences: How sure.
-            took_ns: How long each call took; None: they were no calls of their own.
-            stopped_by: What stopped each run.
-            tuned: Whether it ran with the bundle's own thresholds.
+            codes: Of each, intp (N,).
+            confidences: Of each, float64 (N,).
 
         Returns:
-            Of those that did: how many left at each exit, (E,), and how many were stopped before they could.
+            Of those that ran with the bundle's own thresholds: how many left at each exit, (E,), and how many were
+            stopped before they could.
         """
-        count, kinds = len(exits), len(self._place)
-        at = np.fromiter(map(self._place.__getitem__, exits), np.intp, count)
-        left = np.bincount(at, minlength=kinds)
-        self._answers += left
-        self._add_confidences(at, np.array(confidences, np.float64), left)
-        if took_ns is not None:
-            took = np.fromiter(took_ns, np.float64, count)
-            np.add.at(self._calls.reshape(-1), at * BUCKETS + buckets_of(took), 1)
-            self._sum_ns[:-1] += np.bincount(at, took, kinds)
-        met = 0
-        for kind in _BY_ITSELF:
-            found = stopped_by.count(kind)
-            met += found
-            self.stopped_by[kind] += found
-        if met < count:
-            for kind in stopped_by:
-                if kind not in _BY_ITSELF:
-                    self.stopped_by[kind] = self.stopped_by.get(kind, 0) + 1
-        if met == count == tuned.count(True):
-            return left, 0
-        whole = np.fromiter((kind in _BY_ITSELF for kind in stopped_by), np.bool_, count)
-        own = np.fromiter(tuned, np.bool_, count)
-        return np.bincount(at[own & whole], minlength=kinds), int((own & ~whole).sum())
+        found = np.bincount(codes, minlength=self.codes).reshape(self._answers.shape)
+        self._answers += found
+        self._add_confidences(codes % len(self._exits), confidences)
+        left = found[1, _BY_ITSELF].sum(axis=0)
+        return left, int(found[1].sum() - left.sum())
 
     def add_batch(self, took_ns: int) -> None:
         """Adds how long a batch took, as a whole."""
@@ -88,40 +87,52 @@ class Counts:
         """Adds a call that raised."""
         self.errors[next((kind.__name__ for kind in _ERRORS if isinstance(error, kind)), OTHER)] += 1
 
-    def _add_confidences(self, at: Array, confidences: Array, left: Array) -> None:
-        """Merges means and squares of two samples (Chan, Golub and LeVeque 1983, equation 1.5) for each exit."""
+    def _add_confidences(self, at: Array, confidences: Array) -> None:
+        """Adds to the sums of confidences and of their squares.
+
+        Both are of the distances to one value near all of them, so that little cancels (Chan, Golub and LeVeque 1983,
+        "Algorithms for computing the sample variance", section 3, shifted data).
+        """
         finite = np.isfinite(confidences)
         if not finite.all():
             at, confidences = at[finite], confidences[finite]
-            left = np.bincount(at, minlength=len(left))
-        count, mean, squares = self._sure
-        new_mean = np.bincount(at, confidences, len(left)) / np.maximum(left, 1)
-        off = confidences - new_mean[at]
-        total, apart = count + left, new_mean - mean
-        share = left / np.maximum(total, 1)
-        squares += np.bincount(at, off * off, len(left)) + apart * apart * count * share
-        mean += apart * share
-        count += left
+        if self._near is None:
+            if not len(confidences):
+                return
+            self._near = float(confidences.mean())
+        off, kinds = confidences - self._near, len(self._exits)
+        self._sure += np.bincount(at, minlength=kinds)
+        self._sum += np.bincount(at, off, kinds)
+        self._squares += np.bincount(at, off * off, kinds)
 
     def by_exit(self) -> dict[str, ExitCounts]:
         """Returns what each exit's answers add up to."""
-        answers, (counts, means, squares) = self._answers, self._sure
-        total = max(1, int(answers.sum()))
-        return {
-            name: ExitCounts(
-                answers=int(answers[e]),
-                share=int(answers[e]) / total,
-                confidence_mean=float(means[e]) if counts[e] else None,
-                confidence_variance=float(squares[e] / (counts[e] - 1)) if counts[e] > 1 else None,
+        total, each = max(1, self.answers), self._answers.sum(axis=(0, 1))
+        found = {}
+        for e, name in enumerate(self._exits):
+            answers, sure = int(each[e]), int(self._sure[e])
+            mean = None if self._near is None or not sure else float(self._sum[e]) / sure
+            found[name] = ExitCounts(
+                answers=answers,
+                share=answers / total,
+                confidence_mean=None if mean is None or self._near is None else self._near + mean,
+                confidence_variance=None if mean is None or sure < 2 else self._variance(e, sure, mean),
                 latency=self._latencies(e),
             )
-            for name, e in self._place.items()
-        }
+        return found
+
+    def _variance(self, place: int, count: int, mean: float) -> float:
+        return max(0.0, (float(self._squares[place]) - count * mean * mean) / (count - 1))
 
     @property
     def answers(self) -> int:
         """How many rows were answered."""
         return int(self._answers.sum())
+
+    @property
+    def stopped_by(self) -> dict[str, int]:
+        """How many runs were stopped by what."""
+        return dict(zip(_STOPS, self._answers.sum(axis=(0, 2)).tolist(), strict=True))
 
     @property
     def batches(self) -> Latencies:

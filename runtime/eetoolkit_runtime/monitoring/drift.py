@@ -12,18 +12,18 @@ likelihood ratio of a share whose log odds are higher by d. For the lower end, d
 counts, so those of a block suffice.
 
 **When the change was is not known.** Every block of rows begins a product of its own; their sum follows
-`M <- (M + 1) * factor`, Shiryaev's and Roberts' statistic, an e-detector of Shin, Ramdas and Rinaldo 2024 ("E-detectors:
-a nonparametric framework for sequential change detection", NEJSDS 2(2), section 2; arXiv 2203.03532). The test takes
-the mean of these over all exits, both ends and a grid of bets, which is an e-detector again. There is an alarm where it
-reaches c, and it begins anew.
+`M <- (M + 1) * factor`, Shiryaev's and Roberts' statistic, an e-detector of Shin, Ramdas and Rinaldo 2024
+("E-detectors: a nonparametric framework for sequential change detection", NEJSDS 2(2), section 2; arXiv 2203.03532).
+The test takes the mean of these over all exits, both ends and a grid of bets, which is an e-detector again. There is an
+alarm where it reaches c, and it begins anew.
 
 **The rate.** Under the hypothesis the mean of `M + c * alarms` grows by at most 1 with each block that begins, since M
-gives up at least c at an alarm. So the mean number of alarms among the first B blocks is at most B / c, for every B, and
-so is the probability of any. `c = blocks in per_rows / false_alarms` makes that `false_alarms` in each `per_rows` rows.
+gives up at least c at an alarm. So the mean number of alarms among the first B blocks is at most B / c, for every B,
+and so is the probability of any. `c = blocks in per_rows / false_alarms` makes that `false_alarms` in each `per_rows`.
 
-**Where a row's exit is not known**, since a deadline stopped the run or it failed, the row counts as 0 against upper ends
-and as 1 against lower ends. Leaving it out would favour exits that are reached early; so counted, the factors' means
-stay at most 1, whatever stopped which row.
+**Where a row's exit is not known**, since a deadline stopped the run or it failed, the row counts as 0 against upper
+ends and as 1 against lower ends. Leaving it out would favour exits that are reached early; so counted, the factors'
+means stay at most 1, whatever stopped which row.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.monitoring.snapshot import Alarm, Drift, TunedShare
 from eetoolkit_runtime.plan.types import Manifest
 
-BLOCK = 128
+BLOCK = 256
 """Rows, at least, that are looked at together; a change is taken to begin with a block."""
 SHARE_OF = "share of "
 """What the figure of an exit's share is called in a manifest, before the exit's name."""
 _BETS = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 """By how much the log odds of a share may have moved: from 0.5 to 0.52, and to 0.96."""
-_RECENT = 1 / 16  # what the latest block counts in `recent`
+_RECENT = 2000  # rows after which one weighs 1 / e of the newest in `recent`
 Shares = dict[str, tuple[float, float, float]]
 
 
@@ -89,7 +89,7 @@ class DriftTest:
         self._logs = np.full(self._bets.shape, -np.inf)
         self._log_evidence = -math.inf
         self._left, self._unknown, self._waiting = np.zeros(len(shares), np.int64), 0, 0
-        self._recent = np.full(len(shares), np.nan)
+        self._recent = np.zeros(len(shares))
         self.rows = self.alarms = 0
         self._first: Alarm | None = None
         self._last: Alarm | None = None
@@ -117,7 +117,8 @@ class DriftTest:
         self._log_evidence = float(np.logaddexp.reduce(terms, axis=None))
         self.rows += count
         known = left / max(1, count - unknown)
-        self._recent = known if np.isnan(self._recent[0]) else self._recent + _RECENT * (known - self._recent)
+        weight = 1.0 if self.rows == count else -math.expm1(-count / _RECENT)
+        self._recent += weight * (known - self._recent)
         self._left, self._unknown, self._waiting = np.zeros_like(left), 0, 0
         if self._log_evidence >= self.log_limit:
             self._alarm(terms)
@@ -138,7 +139,7 @@ class DriftTest:
 
     def verdict(self) -> Drift:
         """Returns what it says by now."""
-        recent = [None if math.isnan(share) else share for share in self._recent.tolist()]
+        recent = self._recent.tolist() if self.rows else [None] * len(self._names)
         return Drift(
             false_alarms=self._false_alarms,
             per_rows=self._per_rows,

@@ -55,7 +55,7 @@ class TunedShare(msgspec.Struct, frozen=True, kw_only=True):
         value: Of the held-out rows.
         low: The lower end of its interval.
         high: The upper end.
-        recent: Of about the last 2,000 rows that counted, newer ones weighing more; None before the first 128.
+        recent: Of about the last 2,000 rows that counted, newer ones weighing more; None before the first 256.
     """
 
     value: float
@@ -116,8 +116,8 @@ class Drift(msgspec.Struct, frozen=True, kw_only=True):
         last, times = self.last, "1 alarm" if self.alarms == 1 else f"{self.alarms:,} alarms"
         tuned = self.exits[last.exit]
         return (
-            f"{times} in {self.rows:,} rows, the last at row {last.rows:,}: {last.exit} {last.share} its interval, lately "
-            f"{last.recent:.1%}, tuned {tuned.low:.1%} to {tuned.high:.1%} ({rate})"
+            f"{times} in {self.rows:,} rows, the last at row {last.rows:,}: {last.exit} {last.share} its interval, "
+            f"lately {last.recent:.1%}, tuned {tuned.low:.1%} to {tuned.high:.1%} ({rate})"
         )
 
 
