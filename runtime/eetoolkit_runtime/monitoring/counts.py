@@ -9,7 +9,7 @@ import numpy as np
 
 from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.errors import DeadlineError, InputError, RunError
-from eetoolkit_runtime.monitoring.histogram import BUCKETS, MOST_NS, buckets_of, quantile_ms, upper_end_ms
+from eetoolkit_runtime.monitoring.histogram import BUCKETS, MOST_NS, buckets_of, quantile_ms, end_ms
 from eetoolkit_runtime.monitoring.snapshot import ExitCounts, Latencies
 from eetoolkit_runtime.running.answer import StoppedBy
 
@@ -30,8 +30,8 @@ class Counts:
         places: A number for each exit.
         stops: A number for what stopped a run, by whether it ran with the bundle's own thresholds. The sum of both is
             the answer's code.
-        codes: How many codes there are.
-        most_ns: The longest time of which `pack` loses nothing, at most `MOST_NS`.
+        scale: A power of two above all codes.
+        most_ns: The longest time that still leaves every code as it is in a float64, at most `MOST_NS`.
         errors: How many calls raised what.
     """
 
@@ -43,8 +43,9 @@ class Counts:
             tuned: {stop: (tuned * len(_STOPS) + place) * len(exits) for place, stop in enumerate(_STOPS)}
             for tuned in (False, True)
         }
-        self.codes = 2 * len(_STOPS) * len(exits)
-        self.most_ns = min(MOST_NS, 2**53 // max(1, self.codes))
+        self._bits = (2 * len(_STOPS) * len(exits)).bit_length()
+        self.scale = 1 << self._bits
+        self.most_ns = min(MOST_NS, 2**53 // self.scale - 1)
         self._answers = np.zeros(shape, np.int64)
         self._near: float | None = None
         self._sure, self._sum, self._squares = np.zeros((3, len(exits)))
@@ -53,9 +54,11 @@ class Counts:
         self.errors = {**{kind.__name__: 0 for kind in _ERRORS}, OTHER: 0}
 
     def add_packed(self, answers: Sequence[complex]) -> tuple[Array, int]:
-        """Adds answers of `run`, each its confidence + i (nanoseconds * number of codes + code); returns as `add`."""
+        """Adds answers of `run`, each its confidence + i (nanoseconds * `scale` + code); returns as `add`."""
         both = np.fromiter(answers, np.complex128, len(answers))
-        took, codes = np.divmod(both.imag.astype(np.int64), self.codes)
+        packed = both.imag.astype(np.int64)
+        codes = packed & (self.scale - 1)
+        took = (packed >> self._bits).astype(np.float64)
         at = codes % len(self._exits)
         np.add.at(self._calls.reshape(-1), at * BUCKETS + buckets_of(took), 1)
         self._sum_ns[:-1] += np.bincount(at, took, len(self._exits))
@@ -72,7 +75,7 @@ class Counts:
             Of those that ran with the bundle's own thresholds: how many left at each exit, (E,), and how many were
             stopped before they could.
         """
-        found = np.bincount(codes, minlength=self.codes).reshape(self._answers.shape)
+        found = np.bincount(codes, minlength=self._answers.size).reshape(self._answers.shape)
         self._answers += found
         self._add_confidences(codes % len(self._exits), confidences)
         left = found[1, _BY_ITSELF].sum(axis=0)
@@ -80,7 +83,7 @@ class Counts:
 
     def add_batch(self, took_ns: int) -> None:
         """Adds how long a batch took, as a whole."""
-        self._calls[-1, buckets_of(np.array(took_ns))] += 1
+        self._calls[-1, buckets_of(np.array(min(took_ns, MOST_NS), np.float64))] += 1
         self._sum_ns[-1] += took_ns
 
     def add_error(self, error: BaseException) -> None:
@@ -125,6 +128,11 @@ class Counts:
         return max(0.0, (float(self._squares[place]) - count * mean * mean) / (count - 1))
 
     @property
+    def size_bytes(self) -> int:
+        """What its arrays take."""
+        return self._answers.nbytes + self._calls.nbytes + self._sum_ns.nbytes + 3 * self._sure.nbytes
+
+    @property
     def answers(self) -> int:
         """How many rows were answered."""
         return int(self._answers.sum())
@@ -148,5 +156,5 @@ class Counts:
             p50_ms=p50,
             p90_ms=p90,
             p99_ms=p99,
-            buckets=tuple((upper_end_ms(bucket), int(counts[bucket])) for bucket in np.flatnonzero(counts).tolist()),
+            buckets=tuple((end_ms(bucket), int(counts[bucket])) for bucket in np.flatnonzero(counts).tolist()),
         )

@@ -94,6 +94,11 @@ class DriftTest:
         self._first: Alarm | None = None
         self._last: Alarm | None = None
 
+    @property
+    def size_bytes(self) -> int:
+        """What its arrays take."""
+        return 4 * self._bets.nbytes + 2 * self._recent.nbytes
+
     def add(self, left: Array | None, unknown: int = 0) -> None:
         """Counts rows, and looks at them as soon as they are a block.
 

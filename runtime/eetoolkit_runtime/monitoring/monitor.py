@@ -22,7 +22,8 @@ from eetoolkit_runtime.monitoring.snapshot import Drift, MonitorSnapshot
 from eetoolkit_runtime.plan.types import Manifest
 from eetoolkit_runtime.running.answer import Answer
 
-_AT_ONCE = 512  # answers that wait until they are added to the arrays together
+_MOST_BYTES = 56 << 10  # of answers that wait and of arrays
+_ANSWER_BYTES = 40  # of one that waits: a complex number and its place in a list
 _ROWS_AT_ONCE = 4096  # of a batch
 
 
@@ -51,8 +52,8 @@ class Monitor:
     """
 
     __slots__ = (
-        "__weakref__", "_codes", "_counts", "_folding", "_key", "_lock", "_most_ns", "_other_stops", "_own_stops",
-        "_places", "_plan", "_rate", "_since", "_started_s", "_test", "_waiting", "_why_no_rule",
+        "__weakref__", "_at_once", "_counts", "_folding", "_key", "_lock", "_most_ns", "_other_stops", "_own_stops",
+        "_places", "_plan", "_rate", "_scale", "_since", "_started_s", "_test", "_waiting", "_why_no_rule",
     )  # fmt: skip
 
     @checked(RunError)
@@ -80,7 +81,9 @@ class Monitor:
             self._test = DriftTest(shares, *self._rate) if shares else None
         counts = self._counts
         self._places, self._own_stops, self._other_stops = counts.places, counts.stops[True], counts.stops[False]
-        self._codes, self._most_ns = counts.codes, counts.most_ns
+        self._scale, self._most_ns = counts.scale, counts.most_ns
+        size = counts.size_bytes + (0 if self._test is None else self._test.size_bytes)
+        self._at_once = min(1024, max(64, (_MOST_BYTES - size) // _ANSWER_BYTES))
 
     def snapshot(self) -> MonitorSnapshot:
         """Returns what has been counted so far."""
@@ -136,8 +139,8 @@ class Monitor:
         stops = self._own_stops if tuned else self._other_stops
         waiting = self._waiting
         code = self._places[answer.exit] + stops[answer.stopped_by]
-        waiting.append(answer.confidence + (took_ns * self._codes + code) * 1j)
-        if len(waiting) >= _AT_ONCE:
+        waiting.append(answer.confidence + (took_ns * self._scale + code) * 1j)
+        if len(waiting) >= self._at_once:
             self._fold()
 
     def run_batch(self, run: Callable[[], list[Answer]], rows: int, *, tuned: bool) -> list[Answer]:

@@ -16,10 +16,10 @@ class Latencies(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         calls: How many.
         sum_ms: All together, in milliseconds.
-        p50_ms: Half of them took at most this; within 5 %. None where there was no call.
+        p50_ms: Half of them took at most this; within 6 %. None where there was no call.
         p90_ms: The same of 90 %.
         p99_ms: The same of 99 %.
-        buckets: The upper end of each bucket that holds any, in milliseconds, and how many it holds.
+        buckets: Where each bucket that holds any ends, in milliseconds, and how many it holds.
     """
 
     calls: int
