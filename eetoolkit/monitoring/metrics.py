@@ -63,7 +63,9 @@ def snapshots(monitors: Monitor | Sequence[Monitor]) -> list[MonitorSnapshot]:
     names = [snapshot.bundle for snapshot in found]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise RunError(f"two monitors count bundles called {twice[0]!r}; share one Monitor, or export under other names")
+        raise RunError(
+            f"two monitors count bundles called {twice[0]!r}; share one Monitor, or export under other names"
+        )
     return found
 
 

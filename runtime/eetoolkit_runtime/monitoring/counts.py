@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import get_args
 
 import numpy as np
 
 from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.errors import DeadlineError, InputError, RunError
-from eetoolkit_runtime.monitoring.histogram import BUCKETS, MOST_NS, buckets_of, quantile_ms, end_ms
+from eetoolkit_runtime.monitoring.histogram import BUCKETS, MOST_NS, buckets_of, end_ms, quantile_ms
 from eetoolkit_runtime.monitoring.snapshot import ExitCounts, Latencies
-from eetoolkit_runtime.running.answer import StoppedBy
 
-_STOPS: tuple[StoppedBy, ...] = get_args(StoppedBy)
-_BY_ITSELF = [place for place, kind in enumerate(_STOPS) if kind in ("exit", "end")]
+_BY_ITSELF = ("exit", "end")  # a run that nothing cut short
 _ERRORS = (InputError, DeadlineError, RunError)  # in this order: the last is the first two's parent
 OTHER = "other"
 """What counts errors of no kind that the runner promises."""
@@ -25,6 +22,7 @@ class Counts:
 
     Args:
         exits: The plan's, in order.
+        stops: What can stop a run, as answers say it.
 
     Attributes:
         places: A number for each exit.
@@ -35,15 +33,16 @@ class Counts:
         errors: How many calls raised what.
     """
 
-    def __init__(self, exits: Sequence[str]) -> None:
-        self._exits = tuple(exits)
-        shape = (2, len(_STOPS), len(exits))
+    def __init__(self, exits: Sequence[str], stops: Sequence[str]) -> None:
+        self._exits, self._stops = tuple(exits), tuple(stops)
+        self._by_itself = [place for place, kind in enumerate(stops) if kind in _BY_ITSELF]
+        shape = (2, len(stops), len(exits))
         self.places = {name: place for place, name in enumerate(exits)}
         self.stops = {
-            tuned: {stop: (tuned * len(_STOPS) + place) * len(exits) for place, stop in enumerate(_STOPS)}
+            tuned: {stop: (tuned * len(stops) + place) * len(exits) for place, stop in enumerate(stops)}
             for tuned in (False, True)
         }
-        self._bits = (2 * len(_STOPS) * len(exits)).bit_length()
+        self._bits = (2 * len(stops) * len(exits)).bit_length()
         self.scale = 1 << self._bits
         self.most_ns = min(MOST_NS, 2**53 // self.scale - 1)
         self._answers = np.zeros(shape, np.int64)
@@ -78,7 +77,7 @@ class Counts:
         found = np.bincount(codes, minlength=self._answers.size).reshape(self._answers.shape)
         self._answers += found
         self._add_confidences(codes % len(self._exits), confidences)
-        left = found[1, _BY_ITSELF].sum(axis=0)
+        left = found[1, self._by_itself].sum(axis=0)
         return left, int(found[1].sum() - left.sum())
 
     def add_batch(self, took_ns: int) -> None:
@@ -140,7 +139,7 @@ class Counts:
     @property
     def stopped_by(self) -> dict[str, int]:
         """How many runs were stopped by what."""
-        return dict(zip(_STOPS, self._answers.sum(axis=(0, 2)).tolist(), strict=True))
+        return dict(zip(self._stops, self._answers.sum(axis=(0, 2)).tolist(), strict=True))
 
     @property
     def batches(self) -> Latencies:

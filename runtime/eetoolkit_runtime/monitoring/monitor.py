@@ -6,8 +6,9 @@ import datetime
 import hashlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import perf_counter_ns
+from typing import Protocol, TypeVar
 
 import msgspec
 import numpy as np
@@ -20,11 +21,27 @@ from eetoolkit_runtime.monitoring.counts import Counts
 from eetoolkit_runtime.monitoring.drift import BLOCK, DriftTest, tuned_shares
 from eetoolkit_runtime.monitoring.snapshot import Drift, MonitorSnapshot
 from eetoolkit_runtime.plan.types import Manifest
-from eetoolkit_runtime.running.answer import Answer
 
-_MOST_BYTES = 56 << 10  # of answers that wait and of arrays
-_ANSWER_BYTES = 40  # of one that waits: a complex number and its place in a list
+_MOST_BYTES = 52 << 10  # of answers that wait and of arrays
+_ANSWER_BYTES = 42  # of one that waits: a complex number and its place in a list, which grows by eighths
 _ROWS_AT_ONCE = 4096  # of a batch
+A = TypeVar("A", bound="Answered")
+
+
+class Answered(Protocol):
+    """What is looked at of an answer."""
+
+    @property
+    def exit(self) -> str:
+        """Where the run answered."""
+
+    @property
+    def confidence(self) -> float:
+        """How sure it was."""
+
+    @property
+    def stopped_by(self) -> str:
+        """What stopped it."""
 
 
 class Monitor:
@@ -53,7 +70,7 @@ class Monitor:
 
     __slots__ = (
         "__weakref__", "_at_once", "_counts", "_folding", "_key", "_lock", "_most_ns", "_other_stops", "_own_stops",
-        "_places", "_plan", "_rate", "_scale", "_since", "_started_s", "_test", "_waiting", "_why_no_rule",
+        "_places", "_plan", "_rate", "_scale", "_since", "_started_s", "_stops", "_test", "_waiting", "_why_no_rule",
     )  # fmt: skip
 
     @checked(RunError)
@@ -62,6 +79,7 @@ class Monitor:
         check_range(RunError, "per_rows", per_rows, BLOCK, 10**15)
         self._rate = (float(false_alarms), int(per_rows))
         self._plan: Manifest | None = None
+        self._stops: tuple[str, ...] = ()
         self._key = b""
         self._begin()
         renew_after_fork(self)
@@ -72,12 +90,12 @@ class Monitor:
         self._waiting: list[complex] = []
         self._since = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         self._started_s = time.monotonic()
-        self._counts = Counts(())
+        self._counts = Counts((), ())
         self._test: DriftTest | None = None
         self._why_no_rule: str | None = "no runner has this monitor yet"
         if self._plan is not None:
             shares, self._why_no_rule = tuned_shares(self._plan)
-            self._counts = Counts(tuple(self._plan.exits))
+            self._counts = Counts(tuple(self._plan.exits), self._stops)
             self._test = DriftTest(shares, *self._rate) if shares else None
         counts = self._counts
         self._places, self._own_stops, self._other_stops = counts.places, counts.stops[True], counts.stops[False]
@@ -105,8 +123,8 @@ class Monitor:
 
     # What runners call.
 
-    def attach(self, plan: Manifest) -> None:
-        """Gets ready for a plan's answers.
+    def attach(self, plan: Manifest, stops: Sequence[str]) -> None:
+        """Gets ready for a plan's answers, whose runs may be stopped by these.
 
         Raises:
             RunError: It counts those of another.
@@ -114,7 +132,7 @@ class Monitor:
         key = hashlib.sha256(msgspec.json.encode(plan)).digest()
         with self._lock:
             if self._plan is None:
-                self._plan, self._key = plan, key
+                self._plan, self._stops, self._key = plan, tuple(stops), key
                 self._begin()
             elif key != self._key:
                 raise RunError(
@@ -122,7 +140,7 @@ class Monitor:
                     "give it a Monitor of its own"
                 )
 
-    def count(self, answer: Answer, started_ns: int, tuned: bool) -> None:
+    def count(self, answer: Answered, started_ns: int, tuned: bool) -> None:
         """Counts the answer of a call that began at `started_ns` of `time.perf_counter_ns`.
 
         Most calls only add to the list. A complex number is the smallest thing that holds an answer: one object, which
@@ -143,7 +161,7 @@ class Monitor:
         if len(waiting) >= self._at_once:
             self._fold()
 
-    def run_batch(self, run: Callable[[], list[Answer]], rows: int, *, tuned: bool) -> list[Answer]:
+    def run_batch(self, run: Callable[[], list[A]], rows: int, *, tuned: bool) -> list[A]:
         """Returns the answers that `run` gives to rows that run together, and counts them, or that it failed."""
         started_ns = perf_counter_ns()
         try:

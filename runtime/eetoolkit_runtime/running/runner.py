@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Iterable
 from functools import cached_property, partial
 from time import perf_counter_ns
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self, get_args
 
 import msgspec
 import numpy as np
@@ -25,7 +25,7 @@ from eetoolkit_runtime.monitoring.monitor import Monitor
 from eetoolkit_runtime.plan.types import Fallback, Manifest
 from eetoolkit_runtime.printable import printable
 from eetoolkit_runtime.running.all_exits import answer_by, answer_in_time, better_and_better, visit_exits
-from eetoolkit_runtime.running.answer import Answer
+from eetoolkit_runtime.running.answer import Answer, StoppedBy
 from eetoolkit_runtime.running.deadline import Watch
 from eetoolkit_runtime.running.decision import Decision, Thresholds, decide
 from eetoolkit_runtime.running.inputs import ROWS_AT_ONCE, Inputs, prepare, split_rows
@@ -104,7 +104,7 @@ class Runner:
         self._monitor = monitor
         self._as_tuned = self._own if fallback in (None, plan.fallback) else None
         if monitor is not None:
-            monitor.attach(plan)
+            monitor.attach(plan, get_args(StoppedBy))
         self._at: dict[str, Decision] = {}
         self._names = dict.fromkeys(plan.titles.get(spec.name, spec.name) for spec in plan.inputs).keys()
         self._workspaces = WorkspacesByShape()
