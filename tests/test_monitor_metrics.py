@@ -87,7 +87,7 @@ def test_a_registry_asks_anew_each_time_and_takes_monitors_once(monitor: ee.Moni
     before = parsed(generate_latest(registry).decode())[key("answers_total", exit="exit0")]
     monitor.count(ee.Answer({}, "exit0", 0.5, (), 3), 0, False)
     assert parsed(generate_latest(registry).decode())[key("answers_total", exit="exit0")] == before + 1
-    with pytest.raises(ee.RunError, match="^the registry has monitors already; register all of them in one call$"):
+    with pytest.raises(ee.RunError, match=r"^the registry has monitors already; register all of them in one call$"):
         ee.register_prometheus(monitor, registry)
 
 
@@ -120,7 +120,7 @@ def test_bundles_of_two_names_are_exported_together_and_of_one_name_refused(open
     found = parsed(ee.prometheus_text([monitor, other]))
     assert found["eetoolkit_answers_total", (("bundle", "other"), ("exit", "exit2"))] == 1
     assert ("eetoolkit_drift_alarms_total", (("bundle", "other"),)) not in found  # it was not tuned
-    with pytest.raises(ee.RunError, match="^two monitors count bundles called 'it'"):
+    with pytest.raises(ee.RunError, match=r"^two monitors count bundles called 'it'"):
         ee.prometheus_text([monitor, monitor])
 
 
@@ -137,7 +137,7 @@ def test_a_missing_extra_is_one_line_with_the_fix(
 
 
 def test_what_is_no_monitor_registry_or_meter_is_refused() -> None:
-    with pytest.raises(ee.RunError, match="^monitors is 'it', expected a Monitor or a list, each a Monitor$"):
+    with pytest.raises(ee.RunError, match=r"^monitors is 'it', expected a Monitor or a list, each a Monitor$"):
         ee.prometheus_text("it")  # type: ignore[arg-type] # what is tried
     with pytest.raises(ee.RunError, match=r"^registry is 'it', expected a prometheus_client.CollectorRegistry$"):
         ee.register_prometheus(ee.Monitor(), "it")

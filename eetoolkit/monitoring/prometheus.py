@@ -74,6 +74,9 @@ def _collector(monitors: Monitor | Sequence[Monitor]) -> Any:
         def collect(self) -> Iterator[Family]:
             return _families(monitors)
 
+        describe = collect
+        """By whose names a registry sees that it has monitors already."""
+
     return Monitors()
 
 
