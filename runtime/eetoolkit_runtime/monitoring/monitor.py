@@ -61,7 +61,7 @@ class Monitor:
     A forked process begins anew, at zero.
 
     Args:
-        false_alarms: At most so many false alarms are made among `per_rows` rows, in the mean.
+        false_alarms: At most so many false alarms for each `per_rows` rows since the beginning, in the mean.
         per_rows: See `false_alarms`.
 
     Raises:
