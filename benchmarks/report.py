@@ -14,6 +14,7 @@ from benchmarks import (
     frontiers,
     memory,
     memory_limit,
+    monitor,
     native,
     native_cold_start,
     native_own_time,
@@ -36,6 +37,7 @@ from benchmarks.section import markdown
 BENCHMARKS = (
     adapting, quantizing, native, web, chain, own_time, native_own_time, threads, rows, memory, memory_limit,
     cold_start, native_cold_start, start_up, control_flow, floor, zoo, scale, tuning, frontiers, predicted, pruning,
+    monitor,
 )  # fmt: skip
 NOTES = Path(__file__).parent / "notes.md"
 

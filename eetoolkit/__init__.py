@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from eetoolkit.adapting.report import AdaptReport as AdaptReport
     from eetoolkit.fleet.fleet import Fleet as Fleet
     from eetoolkit.fleet.fleet import read_fleet as read_fleet
+    from eetoolkit.monitoring.opentelemetry import register_opentelemetry as register_opentelemetry
+    from eetoolkit.monitoring.prometheus import prometheus_text as prometheus_text
+    from eetoolkit.monitoring.prometheus import register_prometheus as register_prometheus
     from eetoolkit.quantizing.quantize import quantize as quantize
     from eetoolkit.quantizing.report import QuantizationReport as QuantizationReport
     from eetoolkit.report.page import write_report as write_report
@@ -48,6 +51,8 @@ if TYPE_CHECKING:
     from eetoolkit_runtime.errors import RemoteError as RemoteError
     from eetoolkit_runtime.errors import RunError as RunError
     from eetoolkit_runtime.errors import TuneError as TuneError
+    from eetoolkit_runtime.monitoring.monitor import Monitor as Monitor
+    from eetoolkit_runtime.monitoring.snapshot import MonitorSnapshot as MonitorSnapshot
     from eetoolkit_runtime.plan.types import Criterion as Criterion
     from eetoolkit_runtime.profiling.comparison import Comparison as Comparison
     from eetoolkit_runtime.profiling.profile import Profile as Profile
@@ -79,6 +84,11 @@ _PUBLIC = {
     "eetoolkit_runtime.running.runner": ("Runner",),
     "eetoolkit_runtime.running.answer": ("Answer",),
     "eetoolkit_runtime.running.interrupt": ("Interrupt",),
+    # and watched in use
+    "eetoolkit_runtime.monitoring.monitor": ("Monitor",),
+    "eetoolkit_runtime.monitoring.snapshot": ("MonitorSnapshot",),
+    "eetoolkit.monitoring.prometheus": ("prometheus_text", "register_prometheus"),
+    "eetoolkit.monitoring.opentelemetry": ("register_opentelemetry",),
     # What it costs on this machine, and what is wrong there
     "eetoolkit_runtime.profiling.profiler": ("profile",),
     "eetoolkit_runtime.profiling.profile": ("Profile",),

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import msgspec
 import numpy as np
-from scipy.stats import norm
+from scipy.stats import beta, norm
 
 from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.plan.types import Threshold
@@ -37,6 +38,29 @@ def wilson(hits: float, count: int) -> Interval:
     middle = (share + z2 / (2 * count)) / (1 + z2 / count)
     half = Z95 / (1 + z2 / count) * math.sqrt(share * (1 - share) / count + z2 / (4 * count**2))
     return Interval(share, max(0.0, min(middle - half, share)), min(1.0, max(middle + half, share)))
+
+
+SHARES_ERROR = 0.01
+"""With which probability over the draw of the rows any of `intervals_of_shares` may miss its share."""
+
+
+def intervals_of_shares(shares: Mapping[str, float], count: int) -> dict[str, Interval]:
+    """Returns each share of N rows with an interval; all of them hold together with probability 99 %.
+
+    Clopper and Pearson's exact intervals (1934; Brown, Cai and DasGupta 2001, section 4.2.1), each at 1 % over how many
+    there are (Bonferroni).
+
+    Args:
+        shares: By name.
+        count: Of how many rows.
+    """
+    found, tail = {}, SHARES_ERROR / (2 * max(1, len(shares)))
+    for name, share in shares.items():
+        hits = round(share * count)
+        low = float(beta.ppf(tail, hits, count - hits + 1)) if hits else 0.0
+        high = float(beta.ppf(1 - tail, hits + 1, count - hits)) if hits < count else 1.0
+        found[name] = Interval(share, low, high)
+    return found
 
 
 def bootstrap_means(columns: Array, seed: int) -> Array:

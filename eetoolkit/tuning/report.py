@@ -11,7 +11,7 @@ import msgspec
 
 from eetoolkit.fleet.tuned import FleetOutcome
 from eetoolkit.tuning.calibrate import Calibration
-from eetoolkit.tuning.intervals import Figures, Point, Thresholds
+from eetoolkit.tuning.intervals import Figures, Point, Thresholds, intervals_of_shares
 from eetoolkit.tuning.manifest import tuned_plan, undo_tuning, with_golden
 from eetoolkit.tuning.pruning import Pruning, write_pruned
 from eetoolkit.tuning.report_data import ClassFigures, CostSpread, Histogram, Mistake
@@ -22,6 +22,7 @@ from eetoolkit_runtime.arguments import checked
 from eetoolkit_runtime.bundle.bundle import Bundle, load
 from eetoolkit_runtime.bundle.rewriting import change_bundle
 from eetoolkit_runtime.errors import TuneError
+from eetoolkit_runtime.monitoring.drift import SHARE_OF
 from eetoolkit_runtime.plan.types import Guarantee, Tuning
 from eetoolkit_runtime.printable import printable
 from eetoolkit_runtime.running.decision import spell_threshold
@@ -206,6 +207,8 @@ class TuningReport(msgspec.Struct, frozen=True, kw_only=True):
     def _note(self, choice: Figures, tuning: Mapping[str, object]) -> Tuning:
         """Returns what the manifest keeps of a choice, with what was before."""
         figures = {name: getattr(choice, name) for name in ("score", "drop", "share")}
+        shares = intervals_of_shares(choice.exits, self.rows["test"])
+        figures |= {SHARE_OF + name: share for name, share in shares.items()}
         return Tuning(
             goal=self.goal,
             metric=self.metric,

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from eetoolkit_runtime.errors import ManifestError as ManifestError
     from eetoolkit_runtime.errors import RemoteError as RemoteError
     from eetoolkit_runtime.errors import RunError as RunError
+    from eetoolkit_runtime.monitoring.monitor import Monitor as Monitor
+    from eetoolkit_runtime.monitoring.snapshot import MonitorSnapshot as MonitorSnapshot
     from eetoolkit_runtime.running.answer import Answer as Answer
     from eetoolkit_runtime.running.interrupt import Interrupt as Interrupt
     from eetoolkit_runtime.running.runner import Runner as Runner
@@ -37,6 +39,9 @@ _PLACES = {
     "Runner": "eetoolkit_runtime.running.runner",
     "Answer": "eetoolkit_runtime.running.answer",
     "Interrupt": "eetoolkit_runtime.running.interrupt",
+    # and watched in use
+    "Monitor": "eetoolkit_runtime.monitoring.monitor",
+    "MonitorSnapshot": "eetoolkit_runtime.monitoring.snapshot",
     # It is changed
     "truncate": "eetoolkit_runtime.truncate",
     "accept_edit": "eetoolkit_runtime.bundle.store",

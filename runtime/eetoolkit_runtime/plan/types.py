@@ -313,7 +313,8 @@ class Tuning(_Struct, frozen=True, kw_only=True):
         costs: Where the costs come from.
         seed: Of the split of the data.
         rows: How many rows each part of the data had.
-        figures: Measured on held-out rows: (value, lower end, upper end of the 95 % interval).
+        figures: Measured on held-out rows: (value, lower end, upper end of the 95 % interval); those of `share of EXIT`
+            hold together with 99 %.
         guarantee: What was promised.
         thresholds: What was chosen for each exit that may fire; an exit that is `never` by hand is none of them.
         exits_before: Thresholds as they were before the bundle was first tuned.

@@ -259,6 +259,12 @@ def split_rows(plan: InputPlan, arrays: tuple[Array, ...]) -> list[tuple[Array, 
     ]
 
 
+def count_rows(plan: InputPlan, arrays: tuple[Array, ...]) -> int:
+    """Returns how many rows the inputs hold; 1 where none counts rows."""
+    pairs = zip(arrays, row_axes(plan), strict=True)
+    return next((int(array.shape[axis]) for array, axis in pairs if axis is not None), 1)
+
+
 def golden_rows(bundle: Bundle) -> list[tuple[Array, ...]]:
     """Returns the inputs of a bundle's golden samples, each as a runner takes them; none where it has no samples."""
     from eetoolkit_runtime.bundle.golden import read_golden

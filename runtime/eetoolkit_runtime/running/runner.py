@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Generator, Iterable, Mapping
-from functools import cached_property
+from functools import cached_property, partial
+from time import perf_counter_ns
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, get_args
 
 import msgspec
 import numpy as np
@@ -20,13 +21,14 @@ from eetoolkit_runtime.bundle.integrity import Check
 from eetoolkit_runtime.errors import InputError, RunError
 from eetoolkit_runtime.forked import renew_after_fork
 from eetoolkit_runtime.log import log
+from eetoolkit_runtime.monitoring.monitor import Monitor
 from eetoolkit_runtime.plan.types import Fallback
 from eetoolkit_runtime.printable import printable
 from eetoolkit_runtime.running.all_exits import answer_by, answer_in_time, better_and_better, visit_exits
-from eetoolkit_runtime.running.answer import Answer
+from eetoolkit_runtime.running.answer import Answer, StoppedBy
 from eetoolkit_runtime.running.deadline import Watch
 from eetoolkit_runtime.running.decision import Decision, Thresholds, decide
-from eetoolkit_runtime.running.inputs import ROWS_AT_ONCE, Inputs, prepare, split_rows
+from eetoolkit_runtime.running.inputs import ROWS_AT_ONCE, Inputs, count_rows, prepare, split_rows
 from eetoolkit_runtime.running.interrupt import Interrupt
 from eetoolkit_runtime.running.opening import Load, kept_open, open_rest
 from eetoolkit_runtime.running.providers import Providers, choose_providers
@@ -64,6 +66,7 @@ class Runner:
         remote: A server that goes on where no exit of this machine answers, see `docs/remote.md`: its `url`, and
             `from`, the exit behind which a whole bundle is cut. `run`, `run_batch` and `stream` ask it; all else stays
             here.
+        monitor: What counts the answers of `run`, `run_batch` and `stream`; None: nothing does.
 
     Attributes:
         bundle: The bundle.
@@ -72,7 +75,7 @@ class Runner:
 
     Raises:
         BundleError: The bundle cannot be opened.
-        RunError: A setting that this onnxruntime does not have.
+        RunError: A setting that this onnxruntime does not have; the monitor counts another bundle.
         InputError: A setting of `remote` that there is not, or a bundle that cannot be cut there.
     """
 
@@ -93,6 +96,7 @@ class Runner:
         prepack: bool = True,
         provider_fallback: bool = False,
         remote: Mapping[str, object] | None = None,
+        monitor: Monitor | None = None,
     ) -> None:
         self.bundle = load_bundle(bundle, check=check)
         plan = self._plan = self.bundle.manifest
@@ -107,6 +111,10 @@ class Runner:
         self._shared = SharedState(plan, self._sessions)
         self._exits = plan.exits
         self._own = decide(self._exits, most_confident=self._most_confident)
+        self._monitor = monitor
+        self._as_tuned = fallback in (None, plan.fallback)
+        if monitor is not None:
+            monitor.attach(plan, get_args(StoppedBy))
         self._at: dict[str, Decision] = {}
         self._names = dict.fromkeys(plan.titles.get(spec.name, spec.name) for spec in plan.inputs).keys()
         self._workspaces = WorkspacesByShape()
@@ -158,22 +166,17 @@ class Runner:
             DeadlineError: Stopped by the deadline or the token before there was an answer.
             RunError: onnxruntime failed, a switch has no such case, or a loop exceeds its bound.
         """
-        if self.remote is not None and self.remote.takes(exit_at, thresholds):
-            self._check_open()
-            return self.remote.run(inputs, exit_at, thresholds, deadline_ms, interrupt)
-        if deadline_ms is not None or interrupt is not None:
-            watch = Watch(deadline_ms, interrupt)
-            arrays, workspaces = self._admit(inputs)
-            return answer_in_time(workspaces, arrays, self._decision(exit_at, thresholds), watch, interrupt)
-        latest = self._workspaces.latest
-        if type(inputs) is np.ndarray and latest is not None and latest.key == ((inputs.shape, inputs.dtype),):
-            arrays, workspaces = (inputs,), latest
-        else:
-            arrays, workspaces = self._admit(inputs)
-        decision = self._own if exit_at is None and thresholds is None else self._decision(exit_at, thresholds)
-        if decision.most_confident and decision.at is None:
-            return answer_by(workspaces, arrays, decision)
-        return workspaces.run(arrays, decision)
+        monitor = self._monitor
+        if monitor is None:
+            return self._run(inputs, exit_at, thresholds, deadline_ms, interrupt)
+        started_ns, tuned = perf_counter_ns(), self._is_tuned(exit_at, thresholds)
+        try:
+            answer = self._run(inputs, exit_at, thresholds, deadline_ms, interrupt)
+        except Exception as error:
+            monitor.count_error(error, tuned=tuned)
+            raise
+        monitor.count(answer, started_ns, tuned)
+        return answer
 
     def refine(
         self, inputs: Inputs, *, deadline_ms: float | None = None, interrupt: Interrupt | None = None
@@ -219,16 +222,19 @@ class Runner:
             RunError: As `run`'s.
         """
         arrays = prepare(self._plan, inputs, one_row=False)
-        if self.remote is not None and self.remote.takes(exit_at, thresholds):
-            self._check_open()
-            return self.remote.run_batch(arrays, exit_at, thresholds)
-        together = self._rows
-        if together is None or together.count(arrays) == 1:
+        remote, together = self.remote, self._rows
+        if remote is not None and remote.takes(exit_at, thresholds):
+            run, count = partial(remote.run_batch, arrays, exit_at, thresholds), count_rows(self._plan, arrays)
+        elif together is not None and (count := together.count(arrays)) > 1:
+            run = partial(together.run, arrays, self._decision(exit_at, thresholds))
+        else:
             rows = split_rows(self._plan, arrays)
             return [self.run(row, exit_at=exit_at, thresholds=thresholds) for row in rows]
         self._check_open()
         try:
-            return together.run(arrays, self._decision(exit_at, thresholds))
+            if self._monitor is None:
+                return run()
+            return self._monitor.run_batch(run, count, tuned=self._is_tuned(exit_at, thresholds))
         finally:
             if self._kept is not None:
                 self._sessions_of_rows.keep(self._kept)
@@ -381,6 +387,35 @@ class Runner:
         if not rows_go_together(self._plan):
             return None
         return Rows(SharedState(self._plan, self._sessions_of_rows))
+
+    def _run(
+        self,
+        inputs: Inputs,
+        exit_at: str | None,
+        thresholds: Thresholds | None,
+        deadline_ms: float | None,
+        interrupt: Interrupt | None,
+    ) -> Answer:
+        if self.remote is not None and self.remote.takes(exit_at, thresholds):
+            self._check_open()
+            return self.remote.run(inputs, exit_at, thresholds, deadline_ms, interrupt)
+        if deadline_ms is not None or interrupt is not None:
+            watch = Watch(deadline_ms, interrupt)
+            arrays, workspaces = self._admit(inputs)
+            return answer_in_time(workspaces, arrays, self._decision(exit_at, thresholds), watch, interrupt)
+        latest = self._workspaces.latest
+        if type(inputs) is np.ndarray and latest is not None and latest.key == ((inputs.shape, inputs.dtype),):
+            arrays, workspaces = (inputs,), latest
+        else:
+            arrays, workspaces = self._admit(inputs)
+        decision = self._own if exit_at is None and thresholds is None else self._decision(exit_at, thresholds)
+        if decision.most_confident and decision.at is None:
+            return answer_by(workspaces, arrays, decision)
+        return workspaces.run(arrays, decision)
+
+    def _is_tuned(self, exit_at: str | None, thresholds: Thresholds | None) -> bool:
+        """Whether a call is decided as the bundle says."""
+        return self._as_tuned and exit_at is None and thresholds is None
 
     def _decision(self, exit_at: str | None, thresholds: Thresholds | None) -> Decision:
         if thresholds is not None:

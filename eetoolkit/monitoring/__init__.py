@@ -1,0 +1,1 @@
+"""What monitors count, for Prometheus and OpenTelemetry, by their own clients."""

@@ -1,0 +1,159 @@
+"""What answers add up to, in arrays of constant size: per exit, how many, how sure and how fast."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from eetoolkit_runtime.arrays import Array
+from eetoolkit_runtime.errors import DeadlineError, InputError, RunError
+from eetoolkit_runtime.monitoring.histogram import BUCKETS, MOST_NS, buckets_of, end_ms, quantile_ms
+from eetoolkit_runtime.monitoring.snapshot import ExitCounts, Latencies
+
+_BY_ITSELF = ("exit", "end")  # a run that nothing cut short
+_ERRORS = (InputError, DeadlineError, RunError)  # in this order: the last is the first two's parent
+OTHER = "other"
+"""What counts errors of no kind that the runner promises."""
+
+
+class Counts:
+    """The sums of one bundle's answers.
+
+    Args:
+        exits: The plan's, in order.
+        stops: What can stop a run, as answers say it.
+
+    Attributes:
+        places: A number for each exit.
+        stops: A number for what stopped a run, by whether it ran with the bundle's own thresholds. The sum of both is
+            the answer's code.
+        scale: A power of two above all codes.
+        most_ns: The longest time that still leaves every code as it is in a float64, at most `MOST_NS`.
+        errors: How many calls raised what.
+    """
+
+    def __init__(self, exits: Sequence[str], stops: Sequence[str]) -> None:
+        self._exits, self._stops = tuple(exits), tuple(stops)
+        self._by_itself = [place for place, kind in enumerate(stops) if kind in _BY_ITSELF]
+        shape = (2, len(stops), len(exits))
+        self.places = {name: place for place, name in enumerate(exits)}
+        self.stops = {
+            tuned: {stop: (tuned * len(stops) + place) * len(exits) for place, stop in enumerate(stops)}
+            for tuned in (False, True)
+        }
+        self._bits = (2 * len(stops) * len(exits)).bit_length()
+        self.scale = 1 << self._bits
+        self.most_ns = min(MOST_NS, 2**53 // self.scale - 1)
+        self._answers = np.zeros(shape, np.int64)
+        self._near: float | None = None
+        self._sure, self._sum, self._squares = np.zeros((3, len(exits)))
+        self._calls = np.zeros((len(exits) + 1, BUCKETS), np.int64)  # the last: batches
+        self._sum_ns = np.zeros(len(exits) + 1)
+        self.errors = {**{kind.__name__: 0 for kind in _ERRORS}, OTHER: 0}
+
+    def add_packed(self, answers: Sequence[complex]) -> tuple[Array, int]:
+        """Adds answers of `run`, each its confidence + i (nanoseconds * `scale` + code); returns as `add`."""
+        both = np.fromiter(answers, np.complex128, len(answers))
+        packed = both.imag.astype(np.int64)
+        codes = packed & (self.scale - 1)
+        took = (packed >> self._bits).astype(np.float64)
+        at = codes % len(self._exits)
+        np.add.at(self._calls.reshape(-1), at * BUCKETS + buckets_of(took), 1)
+        self._sum_ns[:-1] += np.bincount(at, took, len(self._exits))
+        return self.add(codes, both.real)
+
+    def add(self, codes: Array, confidences: Array) -> tuple[Array, int]:
+        """Adds N answers.
+
+        Args:
+            codes: Of each, intp (N,).
+            confidences: Of each, float64 (N,).
+
+        Returns:
+            Of those that ran with the bundle's own thresholds: how many left at each exit, (E,), and how many were
+            stopped before they could.
+        """
+        found = np.bincount(codes, minlength=self._answers.size).reshape(self._answers.shape)
+        self._answers += found
+        self._add_confidences(codes % len(self._exits), confidences)
+        left = found[1, self._by_itself].sum(axis=0)
+        return left, int(found[1].sum() - left.sum())
+
+    def add_batch(self, took_ns: int) -> None:
+        """Adds how long a batch took, as a whole."""
+        self._calls[-1, buckets_of(np.array(min(took_ns, MOST_NS), np.float64))] += 1
+        self._sum_ns[-1] += took_ns
+
+    def add_error(self, error: BaseException) -> None:
+        """Adds a call that raised."""
+        self.errors[next((kind.__name__ for kind in _ERRORS if isinstance(error, kind)), OTHER)] += 1
+
+    def _add_confidences(self, at: Array, confidences: Array) -> None:
+        """Adds to the sums of confidences and of their squares.
+
+        Both are of the distances to one value near all of them, so that little cancels (Chan, Golub and LeVeque 1983,
+        "Algorithms for computing the sample variance", section 3, shifted data).
+        """
+        finite = np.isfinite(confidences)
+        if not finite.all():
+            at, confidences = at[finite], confidences[finite]
+        if self._near is None:
+            if not len(confidences):
+                return
+            self._near = float(confidences.mean())
+        off, kinds = confidences - self._near, len(self._exits)
+        self._sure += np.bincount(at, minlength=kinds)
+        self._sum += np.bincount(at, off, kinds)
+        self._squares += np.bincount(at, off * off, kinds)
+
+    def by_exit(self) -> dict[str, ExitCounts]:
+        """Returns what each exit's answers add up to."""
+        total, each = max(1, self.answers), self._answers.sum(axis=(0, 1))
+        found = {}
+        for e, name in enumerate(self._exits):
+            answers, sure = int(each[e]), int(self._sure[e])
+            mean = None if self._near is None or not sure else float(self._sum[e]) / sure
+            found[name] = ExitCounts(
+                answers=answers,
+                share=answers / total,
+                confidence_mean=None if mean is None or self._near is None else self._near + mean,
+                confidence_variance=None if mean is None or sure < 2 else self._variance(e, sure, mean),
+                latency=self._latencies(e),
+            )
+        return found
+
+    def _variance(self, place: int, count: int, mean: float) -> float:
+        return max(0.0, (float(self._squares[place]) - count * mean * mean) / (count - 1))
+
+    @property
+    def size_bytes(self) -> int:
+        """What its arrays take."""
+        return self._answers.nbytes + self._calls.nbytes + self._sum_ns.nbytes + 3 * self._sure.nbytes
+
+    @property
+    def answers(self) -> int:
+        """How many rows were answered."""
+        return int(self._answers.sum())
+
+    @property
+    def stopped_by(self) -> dict[str, int]:
+        """How many runs were stopped by what."""
+        return dict(zip(self._stops, self._answers.sum(axis=(0, 2)).tolist(), strict=True))
+
+    @property
+    def batches(self) -> Latencies:
+        """How long batches took."""
+        return self._latencies(-1)
+
+    def _latencies(self, place: int) -> Latencies:
+        counts = self._calls[place]
+        p50, p90, p99 = (quantile_ms(counts, share) for share in (0.5, 0.9, 0.99))
+        return Latencies(
+            calls=int(counts.sum()),
+            sum_ms=float(self._sum_ns[place]) / 1e6,
+            p50_ms=p50,
+            p90_ms=p90,
+            p99_ms=p99,
+            buckets=tuple((end_ms(bucket), int(counts[bucket])) for bucket in np.flatnonzero(counts).tolist()),
+        )

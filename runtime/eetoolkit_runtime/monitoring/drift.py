@@ -1,0 +1,160 @@
+"""When thresholds no longer fit: the share of an exit has left the interval that it was tuned with.
+
+**What is tested.** Each exit's share of the rows has an interval from the held-out rows (`share of EXIT` in
+`Tuning.figures`). The hypothesis is that every row that comes leaves at each exit with a probability, given all rows
+before it, within that exit's interval.
+
+**Evidence.** For an exit, the upper end u of its interval and a bet d > 0, the factor of a row is
+`exp(d x) / (1 + u (exp(d) - 1))`, where x is 1 if the row left there, else 0. Its mean is at most 1 wherever the
+probability of x is at most u, so the product over rows is a nonnegative supermartingale: a bet on a bounded mean
+(Waudby-Smith and Ramdas 2024, "Estimating means of bounded random variables by betting", JRSS B 86(1)), here the
+likelihood ratio of a share whose log odds are higher by d. For the lower end, d < 0. The logarithm is linear in the
+counts, so those of a block suffice.
+
+**When the change was is not known.** Every block of rows begins a product of its own; their sum follows
+`M <- (M + 1) * factor`, Shiryaev's and Roberts' statistic, an e-detector of Shin, Ramdas and Rinaldo 2024
+("E-detectors: a nonparametric framework for sequential change detection", NEJSDS 2(2), section 2; arXiv 2203.03532).
+The test takes the mean of these over all exits, both ends and a grid of bets, which is an e-detector again. There is an
+alarm where it reaches c, and it begins anew.
+
+**The rate.** Under the hypothesis the mean of `M + c * alarms` grows by at most 1 with each block that begins, since M
+gives up at least c at an alarm. So the mean number of alarms among the first B blocks is at most B / c, for every B,
+and so is the probability of any. `c = blocks in per_rows / false_alarms` makes that `false_alarms` in each `per_rows`.
+
+**Where a row's exit is not known**, since a deadline stopped the run or it failed, the row counts as 0 against upper
+ends and as 1 against lower ends. Leaving it out would favour exits that are reached early; so counted, the factors'
+means stay at most 1, whatever stopped which row.
+"""
+
+from __future__ import annotations
+
+import datetime
+import math
+
+import numpy as np
+
+from eetoolkit_runtime.arrays import Array
+from eetoolkit_runtime.monitoring.snapshot import Alarm, Drift, TunedShare
+from eetoolkit_runtime.plan.types import Manifest
+
+BLOCK = 256
+"""Rows, at least, that are looked at together; a change is taken to begin with a block."""
+SHARE_OF = "share of "
+"""What the figure of an exit's share is called in a manifest, before the exit's name."""
+_BETS = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
+"""By how much the log odds of a share may have moved: from 0.5 to 0.52, and to 0.96."""
+_RECENT = 2000  # rows after which one weighs 1 / e of the newest in `recent`
+Shares = dict[str, tuple[float, float, float]]
+
+
+def tuned_shares(plan: Manifest) -> tuple[Shares, str | None]:
+    """Returns each exit's share with its interval as the plan was tuned; or none, and why there is none."""
+    tuning = plan.tuning
+    if tuning is None:
+        return {}, "the bundle was not tuned, so nobody knows which shares its thresholds should give; tune and apply"
+    now = {name: exit_.threshold for name, exit_ in plan.exits.items() if not exit_.ends}
+    changed = [name for name, threshold in now.items() if threshold != tuning.thresholds.get(name, "never")]
+    if changed:
+        return {}, f"the threshold of {changed[0]} is another than tuning chose; tune and apply again"
+    found = {name: tuning.figures[SHARE_OF + name] for name in plan.exits if SHARE_OF + name in tuning.figures}
+    if len(found) < len(plan.exits) or not math.isclose(sum(value for value, _, _ in found.values()), 1, abs_tol=1e-6):
+        return {}, "the manifest does not hold the tuned share of every exit; tune and apply again"
+    if not any(low > 0 or high < 1 for _, low, high in found.values()):
+        return {}, "the held-out rows were too few to say anything of the exits' shares; tune on more"
+    return found, None
+
+
+class DriftTest:
+    """The evidence so far, of constant size.
+
+    Args:
+        shares: Each exit's, in the plan's order; of which at least one end is within (0, 1).
+        false_alarms: The mean number of false alarms in `per_rows` rows.
+        per_rows: See `false_alarms`.
+    """
+
+    def __init__(self, shares: Shares, false_alarms: float, per_rows: int) -> None:
+        self._shares = shares
+        self._names = tuple(shares)
+        self._false_alarms, self._per_rows = false_alarms, per_rows
+        _, lows, highs = np.array(list(shares.values()), np.float64).T
+        ends = np.concatenate([highs, lows])[:, None]
+        some = np.concatenate([highs < 1, lows > 0])[:, None]  # an end at 1 or 0 cannot be left
+        bets = np.array(_BETS)
+        self._bets = np.concatenate([np.tile(bets, (len(shares), 1)), np.tile(-bets, (len(shares), 1))])
+        self._norms = np.log1p(ends * np.expm1(self._bets))
+        with np.errstate(divide="ignore"):
+            self._log_weights = np.log(some / (some.sum() * len(bets))) + np.zeros_like(self._bets)
+        self.log_limit = math.log(math.ceil(per_rows / BLOCK) / false_alarms)
+        self._logs = np.full(self._bets.shape, -np.inf)
+        self._log_evidence = -math.inf
+        self._left, self._unknown, self._waiting = np.zeros(len(shares), np.int64), 0, 0
+        self._recent = np.zeros(len(shares))
+        self.rows = self.alarms = 0
+        self._first: Alarm | None = None
+        self._last: Alarm | None = None
+
+    @property
+    def size_bytes(self) -> int:
+        """What its arrays take."""
+        return 4 * self._bets.nbytes + 2 * self._recent.nbytes
+
+    def add(self, left: Array | None, unknown: int = 0) -> None:
+        """Counts rows, and looks at them as soon as they are a block.
+
+        Args:
+            left: How many rows left at each exit, int64 (E,); None: none did.
+            unknown: How many more came whose exit is not known.
+        """
+        if left is not None:
+            self._left += left
+            self._waiting += int(left.sum())
+        self._unknown += unknown
+        self._waiting += unknown
+        if self._waiting >= BLOCK:
+            self._look()
+
+    def _look(self) -> None:
+        left, unknown, count = self._left, self._unknown, self._waiting
+        seen = np.concatenate([left, left + unknown])[:, None]
+        self._logs = np.logaddexp(self._logs, 0) + (seen * self._bets - count * self._norms)
+        terms = self._logs + self._log_weights
+        self._log_evidence = float(np.logaddexp.reduce(terms, axis=None))
+        self.rows += count
+        known = left / max(1, count - unknown)
+        weight = 1.0 if self.rows == count else -math.expm1(-count / _RECENT)
+        self._recent += weight * (known - self._recent)
+        self._left, self._unknown, self._waiting = np.zeros_like(left), 0, 0
+        if self._log_evidence >= self.log_limit:
+            self._alarm(terms)
+
+    def _alarm(self, terms: Array) -> None:
+        above, place = divmod(int(np.logaddexp.reduce(terms, axis=1).argmax()), len(self._names))
+        self._last = Alarm(
+            exit=self._names[place],
+            share="below" if above else "above",
+            recent=float(self._recent[place]),
+            rows=self.rows,
+            at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        )
+        self._first = self._first or self._last
+        self.alarms += 1
+        self._logs = np.full(self._bets.shape, -np.inf)
+        self._log_evidence = -math.inf
+
+    def verdict(self) -> Drift:
+        """Returns what it says by now."""
+        recent = self._recent.tolist() if self.rows else [None] * len(self._names)
+        return Drift(
+            false_alarms=self._false_alarms,
+            per_rows=self._per_rows,
+            rows=self.rows + self._waiting,
+            alarms=self.alarms,
+            first=self._first,
+            last=self._last,
+            evidence=max(0.0, self._log_evidence / self.log_limit),
+            exits={
+                name: TunedShare(value=value, low=low, high=high, recent=lately)
+                for (name, (value, low, high)), lately in zip(self._shares.items(), recent, strict=True)
+            },
+        )
