@@ -61,6 +61,8 @@ def believe(reply: Reply, version: int, exits: Sequence[ServerExit]) -> Told:
 
 def _outputs(reply: Reply, exit_: ServerExit) -> dict[str, Array]:
     """Returns the exit's own outputs, and no others that the half has for other exits."""
+    if not exit_.outputs:  # a device's half that somebody else has written
+        return {name: array for name, array in reply.outputs.items() if name not in (NUMBER, CONFIDENCE)}
     for name, slot in exit_.outputs.items():
         array = reply.outputs.get(name)
         if array is None:
