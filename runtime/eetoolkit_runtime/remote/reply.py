@@ -48,7 +48,9 @@ def believe(reply: Reply, version: int, exits: Sequence[ServerExit]) -> Told:
     found = exits[number]
     confidence = float(one_number(reply.outputs, CONFIDENCE, "f"))
     fired = not isinstance(found.threshold, str) and confidence >= found.threshold
-    path = found.path
+    ends = [exit_ for exit_ in exits if exit_.threshold == "always"]
+    ran_to = found if fired or found in ends else ends[0] if len(ends) == 1 else None  # a fallback is known at the end
+    path = None if ran_to is None else ran_to.path
     return Told(
         exit=found,
         confidence=confidence,
