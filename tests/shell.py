@@ -39,6 +39,9 @@ CALLS: dict[str, tuple[str, ...]] = {
     "run late": ("run", "b.ee", "x.npy", "--pool", "own", "--deadline-ms", "0.000001"),
     "run exit": ("run", "b.ee", "x.npy", "--pool", "own", "--exit-at", "nope"),
     "run threshold": ("run", "b.ee", "x.npy", "--pool", "own", "--threshold", "nope=1"),
+    "run remote": (
+        "run", "b.ee", "x.npy", "--pool", "own", "--remote", "http://localhost:1/v2/models/it", "--from", "nope"
+    ),
     "verify": ("verify", "b.ee"),
     "verify json": ("verify", "b.ee", "--json"),
     "doctor": ("doctor", "b.ee", "--seconds", "0"),
