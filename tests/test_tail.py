@@ -67,6 +67,10 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"url": "https://ho st/v2/models/it"}, "expected https://HOST/v2/models/NAME"),
     ({"url": "https://me:secret@host/v2/models/it"}, "names a user or a password, which would be shown"),
     ({"url": "http://host/v2/models/it"}, "http:// to host is not encrypted: use https://, or say tls=False"),
+    (
+        {"url": "http://host/v2/models/it", "tls": False, "token": "it"},
+        "the token would go to host unencrypted; use https:",
+    ),
     ({"url": "grpc://host/v2/models/it"}, "grpc:// to host is not encrypted: use grpcs://, or say tls=False"),
 ]
 

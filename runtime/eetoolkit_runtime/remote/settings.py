@@ -109,15 +109,23 @@ def parse(given: Mapping[str, object]) -> RemoteSettings:
     address = _address(found.url, tls=found.tls)
     if found.certificates is not None and not Path(found.certificates).is_file():
         raise InputError(f"remote: certificates is {shortened(found.certificates)}, which is no file")
+    token = _token(found.token)
+    if token is not None and not address.encrypted and address.host not in _LOOPBACK:
+        raise InputError(f"remote: the token would go to {address.host} unencrypted; use {_encrypted(found.url)}")
     return RemoteSettings(
         address=address,
         at=found.at,
         policy=found.policy,
         timeout_ms=found.timeout_ms,
         retries=found.retries,
-        token=_token(found.token),
+        token=token,
         certificates=found.certificates,
     )
+
+
+def _encrypted(url: str) -> str:
+    """Returns how an address begins by which the same server may be asked over TLS."""
+    return f"{url.partition(':')[0]}s://"
 
 
 def _token(given: str | None) -> Secret | None:
