@@ -58,6 +58,7 @@ class _Given(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     url: str
     at: str | None = msgspec.field(default=None, name="from")
     policy: Policy = "remote"
+    expected_ms: Annotated[float, msgspec.Meta(gt=0)] | None = None
     timeout_ms: Annotated[float, msgspec.Meta(gt=0, le=3.6e6)] = 1000.0
     retries: Annotated[int, msgspec.Meta(ge=0, le=10)] = 1
     token: str | None = None
@@ -73,6 +74,7 @@ class RemoteSettings(msgspec.Struct, frozen=True, kw_only=True):
         at: Where a whole bundle is cut: an exit or a segment; None: the bundle says so itself.
         policy: `remote`: rows that no exit here answers go to the server; `faster`: where that is expected to be
             faster than to go on here; `local`: never.
+        expected_ms: What a request is expected to take before one was answered; None: nobody knows.
         timeout_ms: How long a call without a deadline waits for the server.
         retries: How often a request is sent again that was lost on its way, or that a server was too busy for.
         token: Sent as `Authorization: Bearer`; None: none is.
@@ -82,6 +84,7 @@ class RemoteSettings(msgspec.Struct, frozen=True, kw_only=True):
     address: Address
     at: str | None = None
     policy: Policy = "remote"
+    expected_ms: float | None = None
     timeout_ms: float = 1000.0
     retries: int = 1
     token: Secret | None = None
@@ -116,6 +119,7 @@ def parse(given: Mapping[str, object]) -> RemoteSettings:
         address=address,
         at=found.at,
         policy=found.policy,
+        expected_ms=found.expected_ms,
         timeout_ms=found.timeout_ms,
         retries=found.retries,
         token=token,
