@@ -71,6 +71,7 @@ def test_every_guide_has_code_that_runs() -> None:
         "profiling",
         "fleet",
         "on-device",
+        "remote",
         "phones",
     }
     assert guides == {page.stem for page in RUN}

@@ -40,7 +40,7 @@ class Link:
         exits: Of that half, by their numbers.
 
     Attributes:
-        took_ms: What a request is expected to take, by those that were answered; None: none was.
+        took_ms: What a request is expected to take, by the settings and by those that were answered; None: not known.
         last_failure: Why the last request had no answer; None: it had one.
 
     Raises:
@@ -51,7 +51,7 @@ class Link:
         if settings.address.protocol == "grpc" and not (find_spec("tritonclient") and find_spec("grpc")):
             raise RemoteError("gRPC needs tritonclient: pip install 'eetoolkit[remote]'")
         self.settings = settings
-        self.took_ms: float | None = None
+        self.took_ms = settings.expected_ms
         self.last_failure: RemoteError | None = None
         self._version = version
         self._exits = tuple(exits)
