@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Generator, Iterable
 from functools import cached_property, partial
-from time import perf_counter_ns
+from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self, get_args
 
@@ -151,7 +151,7 @@ class Runner:
             RunError: onnxruntime failed, a switch has no such case, or a loop exceeds its bound.
         """
         monitor = self._monitor
-        started_ns = 0 if monitor is None else perf_counter_ns()
+        started_s = 0.0 if monitor is None else perf_counter()
         decision = self._own
         try:
             if deadline_ms is not None or interrupt is not None:
@@ -176,7 +176,7 @@ class Runner:
                 monitor.count_error(error, tuned=decision is self._as_tuned)
             raise
         if monitor is not None:
-            monitor.count(answer, started_ns, decision is self._as_tuned)
+            monitor.count(answer, started_s, decision is self._as_tuned)
         return answer
 
     def refine(
