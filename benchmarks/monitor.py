@@ -35,8 +35,8 @@ SECTION = Section(
     "The monitor",
     (
         "The digits' network, tuned, one thread. Cost: the same runner with and without its monitor, in turns of 1,024 "
-        "calls, in processor time; the difference of the first deciles of turns, and of the medians. Memory: what it holds "
-        "between two calls, and its peak while it adds up. False alarms: 1,000 simulated weeks of 100,000 rows, the "
+        "calls, in processor time; the difference of the first deciles of turns, and of the medians. Memory: what it "
+        "holds between two calls, and its peak while it adds up. False alarms: 1,000 simulated weeks of 100,000 rows, the "
         "first exit at the ends of its interval, and with intervals that were themselves drawn; a rate of 0.01 allows "
         "10, and 20 where 1 % of the intervals may miss. Shifts: changed digits come after 100,000 as tuned; rows "
         "until the alarm, the median of ten."
@@ -116,7 +116,7 @@ def _fill(bundle: Bundle, answer: Any, stops: tuple[str, ...]) -> int:
     monitor, most = Monitor(), 0
     monitor.attach(bundle.manifest, stops)
     for _ in range(5 * TURN):
-        monitor.count(answer, time.perf_counter_ns(), True)
+        monitor.count(answer, time.perf_counter(), True)
         most = max(most, tracemalloc.get_traced_memory()[0] if tracemalloc.is_tracing() else 0)
     return most
 

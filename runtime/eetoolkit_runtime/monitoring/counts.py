@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,6 +14,8 @@ from eetoolkit_runtime.monitoring.snapshot import ExitCounts, Latencies
 
 _BY_ITSELF = ("exit", "end")  # a run that nothing cut short
 _ERRORS = (InputError, DeadlineError, RunError)  # in this order: the last is the first two's parent
+SCALE = 2048.0
+"""Beside codes in one float64: more seconds than `MOST_NS` has. Up to a thousand codes, it still tells nanoseconds."""
 OTHER = "other"
 """What counts errors of no kind that the runner promises."""
 
@@ -27,9 +30,7 @@ class Counts:
     Attributes:
         places: A number for each exit.
         stops: A number for what stopped a run, by whether it ran with the bundle's own thresholds. The sum of both is
-            the answer's code.
-        scale: A power of two above all codes.
-        most_ns: The longest time that still leaves every code as it is in a float64, at most `MOST_NS`.
+            `SCALE` times the answer's code.
         errors: How many calls raised what.
     """
 
@@ -37,37 +38,35 @@ class Counts:
         self._exits, self._stops = tuple(exits), tuple(stops)
         self._by_itself = [place for place, kind in enumerate(stops) if kind in _BY_ITSELF]
         shape = (2, len(stops), len(exits))
-        self.places = {name: place for place, name in enumerate(exits)}
+        self.places = {name: SCALE * place for place, name in enumerate(exits)}
         self.stops = {
-            tuned: {stop: (tuned * len(stops) + place) * len(exits) for place, stop in enumerate(stops)}
+            tuned: {stop: SCALE * (tuned * len(stops) + place) * len(exits) for place, stop in enumerate(stops)}
             for tuned in (False, True)
         }
-        self._bits = (2 * len(stops) * len(exits)).bit_length()
-        self.scale = 1 << self._bits
-        self.most_ns = min(MOST_NS, 2**53 // self.scale - 1)
         self._answers = np.zeros(shape, np.int64)
         self._near: float | None = None
-        self._sure, self._sum, self._squares = np.zeros((3, len(exits)))
+        self._sum, self._squares, self._odd = np.zeros((3, len(exits)))  # the last: how many are not finite
         self._calls = np.zeros((len(exits) + 1, BUCKETS), np.int64)  # the last: batches
         self._sum_ns = np.zeros(len(exits) + 1)
         self.errors = {**{kind.__name__: 0 for kind in _ERRORS}, OTHER: 0}
 
     def add_packed(self, answers: Sequence[complex]) -> tuple[Array, int]:
-        """Adds answers of `run`, each its confidence + i (nanoseconds * `scale` + code); returns as `add`."""
+        """Adds answers of `run`, each its confidence + i (code * `SCALE` + seconds); returns as `add`."""
         both = np.fromiter(answers, np.complex128, len(answers))
-        packed = both.imag.astype(np.int64)
-        codes = packed & (self.scale - 1)
-        took = (packed >> self._bits).astype(np.float64)
+        packed = both.imag
+        codes = (packed * (1 / SCALE)).astype(np.int64)
+        took_ns = (packed - codes * SCALE) * 1e9
         at = codes % len(self._exits)
-        np.add.at(self._calls.reshape(-1), at * BUCKETS + buckets_of(took), 1)
-        self._sum_ns[:-1] += np.bincount(at, took, len(self._exits))
-        return self.add(codes, both.real)
+        np.add.at(self._calls.reshape(-1), at * BUCKETS + buckets_of(took_ns), 1)
+        self._sum_ns[:-1] += np.bincount(at, took_ns, len(self._exits))
+        return self.add(codes, at, both.real)
 
-    def add(self, codes: Array, confidences: Array) -> tuple[Array, int]:
+    def add(self, codes: Array, at: Array, confidences: Array) -> tuple[Array, int]:
         """Adds N answers.
 
         Args:
-            codes: Of each, intp (N,).
+            codes: Of each, int64 (N,), without `SCALE`.
+            at: At which exit, int64 (N,).
             confidences: Of each, float64 (N,).
 
         Returns:
@@ -76,13 +75,19 @@ class Counts:
         """
         found = np.bincount(codes, minlength=self._answers.size).reshape(self._answers.shape)
         self._answers += found
-        self._add_confidences(codes % len(self._exits), confidences)
+        self._add_confidences(at, confidences)
         left = found[1, self._by_itself].sum(axis=0)
         return left, int(found[1].sum() - left.sum())
 
-    def add_batch(self, took_ns: int) -> None:
+    def add_codes(self, codes: Array, confidences: Array) -> tuple[Array, int]:
+        """Adds answers that were no calls of their own, by `SCALE` times their codes, float64 (N,); returns as `add`."""
+        whole = (codes * (1 / SCALE)).astype(np.int64)
+        return self.add(whole, whole % len(self._exits), confidences)
+
+    def add_batch(self, took_s: float) -> None:
         """Adds how long a batch took, as a whole."""
-        self._calls[-1, buckets_of(np.array(min(took_ns, MOST_NS), np.float64))] += 1
+        took_ns = min(took_s * 1e9, float(MOST_NS))
+        self._calls[-1, buckets_of(np.array(took_ns))] += 1
         self._sum_ns[-1] += took_ns
 
     def add_error(self, error: BaseException) -> None:
@@ -95,16 +100,16 @@ class Counts:
         Both are of the distances to one value near all of them, so that little cancels (Chan, Golub and LeVeque 1983,
         "Algorithms for computing the sample variance", section 3, shifted data).
         """
-        finite = np.isfinite(confidences)
-        if not finite.all():
-            at, confidences = at[finite], confidences[finite]
         if self._near is None:
-            if not len(confidences):
-                return
-            self._near = float(confidences.mean())
+            self._near = float(confidences[0]) if np.isfinite(confidences[0]) else 0.0
         off, kinds = confidences - self._near, len(self._exits)
-        self._sure += np.bincount(at, minlength=kinds)
-        self._sum += np.bincount(at, off, kinds)
+        sums = np.bincount(at, off, kinds)
+        if not math.isfinite(sums.sum()):
+            finite = np.isfinite(off)
+            self._odd += np.bincount(at[~finite], minlength=kinds)
+            at, off = at[finite], off[finite]
+            sums = np.bincount(at, off, kinds)
+        self._sum += sums
         self._squares += np.bincount(at, off * off, kinds)
 
     def by_exit(self) -> dict[str, ExitCounts]:
@@ -112,7 +117,7 @@ class Counts:
         total, each = max(1, self.answers), self._answers.sum(axis=(0, 1))
         found = {}
         for e, name in enumerate(self._exits):
-            answers, sure = int(each[e]), int(self._sure[e])
+            answers, sure = int(each[e]), int(each[e] - self._odd[e])
             mean = None if self._near is None or not sure else float(self._sum[e]) / sure
             found[name] = ExitCounts(
                 answers=answers,
@@ -129,7 +134,7 @@ class Counts:
     @property
     def size_bytes(self) -> int:
         """What its arrays take."""
-        return self._answers.nbytes + self._calls.nbytes + self._sum_ns.nbytes + 3 * self._sure.nbytes
+        return self._answers.nbytes + self._calls.nbytes + self._sum_ns.nbytes + 3 * self._sum.nbytes
 
     @property
     def answers(self) -> int:

@@ -7,7 +7,7 @@ import hashlib
 import threading
 import time
 from collections.abc import Callable, Sequence
-from time import perf_counter_ns
+from time import perf_counter
 from typing import Protocol, TypeVar
 
 import msgspec
@@ -19,12 +19,14 @@ from eetoolkit_runtime.errors import InputError, RunError
 from eetoolkit_runtime.forked import renew_after_fork
 from eetoolkit_runtime.monitoring.counts import Counts
 from eetoolkit_runtime.monitoring.drift import BLOCK, DriftTest, tuned_shares
+from eetoolkit_runtime.monitoring.histogram import MOST_NS
 from eetoolkit_runtime.monitoring.snapshot import Drift, MonitorSnapshot
 from eetoolkit_runtime.plan.types import Manifest
 
 _MOST_BYTES = 52 << 10  # of answers that wait and of arrays
 _ANSWER_BYTES = 42  # of one that waits: a complex number and its place in a list, which grows by eighths
 _ROWS_AT_ONCE = 4096  # of a batch
+_MOST_S = MOST_NS / 1e9
 A = TypeVar("A", bound="Answered")
 
 
@@ -69,8 +71,8 @@ class Monitor:
     """
 
     __slots__ = (
-        "__weakref__", "_at_once", "_counts", "_folding", "_key", "_lock", "_most_ns", "_other_stops", "_own_stops",
-        "_places", "_plan", "_rate", "_scale", "_since", "_started_s", "_stops", "_test", "_waiting", "_why_no_rule",
+        "__weakref__", "_at_once", "_counts", "_folding", "_key", "_lock", "_other_stops", "_own_stops",
+        "_places", "_plan", "_rate", "_since", "_started_s", "_stops", "_test", "_waiting", "_why_no_rule",
     )  # fmt: skip
 
     @checked(RunError)
@@ -101,7 +103,6 @@ class Monitor:
             self._test = DriftTest(shares, *self._rate) if shares else None
         counts = self._counts
         self._places, self._own_stops, self._other_stops = counts.places, counts.stops[True], counts.stops[False]
-        self._scale, self._most_ns = counts.scale, counts.most_ns
         size = counts.size_bytes + (0 if self._test is None else self._test.size_bytes)
         self._at_once = min(1024, max(64, (_MOST_BYTES - size) // _ANSWER_BYTES))
 
@@ -142,43 +143,42 @@ class Monitor:
                     "give it a Monitor of its own"
                 )
 
-    def count(self, answer: Answered, started_ns: int, tuned: bool) -> None:
-        """Counts the answer of a call that began at `started_ns` of `time.perf_counter_ns`.
+    def count(self, answer: Answered, started_s: float, tuned: bool) -> None:
+        """Counts the answer of a call that began at `started_s` of `time.perf_counter`.
 
         Most calls only add to the list. A complex number is the smallest thing that holds an answer: one object, which
         no garbage collector looks at. This is the hot path, so nothing here is asked for twice.
 
         Args:
             answer: What the call returned.
-            started_ns: When it began.
+            started_s: When it began.
             tuned: Whether it was decided as the bundle says.
         """
-        took_ns = perf_counter_ns() - started_ns
-        if took_ns > self._most_ns:  # noqa: PLR1730 - `min` takes as long as all the rest
-            took_ns = self._most_ns
+        took_s = perf_counter() - started_s
+        if took_s > _MOST_S:  # noqa: PLR1730 - `min` takes as long as all the rest
+            took_s = _MOST_S
         stops = self._own_stops if tuned else self._other_stops
         waiting = self._waiting
-        code = self._places[answer.exit] + stops[answer.stopped_by]
-        waiting.append(answer.confidence + (took_ns * self._scale + code) * 1j)
+        waiting.append(answer.confidence + (self._places[answer.exit] + stops[answer.stopped_by] + took_s) * 1j)
         if len(waiting) >= self._at_once:
             self._fold()
 
     def run_batch(self, run: Callable[[], list[A]], rows: int, *, tuned: bool) -> list[A]:
         """Returns the answers that `run` gives to rows that run together, and counts them, or that it failed."""
-        started_ns = perf_counter_ns()
+        started_s = perf_counter()
         try:
             answers = run()
         except Exception as error:
             self.count_error(error, rows, tuned=tuned)
             raise
-        took_ns = perf_counter_ns() - started_ns
+        took_s = perf_counter() - started_s
         with self._lock:
             counts, stops = self._counts, self._counts.stops[tuned]
-            counts.add_batch(took_ns)
+            counts.add_batch(took_s)
             for start in range(0, len(answers), _ROWS_AT_ONCE):
                 some = answers[start : start + _ROWS_AT_ONCE]
-                codes = [counts.places[answer.exit] + stops[answer.stopped_by] for answer in some]
-                self._test_also(*counts.add(np.array(codes), np.array([answer.confidence for answer in some])))
+                codes = np.array([counts.places[answer.exit] + stops[answer.stopped_by] for answer in some])
+                self._test_also(*counts.add_codes(codes, np.array([answer.confidence for answer in some])))
         return answers
 
     def count_error(self, error: BaseException, rows: int = 1, *, tuned: bool) -> None:

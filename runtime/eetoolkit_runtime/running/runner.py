@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Generator, Iterable, Mapping
 from functools import cached_property, partial
-from time import perf_counter_ns
+from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, get_args
 
@@ -169,13 +169,13 @@ class Runner:
         monitor = self._monitor
         if monitor is None:
             return self._run(inputs, exit_at, thresholds, deadline_ms, interrupt)
-        started_ns, tuned = perf_counter_ns(), self._is_tuned(exit_at, thresholds)
+        started_s, tuned = perf_counter(), self._is_tuned(exit_at, thresholds)
         try:
             answer = self._run(inputs, exit_at, thresholds, deadline_ms, interrupt)
         except Exception as error:
             monitor.count_error(error, tuned=tuned)
             raise
-        monitor.count(answer, started_ns, tuned)
+        monitor.count(answer, started_s, tuned)
         return answer
 
     def refine(
