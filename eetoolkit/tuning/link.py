@@ -14,7 +14,7 @@ from eetoolkit_runtime.bundle.integrity import read_regular
 from eetoolkit_runtime.errors import BundleError, TuneError
 from eetoolkit_runtime.files.paths import absolute, shown
 from eetoolkit_runtime.profiling.latency import Amount
-from eetoolkit_runtime.profiling.link import LinkCost, Rate
+from eetoolkit_runtime.profiling.link import LinkCost, Rate, took_ms
 from eetoolkit_runtime.profiling.profile import Profile, decode
 
 _LIMIT_BYTES = 16 << 20
@@ -32,6 +32,7 @@ class Link(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         down_mbit_s: From the server, likewise.
         request_ms: What the server takes for a request beside its segments: reading it, queueing, the answer.
         sent_as: As what floats cross; None: as they are.
+        encoded: How many bytes cross for one of a tensor: more than 1 where it is written as JSON.
     """
 
     round_trip_ms: Amount
@@ -39,11 +40,12 @@ class Link(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     down_mbit_s: Rate | None = None
     request_ms: Amount = 0.0
     sent_as: Literal["float16", "uint8"] | None = None
+    encoded: Rate = 1.0
 
     def expected_ms(self, sent_bytes: int, received_bytes: int) -> float:
         """Returns what a request of so many bytes takes beside its segments."""
-        moved = _took_ms(sent_bytes, self.up_mbit_s) + _took_ms(received_bytes, self.down_mbit_s)
-        return self.round_trip_ms + self.request_ms + moved
+        moved_ms = took_ms(sent_bytes, self.up_mbit_s) + took_ms(received_bytes, self.down_mbit_s)
+        return self.round_trip_ms + self.request_ms + self.encoded * moved_ms
 
     def sent_bytes(self, tensors: Iterable[Array]) -> int:
         """Returns how many bytes tensors are as they cross."""
@@ -60,11 +62,8 @@ class Link(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         ]
         more = [f"{self.request_ms:.3g} ms a request at the server"] if self.request_ms else []
         more += [] if self.sent_as is None else [f"floats cross as {self.sent_as}"]
+        more += [] if self.encoded == 1 else [f"{self.encoded:.3g} bytes for one of a tensor"]
         return ", ".join((f"round trip {self.round_trip_ms:.4g} ms", *rates, *more))
-
-
-def _took_ms(size_bytes: int, mbit_s: float | None) -> float:
-    return 0.0 if mbit_s is None else size_bytes * 8 / mbit_s / 1e3
 
 
 class _Head(msgspec.Struct):
