@@ -54,7 +54,9 @@ def _accept(listening: socket.socket, port: int, delay_s: float, mbit_s: float, 
             threading.Thread(target=_give, args=(target, waiting), daemon=True).start()
 
 
-def _take(source: socket.socket, waiting: queue.SimpleQueue[tuple[float, bytes]], delay_s: float, mbit_s: float) -> None:
+def _take(
+    source: socket.socket, waiting: queue.SimpleQueue[tuple[float, bytes]], delay_s: float, mbit_s: float
+) -> None:
     """Says of each piece when it arrives; an empty one is the end."""
     free = 0.0
     piece = b"-"

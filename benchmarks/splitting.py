@@ -34,7 +34,7 @@ def _alike(row: Row) -> str:
     alike = row["alike"]
     if alike is None:
         return "-"
-    return f"{alike['equal']} of {alike['rows']}, to {alike['difference']:.0e}"
+    return f"{alike['equal']} of {alike['rows']}, to {alike['difference']:.1g}"
 
 
 SECTION = Section(

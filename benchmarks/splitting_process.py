@@ -154,8 +154,9 @@ def measure(name: str, slower: float, budget: Budget) -> list[Row]:
         for link, tuned in ways.items():
             found.append(_row(bench, server, link, probes[link], _where(reports[link]), tuned))
             _say(f"{link}: {found[-1]}")
+        plain = bench.applied(bench.tuned(slow), "slow-local")
         for link, report in slow_reports.items():
-            found.append(_predicted(bench, link, probes[link], report, slow, slower))
+            found.append(_predicted(bench, link, probes[link], report, plain, slow, slower))
         return found
 
 
@@ -222,12 +223,16 @@ def _row(
 
 
 def _predicted(
-    bench: Bench, link: tuple[float, float], cost: LinkCost, report: ee.TuningReport, slow: ee.Profile, slower: float
+    bench: Bench,
+    link: tuple[float, float],
+    cost: LinkCost,
+    report: ee.TuningReport,
+    plain: ee.Bundle,
+    slow: ee.Profile,
+    slower: float,
 ) -> Row:
-    where = _where(report)
-    local = bench.tuned(slow)
-    name = "slow-{}-{}".format(*link)
-    plain, tuned = bench.applied(local, f"{name}-local"), bench.applied(report, name)
+    """Returns what all ways would take on a slower device; `plain` is tuned for it without a link."""
+    where, tuned = _where(report), bench.applied(report, "slow-{}-{}".format(*link))
     every = {
         "local": Way(plain, None), "first": Way(plain, FIRST), "all": Way(plain, FIRST, NEVER),
         "tuned": Way(tuned, where.chosen.at),
@@ -285,7 +290,9 @@ def _mixed(group: Array) -> Array:
 def _crossing(plan: Manifest, at: str, paths: list[tuple[str, ...]]) -> Array:
     """Returns which paths go on behind an exit."""
     names = list(plan.segments)
-    last = next(names.index(name) for name, segment in plan.segments.items() if segment.exit and segment.exit.name == at)
+    last = next(
+        names.index(name) for name, segment in plan.segments.items() if segment.exit and segment.exit.name == at
+    )
     return np.array([any(names.index(name) > last for name in path) for path in paths])
 
 

@@ -104,7 +104,8 @@ def test_the_choice_is_that_of_brute_force(
     kind: Any, value: float, round_trip_ms: float, speed: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("eetoolkit.tuning.choose.margin_of", lambda *_: None)  # what is compared has none
-    monkeypatch.setattr("eetoolkit.tuning.static.AS_GOOD", 1.0)
+    for module in ("static", "splitting"):
+        monkeypatch.setattr(f"eetoolkit.tuning.{module}.AS_GOOD", 1.0)
     record = record_of(3, rows=80)
     here = Costs(np.array([1.0, 2.0, 5.0]), 0.0, "ms", "here")
     far = Costs(here.of / speed, 0.0, "ms", "there")

@@ -211,10 +211,7 @@ def _figures(placed: Placed, known: Figures | None) -> PlaceFigures:
     evaluator = Evaluator(task.test, task.tuned, placed.choice.objective.choices, task.plan)
     figures = evaluator.choice(placed.name, placed.choice.thresholds) if known is None else known
     limits = np.array([_limit(figures.thresholds, name) for name in task.data.record.exits])
-    sent = 0.0
-    if isinstance(task.costs, SplitCosts):
-        _, ended = task.test.ends(limits)
-        sent = float(task.costs.crossed(task.test.record)[np.arange(len(ended)), ended].mean())
+    sent = placed.sent(task.test, limits)
     return msgspec.structs.replace(
         place_, thresholds=figures.thresholds, sent=sent, score=figures.score, cost=figures.cost, exits=figures.exits,
         tune_score=figures.tune_score, tune_cost=figures.tune_cost,
