@@ -166,8 +166,8 @@ def test_what_crosses_costs_bytes_over_bandwidth() -> None:
     assert link.expected_ms(1000, 500) == pytest.approx(20 + 2 + 8 + 0.4)
     tensors = [np.zeros((1, 10), np.float32), np.zeros(3, np.int64)]
     assert link.sent_bytes(tensors) == 64
-    assert msgspec.structs.replace(link, sent_as="uint8").sent_bytes(tensors) == 10 + 24
-    assert msgspec.structs.replace(link, sent_as="float16").sent_bytes(tensors) == 20 + 24
+    assert msgspec.structs.replace(link, crossing="uint8").sent_bytes(tensors) == 10 + 24
+    assert msgspec.structs.replace(link, crossing="float16").sent_bytes(tensors) == 20 + 24
 
 
 # From a bundle

@@ -189,6 +189,8 @@ def where_to_split(found: SplitTask, bundle: Bundle, chosen: Figures) -> WhereTo
     best = figures[id(found.best)]
     words = ["eetoolkit", "split", str(shown(bundle.archive or bundle.path)), "--at", best.at or ""]
     words += ["--out-device", f"{bundle.manifest.name}-device.ee", "--out-server", f"{bundle.manifest.name}-server"]
+    crossing = found.link.crossing
+    words += [] if crossing == "float32" else ["--crossing", crossing, "--data", "DATA"]
     return WhereToSplit(
         chosen=best,
         places=tuple(figures.values()),
