@@ -23,7 +23,6 @@ from benchmarks.cases.case import Case
 from benchmarks.cases.catalogue import load_case
 from benchmarks.section import Row
 from benchmarks.slow_link import slow_link
-from eetoolkit.splitting.split import split
 from eetoolkit.tuning.collect import collect
 from eetoolkit.tuning.costs import choose_costs
 from eetoolkit.tuning.record import Record
@@ -107,11 +106,7 @@ class Bench:
         device = self.folder / f"device-{bundle.path.stem}-{at}.ee"
         if device.exists():
             return
-        try:
-            split(bundle, at, device, self.repository)
-        except ee.BundleError as error:  # another bundle has the same half
-            if "exists" not in str(error):
-                raise
+        ee.split(bundle, at, device, self.repository, servers=("mlserver",), overwrite=True)
         for path in self.repository.rglob("model-settings.json"):
             settings = json.loads(path.read_text())
             settings["parameters"]["extra"] = {"threads": 1}

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from eetoolkit.quantizing.report import QuantizationReport as QuantizationReport
     from eetoolkit.report.page import write_report as write_report
     from eetoolkit.tuning.link import Link as Link
+    from eetoolkit.splitting.report import SplitReport as SplitReport
+    from eetoolkit.splitting.split import split as split
     from eetoolkit.tuning.manifest import undo_tuning as undo_tuning
     from eetoolkit.tuning.report import TuningReport as TuningReport
     from eetoolkit.tuning.tune import tune as tune
@@ -97,6 +99,9 @@ _PUBLIC = {
     "eetoolkit.quantizing.quantize": ("quantize",),
     "eetoolkit.quantizing.report": ("QuantizationReport",),
     "eetoolkit_runtime.bundle.store": ("accept_edit",),
+    # or is written in two halves, for a device and a server
+    "eetoolkit.splitting.split": ("split",),
+    "eetoolkit.splitting.report": ("SplitReport",),
     # or becomes one ONNX file
     "eetoolkit_exporters.single_file.single_file": ("write_single_file",),
     # Errors, a tree that the module draws

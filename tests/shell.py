@@ -39,6 +39,9 @@ CALLS: dict[str, tuple[str, ...]] = {
     "run late": ("run", "b.ee", "x.npy", "--pool", "own", "--deadline-ms", "0.000001"),
     "run exit": ("run", "b.ee", "x.npy", "--pool", "own", "--exit-at", "nope"),
     "run threshold": ("run", "b.ee", "x.npy", "--pool", "own", "--threshold", "nope=1"),
+    "run remote": (
+        "run", "b.ee", "x.npy", "--pool", "own", "--remote", "http://localhost:1/v2/models/it", "--from", "nope"
+    ),
     "verify": ("verify", "b.ee"),
     "verify json": ("verify", "b.ee", "--json"),
     "doctor": ("doctor", "b.ee", "--seconds", "0"),
@@ -52,6 +55,9 @@ CALLS: dict[str, tuple[str, ...]] = {
     "tune risk": ("tune", "b.ee", "--record", "r.npz", "--risk", "0.3"),
     "tune profile": ("tune", "b.ee", "--record", "r.npz", "--profile", "p.json", "--budget-ms", "1"),
     "truncate": ("truncate", "b.ee", "--at", "nope"),
+    "split": ("split", "b.ee", "--at", "nope", "--out-device", "d.ee", "--out-server", "repo"),
+    "split list": ("split", "b.ee", "--list"),
+    "split list json": ("split", "b.ee", "--list", "--json"),
     "pack": ("pack", "b.ee", "-o", "packed.zip", "--overwrite"),
     "pack json": ("pack", "b.ee", "-o", "packed.zip", "--overwrite", "--json"),
     "pack single file": ("pack", "b.ee", "-o", "packed.onnx", "--overwrite", "--single-file"),

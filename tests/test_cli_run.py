@@ -117,7 +117,7 @@ def test_json_is_one_object_a_line_and_outputs_come_on_request(bundle: Path, her
     assert first == {
         "input": "rows.npy[0]", "prediction": 0, "label": "cat", "exit": "exit0", "confidence": pytest.approx(0.9),
         "path": ["segment0"], "segments": 3, "visits": {"segment0": 1}, "gates": [], "ponder_cost": None,
-        "stopped_by": "exit",
+        "stopped_by": "exit", "remote": False,
     }  # fmt: skip
     assert second["path"] == ["segment0", "segment1", "segment2"]
     (first, _) = map(json.loads, answers(bundle, "rows.npy", "--json", "--outputs"))
@@ -227,7 +227,7 @@ def test_runner_is_made_as_the_options_say_and_shares_its_pool_by_default(
     monkeypatch.setattr(ee, "Runner", record, raising=False)
     np.save("row.npy", EARLY)
     assert CliRunner().invoke(main, ["run", str(bundle), "row.npy", *options]).stderr == "error: far enough\n"
-    assert made == [settings | {"providers": None}]
+    assert made == [settings | {"providers": None, "remote": None}]
 
 
 def test_full_check_finds_what_quick_does_not(here: Path) -> None:

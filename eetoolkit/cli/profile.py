@@ -145,11 +145,7 @@ def profile(  # noqa: PLR0913 - one for each option
     With --show or --compare nothing is measured: each PROFILE is a file that --output wrote, or a bundle that --save
     saved one in.
     """
-    _check_usage(ctx, task, what, save=save)
-    if remote is not None and (task is not None or on is not None or adb is not None):
-        raise click.UsageError(
-            "--remote measures the link of this machine: it goes without --show, --compare, --on, --adb"
-        )
+    _check_usage(ctx, task, what, save=save, elsewhere=remote is not None and (on is not None or adb is not None))
     kinds: tuple[tuple[Path | None, Kind], ...] = (svg, "svg"), (png, "png")
     pictured = [(path, kind) for path, kind in kinds if path is not None]
     Outputs(
@@ -242,7 +238,11 @@ def _compare(what: Sequence[str], *, as_json: bool) -> None:
     print_comparison(comparison)
 
 
-def _check_usage(ctx: click.Context, task: str | None, what: tuple[str, ...], *, save: bool) -> None:
+def _check_usage(
+    ctx: click.Context, task: str | None, what: tuple[str, ...], *, save: bool, elsewhere: bool
+) -> None:
+    if elsewhere:
+        raise click.UsageError("--remote measures the link of this machine: it goes without --on and --adb")
     count, expected = {None: (1, "one BUNDLE"), "show": (1, "one PROFILE"), "compare": (2, "two PROFILEs")}[task]
     if len(what) != count:
         flag = "" if task is None else f"--{task}: "

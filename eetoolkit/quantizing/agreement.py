@@ -119,7 +119,7 @@ def compare(
         shift = np.array([abs(other.confidence - one.confidence) for _, one, other in both])
         found[name] = Compared(
             name=name,
-            disagreement=np.array([_disagreement(*pairs[n]) for n in met]),
+            disagreement=np.array([disagreement(*pairs[n]) for n in met]),
             shift=shift[np.isfinite(shift)],
             before=_right([(n, one) for n, one, _ in both], labels),
             after=_right([(n, other) for n, _, other in both], labels),
@@ -131,11 +131,14 @@ def _last(met: Sequence[Answer], name: str) -> Answer | None:
     return next((answer for answer in reversed(met) if answer.exit == name), None)
 
 
-def _disagreement(before: Answer | None, after: Answer | None) -> float:
+def disagreement(before: Answer | None, after: Answer | None) -> float:
+    """Returns how far two answers differ, in 0 to 1: their classes, or where they have none, their outputs."""
     if before is None or after is None or math.isnan(before.confidence) or math.isnan(after.confidence):
         return 1.0
     one, other = _classes(before), _classes(after)
     if one is None or other is None:
+        if before.outputs.keys() != after.outputs.keys():  # of other exits
+            return 1.0
         return max((_distance(array, after.outputs[name]) for name, array in before.outputs.items()), default=0.0)
     if one.shape != other.shape:
         return 1.0

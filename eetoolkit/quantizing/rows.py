@@ -102,7 +102,7 @@ def read_parts(
         given, own = read_labelled(plan, os.fspath(data), ImageOptions(), unlabelled=True)
         labels = own if labels is None else labels
     most = _sizes(1 << 40, max_disagreement, tune=tune)
-    rows, right = _draw(plan, given, labels, sum(most.values()), seed, progress)
+    rows, right = draw_rows(plan, given, labels, sum(most.values()), seed, progress)
     sizes = _sizes(len(rows), max_disagreement, tune=tune)
     if tune:
         if right is None:
@@ -197,7 +197,7 @@ def _sizes(rows: int, max_disagreement: float, *, tune: bool) -> dict[str, int]:
     return sizes | {"tune": min(max(MOST_TUNE, needed), rest - report)} if tune else sizes
 
 
-def _draw(
+def draw_rows(
     plan: Manifest, data: Data, labels: npt.ArrayLike | None, most: int, seed: int, progress: Progress | None
 ) -> tuple[list[Row], Array | None]:
     """Returns a sample of at most so many rows and their labels (Vitter 1985, algorithm R)."""

@@ -108,9 +108,9 @@ def halves(plan: Manifest, at: CutPoint) -> Halves:
     sends: dict[str, str] = {}
     for spec, slot in zip(server.inputs, live, strict=True):
         same = next((name for name, held in local.outputs.items() if held == slot), None)
-        sends[spec.name] = same or _fresh(slot, outputs)
+        sends[spec.name] = same or fresh(slot, outputs)
         outputs[sends[spec.name]] = slot
-    name = _fresh(HANDOVER, plan.exits.keys() | plan.segments.keys())
+    name = fresh(HANDOVER, plan.exits.keys() | plan.segments.keys())
     handover = msgspec.structs.replace(local, name=name, outputs=outputs, threshold="always")
     kept = {
         each: _leading_to(segment, at.segment, name) for each, segment in plan.segments.items() if each not in behind
@@ -180,13 +180,13 @@ def _server(plan: Manifest, start: str, segments: Mapping[str, Segment], live: l
     """Returns the half that begins at a segment, with the slots that are live there as inputs."""
     given: dict[str, Slot] = {spec.name: Slot(dtype=spec.dtype, shape=spec.shape) for spec in plan.inputs} | plan.slots
     written = {slot for segment in segments.values() for slot in segment.writes}
-    moved = {slot: _fresh(f"{slot}_in", given.keys() | plan.constants.keys()) for slot in live if slot in written}
+    moved = {slot: fresh(f"{slot}_in", given.keys() | plan.constants.keys()) for slot in live if slot in written}
     inputs = tuple(
         TensorSpec(name=moved.get(slot, slot), dtype=given[slot].dtype, shape=given[slot].shape) for slot in live
     )
     kept = dict(segments)
     if moved:
-        first = _fresh(_ENTRY, plan.segments.keys())
+        first = fresh(_ENTRY, plan.segments.keys())
         moves = {slot: Source(slot=name) for slot, name in moved.items()}
         kept = {first: Segment(writes=moves, next=Goto(segment=start)), **kept}
         start = first
@@ -259,7 +259,7 @@ def _model_name(name: str) -> str:
     return f"{plain}-tail" if is_name(plain) else f"model_{plain}-tail"
 
 
-def _fresh(name: str, taken: Collection[str]) -> str:
+def fresh(name: str, taken: Collection[str]) -> str:
     """Returns a name that is not taken: this one, or with a number behind it."""
     found, number = name, 1
     while found in taken:

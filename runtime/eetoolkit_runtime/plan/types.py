@@ -357,12 +357,12 @@ class ServerExit(_Struct, frozen=True, kw_only=True):
         name: Its name.
         scores: As `Exit.scores`.
         path: The segments with a model that run from the cut to it; None: that depends on the row.
-        outputs: Dtype and shape of what it answers, by which a device knows a wrong answer.
+        outputs: Dtype and shape of what it answers, by which a device knows a wrong answer; {}: not told.
         threshold: When it fires there. Where it did not, it was the server's fallback.
     """
 
     name: str
-    outputs: dict[str, Slot]
+    outputs: dict[str, Slot] = {}
     scores: ClassScores | None = None
     threshold: Threshold = "always"
     path: tuple[str, ...] | None = None

@@ -48,7 +48,9 @@ def believe(reply: Reply, version: int, exits: Sequence[ServerExit]) -> Told:
     found = exits[number]
     confidence = float(one_number(reply.outputs, CONFIDENCE, "f"))
     fired = not isinstance(found.threshold, str) and confidence >= found.threshold
-    path = found.path
+    ends = [exit_ for exit_ in exits if exit_.threshold == "always"]
+    ran_to = found if fired or found in ends else ends[0] if len(ends) == 1 else None  # a fallback is known at the end
+    path = None if ran_to is None else ran_to.path
     return Told(
         exit=found,
         confidence=confidence,
@@ -61,6 +63,8 @@ def believe(reply: Reply, version: int, exits: Sequence[ServerExit]) -> Told:
 
 def _outputs(reply: Reply, exit_: ServerExit) -> dict[str, Array]:
     """Returns the exit's own outputs, and no others that the half has for other exits."""
+    if not exit_.outputs:  # a device's half that somebody else has written
+        return {name: array for name, array in reply.outputs.items() if name not in (NUMBER, CONFIDENCE)}
     for name, slot in exit_.outputs.items():
         array = reply.outputs.get(name)
         if array is None:

@@ -238,6 +238,7 @@ template <>
 const Fields<ServerExit>& fields_of<ServerExit>() {
   static const Fields<ServerExit> fields{{
       required<&ServerExit::name>("name"),
+      optional<&ServerExit::outputs>("outputs"),
       optional<&ServerExit::scores>("scores"),
       optional<&ServerExit::threshold>("threshold"),
       {"path", false, [](const Json& json, ServerExit&) {

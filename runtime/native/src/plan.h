@@ -195,6 +195,7 @@ struct Quantization {
 // An exit of the server's half of a bundle; which segments lead to it, and its scores, are for those who ask a server.
 struct ServerExit {
   std::string name;
+  Ordered<Slot> outputs;
   std::optional<ClassScores> scores;
   Threshold threshold = Always{};
 };

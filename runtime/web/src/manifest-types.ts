@@ -112,7 +112,15 @@ const tuning = object(
 const split = object(
   {
     exit: str, local: str, answers: strings, sends: names, model: str, version: count,
-    exits: array(object({ name: str }, { scores, threshold: [threshold, "always"], path: optional(strings) })),
+    exits: array(
+      object(
+        { name: str },
+        {
+          outputs: [map(object({ dtype, shape }, {})), new Map()],
+          scores, threshold: [threshold, "always"], path: optional(strings),
+        },
+      ),
+    ),
     segments: count,
   },
   {},
