@@ -1,4 +1,4 @@
-"""A device and a server that goes on behind an exit: local, remote, and where `ee.tune` splits, over simulated links."""
+"""A device, and a server that goes on behind an exit: local, remote, and where `ee.tune` splits, over slow links."""
 
 from __future__ import annotations
 
@@ -41,17 +41,19 @@ SECTION = Section(
     "splitting",
     "Device and server: where to split",
     (
-        "MNIST's residual CNN with four exits. The server is MLServer on loopback, asked by gRPC unless a row says REST, "
-        "behind a proxy that adds a round trip and paces bytes; TCP's slow start is not played. Device and server share "
-        "this machine's cores, one thread each, so a server is no faster than the device. Local: thresholds that "
-        "`ee.tune` chooses for a drop of 1 point. At exit0: the same thresholds, rows that exit0 does not answer go on "
-        "at the server. All remote: all rows do, from there. Tuned: cut and thresholds that `ee.tune(link=, server=)` "
-        "chooses from 1,500 other rows, by this link as it was measured. Milliseconds are means over the 2,000 test rows: "
-        "those of rows that stay and of rows that go on, some of each (`timed`), weighted by their shares of all 2,000; "
-        f"in brackets what the cost model predicts. {SLOWER:.0f} times slower: every latency of the device's profile "
-        "times that, the server's as it is: predicted, not measured. Sent and right, in percent, are of local, at exit0, "
-        "all remote, tuned. Alike: test rows that split halves answer as the whole bundle does (exit, path, outputs), at "
-        "all cuts and with every row sent, and the largest difference of an output."
+        "MNIST's residual CNN with four exits. The server is MLServer on loopback, asked by gRPC unless a row says "
+        "REST, behind a proxy that adds a round trip and paces bytes; TCP's slow start is not played. Device and "
+        "server share this machine's cores, one thread each, so the server is no faster than the device. Local: "
+        "thresholds that `ee.tune` chooses for a drop of 1 point. At exit0: the same thresholds, rows that exit0 does "
+        "not answer go on at the server. All remote: all rows do, from there. Tuned: cut and thresholds that "
+        "`ee.tune(link=, server=)` chooses by 1,500 other rows and this link as it was measured. Milliseconds are "
+        "means over the 2,000 test rows: of rows that stay and of rows that go on some were timed (`timed`: how many "
+        "in all, the fewest and the most of these ways), and their means are weighted by their shares of all 2,000; in "
+        "brackets what the cost model predicts. "
+        f"{SLOWER:.0f} times slower: every latency of the device's profile times that, the server's as it is: "
+        "predicted, not measured. Sent and right, in percent, are of local, at exit0, all remote, tuned. Alike: test "
+        "rows that split halves answer as the whole bundle does (exit, path, outputs to 1e-5), at all three cuts and "
+        "with every row sent, and the largest difference of an output."
     ),
     (
         ("link", lambda row: str(row["link"])),

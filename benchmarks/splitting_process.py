@@ -1,4 +1,4 @@
-"""The process of `benchmarks.splitting`: a case's bundle in two halves, the server's under MLServer behind slow links."""
+"""The process of `benchmarks.splitting`: a bundle in two halves, the server's under MLServer behind slow links."""
 
 from __future__ import annotations
 
@@ -35,10 +35,12 @@ from eetoolkit_runtime.profiling.link import LinkCost
 from eetoolkit_runtime.profiling.probe import measure_link
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
-from inference_servers import MLServer, mlserver  # noqa: E402 - the server that the tests start
+from inference_servers import MLServer, mlserver  # the server that the tests start
 
 LINKS = tuple((ms, mbit) for ms in (2.0, 20.0, 200.0) for mbit in (1.0, 10.0, 100.0))
-GOAL, FIRST = 0.01, "exit0"
+GOAL = 0.01
+CUTS = ("exit0", "exit1", "exit2")
+FIRST = CUTS[0]
 NEVER = {FIRST: "never"}
 PROVIDERS = ("CPUExecutionProvider",)
 
@@ -92,6 +94,7 @@ class Bench:
         self.serve(self.local, FIRST)
 
     def tuned(self, profile: ee.Profile, **more: Any) -> ee.TuningReport:
+        """Returns what is tuned for a device of this profile, by rows that are not the test's."""
         return ee.tune(
             self.whole, self.pairs, max_accuracy_drop=GOAL, profile=profile, record=self.record, threads=1, **more
         )
@@ -125,7 +128,7 @@ def measure(name: str, slower: float, budget: Budget) -> list[Row]:
     """Returns a row of figures for each link and device."""
     with tempfile.TemporaryDirectory() as temporary, ExitStack() as stack:
         bench = Bench(load_case(name), Path(temporary), budget)
-        for at in ("exit1", "exit2"):
+        for at in CUTS[1:]:
             bench.serve(bench.local, at)
         server = stack.enter_context(mlserver(bench.repository))
         alike = _alike(bench, server)
@@ -159,7 +162,7 @@ def _alike(bench: Bench, server: MLServer) -> dict[str, Any]:
     """Returns how many test rows are answered by halves as by the whole: at every cut, and with all rows sent."""
     equal, largest = np.ones(len(bench.rows), bool), 0.0
     with ee.Runner(bench.local, threads=1) as whole:
-        for at, thresholds in ((FIRST, None), ("exit1", None), ("exit2", None), (FIRST, NEVER)):
+        for at, thresholds in [(at, each) for at in CUTS for each in (None, _silent(at))]:
             with ee.Runner(bench.local, threads=1, remote=bench.remote(server, None, at)) as halves:
                 sent = 0
                 for number, row in enumerate(bench.rows):
@@ -170,9 +173,14 @@ def _alike(bench: Bench, server: MLServer) -> dict[str, Any]:
                     largest = max(largest, *gaps)
                     sent += other.remote
                 _say(f"cut at {at}, {thresholds}: {sent} rows sent")
-                if thresholds is NEVER and sent != len(bench.rows):
+                if thresholds is not None and sent != len(bench.rows):
                     raise RuntimeError(f"{sent} of {len(bench.rows)} rows were sent: {halves.remote.last_failure}")
     return {"rows": len(bench.rows), "equal": int(equal.sum()), "difference": largest}
+
+
+def _silent(at: str) -> dict[str, Any]:
+    """Returns thresholds with which every row goes on behind a cut."""
+    return dict.fromkeys(CUTS[: CUTS.index(at) + 1], "never")
 
 
 def _probed(bench: Bench, server: MLServer, link: tuple[float, float]) -> LinkCost:

@@ -263,7 +263,7 @@ def _of_measured(read: LinkCost, task: Task, server: Costs, cuts: list[Cut]) -> 
 def place_rows(where: WhereToSplit, metric: str) -> list[tuple[str, ...]]:
     """Returns the places as rows of texts, for people: name, score, cost, share sent, bytes, the link's ms."""
     say = Wording(metric, "ms")
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for each in where.places:
         if each.score is None or each.cost is None or each.sent is None:
             told = (each.name, "-", "-", "-")
