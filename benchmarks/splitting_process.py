@@ -162,7 +162,7 @@ def _alike(bench: Bench, server: MLServer) -> dict[str, Any]:
     """Returns how many test rows are answered by halves as by the whole: at every cut, and with all rows sent."""
     equal, largest = np.ones(len(bench.rows), bool), 0.0
     with ee.Runner(bench.local, threads=1) as whole:
-        for at, thresholds in [(at, each) for at in CUTS for each in (None, _silent(at))]:
+        for at, thresholds in ((cut, each) for cut in CUTS for each in (None, _silent(cut))):
             with ee.Runner(bench.local, threads=1, remote=bench.remote(server, None, at)) as halves:
                 sent = 0
                 for number, row in enumerate(bench.rows):

@@ -19,6 +19,7 @@ from test_tuning_search import made, plan_of
 
 import eetoolkit as ee
 from eetoolkit.cli import main
+from eetoolkit.report.page import render
 from eetoolkit.tuning.choose import Task
 from eetoolkit.tuning.costs import Costs
 from eetoolkit.tuning.dataset import TuningData
@@ -224,6 +225,7 @@ def test_a_report_says_where_to_split_and_what_each_place_costs(bundle: Path, pr
     assert where.command.split()[:2] == ["eetoolkit", "split"]
     assert "--at exit0 --out-device drafted-device.ee --out-server drafted-server" in where.command
     assert "best split at exit0" in str(report)
+    assert "best split at exit0" in render(report)
     with pytest.raises(ee.TuneError, match="tune without link="):
         report.prune("nowhere.ee", force=True)
 
