@@ -24,6 +24,7 @@ from benchmarks import (
     quantizing,
     rows,
     scale,
+    splitting,
     start_up,
     threads,
     tuning,
@@ -37,7 +38,7 @@ from benchmarks.section import markdown
 BENCHMARKS = (
     adapting, quantizing, native, web, chain, own_time, native_own_time, threads, rows, memory, memory_limit,
     cold_start, native_cold_start, start_up, control_flow, floor, zoo, scale, tuning, frontiers, predicted, pruning,
-    monitor,
+    monitor, splitting,
 )  # fmt: skip
 NOTES = Path(__file__).parent / "notes.md"
 

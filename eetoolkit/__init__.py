@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from eetoolkit.quantizing.quantize import quantize as quantize
     from eetoolkit.quantizing.report import QuantizationReport as QuantizationReport
     from eetoolkit.report.page import write_report as write_report
-    from eetoolkit.tuning.link import Link as Link
     from eetoolkit.splitting.report import SplitReport as SplitReport
     from eetoolkit.splitting.split import split as split
+    from eetoolkit.tuning.link import Link as Link
     from eetoolkit.tuning.manifest import undo_tuning as undo_tuning
     from eetoolkit.tuning.report import TuningReport as TuningReport
     from eetoolkit.tuning.tune import tune as tune

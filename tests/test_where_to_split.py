@@ -19,6 +19,7 @@ from test_tuning_search import made, plan_of
 
 import eetoolkit as ee
 from eetoolkit.cli import main
+from eetoolkit.report.page import render
 from eetoolkit.tuning.choose import Task
 from eetoolkit.tuning.costs import Costs
 from eetoolkit.tuning.dataset import TuningData
@@ -104,7 +105,8 @@ def test_the_choice_is_that_of_brute_force(
     kind: Any, value: float, round_trip_ms: float, speed: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("eetoolkit.tuning.choose.margin_of", lambda *_: None)  # what is compared has none
-    monkeypatch.setattr("eetoolkit.tuning.static.AS_GOOD", 1.0)
+    for module in ("static", "splitting"):
+        monkeypatch.setattr(f"eetoolkit.tuning.{module}.AS_GOOD", 1.0)
     record = record_of(3, rows=80)
     here = Costs(np.array([1.0, 2.0, 5.0]), 0.0, "ms", "here")
     far = Costs(here.of / speed, 0.0, "ms", "there")
@@ -165,8 +167,8 @@ def test_what_crosses_costs_bytes_over_bandwidth() -> None:
     assert link.expected_ms(1000, 500) == pytest.approx(20 + 2 + 8 + 0.4)
     tensors = [np.zeros((1, 10), np.float32), np.zeros(3, np.int64)]
     assert link.sent_bytes(tensors) == 64
-    assert msgspec.structs.replace(link, sent_as="uint8").sent_bytes(tensors) == 10 + 24
-    assert msgspec.structs.replace(link, sent_as="float16").sent_bytes(tensors) == 20 + 24
+    assert msgspec.structs.replace(link, crossing="uint8").sent_bytes(tensors) == 10 + 24
+    assert msgspec.structs.replace(link, crossing="float16").sent_bytes(tensors) == 20 + 24
 
 
 # From a bundle
@@ -223,6 +225,7 @@ def test_a_report_says_where_to_split_and_what_each_place_costs(bundle: Path, pr
     assert where.command.split()[:2] == ["eetoolkit", "split"]
     assert "--at exit0 --out-device drafted-device.ee --out-server drafted-server" in where.command
     assert "best split at exit0" in str(report)
+    assert "best split at exit0" in render(report)
     with pytest.raises(ee.TuneError, match="tune without link="):
         report.prune("nowhere.ee", force=True)
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import msgspec
+import numpy as np
 
 from eetoolkit_runtime.arguments import shortened
 from eetoolkit_runtime.arrays import Array
@@ -14,11 +15,11 @@ from eetoolkit_runtime.bundle.integrity import read_regular
 from eetoolkit_runtime.errors import BundleError, TuneError
 from eetoolkit_runtime.files.paths import absolute, shown
 from eetoolkit_runtime.profiling.latency import Amount
-from eetoolkit_runtime.profiling.link import LinkCost, Rate
+from eetoolkit_runtime.profiling.link import LinkCost, Rate, took_ms
 from eetoolkit_runtime.profiling.profile import Profile, decode
 
 _LIMIT_BYTES = 16 << 20
-_SIZES = {"float16": 2, "uint8": 1}
+_SIZES = {"float32": 4, "float16": 2, "uint8": 1}
 NUMBER_AND_CONFIDENCE_BYTES = 8 + 4
 """What an answer holds beside the exit's outputs: which exit it was, int64, and its confidence, float32."""
 
@@ -31,27 +32,26 @@ class Link(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         up_mbit_s: Megabits a second to the server; None: so many that bytes cost nothing.
         down_mbit_s: From the server, likewise.
         request_ms: What the server takes for a request beside its segments: reading it, queueing, the answer.
-        sent_as: As what floats cross; None: as they are.
+        crossing: As what float32 tensors cross, as `split` takes it.
+        encoded: How many bytes cross for one of a tensor: more than 1 where it is written as JSON.
     """
 
     round_trip_ms: Amount
     up_mbit_s: Rate | None = None
     down_mbit_s: Rate | None = None
     request_ms: Amount = 0.0
-    sent_as: Literal["float16", "uint8"] | None = None
+    crossing: Literal["float32", "float16", "uint8"] = "float32"
+    encoded: Rate = 1.0
 
     def expected_ms(self, sent_bytes: int, received_bytes: int) -> float:
         """Returns what a request of so many bytes takes beside its segments."""
-        moved = _took_ms(sent_bytes, self.up_mbit_s) + _took_ms(received_bytes, self.down_mbit_s)
-        return self.round_trip_ms + self.request_ms + moved
+        moved_ms = took_ms(sent_bytes, self.up_mbit_s) + took_ms(received_bytes, self.down_mbit_s)
+        return self.round_trip_ms + self.request_ms + self.encoded * moved_ms
 
     def sent_bytes(self, tensors: Iterable[Array]) -> int:
         """Returns how many bytes tensors are as they cross."""
-        size = None if self.sent_as is None else _SIZES[self.sent_as]
-        return sum(
-            each.size * (min(size, each.itemsize) if size is not None and each.dtype.kind == "f" else each.itemsize)
-            for each in tensors
-        )
+        size = _SIZES[self.crossing]
+        return sum(each.size * (size if each.dtype == np.float32 else each.itemsize) for each in tensors)
 
     def __str__(self) -> str:
         rates = [
@@ -59,12 +59,9 @@ class Link(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             for way, rate in (("up", self.up_mbit_s), ("down", self.down_mbit_s))
         ]
         more = [f"{self.request_ms:.3g} ms a request at the server"] if self.request_ms else []
-        more += [] if self.sent_as is None else [f"floats cross as {self.sent_as}"]
+        more += [] if self.crossing == "float32" else [f"float32 cross as {self.crossing}"]
+        more += [] if self.encoded == 1 else [f"{self.encoded:.3g} bytes for one of a tensor"]
         return ", ".join((f"round trip {self.round_trip_ms:.4g} ms", *rates, *more))
-
-
-def _took_ms(size_bytes: int, mbit_s: float | None) -> float:
-    return 0.0 if mbit_s is None else size_bytes * 8 / mbit_s / 1e3
 
 
 class _Head(msgspec.Struct):

@@ -15,8 +15,10 @@ import numpy as np
 
 from eetoolkit.tuning.choose import Choice, Task, choose
 from eetoolkit.tuning.costs import Costs
+from eetoolkit.tuning.evaluate import Subset
 from eetoolkit.tuning.goal import GoalSpec
 from eetoolkit.tuning.record import NO_EXIT, Record
+from eetoolkit.tuning.static import AS_GOOD
 from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.errors import TuneError
 from eetoolkit_runtime.plan.flow import closure, successors
@@ -148,6 +150,20 @@ class Placed:
         return self.task.tuned.means(self.task.tuned.ends(self.choice.thresholds))
 
     @property
+    def sends(self) -> bool:
+        """Whether it is a split, and a tuning row goes on behind it."""
+        if self.choice is None or self.cut is None or self.cut.segment is None:
+            return False
+        return self.sent(self.task.tuned, self.choice.thresholds) > 0
+
+    def sent(self, rows: Subset, thresholds: Array) -> float:
+        """Returns the share of some rows that cross the link, by thresholds (E,)."""
+        if not isinstance(self.task.costs, SplitCosts):
+            return 0.0
+        _, ended = rows.ends(thresholds)
+        return float(self.task.costs.crossed(rows.record)[np.arange(len(ended)), ended].mean())
+
+    @property
     def name(self) -> str:
         """What reports call it."""
         return HERE if self.cut is None else self.cut.name
@@ -178,19 +194,21 @@ def _placed(task: Task, cut: Cut | None, goal: GoalSpec) -> Placed:
 def best_place(places: Sequence[Placed], goal: GoalSpec) -> Placed:
     """Returns the place at which the goal is reached at the least cost, or within a budget with the best score.
 
-    By the tuning rows; among equals the first, so that nothing is sent without a gain. What crosses as inputs, without
-    a split, is held against them and is no choice.
+    By the tuning rows. A split at which no row goes on is none, and one that costs no less than `AS_GOOD` says is not
+    worth a server: then all stays on the device. What crosses as inputs, without a split, is held against them and is
+    no choice.
 
     Raises:
         TuneError: The goal cannot be met at any place.
     """
-    possible = [each for each in places if each.choice is not None and (each.cut is None or each.cut.segment)]
+    possible = [each for each in places if each.choice is not None and (each.cut is None or each.sends)]
     if not possible:
         raise TuneError(f"wherever the network is split: {places[0].why}")
     budget = goal.kind in ("budget_ms", "budget_share")
 
     def key(each: Placed) -> tuple[float, float]:
         score, cost = each.point
+        cost /= 1.0 if each.cut is not None else AS_GOOD
         return (-round(score, 12), round(cost, 12)) if budget else (round(cost, 12), -round(score, 12))
 
     return min(possible, key=key)

@@ -189,6 +189,8 @@ def where_to_split(found: SplitTask, bundle: Bundle, chosen: Figures) -> WhereTo
     best = figures[id(found.best)]
     words = ["eetoolkit", "split", str(shown(bundle.archive or bundle.path)), "--at", best.at or ""]
     words += ["--out-device", f"{bundle.manifest.name}-device.ee", "--out-server", f"{bundle.manifest.name}-server"]
+    crossing = found.link.crossing
+    words += [] if crossing == "float32" else ["--crossing", crossing, "--data", "DATA"]
     return WhereToSplit(
         chosen=best,
         places=tuple(figures.values()),
@@ -211,10 +213,7 @@ def _figures(placed: Placed, known: Figures | None) -> PlaceFigures:
     evaluator = Evaluator(task.test, task.tuned, placed.choice.objective.choices, task.plan)
     figures = evaluator.choice(placed.name, placed.choice.thresholds) if known is None else known
     limits = np.array([_limit(figures.thresholds, name) for name in task.data.record.exits])
-    sent = 0.0
-    if isinstance(task.costs, SplitCosts):
-        _, ended = task.test.ends(limits)
-        sent = float(task.costs.crossed(task.test.record)[np.arange(len(ended)), ended].mean())
+    sent = placed.sent(task.test, limits)
     return msgspec.structs.replace(
         place_, thresholds=figures.thresholds, sent=sent, score=figures.score, cost=figures.cost, exits=figures.exits,
         tune_score=figures.tune_score, tune_cost=figures.tune_cost,
@@ -247,21 +246,24 @@ def _faster(device: Costs, times: float) -> Costs:
 
 def _of_measured(read: LinkCost, task: Task, server: Costs, cuts: list[Cut]) -> Link:
     """Returns a measured link: what its server took beyond the segments there is what a request takes in itself."""
-    request_ms = 0.0
+    request_ms, encoded = 0.0, 1.0
     cut = next((each for each in cuts if each.segment is not None and read.at in (each.at, each.exit)), None)
     if cut is not None:
         costs = split_costs(task.plan, cut, task.costs, server, task.data.record, 0.0)
         own_ms = mean_behind(task, costs, own_thresholds(task.plan))
         request_ms = 0.0 if own_ms is None else max(0.0, read.server_ms - own_ms)
+        if read.protocol == "rest" and cut.sent_bytes:
+            encoded = max(1.0, read.sent_bytes / cut.sent_bytes)
     return Link(
-        round_trip_ms=read.round_trip_ms, up_mbit_s=read.up_mbit_s, down_mbit_s=read.down_mbit_s, request_ms=request_ms
-    )
+        round_trip_ms=read.round_trip_ms, up_mbit_s=read.up_mbit_s, down_mbit_s=read.down_mbit_s,
+        request_ms=request_ms, encoded=encoded,
+    )  # fmt: skip
 
 
 def place_rows(where: WhereToSplit, metric: str) -> list[tuple[str, ...]]:
     """Returns the places as rows of texts, for people: name, score, cost, share sent, bytes, the link's ms."""
     say = Wording(metric, "ms")
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for each in where.places:
         if each.score is None or each.cost is None or each.sent is None:
             told = (each.name, "-", "-", "-")

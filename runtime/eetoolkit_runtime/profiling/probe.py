@@ -19,7 +19,7 @@ from eetoolkit_runtime.running.runner import Runner
 _ROUNDS, _MOST_ROUNDS = 5, 200
 _WARM_UP = 3
 _FIRST_BYTES, _MOST_BYTES = 1 << 12, 1 << 21  # added to a request, to see what bytes take
-_MOST_BACK_BYTES = 1 << 14  # an id comes back in a header too, which servers bound
+_BACK_BYTES = 1 << 11  # an id comes back in several headers, which clients bound: gRPC's from 8 KiB on, by chance
 _PLAIN = 3.0  # spreads of a request by which a larger one must take longer, for its bytes to be told from noise
 _LEAST_MS = 1e-6
 
@@ -108,12 +108,13 @@ class _Probe:
         """Returns how many bytes to add so that they can be told; 0 where the server does not take them."""
         plain = [self.plain()[0] for _ in range(_ROUNDS)]
         wanted_ms = median(plain) + _PLAIN * (max(plain) - min(plain))
-        size = _FIRST_BYTES
+        first, most = (_FIRST_BYTES, _MOST_BYTES) if up else (_BACK_BYTES, _BACK_BYTES)
+        size = first
         try:
-            while self._padded(size, up=up)[0] < wanted_ms and 4 * size <= (_MOST_BYTES if up else _MOST_BACK_BYTES):
+            while self._padded(size, up=up)[0] < wanted_ms and 4 * size <= most:
                 size *= 4
         except RemoteError:
-            return size // 4 if size > _FIRST_BYTES else 0
+            return size // 4 if size > first else 0
         return size
 
     def _padded(self, size: int, *, up: bool) -> tuple[float, Reply]:
