@@ -1,0 +1,80 @@
+"""Datasets of Ray as one of the forms that rows come in, without importing Ray for those who do not use it."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeGuard
+
+from eetoolkit.cluster.columns import inputs_and_labels
+from eetoolkit_runtime.arrays import Array
+from eetoolkit_runtime.errors import EEToolkitError, RunError, first_line
+from eetoolkit_runtime.running.inputs import InputPlan
+
+if TYPE_CHECKING:
+    from ray.data import Dataset
+else:
+    Dataset = Any
+
+
+def is_dataset(data: object) -> TypeGuard[Dataset]:
+    """Whether data are a `ray.data.Dataset`."""
+    ray_data = sys.modules.get("ray.data")
+    return ray_data is not None and isinstance(data, ray_data.Dataset)
+
+
+def count_cheaply(dataset: Dataset) -> int:
+    """Returns how many rows a dataset has; 0 where Ray would have to read them to know."""
+    from ray.data.dataset import MaterializedDataset
+
+    return int(dataset.count()) if isinstance(dataset, MaterializedDataset) else 0
+
+
+@dataclass(frozen=True, eq=False)
+class RayRows:
+    """The rows of a dataset as samples, each time anew and in the dataset's order: (inputs by name, labels) of a block.
+
+    Attributes:
+        plan: Which inputs the network takes.
+        dataset: With a column for each of them.
+    """
+
+    plan: InputPlan
+    dataset: Dataset
+
+    def __iter__(self) -> Iterator[tuple[dict[str, Any], Array | None]]:
+        with in_order(self.dataset), told():
+            for batch in self.dataset.iter_batches(batch_size=None, batch_format="numpy"):
+                yield from inputs_and_labels(self.plan, batch)
+
+
+@contextlib.contextmanager
+def in_order(dataset: Dataset) -> Iterator[None]:
+    """Has a dataset give its rows in their order, without bars of progress; its settings are put back afterwards."""
+    context = dataset.context
+    before = context.execution_options.preserve_order, context.enable_progress_bars
+    context.execution_options.preserve_order, context.enable_progress_bars = True, False
+    try:
+        yield
+    finally:
+        context.execution_options.preserve_order, context.enable_progress_bars = before
+
+
+@contextlib.contextmanager
+def told() -> Iterator[None]:
+    """Tells a failure of Ray, or of what the dataset does, in one line.
+
+    Raises:
+        RunError: Says what failed.
+    """
+    from ray.exceptions import RayError
+
+    try:
+        yield
+    except EEToolkitError:
+        raise
+    except (RayError, OSError) as error:
+        cause = getattr(error, "cause", None) or error.__cause__ or error
+        raise RunError(f"Ray failed: {type(cause).__name__}: {first_line(cause)}") from error
