@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from eetoolkit.adapting.adapted import Adapted as Adapted
     from eetoolkit.adapting.add_exits import add_exits as add_exits
     from eetoolkit.adapting.report import AdaptReport as AdaptReport
+    from eetoolkit.cluster.answerer import answerer as answerer
     from eetoolkit.quantizing.quantize import quantize as quantize
     from eetoolkit.quantizing.report import QuantizationReport as QuantizationReport
     from eetoolkit.report.page import write_report as write_report
@@ -74,6 +75,8 @@ _PUBLIC = {
     "eetoolkit_runtime.running.runner": ("Runner",),
     "eetoolkit_runtime.running.answer": ("Answer",),
     "eetoolkit_runtime.running.interrupt": ("Interrupt",),
+    # by the workers of a cluster too
+    "eetoolkit.cluster.answerer": ("answerer",),
     # What it costs on this machine, and what is wrong there
     "eetoolkit_runtime.profiling.profiler": ("profile",),
     "eetoolkit_runtime.profiling.profile": ("Profile",),
