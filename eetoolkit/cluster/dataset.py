@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeGuard
 
-from eetoolkit.cluster.columns import inputs_and_labels
+from eetoolkit.cluster.columns import LABEL_COLUMNS, dense, input_columns, inputs_and_labels, rows_of
 from eetoolkit_runtime.arrays import Array
-from eetoolkit_runtime.errors import EEToolkitError, RunError, first_line
+from eetoolkit_runtime.errors import EEToolkitError, InputError, RunError, first_line
 from eetoolkit_runtime.running.inputs import InputPlan
 
 if TYPE_CHECKING:
@@ -32,6 +32,21 @@ def count_cheaply(dataset: Dataset) -> int:
     return int(dataset.count()) if isinstance(dataset, MaterializedDataset) else 0
 
 
+def first_inputs(dataset: Dataset) -> Any:
+    """Returns the first row's columns but for labels, (1, ...) each: by name, or alone where there is one.
+
+    Raises:
+        InputError: There are no rows.
+        RunError: Ray failed.
+    """
+    with in_order(dataset), told():
+        batch = next(iter(dataset.limit(1).iter_batches(batch_size=None, batch_format="numpy")), None)
+    if not batch:
+        raise InputError("no rows: the data are empty")
+    columns = {name: dense(name, column) for name, column in batch.items() if name not in LABEL_COLUMNS}
+    return next(iter(columns.values())) if len(columns) == 1 else columns
+
+
 @dataclass(frozen=True, eq=False)
 class RayRows:
     """The rows of a dataset as samples, each time anew and in the dataset's order: (inputs by name, labels) of a block.
@@ -44,10 +59,18 @@ class RayRows:
     plan: InputPlan
     dataset: Dataset
 
-    def __iter__(self) -> Iterator[tuple[dict[str, Any], Array | None]]:
+    def __iter__(self) -> Iterator[Any]:
+        for batch in self._batches():
+            yield from inputs_and_labels(self.plan, batch)
+
+    def rows(self) -> Iterator[tuple[Array, ...]]:
+        """Yields each row as a runner takes it."""
+        for batch in self._batches():
+            yield from rows_of(self.plan, batch, input_columns(self.plan, batch.keys()))
+
+    def _batches(self) -> Iterator[dict[str, Array]]:
         with in_order(self.dataset), told():
-            for batch in self.dataset.iter_batches(batch_size=None, batch_format="numpy"):
-                yield from inputs_and_labels(self.plan, batch)
+            yield from self.dataset.iter_batches(batch_size=None, batch_format="numpy")
 
 
 @contextlib.contextmanager
