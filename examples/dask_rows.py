@@ -1,6 +1,6 @@
 """Rows on Dask: the partitions of a DataFrame are answered by the workers of a cluster (here: threads of this process).
 
-    python examples/dask_rows.py
+python examples/dask_rows.py
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Rows on Ray: a dataset is answered, and a bundle is tuned by one, by the workers of a cluster (here: this machine).
+"""Rows on Ray: a dataset is answered by the workers of a cluster (here: two processes of this machine).
 
-    python examples/ray_rows.py
+python examples/ray_rows.py
 """
 
 from __future__ import annotations
@@ -34,11 +34,6 @@ def main(folder: Path) -> None:
     with ee.Runner(bundle, threads=1) as runner:
         assert answered.prediction.tolist() == [runner.run(image[None]).prediction for image in images]
     print(f"{(answered.prediction == answered.labels).mean():.1%} right, {len(answered)} rows")
-
-    # Thresholds by all rows, each run through every exit by the workers.
-    report = ee.tune(bundle, rows, max_accuracy_drop=0.05)
-    report.apply(force=True)
-    print(report.goal_reason)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Rows on Spark: a DataFrame is answered by the workers of a cluster (here: two processes of this machine).
 
-    python examples/spark_rows.py
+python examples/spark_rows.py
 """
 
 from __future__ import annotations

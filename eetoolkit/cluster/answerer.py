@@ -86,8 +86,7 @@ class Answerer:
         columns: dict[str, Any] = {str(name): frame[name] for name in frame.columns}
         found = self._with_answers({name: column.to_numpy() for name, column in columns.items()})
         cells = {
-            name: columns[name] if name in columns else _cells(array, frame.index)
-            for name, array in found.items()
+            name: columns[name] if name in columns else _cells(array, frame.index) for name, array in found.items()
         }
         return pd.DataFrame(cells, index=frame.index)
 

@@ -108,5 +108,3 @@ class Collector:
         missing = np.flatnonzero(~np.isin(digests, self._known))
         run = [Row(n, int(digests[n]), labels[n], self._runner.run_all_exits(rows[n])) for n in missing.tolist()]
         return Shard(digests, pack(plan, run) if run else None)
-
-

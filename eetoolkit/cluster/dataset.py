@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from eetoolkit.cluster.columns import LABEL_COLUMNS, dense, input_columns, inputs_and_labels, rows_of
+from eetoolkit_runtime import errors
 from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.errors import EEToolkitError, InputError, RunError, first_line
 from eetoolkit_runtime.running.inputs import InputPlan
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from ray.data import Dataset
 else:
     Dataset = Any
+
+_CAUSED = "The above exception was the direct cause"
 
 
 def is_dataset(data: object) -> TypeGuard[Dataset]:
@@ -96,8 +99,18 @@ def told() -> Iterator[None]:
 
     try:
         yield
-    except EEToolkitError:
-        raise
-    except (RayError, OSError) as error:
-        cause = getattr(error, "cause", None) or error.__cause__ or error
-        raise RunError(f"Ray failed: {type(cause).__name__}: {first_line(cause)}") from error
+    except RayError as error:
+        raise _in_one_line(error) from error
+    except OSError as error:
+        raise RunError(f"Ray failed: {first_line(error)}") from error
+
+
+def _in_one_line(error: Exception) -> EEToolkitError:
+    """Returns what a worker failed by: the text of an error of Ray has tracebacks, of which it is the last but one."""
+    *before, _ = str(error).split(_CAUSED)
+    said = before[-1].strip().splitlines()[-1] if before else first_line(getattr(error, "cause", None) or error)
+    module, _, rest = said.partition(f"{errors.__name__}.")
+    name, _, text = rest.partition(": ")
+    if not module and isinstance(kind := getattr(errors, name, None), type) and issubclass(kind, EEToolkitError):
+        return kind(text)
+    return RunError(f"Ray failed: {said}")

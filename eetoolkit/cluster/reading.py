@@ -103,7 +103,9 @@ def _find(path: str) -> tuple[Any, list[str]]:
         else:
             store, place = _store(path)
         there = store.get_file_info(place)
-        found = store.get_file_info(fs.FileSelector(place, recursive=True)) if there.type == fs.FileType.Directory else []
+        found = (
+            store.get_file_info(fs.FileSelector(place, recursive=True)) if there.type == fs.FileType.Directory else []
+        )
     except (OSError, ValueError, ImportError) as error:
         raise InputError(f"{path} cannot be read: {first_line(error)}") from error
     if there.type == fs.FileType.NotFound:

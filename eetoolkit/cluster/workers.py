@@ -36,7 +36,8 @@ def pool(threads: int) -> dict[str, Any]:
 def rows_at_once(plan: InputPlan) -> int:
     """Returns how many rows go to a worker together: as many as some 16 MiB hold, and 1,024 at most."""
     row = sum(
-        np.dtype(spec.dtype).itemsize * int(np.prod([d if isinstance(d, int) else _UNKNOWN_SIZE for d in spec.shape[1:]]))
+        np.dtype(spec.dtype).itemsize
+        * int(np.prod([d if isinstance(d, int) else _UNKNOWN_SIZE for d in spec.shape[1:]]))
         for spec in plan.inputs
     )
     return int(np.clip(_BLOCK_BYTES // max(row, 1), 1, _MOST_ROWS))
