@@ -19,6 +19,7 @@ from eetoolkit.zoo import branchynet, digits
 
 
 def main(folder: Path) -> None:
+    """Answers rows, and looks whether the answers are those of a runner here."""
     test = digits.digits("test")
     images = test.images / 16
     bundle = ee.export(branchynet.load(), images[:1], folder / "digits.ee", labels=digits.LABELS)

@@ -18,6 +18,7 @@ SCHEMA = "id long, labels long, exit string, confidence float, prediction long, 
 
 
 def main(folder: Path) -> None:
+    """Answers rows, and looks whether the answers are those of a runner here."""
     test = digits.digits("test")
     images = test.images / 16
     bundle = ee.export(branchynet.load(), images[:1], folder / "digits.ee", labels=digits.LABELS)

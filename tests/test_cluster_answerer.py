@@ -74,8 +74,8 @@ def test_a_process_opens_one_runner(bundle: ee.Bundle, monkeypatch: pytest.Monke
     for answer in (
         ee.answerer(bundle),
         ee.answerer(bundle, outputs=()),
-        pickle.loads(pickle.dumps(ee.answerer(bundle))),
-    ):  # noqa: S301
+        pickle.loads(pickle.dumps(ee.answerer(bundle))),  # noqa: S301 - our own
+    ):
         answer({"x": x})
     assert len(module._RUNNERS) == 1
     for threads in range(2, 8):

@@ -178,7 +178,7 @@ def tune(  # noqa: PLR0913 - one for each option
     opened = ee.load(bundle)
     if prune is not None:
         _check_prunable(opened)
-    inputs, labels = (None, None) if data is None else _read(ctx, opened.manifest, data, pictures)
+    inputs, labels = (None, None) if data is None else _read(ctx, opened.manifest, data, pictures, cluster)
     with terminal.progress() as tell:
         report = ee.tune(
             opened, inputs, labels, max_accuracy_drop=max_accuracy_drop, min_accuracy=min_accuracy,
@@ -214,11 +214,13 @@ def tune(  # noqa: PLR0913 - one for each option
         raise terminal.Failure(terminal.for_shell(told[-1])) from refusals[-1]
 
 
-def _read(ctx: click.Context, plan: Manifest, data: str, pictures: ImageOptions) -> tuple[Any, Any]:
+def _read(
+    ctx: click.Context, plan: Manifest, data: str, pictures: ImageOptions, cluster: str | None
+) -> tuple[Any, Any]:
     """Returns the labelled data, of Ray's workers while the command runs."""
     from eetoolkit.reading.labelled import read_labelled
 
-    if (cluster := ctx.params["cluster"]) is None:
+    if cluster is None:
         return read_labelled(plan, data, pictures)
     from eetoolkit.cluster.reading import rows_on_ray
 

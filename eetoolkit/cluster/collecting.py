@@ -88,6 +88,7 @@ class Collector:
         self._runner = Runner(self._bundle, threads=settings.threads, providers=settings.providers)
 
     def __call__(self, batch: dict[str, Array]) -> dict[str, Array]:
+        """Returns a block's shard, pickled, in a column of one row."""
         try:
             shard = self._run(batch)
         except EEToolkitError as error:  # a value: as an error, Ray would print its traceback and try again

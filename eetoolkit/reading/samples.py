@@ -18,8 +18,8 @@ from eetoolkit_runtime.running.inputs import InputPlan, Inputs, prepare, row_axe
 
 Data = Inputs | Iterable[Any]
 """Inputs of any number of rows, beside their labels; or, without labels, samples: pairs of inputs and label(s) of a row
-or of a batch, `(ids, mask, labels)`, a mapping with `labels`; or inputs alone. Or a `ray.data.Dataset` with a column for
-each input, and perhaps one for labels, `labels` or `label`."""
+or of a batch, `(ids, mask, labels)`, a mapping with `labels`; or inputs alone. Or a `ray.data.Dataset` with a column
+for each input, and perhaps one for labels, `labels` or `label`."""
 
 
 @dataclass(frozen=True, eq=False)
