@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from eetoolkit.adapting.adapted import Adapted as Adapted
     from eetoolkit.adapting.add_exits import add_exits as add_exits
     from eetoolkit.adapting.report import AdaptReport as AdaptReport
+    from eetoolkit.cluster.answerer import answerer as answerer
     from eetoolkit.fleet.fleet import Fleet as Fleet
     from eetoolkit.fleet.fleet import read_fleet as read_fleet
     from eetoolkit.monitoring.opentelemetry import register_opentelemetry as register_opentelemetry
@@ -86,6 +87,8 @@ _PUBLIC = {
     "eetoolkit_runtime.running.runner": ("Runner",),
     "eetoolkit_runtime.running.answer": ("Answer",),
     "eetoolkit_runtime.running.interrupt": ("Interrupt",),
+    # by the workers of a cluster too
+    "eetoolkit.cluster.answerer": ("answerer",),
     # and watched in use
     "eetoolkit_runtime.monitoring.monitor": ("Monitor",),
     "eetoolkit_runtime.monitoring.snapshot": ("MonitorSnapshot",),

@@ -21,7 +21,7 @@ import eetoolkit as ee
 from eetoolkit.cli import main
 from eetoolkit.zoo import branchynet, digits
 
-ELSEWHERE = ("control-flow", "bundle-format")
+ELSEWHERE = ("control-flow", "bundle-format", "clusters")
 """Pages that have tests of their own."""
 RUN = [
     page for page in PAGES
@@ -132,15 +132,8 @@ def test_generated_figures_are_those_of_the_stored_results() -> None:
 def test_architecture_names_every_module_of_the_two_lower_rooms_and_of_the_product_where_it_is_large() -> None:
     text = (ROOT / "docs/architecture.md").read_text()
     lower = ("exporters/eetoolkit_exporters", "runtime/eetoolkit_runtime")
-    product = (
-        "eetoolkit/tuning",
-        "eetoolkit/quantizing",
-        "eetoolkit/report",
-        "eetoolkit/adapting",
-        "eetoolkit/serve",
-        "eetoolkit/fleet",
-    )
-    for room in (*lower, *product):
+    product = ("tuning", "quantizing", "report", "adapting", "serve", "fleet", "cluster", "splitting", "monitoring")
+    for room in (*lower, *(f"eetoolkit/{name}" for name in product)):
         for module in (ROOT / room).rglob("*.py"):
             if module.stem not in ("__init__", "errors"):
                 assert f"`{module.stem}`" in text, module.stem

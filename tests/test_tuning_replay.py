@@ -17,7 +17,8 @@ from plans import Draft, chain, gated, looped, one_name_twice
 
 import eetoolkit as ee
 from eetoolkit.tuning.collect import collect
-from eetoolkit.tuning.record import NO_EXIT, Record, merge, read_record
+from eetoolkit.tuning.packing import Row, digest_of, pack
+from eetoolkit.tuning.record import NO_EXIT, Record, merge, read_record, unmet, without_unmet
 from eetoolkit.tuning.replay import answers, means, own_thresholds, stops
 
 PLANS: dict[str, Callable[[], Draft]] = {
@@ -201,6 +202,60 @@ def test_parts_merge_to_the_whole(loop: tuple[ee.Bundle, np.ndarray, np.ndarray]
     assert same(merge(parts[::-1]), whole)
     assert same(merge([parts[1], whole, parts[0]]), whole)
     assert (whole.exit != NO_EXIT).sum(axis=1).max() > (whole.exit != NO_EXIT).sum(axis=1).min()
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_how_rows_were_packed_and_in_which_order_they_merge_does_not_change_a_bit(name: str, tmp_path: Path) -> None:
+    bundle = ee.load(PLANS[name]().save(tmp_path / "it.ee"))
+    x, labels = data()
+    whole = collect(bundle, x, labels, threads=1)
+    parts = []
+    with ee.Runner(bundle, threads=1) as runner:
+        for number, (values, label) in enumerate(zip(x, labels, strict=True)):
+            inputs = (values[None],)
+            row = Row(number, digest_of(inputs, label), label, runner.run_all_exits(inputs))
+            parts.append(pack(bundle.manifest, [row]))
+    for seed in range(2):
+        np.random.default_rng(seed).shuffle(parts)  # type: ignore[arg-type]
+        found = without_unmet(merge([merge(parts[:7]), *parts[5:]]))
+        for field in dataclasses.fields(Record):
+            one, other = getattr(whole, field.name), getattr(found, field.name)
+            if isinstance(one, np.ndarray):
+                assert (one.dtype, one.shape, one.tobytes()) == (other.dtype, other.shape, other.tobytes()), field.name
+            elif field.name == "outputs":
+                assert [(n, a.shape, a.tobytes()) for n, a in one.items()] == [
+                    (n, a.shape, a.tobytes()) for n, a in other.items()
+                ]
+            else:
+                assert one == other
+
+
+def test_an_output_that_few_rows_met_is_kept_and_one_of_two_shapes_is_not(
+    loop: tuple[ee.Bundle, np.ndarray, np.ndarray],
+) -> None:
+    bundle, x, labels = loop
+    parts = [collect(bundle, x, labels, rows=np.arange(k, 60, 3), threads=1) for k in range(3)]
+    shapes = [part.exit.shape for part in parts]
+    outputs: list[dict[str, np.ndarray]] = [
+        {
+            "some": unmet(shapes[0]),
+            "both": np.ones((*shapes[0], 2)),
+            "none": unmet(shapes[0]),
+            "gone": unmet(shapes[0]),
+        },
+        {"some": np.ones((*shapes[1], 5)), "both": np.ones((*shapes[1], 3)), "none": unmet(shapes[1])},
+        {
+            "some": unmet(shapes[2]),
+            "both": unmet(shapes[2]),
+            "none": unmet(shapes[2]),
+            "gone": np.ones((*shapes[2], 1)),
+        },
+    ]
+    changed = [dataclasses.replace(part, outputs=own) for part, own in zip(parts, outputs, strict=True)]
+    for order in ([0, 1, 2], [2, 0, 1], [1, 2, 0]):
+        found = without_unmet(merge([changed[k] for k in order]))
+        assert list(found.outputs) == ["some"]
+        assert (found.outputs["some"][:, 0].sum(axis=1) == np.where(found.row % 3 == 1, 5, 0)).all()
 
 
 def test_a_record_survives_its_file_and_pairs_are_inputs_with_labels(

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from eetoolkit.cluster.dataset import first_inputs, is_dataset
 from eetoolkit.reading.inputfiles import LABELS
 from eetoolkit.reading.samples import in_turn
 from eetoolkit_runtime.errors import InputError
@@ -24,6 +25,8 @@ def draw_example(data: Any, labels: npt.ArrayLike | None = None) -> tuple[Any, A
     Raises:
         InputError: A path or something else that does not show a row, or one that may be read in two ways.
     """
+    if is_dataset(data):
+        return first_inputs(data), data
     if isinstance(data, Mapping):
         return {name: value[:1] for name, value in data.items() if name != LABELS}, data
     if hasattr(data, "ndim"):

@@ -30,6 +30,7 @@ from eetoolkit_runtime.running.decision import spell_threshold
 if TYPE_CHECKING:
     from eetoolkit.reading.images import ImageOptions
     from eetoolkit.tuning.pruning import Pruning
+    from eetoolkit_runtime.plan.types import Manifest
 
 _COMPARED = 200
 """About how many rows a pruned bundle is measured by."""
@@ -47,7 +48,7 @@ _COMPARED = 200
     ),
     groups={
         "The goal": ("max_accuracy_drop", "min_accuracy", "budget_ms", "budget_share", "risk", "delta", "method"),
-        "Data and costs": ("data", "calibrate", "profile", "for_", "force", "seed", "record", "threads"),
+        "Data and costs": ("data", "calibrate", "profile", "for_", "force", "seed", "record", "cluster", "threads"),
         "Where to split": ("link", "server_profile", "server_speedup"),
         "Pictures": PICTURES,
         "Output": ("apply_", "undo", "prune", "page", "overwrite"),
@@ -124,6 +125,13 @@ _COMPARED = 200
 @click.option(
     "--undo", is_flag=True, help="Restore the thresholds and temperatures from before BUNDLE was first tuned."
 )
+@click.option(
+    "--ray",
+    "cluster",
+    metavar="ADDRESS",
+    help="Run the rows of --data on a Ray cluster: auto, ray://HOST:PORT, or local. DATA may be .parquet, .npz or .npy "
+    "files, or pictures, here or in a store, such as s3://BUCKET/ROWS.",
+)
 @threads_option
 @picture_options
 @json_option
@@ -149,6 +157,7 @@ def tune(  # noqa: PLR0913 - one for each option
     force: bool,
     seed: int,
     record: str | None,
+    cluster: str | None,
     page: Path | None,
     overwrite: bool,
     apply_: bool,
@@ -167,7 +176,7 @@ def tune(  # noqa: PLR0913 - one for each option
     """
     import msgspec
 
-    from eetoolkit.reading.labelled import read_labelled, some_rows
+    from eetoolkit.reading.labelled import some_rows
     from eetoolkit.tuning.record import calibrated_path
     from eetoolkit_runtime.files.paths import shown
 
@@ -191,7 +200,7 @@ def tune(  # noqa: PLR0913 - one for each option
     opened = ee.load(bundle)
     if prune is not None:
         _check_prunable(opened)
-    inputs, labels = (None, None) if data is None else read_labelled(opened.manifest, data, pictures)
+    inputs, labels = (None, None) if data is None else _read(ctx, opened.manifest, data, pictures, cluster)
     with terminal.progress() as tell:
         report = ee.tune(
             opened, inputs, labels, max_accuracy_drop=max_accuracy_drop, min_accuracy=min_accuracy,
@@ -228,6 +237,19 @@ def tune(  # noqa: PLR0913 - one for each option
         raise terminal.Failure(terminal.for_shell(told[-1])) from refusals[-1]
 
 
+def _read(
+    ctx: click.Context, plan: Manifest, data: str, pictures: ImageOptions, cluster: str | None
+) -> tuple[Any, Any]:
+    """Returns the labelled data, of Ray's workers while the command runs."""
+    from eetoolkit.reading.labelled import read_labelled
+
+    if cluster is None:
+        return read_labelled(plan, data, pictures)
+    from eetoolkit.cluster.reading import rows_on_ray
+
+    return ctx.with_resource(rows_on_ray(plan, data, pictures, cluster)), None
+
+
 @contextlib.contextmanager
 def _noted(refusals: list[ee.EEToolkitError]) -> Iterator[None]:
     """Adds what is refused inside to a list, the same once, and goes on."""
@@ -246,6 +268,8 @@ def _check_usage(given: Mapping[str, Any]) -> None:
         raise click.UsageError("pass --data, or a --record")
     if given["for_"] is not None and given["profile"] is None:
         raise click.UsageError("--for goes with --profile DIR")
+    if given["cluster"] is not None and given["data"] is None:
+        raise click.UsageError("--ray goes with --data")
     for name in ("delta", "method"):
         if given[name] is not None and given["risk"] is None:
             raise click.UsageError(f"--{name} goes with --risk")

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy.typing as npt
 
+from eetoolkit.cluster.dataset import RayRows, is_dataset
 from eetoolkit.reading.images import ImageOptions, choose_preprocess
 from eetoolkit.reading.inputfiles import LABELS, Row, find_files, part_labels, read_arrays, read_files
 from eetoolkit_runtime.errors import InputError
@@ -94,6 +95,8 @@ def some_rows(plan: InputPlan, inputs: Any, count: int) -> Iterator[Row]:
     if isinstance(inputs, ClassFolders):
         some = replace(inputs, pictures=inputs.pictures[:: max(1, len(inputs) // count)])
         return (row for row, _ in some)
+    if is_dataset(inputs):  # the first: more would have to be read
+        return RayRows(plan, inputs.limit(count)).rows()
     rows = split_rows(plan, prepare(plan, inputs, one_row=False))
     return iter(rows[:: max(1, len(rows) // count)])
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from eetoolkit.cluster.dataset import RayRows, count_cheaply, is_dataset
 from eetoolkit.reading.inputfiles import part_labels
 from eetoolkit_runtime.arguments import shortened
 from eetoolkit_runtime.arrays import Array
@@ -17,7 +18,8 @@ from eetoolkit_runtime.running.inputs import InputPlan, Inputs, prepare, row_axe
 
 Data = Inputs | Iterable[Any]
 """Inputs of any number of rows, beside their labels; or, without labels, samples: pairs of inputs and label(s) of a row
-or of a batch, `(ids, mask, labels)`, a mapping with `labels`; or inputs alone."""
+or of a batch, `(ids, mask, labels)`, a mapping with `labels`; or inputs alone. Or a `ray.data.Dataset` with a column
+for each input, and perhaps one for labels, `labels` or `label`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +37,10 @@ def read_samples(plan: InputPlan, data: Data, labels: npt.ArrayLike | None = Non
     Raises:
         InputError: Inputs that the network does not take, or another number of labels.
     """
+    if is_dataset(data):
+        if labels is not None:
+            raise InputError("labels of a Ray dataset are a column of it, `labels` or `label`; pass no others")
+        return count_cheaply(data), _each(plan, RayRows(plan, data))
     if labels is not None or _are_inputs(plan, data):
         inputs, own = _part(plan, data) if isinstance(data, Mapping) else (data, None)
         found = _sample(plan, inputs, own if labels is None else labels, "")

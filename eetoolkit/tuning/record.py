@@ -232,6 +232,8 @@ def calibrated_path(record: str | os.PathLike[str]) -> Path:
 def merge(records: Sequence[Record]) -> Record:
     """Returns the record of all rows of several records of one bundle, in the data set's order; a row counts once.
 
+    Their order, and which rows are in which of them, do not change the result.
+
     Raises:
         TuneError: None, or records of different bundles, constants or data.
     """
@@ -255,22 +257,61 @@ def merge(records: Sequence[Record]) -> Record:
     _, once, place = np.unique(row, return_index=True, return_inverse=True)
     if (digest != digest[once][place.reshape(-1)]).any():
         raise TuneError("records of different data: a row has other inputs in one than in another")
-    kept = [
-        name for name, array in first.outputs.items()
-        if all(name in r.outputs and r.outputs[name].shape[2:] == array.shape[2:] for r in records)
-    ]  # fmt: skip
+    exit_ = np.concatenate([_widen(r.exit, wide, NO_EXIT) for r in records])[once]
+    way = np.concatenate([_widen(r.way, wide, 0) for r in mapped])[once]
     return replace(
         first,
         row=row[once],
         digest=digest[once],
         label=np.concatenate([record.label for record in records])[once],
-        exit=np.concatenate([_widen(r.exit, wide, NO_EXIT) for r in records])[once],
+        exit=exit_,
         confidence=np.concatenate([_widen(r.confidence, wide, np.nan) for r in records])[once],
         prediction=np.concatenate([_widen(r.prediction, wide, NO_CLASS) for r in records])[once],
-        way=np.concatenate([_widen(r.way, wide, 0) for r in mapped])[once],
+        way=np.where(exit_ == NO_EXIT, np.int32(0), way),
         ways=ways.astype(np.int32),
-        outputs={name: np.concatenate([_widen(r.outputs[name], wide, 0) for r in records])[once] for name in kept},
+        outputs={name: array[once] for name, array in _merged_outputs(records, wide).items()},
     )
+
+
+def _merged_outputs(records: Sequence[Record], wide: int) -> dict[str, Array]:
+    """Returns the outputs that have one shape and dtype wherever rows met them, sorted by name."""
+    found = {}
+    for name in sorted(set.intersection(*(set(record.outputs) for record in records))):
+        arrays = [record.outputs[name] for record in records]
+        kinds = {(array.shape[2:], array.dtype) for array in arrays if not is_unmet(array)}
+        if len(kinds) > 1:
+            continue
+        tail, dtype = next(iter(kinds), ((0,), np.dtype(bool)))
+        filled = [np.zeros((*a.shape[:2], *tail), dtype) if is_unmet(a) else a for a in arrays]
+        found[name] = np.concatenate([_widen(array, wide, 0) for array in filled])
+    return found
+
+
+def unmet(shape: tuple[int, int]) -> Array:
+    """Returns what holds the place of an output that no row has met so far: it has no numbers yet, and no shape."""
+    return np.zeros((*shape, 0), bool)
+
+
+def is_unmet(array: Array) -> bool:
+    """Whether an output is held open by `unmet`."""
+    return array.dtype == bool and array.shape[2:] == (0,)
+
+
+def trimmed(record: Record) -> Record:
+    """Returns a record of some rows of another one as if only they had been collected: without what only others met."""
+    met = record.exit != NO_EXIT
+    visits = int(met.sum(axis=1).max())
+    used, numbers = np.unique(record.way[met], return_inverse=True)
+    way = np.zeros_like(record.way)
+    way[met] = numbers.reshape(-1)
+    own = {name: getattr(record, name)[:, :visits] for name in ("exit", "confidence", "prediction")}
+    outputs = {name: array[:, :visits] for name, array in record.outputs.items()}
+    return replace(record, **own, way=way[:, :visits], ways=record.ways[used], outputs=outputs)
+
+
+def without_unmet(record: Record) -> Record:
+    """Returns a record without outputs that no row met."""
+    return replace(record, outputs={name: array for name, array in record.outputs.items() if not is_unmet(array)})
 
 
 def same_source(one: Record, other: Record) -> bool:

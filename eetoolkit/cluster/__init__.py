@@ -1,0 +1,1 @@
+"""Rows beyond one machine: on Ray, Dask and Spark."""
