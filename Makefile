@@ -4,8 +4,8 @@ VENV := .venv
 RUN := $(VENV)/bin/
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check docs bench bench-quick browser format fuzz conformance native web web-quick test-arm64 \
-	test-arm64-quick providers
+.PHONY: demo test check docs bench bench-quick browser format fuzz conformance native native-quick web web-quick \
+	test-arm64 test-arm64-quick providers
 
 demo: $(STAMP)
 	@$(RUN)eetoolkit demo
@@ -35,7 +35,7 @@ bench-quick: $(STAMP)
 	@$(RUN)python -m benchmarks.quick
 
 # Damaged files for every reader of files; some ten minutes for each million. FUZZ_SEED gives other ones. Then random
-# programs, compiled in every variant; some ten minutes for each thousand. Then the random plans of the tests, all 300.
+# programs, compiled in every variant; some ten minutes for each thousand. Then the random plans and graphs of the tests, and the zoo's digits, all.
 FUZZ_INPUTS ?= 1000000
 FUZZ_PROGRAMS ?= 1000
 FUZZ_SEED ?= 1
@@ -43,8 +43,8 @@ fuzz: $(STAMP)
 	@$(RUN)python tests/fuzzing.py $(FUZZ_INPUTS) $(FUZZ_SEED)
 	@$(RUN)python tests/program_property.py --count $(FUZZ_PROGRAMS) --start $(FUZZ_SEED)
 	@$(RUN)python tests/fuzz_web.py $(FUZZ_INPUTS) $(FUZZ_SEED)
-	@EETOOLKIT_MANY=1 $(RUN)python -m pytest -n auto -k random tests/test_batch.py tests/test_prune.py \
-		tests/test_runner_plans.py tests/test_single_file.py
+	@EETOOLKIT_MANY=1 $(RUN)python -m pytest -n auto -k "random or on_digits" tests/test_zoo.py tests/test_batch.py tests/test_cut_random.py \
+		tests/test_portable.py tests/test_prune.py tests/test_runner_plans.py tests/test_single_file.py
 
 # A Chromium for the tests of pages, which are skipped without one; on Debian and its kin, as root.
 browser:
@@ -73,6 +73,13 @@ native: $(STAMP)
 	@cmake --build $(NATIVE)/build --parallel 2
 	@EETOOLKIT_SANITIZE=1 FUZZ_SECONDS=$${FUZZ_SECONDS:-60} $(RUN)python -m pytest -q tests/test_native*.py
 
+# The same without its tests, where there is a compiler; `make test` has them.
+native-quick:
+	@if command -v cmake >/dev/null && command -v g++ >/dev/null && headers=$$($(NATIVE)/headers.sh); then \
+		mkdir -p $(NATIVE)/build && cmake -S $(NATIVE) -B $(NATIVE)/build -DONNXRUNTIME_HEADERS="$$headers" >/dev/null && \
+		cmake --build $(NATIVE)/build >/dev/null; \
+	else echo "!! NO CMAKE, NO G++ OR NO HEADERS: $(NATIVE) IS NOT BUILT"; fi
+
 # The package for browsers, Node and React Native: fetched, built, type-checked with the page of `eetoolkit serve`, tested.
 WEB := runtime/web
 web: $(STAMP)
@@ -97,9 +104,10 @@ format: $(STAMP)
 	@$(RUN)ruff check --fix .
 	@$(RUN)ruff format .
 
+# Python compiles what it imports, a third of all modules, at the first import; pip would compile all, one after another.
 $(STAMP): pyproject.toml constraints.txt
 	@echo "== setting up $(VENV) (once; torch makes it a few minutes)"
 	@$(PYTHON) -c 'import sys; sys.exit("eetoolkit needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; set PYTHON=python3.12 or so" if sys.version_info < (3, 11) else 0)'
 	@$(PYTHON) -m venv $(VENV)
-	@$(RUN)python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@$(RUN)python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[dev]'
 	@touch $@

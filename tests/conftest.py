@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
@@ -21,6 +23,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     files = {path: number for number, path in enumerate(dict.fromkeys(item.path for item in items))}
     networks = {name: number for number, name in enumerate(dict.fromkeys(names.values()))}
     items.sort(key=lambda item: (files[item.path], networks[names[item]]))
+
+
+def pytest_collection_finish() -> None:
+    """Has Python look for cycles in what tests make, and never again in all that is imported by now."""
+    if "PYTEST_XDIST_WORKER" in os.environ:  # each worker will export
+        lean_torch.expect_exports()
+    gc.freeze()
 
 
 def pytest_runtest_setup() -> None:

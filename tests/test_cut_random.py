@@ -7,12 +7,13 @@ import importlib
 import numpy as np
 import onnxruntime as ort
 import pytest
+from lots import MANY
 from random_graphs import WIDTH, random_model
 
 import eetoolkit as ee
 from eetoolkit_runtime.running.sessions import SessionSettings
 
-GRAPHS, SHARDS = 160, 8
+GRAPHS, SHARDS = 160 if MANY else 40, 8
 
 
 def _whole(path, optimised: bool) -> ort.InferenceSession:

@@ -161,7 +161,6 @@ def test_closing_is_for_good_even_where_a_call_ends_after_it(opened: Open) -> No
 
 def test_what_is_closed_is_let_go_of_at_once_without_a_garbage_collection(opened: Open) -> None:
     runner = opened(chain(), keep=1)
-    gc.collect()
     gc.disable()
     try:
         held = []
@@ -180,7 +179,6 @@ def test_what_is_closed_is_let_go_of_at_once_without_a_garbage_collection(opened
 
 @pytest.fixture
 def uncollected() -> Iterator[None]:
-    gc.collect()
     gc.disable()
     yield
     gc.enable()

@@ -37,7 +37,7 @@ class Handle {
 
   size_t read_into(char* target, size_t most) {
     while (true) {
-      const ssize_t count = read(number_, target, most);
+      const ssize_t count = ::read(number_, target, most);
       if (count >= 0) return static_cast<size_t>(count);
       if (errno != EINTR) throw FileError{path_, errno};
     }

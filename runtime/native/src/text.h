@@ -11,6 +11,7 @@ namespace eetoolkit {
 
 // A name in quotes, with what a terminal would obey escaped.
 std::string repr(std::string_view name);
+inline std::string quoted(const std::string& name) { return repr(std::string_view(name)); }
 // The shortest digits that give the number back: `0.5`, `1e-05`, `inf`.
 std::string repr(double number);
 // `['a', 'b']`.

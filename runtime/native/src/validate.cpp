@@ -10,8 +10,6 @@ namespace {
 
 constexpr int64_t kMostElements = int64_t{1} << 40;
 
-std::string quoted(const std::string& name) { return repr(std::string_view(name)); }
-
 Slot slot_of(const Constant& constant) { return {constant.dtype, Shape(constant.shape.begin(), constant.shape.end())}; }
 
 bool has_any(const Shape& shape) {

@@ -16,8 +16,6 @@ constexpr size_t kLongestNameBytes = 255;
 
 using Edges = std::vector<std::vector<size_t>>;
 
-std::string quoted(const std::string& name) { return repr(std::string_view(name)); }
-
 bool is_plain(const std::string& name) {
   constexpr std::array<std::string_view, 5> kOwn{"", ".", "..", kManifest, kJournal};
   return std::find(kOwn.begin(), kOwn.end(), name) == kOwn.end() &&

@@ -23,8 +23,6 @@ constexpr std::array<std::string_view, 7> kObjectPrototype{
     "constructor", "hasOwnProperty", "isPrototypeOf", "propertyIsEnumerable", "toLocaleString", "toString", "valueOf",
 };
 
-std::string quoted(const std::string& name) { return repr(std::string_view(name)); }
-
 std::vector<std::string> input_names(const Manifest& plan) {
   std::vector<std::string> names;
   for (const TensorSpec& spec : plan.inputs) names.push_back(spec.name);

@@ -7,7 +7,7 @@
 namespace eetoolkit {
 namespace {
 
-constexpr int kDeepest = 200;  // messages in each other
+constexpr int kDeepestMessage = 200;  // messages in each other
 constexpr std::string_view kLocation = "location";
 
 // The messages on the way to a tensor's external data, whose field numbers never change (`onnx.proto` of ONNX 1.x).
@@ -108,7 +108,7 @@ void read_entry(std::string_view data, size_t start, size_t stop, std::set<std::
 
 void find_external(std::string_view data, size_t start, size_t stop, Message message, int depth,
                    std::set<std::string>& found) {
-  if (depth > kDeepest) throw WireError{"not an ONNX model: nested too deeply"};
+  if (depth > kDeepestMessage) throw WireError{"not an ONNX model: nested too deeply"};
   for (Fields field(data, start, stop); field.next();) {
     const Message content = inside(message, field.number);
     if (content == Message::other) continue;
