@@ -82,7 +82,7 @@ def unlike(found: Answer, expected: Answer, tolerance: float = 1e-5) -> str | No
 
 def as_row_by_row(runner: Runner, rows: tuple[Array, ...], **given: Any) -> None:
     """Asserts that a batch of `rows` is answered as each of them."""
-    assert runner._rows is not None
+    assert runner._part.rows is not None
     answers = runner.run_batch(rows, **given)
     assert len(answers) == len(rows[0])
     for k, answer in enumerate(answers):
@@ -208,7 +208,7 @@ def test_random_plans_answer_a_batch_as_its_rows(part: int, tmp_path: Path, monk
     for seed in range(part * PER_PART, (part + 1) * PER_PART):
         folder = plans_of_chance.Generator(seed).draft.save(tmp_path / f"{seed}")
         with Runner(folder, threads=1, fallback=("last", "most_confident")[seed % 2]) as runner:
-            assert runner._rows is not None
+            assert runner._part.rows is not None
             rng = np.random.default_rng(seed)
             rows = tuple(rng.normal(0, 1.5, (12, 4)).astype(np.float32) for _ in plans_of_chance.INPUTS)
             try:
@@ -316,7 +316,7 @@ def test_a_plan_that_passes_on_what_hangs_on_all_rows_goes_row_by_row(opened: Op
     x = np.concatenate([row(0.9, 1), row(0.1, 2), row(0.2, 3), row(0.8, 4)])
     for k, answer in enumerate(runner.run_batch(x)):
         assert unlike(answer, runner.run(x[k : k + 1])) is None
-    assert runner._rows is None
+    assert runner._part.rows is None
 
 
 @pytest.mark.parametrize(

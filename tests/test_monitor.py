@@ -14,7 +14,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import msgspec
 import numpy as np
@@ -29,11 +29,11 @@ from eetoolkit_runtime.monitoring.histogram import BUCKETS, ERROR, LEAST_NS, MOS
 from eetoolkit_runtime.monitoring.monitor import Monitor
 from eetoolkit_runtime.monitoring.snapshot import MonitorSnapshot
 from eetoolkit_runtime.plan.types import Manifest
-from eetoolkit_runtime.running.answer import Answer
+from eetoolkit_runtime.running.answer import Answer, StoppedBy
 from eetoolkit_runtime.running.interrupt import Interrupt
 from eetoolkit_runtime.running.runner import Runner
 
-STOPS = ("exit", "end", "deadline", "interrupt")
+STOPS = get_args(StoppedBy)
 
 
 @pytest.fixture

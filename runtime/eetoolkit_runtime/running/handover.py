@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -24,7 +25,7 @@ from eetoolkit_runtime.remote.settings import RemoteSettings, parse
 from eetoolkit_runtime.running.all_exits import answer_by, answer_in_time, visit_exits
 from eetoolkit_runtime.running.answer import Answer, rank, stand_in
 from eetoolkit_runtime.running.deadline import Watch
-from eetoolkit_runtime.running.decision import Decision, Thresholds, decide
+from eetoolkit_runtime.running.decision import Decision, Thresholds
 from eetoolkit_runtime.running.inputs import Inputs, prepare, split_rows
 from eetoolkit_runtime.running.interrupt import Interrupt, apart
 from eetoolkit_runtime.running.part import Part
@@ -70,15 +71,13 @@ class Handover:
         device, server, split = _halves(bundle.manifest, settings)
         self.split = split
         self.link = Link(settings, split.version, split.exits)
-        self._device = Part(device, sessions, kept, split.segments)
-        self._tail = None if server is None else Part(server, sessions, kept, split.segments)
+        part = partial(Part, sessions=sessions, kept=kept, most_confident=most_confident, segments=split.segments)
+        self._device = part(device)
+        self._tail = None if server is None else part(server)
         self._most_confident = most_confident
-        self._own = decide(device.exits, most_confident=most_confident)
-        self._behind = Decision((), [], frozenset())
         self._tail_ms: float | None = None
         self._skipped = 0
         if server is not None:
-            self._behind = decide(server.exits, most_confident=most_confident)
             known = {} if server.profile is None else server.profile.expected_ms
             costs = [known.get(name) for name, segment in server.segments.items() if segment.model is not None]
             self._tail_ms = None if None in costs else math.fsum(cost for cost in costs if cost is not None)
@@ -133,7 +132,7 @@ class Handover:
             started, watch = time.perf_counter(), Watch(deadline_ms, interrupt)
             end = math.inf if deadline_ms is None else started + float(deadline_ms) / 1e3
         arrays = prepare(self._device.plan, inputs, one_row=True)
-        decision = self._decision(exit_at, thresholds)
+        decision = self._device.decision(exit_at, thresholds)
         found = self._here(arrays, decision, watch, interrupt)
         if found.answer.exit != self.split.exit:
             return found.answer
@@ -141,7 +140,7 @@ class Handover:
 
     def run_batch(self, arrays: tuple[Array, ...], exit_at: str | None, thresholds: Thresholds | None) -> list[Answer]:
         """Returns the answer of each row, as `Runner.run_batch` says; several wait for the server at the same time."""
-        rows, decision = self._device.rows, self._decision(exit_at, thresholds)
+        rows, decision = self._device.rows, self._device.decision(exit_at, thresholds)
         if rows is None or decision.most_confident:
             return [self.run(row, exit_at, thresholds) for row in split_rows(self._device.plan, arrays)]
         try:
@@ -160,7 +159,7 @@ class Handover:
     def hand_over(self, inputs: Inputs) -> dict[str, Array]:
         """Returns what a row sends, whatever its exits say; for measuring a link."""
         arrays = prepare(self._device.plan, inputs, one_row=True)
-        answer = self._device.workspaces(arrays).run(arrays, self._decision(self.split.exit, None))
+        answer = self._device.workspaces(arrays).run(arrays, self._device.decision(self.split.exit, None))
         return self._sent(answer)
 
     def close(self) -> None:
@@ -168,7 +167,7 @@ class Handover:
         self.link.close()
         for part in (self._device, self._tail):
             if part is not None:
-                part.renew()
+                part.close()
 
     def renew(self) -> None:
         """Begins anew in a forked process."""
@@ -176,12 +175,6 @@ class Handover:
         for part in (self._device, self._tail):
             if part is not None:
                 part.renew()
-
-    def _decision(self, exit_at: str | None, thresholds: Thresholds | None) -> Decision:
-        if exit_at is None and thresholds is None:
-            return self._own
-        plan = self._device.plan
-        return decide(plan.exits, thresholds, exit_at, plan.titles, most_confident=self._most_confident)
 
     def _here(
         self, arrays: tuple[Array, ...], decision: Decision, watch: Watch | None, interrupt: Interrupt | None
@@ -295,12 +288,12 @@ class Handover:
         workspaces, started = tail.workspaces(arrays), time.perf_counter()
         if end == math.inf and interrupt is None:
             sure = self._most_confident
-            behind = answer_by(workspaces, arrays, self._behind) if sure else workspaces.run(arrays, self._behind)
+            behind = answer_by(workspaces, arrays, tail.own) if sure else workspaces.run(arrays, tail.own)
         else:
             left_ms = None if end == math.inf else max((end - started) * 1e3, 1e-6)
             watch = Watch(left_ms, interrupt)
             try:
-                behind = answer_in_time(workspaces, arrays, self._behind, watch, interrupt)
+                behind = answer_in_time(workspaces, arrays, tail.own, watch, interrupt)
             except DeadlineError:
                 path = (*found.answer.path, *watch.path)
                 ran = msgspec.structs.replace(found.answer, path=path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Generator, Iterable, Mapping
-from functools import cached_property, partial
+from functools import partial
 from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, get_args
@@ -14,7 +14,6 @@ import msgspec
 import numpy as np
 
 from eetoolkit_runtime.arguments import checked
-from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.bundle.bundle import Bundle
 from eetoolkit_runtime.bundle.bundle import load as load_bundle
 from eetoolkit_runtime.bundle.integrity import Check
@@ -27,17 +26,15 @@ from eetoolkit_runtime.printable import printable
 from eetoolkit_runtime.running.all_exits import answer_by, answer_in_time, better_and_better, visit_exits
 from eetoolkit_runtime.running.answer import Answer, StoppedBy
 from eetoolkit_runtime.running.deadline import Watch
-from eetoolkit_runtime.running.decision import Decision, Thresholds, decide
+from eetoolkit_runtime.running.decision import Thresholds
 from eetoolkit_runtime.running.inputs import ROWS_AT_ONCE, Inputs, count_rows, prepare, split_rows
 from eetoolkit_runtime.running.interrupt import Interrupt
 from eetoolkit_runtime.running.opening import Load, kept_open, open_rest
+from eetoolkit_runtime.running.part import Part
 from eetoolkit_runtime.running.providers import Providers, choose_providers
 from eetoolkit_runtime.running.sessions import Pool, Sessions, SessionSettings, Spin
-from eetoolkit_runtime.running.shared_state import SharedState
-from eetoolkit_runtime.running.workspaces import Workspaces, WorkspacesByShape
 
 if TYPE_CHECKING:
-    from eetoolkit_runtime.running.batch import Rows
     from eetoolkit_runtime.running.handover import Handover
 
 
@@ -108,23 +105,17 @@ class Runner:
         self._kept = kept_open(plan, keep, load)
         self._sessions = Sessions(self.bundle, msgspec.structs.replace(settings, one_row=True))
         self._sessions_of_rows = Sessions(self.bundle, settings)
-        self._shared = SharedState(plan, self._sessions)
-        self._exits = plan.exits
-        self._own = decide(self._exits, most_confident=self._most_confident)
+        both = self._sessions, self._sessions_of_rows
+        self._part = Part(plan, both, self._kept, most_confident=self._most_confident)
+        self._workspaces = self._part.by_shape
         self._monitor = monitor
         self._as_tuned = fallback in (None, plan.fallback)
         if monitor is not None:
             monitor.attach(plan, get_args(StoppedBy))
-        self._at: dict[str, Decision] = {}
-        self._names = dict.fromkeys(plan.titles.get(spec.name, spec.name) for spec in plan.inputs).keys()
-        self._workspaces = WorkspacesByShape()
-        self._lock = threading.Lock()
-        self._closed = False
         self.remote: Handover | None = None
         if remote is not None:
             from eetoolkit_runtime.running.handover import Handover
 
-            both = self._sessions, self._sessions_of_rows
             self.remote = Handover(self.bundle, remote, both, self._kept, most_confident=self._most_confident)
         if load == "eager":
             self._sessions.open_all()
@@ -199,8 +190,8 @@ class Runner:
             RunError: onnxruntime failed, a switch has no such case, or a loop exceeds its bound.
         """
         watch = Watch(deadline_ms, interrupt)
-        arrays, workspaces = self._admit(inputs)
-        return better_and_better(workspaces, arrays, self._own, watch, interrupt)
+        arrays, workspaces = self._part.admit(inputs)
+        return better_and_better(workspaces, arrays, self._part.own, watch, interrupt)
 
     @checked(InputError)
     def run_batch(
@@ -222,22 +213,21 @@ class Runner:
             RunError: As `run`'s.
         """
         arrays = prepare(self._plan, inputs, one_row=False)
-        remote, together = self.remote, self._rows
+        remote, together = self.remote, self._part.rows
         if remote is not None and remote.takes(exit_at, thresholds):
             run, count = partial(remote.run_batch, arrays, exit_at, thresholds), count_rows(self._plan, arrays)
         elif together is not None and (count := together.count(arrays)) > 1:
-            run = partial(together.run, arrays, self._decision(exit_at, thresholds))
+            run = partial(together.run, arrays, self._part.decision(exit_at, thresholds))
         else:
             rows = split_rows(self._plan, arrays)
             return [self.run(row, exit_at=exit_at, thresholds=thresholds) for row in rows]
-        self._check_open()
+        self._part.check_open()
         try:
             if self._monitor is None:
                 return run()
             return self._monitor.run_batch(run, count, tuned=self._is_tuned(exit_at, thresholds))
         finally:
-            if self._kept is not None:
-                self._sessions_of_rows.keep(self._kept)
+            self._part.close_rows()
 
     @checked(InputError)
     def stream(
@@ -268,7 +258,7 @@ class Runner:
 
         if rows < 1:
             raise InputError(f"rows is {rows}, expected 1 or more")
-        done, together = 0, self._rows is not None
+        done, together = 0, self._part.rows is not None
         for batch in gather(self._plan, inputs, rows if together else 1):
             if together:
                 answers = self.run_batch(batch, exit_at=exit_at, thresholds=thresholds)
@@ -286,7 +276,7 @@ class Runner:
             InputError: An input that the bundle does not take.
             RunError: onnxruntime failed, a switch has no such case, or a loop exceeds its bound.
         """
-        arrays, workspaces = self._admit(inputs)
+        arrays, workspaces = self._part.admit(inputs)
         with workspaces.borrow() as workspace:
             return list(visit_exits(workspace, arrays))
 
@@ -302,7 +292,7 @@ class Runner:
             InputError: An input that the bundle does not take.
             RunError: onnxruntime failed, a switch has no such case, or a loop exceeds its bound.
         """
-        arrays, workspaces = self._admit(inputs)
+        arrays, workspaces = self._part.admit(inputs)
         with workspaces.borrow() as workspace:
             return [(answer.exit, len(answer.path)) for answer in visit_exits(workspace, arrays, took)]
 
@@ -316,7 +306,7 @@ class Runner:
         """
         if segment not in self._plan.segments or self._plan.segments[segment].model is None:
             raise InputError(f"no segment {segment!r} with a model; there are {', '.join(self._plan.segments)}")
-        self._check_open()
+        self._part.check_open()
         _ = self._sessions[segment]
 
     @checked(InputError)
@@ -350,9 +340,7 @@ class Runner:
 
     def close(self) -> None:
         """Lets go of all sessions and buffers, of those of a running call when it ends; a later run is a `RunError`."""
-        with self._lock:
-            self._closed = True
-            self._workspaces.clear()
+        self._part.close()
         if self.remote is not None:
             self.remote.close()
         self._sessions.close()
@@ -360,10 +348,9 @@ class Runner:
 
     def renew(self) -> None:
         """Begins anew in a forked process, which has none of the sessions' threads: they are opened again."""
-        self._lock = threading.Lock()
         self._sessions.renew()
         self._sessions_of_rows.renew()
-        self._workspaces.clear()
+        self._part.renew()
         if self.remote is not None:
             self.remote.renew()
 
@@ -376,17 +363,8 @@ class Runner:
         self.close()
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else f"open: {', '.join(map(printable, self.opened)) or 'none'}"
+        state = "closed" if self._part.closed else f"open: {', '.join(map(printable, self.opened)) or 'none'}"
         return f"<Runner {self.bundle}; {state}>"
-
-    @cached_property
-    def _rows(self) -> Rows | None:
-        """What batches share, worked out when the first one comes; None where rows run one by one."""
-        from eetoolkit_runtime.running.batch import Rows, rows_go_together
-
-        if not rows_go_together(self._plan):
-            return None
-        return Rows(SharedState(self._plan, self._sessions_of_rows))
 
     def _run(
         self,
@@ -397,18 +375,20 @@ class Runner:
         interrupt: Interrupt | None,
     ) -> Answer:
         if self.remote is not None and self.remote.takes(exit_at, thresholds):
-            self._check_open()
+            self._part.check_open()
             return self.remote.run(inputs, exit_at, thresholds, deadline_ms, interrupt)
         if deadline_ms is not None or interrupt is not None:
             watch = Watch(deadline_ms, interrupt)
-            arrays, workspaces = self._admit(inputs)
-            return answer_in_time(workspaces, arrays, self._decision(exit_at, thresholds), watch, interrupt)
+            arrays, workspaces = self._part.admit(inputs)
+            return answer_in_time(workspaces, arrays, self._part.decision(exit_at, thresholds), watch, interrupt)
         latest = self._workspaces.latest
         if type(inputs) is np.ndarray and latest is not None and latest.key == ((inputs.shape, inputs.dtype),):
             arrays, workspaces = (inputs,), latest
         else:
-            arrays, workspaces = self._admit(inputs)
-        decision = self._own if exit_at is None and thresholds is None else self._decision(exit_at, thresholds)
+            arrays, workspaces = self._part.admit(inputs)
+        decision = (
+            self._part.own if exit_at is None and thresholds is None else self._part.decision(exit_at, thresholds)
+        )
         if decision.most_confident and decision.at is None:
             return answer_by(workspaces, arrays, decision)
         return workspaces.run(arrays, decision)
@@ -416,29 +396,3 @@ class Runner:
     def _is_tuned(self, exit_at: str | None, thresholds: Thresholds | None) -> bool:
         """Whether a call is decided as the bundle says."""
         return self._as_tuned and exit_at is None and thresholds is None
-
-    def _decision(self, exit_at: str | None, thresholds: Thresholds | None) -> Decision:
-        if thresholds is not None:
-            return decide(self._exits, thresholds, exit_at, self._plan.titles, most_confident=self._most_confident)
-        if exit_at is None:
-            return self._own
-        found = self._at.get(exit_at) if type(exit_at) is str else None
-        if found is None:
-            found = decide(self._exits, None, exit_at, self._plan.titles, most_confident=self._most_confident)
-            self._at[exit_at] = found
-        return found
-
-    def _admit(self, inputs: Inputs) -> tuple[tuple[Array, ...], Workspaces]:
-        """Returns one row of inputs as arrays that fit, and the workspaces of their shapes."""
-        found = self._workspaces.find(inputs, self._names)
-        if found is not None:
-            return found
-        arrays = prepare(self._plan, inputs, one_row=True)
-        key = tuple([(array.shape, array.dtype) for array in arrays])
-        with self._lock:
-            self._check_open()
-            return arrays, self._workspaces.meet(key, self._shared, self._kept)
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise RunError("this runner is closed; make a new one")
