@@ -33,7 +33,7 @@ def number() -> str:
         f"than the best network\nthat always leaves at one exit: a residual CNN trained with its four exits, mean over "
         f"{row['rows']:,} held-out MNIST digits,\n{row['accuracy']:.2%} right (whole: {row['whole_accuracy']:.2%}), "
         f"one thread of an {stored['machine']['processor']}, in turns in one process.\nThresholds were chosen on other "
-        "digits. `make demo` shows a smaller network on your machine.\n"
+        "digits.\n"
     )
 
 
@@ -53,7 +53,7 @@ def peers() -> str:
         "Each figure is the bundle's mean latency over the peer's; below 1 the bundle is faster. The networks were "
         "trained with their exits; held-out rows ran one at a time on one thread.\n"
         "Thresholds lose nothing on validation data; held-out film reviews lose more.\n"
-        "A hand-truncated session is cut off after the exit that the row takes, which it must be told.\n"
+        "A hand-truncated session is cut off after the exit that the row takes.\n"
         "[benchmarks/README.md](benchmarks/README.md) has intervals, p95, p99, all threads and more cases."
     )
     return "\n".join([*lines, "", note]) + "\n"
