@@ -20,7 +20,7 @@ from eetoolkit_runtime.plan.halves import Halves, cut_point, halves
 from eetoolkit_runtime.running.handover import _RESERVE, Handover
 
 AMPLE_MS = 20_000.0  # what a test waits for at most that does not fail
-SOON_MS = 60.0  # and one whose server gives no answer in time
+SOON_MS = 200.0  # and one whose server gives no answer in time
 HERE, EARLY, DEEP = row(0.9), row(0.1, 0.9), row(0.1, 0.1, 0.3)
 """What exit0 answers, exit1 behind the cut, and the last exit."""
 SIDES = ("whole", "device")
@@ -427,6 +427,7 @@ def test_a_server_that_is_too_far_for_a_deadline_is_not_waited_for(both: Both, s
 def test_a_call_in_a_hurry_does_not_send_the_server_to_rest(both: Both, server: TailServer, open_: Open) -> None:
     with proxied(server.port, *[Fault("hold")] * 3) as proxy:
         runner = open_("device", server.url(proxy.port), expected_ms=AMPLE_MS)
+        runner.run(HERE)  # which opens the first segment
         for _ in range(3):
             instead(runner.run(EARLY, deadline_ms=SOON_MS), "device", both, "deadline")
             assert str(remote(runner).last_failure) == "no answer in time"
