@@ -21,7 +21,7 @@ from eetoolkit_runtime.plan.halves import cut_point, halves, version_of
 from eetoolkit_runtime.remote.protocol import DATATYPES
 from eetoolkit_runtime.running.handover import Handover
 
-AMPLE_MS, SOON_MS = 20_000.0, 60.0
+AMPLE_MS, SOON_MS = 20_000.0, 200.0
 EARLY = row(0.1, 0.9)
 Change = Callable[[ModelInferResponse], object]
 
@@ -187,6 +187,7 @@ def test_a_wrong_answer_is_not_believed(name: str, served: Served) -> None:
 def test_a_slow_server_holds_no_call_longer_than_its_time(served: Served) -> None:
     served.servicer.hold = threading.Event()
     with served.open("device") as runner:
+        runner.run(row(0.9))  # which opens the first segment
         answer = runner.run(EARLY, deadline_ms=SOON_MS)
         assert (answer.exit, answer.stopped_by) == ("exit0", "deadline")
         token = ee.Interrupt()
