@@ -51,9 +51,9 @@ class Counts:
         self._sum_ns = np.zeros(len(exits) + 1)
         self.errors = {**{kind.__name__: 0 for kind in _ERRORS}, OTHER: 0}
 
-    def add_packed(self, answers: Sequence[complex]) -> tuple[Array, int]:
-        """Adds answers of `run`, each its confidence + i (code * `SCALE` + seconds); returns as `add`."""
-        both = np.fromiter(answers, np.complex128, len(answers))
+    def add_packed(self, answers: Sequence[complex], count: int) -> tuple[Array, int]:
+        """Adds the first `count` answers of `run`, each confidence + i (code * `SCALE` + seconds); returns as `add`."""
+        both = np.fromiter(answers, np.complex128, count)
         packed = both.imag
         codes = (packed * (1 / SCALE)).astype(np.int64)
         took_ns = (packed - codes * SCALE) * 1e9
