@@ -56,7 +56,7 @@ def check(snapshot: MonitorSnapshot, answers: list[Answer]) -> None:
         assert exit_.confidence_mean == pytest.approx(statistics.mean(here))
         assert exit_.confidence_variance == pytest.approx(statistics.variance(here))
     stopped = Counter(answer.stopped_by for answer in answers)
-    assert snapshot.stopped_by == {kind: stopped.get(kind, 0) for kind in STOPS}
+    assert snapshot.stopped_by == dict.fromkeys(STOPS, 0) | dict(stopped)
 
 
 def test_it_counts_what_run_run_batch_and_stream_answer(opened: Open) -> None:

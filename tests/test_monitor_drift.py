@@ -100,7 +100,7 @@ def test_rows_of_unknown_exits_are_no_evidence_for_either_side() -> None:
     left = np.array([170, 52, 38])
     without.add(left)
     with_unknown.add(left, 300)
-    assert with_unknown._log_evidence < without._log_evidence
+    assert with_unknown.evidence < without.evidence
     for _ in range(1000):
         with_unknown.add(None, 300)
     assert with_unknown.alarms == 0
@@ -119,18 +119,17 @@ def test_the_evidence_is_the_papers_sum_of_products() -> None:
                 other = 1 / (1 + (1 - end) / end * math.exp(-sign * bet))  # the share with so different log odds
                 each = [binom.logpmf(b[e], b.sum(), other) - binom.logpmf(b[e], b.sum(), end) for b in blocks]
                 ratios.append(sum(math.exp(sum(each[start:])) for start in range(len(each))))
-    assert test._log_evidence == pytest.approx(math.log(np.mean(ratios)), rel=1e-9)
+    assert test.evidence == pytest.approx(np.mean(ratios), rel=1e-9)
 
 
 def simulated_alarms(ends: Mapping[str, tuple[float, float, float]], shares: list[float], weeks: int) -> int:
     """Returns how many of so many weeks of 100,000 rows have an alarm, by the test's steps for all weeks at once."""
     rng, found = np.random.default_rng(0), np.zeros(weeks, bool)
     test = DriftTest(dict(ends), 0.01, 100_000)
-    logs = np.full((weeks, *test._bets.shape), -np.inf)
+    logs, weights = np.full((weeks, *test._bets.shape), -np.inf), np.log(test._weights + 1e-300)
     for left in rng.multinomial(BLOCK, shares, (math.ceil(100_000 / BLOCK), weeks)):
-        seen = np.concatenate([left, left], axis=1)[:, :, None]
-        logs = np.logaddexp(logs, 0) + (seen * test._bets - BLOCK * test._norms)
-        found |= np.logaddexp.reduce((logs + test._log_weights).reshape(weeks, -1), axis=1) >= test.log_limit
+        logs = np.logaddexp(logs, 0) + (left[:, None, :, None] * test._bets - BLOCK * test._norms)
+        found |= np.logaddexp.reduce((logs + weights).reshape(weeks, -1), axis=1) >= np.log(test.limit)
     return int(found.sum())
 
 
@@ -143,9 +142,8 @@ def test_false_alarms_are_within_the_stated_rate_at_an_intervals_end_and_shifts_
 def test_a_simulated_step_is_the_tests_own_step() -> None:
     test, left = DriftTest(SHARES, 0.01, 100_000), np.array([150, 70, 36])
     test.add(left)
-    logs = np.logaddexp(np.full(test._bets.shape, -np.inf), 0)
-    logs = logs + (np.concatenate([left, left])[:, None] * test._bets - BLOCK * test._norms)
-    assert test._log_evidence == pytest.approx(np.logaddexp.reduce(logs + test._log_weights, axis=None))
+    logs = left[:, None] * test._bets - BLOCK * test._norms
+    assert math.log(test.evidence) == pytest.approx(np.logaddexp.reduce(logs + np.log(test._weights), axis=None))
 
 
 def test_after_an_alarm_the_evidence_begins_anew() -> None:

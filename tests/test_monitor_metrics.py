@@ -36,7 +36,7 @@ def monitor(opened: Open) -> ee.Monitor:
         runner.run(x)
     runner.run_batch(np.repeat(row(0.9), 297, axis=0))
     with pytest.raises(ee.InputError):
-        runner.run("it")  # type: ignore[arg-type] # what is tried
+        runner.run("it")
     return monitor
 
 

@@ -243,6 +243,9 @@ def test_applying_writes_in_one_step_and_undo_puts_back(bundle: ee.Bundle) -> No
     assert told is not None
     assert (told.goal, told.rows, told.seed) == (report.goal, report.rows, 0)
     assert told.figures["score"][0] == report.chosen.score.value
+    value, low, high = told.figures["share of exit0"]
+    assert value == report.chosen.exits["exit0"]
+    assert low < value < high
     again = ee.tune(tuned, x, labels, max_accuracy_drop=0.05, calibrate=False, threads=1)
     again.apply()
     restored = report.undo()

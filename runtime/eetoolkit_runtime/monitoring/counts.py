@@ -36,11 +36,12 @@ class Counts:
 
     def __init__(self, exits: Sequence[str], stops: Sequence[str]) -> None:
         self._exits, self._stops = tuple(exits), tuple(stops)
-        self._by_itself = [place for place, kind in enumerate(stops) if kind in _BY_ITSELF]
-        shape = (2, len(stops), len(exits))
-        self.places = {name: SCALE * place for place, name in enumerate(exits)}
+        self._by_itself = [len(stops) + place for place, kind in enumerate(stops) if kind in _BY_ITSELF]
+        self._bits = (2 * len(stops) - 1).bit_length()  # of what is no exit in a code
+        shape = (len(exits), 1 << self._bits)
+        self.places = {name: SCALE * (place << self._bits) for place, name in enumerate(exits)}
         self.stops = {
-            tuned: {stop: SCALE * (tuned * len(stops) + place) * len(exits) for place, stop in enumerate(stops)}
+            tuned: {stop: SCALE * (place + tuned * len(stops)) for place, stop in enumerate(stops)}
             for tuned in (False, True)
         }
         self._answers = np.zeros(shape, np.int64)
@@ -50,14 +51,15 @@ class Counts:
         self._sum_ns = np.zeros(len(exits) + 1)
         self.errors = {**{kind.__name__: 0 for kind in _ERRORS}, OTHER: 0}
 
-    def add_packed(self, answers: Sequence[complex]) -> tuple[Array, int]:
-        """Adds answers of `run`, each its confidence + i (code * `SCALE` + seconds); returns as `add`."""
-        both = np.fromiter(answers, np.complex128, len(answers))
+    def add_packed(self, answers: Sequence[complex], count: int) -> tuple[Array, int]:
+        """Adds the first `count` answers of `run`, each confidence + i (code * `SCALE` + seconds); returns as `add`."""
+        both = np.fromiter(answers, np.complex128, count)
         packed = both.imag
         codes = (packed * (1 / SCALE)).astype(np.int64)
         took_ns = (packed - codes * SCALE) * 1e9
-        at = codes % len(self._exits)
-        np.add.at(self._calls.reshape(-1), at * BUCKETS + buckets_of(took_ns), 1)
+        at = codes >> self._bits
+        calls = np.bincount(at * BUCKETS + buckets_of(took_ns), minlength=len(self._exits) * BUCKETS)
+        self._calls[:-1] += calls.reshape(-1, BUCKETS)
         self._sum_ns[:-1] += np.bincount(at, took_ns, len(self._exits))
         return self.add(codes, at, both.real)
 
@@ -76,13 +78,13 @@ class Counts:
         found = np.bincount(codes, minlength=self._answers.size).reshape(self._answers.shape)
         self._answers += found
         self._add_confidences(at, confidences)
-        left = found[1, self._by_itself].sum(axis=0)
-        return left, int(found[1].sum() - left.sum())
+        left = found[:, self._by_itself].sum(axis=1)
+        return left, int(found[:, len(self._stops) :].sum() - left.sum())
 
     def add_codes(self, codes: Array, confidences: Array) -> tuple[Array, int]:
-        """Adds answers that were no calls of their own, by `SCALE` times their codes, float64 (N,); returns as `add`."""
+        """Adds answers that were no calls, by `SCALE` times their codes, float64 (N,); returns as `add`."""
         whole = (codes * (1 / SCALE)).astype(np.int64)
-        return self.add(whole, whole % len(self._exits), confidences)
+        return self.add(whole, whole >> self._bits, confidences)
 
     def add_batch(self, took_s: float) -> None:
         """Adds how long a batch took, as a whole."""
@@ -114,7 +116,7 @@ class Counts:
 
     def by_exit(self) -> dict[str, ExitCounts]:
         """Returns what each exit's answers add up to."""
-        total, each = max(1, self.answers), self._answers.sum(axis=(0, 1))
+        total, each = max(1, self.answers), self._answers.sum(axis=1)
         found = {}
         for e, name in enumerate(self._exits):
             answers, sure = int(each[e]), int(each[e] - self._odd[e])
@@ -144,7 +146,9 @@ class Counts:
     @property
     def stopped_by(self) -> dict[str, int]:
         """How many runs were stopped by what."""
-        return dict(zip(self._stops, self._answers.sum(axis=(0, 2)).tolist(), strict=True))
+        count = len(self._stops)
+        each = self._answers[:, :count] + self._answers[:, count : 2 * count]
+        return dict(zip(self._stops, each.sum(axis=0).tolist(), strict=True))
 
     @property
     def batches(self) -> Latencies:

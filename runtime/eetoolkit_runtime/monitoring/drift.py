@@ -43,6 +43,7 @@ SHARE_OF = "share of "
 """What the figure of an exit's share is called in a manifest, before the exit's name."""
 _BETS = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 """By how much the log odds of a share may have moved: from 0.5 to 0.52, and to 0.96."""
+_MOST_GAIN = 500.0  # in one block, so that no sum leaves a float64; it is an alarm anyway
 _RECENT = 2000  # rows after which one weighs 1 / e of the newest in `recent`
 Shares = dict[str, tuple[float, float, float]]
 
@@ -78,18 +79,16 @@ class DriftTest:
         self._names = tuple(shares)
         self._false_alarms, self._per_rows = false_alarms, per_rows
         _, lows, highs = np.array(list(shares.values()), np.float64).T
-        ends = np.concatenate([highs, lows])[:, None]
-        some = np.concatenate([highs < 1, lows > 0])[:, None]  # an end at 1 or 0 cannot be left
+        ends, some = np.stack([highs, lows]), np.stack([highs < 1, lows > 0])  # an end at 1 or 0 cannot be left
         bets = np.array(_BETS)
-        self._bets = np.concatenate([np.tile(bets, (len(shares), 1)), np.tile(-bets, (len(shares), 1))])
-        self._norms = np.log1p(ends * np.expm1(self._bets))
-        with np.errstate(divide="ignore"):
-            self._log_weights = np.log(some / (some.sum() * len(bets))) + np.zeros_like(self._bets)
-        self.log_limit = math.log(math.ceil(per_rows / BLOCK) / false_alarms)
-        self._logs = np.full(self._bets.shape, -np.inf)
-        self._log_evidence = -math.inf
+        self._bets = np.stack([bets, -bets])[:, None] + np.zeros((len(shares), 1))  # (2, E, B): upper ends, lower ends
+        self._norms = np.log1p(ends[:, :, None] * np.expm1(self._bets))
+        self._weights = some[:, :, None] / (some.sum() * len(bets)) + np.zeros(len(bets))
+        self.limit = math.ceil(per_rows / BLOCK) / false_alarms
+        self._sums = np.zeros(self._bets.shape)
+        self.evidence = 0.0
         self._left, self._unknown, self._waiting = np.zeros(len(shares), np.int64), 0, 0
-        self._recent = np.zeros(len(shares))
+        self._recent = [0.0] * len(shares)
         self.rows = self.alarms = 0
         self._first: Alarm | None = None
         self._last: Alarm | None = None
@@ -97,7 +96,7 @@ class DriftTest:
     @property
     def size_bytes(self) -> int:
         """What its arrays take."""
-        return 4 * self._bets.nbytes + 2 * self._recent.nbytes
+        return 4 * self._bets.nbytes + self._left.nbytes
 
     def add(self, left: Array | None, unknown: int = 0) -> None:
         """Counts rows, and looks at them as soon as they are a block.
@@ -116,35 +115,39 @@ class DriftTest:
 
     def _look(self) -> None:
         left, unknown, count = self._left, self._unknown, self._waiting
-        seen = np.concatenate([left, left + unknown])[:, None]
-        self._logs = np.logaddexp(self._logs, 0) + (seen * self._bets - count * self._norms)
-        terms = self._logs + self._log_weights
-        self._log_evidence = float(np.logaddexp.reduce(terms, axis=None))
+        gains = left[:, None] * self._bets
+        gains -= count * self._norms
+        if unknown:
+            gains[1] += unknown * self._bets[1]
+        np.minimum(gains, _MOST_GAIN, out=gains)
+        self._sums += 1
+        self._sums *= np.exp(gains, out=gains)
+        self.evidence = float(np.vdot(self._sums, self._weights))
         self.rows += count
-        known = left / max(1, count - unknown)
         weight = 1.0 if self.rows == count else -math.expm1(-count / _RECENT)
-        self._recent += weight * (known - self._recent)
+        known = max(1, count - unknown)
+        self._recent = [was + weight * (k / known - was) for was, k in zip(self._recent, left.tolist(), strict=True)]
         self._left, self._unknown, self._waiting = np.zeros_like(left), 0, 0
-        if self._log_evidence >= self.log_limit:
-            self._alarm(terms)
+        if self.evidence >= self.limit:
+            self._alarm()
 
-    def _alarm(self, terms: Array) -> None:
-        above, place = divmod(int(np.logaddexp.reduce(terms, axis=1).argmax()), len(self._names))
+    def _alarm(self) -> None:
+        below, place = divmod(int((self._sums * self._weights).sum(axis=2).argmax()), len(self._names))
         self._last = Alarm(
             exit=self._names[place],
-            share="below" if above else "above",
-            recent=float(self._recent[place]),
+            share="below" if below else "above",
+            recent=self._recent[place],
             rows=self.rows,
             at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         )
         self._first = self._first or self._last
         self.alarms += 1
-        self._logs = np.full(self._bets.shape, -np.inf)
-        self._log_evidence = -math.inf
+        self._sums = np.zeros(self._bets.shape)
+        self.evidence = 0.0
 
     def verdict(self) -> Drift:
         """Returns what it says by now."""
-        recent = self._recent.tolist() if self.rows else [None] * len(self._names)
+        recent: list[float] | list[None] = self._recent if self.rows else [None] * len(self._names)
         return Drift(
             false_alarms=self._false_alarms,
             per_rows=self._per_rows,
@@ -152,7 +155,7 @@ class DriftTest:
             alarms=self.alarms,
             first=self._first,
             last=self._last,
-            evidence=max(0.0, self._log_evidence / self.log_limit),
+            evidence=max(0.0, math.log(max(self.evidence, 1)) / math.log(self.limit)),
             exits={
                 name: TunedShare(value=value, low=low, high=high, recent=lately)
                 for (name, (value, low, high)), lately in zip(self._shares.items(), recent, strict=True)

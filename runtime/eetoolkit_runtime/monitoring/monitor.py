@@ -201,9 +201,9 @@ class Monitor:
             try:
                 waiting, count = self._waiting, len(self._waiting)
                 if count:
-                    some = waiting[:count]
+                    added = self._counts.add_packed(waiting, count)
                     del waiting[:count]
-                    self._test_also(*self._counts.add_packed(some))
+                    self._test_also(*added)
             finally:
                 self._folding = False
 
