@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from eetoolkit.adapting.adapted import Adapted as Adapted
     from eetoolkit.adapting.add_exits import add_exits as add_exits
     from eetoolkit.adapting.report import AdaptReport as AdaptReport
+    from eetoolkit.fleet.fleet import Fleet as Fleet
+    from eetoolkit.fleet.fleet import read_fleet as read_fleet
     from eetoolkit.quantizing.quantize import quantize as quantize
     from eetoolkit.quantizing.report import QuantizationReport as QuantizationReport
     from eetoolkit.report.page import write_report as write_report
@@ -84,6 +86,7 @@ _PUBLIC = {
     "eetoolkit_runtime.profiling.profile": ("Profile",),
     "eetoolkit_runtime.profiling.comparison": ("Comparison",),
     "eetoolkit_runtime.profiling.tracing": ("trace",),
+    "eetoolkit.fleet.fleet": ("read_fleet", "Fleet"),
     "eetoolkit_runtime.doctor.examine": ("doctor",),
     "eetoolkit_runtime.doctor.finding": ("Finding",),
     # Its thresholds are chosen

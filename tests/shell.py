@@ -6,6 +6,7 @@ Names of the bundle all begin with one mark: with `WICKED` it is a stranger's, m
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,20 @@ CALLS: dict[str, tuple[str, ...]] = {
     "tune json": ("tune", "b.ee", "--record", "r.npz", "--json"),
     "tune risk": ("tune", "b.ee", "--record", "r.npz", "--risk", "0.3"),
     "tune profile": ("tune", "b.ee", "--record", "r.npz", "--profile", "p.json", "--budget-ms", "1"),
+    "tune fleet": (
+        "tune",
+        "b.ee",
+        "--record",
+        "r.npz",
+        "--profile",
+        "fleet",
+        "--for",
+        "p90-device",
+        "--budget-ms",
+        "1",
+    ),
+    "profiles": ("profiles", "fleet"),
+    "profiles json": ("profiles", "fleet", "--json"),
     "truncate": ("truncate", "b.ee", "--at", "nope"),
     "split": ("split", "b.ee", "--at", "nope", "--out-device", "d.ee", "--out-server", "repo"),
     "split list": ("split", "b.ee", "--list"),
@@ -103,6 +118,9 @@ def _lay_out(folder: Path, mark: str) -> None:
     Path("net.onnx").write_bytes(_network(mark))
     for name in ("p.json", "q.json"):
         _done(call("profile", "b.ee", "--inputs", "val.npz", *QUICK, "--operators", "-o", name))
+    Path("fleet").mkdir()
+    for name in ("one", "two", "two-2"):
+        shutil.copy("p.json", f"fleet/{name}.json")
     _done(call("tune", "b.ee", "--data", "val.npz", "--record", "r.npz"))
 
 

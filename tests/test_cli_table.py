@@ -24,6 +24,7 @@ SHOWN = (
     "doctor",
     "profile show",
     "profile compare",
+    "profiles",
     "tune",
     "quantize",
     "zoo",

@@ -69,6 +69,7 @@ def test_every_guide_has_code_that_runs() -> None:
         "tuning",
         "quantizing",
         "profiling",
+        "fleet",
         "on-device",
         "phones",
     }
@@ -130,7 +131,14 @@ def test_generated_figures_are_those_of_the_stored_results() -> None:
 def test_architecture_names_every_module_of_the_two_lower_rooms_and_of_the_product_where_it_is_large() -> None:
     text = (ROOT / "docs/architecture.md").read_text()
     lower = ("exporters/eetoolkit_exporters", "runtime/eetoolkit_runtime")
-    product = ("eetoolkit/tuning", "eetoolkit/quantizing", "eetoolkit/report", "eetoolkit/adapting", "eetoolkit/serve")
+    product = (
+        "eetoolkit/tuning",
+        "eetoolkit/quantizing",
+        "eetoolkit/report",
+        "eetoolkit/adapting",
+        "eetoolkit/serve",
+        "eetoolkit/fleet",
+    )
     for room in (*lower, *product):
         for module in (ROOT / room).rglob("*.py"):
             if module.stem not in ("__init__", "errors"):

@@ -613,7 +613,11 @@ WRONG: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "a list": ({"budget_share": [0.5]}, ee.TuneError, r"budget_share is \[0.5\], expected a number or None"),
     "method": ({"risk": 0.1, "method": "LTT"}, ee.TuneError, "method is 'LTT', expected 'ltt' or 'ucb' or 'crc'"),
     "metric": ({"metric": "accuracy"}, ee.TuneError, "metric is 'accuracy', expected a function or None"),
-    "profile": ({"profile": 5}, ee.TuneError, "profile is 5, expected a Profile or a text or a path or None"),
+    "profile": (
+        {"profile": 5},
+        ee.TuneError,
+        "profile is 5, expected a Profile or a Fleet or a text or a path or None",
+    ),
     "record": ({"record": {}}, ee.TuneError, "record is {}, expected a Record or a text or a path or None"),
     "force": ({"force": 1}, ee.TuneError, "force is 1, expected True or False"),
     "calibrate": ({"calibrate": "no"}, ee.TuneError, "calibrate is 'no', expected True or False or None"),

@@ -22,8 +22,8 @@ from eetoolkit_runtime.running.telemetry import switch_off
 
 # From first look to device.
 _VERBS = (
-    "demo", "adapt", "export", "inspect", "verify", "run", "profile", "doctor", "quantize", "tune", "truncate", "split",
-    "pack", "serve", "zoo",
+    "demo", "adapt", "export", "inspect", "verify", "run", "profile", "profiles", "doctor", "quantize", "tune",
+    "truncate", "split", "pack", "serve", "zoo",
 )  # fmt: skip
 _NARROWEST_HELP = 52
 _INTERRUPTED = 130  # 128 + SIGINT, as shells count

@@ -23,7 +23,7 @@ from eetoolkit.cli.options import (
 )
 from eetoolkit.cli.outputs import Outputs, check_page
 from eetoolkit.cli.table import print_pairs
-from eetoolkit.cli.tune_tables import figures, print_choices
+from eetoolkit.cli.tune_tables import figures, print_choices, print_fleet
 from eetoolkit.cli.verb import Verb
 from eetoolkit_runtime.running.decision import spell_threshold
 
@@ -42,11 +42,12 @@ _COMPARED = 200
         "eetoolkit tune digits.ee --data val.npz --max-accuracy-drop 0.01 --report report.html",
         "eetoolkit tune digits.ee --data val.npz --profile pi.json --apply",
         "eetoolkit tune digits.ee --data val.npz --profile pi.json --link link.json --server-profile server.json",
+        "eetoolkit tune digits.ee --data val.npz --profile profiles/ --for p90-device --budget-ms 5",
         "eetoolkit tune digits.ee --undo",
     ),
     groups={
         "The goal": ("max_accuracy_drop", "min_accuracy", "budget_ms", "budget_share", "risk", "delta", "method"),
-        "Data and costs": ("data", "calibrate", "profile", "force", "seed", "record", "threads"),
+        "Data and costs": ("data", "calibrate", "profile", "for_", "force", "seed", "record", "threads"),
         "Where to split": ("link", "server_profile", "server_speedup"),
         "Pictures": PICTURES,
         "Output": ("apply_", "undo", "prune", "page", "overwrite"),
@@ -84,9 +85,16 @@ _COMPARED = 200
 )
 @click.option(
     "--profile",
-    metavar="FILE",
-    help="Segment latencies: the JSON of `profile`, from any machine; default: the profile saved in BUNDLE, otherwise "
-    "multiply-adds.",
+    metavar="FILE | DIR",
+    help="Segment latencies: the JSON of `profile`, from any machine, or a folder of many devices'; default: the "
+    "profile saved in BUNDLE, otherwise multiply-adds.",
+)
+@click.option(
+    "--for",
+    "for_",
+    metavar="QUANTILE",
+    help="With --profile DIR: the device whose cost counts, pN-device, median-device or slowest-device: N % of the "
+    "devices take no more than it.",
 )
 @click.option(
     "--force",
@@ -137,6 +145,7 @@ def tune(  # noqa: PLR0913 - one for each option
     link: str | None,
     server_profile: str | None,
     server_speedup: float | None,
+    for_: str | None,
     force: bool,
     seed: int,
     record: str | None,
@@ -187,7 +196,7 @@ def tune(  # noqa: PLR0913 - one for each option
         report = ee.tune(
             opened, inputs, labels, max_accuracy_drop=max_accuracy_drop, min_accuracy=min_accuracy,
             budget_ms=budget_ms, budget_share=budget_share, risk=risk, delta=0.05 if delta is None else delta,
-            method=method or "ltt", calibrate=calibrate, profile=profile, link=link,
+            method=method or "ltt", calibrate=calibrate, profile=profile, for_=for_, link=link,
             server=server_speedup if server_profile is None else server_profile, force=force, seed=seed, record=record,
             threads=threads, progress=tell,
         )  # fmt: skip
@@ -235,6 +244,8 @@ def _check_usage(given: Mapping[str, Any]) -> None:
         raise click.UsageError("--undo goes alone")
     if not (given["undo"] or given["data"] or given["record"]):
         raise click.UsageError("pass --data, or a --record")
+    if given["for_"] is not None and given["profile"] is None:
+        raise click.UsageError("--for goes with --profile DIR")
     for name in ("delta", "method"):
         if given[name] is not None and given["risk"] is None:
             raise click.UsageError(f"--{name} goes with --risk")
@@ -255,6 +266,9 @@ def _print(report: ee.TuningReport, pruning: Pruning | None, *, applied: bool) -
     print_pairs(_header(report, pruning, applied=applied))
     terminal.say("")
     print_choices(report)
+    if report.fleet is not None:
+        terminal.say("")
+        print_fleet(report.fleet)
     terminal.say("", *frontier_chart(report, terminal.columns()))
 
 

@@ -11,6 +11,7 @@ from eetoolkit_runtime.running.decision import spell_threshold
 
 if TYPE_CHECKING:
     import eetoolkit as ee
+    from eetoolkit.fleet.tuned import FleetOutcome
     from eetoolkit.tuning.intervals import Figures
     from eetoolkit.tuning.where import WhereToSplit
 
@@ -43,9 +44,24 @@ def figures(report: ee.TuningReport) -> Iterator[tuple[str, str]]:
     if report.split is not None:
         yield "split", terminal.for_shell(str(report.split))
         yield "server", report.split.server
+    if report.fleet is not None:
+        yield "fleet", str(report.fleet)
     yield "verdict", str(report.verdict)
     for note in report.notes:
         yield "note", terminal.for_shell(note)
+
+
+def print_fleet(outcome: FleetOutcome) -> None:
+    """Prints a table of what each device of a fleet gains, the slowest first."""
+    budget = outcome.kept is not None
+    columns = ("whole network, ms", "before, ms", "tuned, ms", "of whole")
+    table = Table("device", *columns, *(["keeps the budget"] if budget else []), right=columns)
+    for each in sorted(outcome.devices, key=lambda each: -each.tuned_ms):
+        table.add(
+            each.name, *(f"{ms:.4g}" for ms in (each.whole_ms, each.before_ms, each.tuned_ms)),
+            f"{each.tuned_ms / each.whole_ms:.1%}", *(["yes" if each.keeps else "no"] if budget else []),
+        )  # fmt: skip
+    table.print()
 
 
 def print_choices(report: ee.TuningReport) -> None:

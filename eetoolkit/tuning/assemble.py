@@ -71,7 +71,7 @@ def evaluate(task: Task, choice: Choice, guaranteed: Mapping[Method, GuaranteedC
         always=tuple(evaluator.always(f"always {name}", e) for e, name in enumerate(task.data.record.exits)),
         rivals=tuple(evaluator.choice(name, thresholds) for name, thresholds in rivals),
         pruned=_pruned(task, evaluator, choice.thresholds, overheads) if choice.passed else None,
-        frontier=evaluator.frontier(choice.search.frontier(), task.full[1]),
+        frontier=evaluator.frontier(choice.search.frontier()),
         overheads=overheads,
     )
 

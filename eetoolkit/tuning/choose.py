@@ -74,6 +74,14 @@ class Task:
         """What the goal asks of the tuning rows."""
         return self.goal.constraint(self.full)
 
+    def check_met(self, constraint: Constraint, reached: tuple[float, float]) -> None:
+        """Refuses a choice of this score and cost, a share of the whole network's, that misses the goal.
+
+        Raises:
+            TuneError: Says the best that can be met.
+        """
+        self.goal.check_met(constraint, reached, self.full[1], self.costs)
+
 
 @dataclass(frozen=True, eq=False)
 class Choice:
@@ -121,7 +129,7 @@ def choose(task: Task, guaranteed: GuaranteedChoice | None) -> Choice:
     search = Search(objective)
     if guaranteed is None:
         thresholds, reached = _best(search, objective, constraint.stricter(margin or 0.0), others)
-        task.goal.check_met(constraint, reached, task.full[1], task.costs)
+        task.check_met(constraint, reached)
     else:
         thresholds = guaranteed.thresholds
     static = best_static(task.goal, constraint, tuned, objective, thresholds)

@@ -93,17 +93,9 @@ def choose_costs(
     """
     names = record.segments
     if profile is not None:
-        if profile.files != digests(plan) and not force:
-            raise TuneError(
-                f"this profile is of another bundle, {profile.bundle!r}, or of another build of {plan.name!r}; profile "
-                "again, or pass force=True (--force)"
-            )
-        if profile.providers != providers and not force:
-            raise TuneError(
-                f"this profile is of a run on {', '.join(profile.providers)}, expected {', '.join(providers)}; profile "
-                "again, name the providers that the bundle is to run on, or pass force=True (--force)"
-            )
-        return _of_profile(profile, record)
+        if not force:
+            check_profile(plan, profile, providers)
+        return costs_of_profile(profile, record)
     if plan.profile is not None:
         of = np.array([plan.profile.expected_ms.get(name, np.nan) for name in names])
         return Costs(of, 0.0, "ms", "the latencies (p90) in the bundle's manifest")
@@ -112,6 +104,30 @@ def choose_costs(
     if len(known) == len(names) and any(known):
         return Costs(np.array(known, np.float64), 0.0, "multiply-adds", "a static estimate")
     return Costs(np.ones(len(names)), 0.0, "segments", "a count of segments, whose multiply-adds are not known")
+
+
+def check_profile(plan: Manifest, profile: Profile, providers: tuple[str, ...], what: str = "this profile") -> None:
+    """Refuses a profile of another bundle, or of other providers.
+
+    Args:
+        plan: The bundle's.
+        profile: Of any machine.
+        providers: The execution providers that the bundle is to run on.
+        what: Names the profile.
+
+    Raises:
+        TuneError: It is.
+    """
+    if profile.files != digests(plan):
+        raise TuneError(
+            f"{what} is of another bundle, {profile.bundle!r}, or of another build of {plan.name!r}; profile again, or "
+            "pass force=True (--force)"
+        )
+    if profile.providers != providers:
+        raise TuneError(
+            f"{what} is of a run on {', '.join(profile.providers)}, expected {', '.join(providers)}; profile again, "
+            "name the providers that the bundle is to run on, or pass force=True (--force)"
+        )
 
 
 def overheads_of(plan: Manifest, costs: Costs, exits: Sequence[str]) -> Array:
@@ -178,8 +194,12 @@ def _cuts(plan: Manifest, costs: Costs, exits: Sequence[str]) -> Array:
     return np.array([costs.each if len(chains(without_exits(plan, [name]))) < count else 0.0 for name in exits])
 
 
-def _of_profile(profile: Profile, record: Record) -> Costs:
-    """Returns robust means: of segments on full paths, scaled for each exit to calls that leave there."""
+def costs_of_profile(profile: Profile, record: Record) -> Costs:
+    """Returns robust means: of segments on full paths, scaled for each exit to calls that leave there.
+
+    Raises:
+        TuneError: The profile has no latency for a segment that rows of the record come through.
+    """
     found = {name: cost.latency.robust_ms for name, cost in profile.segments.items() if cost.latency is not None}
     passing = {name: cost.passing.added_us for name, cost in profile.exits.items() if cost.passing is not None}
     plain = Costs(

@@ -83,6 +83,11 @@ class Subset:
         """What a run of the whole network costs in the mean."""
         return float(self.cost[np.arange(len(self.record)), self.record.last].mean())
 
+    def objective(self, choices: Candidates) -> Objective:
+        """Returns what a search over these candidates makes best, with costs as shares of the whole network's."""
+        share = self.cost / self.full_cost
+        return Objective(self.record, choices, self.score, share, self.fallback, self.metric)
+
     def drops(self, answered: Array) -> Array | None:
         """Returns how much less each row's answer scores than the whole network's, (N,); None where rows have none."""
         rows = np.arange(len(self.record))
@@ -140,16 +145,17 @@ class Evaluator:
         ends = [e for e, each in enumerate(self.plan.exits.values()) if each.ends]
         return self._measure(name, self.test.always(exit_), self.tune.always(exit_), {}, whole=ends == [exit_])
 
-    def frontier(self, found: Points, scale: float) -> tuple[Point, ...]:
-        """Returns points evenly along a frontier whose costs are shares of `scale`."""
+    def frontier(self, found: Points) -> tuple[Point, ...]:
+        """Returns points evenly along a frontier."""
         kept = np.unique(np.linspace(0, len(found.cost) - 1, min(_FRONTIER, len(found.cost))).round().astype(int))
         limits = self.choices.spell(found.settings[kept])
         score, cost = self.test.means_at(limits)
+        _, tune_cost = self.tune.means_at(limits)
         return tuple(
             Point(
                 thresholds=self._by_exit(limits[n]),
                 tune_score=float(found.score[place]),
-                tune_cost=float(found.cost[place]) * scale,
+                tune_cost=float(tune_cost[n]),
                 score=float(score[n]),
                 cost=float(cost[n]),
             )
@@ -201,7 +207,4 @@ def objective_of(plan: Manifest, subset: Subset, also: npt.ArrayLike = ()) -> Ob
     """
     allowed = np.array(may_fire(plan))
     most = _CANDIDATES if subset.score is not None else _FEW_CANDIDATES
-    return Objective(
-        subset.record, candidates(subset.record, plan, allowed, most, also), subset.score,
-        subset.cost / subset.full_cost, subset.fallback, subset.metric,
-    )  # fmt: skip
+    return subset.objective(candidates(subset.record, plan, allowed, most, also))

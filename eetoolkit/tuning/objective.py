@@ -164,13 +164,21 @@ class Objective:
     @property
     def full(self) -> tuple[float, float]:
         """Score and cost of the whole network: the last exit always."""
-        rows = np.arange(len(self.record))
-        return self._score_at(self.record.last), float(self.cost[rows, self.record.last].mean())
+        return self._score_at(self.record.last), self._cost_at(self.record.last)
+
+    @property
+    def costs(self) -> tuple[Array, ...]:
+        """The costs, (N, V) each, whose means make the cost of a setting, by `counted`."""
+        return (self.cost,)
+
+    def counted(self, costs: Array) -> Array:
+        """Returns the cost that counts, (...), by the means of all `costs`, (K, ...)."""
+        return np.asarray(costs[0])
 
     def at(self, setting: Array) -> tuple[float, float]:
         """Returns score and cost of one setting, (E,)."""
         ended = self._ends(setting)
-        return self._score_at(self._answers(setting, ended)), float(self.cost[np.arange(len(ended)), ended].mean())
+        return self._score_at(self._answers(setting, ended)), self._cost_at(ended)
 
     def sweep(self, setting: Array, exit_: int) -> tuple[Array, Array]:
         """Returns score and cost of a setting with every candidate of an exit, ascending, and disabled, (J + 1,)."""
@@ -180,13 +188,12 @@ class Objective:
             return score, cost
         ended = self._ends(moved(setting, exit_, bound))
         count = len(ended)
+        score_visits = self._answers(moved(setting, exit_, 0), ended)
         ends = [
             values[visits * np.intp(count) + np.arange(count)]
-            for values, visits in zip(
-                self._values, (self._answers(moved(setting, exit_, 0), ended), ended), strict=True
-            )
+            for values, visits in zip(self._values, (score_visits, *(ended for _ in self.costs)), strict=True)
         ]
-        totals = np.zeros((2, bound + 1))
+        totals = np.zeros((len(ends), bound + 1))
         totals[:, 0] = [end.sum() for end in ends]
         # Each row's run goes on for all candidates from some one on. A visit that fires moves that one, and ends what
         # lies between: what that gains is added at the old one and taken away at the new one. Sums along the candidates
@@ -200,7 +207,8 @@ class Objective:
             for total, values, end in zip(totals, self._values, ends, strict=True):
                 gain = values[visit * count + rows] - end[rows]
                 total += np.bincount(old, gain, len(total)) - np.bincount(new, gain, len(total))  # noqa: PLW2901 - in place
-        score, cost = totals.cumsum(axis=1) / count
+        score, *costs = totals.cumsum(axis=1) / count
+        cost = self.counted(np.array(costs))
         if self.fallback == "most_confident":  # disabled, it does not stand in either
             score[bound], _ = self.at(moved(setting, exit_, bound))
         return score, cost
@@ -234,11 +242,10 @@ class Objective:
         return {}
 
     @cached_property
-    def _values(self) -> tuple[Array, Array]:
-        """Score and cost, (V * N,) each: visit after visit, as a sweep reads them."""
+    def _values(self) -> tuple[Array, ...]:
+        """Score and costs, (V * N,) each: visit after visit, as a sweep reads them."""
         score = np.zeros(self.record.exit.shape) if self.score is None else self.score
-        by_visit = [np.ascontiguousarray(values.T, np.float64).ravel() for values in (score, self.cost)]
-        return by_visit[0], by_visit[1]
+        return tuple(np.ascontiguousarray(values.T, np.float64).ravel() for values in (score, *self.costs))
 
     def _ends(self, setting: Array) -> Array:
         """Returns the visit with which each row's run ends, (N,)."""
@@ -260,6 +267,10 @@ class Objective:
         if key not in self._stand_ins:
             self._stand_ins[key] = most_confident(self.record, enabled)
         return np.where(ended == self.record.last, self._stand_ins[key], ended)
+
+    def _cost_at(self, ended: Array) -> float:
+        rows = np.arange(len(ended))
+        return float(self.counted(np.array([cost[rows, ended].mean() for cost in self.costs])))
 
     def _score_at(self, visit: Array) -> float:
         return score_at(self.record, self.score, self.metric, visit)

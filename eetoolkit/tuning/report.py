@@ -9,6 +9,7 @@ from functools import partial
 
 import msgspec
 
+from eetoolkit.fleet.tuned import FleetOutcome
 from eetoolkit.tuning.calibrate import Calibration
 from eetoolkit.tuning.intervals import Figures, Point, Thresholds
 from eetoolkit.tuning.manifest import tuned_plan, undo_tuning, with_golden
@@ -65,6 +66,7 @@ class TuningReport(msgspec.Struct, frozen=True, kw_only=True):
         pruned: The choice without the exits that do not pay and without their heads; None where all pay.
         guarantee: What is guaranteed of the choice.
         split: Where to split between the device and a server, where a link was given; all costs are of that place.
+        fleet: What each device of a fleet gains, where one was tuned for; all other costs are of one device of it.
         notes: What the reader must know: too little data, choices that were made.
     """
 
@@ -101,6 +103,7 @@ class TuningReport(msgspec.Struct, frozen=True, kw_only=True):
     pruned: Figures | None = None
     guarantee: Guarantee | None = None
     split: WhereToSplit | None = None
+    fleet: FleetOutcome | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -234,6 +237,7 @@ class TuningReport(msgspec.Struct, frozen=True, kw_only=True):
         if self.guarantee is not None:
             lines.append(spell_guarantee(self.guarantee))
         lines += [] if self.split is None else [f"split: {self.split}"]
+        lines += [] if self.fleet is None else [str(self.fleet)]
         lines += [f"note: {note}" for note in self.notes]
         return "\n".join(map(printable, lines))
 

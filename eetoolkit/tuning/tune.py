@@ -9,20 +9,22 @@ from typing import Any
 import msgspec
 import numpy.typing as npt
 
+from eetoolkit.fleet.fleet import Fleet, is_fleet, read_fleet
 from eetoolkit.reading.samples import Data, as_labels
+from eetoolkit.tuning.across import FleetTask
 from eetoolkit.tuning.assemble import assemble, evaluate
 from eetoolkit.tuning.checks import check_labels
 from eetoolkit.tuning.choose import Task, choose
 from eetoolkit.tuning.collect import Progress
 from eetoolkit.tuning.costs import choose_costs
 from eetoolkit.tuning.dataset import RowSource, gather
+from eetoolkit.tuning.fleet import check_fleet, choose_quantile, fleet_task, for_fleet, profile_notes
 from eetoolkit.tuning.goal import GoalSpec, choose_goal
 from eetoolkit.tuning.guarantee import follow_path
 from eetoolkit.tuning.link import Link
 from eetoolkit.tuning.manifest import may_fire
 from eetoolkit.tuning.objective import Metric
 from eetoolkit.tuning.record import Record
-from eetoolkit.tuning.remarks import profile_lacks, threads_differ
 from eetoolkit.tuning.report import TuningReport
 from eetoolkit.tuning.risk import RAREST, Method
 from eetoolkit.tuning.where import check_split, split_task, where_to_split
@@ -48,7 +50,8 @@ def tune(  # noqa: PLR0913 - what a choice depends on
     delta: float = 0.05,
     method: Method = "ltt",
     metric: Metric | None = None,
-    profile: Profile | str | os.PathLike[str] | None = None,
+    profile: Profile | Fleet | str | os.PathLike[str] | None = None,
+    for_: str | None = None,
     link: Link | Profile | Mapping[str, Any] | str | os.PathLike[str] | None = None,
     server: Profile | str | os.PathLike[str] | float | None = None,
     force: bool = False,
@@ -81,7 +84,10 @@ def tune(  # noqa: PLR0913 - what a choice depends on
         metric: Instead of accuracy: from the answers' outputs by name (N, ...) and the labels to a number, higher is
             better, or to one number for each row, which is much faster to search.
         profile: Segment latencies: a `Profile`, its file, or a bundle that one is saved in; None: the profile saved in
-            this bundle, else multiply-adds.
+            this bundle, else multiply-adds. Or those of a fleet: a `Fleet`, or a folder that `read_fleet` takes.
+        for_: With a fleet, whose cost counts: `pN-device`, such as `p90-device`, `median-device` or `slowest-device`.
+            N % of the devices, rounded up, take no more than that one. A budget is kept on as many; else the cost of
+            that device is the least. Which one is there is found anew for all thresholds.
         link: To a server that could go on: then where to split is chosen too, and `TuningReport.split` tells. A `Link`,
             its figures by name, a profile that measured one, or a file of either.
         server: With `link`, what segments cost there: a profile of this bundle taken on the server, its file, or a
@@ -112,13 +118,21 @@ def tune(  # noqa: PLR0913 - what a choice depends on
     check_tunable(plan)
     backend = choose_providers(providers)
     measured = _saved(opened) if profile is None else _given(profile)
+    quantile = choose_quantile(measured, for_)
+    if isinstance(measured, Fleet) and not force:  # before rows are collected, which may take long
+        check_fleet(measured, plan, expected_providers(backend))
     goal.check_costs(latencies=measured is not None or plan.profile is not None)
+    if link is not None and isinstance(measured, Fleet):
+        raise TuneError("link= is of one device: pass its profile, not those of a fleet")
     check_split(link, server, goal, latencies=measured is not None or plan.profile is not None)
     if labels is not None and metric is None:
         check_labels(as_labels(labels))
     tell = progress or (lambda _what, _done, _total: None)
     source = RowSource(opened, inputs, labels, record, threads, backend, tell)
-    task = prepare_task(source, goal, measured, metric=metric, calibrate=calibrate, force=force, seed=seed)
+    single = None if isinstance(measured, Fleet) else measured
+    task = prepare_task(source, goal, single, metric=metric, calibrate=calibrate, force=force, seed=seed)
+    if isinstance(measured, Fleet) and quantile is not None:
+        task = fleet_task(task, measured, quantile)
     tell("searching", 0, 0)
     split = None
     if link is not None and server is not None:
@@ -128,13 +142,12 @@ def tune(  # noqa: PLR0913 - what a choice depends on
     own = guaranteed.get(method)
     known = None if split is None or goal.kind == "risk" else split.best.choice
     choice = choose(task, own) if known is None else known
-    results = evaluate(task, choice, guaranteed)
-    report = assemble(
-        opened, task, choice, results, own, (*threads_differ(measured, threads), *profile_lacks(measured))
-    )
-    if split is None:
-        return report
-    return msgspec.structs.replace(report, split=where_to_split(split, opened, results.chosen))
+    told, fleet = task.on_device(choice.thresholds) if isinstance(task, FleetTask) else (task, None)
+    results = evaluate(told, choice, guaranteed)
+    report = assemble(opened, told, choice, results, own, profile_notes(measured, threads))
+    if split is not None:
+        report = msgspec.structs.replace(report, split=where_to_split(split, opened, results.chosen))
+    return report if fleet is None else for_fleet(report, fleet)
 
 
 def prepare_task(
@@ -182,5 +195,7 @@ def check_tunable(plan: Manifest) -> None:
         raise TuneError(f"no exit of {plan.name!r} may leave early, so there is nothing to tune{fix}")
 
 
-def _given(profile: Profile | str | os.PathLike[str]) -> Profile:
-    return profile if isinstance(profile, Profile) else Profile.read(profile)
+def _given(profile: Profile | Fleet | str | os.PathLike[str]) -> Profile | Fleet:
+    if isinstance(profile, Profile | Fleet):
+        return profile
+    return read_fleet(profile) if is_fleet(profile) else Profile.read(profile)
