@@ -64,7 +64,7 @@ class Budget:
     links: Sequence[tuple[float, float]]
 
 
-FULL = Budget(8.0, 3.0, 5.0, 2000, LINKS)
+FULL = Budget(8.0, 3.0, 4.0, 2000, LINKS)
 QUICK = Budget(1.0, 0.5, 0.5, 100, LINKS[4:5])
 
 
@@ -241,7 +241,7 @@ def _predicted(
         "tuned": Way(tuned, where.chosen.at),
     }  # fmt: skip
     ways = {key: _predict(bench, way, where, slow) for key, way in every.items()}
-    return _told(link, f"{slower:.0f} times slower, predicted", cost, where) | {"ways": ways, "timed": ""}
+    return _told(link, f"{slower:.0f} times slower, predicted", cost, where) | {"ways": ways, "timed": None}
 
 
 def _told(link: tuple[float, float], device: str, cost: LinkCost, where: WhereToSplit) -> Row:

@@ -296,6 +296,13 @@ def test_a_profile_without_a_link_and_costs_without_milliseconds_are_refused(bun
         ee.tune(bundle, X, LABELS, threads=1, link={"round_trip_ms": 1}, server=2)
 
 
+def test_a_link_is_of_one_device(bundle: Path, profile: ee.Profile, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        profile.write(tmp_path / f"{name}.json")
+    with pytest.raises(ee.TuneError, match="link= is of one device"):
+        ee.tune(bundle, X, LABELS, profile=tmp_path, for_="p90-device", link={"round_trip_ms": 1}, server=2)
+
+
 def test_a_shell_shows_the_places(bundle: Path, profile: ee.Profile, tmp_path: Path) -> None:
     np.savez(tmp_path / "val.npz", x=X, labels=LABELS)
     profile.write(tmp_path / "pi.json")
