@@ -136,7 +136,7 @@ def test_what_is_wrong_is_one_line(cluster: Path, bundle: ee.Bundle) -> None:
 
     with pytest.raises(ee.InputError, match=r"^among rows \d+ to \d+: no column `labels` or `label`: there are x$"):
         collect(bundle, dataset(x, labels).drop_columns(["labels"]))
-    with pytest.raises(ee.RunError, match="^Ray failed: ValueError: the disk is gone$"):
+    with pytest.raises(ee.RunError, match=r"^Ray failed: ValueError: the disk is gone$"):
         collect(bundle, dataset(x, labels).map_batches(broken))
     with pytest.raises(ee.InputError, match="labels of a Ray dataset are a column of it"):
         collect(bundle, dataset(x, labels), labels)
