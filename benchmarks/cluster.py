@@ -27,12 +27,13 @@ SECTION = Section(
     "cluster",
     "Many machines: rows collected on Ray",
     (
-        f"A local cluster of Ray on this machine, workers of one thread, rows from files of parquet. First line: {ROWS:,} "
-        "rows by two workers, one of which is killed on the way; equal: its record is that of one process, bit for bit. "
-        "Memory: private memory (RssAnon) of this process and of the largest worker, at a quarter of the rows and at the "
-        f"end; this process holds the record. Second line: what two workers collect of {SCALING_ROWS:,} rows in a second "
-        f"over what one does, both from the first block's arrival to the last's (steady) and by the whole call (whole, "
-        f"which starts the workers); medians of {ROUNDS} runs in turns (target: steady {LEAST_GAIN}). The driver and Ray's "
+        "A local cluster of Ray on this machine, workers of one thread, rows from files of parquet. First line: "
+        f"{ROWS:,} rows by two workers, one of which is killed on the way; equal: its record is that of one process, "
+        "bit for bit. Memory: private memory (RssAnon) of this process and of the largest worker, at a quarter of the "
+        f"rows and at the end; this process holds the record. Second line: what two workers collect of "
+        f"{SCALING_ROWS:,} rows in a second over what one does, from the first block's arrival to the last's (steady), "
+        f"and by the whole call, which starts the workers (whole); medians of {ROUNDS} runs in turns (target: steady "
+        f"{LEAST_GAIN}). The driver and Ray's "
         "own processes share the cores with the workers."
     ),
     (
@@ -127,9 +128,9 @@ def scaling(bundle: Path, folder: Path, rows: int, rounds: int) -> Row:
     rates: dict[int, list[float]] = {1: [], 2: []}
     seconds: dict[int, list[float]] = {1: [], 2: []}
     for _ in range(rounds):
-        for workers in rates:
+        for workers, own in rates.items():
             found = on_cluster(bundle, files, folder / f"{workers}.npz", workers)
-            rates[workers].append(found["rows_s"])
+            own.append(found["rows_s"])
             seconds[workers].append(found["seconds"])
     steady = median(rates[2]) / median(rates[1])
     return {

@@ -76,6 +76,7 @@ def measure(bundle: str, rows: str, result: str, cpus: int, *, kill: bool) -> di
             num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, _temp_dir=folder
         )
         logging.getLogger("ray.data").setLevel(logging.ERROR)
+        ray.data.DataContext.get_current().enable_progress_bars = False
         dataset = ray.data.read_parquet(sorted(map(str, Path(rows).glob("*.parquet"))))
         memory = Memory(Path(folder))
         memory.start()
@@ -89,9 +90,11 @@ def measure(bundle: str, rows: str, result: str, cpus: int, *, kill: bool) -> di
                 os.kill(killed[0], signal.SIGKILL)
 
         started = time.perf_counter()
-        record = collect(ee.load(bundle), dataset, progress=tell)
-        taken = time.perf_counter() - started
-        ray.shutdown()
+        try:
+            record = collect(ee.load(bundle), dataset, progress=tell)
+        finally:
+            taken = time.perf_counter() - started
+            ray.shutdown()
     record.save(result)
     (begun, early), (ended, late) = first[0], first[-1]
     return {

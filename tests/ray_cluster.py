@@ -33,6 +33,7 @@ def local_cluster(cpus: int = 2) -> Iterator[Path]:
                 num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR,
                 object_store_memory=200 << 20, _temp_dir=str(folder),
             )  # fmt: skip
+        ray.data.DataContext.get_current().enable_progress_bars = False
         logging.getLogger("ray.data").setLevel(logging.CRITICAL)
         try:
             yield folder

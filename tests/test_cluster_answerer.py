@@ -94,7 +94,7 @@ def test_a_worker_that_finds_none_or_another_bundle_says_so(tmp_path: Path) -> N
         answer({"x": drawn(1)})
     shutil.copytree(tmp_path / "other.ee", path)
     with pytest.raises(
-        ee.BundleError, match="holds another bundle than the one that was sent here, .*; copy the same one"
+        ee.BundleError, match=r"holds another bundle than the one that was sent here, .*; copy the same one"
     ):
         answer({"x": drawn(1)})
 

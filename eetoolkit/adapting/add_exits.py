@@ -19,6 +19,8 @@ from eetoolkit.adapting.example import draw_example
 from eetoolkit.adapting.report import AdaptReport, HeadFigures, PlaceFigures
 from eetoolkit.adapting.rows import Rows, read_rows
 from eetoolkit.adapting.splits import Parts, part_rows
+from eetoolkit.cluster.dataset import is_dataset
+from eetoolkit.cluster.mapping import map_blocks
 from eetoolkit.reading.labelled import LabelledPath, class_names
 from eetoolkit.reading.samples import Data
 from eetoolkit.tuning.collect import Progress
@@ -74,7 +76,8 @@ def add_exits(  # noqa: PLR0913 - what the fits depend on, read top to bottom
         model: A `torch.nn.Module` in evaluation mode or the path of an `.onnx` file, with one output, or one that is
             called `logits`.
         inputs: Rows, best such as the network has not seen: arrays, pairs of an input and its label, batches of a
-            `DataLoader`, a `.npz`, or a folder with a subfolder for each class.
+            `DataLoader`, a `.npz`, or a folder with a subfolder for each class. Of a `ray.data.Dataset` the workers run
+            the network, with one thread each unless `threads` says otherwise; its rows are kept on disk here.
         labels: The class of every row, beside arrays. None without pairs: heads learn the network's own answers, and
             these count as right.
         max_accuracy_drop: By how much accuracy may drop below the network's, 0.01 for one point.
@@ -111,6 +114,7 @@ def add_exits(  # noqa: PLR0913 - what the fits depend on, read top to bottom
         if given is not None and not given:
             raise ExportError(f"{name} is empty: name at least one, or pass None for all")
     tell = progress or (lambda _what, _done, _total: None)
+    mapper, threads = (map_blocks, threads or 1) if is_dataset(inputs) else (None, threads)
     if example_inputs is None and not isinstance(model, str | os.PathLike):
         example_inputs, inputs = draw_example(inputs, labels)
     tell("capturing the network", 0, 0)
@@ -121,7 +125,7 @@ def add_exits(  # noqa: PLR0913 - what the fits depend on, read top to bottom
     at = _places(base, places)
     tried = _with_all_heads(base, at, kinds)
     place_for_features = Path(folder) if folder is not None else default_cache() / "adapt"
-    features = gather_features(tried, rows.inputs, place_for_features, threads=threads, progress=tell)
+    features = gather_features(tried, rows.inputs, place_for_features, threads=threads, progress=tell, mapper=mapper)
     if folder is None:
         forget_old(features.folder)
     if own:
@@ -144,7 +148,9 @@ def add_exits(  # noqa: PLR0913 - what the fits depend on, read top to bottom
         tell("capturing the network", 0, 0)
         base = open_base(module, example_inputs, dynamic_shapes=dynamic_shapes, input_names=input_names)
         tried = _with_all_heads(base, _places(base, [place.name for place in at]), kinds)
-        features = gather_features(tried, rows.inputs, place_for_features, threads=threads, progress=tell)
+        features = gather_features(
+            tried, rows.inputs, place_for_features, threads=threads, progress=tell, mapper=mapper
+        )
         heads = _fitted(tried, features, target, right, parts, tell)
         chosen = _candidates(heads)
         candidates = _only(base, tried, chosen)

@@ -78,14 +78,13 @@ class RayRows:
 
 @contextlib.contextmanager
 def in_order(dataset: Dataset) -> Iterator[None]:
-    """Has a dataset give its rows in their order, without bars of progress; its settings are put back afterwards."""
-    context = dataset.context
-    before = context.execution_options.preserve_order, context.enable_progress_bars
-    context.execution_options.preserve_order, context.enable_progress_bars = True, False
+    """Has a dataset give its rows in their order; its own setting is put back afterwards."""
+    options = dataset.context.execution_options
+    before, options.preserve_order = options.preserve_order, True
     try:
         yield
     finally:
-        context.execution_options.preserve_order, context.enable_progress_bars = before
+        options.preserve_order = before
 
 
 @contextlib.contextmanager

@@ -58,6 +58,7 @@ def rows_on_ray(plan: Manifest, path: str, options: ImageOptions, address: str) 
         )  # fmt: skip
     except Exception as error:
         raise RunError(f"no Ray cluster at {address!r}: {first_line(error)}") from error
+    ray.data.DataContext.get_current().enable_progress_bars = False  # the command has its own
     try:
         with told():
             yield read_dataset(plan, path, options)

@@ -14,23 +14,25 @@ _UNKNOWN_SIZE = 256  # of a dimension that a row decides
 
 
 def pool(threads: int) -> dict[str, Any]:
-    """Returns the arguments of `map_batches` for a pool of actors, of as many as the cluster's processors allow.
+    """Returns the arguments of `map_batches` for a pool of actors, of as many as the cluster's processors allow."""
+    import ray.data
+
+    count, share = count_and_share(threads)
+    return {"compute": ray.data.ActorPoolStrategy(min_size=1, max_size=count), "num_cpus": share}
+
+
+def count_and_share(threads: int) -> tuple[int, float]:
+    """Returns how many actors of so many threads the cluster's processors allow, and how many each asks for.
 
     An actor asks for a little less than its threads, so that a processor is left on each machine for what reads rows:
     otherwise actors and readers would wait for each other on a small cluster.
     """
     import ray
-    import ray.data
 
     machines = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
     counts = [(cpus, cpus // threads) for cpus in machines if cpus >= threads]
-    workers = sum(count for _, count in counts) or 1
-    share = min(((cpus - 1) / count for cpus, count in counts), default=0.0)
-    share = min(float(threads), share)
-    return {
-        "compute": ray.data.ActorPoolStrategy(min_size=1, max_size=workers),
-        "num_cpus": share if share < 1 else int(share),
-    }
+    share = min(float(threads), *((cpus - 1) / count for cpus, count in counts)) if counts else 0.0
+    return sum(count for _, count in counts) or 1, share if share < 1 else int(share)  # Ray takes no 1.5
 
 
 def rows_at_once(plan: InputPlan) -> int:

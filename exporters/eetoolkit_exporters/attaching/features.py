@@ -20,6 +20,7 @@ from numpy.lib.format import open_memmap
 
 from eetoolkit_exporters.attaching.attach import FINAL, MultiExit
 from eetoolkit_exporters.attaching.part import Part, blocks, count_rows
+from eetoolkit_exporters.attaching.part_session import PartSession
 from eetoolkit_exporters.capturing.capture import Network
 from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.errors import BundleError, ExportError
@@ -27,6 +28,8 @@ from eetoolkit_runtime.files.lock import alone
 from eetoolkit_runtime.files.outfile import writing
 
 Progress = Callable[[str, int, int], object]
+Mapper = Callable[[PartSession, Iterator[dict[str, Array]]], Iterator[dict[str, Array]]]
+"""Gives what a session computes of each block, in their order."""
 
 _ROWS = 64  # at a time
 _SAVE_EVERY_S = 5.0
@@ -65,6 +68,7 @@ def gather_features(
     *,
     threads: int | None = None,
     progress: Progress | None = None,
+    mapper: Mapper | None = None,
 ) -> Features:
     """Runs rows through the network and returns what the heads gather; what `folder` holds of them is not run again.
 
@@ -76,6 +80,7 @@ def gather_features(
         folder: Where features are kept, in a folder of their own for each graph and each set of rows.
         threads: As onnxruntime's; None: all.
         progress: Is told (what, done, total).
+        mapper: Runs the blocks of rows elsewhere; None: here, one after the other.
 
     Raises:
         ExportError: Inputs that the network does not take, or a folder that does not take what is gathered, or to which
@@ -93,8 +98,9 @@ def gather_features(
     target = Path(folder) / _digest(graph, inputs)
     tell = progress or (lambda _what, _done, _total: None)
     with _alone(target), _Kept(target, count_rows(model.network, inputs), len(found)) as kept:
-        for block in blocks(model.network, inputs, _ROWS, kept.done):
-            kept.add(part.run(block))
+        left = blocks(model.network, inputs, _ROWS, kept.done)
+        for values in map(part.run, left) if mapper is None else mapper(part.session, left):
+            kept.add(values)
             tell("running the network", kept.done, kept.rows)
         arrays = kept.arrays(found)
     gathered = {key: arrays[name] for name, key in names.items()}

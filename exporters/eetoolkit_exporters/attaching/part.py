@@ -6,14 +6,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
-import onnxruntime as ort
 
+from eetoolkit_exporters.attaching.part_session import PartSession
 from eetoolkit_exporters.capturing.capture import Network, NetworkExit
 from eetoolkit_exporters.emitting.emit import input_specs
 from eetoolkit_exporters.emitting.graphs import whole_model
 from eetoolkit_runtime.arguments import check_range
 from eetoolkit_runtime.arrays import Array
-from eetoolkit_runtime.errors import ExportError, first_line
+from eetoolkit_runtime.errors import ExportError
 from eetoolkit_runtime.plan.types import Limit, Preprocess, TensorSpec
 from eetoolkit_runtime.running.inputs import BATCH, Inputs, most_rows, prepare, row_axes, rows_between
 from eetoolkit_runtime.running.sessions import MOST_THREADS
@@ -43,33 +43,12 @@ class Part:
         exits = [NetworkExit(name, {_VALUE: value}) for name, value in numbered.items()]
         model = whole_model(Network(network.graph, exits, ordered=True, constants=network.constants))
         outputs = {value: name for name, value in reversed(numbered.items())}  # one value may be wanted twice
-        self._wanted = {name: f"{outputs[value]}_{_VALUE}" for name, value in values.items()}
-        options = ort.SessionOptions()
-        options.log_severity_level = 4
-        options.intra_op_num_threads = threads or 0
-        if not optimised:
-            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        try:
-            self._session = ort.InferenceSession(
-                ir.to_proto(model).SerializeToString(), options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:
-            raise ExportError(f"onnxruntime cannot load the network: {first_line(error)}") from error
-        self._given = {value.name for value in self._session.get_inputs()}
+        wanted = {name: f"{outputs[value]}_{_VALUE}" for name, value in values.items()}
+        self.session = PartSession(ir.to_proto(model).SerializeToString(), wanted, threads, optimised=optimised)
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Returns the values.
-
-        Raises:
-            ExportError: onnxruntime fails on these inputs.
-        """
-        given = {name: array for name, array in inputs.items() if name in self._given}
-        names = list(dict.fromkeys(self._wanted.values()))
-        try:
-            found = dict(zip(names, self._session.run(names, given), strict=True))
-        except Exception as error:
-            raise ExportError(f"the network fails on these inputs: {first_line(error)}") from error
-        return {name: found[flat] for name, flat in self._wanted.items()}
+        """Returns the values; see `PartSession.run`."""
+        return self.session.run(inputs)
 
 
 @dataclass(frozen=True)
