@@ -23,3 +23,16 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
             make(half)
             half.rename(folder)
     return folder
+
+
+def digits_bundle(factory: pytest.TempPathFactory) -> Path:
+    """Returns `digits.ee`, the zoo's trained network of digits with eight of the test set as golden samples."""
+    return made_once(factory, "digits", _export_digits) / "digits.ee"
+
+
+def _export_digits(folder: Path) -> None:
+    import eetoolkit as ee
+    from eetoolkit.zoo import branchynet, digits
+
+    images = digits.digits("test").images / 16
+    ee.export(branchynet.load(), images[:1], folder / "digits.ee", labels=digits.LABELS, golden_inputs=images[:8])

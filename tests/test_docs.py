@@ -14,12 +14,12 @@ from pathlib import Path
 import click
 import numpy as np
 import pytest
-from once import made_once
+from once import digits_bundle, made_once
 from pages import PAGES, ROOT, blocks, hasten, headings, links, masked, name_of, run
 
 import eetoolkit as ee
 from eetoolkit.cli import main
-from eetoolkit.zoo import branchynet, digits
+from eetoolkit.zoo import digits
 
 ELSEWHERE = ("control-flow", "bundle-format")
 """Pages that have tests of their own."""
@@ -42,7 +42,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
     spec.loader.exec_module(mine)
     shutil.copytree(made_once(tmp_path_factory, "adapt", mine.prepare), folder, dirs_exist_ok=True)
     images = digits.digits("test").images / 16
-    ee.export(branchynet.load(), images[:1], folder / "digits.ee", labels=digits.LABELS, golden_inputs=images[:8])
+    shutil.copytree(digits_bundle(tmp_path_factory), folder / "digits.ee")
     np.save(folder / "digits.npy", images[:3])
     np.save(folder / "row.npy", images[1:2])
     return folder

@@ -15,7 +15,7 @@ import board
 import numpy as np
 import pytest
 import torch
-from once import made_once
+from once import digits_bundle, made_once
 from pages import hasten
 from PIL import Image
 
@@ -148,14 +148,14 @@ def test_a_cascade_asks_the_large_network_only_where_the_small_one_is_unsure(
 
 
 @pytest.fixture(scope="module")
-def digits_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from eetoolkit.zoo import branchynet, digits
+def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from eetoolkit.zoo import digits
 
     folder = tmp_path_factory.mktemp("digits")
     images = digits.digits("test").images[:3] / 16
     np.save(folder / "digits.npy", images)
     images.tofile(folder / "rows.f32")
-    ee.export(branchynet.load(), images[:1], folder / "digits.ee", golden_inputs=images)
+    shutil.copytree(digits_bundle(tmp_path_factory), folder / "digits.ee")
     return folder
 
 
@@ -164,38 +164,38 @@ def expected(folder: Path, thresholds: dict[str, float] | None = None) -> list[e
         return [runner.run(image[np.newaxis], thresholds=thresholds) for image in np.load(folder / "digits.npy")]
 
 
-def test_the_device_needs_three_libraries(digits_bundle: Path) -> None:
+def test_the_device_needs_three_libraries(served: Path) -> None:
     script = ROOT / "examples" / "on_device.py"
     watched = (
         f"import runpy, sys; sys.argv = [{str(script)!r}, 'digits.ee', 'digits.npy'];"
         f"runpy.run_path({str(script)!r}, run_name='__main__');"
         "print(sorted({'torch', 'onnx', 'onnx_ir', 'click', 'rich', 'eetoolkit'} & sys.modules.keys()))"
     )
-    run = subprocess.run([sys.executable, "-c", watched], cwd=digits_bundle, capture_output=True, text=True, check=True)
+    run = subprocess.run([sys.executable, "-c", watched], cwd=served, capture_output=True, text=True, check=True)
     said = run.stdout.splitlines()
-    rows = [f"row {n}: class {answer.prediction}, {answer}" for n, answer in enumerate(expected(digits_bundle))]
+    rows = [f"row {n}: class {answer.prediction}, {answer}" for n, answer in enumerate(expected(served))]
     assert said[:3] == rows
     assert said[3].startswith(("in time: class ", "not in time: "))
     assert [line.split()[5] for line in said[4:-1]] == ["exit0,", "exit1,", "exit2,"]
     assert said[-1] == "[]"
 
 
-def test_node_answers_as_python_does(digits_bundle: Path) -> None:
+def test_node_answers_as_python_does(served: Path) -> None:
     folder = ROOT / "examples" / "node"
     if shutil.which("node") is None or not (folder / "node_modules" / "onnxruntime-node").is_dir():
         pytest.skip("needs node, and `npm install` in examples/node")
     from eetoolkit_exporters.single_file.single_file import write_single_file
 
-    write_single_file(digits_bundle / "digits.ee", digits_bundle / "digits.onnx", overwrite=True)
-    command = ["node", folder / "answer.mjs", digits_bundle / "digits.onnx", digits_bundle / "rows.f32"]
+    write_single_file(served / "digits.ee", served / "digits.onnx", overwrite=True)
+    command = ["node", folder / "answer.mjs", served / "digits.onnx", served / "rows.f32"]
     for thresholds in ({}, {"exit0": 0.99}, {"exit0": 2.0, "exit1": 0.1}):
         changed = [f"{name}={value}" for name, value in thresholds.items()]
         run = subprocess.run([*command, *changed], capture_output=True, text=True, check=True)
         assert run.stdout.splitlines() == [
             f"{answer.prediction} at {answer.exit}, confidence {answer.confidence:.4f}"
-            for answer in expected(digits_bundle, thresholds)
+            for answer in expected(served, thresholds)
         ]
-    assert {answer.exit for answer in expected(digits_bundle, thresholds)} == {"exit1"}
+    assert {answer.exit for answer in expected(served, thresholds)} == {"exit1"}
 
 
 def on_board(script: str, *arguments: str, folder: Path) -> list[str]:

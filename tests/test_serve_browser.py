@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from browser import Open, why_not
 from click.testing import CliRunner
+from once import digits_bundle
 from page_checks import MEASURED, SMALL, UNNAMED
 from page_user import GOLDEN, drawn, profiled, seen, settled, shown, told, verified
 from serving import ONNXRUNTIME, Server, started
@@ -52,15 +53,10 @@ def images() -> np.ndarray[Any, np.dtype[np.float32]]:
 
 
 @pytest.fixture(scope="module")
-def folder(images: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Returns a folder with the trained digits network as `digits.ee`."""
-    import lean_torch
-
-    from eetoolkit.zoo import branchynet, digits
-
     place = tmp_path_factory.mktemp("served")
-    lean_torch.settle()
-    ee.export(branchynet.load(), images[:1], place / "digits.ee", labels=digits.LABELS, golden_inputs=images[:GOLDEN])
+    shutil.copytree(digits_bundle(tmp_path_factory), place / "digits.ee")
     return place
 
 
