@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
@@ -26,6 +27,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish() -> None:
     """Has Python look for cycles in what tests make, and never again in all that is imported by now."""
+    if "PYTEST_XDIST_WORKER" in os.environ:  # each worker will export
+        lean_torch.expect_exports()
     gc.freeze()
 
 

@@ -13,9 +13,11 @@ Python looks for cycles less often, since nearly all that it looks through are t
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import gc
+import importlib
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -24,10 +26,18 @@ _EXPORTER = "torch.onnx._internal.exporter._registration"
 _OPERATORS = "torch._export.utils"
 _KERNELS = "torch._ops"
 _MATCHER = "onnxscript.rewriter._matcher"
-_CONTROL_FLOW = {"cond": "cond_op", "while_loop": "while_loop_op"}
-"""Of `torch._higher_order_ops`."""
+_CONTROL_FLOW = {"torch._higher_order_ops.cond": "cond_op", "torch._higher_order_ops.while_loop": "while_loop_op"}
 _COLLECTED_AFTER = (20_000, 20, 20)
 """Of `gc.set_threshold`; Python's own are 700, 10 and 10."""
+
+
+def expect_exports() -> None:
+    """Imports, where torch is, what exports will: the first one takes no longer than the others then."""
+    if "torch" in sys.modules:
+        for name in (_EXPORTER, _OPERATORS, _KERNELS, _MATCHER, *_CONTROL_FLOW):
+            with contextlib.suppress(ImportError):
+                importlib.import_module(name)
+    settle()
 
 
 def settle() -> None:
@@ -41,7 +51,7 @@ def settle() -> None:
     exporter.settled = True  # type: ignore[attr-defined]
     sys.modules["torch.fx"].config.do_not_emit_stack_traces = True
     for module, name in _CONTROL_FLOW.items():
-        operator = getattr(sys.modules.get(f"torch._higher_order_ops.{module}"), name, None)
+        operator = getattr(sys.modules.get(module), name, None)
         if hasattr(operator, "_supports_training_input_mutation"):
             operator._supports_training_input_mutation = True
     registry: Any = getattr(exporter, "ONNXRegistry", None)
