@@ -35,7 +35,8 @@ bench-quick: $(STAMP)
 	@$(RUN)python -m benchmarks.quick
 
 # Damaged files for every reader of files; some ten minutes for each million. FUZZ_SEED gives other ones. Then random
-# programs, compiled in every variant; some ten minutes for each thousand. Then the random plans and graphs of the tests, and the zoo's digits, all.
+# programs, compiled in every variant; some ten minutes for each thousand. Then all random plans and graphs of the
+# tests, and all digits of the zoo.
 FUZZ_INPUTS ?= 1000000
 FUZZ_PROGRAMS ?= 1000
 FUZZ_SEED ?= 1
@@ -43,8 +44,8 @@ fuzz: $(STAMP)
 	@$(RUN)python tests/fuzzing.py $(FUZZ_INPUTS) $(FUZZ_SEED)
 	@$(RUN)python tests/program_property.py --count $(FUZZ_PROGRAMS) --start $(FUZZ_SEED)
 	@$(RUN)python tests/fuzz_web.py $(FUZZ_INPUTS) $(FUZZ_SEED)
-	@EETOOLKIT_MANY=1 $(RUN)python -m pytest -n auto -k "random or on_digits" tests/test_zoo.py tests/test_batch.py tests/test_cut_random.py \
-		tests/test_portable.py tests/test_prune.py tests/test_runner_plans.py tests/test_single_file.py
+	@EETOOLKIT_MANY=1 $(RUN)python -m pytest -n auto -k "random or on_digits" tests/test_batch.py tests/test_cut_random.py \
+		tests/test_portable.py tests/test_prune.py tests/test_runner_plans.py tests/test_single_file.py tests/test_zoo.py
 
 # A Chromium for the tests of pages, which are skipped without one; on Debian and its kin, as root.
 browser:

@@ -365,7 +365,7 @@ def test_an_environment_is_made_once_of_what_is_installed_here(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     python = getattr(sys, "_base_executable", sys.executable)
-    for device in serve(tmp_path / "s", {}):
+    for device in serve(tmp_path / "s", {"PIP_NO_COMPILE": "0"}):  # pip reads it as --no-compile
         configure(device, tmp_path, monkeypatch)
         out = tmp_path / "pi.json"
         done = there("profile", bundle, "--output", out, "--quick", python=python)
