@@ -159,18 +159,21 @@ def triton(bundle: Path, name: str, version: int) -> Iterator[tuple[str, str]]:
     )
     assert process.stdout is not None
     assert process.stdin is not None
+    log = threading.Thread(target=process.stdout.read)  # or what it prints would fill the pipe
     try:
         printed = []
         while (line := process.stdout.readline()) != "ready\n":
             printed.append(line)
             if not line:
                 raise RuntimeError("Triton does not start:\n" + "".join(printed[-40:]))
-        log = threading.Thread(target=process.stdout.read, daemon=True)  # or what it prints would fill the pipe
         log.start()
         yield f"http://127.0.0.1:{ports[0]}", f"127.0.0.1:{ports[1]}"
     finally:
         process.stdin.close()  # by which the program ends
         process.wait()
+        if log.is_alive():
+            log.join()
+        process.stdout.close()
 
 
 def _interpreter(name: str) -> Path:
