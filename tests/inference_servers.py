@@ -153,7 +153,14 @@ def triton(bundle: Path, name: str, version: int) -> Iterator[tuple[str, str]]:
     """Gives the addresses over HTTP and gRPC of a Triton whose Python backend runs a bundle as a model's version."""
     interpreter, environment = triton_environment()
     ports = [free_port() for _ in range(3)]
-    program = [str(interpreter), str(ROOT / "tests/triton_program.py"), str(bundle), name, str(version), *map(str, ports)]
+    program = [
+        str(interpreter),
+        str(ROOT / "tests/triton_program.py"),
+        str(bundle),
+        name,
+        str(version),
+        *map(str, ports),
+    ]
     process = subprocess.Popen(
         program, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )

@@ -344,7 +344,9 @@ def test_auto_takes_the_fewest_bytes_that_leave_the_answers_as_they_are(whole: B
     assert fine.crossing == "float16"
     assert fine.disagreement is not None
     assert fine.disagreement < rough.disagreement
-    with pytest.raises(InputError, match=r"200 rows that come to the handover judge what crosses, expected at least 1000"):
+    with pytest.raises(
+        InputError, match=r"200 rows that come to the handover judge what crosses, expected at least 1000"
+    ):
         chosen("few", max_disagreement=0.001)
     with pytest.raises(InputError, match=r"crossing='auto' is chosen by rows: pass rows \(--data\)"):
         ee.split(whole, "exit0", tmp_path / "no.ee", tmp_path / "no", crossing="auto")
@@ -411,9 +413,10 @@ def test_a_devices_half_that_is_tuned_still_hands_over_to_the_same_server(whole:
     assert after.exits["exit0"].threshold == 0.125
     assert after.split == before.split
     behind = replaced(whole.manifest, {"exit1": 0.125}, {}, None)  # of the whole one: another half for the server
-    assert halves(behind, cut_point(behind, "exit0")).device.split != halves(
-        whole.manifest, cut_point(whole.manifest, "exit0")
-    ).device.split
+    assert (
+        halves(behind, cut_point(behind, "exit0")).device.split
+        != halves(whole.manifest, cut_point(whole.manifest, "exit0")).device.split
+    )
 
 
 def test_what_is_made_smaller_in_a_devices_half_is_still_handed_over(whole: Bundle, tmp_path: Path) -> None:
@@ -423,7 +426,9 @@ def test_what_is_made_smaller_in_a_devices_half_is_still_handed_over(whole: Bund
     pruned = ee.prune(tmp_path / "d.ee", ["exit0"], tmp_path / "pruned.ee")
     assert pruned.manifest.split == msgspec.structs.replace(before, segments=before.segments - 1)
     assert ee.verify(pruned).passed
-    with pytest.raises(InputError, match="exit 'exit1' stands in where the server gives no answer, and cannot be pruned"):
+    with pytest.raises(
+        InputError, match="exit 'exit1' stands in where the server gives no answer, and cannot be pruned"
+    ):
         ee.prune(tmp_path / "d.ee", ["exit1"], tmp_path / "no.ee")
 
 

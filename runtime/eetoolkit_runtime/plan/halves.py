@@ -253,9 +253,7 @@ def _server_exits(server: Manifest) -> Iterator[ServerExit]:
         following = successors(segment)
         name = following[0] if len(following) == 1 else None
     for exit_name, exit_ in server.exits.items():
-        yield ServerExit(
-            name=exit_name, scores=exit_.scores, threshold=exit_.threshold, path=ways.get(exit_name)
-        )
+        yield ServerExit(name=exit_name, scores=exit_.scores, threshold=exit_.threshold, path=ways.get(exit_name))
 
 
 def _model_name(name: str) -> str:
