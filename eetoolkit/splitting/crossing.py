@@ -169,7 +169,10 @@ def narrowed(found: Halves, codings: Mapping[str, Coding]) -> Narrowed:
         inputs.append(TensorSpec(name=name, dtype=coding.dtype, shape=spec.shape))
         server_slots[spec.name] = Slot(dtype="float32", shape=spec.shape)
         reads[slot], writes[small] = slot, Source(output=down.narrow(slot, small, spec.shape, coding))
-        server_reads[name], server_writes[spec.name] = name, Source(output=up.widen(name, spec.name, spec.shape, coding))
+        server_reads[name], server_writes[spec.name] = (
+            name,
+            Source(output=up.widen(name, spec.name, spec.shape, coding)),
+        )
         renamed[name] = coding
     handover = msgspec.structs.replace(exit_, outputs=outputs)
     segments: dict[str, Segment] = dict(found.device.segments)

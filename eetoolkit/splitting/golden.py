@@ -86,7 +86,9 @@ def encoded(
     return {name: codings[name].encoded(arrays[old]) if name in codings else arrays[old] for name, old in pairs}
 
 
-def decoded(plain: Split, smaller: Split, arrays: Mapping[str, Array], codings: Mapping[str, Coding]) -> dict[str, Array]:
+def decoded(
+    plain: Split, smaller: Split, arrays: Mapping[str, Array], codings: Mapping[str, Coding]
+) -> dict[str, Array]:
     """Returns what the server goes on with, of what crosses."""
     pairs = zip(smaller.sends, plain.sends, strict=True)
     return {old: codings[name].decoded(arrays[name]) if name in codings else arrays[name] for name, old in pairs}
