@@ -1,6 +1,7 @@
-"""Model servers on loopback, of an environment in a cache folder: `python tests/inference_servers.py` makes it.
+"""Model servers on loopback, each in an environment of its own: `python tests/inference_servers.py` makes them.
 
-MLServer holds back FastAPI and Starlette, so it does not share an environment with the tests.
+MLServer holds back FastAPI and Starlette, so it does not share an environment with the tests. Triton is the binary in the
+wheel of `nvidia-pytriton`, which has Triton's Python backend and no other.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import sysconfig
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,28 +22,30 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "eetoolkit-tests" / "mlserver"
-PACKAGES = ("mlserver==1.7.1", "onnxruntime", "numpy", "msgspec")
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "eetoolkit-tests"
+_DEVICE = ("onnxruntime", "numpy", "msgspec")
+PACKAGES = {"mlserver": ("mlserver==1.7.1", *_DEVICE), "triton": ("nvidia-pytriton==0.7.0", *_DEVICE)}
 _START_S, _STOP_S = 120, 20
 
 
-def python() -> Path:
-    """Returns the interpreter of MLServer's environment, which is made if need be (some 20 s, once).
+def python(name: str = "mlserver") -> Path:
+    """Returns the interpreter of a server's environment, which is made if need be (20 to 50 s, once).
 
     Raises:
         OSError: It cannot be made.
         subprocess.CalledProcessError: pip cannot.
     """
-    made = CACHE / ("made-" + "-".join(each.replace("=", "") for each in PACKAGES))
-    CACHE.parent.mkdir(parents=True, exist_ok=True)
-    with CACHE.with_suffix(".lock").open("w") as lock:
+    folder = CACHE / name
+    made = folder / ("made-" + "-".join(each.replace("=", "") for each in PACKAGES[name]))
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not made.exists():
-            subprocess.run([sys.executable, "-m", "venv", "--clear", str(CACHE)], check=True, capture_output=True)
-            pip = [str(CACHE / "bin/python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-            subprocess.run([*pip, *PACKAGES], check=True, capture_output=True)
+            subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True, capture_output=True)
+            pip = [str(folder / "bin/python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+            subprocess.run([*pip, *PACKAGES[name]], check=True, capture_output=True)
             made.touch()
-    return CACHE / "bin/python"
+    return folder / "bin/python"
 
 
 def free_port() -> int:
@@ -124,11 +128,7 @@ class MLServer:
 @contextlib.contextmanager
 def mlserver(repository: Path) -> Iterator[MLServer]:
     """Gives a running MLServer with the models of a folder; the test is skipped where there is none to be had."""
-    try:
-        interpreter = python()
-    except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"MLServer's environment cannot be made: {error}")
-    server = MLServer(interpreter)
+    server = MLServer(_interpreter("mlserver"))
     server.start(repository)
     try:
         yield server
@@ -136,5 +136,50 @@ def mlserver(repository: Path) -> Iterator[MLServer]:
         server.stop()
 
 
+def triton_environment() -> tuple[Path, dict[str, str]]:
+    """Returns the interpreter of Triton's environment and the variables that it needs; skips where there is none.
+
+    Triton's Python backend loads the library of the Python that it finds first, which has to be this one's.
+    """
+    if not sysconfig.get_config_var("Py_ENABLE_SHARED"):
+        pytest.skip("Triton's Python backend needs a Python that is a shared library, and this one is none")
+    paths = [str(each) for each in (ROOT, ROOT / "runtime")]
+    library = str(sysconfig.get_config_var("LIBDIR"))
+    return _interpreter("triton"), {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "LD_LIBRARY_PATH": library}
+
+
+@contextlib.contextmanager
+def triton(bundle: Path, name: str, version: int) -> Iterator[tuple[str, str]]:
+    """Gives the addresses over HTTP and gRPC of a Triton whose Python backend runs a bundle as a model's version."""
+    interpreter, environment = triton_environment()
+    ports = [free_port() for _ in range(3)]
+    program = [str(interpreter), str(ROOT / "tests/triton_program.py"), str(bundle), name, str(version), *map(str, ports)]
+    process = subprocess.Popen(
+        program, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdin is not None
+    try:
+        printed = []
+        while (line := process.stdout.readline()) != "ready\n":
+            printed.append(line)
+            if not line:
+                raise RuntimeError("Triton does not start:\n" + "".join(printed[-40:]))
+        log = threading.Thread(target=process.stdout.read, daemon=True)  # or what it prints would fill the pipe
+        log.start()
+        yield f"http://127.0.0.1:{ports[0]}", f"127.0.0.1:{ports[1]}"
+    finally:
+        process.stdin.close()  # by which the program ends
+        process.wait()
+
+
+def _interpreter(name: str) -> Path:
+    try:
+        return python(name)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"the environment of {name} cannot be made: {error}")
+
+
 if __name__ == "__main__":
-    print(python())
+    for each in PACKAGES:
+        print(python(each))

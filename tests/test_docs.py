@@ -72,6 +72,7 @@ def test_every_guide_has_code_that_runs() -> None:
         "fleet",
         "where-to-split",
         "on-device",
+        "remote",
         "phones",
     }
     assert guides == {page.stem for page in RUN}

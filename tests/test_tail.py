@@ -52,6 +52,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"url": URL, "policy": "fast"}, "remote: Invalid enum value 'fast' - at `policy`"),
     ({"url": URL, "timeout_ms": 0}, "remote: Expected `float` > 0.0 - at `timeout_ms`"),
     ({"url": URL, "timeout_ms": "1"}, "remote: Expected `float`, got `str` - at `timeout_ms`"),
+    ({"url": URL, "expected_ms": 0}, "remote: Expected `float` > 0.0 - at `expected_ms`"),
     ({"url": URL, "retries": -1}, "remote: Expected `int` >= 0 - at `retries`"),
     ({"url": URL, "retries": 11}, "remote: Expected `int` <= 10 - at `retries`"),
     ({"url": URL, "token": "a b"}, "remote: token is no token"),
@@ -67,6 +68,10 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"url": "https://ho st/v2/models/it"}, "expected https://HOST/v2/models/NAME"),
     ({"url": "https://me:secret@host/v2/models/it"}, "names a user or a password, which would be shown"),
     ({"url": "http://host/v2/models/it"}, "http:// to host is not encrypted: use https://, or say tls=False"),
+    (
+        {"url": "http://host/v2/models/it", "tls": False, "token": "it"},
+        "the token would go to host unencrypted; use https:",
+    ),
     ({"url": "grpc://host/v2/models/it"}, "grpc:// to host is not encrypted: use grpcs://, or say tls=False"),
 ]
 
@@ -337,8 +342,12 @@ def test_what_a_profile_says_of_the_rest_is_what_faster_goes_by(serve: Serve, tm
     assert known is not None
     server, whole, _ = serve(folder)
     with opened(whole, server, policy="faster") as runner:
+        assert remote(runner).link.took_ms is None
         tail_ms = remote(runner)._tail_ms
         assert tail_ms == pytest.approx(known.expected_ms["segment1"] + known.expected_ms["segment2"])
+
+    with opened(whole, server, policy="faster", expected_ms=1e9) as runner:
+        assert not runner.run(row(0.1, 0.9)).remote  # it is known to be slower at once
 
 
 # TLS and the token

@@ -17,10 +17,10 @@ from tail_server import HEADER, Sent, TailServer, serving
 import eetoolkit as ee
 from eetoolkit_runtime.bundle.bundle import Bundle
 from eetoolkit_runtime.plan.halves import Halves, cut_point, halves
-from eetoolkit_runtime.running.handover import Handover
+from eetoolkit_runtime.running.handover import _RESERVE, Handover
 
 AMPLE_MS = 20_000.0  # what a test waits for at most that does not fail
-SOON_MS = 60.0  # and one whose server gives no answer in time
+SOON_MS = 200.0  # and one whose server gives no answer in time
 HERE, EARLY, DEEP = row(0.9), row(0.1, 0.9), row(0.1, 0.1, 0.3)
 """What exit0 answers, exit1 behind the cut, and the last exit."""
 SIDES = ("whole", "device")
@@ -411,9 +411,27 @@ def test_a_slow_server_holds_no_call_longer_than_its_time(
 def test_time_for_the_rest_of_a_whole_bundle_is_kept_back(both: Both, server: TailServer, open_: Open) -> None:
     with proxied(server.port, Fault("hold"), Fault("hold")) as proxy:
         runner = open_("whole", server.url(proxy.port))
-        remote(runner)._tail_ms = AMPLE_MS - SOON_MS
+        remote(runner)._tail_ms = (AMPLE_MS - SOON_MS) / _RESERVE
         same(runner.run(EARLY, deadline_ms=AMPLE_MS), both.right[id(EARLY)], remote=False)
         assert str(remote(runner).last_failure) == "no answer in time"
+
+
+def test_a_server_that_is_too_far_for_a_deadline_is_not_waited_for(both: Both, server: TailServer, open_: Open) -> None:
+    runner, half = (open_(side, server.url(), expected_ms=2 * AMPLE_MS) for side in ("whole", "device"))
+    asked = [runner.run(EARLY, deadline_ms=AMPLE_MS).remote for _ in range(16)]
+    assert asked == [False] * 15 + [True]  # and is known to be nearer from then on
+    assert runner.run(EARLY, deadline_ms=AMPLE_MS).remote
+    assert half.run(EARLY, deadline_ms=AMPLE_MS).remote  # which has nothing else to do
+
+
+def test_a_call_in_a_hurry_does_not_send_the_server_to_rest(both: Both, server: TailServer, open_: Open) -> None:
+    with proxied(server.port, *[Fault("hold")] * 3) as proxy:
+        runner = open_("device", server.url(proxy.port), expected_ms=AMPLE_MS)
+        runner.run(HERE)  # which opens the first segment
+        for _ in range(3):
+            instead(runner.run(EARLY, deadline_ms=SOON_MS), "device", both, "deadline")
+            assert str(remote(runner).last_failure) == "no answer in time"
+        same(runner.run(EARLY), both.right[id(EARLY)], remote=True)
 
 
 def test_a_far_server_answers_in_time(both: Both, server: TailServer, open_: Open) -> None:

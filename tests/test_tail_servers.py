@@ -11,7 +11,6 @@ from inference_servers import MLServer, mlserver
 from plans import chain, row
 
 import eetoolkit as ee
-from eetoolkit.splitting.split import split
 from eetoolkit_runtime.plan.types import Split
 from eetoolkit_runtime.running.handover import Handover
 
@@ -23,7 +22,13 @@ REMOTE = {"timeout_ms": 20_000.0, "retries": 0}
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("served")
     chain(0.5, 0.5).save(folder / "whole.ee")
-    split(folder / "whole.ee", "exit0", folder / "device.ee", folder / "repository")
+    ee.split(folder / "whole.ee", "exit0", folder / "device.ee", folder / "repository", servers=["mlserver"])
+    rows = np.random.default_rng(0).uniform(0, 1, (40, 4)).astype(np.float32) * (0.4, 1, 1, 1)
+    for kind in ("float16", "uint8"):
+        ee.split(
+            folder / "whole.ee", "exit0", folder / f"{kind}.ee", folder / "repository", servers=["mlserver"],
+            crossing=kind, rows=rows.astype(np.float32),
+        )  # fmt: skip
     return folder
 
 
@@ -62,6 +67,35 @@ def test_a_real_server_goes_on(side: str, protocol: str, folder: Path, server: M
                 assert (answer.exit, answer.path, answer.stopped_by) == (whole.exit, whole.path, whole.stopped_by)
                 assert answer.confidence == whole.confidence
                 np.testing.assert_allclose(answer.outputs["logits"], whole.outputs["logits"], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("kind", "protocol"), [("float16", "grpc"), ("uint8", "grpc"), ("uint8", "rest")])
+def test_what_crosses_in_fewer_bytes_is_answered_nearly_alike(
+    kind: str, protocol: str, folder: Path, server: MLServer
+) -> None:
+    bundle = ee.load(folder / f"{kind}.ee")
+    assert bundle.manifest.split is not None
+    given = REMOTE | {"url": url(server, protocol, bundle.manifest.split)}
+    with (
+        ee.Runner(folder / "whole.ee", threads=1) as alone,
+        ee.Runner(bundle, threads=1, remote=given) as runner,
+    ):
+        for x in ROWS:
+            answer, right = runner.run(x), alone.run(x)
+            assert (answer.exit, answer.remote) == (right.exit, right.exit != "exit0")
+            np.testing.assert_allclose(answer.outputs["logits"], right.outputs["logits"], rtol=0, atol=0.1)
+        assert remote(runner).last_failure is None
+
+
+def test_float16_has_no_form_in_json(folder: Path, server: MLServer) -> None:
+    bundle = ee.load(folder / "float16.ee")
+    assert bundle.manifest.split is not None
+    given = REMOTE | {"url": url(server, "rest", bundle.manifest.split)}
+    with ee.Runner(bundle, threads=1, remote=given) as runner:
+        answer = runner.run(ROWS[1])
+        assert (answer.exit, answer.stopped_by) == ("exit0", "remote")
+        assert "is float16, which has no form in JSON" in str(remote(runner).last_failure)
+        assert "use grpcs://" in str(remote(runner).last_failure)
 
 
 @pytest.mark.parametrize("protocol", ["rest", "grpc"])

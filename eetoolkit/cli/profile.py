@@ -238,9 +238,7 @@ def _compare(what: Sequence[str], *, as_json: bool) -> None:
     print_comparison(comparison)
 
 
-def _check_usage(
-    ctx: click.Context, task: str | None, what: tuple[str, ...], *, save: bool, elsewhere: bool
-) -> None:
+def _check_usage(ctx: click.Context, task: str | None, what: tuple[str, ...], *, save: bool, elsewhere: bool) -> None:
     if elsewhere:
         raise click.UsageError("--remote measures the link of this machine: it goes without --on and --adb")
     count, expected = {None: (1, "one BUNDLE"), "show": (1, "one PROFILE"), "compare": (2, "two PROFILEs")}[task]

@@ -7,6 +7,7 @@ MLServer finds the class by its name; it needs eetoolkit, without any extra, in 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -20,8 +21,6 @@ from mlserver.utils import get_model_uri
 from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.errors import EEToolkitError, InputError
 from eetoolkit_runtime.running.runner import Runner
-
-CONTENT_TYPE = NumpyCodec.ContentType
 
 
 class EarlyExitModel(MLModel):
@@ -51,7 +50,7 @@ class EarlyExitModel(MLModel):
 
         Raises:
             InferenceError: Tensors that the bundle does not take (400).
-            MLServerError: The run failed (500).
+            MLServerError: The run failed, or an output is infinite and was asked for over REST (500).
         """
         try:
             inputs = {tensor.name: NumpyCodec.decode_input(tensor) for tensor in payload.inputs}
@@ -60,6 +59,8 @@ class EarlyExitModel(MLModel):
             raise InferenceError(str(error)) from error
         except EEToolkitError as error:
             raise MLServerError(str(error), status_code=500) from error
+        if not _over_grpc(payload) and any(_infinite(array) for array in answer.outputs.values()):
+            raise MLServerError("an output is infinite, which JSON has no number for; ask over gRPC", status_code=500)
         number = np.array([list(self._runner.bundle.exits).index(answer.exit)], np.int64)
         confidence = np.array([answer.confidence], np.float32)
         tensors = {**answer.outputs, "exit": number, "confidence": confidence}
@@ -70,6 +71,16 @@ class EarlyExitModel(MLModel):
             outputs=[_encoded(name, array) for name, array in tensors.items()],
             parameters=types.Parameters(**{key: msgspec.json.encode(value).decode() for key, value in said.items()}),
         )
+
+
+def _infinite(array: Array) -> bool:
+    return array.dtype.kind == "f" and bool(np.isinf(array).any())
+
+
+def _over_grpc(payload: types.InferenceRequest) -> bool:
+    """Whether a request came over gRPC, whose clients all say so (gRPC over HTTP2, "User Agents")."""
+    headers: Mapping[str, str] = getattr(payload.parameters, "headers", None) or {}
+    return headers.get("user-agent", "").startswith("grpc-")
 
 
 def _encoded(name: str, array: Array) -> types.ResponseOutput:

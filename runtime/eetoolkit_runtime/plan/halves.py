@@ -28,6 +28,7 @@ from eetoolkit_runtime.plan.names import is_name, plan_name, titles_of
 from eetoolkit_runtime.plan.restricted import restricted
 from eetoolkit_runtime.plan.still_true import quantization_of
 from eetoolkit_runtime.plan.types import (
+    Exit,
     Goto,
     Manifest,
     Segment,
@@ -60,7 +61,8 @@ class CutPoint(NamedTuple):
 
 def cut_points(plan: Manifest) -> tuple[CutPoint, ...]:
     """Returns where a plan can be cut, in the plan's order."""
-    return tuple(CutPoint(name, exit_) for name in plan.segments if (exit_ := _stands_in(plan, name)) is not None)
+    found = ((name, _stands_in(plan, name)) for name in plan.segments)
+    return tuple(CutPoint(name, exit_.name) for name, exit_ in found if exit_ is not None)
 
 
 def cut_point(plan: Manifest, at: str) -> CutPoint:
@@ -98,11 +100,16 @@ def halves(plan: Manifest, at: CutPoint) -> Halves:
     Args:
         plan: Of a whole bundle.
         at: One of its `cut_points`.
+
+    Raises:
+        InputError: It is none of them.
     """
+    local = _stands_in(plan, at.segment)
+    if local is None or local.name != at.exit:
+        raise InputError(f"{plan.name!r} cannot be cut before {at.segment!r} behind {at.exit!r}")
     behind = closure((at.segment,), {name: successors(segment) for name, segment in plan.segments.items()})
     live = sorted(live_before(plan)[at.segment])
     server = _server(plan, at.segment, {name: plan.segments[name] for name in plan.segments if name in behind}, live)
-    local = plan.exits[at.exit]
     answers = tuple(local.outputs)
     outputs = dict(local.outputs)
     sends: dict[str, str] = {}
@@ -156,8 +163,11 @@ def version_of(server: Manifest) -> int:
     return int(hashlib.sha256(msgspec.json.encode(said)).hexdigest()[:12], 16)
 
 
-def _stands_in(plan: Manifest, name: str) -> str | None:
-    """Returns the exit whose answer stands in where the plan is cut before a segment; None: it cannot be."""
+def _stands_in(plan: Manifest, name: str) -> Exit | None:
+    """Returns the exit whose answer stands in where the plan is cut before a segment; None: it cannot be.
+
+    An exit of one name may stand in several branches, in each with slots of its own: it is the one of known slots.
+    """
     edges = {each: successors(segment) for each, segment in plan.segments.items()}
     behind = closure((name,), edges)
     ways_in = {to for each, following in edges.items() if each not in behind for to in following if to in behind}
@@ -165,14 +175,14 @@ def _stands_in(plan: Manifest, name: str) -> str | None:
         return None
     bits = slot_bits(plan)
     known = assigned_before(plan, bits)[name]
-    found: dict[bool, str] = {}
+    found: dict[bool, Exit] = {}
     for each, segment in plan.segments.items():
         exit_ = segment.exit
         if each in behind or exit_ is None:
             continue
         needed = mask_of((*exit_.outputs.values(), exit_.confidence), bits)
         if needed & known == needed:
-            found[exit_.enabled] = exit_.name
+            found[exit_.enabled] = exit_
     return found.get(True, found.get(False))
 
 

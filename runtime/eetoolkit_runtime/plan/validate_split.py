@@ -17,7 +17,9 @@ def check_split(plan: Manifest) -> None:
         return
     exit_ = plan.exits.get(split.exit)
     if exit_ is None or not exit_.ends:
-        raise ManifestError(f"manifest.json: split hands over at {split.exit!r}, which is not an exit that ends the plan")
+        raise ManifestError(
+            f"manifest.json: split hands over at {split.exit!r}, which is not an exit that ends the plan"
+        )
     if split.local not in plan.exits or split.local == split.exit:
         raise ManifestError(f"manifest.json: split stands in for {split.local!r}, which is not another exit")
     for key, values in (("answers", split.answers), ("sends", split.sends), ("exits", split.exits)):

@@ -75,7 +75,10 @@ class _Probe:
     def measure(self, at: str, end: float) -> LinkCost:
         """Measures in rounds until `end`, on the clock of `time.perf_counter`."""
         up_bytes, down_bytes = self._enough(up=True), self._enough(up=False)
-        pings, plains, ups, downs = [], [], [], []
+        pings: list[float] = []
+        plains: list[float] = []
+        ups: list[float] = []
+        downs: list[float] = []
         sent = received = 0
         while len(pings) < _ROUNDS or (time.perf_counter() < end and len(pings) < _MOST_ROUNDS):
             pings.append(self.ping())

@@ -22,6 +22,7 @@ from eetoolkit_runtime.remote.settings import RemoteSettings
 _LOOK_UP_S = 0.05  # on Windows a wait for a lock cannot be broken by Ctrl-C
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 1.0  # between two attempts of a call
 _FIRST_REST_S, _LONGEST_REST_S = 0.1, 10.0  # in which a server that failed twice is not asked
+_PATIENT = 3.0  # times what a request is expected to take: who waited less has learnt nothing of the server
 _WEIGHT = 0.2  # of the last request in what one is expected to take
 
 Stop = Callable[[], None]
@@ -32,7 +33,8 @@ class Link:
     """Asks one server. Safe under concurrent calls; begins anew in a forked process.
 
     A server that fails twice in a row is left alone for a tenth of a second, then for twice as long each time, up to
-    ten seconds: calls that could wait for it meanwhile do not. One answer ends that.
+    ten seconds: calls that could wait for it meanwhile do not. One answer ends that. A call whose deadline was near has
+    learnt nothing of the server.
 
     Args:
         settings: Where and how.
@@ -40,7 +42,7 @@ class Link:
         exits: Of that half, by their numbers.
 
     Attributes:
-        took_ms: What a request is expected to take, by those that were answered; None: none was.
+        took_ms: What a request is expected to take, by the settings and by those that were answered; None: not known.
         last_failure: Why the last request had no answer; None: it had one.
 
     Raises:
@@ -51,7 +53,7 @@ class Link:
         if settings.address.protocol == "grpc" and not (find_spec("tritonclient") and find_spec("grpc")):
             raise RemoteError("gRPC needs tritonclient: pip install 'eetoolkit[remote]'")
         self.settings = settings
-        self.took_ms: float | None = None
+        self.took_ms = settings.expected_ms
         self.last_failure: RemoteError | None = None
         self._version = version
         self._exits = tuple(exits)
@@ -79,8 +81,10 @@ class Link:
         try:
             told = believe(self._send(request, end, wait), self._version, self._exits)
         except RemoteError as error:
+            now, known_ms = time.perf_counter(), self.took_ms
+            hurried = now >= end and known_ms is not None and (now - started) * 1e3 < _PATIENT * known_ms
             if not wait.stopped:  # the caller has stopped it, which says nothing of the server
-                self._failed(error)
+                self._failed(error, counts=not hurried)
             raise
         self._answered((time.perf_counter() - started) * 1e3)
         return told
@@ -153,12 +157,16 @@ class Link:
             log("warning", "the server at %s answers again", self.settings.address.place)
         self.last_failure, self._failures = None, 0
         known = self.took_ms
-        self.took_ms = took_ms if known is None else known + _WEIGHT * (took_ms - known)
+        nearer = known is not None and took_ms < known / 2  # by another link than before
+        self.took_ms = took_ms if known is None or nearer else known + _WEIGHT * (took_ms - known)
 
-    def _failed(self, error: RemoteError) -> None:
+    def _failed(self, error: RemoteError, *, counts: bool) -> None:
+        """Keeps the reason; a failure that counts brings the server nearer to a rest."""
         if self.last_failure is None or str(self.last_failure) != str(error):
             log("warning", "the server at %s gives no answer: %s", self.settings.address.place, error)
         self.last_failure = error
+        if not counts:
+            return
         self._failures += 1
         rest_s = min(_FIRST_REST_S * 2.0 ** min(self._failures - 2, 30), _LONGEST_REST_S)
         self._rests_until = time.perf_counter() + rest_s

@@ -58,6 +58,7 @@ class _Given(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     url: str
     at: str | None = msgspec.field(default=None, name="from")
     policy: Policy = "remote"
+    expected_ms: Annotated[float, msgspec.Meta(gt=0)] | None = None
     timeout_ms: Annotated[float, msgspec.Meta(gt=0, le=3.6e6)] = 1000.0
     retries: Annotated[int, msgspec.Meta(ge=0, le=10)] = 1
     token: str | None = None
@@ -73,6 +74,7 @@ class RemoteSettings(msgspec.Struct, frozen=True, kw_only=True):
         at: Where a whole bundle is cut: an exit or a segment; None: the bundle says so itself.
         policy: `remote`: rows that no exit here answers go to the server; `faster`: where that is expected to be
             faster than to go on here; `local`: never.
+        expected_ms: What a request is expected to take before one was answered; None: nobody knows.
         timeout_ms: How long a call without a deadline waits for the server.
         retries: How often a request is sent again that was lost on its way, or that a server was too busy for.
         token: Sent as `Authorization: Bearer`; None: none is.
@@ -82,6 +84,7 @@ class RemoteSettings(msgspec.Struct, frozen=True, kw_only=True):
     address: Address
     at: str | None = None
     policy: Policy = "remote"
+    expected_ms: float | None = None
     timeout_ms: float = 1000.0
     retries: int = 1
     token: Secret | None = None
@@ -109,15 +112,24 @@ def parse(given: Mapping[str, object]) -> RemoteSettings:
     address = _address(found.url, tls=found.tls)
     if found.certificates is not None and not Path(found.certificates).is_file():
         raise InputError(f"remote: certificates is {shortened(found.certificates)}, which is no file")
+    token = _token(found.token)
+    if token is not None and not address.encrypted and address.host not in _LOOPBACK:
+        raise InputError(f"remote: the token would go to {address.host} unencrypted; use {_encrypted(found.url)}")
     return RemoteSettings(
         address=address,
         at=found.at,
         policy=found.policy,
+        expected_ms=found.expected_ms,
         timeout_ms=found.timeout_ms,
         retries=found.retries,
-        token=_token(found.token),
+        token=token,
         certificates=found.certificates,
     )
+
+
+def _encrypted(url: str) -> str:
+    """Returns how an address begins by which the same server may be asked over TLS."""
+    return f"{url.partition(':')[0]}s://"
 
 
 def _token(given: str | None) -> Secret | None:

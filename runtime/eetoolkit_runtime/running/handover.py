@@ -31,7 +31,8 @@ from eetoolkit_runtime.running.part import Part
 from eetoolkit_runtime.running.sessions import Sessions
 
 _AT_ONCE = 8  # requests of a batch that wait at the same time
-_TRY_AFTER = 16  # rows that went on here since that is faster, until the server is asked again
+_TRY_AFTER = 16  # rows that went on here since the server was thought to take longer, until it is asked again
+_RESERVE = 1.25  # times what the rest is expected to take here is kept back of a deadline for it
 _WEIGHT = 0.2
 
 
@@ -216,26 +217,40 @@ class Handover:
 
     def _go_on(self, found: _Reached, decision: Decision, end: float, interrupt: Interrupt | None) -> Answer:
         """Returns the answer of a row that was handed over: the server's, or what stands in for it."""
-        if (decision.at is None or self._tail is not None) and self._asks():
+        late = self._late(end, interrupt)
+        until = self._until(end)
+        if late is None and (decision.at is None or self._tail is not None) and self._asks(until):
             try:
-                told = self._ask(found.answer, end, interrupt)
+                told = self._ask(found.answer, until, interrupt)
             except RemoteError:
-                pass  # the link keeps the reason, and has logged it
+                late = self._late(end, interrupt)  # the link keeps the reason, and has logged it
             else:
                 return self._better(found, self._joined(found.answer, told))
-        late = self._late(end, interrupt)
         if self._tail is None or late is not None:
             return self._instead(found, decision, late or "remote", found.answer)
         return self._locally(self._tail, found, decision, end, interrupt)
 
-    def _asks(self) -> bool:
-        """Whether the server is asked for the next row."""
+    def _until(self, end: float) -> float:
+        """Returns how long the server may take, on the clock of `time.perf_counter`.
+
+        With a deadline that is all the time that is left, but for what this machine needs to go on by itself where that
+        fits.
+        """
+        now = time.perf_counter()
+        if end == math.inf:
+            return now + self.settings.timeout_ms / 1e3
+        reserve_s = 0.0 if self._tail is None else _RESERVE * (self._tail_ms or 0.0) / 1e3
+        return end - reserve_s if end - reserve_s > now else end
+
+    def _asks(self, until: float) -> bool:
+        """Whether the server is asked for the next row, which has until then to be answered."""
         if self.settings.policy == "local" or not self.link.may_ask():
             return False
         there, here = self.link.took_ms, self._tail_ms
-        if self.settings.policy == "remote" or there is None:
+        if there is None or self._tail is None:
             return True
-        if here is not None and there <= here:
+        in_time = there <= (until - time.perf_counter()) * 1e3
+        if in_time and (self.settings.policy == "remote" or (here is not None and there <= here)):
             return True
         self._skipped += 1
         if self._skipped < _TRY_AFTER:
@@ -243,16 +258,8 @@ class Handover:
         self._skipped = 0
         return True
 
-    def _ask(self, answer: Answer, end: float, interrupt: Interrupt | None) -> Told:
-        """Returns what the server says, or what keeps it from that.
-
-        With a deadline it has all the time that is left but what this machine needs to go on by itself, if that fits.
-        """
-        now = time.perf_counter()
-        until = now + self.settings.timeout_ms / 1e3
-        if end != math.inf:
-            reserve_s = 0.0 if self._tail is None else (self._tail_ms or 0.0) / 1e3
-            until = end - reserve_s if end - reserve_s > now else end
+    def _ask(self, answer: Answer, until: float, interrupt: Interrupt | None) -> Told:
+        """Returns what the server says, or raises what keeps it from that."""
         request = Request(self._sent(answer))
         if interrupt is None:
             return self.link.ask(request, until)

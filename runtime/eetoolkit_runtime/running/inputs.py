@@ -167,7 +167,7 @@ def _check_shape(spec: TensorSpec, dims: tuple[Dim, ...], value: Any, array: Arr
         if size != known:
             where = "" if isinstance(dim, int) else f" ({dim} is {known} elsewhere)"
             raise InputError(f"{what}{where}{_reshaped(spec, told, value, array)}")
-    if array.size == 0:
+    if any(size == 0 and dim is not None for size, dim in zip(array.shape, dims, strict=True)):  # None: by the data
         raise InputError(f"input {spec.name!r}: got the empty shape {list(array.shape)}, expected {_spell(spec)}")
 
 
