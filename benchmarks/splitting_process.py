@@ -261,7 +261,8 @@ def _timed(bench: Bench, way: Way, remote: dict[str, Any] | None) -> tuple[dict[
     if way.at is not None:
         gone = _crossing(way.bundle.manifest, way.at, [answer.path for answer in answers])
     total, count = 0.0, 0
-    with ee.Runner(way.bundle, threads=1, remote=remote, load="eager") as runner:
+    asked = None if way.at is None else remote
+    with ee.Runner(way.bundle, threads=1, remote=asked, load="eager") as runner:
         for group in (np.flatnonzero(gone), np.flatnonzero(~gone)):
             if len(group):
                 took = list(_took(runner, way, [bench.rows[n] for n in _mixed(group)], bench.budget.way_s / 2))

@@ -70,6 +70,7 @@ def test_every_guide_has_code_that_runs() -> None:
         "quantizing",
         "profiling",
         "fleet",
+        "where-to-split",
         "on-device",
         "remote",
         "phones",
