@@ -1,7 +1,7 @@
 """Model servers on loopback, each in an environment of its own: `python tests/inference_servers.py` makes them.
 
-MLServer holds back FastAPI and Starlette, so it does not share an environment with the tests. Triton is the binary in the
-wheel of `nvidia-pytriton`, which has Triton's Python backend and no other.
+MLServer holds back FastAPI and Starlette, so it does not share an environment with the tests. Triton is the binary in
+the wheel of `nvidia-pytriton`, which has Triton's Python backend and no other.
 """
 
 from __future__ import annotations

@@ -87,7 +87,7 @@ def tensors_of(arrays: Mapping[str, Array]) -> dict[str, Any]:
         "inputs": [
             {
                 "name": name, "shape": list(array.shape), "datatype": NAMES[str(array.dtype)],
-                "data": [None if value != value else value for value in array.ravel().tolist()],
+                "data": [None if np.isnan(value) else value for value in array.ravel().tolist()],
             }
             for name, array in arrays.items()
         ]
