@@ -109,10 +109,9 @@ format: $(STAMP)
 	@$(RUN)ruff check --fix .
 	@$(RUN)ruff format .
 
-# Python compiles what it imports, a third of all modules, at the first import; pip would compile all, one after another.
 $(STAMP): pyproject.toml constraints.txt
 	@echo "== setting up $(VENV) (once; torch makes it a few minutes)"
 	@$(PYTHON) -c 'import sys; sys.exit("eetoolkit needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; set PYTHON=python3.12 or so" if sys.version_info < (3, 11) else 0)'
 	@$(PYTHON) -m venv $(VENV)
-	@$(RUN)python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[dev]'
+	@$(RUN)python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@

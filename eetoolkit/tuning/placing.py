@@ -95,7 +95,10 @@ def place(task: Task, overheads: Array, most: int, *, margin: bool = True, added
     task.goal.check_met(constraint, (best.score, best.cost), sets.whole[1], task.costs)
     static = sets.static(best, constraint)
     cheap = [each for each in static if each.cost <= AS_GOOD * best.cost]
-    chosen = cheap[0] if cheap else next(each for each in found if each.as_good_as(best, asked))
+    good = (each for each in found if each.as_good_as(best, asked))
+    chosen = (
+        cheap[0] if cheap else next(good, best)
+    )  # where noise makes costs negative, not even the best is among them
     names = task.data.record.exits
 
     def named(each: _Found) -> Tried:
