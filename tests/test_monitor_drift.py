@@ -205,3 +205,10 @@ def test_intervals_of_shares_hold_together_as_often_as_they_say() -> None:
         ends = intervals_of_shares(dict(zip("abc", (counts / 60).tolist(), strict=True)), 60)
         missed += any(not each.low <= p <= each.high for each, p in zip(ends.values(), truth, strict=True))
     assert missed <= 300 * 0.01
+
+
+def test_a_rate_of_an_alarm_a_block_has_a_verdict_too() -> None:
+    test = DriftTest(SHARES, 1.0, BLOCK)
+    assert test.verdict().evidence == 0.0
+    test.add(np.array([BLOCK, 0, 0]))
+    assert test.verdict().alarms == 1

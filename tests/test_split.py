@@ -87,6 +87,20 @@ def test_it_cannot_be_cut_where_no_exit_stands_before_or_a_row_may_come_again() 
     assert [tuple(point) for point in cut_points(looped(leave_at=0.5).plan())] == [("head", "inside")]
 
 
+@pytest.mark.parametrize("written", ["h", "sure"])
+def test_an_exit_whose_answer_is_overwritten_does_not_stand_in(written: str) -> None:
+    draft = Draft()
+    draft.slot("sure", shape=("batch",))
+    draft.slot("other", shape=("batch",))
+    draft.segment("first", "h = Abs(x)  k = Constant<value_int = 0>()  sure = Gather<axis = 1>(x, k)", reads=["x"],
+                  writes=["h", "sure"], exit=leave("early", "h", "sure", 0.5), next="second")  # fmt: skip
+    body = {"h": "h = Neg(x)", "sure": "k = Constant<value_int = 1>()  sure = Gather<axis = 1>(x, k)"}[written]
+    draft.segment("second", body, reads=["x"], writes=[written], next="third")
+    draft.segment("third", "y = Abs(x)  k = Constant<value_int = 2>()  other = Gather<axis = 1>(x, k)", reads=["x"],
+                  writes=["y", "other"], exit=leave("last", "y", "other"))  # fmt: skip
+    assert [tuple(point) for point in cut_points(draft.plan())] == [("second", "early")]
+
+
 @pytest.mark.parametrize(
     ("at", "text"),
     [
@@ -325,6 +339,18 @@ def test_zero_is_exact_and_what_is_not_finite_stays_within_range() -> None:
         assert found[0, 0] == 0
         np.testing.assert_allclose(found[0, 1:3], [1, -3], rtol=0.01)
         assert np.isfinite(found[0, 3:5]).all()
+
+
+def test_what_is_no_number_crosses_as_zero_on_every_processor(whole: Bundle, tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).uniform(-1, 1, (60, 4)).astype(np.float32)
+    ee.split(whole, "exit0", tmp_path / "d.ee", tmp_path / "repo", crossing="uint8", rows=rows)
+    with Runner(tmp_path / "d.ee", threads=1) as device:
+        nan, zero = (device.run_all_exits(row(0.1, value, -0.3, 0.4))[-1].outputs for value in (np.nan, 0.0))
+    crossed = [name for name, array in zero.items() if array.dtype == np.uint8]
+    assert len(crossed) == 2
+    for name in crossed:
+        assert zero[name][0, 1] > 0  # 0 is not the least
+        np.testing.assert_array_equal(nan[name], zero[name])
 
 
 def test_auto_takes_the_fewest_bytes_that_leave_the_answers_as_they_are(whole: Bundle, tmp_path: Path) -> None:

@@ -29,7 +29,10 @@ with_triton = pytest.mark.skipif(
 
 
 def gate_behind() -> Draft:
-    """An exit, and behind it rows with x[1] > 0.5 take a way of their own: -h0, or h0 / x[2], which may be infinite."""
+    """An exit, and behind it rows with x[1] > 0.5 take a way of their own: -h0, or h0 / x[2], which may be infinite.
+
+    So may be the confidence, x[3] / x[2].
+    """
     draft = chain(0.5, weights=True)
     del draft.segments["segment1"]
     draft.slot("open", "bool", ("batch",))
@@ -42,7 +45,8 @@ def gate_behind() -> Draft:
         "over", f"{column('by', 2)}  y = Div(h, by)", reads={"h": "h0", "x": "x"}, writes=["y"], next="head"
     )  # fmt: skip
     draft.segment(
-        "head", f"{column('sure', 3)}  logits = Identity(y)", reads=["x", "y"], writes=["sure", "logits"],
+        "head", f"{column('above', 3)}  {column('below', 2)}  sure = Div(above, below)  logits = Identity(y)",
+        reads=["x", "y"], writes=["sure", "logits"],
         exit=leave("last", "logits", "sure"),
     )  # fmt: skip
     return draft
@@ -111,14 +115,16 @@ def infer(said: Split, version: int | None = None) -> str:
     return f"/v2/models/{said.model}/versions/{said.version if version is None else version}/infer"
 
 
-@pytest.mark.parametrize("x", [row(0.1, 0.9, 0.5, 0.7), row(0.1, 0.2, 0.3, 0.1), row(0.1, 0.2, 0.0, np.nan)])
+@pytest.mark.parametrize(
+    "x", [row(0.1, 0.9, 0.5, 0.7), row(0.1, 0.2, 0.3, 0.1), row(0.1, 0.2, 0.0, np.nan), row(0.1, 0.9, 0.0, 0.7)]
+)
 def test_mlserver_answers_as_the_whole_and_says_which_way(
     x: Array, folder: Path, said: Split, server: MLServer
 ) -> None:
     with ee.Runner(folder / "whole.ee", threads=1) as runner:
         whole = runner.run(x)
     status, answer = ask(server.rest + infer(said), tensors_of(crossing(folder, said, x)))
-    if np.isinf(whole.outputs["logits"]).any():
+    if np.isinf([*whole.outputs["logits"].ravel(), whole.confidence]).any():
         assert (status, answer) == (
             500,
             {"error": "an output is infinite, which JSON has no number for; ask over gRPC"},

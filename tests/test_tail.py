@@ -7,6 +7,7 @@ import pickle
 import ssl
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"url": "https://host:port/v2/models/it"}, "expected https://HOST/v2/models/NAME"),
     ({"url": "https://ho st/v2/models/it"}, "expected https://HOST/v2/models/NAME"),
     ({"url": "https://me:secret@host/v2/models/it"}, "names a user or a password, which would be shown"),
+    ({"url": "https://me:secret@host:port/v2/models/it"}, "names a user or a password, which would be shown"),
+    ({"url": "https://me:secret@ho st/v2/models/it"}, "names a user or a password, which would be shown"),
     ({"url": "http://host/v2/models/it"}, "http:// to host is not encrypted: use https://, or say tls=False"),
     (
         {"url": "http://host/v2/models/it", "tls": False, "token": "it"},
@@ -215,6 +218,47 @@ def test_the_most_confident_exit_answers_on_whichever_side_it_is(
                 assert answer.remote is (answers and right.exit != "exit0")
         found = [answer.exit for answer in runner.run_batch(np.concatenate(rows))]
         assert found == (["exit0"] * 5 if side == "device" and not answers else [alone.run(x).exit for x in rows])
+
+
+@pytest.mark.parametrize("side", ["whole", "device"])
+@pytest.mark.parametrize(("own", "asked"), [("last", "most_confident"), ("most_confident", "last")])
+def test_a_fallback_that_the_server_does_not_have_is_refused(
+    side: str, own: str, asked: Any, serve: Serve, tmp_path: Path
+) -> None:
+    server, whole, device = serve(edit(chain(0.9, 0.9).save(tmp_path / "sure.ee"), fallback=own))
+    bundle = whole if side == "whole" else device
+    settings = {"url": server.url(), **({"from": "exit0"} if side == "whole" else {})}
+    with pytest.raises(ee.InputError, match=f"fallback is '{asked}', but where no exit fires .* answers by '{own}'"):
+        ee.Runner(bundle, remote=settings, fallback=asked)
+    ee.Runner(bundle, remote=settings | {"policy": "local"}, fallback=asked).close()
+    ee.Runner(bundle, remote=settings, fallback=own).close()  # type: ignore[arg-type]
+    one = {"from": "exit1"} if side == "whole" else {}
+    if one:  # of one exit behind the cut there is but one answer, whatever the fallback
+        ee.Runner(bundle, remote=settings | one, fallback=asked).close()
+
+
+def test_a_batch_that_fails_sends_none_of_its_other_rows(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    server, _, device = serve(chain())
+    begun: list[int] = []
+    left = threading.Event()
+    shutdown = ThreadPoolExecutor.shutdown
+
+    def leaving(self: ThreadPoolExecutor, wait: bool = True, **more: Any) -> None:
+        shutdown(self, wait=False, **more)
+        left.set()
+        shutdown(self, wait=wait)
+
+    def go_on(*_: Any) -> ee.Answer:
+        begun.append(len(begun))
+        if begun[-1] > 0:
+            left.wait(AMPLE_MS / 1e3)
+        raise ee.RunError("no more")
+
+    monkeypatch.setattr(ThreadPoolExecutor, "shutdown", leaving)
+    monkeypatch.setattr(Handover, "_go_on", go_on)
+    with opened(device, server) as runner, pytest.raises(ee.RunError, match="no more"):
+        runner.run_batch(np.concatenate([row(0.1)] * 100))
+    assert len(begun) < 20
 
 
 def gate_behind_an_exit() -> Draft:

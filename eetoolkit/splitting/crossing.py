@@ -42,7 +42,7 @@ class Coding:
     axis: int | None = None
 
     def encoded(self, array: Array) -> Array:
-        """Returns what crosses: as ONNX's Clip and Cast, or QuantizeLinear, which rounds halves to even."""
+        """Returns what crosses: as ONNX's Clip and Cast, or QuantizeLinear, which rounds halves to even; NaN as 0."""
         if self.scale is None or self.zero is None:
             return np.asarray(np.clip(array, -_LARGEST, _LARGEST), np.float16)
         scale, zero = self._along(self.scale, array), self._along(self.zero, array)
@@ -233,8 +233,12 @@ class _Graph:
             bounds = [self._constant(f"{target}_{k}", np.array(v, np.float32)) for k, v in _bounds()]
             self._nodes.append(helper.make_node("Clip", [source, *bounds], [f"{target}_clipped"]))
             self._nodes.append(helper.make_node("Cast", [f"{target}_clipped"], [target], to=TensorProto.FLOAT16))
-        else:
-            self._nodes.append(self._linear("QuantizeLinear", source, target, target, coding))
+        else:  # onnxruntime rounds NaN to the least value on x86, and to 0 on Arm
+            names = [f"{target}_{kind}" for kind in ("nan", "0", "number")]
+            self._nodes.append(helper.make_node("IsNaN", [source], names[:1]))
+            zero = self._constant(names[1], np.array(0, np.float32))
+            self._nodes.append(helper.make_node("Where", [names[0], zero, source], names[2:]))
+            self._nodes.append(self._linear("QuantizeLinear", names[2], target, target, coding))
         return target
 
     def widen(self, source: str, target: str, shape: Sequence[Any], coding: Coding) -> str:

@@ -59,11 +59,11 @@ class EarlyExitModel(MLModel):
             raise InferenceError(str(error)) from error
         except EEToolkitError as error:
             raise MLServerError(str(error), status_code=500) from error
-        if not _over_grpc(payload) and any(_infinite(array) for array in answer.outputs.values()):
-            raise MLServerError("an output is infinite, which JSON has no number for; ask over gRPC", status_code=500)
         number = np.array([list(self._runner.bundle.exits).index(answer.exit)], np.int64)
         confidence = np.array([answer.confidence], np.float32)
         tensors = {**answer.outputs, "exit": number, "confidence": confidence}
+        if not _over_grpc(payload) and any(map(_infinite, tensors.values())):
+            raise MLServerError("an output is infinite, which JSON has no number for; ask over gRPC", status_code=500)
         said = {"path": answer.path, "gates": answer.gates}
         return types.InferenceResponse(
             model_name=self.name,

@@ -155,7 +155,7 @@ class DriftTest:
             alarms=self.alarms,
             first=self._first,
             last=self._last,
-            evidence=max(0.0, math.log(max(self.evidence, 1)) / math.log(self.limit)),
+            evidence=math.log(max(self.evidence, 1)) / math.log(self.limit) if self.limit > 1 else 0.0,
             exits={
                 name: TunedShare(value=value, low=low, high=high, recent=lately)
                 for (name, (value, low, high)), lately in zip(self._shares.items(), recent, strict=True)

@@ -110,14 +110,27 @@ def mask_of(names: Iterable[str], bits: Mapping[str, int]) -> int:
 
 
 def assigned_before(plan: Manifest, bits: Mapping[str, int]) -> dict[str, int]:
-    """Returns the inputs and slots that every path to a segment has written, as numbers: a forward must-analysis."""
+    """Returns the inputs and slots that every path to a segment has written, as numbers."""
     writes = {name: mask_of(segment.writes, bits) for name, segment in plan.segments.items()}
-    before = dict.fromkeys(plan.segments, (1 << len(bits)) - 1)
-    before[plan.start] = mask_of((spec.name for spec in plan.inputs), bits)
+    given = mask_of((spec.name for spec in plan.inputs), bits)
+    return forward(plan, given, (1 << len(bits)) - 1, lambda name, before: before | writes[name])
+
+
+def forward(plan: Manifest, given: int, everything: int, behind: Callable[[str, int], int]) -> dict[str, int]:
+    """Returns what holds before each segment, whatever path led there: a forward must-analysis, with sets as numbers.
+
+    Args:
+        plan: Whose segments.
+        given: What holds before the first.
+        everything: What may hold.
+        behind: What holds behind a segment, of what holds before it.
+    """
+    before = dict.fromkeys(plan.segments, everything)
+    before[plan.start] = given
     waiting = deque(plan.segments)
     while waiting:
         name = waiting.popleft()
-        after = before[name] | writes[name]
+        after = behind(name, before[name])
         for following in successors(plan.segments[name]):
             known = before[following] & after
             if known != before[following]:

@@ -16,12 +16,10 @@ import msgspec
 
 from eetoolkit_runtime.errors import InputError, did_you_mean
 from eetoolkit_runtime.plan.flow import (
-    assigned_before,
     closure,
+    forward,
     live_before,
-    mask_of,
     repeats,
-    slot_bits,
     successors,
 )
 from eetoolkit_runtime.plan.names import is_name, plan_name, titles_of
@@ -175,24 +173,39 @@ def version_of(server: Manifest) -> int:
 def _stands_in(plan: Manifest, name: str) -> Exit | None:
     """Returns the exit whose answer stands in where the plan is cut before a segment; None: it cannot be.
 
-    An exit of one name may stand in several branches, in each with slots of its own: it is the one of known slots.
+    Every way there has met it, and has not written its slots since: they would hold another answer. An exit of one name
+    may stand in several branches; where each has slots of its own, none of them is on every way.
     """
     edges = {each: successors(segment) for each, segment in plan.segments.items()}
     behind = closure((name,), edges)
     ways_in = {to for each, following in edges.items() if each not in behind for to in following if to in behind}
     if name == plan.start or ways_in != {name} or repeats(plan, name):
         return None
-    bits = slot_bits(plan)
-    known = assigned_before(plan, bits)[name]
+    stand = _standing(plan, name)
     found: dict[bool, Exit] = {}
     for each, segment in plan.segments.items():
-        exit_ = segment.exit
-        if each in behind or exit_ is None:
-            continue
-        needed = mask_of((*exit_.outputs.values(), exit_.confidence), bits)
-        if needed & known == needed:
-            found[exit_.enabled] = exit_
+        if each not in behind and segment.exit is not None and _answer_of(segment.exit) in stand:
+            found[segment.exit.enabled] = segment.exit
     return found.get(True, found.get(False))
+
+
+def _answer_of(exit_: Exit) -> tuple[str, ...]:
+    """Returns an exit's name and where its answer lies."""
+    return exit_.name, exit_.confidence, *(part for output in exit_.outputs.items() for part in output)
+
+
+def _standing(plan: Manifest, name: str) -> set[tuple[str, ...]]:
+    """Returns the answers that still stand before a segment, whatever path led there."""
+    exits = {_answer_of(each.exit): each.exit for each in plan.segments.values() if each.exit is not None}
+    bits = {answer: 1 << place for place, answer in enumerate(exits)}
+    met: dict[str, int] = {}
+    lost: dict[str, int] = {}
+    for each, segment in plan.segments.items():
+        met[each] = 0 if segment.exit is None else bits[_answer_of(segment.exit)]
+        written = (a for a, exit_ in exits.items() if segment.writes.keys() & {exit_.confidence, *exit_.outputs.values()})
+        lost[each] = sum(bits[answer] for answer in written)
+    stand = forward(plan, 0, (1 << len(bits)) - 1, lambda each, before: before & ~lost[each] | met[each])[name]
+    return {answer for answer, bit in bits.items() if stand & bit}
 
 
 def _server(plan: Manifest, start: str, segments: Mapping[str, Segment], live: list[str]) -> Manifest:

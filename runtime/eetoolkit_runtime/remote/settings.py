@@ -24,6 +24,7 @@ _PROTOCOLS: dict[str, tuple[Protocol, bool]] = {
 _PORTS = {"https": 443, "http": 80, "grpcs": 8001, "grpc": 8001}  # 8001 is that of Triton's own gRPC
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _MODEL = re.compile(r"/v2/models/([^/]+)/?")
+_USER = re.compile(r"[^/]*//[^/?#]*@")
 _FORM = "https://HOST/v2/models/NAME, or grpcs://HOST:PORT/v2/models/NAME"
 
 
@@ -143,11 +144,11 @@ def _token(given: str | None) -> Secret | None:
 
 
 def _address(url: str, *, tls: bool) -> Address:
+    if _USER.match(url):  # before anything shows the address
+        raise InputError("remote: url names a user or a password, which would be shown; pass `token`")
     parts, port = _split(url)
     kind = _PROTOCOLS.get(parts.scheme)
     model = _MODEL.fullmatch(parts.path)
-    if parts.username is not None or parts.password is not None:
-        raise InputError("remote: url names a user or a password, which would be shown; pass `token`")
     if kind is None or not parts.hostname or model is None or parts.query or parts.fragment:
         raise InputError(f"remote: url is {shortened(url)}, expected {_FORM}")
     protocol, encrypted = kind

@@ -70,6 +70,7 @@ class Handover:
     ) -> None:
         settings = self.settings = parse(given)
         device, server, split = _halves(bundle.manifest, settings)
+        _check_fallback(bundle.manifest, settings, split, most_confident=most_confident)
         self.split = split
         self.link = Link(settings, split.version, split.exits)
         part = partial(Part, sessions=sessions, kept=kept, most_confident=most_confident, segments=split.segments)
@@ -153,8 +154,12 @@ class Handover:
             with ThreadPoolExecutor(min(_AT_ONCE, len(places)), "eetoolkit-rows") as pool:
                 reached = [_Reached(answers[place], None) for place in places]
                 later = [pool.submit(self._go_on, each, decision, math.inf, None) for each in reached]
-                for place, one in zip(places, later, strict=True):
-                    answers[place] = one.result()
+                try:
+                    for place, one in zip(places, later, strict=True):
+                        answers[place] = one.result()
+                except BaseException:  # of a batch that fails, or is stopped by Ctrl-C, no further row is sent
+                    pool.shutdown(wait=False, cancel_futures=True)
+                    raise
         return answers
 
     def hand_over(self, inputs: Inputs) -> dict[str, Array]:
@@ -340,6 +345,16 @@ class Handover:
         if interrupt is not None and interrupt.is_set():
             return "interrupt"
         return "deadline" if time.perf_counter() >= end else None
+
+
+def _check_fallback(plan: Manifest, settings: RemoteSettings, split: Split, *, most_confident: bool) -> None:
+    """Refuses a fallback that the server does not have, which tells another answer of its exits than this machine."""
+    several = sum(exit_.threshold != "never" for exit_ in split.exits) > 1
+    if several and settings.policy != "local" and most_confident != (plan.fallback == "most_confident"):
+        raise InputError(
+            f"remote: fallback is {'most_confident' if most_confident else 'last'!r}, but where no exit fires the "
+            f"server's half answers by {plan.fallback!r}, as {plan.name!r} says; leave fallback out"
+        )
 
 
 def _halves(plan: Manifest, settings: RemoteSettings) -> tuple[Manifest, Manifest | None, Split]:
