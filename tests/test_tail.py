@@ -295,6 +295,29 @@ def test_a_way_that_hangs_on_the_row_is_what_the_server_says(serve: Serve, binar
                 np.testing.assert_array_equal(answer.outputs["logits"], right.outputs["logits"])
 
 
+def exit_in_two_places() -> Draft:
+    """An exit `early`, and behind it `again` in two segments that follow each other: by x[1], then by x[2]."""
+    draft = Draft()
+    for k in range(3):
+        draft.slot(f"sure{k}", shape=PER_ROW)
+        draft.segment(
+            f"segment{k}", f"{column(f'sure{k}', k)}  h{k} = Abs(x)", reads=["x"], writes=[f"sure{k}", f"h{k}"],
+            exit=leave("early" if k == 0 else "again", f"h{k}", f"sure{k}", 0.5), next=f"segment{k + 1}",
+        )  # fmt: skip
+    add_head(draft, "h2", "segment3")
+    return draft
+
+
+def test_the_way_to_an_exit_in_two_places_is_what_the_server_says(serve: Serve) -> None:
+    server, whole, device = serve(exit_in_two_places())
+    with ee.Runner(whole, threads=1) as alone, opened(whole, server) as runner, opened(device, server) as half:
+        for x in (row(0.1, 0.9), row(0.1, 0.1, 0.9), row(0.1)):
+            right = alone.run(x)
+            for each in (runner, half):
+                answer = each.run(x)
+                assert (answer.exit, answer.path, answer.remote) == (right.exit, right.path, True)
+
+
 def test_what_is_not_said_to_go_on_stays_here(serve: Serve) -> None:
     server, whole, _ = serve(chain())
     with opened(whole, server) as runner:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from typing import NamedTuple
 
@@ -202,8 +203,11 @@ def _standing(plan: Manifest, name: str) -> set[tuple[str, ...]]:
     lost: dict[str, int] = {}
     for each, segment in plan.segments.items():
         met[each] = 0 if segment.exit is None else bits[_answer_of(segment.exit)]
-        written = (a for a, exit_ in exits.items() if segment.writes.keys() & {exit_.confidence, *exit_.outputs.values()})
-        lost[each] = sum(bits[answer] for answer in written)
+        lost[each] = sum(
+            bits[answer]
+            for answer, exit_ in exits.items()
+            if segment.writes.keys() & {exit_.confidence, *exit_.outputs.values()}
+        )
     stand = forward(plan, 0, (1 << len(bits)) - 1, lambda each, before: before & ~lost[each] | met[each])[name]
     return {answer for answer, bit in bits.items() if stand & bit}
 
@@ -264,6 +268,7 @@ def _leading_to(segment: Segment, old: str, new: str) -> Segment:
 
 def _server_exits(server: Manifest) -> Iterator[ServerExit]:
     """Yields the exits of a server's half, each with the way to it where there is but one."""
+    stands = Counter(segment.exit.name for segment in server.segments.values() if segment.exit is not None)
     given = {spec.name: Slot(dtype=spec.dtype, shape=spec.shape) for spec in server.inputs} | server.slots
     ways: dict[str, tuple[str, ...]] = {}
     name: str | None = server.start
@@ -271,7 +276,7 @@ def _server_exits(server: Manifest) -> Iterator[ServerExit]:
     while name is not None:
         segment = server.segments[name]
         path += [] if segment.model is None else [name]
-        if segment.exit is not None:
+        if segment.exit is not None and stands[segment.exit.name] == 1 and not repeats(server, name):
             ways[segment.exit.name] = tuple(path)
         following = successors(segment)
         name = following[0] if len(following) == 1 else None
