@@ -13,12 +13,12 @@ import msgspec
 import numpy as np
 import pytest
 import torch
-from plans import Draft, chain, gated, looped, one_name_twice
+from plans import PER_ROW, Draft, add_head, chain, column, gate, gated, leave, looped, one_name_twice, over_half
 
 import eetoolkit as ee
 from eetoolkit.tuning.collect import collect
 from eetoolkit.tuning.packing import Row, digest_of, pack
-from eetoolkit.tuning.record import NO_EXIT, Record, merge, read_record, unmet, without_unmet
+from eetoolkit.tuning.record import NO_EXIT, Record, merge, read_record, trimmed, unmet, without_unmet
 from eetoolkit.tuning.replay import answers, means, own_thresholds, stops
 
 PLANS: dict[str, Callable[[], Draft]] = {
@@ -228,6 +228,27 @@ def test_how_rows_were_packed_and_in_which_order_they_merge_does_not_change_a_bi
                 ]
             else:
                 assert one == other
+
+
+def test_some_rows_of_a_record_are_what_collecting_them_alone_gives(tmp_path: Path) -> None:
+    draft = Draft()  # an exit in a branch has an output that no other has
+    draft.slot("open", "bool", PER_ROW)
+    draft.slot("sure0", shape=PER_ROW)
+    draft.segment("first", f"{over_half('open', 0)}  h = Abs(x)", reads=["x"], writes=["open", "h"],
+                  next=gate("open", "side", "head"))  # fmt: skip
+    draft.segment("side", f"{column('sure0', 1)}  g = Neg(h)", reads=["x", "h"], writes=["sure0", "g"],
+                  exit=leave("side", "h", "sure0", 0.5, more="g"), next="head")  # fmt: skip
+    add_head(draft, "h")
+    bundle = ee.load(draft.save(tmp_path / "it.ee"))
+    x, labels = data()
+    with ee.Runner(bundle, threads=1) as runner:
+        rows = [Row(n, n, labels[n], runner.run_all_exits(x[n : n + 1])) for n in range(len(x))]
+    met = np.array([len(row.answers) == 2 for row in rows])
+    assert 0 < met.sum() < len(met)
+    for mask in (met, ~met):
+        found = trimmed(pack(bundle.manifest, rows).take(mask), bundle.manifest)
+        alone = pack(bundle.manifest, [row for row, wanted in zip(rows, mask, strict=True) if wanted])
+        assert same(without_unmet(found), without_unmet(alone))
 
 
 def test_an_output_that_few_rows_met_is_kept_and_one_of_two_shapes_is_not(

@@ -206,7 +206,7 @@ class _Kept:
         if shard.record is not None:
             run[shard.record.row] = True
             if (mask := new[shard.record.row]).any():
-                part = shard.record if mask.all() else trimmed(shard.record.take(mask))
+                part = shard.record if mask.all() else trimmed(shard.record.take(mask), self._plan)
                 self._parts.append(replace(part, row=part.row + start))
         if self._held is not None and (twins := np.flatnonzero(new & ~run)).size:
             self._add_twins(self._held, twins + start, shard.digests[twins])
@@ -216,7 +216,7 @@ class _Kept:
         """Adds rows whose inputs and label are those of rows of other numbers that the file held."""
         order = np.argsort(held.digest, kind="stable")
         found = order[np.searchsorted(held.digest, digests, sorter=order)]
-        self._parts.append(replace(trimmed(held.take(found)), row=numbers))
+        self._parts.append(replace(trimmed(held.take(found), self._plan), row=numbers))
 
     def save(self) -> None:
         """Packs what waits, and writes the file if there is one."""

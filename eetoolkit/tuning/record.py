@@ -297,15 +297,20 @@ def is_unmet(array: Array) -> bool:
     return array.dtype == bool and array.shape[2:] == (0,)
 
 
-def trimmed(record: Record) -> Record:
+def trimmed(record: Record, plan: Manifest) -> Record:
     """Returns a record of some rows of another one as if only they had been collected: without what only others met."""
+    held = [record.exits[e] for e in np.unique(record.exit[record.exit != NO_EXIT])]
+    own_outputs = {name for exit_ in held for name in plan.exits[exit_].outputs}
     met = record.exit != NO_EXIT
     visits = int(met.sum(axis=1).max())
     used, numbers = np.unique(record.way[met], return_inverse=True)
     way = np.zeros_like(record.way)
     way[met] = numbers.reshape(-1)
     own = {name: getattr(record, name)[:, :visits] for name in ("exit", "confidence", "prediction")}
-    outputs = {name: array[:, :visits] for name, array in record.outputs.items()}
+    shape = len(record), visits
+    outputs = {
+        name: array[:, :visits] if name in own_outputs else unmet(shape) for name, array in record.outputs.items()
+    }
     return replace(record, **own, way=way[:, :visits], ways=record.ways[used], outputs=outputs)
 
 
