@@ -329,6 +329,14 @@ def test_scales_are_along_the_dimension_that_loses_least() -> None:
     assert coding_of(TensorSpec(name="n", dtype="int64", shape=()), "uint8", []) is None
 
 
+def test_counts_cross_exactly_and_further_than_the_rows_counted_that_chose_the_scale() -> None:
+    rows = [np.array([count], np.float32) for count in (0, 1, 3)]
+    coding = coding_of(TensorSpec(name="agreeing", dtype="float32", shape=("batch",)), "uint8", rows)
+    assert coding is not None
+    counts = np.arange(256, dtype=np.float32)
+    np.testing.assert_array_equal(coding.decoded(coding.encoded(counts)), counts)
+
+
 def test_zero_is_exact_and_what_is_not_finite_stays_within_range() -> None:
     array = np.array([[0, 1, -3, np.inf, -np.inf, np.nan]], np.float32)
     spec = TensorSpec(name="h", dtype="float32", shape=("batch", 6))

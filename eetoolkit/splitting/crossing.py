@@ -98,16 +98,21 @@ def _axis(spec: TensorSpec, axis: int | None) -> int | None:
 
 
 def _scaled(arrays: Sequence[Array], axis: int | None) -> Coding:
-    """Returns a coding as uint8 by the least and the largest value of some rows; 0 is always among them, exactly."""
-    rows = []
+    """Returns a coding as uint8 by the least and the largest value of some rows; 0 is always among them, exactly.
+
+    Where all are whole numbers, as counts and masks are, a step is 1: a criterion that counts exits decides by them, and
+    other rows may count further.
+    """
+    rows, whole = [], True
     for array in arrays:
         kept = np.where(np.isfinite(array), array, np.float32(0))
+        whole = whole and bool((kept == np.rint(kept)).all())
         flat = kept.reshape(1, -1) if axis is None else np.moveaxis(kept, axis, 0).reshape(kept.shape[axis], -1)
         rows.append((flat.min(axis=1), flat.max(axis=1)))
     low = np.minimum(np.min([row[0] for row in rows], axis=0), 0).astype(np.float64)
     high = np.maximum(np.max([row[1] for row in rows], axis=0), 0).astype(np.float64)
     scale = ((high - low) / 255).astype(np.float32)
-    scale[scale < np.finfo(np.float32).tiny] = 1
+    scale[(scale < np.finfo(np.float32).tiny) | (whole & (high - low <= 255))] = 1
     zero = np.clip(np.rint(-low / scale), 0, 255).astype(np.uint8)
     shape: tuple[int, ...] = () if axis is None else scale.shape
     return Coding("uint8", scale.reshape(shape), zero.reshape(shape), axis)
