@@ -100,7 +100,7 @@ def _axis(spec: TensorSpec, axis: int | None) -> int | None:
 def _scaled(arrays: Sequence[Array], axis: int | None) -> Coding:
     """Returns a coding as uint8 by the least and the largest value of some rows; 0 is always among them, exactly.
 
-    Where all are whole numbers, as counts and masks are, a step is 1: a criterion that counts exits decides by them, and
+    Where all are whole numbers, as counts and masks are, a step is 1: criteria that count exits decide by them, and
     other rows may count further.
     """
     rows, whole = [], True

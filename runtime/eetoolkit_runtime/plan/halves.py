@@ -42,6 +42,7 @@ from eetoolkit_runtime.plan.types import (
 HANDOVER = "handover"
 """The exit that ends a device's half, and the segment in which it stands."""
 _ENTRY = "entry"  # the segment of a server's half that moves inputs to slots which it overwrites
+_Where = tuple[str, ...]  # an exit by its name and the slots of its answer
 
 
 class Halves(NamedTuple):
@@ -60,7 +61,8 @@ class CutPoint(NamedTuple):
 
 def cut_points(plan: Manifest) -> tuple[CutPoint, ...]:
     """Returns where a plan can be cut, in the plan's order."""
-    found = ((name, _stands_in(plan, name)) for name in plan.segments)
+    stand = _standing(plan)
+    found = ((name, _stands_in(plan, name, stand[name])) for name in plan.segments)
     return tuple(CutPoint(name, exit_.name) for name, exit_ in found if exit_ is not None)
 
 
@@ -103,7 +105,7 @@ def halves(plan: Manifest, at: CutPoint) -> Halves:
     Raises:
         InputError: It is none of them.
     """
-    local = _stands_in(plan, at.segment)
+    local = _stands_in(plan, at.segment, _standing(plan)[at.segment]) if at.segment in plan.segments else None
     if local is None or local.name != at.exit:
         raise InputError(f"{plan.name!r} cannot be cut before {at.segment!r} behind {at.exit!r}")
     behind = closure((at.segment,), {name: successors(segment) for name, segment in plan.segments.items()})
@@ -171,7 +173,7 @@ def version_of(server: Manifest) -> int:
     return int(hashlib.sha256(msgspec.json.encode(said)).hexdigest()[:12], 16)
 
 
-def _stands_in(plan: Manifest, name: str) -> Exit | None:
+def _stands_in(plan: Manifest, name: str, stand: Collection[_Where]) -> Exit | None:
     """Returns the exit whose answer stands in where the plan is cut before a segment; None: it cannot be.
 
     Every way there has met it, and has not written its slots since: they would hold another answer. An exit of one name
@@ -182,34 +184,35 @@ def _stands_in(plan: Manifest, name: str) -> Exit | None:
     ways_in = {to for each, following in edges.items() if each not in behind for to in following if to in behind}
     if name == plan.start or ways_in != {name} or repeats(plan, name):
         return None
-    stand = _standing(plan, name)
     found: dict[bool, Exit] = {}
     for each, segment in plan.segments.items():
-        if each not in behind and segment.exit is not None and _answer_of(segment.exit) in stand:
+        if each not in behind and segment.exit is not None and _where(segment.exit) in stand:
             found[segment.exit.enabled] = segment.exit
     return found.get(True, found.get(False))
 
 
-def _answer_of(exit_: Exit) -> tuple[str, ...]:
-    """Returns an exit's name and where its answer lies."""
+def _where(exit_: Exit) -> _Where:
+    """Returns an exit's name and the slots of its answer."""
     return exit_.name, exit_.confidence, *(part for output in exit_.outputs.items() for part in output)
 
 
-def _standing(plan: Manifest, name: str) -> set[tuple[str, ...]]:
-    """Returns the answers that still stand before a segment, whatever path led there."""
-    exits = {_answer_of(each.exit): each.exit for each in plan.segments.values() if each.exit is not None}
-    bits = {answer: 1 << place for place, answer in enumerate(exits)}
-    met: dict[str, int] = {}
-    lost: dict[str, int] = {}
-    for each, segment in plan.segments.items():
-        met[each] = 0 if segment.exit is None else bits[_answer_of(segment.exit)]
-        lost[each] = sum(
-            bits[answer]
-            for answer, exit_ in exits.items()
-            if segment.writes.keys() & {exit_.confidence, *exit_.outputs.values()}
-        )
-    stand = forward(plan, 0, (1 << len(bits)) - 1, lambda each, before: before & ~lost[each] | met[each])[name]
-    return {answer for answer, bit in bits.items() if stand & bit}
+def _standing(plan: Manifest) -> dict[str, set[_Where]]:
+    """Returns the answers that still stand before each segment, whatever path led there."""
+    exits = {_where(each.exit): each.exit for each in plan.segments.values() if each.exit is not None}
+    bits = {where: 1 << place for place, where in enumerate(exits)}
+    held: dict[str, int] = {}
+    for where, exit_ in exits.items():
+        for slot in {exit_.confidence, *exit_.outputs.values()}:
+            held[slot] = held.get(slot, 0) | bits[where]
+
+    def behind(name: str, before: int) -> int:
+        segment = plan.segments[name]
+        for slot in segment.writes:
+            before &= ~held.get(slot, 0)
+        return before if segment.exit is None else before | bits[_where(segment.exit)]
+
+    before = forward(plan, 0, (1 << len(bits)) - 1, behind)
+    return {name: {where for where, bit in bits.items() if mask & bit} for name, mask in before.items()}
 
 
 def _server(plan: Manifest, start: str, segments: Mapping[str, Segment], live: list[str]) -> Manifest:
