@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/
 STAMP := $(VENV)/.installed
 
 .PHONY: demo test check docs bench bench-quick browser format fuzz conformance native web web-quick test-arm64 \
-	test-arm64-quick providers
+	test-arm64-quick providers servers
 
 demo: $(STAMP)
 	@$(RUN)eetoolkit demo
@@ -45,6 +45,10 @@ fuzz: $(STAMP)
 	@$(RUN)python tests/fuzz_web.py $(FUZZ_INPUTS) $(FUZZ_SEED)
 	@EETOOLKIT_MANY=1 $(RUN)python -m pytest -n auto -k random tests/test_batch.py tests/test_prune.py \
 		tests/test_runner_plans.py tests/test_single_file.py
+
+# What `split` writes, under Triton's own binary: pip fetches some 370 MB the first time.
+servers: $(STAMP)
+	@EETOOLKIT_SERVERS=1 $(RUN)python -m pytest -rs tests/test_split_servers.py
 
 # A Chromium for the tests of pages, which are skipped without one; on Debian and its kin, as root.
 browser:

@@ -1,7 +1,7 @@
 """Model servers on loopback, each in an environment of its own: `python tests/inference_servers.py` makes them.
 
-MLServer holds back FastAPI and Starlette, so it does not share an environment with the tests. Triton is the binary in the
-wheel of `nvidia-pytriton`, which has Triton's Python backend and no other.
+MLServer holds back FastAPI and Starlette, so it does not share an environment with the tests. Triton is the binary in
+the wheel of `nvidia-pytriton`, which has Triton's Python backend and no other.
 """
 
 from __future__ import annotations
@@ -153,24 +153,34 @@ def triton(bundle: Path, name: str, version: int) -> Iterator[tuple[str, str]]:
     """Gives the addresses over HTTP and gRPC of a Triton whose Python backend runs a bundle as a model's version."""
     interpreter, environment = triton_environment()
     ports = [free_port() for _ in range(3)]
-    program = [str(interpreter), str(ROOT / "tests/triton_program.py"), str(bundle), name, str(version), *map(str, ports)]
+    program = [
+        str(interpreter),
+        str(ROOT / "tests/triton_program.py"),
+        str(bundle),
+        name,
+        str(version),
+        *map(str, ports),
+    ]
     process = subprocess.Popen(
         program, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     assert process.stdout is not None
     assert process.stdin is not None
+    log = threading.Thread(target=process.stdout.read)  # or what it prints would fill the pipe
     try:
         printed = []
         while (line := process.stdout.readline()) != "ready\n":
             printed.append(line)
             if not line:
                 raise RuntimeError("Triton does not start:\n" + "".join(printed[-40:]))
-        log = threading.Thread(target=process.stdout.read, daemon=True)  # or what it prints would fill the pipe
         log.start()
         yield f"http://127.0.0.1:{ports[0]}", f"127.0.0.1:{ports[1]}"
     finally:
         process.stdin.close()  # by which the program ends
         process.wait()
+        if log.is_alive():
+            log.join()
+        process.stdout.close()
 
 
 def _interpreter(name: str) -> Path:

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from halving import cuts_that_differ
 from networks import CASES
 from networks.case import seeded
 from networks.compiled import Compiled, Samples, export_case
@@ -101,6 +102,13 @@ def test_seven_rows_are_answered_each_at_its_own_exit(compiled: Compiled, kind: 
     assert len(answers) == len(samples.rows)
     for number, answer in enumerate(answers):
         _assert_decided(answer, samples, number)
+
+
+@every_network
+def test_both_halves_answer_as_the_whole_bit_for_bit(compiled: Compiled) -> None:
+    differing, count = cuts_that_differ(compiled.bundle, compiled.samples["real"].rows[:3], most=1)
+    assert not differing
+    assert count == min(1, len(compiled.case.exits) - 1)
 
 
 @every_network

@@ -19,12 +19,14 @@ import eetoolkit as ee
 from eetoolkit.splitting import split as splitting
 from eetoolkit.splitting.crossing import coding_of, loss
 from eetoolkit.splitting.repository import BUNDLE, MLSERVER_SETTINGS, TRITON_CONFIG, TRITON_MODEL
+from eetoolkit.tuning.manifest import replaced
 from eetoolkit_runtime.bundle.bundle import Bundle, load
 from eetoolkit_runtime.bundle.golden import read_golden
+from eetoolkit_runtime.bundle.rewriting import change_bundle
 from eetoolkit_runtime.errors import BundleError, InputError
 from eetoolkit_runtime.files.tensorfile import read_tensors
 from eetoolkit_runtime.plan.halves import cut_point, cut_points, halves, version_of
-from eetoolkit_runtime.plan.types import TensorSpec
+from eetoolkit_runtime.plan.types import Manifest, TensorSpec
 from eetoolkit_runtime.running.runner import Runner
 from eetoolkit_runtime.single_file.description import description_path
 
@@ -342,7 +344,9 @@ def test_auto_takes_the_fewest_bytes_that_leave_the_answers_as_they_are(whole: B
     assert fine.crossing == "float16"
     assert fine.disagreement is not None
     assert fine.disagreement < rough.disagreement
-    with pytest.raises(InputError, match=r"200 rows that come to the handover judge what crosses, expected at least 1000"):
+    with pytest.raises(
+        InputError, match=r"200 rows that come to the handover judge what crosses, expected at least 1000"
+    ):
         chosen("few", max_disagreement=0.001)
     with pytest.raises(InputError, match=r"crossing='auto' is chosen by rows: pass rows \(--data\)"):
         ee.split(whole, "exit0", tmp_path / "no.ee", tmp_path / "no", crossing="auto")
@@ -396,3 +400,41 @@ def test_the_graphs_between_the_halves_are_valid_onnx(whole: Bundle, tmp_path: P
     model = onnx.load(Path(report.server) / BUNDLE / str(plan.segments["widen"].model))
     onnx.checker.check_model(model, full_check=True)
     assert {node.op_type for node in model.graph.node} == {"DequantizeLinear"}
+
+
+def test_a_devices_half_that_is_tuned_still_hands_over_to_the_same_server(whole: Bundle, tmp_path: Path) -> None:
+    ee.split(whole, "exit1", tmp_path / "d.ee", tmp_path / "repo")
+
+    def tuned(bundle: Bundle, folder: Path) -> Manifest:
+        return replaced(bundle.manifest, {"exit0": 0.125}, {}, None)
+
+    before = load(tmp_path / "d.ee").manifest
+    after = change_bundle(tmp_path / "d.ee", tuned).manifest
+    assert after.exits["exit0"].threshold == 0.125
+    assert after.split == before.split
+    behind = replaced(whole.manifest, {"exit1": 0.125}, {}, None)  # of the whole one: another half for the server
+    assert (
+        halves(behind, cut_point(behind, "exit0")).device.split
+        != halves(whole.manifest, cut_point(whole.manifest, "exit0")).device.split
+    )
+
+
+def test_what_is_made_smaller_in_a_devices_half_is_still_handed_over(whole: Bundle, tmp_path: Path) -> None:
+    ee.split(whole, "exit1", tmp_path / "d.ee", tmp_path / "repo")
+    before = load(tmp_path / "d.ee").manifest.split
+    assert before is not None
+    pruned = ee.prune(tmp_path / "d.ee", ["exit0"], tmp_path / "pruned.ee")
+    assert pruned.manifest.split == msgspec.structs.replace(before, segments=before.segments - 1)
+    assert ee.verify(pruned).passed
+    with pytest.raises(
+        InputError, match="exit 'exit1' stands in where the server gives no answer, and cannot be pruned"
+    ):
+        ee.prune(tmp_path / "d.ee", ["exit1"], tmp_path / "no.ee")
+
+
+def test_a_devices_half_that_is_cut_off_before_its_end_hands_nothing_over(whole: Bundle, tmp_path: Path) -> None:
+    ee.split(whole, "exit1", tmp_path / "d.ee", tmp_path / "repo")
+    split = load(tmp_path / "d.ee").manifest.split
+    assert ee.truncate(tmp_path / "d.ee", "exit1", tmp_path / "local.ee").manifest.split is None
+    assert ee.truncate(tmp_path / "d.ee", "handover", tmp_path / "remote.ee").manifest.split == split
+    assert ee.truncate(whole, "exit1", tmp_path / "short.ee").manifest.split is None

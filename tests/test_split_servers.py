@@ -87,7 +87,7 @@ def tensors_of(arrays: Mapping[str, Array]) -> dict[str, Any]:
         "inputs": [
             {
                 "name": name, "shape": list(array.shape), "datatype": NAMES[str(array.dtype)],
-                "data": [None if value != value else value for value in array.ravel().tolist()],
+                "data": [None if np.isnan(value) else value for value in array.ravel().tolist()],
             }
             for name, array in arrays.items()
         ]
@@ -112,12 +112,17 @@ def infer(said: Split, version: int | None = None) -> str:
 
 
 @pytest.mark.parametrize("x", [row(0.1, 0.9, 0.5, 0.7), row(0.1, 0.2, 0.3, 0.1), row(0.1, 0.2, 0.0, np.nan)])
-def test_mlserver_answers_as_the_whole_and_says_which_way(x: Array, folder: Path, said: Split, server: MLServer) -> None:
+def test_mlserver_answers_as_the_whole_and_says_which_way(
+    x: Array, folder: Path, said: Split, server: MLServer
+) -> None:
     with ee.Runner(folder / "whole.ee", threads=1) as runner:
         whole = runner.run(x)
     status, answer = ask(server.rest + infer(said), tensors_of(crossing(folder, said, x)))
     if np.isinf(whole.outputs["logits"]).any():
-        assert (status, answer) == (500, {"error": "an output is infinite, which JSON has no number for; ask over gRPC"})
+        assert (status, answer) == (
+            500,
+            {"error": "an output is infinite, which JSON has no number for; ask over gRPC"},
+        )
         return
     assert status == 200
     assert (answer["model_name"], answer["model_version"]) == (said.model, str(said.version))
@@ -143,9 +148,17 @@ def test_mlserver_tells_what_it_takes_and_gives(said: Split, server: MLServer) -
 def test_mlserver_refuses_what_it_does_not_have_and_does_not_take_in_one_line(said: Split, server: MLServer) -> None:
     one = np.zeros((1, 4), np.float32)
     for version, given, expected in (
-        (said.version + 1, {"h0": one, "x": one}, (404, f"Model {said.model} with version {said.version + 1} not found")),
+        (
+            said.version + 1,
+            {"h0": one, "x": one},
+            (404, f"Model {said.model} with version {said.version + 1} not found"),
+        ),
         (said.version, {"h0": one}, (400, "got inputs ['h0'], expected ['h0', 'x']")),
-        (said.version, {"h0": one, "x": one[:, :3]}, (400, "input 'x': got shape [1, 3], expected x: float32[batch, 4]")),
+        (
+            said.version,
+            {"h0": one, "x": one[:, :3]},
+            (400, "input 'x': got shape [1, 3], expected x: float32[batch, 4]"),
+        ),
     ):
         status, answer = ask(server.rest + infer(said, version), tensors_of(given))
         assert (status, answer["error"][: len(expected[1])]) == expected
@@ -249,5 +262,7 @@ def test_triton_finds_the_model_in_the_repository_and_misses_nothing_but_the_bac
     text = done.stdout + done.stderr
     wrong = [line for line in text.splitlines() if re.match(r"E\d", line)]
     assert done.returncode != 0
-    assert any(f'failed to load \'{said.model}\' version {said.version}' in line and "onnxruntime" in line for line in wrong), text
+    assert any(
+        f"failed to load '{said.model}' version {said.version}" in line and "onnxruntime" in line for line in wrong
+    ), text
     assert all("onnxruntime" in line or "Cuda" in line for line in wrong), wrong  # that, and no graphics card

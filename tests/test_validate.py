@@ -231,9 +231,8 @@ CASES: dict[str, tuple[Callable[[], Manifest], str]] = {
         "manifest.json: split: two exits of one name",
     ),
     "a server's model that is no name": (
-        lambda: handing_over(model="../model"),
-        "manifest.json: the server's model '../model' is no name: up to 255 of A-Z a-z 0-9 _ . -, first a letter or "
-        "one _",
+        lambda: handing_over(model="../m"),
+        "manifest.json: the server's model '../m' is no name: up to 255 of A-Z a-z 0-9 _ . -, first a letter or one _",
     ),
     "a server's input that is no name": (
         lambda: handing_over(sends={"h 0": "logits"}),

@@ -11,6 +11,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 import torch
+from halving import cuts_that_differ
 from portable import faults
 
 import eetoolkit as ee
@@ -103,6 +104,12 @@ def shown(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 def test_graphs_hold_nothing_that_another_machine_cannot_take(shown: Shown) -> None:
     assert faults(shown.bundle) == []
+
+
+def test_both_halves_answer_as_the_whole_bit_for_bit(shown: Shown) -> None:
+    rows = [one(row) for row in shown.trained.rows[:3]]
+    differing, _ = cuts_that_differ(shown.bundle, rows, most=2)
+    assert not differing
 
 
 def test_its_one_file_answers_at_every_exit_as_eager_pytorch_on_the_golden_digits(shown: Shown, tmp_path: Path) -> None:

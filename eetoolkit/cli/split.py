@@ -110,7 +110,9 @@ def _list(bundle: ee.Bundle, *, as_json: bool) -> None:
         terminal.print_json({"cuts": rows})
         return
     if not found:
-        terminal.say(f"{bundle.manifest.name} cannot be cut: no exit stands before a segment that all later ones follow")
+        terminal.say(
+            f"{bundle.manifest.name} cannot be cut: no exit stands before a segment that all later ones follow"
+        )
         return
     table = Table("behind", "before segment", "what crosses", "a row", right=["a row"], prose=["what crosses"])
     for point, tensors in found:

@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from eetoolkit_runtime.arrays import Array
-from eetoolkit_runtime.plan.halves import Halves, agreed, fresh
+from eetoolkit_runtime.plan.halves import Halves, agreed, fresh, split_in
 from eetoolkit_runtime.plan.types import DType, Goto, Manifest, Segment, Slot, Source, TensorSpec
 
 Smaller = Literal["float16", "uint8"]
@@ -44,17 +44,17 @@ class Coding:
     def encoded(self, array: Array) -> Array:
         """Returns what crosses: as ONNX's Clip and Cast, or QuantizeLinear, which rounds halves to even."""
         if self.scale is None or self.zero is None:
-            return np.clip(array, -_LARGEST, _LARGEST).astype(np.float16)
+            return np.asarray(np.clip(array, -_LARGEST, _LARGEST), np.float16)
         scale, zero = self._along(self.scale, array), self._along(self.zero, array)
         with np.errstate(invalid="ignore"):
-            return np.clip(np.nan_to_num(np.rint(array / scale)) + zero, 0, 255).astype(np.uint8)
+            return np.asarray(np.clip(np.nan_to_num(np.rint(array / scale)) + zero, 0, 255), np.uint8)
 
     def decoded(self, array: Array) -> Array:
         """Returns what the server goes on with, float32."""
         if self.scale is None or self.zero is None:
             return array.astype(np.float32)
         scale, zero = self._along(self.scale, array), self._along(self.zero, array)
-        return (array.astype(np.float32) - zero.astype(np.float32)) * scale
+        return np.asarray((array.astype(np.float32) - zero.astype(np.float32)) * scale)
 
     def _along(self, values: Array, array: Array) -> Array:
         shape = [1] * array.ndim
@@ -137,12 +137,11 @@ def narrowed(found: Halves, codings: Mapping[str, Coding]) -> Narrowed:
         found: As `halves` gives them.
         codings: By input of the server's half; none: they are as they were.
     """
-    split = found.device.split
-    if not codings or split is None:
+    split = split_in(found.device)
+    if not codings:
         return Narrowed(found, None, None, {})
-    at, segment = next((n, s) for n, s in found.device.segments.items() if s.exit and s.exit.name == split.exit)
-    exit_ = segment.exit
-    assert exit_ is not None
+    at = next(name for name, each in found.device.segments.items() if each.exit and each.exit.name == split.exit)
+    segment, exit_ = found.device.segments[at], found.device.exits[split.exit]
     outputs, slots, sends = dict(exit_.outputs), dict(found.device.slots), dict[str, str]()
     taken = {*slots, *found.device.constants, *(spec.name for spec in found.device.inputs)}
     widened = {*found.server.slots, *found.server.constants, *(spec.name for spec in found.server.inputs)}
@@ -169,7 +168,10 @@ def narrowed(found: Halves, codings: Mapping[str, Coding]) -> Narrowed:
         inputs.append(TensorSpec(name=name, dtype=coding.dtype, shape=spec.shape))
         server_slots[spec.name] = Slot(dtype="float32", shape=spec.shape)
         reads[slot], writes[small] = slot, Source(output=down.narrow(slot, small, spec.shape, coding))
-        server_reads[name], server_writes[spec.name] = name, Source(output=up.widen(name, spec.name, spec.shape, coding))
+        server_reads[name], server_writes[spec.name] = (
+            name,
+            Source(output=up.widen(name, spec.name, spec.shape, coding)),
+        )
         renamed[name] = coding
     handover = msgspec.structs.replace(exit_, outputs=outputs)
     segments: dict[str, Segment] = dict(found.device.segments)
@@ -258,7 +260,7 @@ class _Graph:
         from onnx import helper
 
         named = [self._constant(f"{stem}_scale", coding.scale), self._constant(f"{stem}_zero", coding.zero)]
-        axis = {} if coding.axis is None else {"axis": coding.axis}
+        axis: dict[str, Any] = {} if coding.axis is None else {"axis": coding.axis}
         return helper.make_node(kind, [source, *named], [target], **axis)
 
     def _tensors(self, source: tuple[str, DType], target: tuple[str, DType], shape: Sequence[Any]) -> None:

@@ -11,7 +11,7 @@ from eetoolkit.splitting.crossing import Coding
 from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.bundle.bundle import Bundle
 from eetoolkit_runtime.bundle.golden import Sample, Visit, read_golden
-from eetoolkit_runtime.plan.halves import Halves
+from eetoolkit_runtime.plan.halves import Halves, split_in
 from eetoolkit_runtime.plan.types import Split
 from eetoolkit_runtime.running.runner import Runner
 from eetoolkit_runtime.verify import DEFAULT_TOLERANCE
@@ -36,8 +36,8 @@ def golden_of_halves(source: Bundle, plain: Halves, smaller: Split, codings: Map
     of it is so by numpy, and then the server's exits give what this machine finds, since the source network never saw
     such tensors. A sample that takes another way on this machine, since a gate hangs by a rounding, is left out.
 
-    Rounding may turn a number of what crosses to its neighbour, on another processor: the device's tolerance is at least
-    such a step.
+    Rounding may turn a number of what crosses to its neighbour, on another processor: the device's tolerance is at
+    least such a step.
 
     Args:
         source: The whole bundle.
@@ -47,8 +47,7 @@ def golden_of_halves(source: Bundle, plain: Halves, smaller: Split, codings: Map
     """
     golden = source.manifest.golden
     tolerance = DEFAULT_TOLERANCE if golden is None else golden.tolerance
-    split = plain.device.split
-    assert split is not None
+    split = split_in(plain.device)
     devices: list[Sample] = []
     servers: list[Sample] = []
     step = 0.0
@@ -86,7 +85,9 @@ def encoded(
     return {name: codings[name].encoded(arrays[old]) if name in codings else arrays[old] for name, old in pairs}
 
 
-def decoded(plain: Split, smaller: Split, arrays: Mapping[str, Array], codings: Mapping[str, Coding]) -> dict[str, Array]:
+def decoded(
+    plain: Split, smaller: Split, arrays: Mapping[str, Array], codings: Mapping[str, Coding]
+) -> dict[str, Array]:
     """Returns what the server goes on with, of what crosses."""
     pairs = zip(smaller.sends, plain.sends, strict=True)
     return {old: codings[name].decoded(arrays[name]) if name in codings else arrays[name] for name, old in pairs}

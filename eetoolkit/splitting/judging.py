@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.bundle.bundle import Bundle
 from eetoolkit_runtime.bundle.golden import read_golden
 from eetoolkit_runtime.errors import InputError
-from eetoolkit_runtime.plan.halves import Halves
+from eetoolkit_runtime.plan.halves import Halves, split_in
 from eetoolkit_runtime.running.inputs import golden_rows
 from eetoolkit_runtime.running.runner import Runner
 
@@ -74,16 +75,16 @@ def rows_that_cross(
     Raises:
         InputError: Rows that the network does not take, or none that comes to the handover.
     """
-    split, plan = found.device.split, source.manifest
-    assert split is not None
+    split, plan = split_in(found.device), source.manifest
+    data: Any = rows
     with Runner(Bundle(source.path, found.device)) as runner:
         if rows is None:
             met = [runner.run_all_exits(sample.inputs)[-1] for sample in read_golden(source)]
             last = [answer for answer in met if answer.exit == split.exit]
             return Rows([{name: answer.outputs[output] for name, output in split.sends.items()} for answer in last])
         if isinstance(rows, str | os.PathLike):
-            rows, _ = read_labelled(plan, os.fspath(rows), ImageOptions(), unlabelled=True)
-        given, _ = draw_rows(plan, rows, None, MOST_ROWS, 0, progress)
+            data, _ = read_labelled(plan, os.fspath(rows), ImageOptions(), unlabelled=True)
+        given, _ = draw_rows(plan, data, None, MOST_ROWS, 0, progress)
         notes = check_scale(plan, golden_rows(source), given)
         crossing: list[Tensors] = []
         for number, row in enumerate(given):
@@ -94,8 +95,8 @@ def rows_that_cross(
                 progress("running the device's half", number + 1, len(given))
     if len(crossing) < 2:
         raise InputError(
-            f"{len(crossing)} of {len(given)} rows come to the handover, expected at least 2: pass rows that no earlier "
-            "exit answers, or more of them"
+            f"{len(crossing)} of {len(given)} rows come to the handover, expected at least 2: pass rows that no "
+            "earlier exit answers, or more of them"
         )
     return Rows(crossing[::2], crossing[1::2], notes)
 
@@ -114,8 +115,8 @@ def choose(
     needed = math.ceil(1 / max_disagreement)
     if crossing == "auto" and len(rows.judge) < needed:
         raise InputError(
-            f"{len(rows.judge)} rows that come to the handover judge what crosses, expected at least {needed}, by which "
-            f"a disagreement of {max_disagreement:g} can be seen; pass more rows, or a larger max_disagreement"
+            f"{len(rows.judge)} rows that come to the handover judge what crosses, expected at least {needed}, by "
+            f"which a disagreement of {max_disagreement:g} can be seen; pass more rows, or a larger max_disagreement"
         )
     if crossing == "uint8" and not rows.calibrate:
         raise InputError("uint8 has scales that rows choose, and the bundle has no golden samples: pass rows (--data)")

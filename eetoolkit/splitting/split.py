@@ -27,7 +27,7 @@ from eetoolkit_runtime.bundle.rewriting import write_bundle
 from eetoolkit_runtime.bundle.store import check_target, named_by_content, staging
 from eetoolkit_runtime.errors import BundleError, InputError
 from eetoolkit_runtime.files.paths import shown
-from eetoolkit_runtime.plan.halves import CutPoint, Halves, cut_point, halves
+from eetoolkit_runtime.plan.halves import CutPoint, Halves, cut_point, halves, split_in
 from eetoolkit_runtime.plan.types import File, Manifest
 from eetoolkit_runtime.verify import verify
 
@@ -91,8 +91,7 @@ def split(  # noqa: PLR0913 - settings, each with a default
         narrow = narrowed(found, chosen.codings)
         graphs = _graphs(narrow, folder)
         both = with_graphs(narrow, {half: (name, entry) for half, (_, name, entry) in graphs.items()})
-        split = both.device.split
-        assert split is not None
+        split = split_in(both.device)
         golden = golden_of_halves(source, found, split, narrow.codings)
         own = {half: path for half, (path, _, _) in graphs.items()}
         staged = folder / split.model / str(split.version)
@@ -142,7 +141,7 @@ def _graphs(narrow: Narrowed, folder: Path) -> dict[str, tuple[Path, str, File]]
     return found
 
 
-def _write(  # noqa: PLR0913
+def _write(
     source: Bundle,
     plan: Manifest,
     graph: Path | None,

@@ -19,7 +19,7 @@ from eetoolkit_runtime.errors import InputError
 from eetoolkit_runtime.plan.flow import live_after, live_before, successors
 from eetoolkit_runtime.plan.names import plan_name
 from eetoolkit_runtime.plan.restricted import restricted
-from eetoolkit_runtime.plan.still_true import quantization_of
+from eetoolkit_runtime.plan.still_true import quantization_of, split_of
 from eetoolkit_runtime.plan.types import Manifest, Segment, Stop
 from eetoolkit_runtime.running.decision import known_exit
 
@@ -94,7 +94,7 @@ def _cut(plan: Manifest, at: str) -> Manifest:
             kept[name] = msgspec.structs.replace(segment, prepack=True)  # who shared them is gone
     short = restricted(plan, kept)
     quantization = quantization_of(short, plan.quantization, {name: (name,) for name in kept})
-    return msgspec.structs.replace(short, quantization=quantization)
+    return msgspec.structs.replace(short, quantization=quantization, split=split_of(short, plan))
 
 
 def _without_unread(segment: Segment, read: frozenset[str]) -> Segment:

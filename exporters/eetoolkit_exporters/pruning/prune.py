@@ -22,7 +22,7 @@ from eetoolkit_runtime.errors import ExportError, InputError
 from eetoolkit_runtime.plan.flow import chains, live_after, live_before, without_exits
 from eetoolkit_runtime.plan.names import plan_name
 from eetoolkit_runtime.plan.restricted import restricted
-from eetoolkit_runtime.plan.still_true import quantization_of, unmeasured
+from eetoolkit_runtime.plan.still_true import quantization_of, split_of, unmeasured
 from eetoolkit_runtime.plan.types import Manifest, Segment, Tuning
 from eetoolkit_runtime.running.decision import known_exit
 from eetoolkit_runtime.running.inputs import BATCH
@@ -87,6 +87,7 @@ def prune(
             profile=None,
             tuning=_tuning(source.manifest, plan),
             quantization=quantization_of(pruned, source.manifest.quantization, joined),
+            split=split_of(pruned, source.manifest),
         )
 
     return write_bundle(target, make, _proved, overwrite=overwrite)
@@ -95,6 +96,8 @@ def prune(
 def _check_exits(plan: Manifest, exits: Collection[str]) -> None:
     for name in exits:
         known_exit(plan.exits, name)
+    if plan.split is not None and plan.split.local in exits:
+        raise InputError(f"exit {plan.split.local!r} stands in where the server gives no answer, and cannot be pruned")
     for segment in plan.segments.values():
         if segment.exit is not None and segment.exit.name in exits and segment.exit.ends:
             raise InputError(f"exit {segment.exit.name!r} ends the plan and cannot be pruned; `truncate` moves the end")

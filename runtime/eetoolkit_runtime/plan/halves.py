@@ -131,17 +131,26 @@ def halves(plan: Manifest, at: CutPoint) -> Halves:
     return Halves(msgspec.structs.replace(found.device, titles=titles), server)
 
 
+def split_in(device: Manifest) -> Split:
+    """Returns where a device's half hands over.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if device.split is None:
+        raise ValueError("it hands over to no server")
+    return device.split
+
+
 def agreed(device: Manifest, server: Manifest) -> Halves:
     """Returns both halves once the device's says of the server's what is so.
 
     Raises:
         ValueError: The device's is none.
     """
-    if device.split is None:
-        raise ValueError("it hands over to no server")
     models = (s.model for half in (device, server) for s in half.segments.values())
     split = msgspec.structs.replace(
-        device.split,
+        split_in(device),
         version=version_of(server),
         exits=tuple(_server_exits(server)),
         segments=sum(model is not None for model in models),

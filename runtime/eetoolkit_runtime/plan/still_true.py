@@ -7,7 +7,7 @@ from typing import get_args
 
 import msgspec
 
-from eetoolkit_runtime.plan.types import Manifest, Method, Quantization, Tuning
+from eetoolkit_runtime.plan.types import Manifest, Method, Quantization, Split, Tuning
 
 
 def unmeasured(tuning: Tuning | None) -> Tuning | None:
@@ -22,6 +22,21 @@ def with_stale(plan: Manifest, *, stale: bool) -> Manifest:
         return plan
     stale = stale and any(method != "float16" for method in said.segments.values())
     return msgspec.structs.replace(plan, quantization=msgspec.structs.replace(said, stale=stale))
+
+
+def split_of(plan: Manifest, before: Manifest) -> Split | None:
+    """Returns where a plan hands over to a server: as before, while that exit ends it and what stands in is there.
+
+    Args:
+        plan: With other segments.
+        before: What it was made of.
+    """
+    said = before.split
+    exits = plan.exits
+    if said is None or said.exit not in exits or not exits[said.exit].ends or said.local not in exits:
+        return None
+    now, then = (sum(segment.model is not None for segment in each.segments.values()) for each in (plan, before))
+    return msgspec.structs.replace(said, segments=said.segments - then + now)
 
 
 def quantization_of(
