@@ -21,7 +21,7 @@ from benchmarks.section import Row, Section, met, publish
 from eetoolkit.tuning.collect import collect
 from eetoolkit.zoo import branchynet, digits
 
-ROWS, SCALING_ROWS, ROUNDS, LEAST_GAIN = 200_000, 60_000, 3, 1.7
+ROWS, SCALING_ROWS, ROUNDS, LEAST_GAIN = 200_000, 24_000, 5, 1.7
 _FILE_ROWS = 4000
 SECTION = Section(
     "cluster",

@@ -41,7 +41,15 @@ CALLS: dict[str, tuple[str, ...]] = {
     "run exit": ("run", "b.ee", "x.npy", "--pool", "own", "--exit-at", "nope"),
     "run threshold": ("run", "b.ee", "x.npy", "--pool", "own", "--threshold", "nope=1"),
     "run remote": (
-        "run", "b.ee", "x.npy", "--pool", "own", "--remote", "http://localhost:1/v2/models/it", "--from", "nope"
+        "run",
+        "b.ee",
+        "x.npy",
+        "--pool",
+        "own",
+        "--remote",
+        "http://localhost:1/v2/models/it",
+        "--from",
+        "nope",
     ),
     "verify": ("verify", "b.ee"),
     "verify json": ("verify", "b.ee", "--json"),

@@ -58,6 +58,7 @@ def test_help_lists_every_verb_in_the_order_of_use() -> None:
         "verify",
         "run",
         "profile",
+        "profiles",
         "doctor",
         "quantize",
         "tune",

@@ -206,7 +206,7 @@ def test_files_are_read_as_in_one_process(cluster: Path, digits: Path, tmp_path:
     pictures = collect(bundle, *read_labelled(bundle.manifest, str(tmp_path / "pictures"), options), threads=1)
     for path, given, expected in (
         ((tmp_path / "tables").as_uri(), ImageOptions(), whole),
-        (str(tmp_path / "pictures"), options, pictures),
+        (f"local://{tmp_path / 'pictures'}", options, pictures),  # a scheme of fsspec's, not of pyarrow's
     ):
         assert_same_bits(collect(bundle, read_dataset(bundle.manifest, path, given)), expected)
     (tmp_path / "notes.txt").touch()

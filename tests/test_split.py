@@ -23,7 +23,7 @@ from eetoolkit.tuning.manifest import replaced
 from eetoolkit_runtime.bundle.bundle import Bundle, load
 from eetoolkit_runtime.bundle.golden import read_golden
 from eetoolkit_runtime.bundle.rewriting import change_bundle
-from eetoolkit_runtime.errors import BundleError, InputError
+from eetoolkit_runtime.errors import BundleError, ExportError, InputError
 from eetoolkit_runtime.files.tensorfile import read_tensors
 from eetoolkit_runtime.plan.halves import cut_point, cut_points, halves, version_of
 from eetoolkit_runtime.plan.types import Manifest, TensorSpec
@@ -472,3 +472,12 @@ def test_a_devices_half_that_is_cut_off_before_its_end_hands_nothing_over(whole:
     assert ee.truncate(tmp_path / "d.ee", "exit1", tmp_path / "local.ee").manifest.split is None
     assert ee.truncate(tmp_path / "d.ee", "handover", tmp_path / "remote.ee").manifest.split == split
     assert ee.truncate(whole, "exit1", tmp_path / "short.ee").manifest.split is None
+
+
+def test_without_the_extra_there_is_a_line_that_says_what_to_do(
+    whole: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ExportError, match=r"`split` needs onnx: install the extra 'export'.*--for mlserver"):
+        ee.split(whole, "exit0", tmp_path / "d.ee", tmp_path / "repo")
+    assert ee.split(whole, "exit0", tmp_path / "d.ee", tmp_path / "repo", servers=("mlserver",)).left_out == {}

@@ -33,7 +33,7 @@ def map_blocks(part: PartSession, blocks: Iterator[dict[str, Array]]) -> Iterato
     with told():
         sent = ray.put(part)
         settings = {"num_cpus": share, "max_restarts": -1, "max_task_retries": -1}
-        workers = [ray.remote(_Worker).options(**settings).remote(sent) for _ in range(count)]
+        workers: list[Any] = [ray.remote(_Worker).options(**settings).remote(sent) for _ in range(count)]
         for number, block in enumerate(blocks):
             waiting.append(workers[number % count].run.remote(block))
             if len(waiting) == _AHEAD * count:

@@ -53,8 +53,8 @@ def rows_on_ray(plan: Manifest, path: str, options: ImageOptions, address: str) 
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     try:
         ray.init(
-            None if address == LOCAL else address, log_to_driver=False, logging_level=logging.ERROR,
-            **({"include_dashboard": False} if address == LOCAL else {}),
+            None if address == LOCAL else address, include_dashboard=False if address == LOCAL else None,
+            log_to_driver=False, logging_level=logging.ERROR,
         )  # fmt: skip
     except Exception as error:
         raise RunError(f"no Ray cluster at {address!r}: {first_line(error)}") from error
@@ -121,12 +121,13 @@ def _store(path: str) -> tuple[Any, str]:
     from pyarrow import fs
 
     try:
-        return fs.FileSystem.from_uri(path)
+        store, place = fs.FileSystem.from_uri(path)
     except (ValueError, NotImplementedError):
         from fsspec.core import url_to_fs
 
-        store, place = url_to_fs(path)
-        return fs.PyFileSystem(fs.FSSpecHandler(store)), place
+        files, place = url_to_fs(path)
+        store = fs.PyFileSystem(fs.FSSpecHandler(files))
+    return store, str(place)
 
 
 def _pictures(plan: Manifest, files: Sequence[str], options: ImageOptions, store: Any) -> Dataset:

@@ -29,7 +29,8 @@ def count_and_share(threads: int) -> tuple[int, float]:
     """
     import ray
 
-    machines = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+    found: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call] # Ray types it nowhere
+    machines = [int(node["Resources"].get("CPU", 0)) for node in found if node["Alive"]]
     counts = [(cpus, cpus // threads) for cpus in machines if cpus >= threads]
     share = min(float(threads), *((cpus - 1) / count for cpus, count in counts)) if counts else 0.0
     return sum(count for _, count in counts) or 1, share if share < 1 else int(share)  # Ray takes no 1.5

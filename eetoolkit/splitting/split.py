@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import os
 import shutil
@@ -12,6 +13,7 @@ from typing import Literal
 import msgspec
 import numpy as np
 
+from eetoolkit.extras import install
 from eetoolkit.reading.samples import Data
 from eetoolkit.splitting.crossing import Narrowed, narrowed, with_graphs
 from eetoolkit.splitting.golden import golden_of_halves
@@ -25,7 +27,7 @@ from eetoolkit_runtime.bundle.golden import Sample, store_golden
 from eetoolkit_runtime.bundle.integrity import check_full
 from eetoolkit_runtime.bundle.rewriting import write_bundle
 from eetoolkit_runtime.bundle.store import check_target, named_by_content, staging
-from eetoolkit_runtime.errors import BundleError, InputError
+from eetoolkit_runtime.errors import BundleError, ExportError, InputError
 from eetoolkit_runtime.files.paths import shown
 from eetoolkit_runtime.plan.halves import CutPoint, Halves, cut_point, halves, split_in
 from eetoolkit_runtime.plan.types import File, Manifest
@@ -81,6 +83,7 @@ def split(  # noqa: PLR0913 - settings, each with a default
     point = cut_point(source.manifest, at)
     found = halves(source.manifest, point)
     _check_settings(crossing, rows, max_disagreement, servers)
+    _check_extra(crossing, servers)
     target, place = check_target(device, overwrite=overwrite), check_repository(server)
     if target == place or source.lies_at(target):
         raise BundleError(f"{shown(target)} is {'the server' if target == place else 'what is split'}; name another")
@@ -127,6 +130,15 @@ def _check_settings(crossing: str, rows: object, max_disagreement: float, server
         raise InputError(f"max_disagreement is {max_disagreement}, expected a share above 0")
     if not servers:
         raise InputError(f"servers is empty, expected some of {', '.join(_SERVERS)}")
+
+
+def _check_extra(crossing: str, servers: Collection[str]) -> None:
+    if crossing == "float32" and "triton" not in servers:
+        return
+    missing = [name for name in ("onnx", "onnx_ir") if importlib.util.find_spec(name) is None]
+    if missing:
+        fix = f"{install('export')}, or write float32 for servers=('mlserver',) (--for mlserver) alone"
+        raise ExportError(f"`split` needs {missing[0]}: {fix}")
 
 
 def _graphs(narrow: Narrowed, folder: Path) -> dict[str, tuple[Path, str, File]]:

@@ -93,9 +93,10 @@ def _outputs(plan: Manifest, all_answers: Sequence[list[Answer]], shape: tuple[i
             found[name] = unmet(shape)
             continue
         (tail, dtype), *others = kinds[name]
-        if others or None in tail:
+        sizes = [size for size in tail if size is not None]
+        if others or len(sizes) < len(tail):
             continue
-        found[name] = np.zeros((*shape, *tail), dtype)
+        found[name] = np.zeros((*shape, *sizes), dtype)
         for n, answers in enumerate(all_answers):
             for v, answer in enumerate(answers):
                 if name in answer.outputs:
