@@ -299,7 +299,7 @@ def test_a_profile_without_a_link_and_costs_without_milliseconds_are_refused(bun
 def test_a_link_is_of_one_device(bundle: Path, profile: ee.Profile, tmp_path: Path) -> None:
     for name in ("one", "two"):
         profile.write(tmp_path / f"{name}.json")
-    with pytest.raises(ee.TuneError, match="link= is of one device"):
+    with pytest.raises(ee.TuneError, match="^link goes with the profile of one device"):
         ee.tune(bundle, X, LABELS, profile=tmp_path, for_="p90-device", link={"round_trip_ms": 1}, server=2)
 
 
