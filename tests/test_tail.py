@@ -490,10 +490,13 @@ def test_a_link_is_measured_and_kept_in_the_profile(
     head = sum(len(name) + len(value) + 4 for name, value in posted.headers.items())
     assert link.sent_bytes == len(f"POST {posted.path} HTTP/1.1\r\n\r\n") + head + len(posted.body)
     assert 0 < link.received_bytes < 2000
+    assert link.encoded == 1  # heads are not the tensors'
     assert 0 < link.server_ms <= link.request.quantiles_ms[-1]
     assert "the link: a request " in str(found)
     assert ee.Profile.read(found.write(tmp_path / "it.json")) == found
     assert all(seen.tensors.keys() == {"h0", "x"} for seen in server.inferred)
+    server.binary = False
+    assert 2 < measure_link(ee.load(folder), row(0.1, 0.9, 0.3, 0.7), given, seconds=0, threads=1).encoded < 6
     server.always = lambda sent: setattr(sent, "status", 500)
     with pytest.raises(ee.RemoteError, match="status 500"):
         measure_link(ee.load(folder), row(0.1), given, seconds=0, threads=1)

@@ -261,6 +261,18 @@ def test_a_servers_profile_counts_behind_the_cut(bundle: Path, profile: ee.Profi
     assert len(costs) == 3
 
 
+@pytest.mark.parametrize("encoded", [1, 4.5])
+def test_heads_of_a_measured_request_are_not_counted_for_every_byte(
+    encoded: float, bundle: Path, profile: ee.Profile
+) -> None:
+    took = {"runs": 9, "mean_ms": 25.0, "p50_ms": 25.0, "p90_ms": 25.0, "p99_ms": 25.0}
+    link = {"at": "exit0", "protocol": "rest", "round_trip": took, "request": took, "server": took, "encoded": encoded}
+    keys = msgspec.to_builtins(profile) | {"link": link | {"sent_bytes": 483, "received_bytes": 428}}
+    report = tuned(bundle, profile, link=msgspec.convert(keys, ee.Profile), server=10, max_accuracy_drop=0.0)
+    assert report.split is not None
+    assert report.split.link.encoded == encoded
+
+
 def test_what_a_measured_server_takes_beyond_its_segments_is_the_requests(bundle: Path, profile: ee.Profile) -> None:
     took = {"runs": 9, "mean_ms": 25.0, "p50_ms": 25.0, "p90_ms": 25.0, "p99_ms": 25.0}
     link = {"at": "exit0", "protocol": "grpc", "round_trip": took, "request": took, "server": took}
@@ -299,7 +311,7 @@ def test_a_profile_without_a_link_and_costs_without_milliseconds_are_refused(bun
 def test_a_link_is_of_one_device(bundle: Path, profile: ee.Profile, tmp_path: Path) -> None:
     for name in ("one", "two"):
         profile.write(tmp_path / f"{name}.json")
-    with pytest.raises(ee.TuneError, match="^link goes with the profile of one device"):
+    with pytest.raises(ee.TuneError, match=r"^link goes with the profile of one device"):
         ee.tune(bundle, X, LABELS, profile=tmp_path, for_="p90-device", link={"round_trip_ms": 1}, server=2)
 
 

@@ -246,17 +246,15 @@ def _faster(device: Costs, times: float) -> Costs:
 
 def _of_measured(read: LinkCost, task: Task, server: Costs, cuts: list[Cut]) -> Link:
     """Returns a measured link: what its server took beyond the segments there is what a request takes in itself."""
-    request_ms, encoded = 0.0, 1.0
+    request_ms = 0.0
     cut = next((each for each in cuts if each.segment is not None and read.at in (each.at, each.exit)), None)
     if cut is not None:
         costs = split_costs(task.plan, cut, task.costs, server, task.data.record, 0.0)
         own_ms = mean_behind(task, costs, own_thresholds(task.plan))
         request_ms = 0.0 if own_ms is None else max(0.0, read.server_ms - own_ms)
-        if read.protocol == "rest" and cut.sent_bytes:
-            encoded = max(1.0, read.sent_bytes / cut.sent_bytes)
     return Link(
         round_trip_ms=read.round_trip_ms, up_mbit_s=read.up_mbit_s, down_mbit_s=read.down_mbit_s,
-        request_ms=request_ms, encoded=encoded,
+        request_ms=request_ms, encoded=read.encoded,
     )  # fmt: skip
 
 

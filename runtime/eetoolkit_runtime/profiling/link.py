@@ -25,6 +25,7 @@ class LinkCost(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         up_mbit_s: Megabits a second to the server, by what a larger request takes longer; None: too many to be told
             beside the round trip's own spread.
         down_mbit_s: From the server, likewise.
+        encoded: How many bytes the tensors took for one of theirs: more than 1 as JSON's numbers.
     """
 
     at: str
@@ -36,6 +37,7 @@ class LinkCost(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     received_bytes: Count
     up_mbit_s: Rate | None = None
     down_mbit_s: Rate | None = None
+    encoded: Rate = 1.0
 
     @property
     def round_trip_ms(self) -> float:

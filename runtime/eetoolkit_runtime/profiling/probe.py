@@ -80,11 +80,12 @@ class _Probe:
         ups: list[float] = []
         downs: list[float] = []
         sent = received = 0
+        encoded = 1.0
         while len(pings) < _ROUNDS or (time.perf_counter() < end and len(pings) < _MOST_ROUNDS):
             pings.append(self.ping())
             plain_ms, reply = self.plain()
             plains.append(plain_ms)
-            sent, received = reply.sent_bytes, reply.received_bytes
+            sent, received, encoded = reply.sent_bytes, reply.received_bytes, reply.encoded
             if up_bytes:
                 ups.append(self._padded(up_bytes, up=True)[0])
             if down_bytes:
@@ -105,6 +106,7 @@ class _Probe:
             received_bytes=received,
             up_mbit_s=up,
             down_mbit_s=down,
+            encoded=encoded,
         )
 
     def _enough(self, *, up: bool) -> int:

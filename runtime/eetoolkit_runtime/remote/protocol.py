@@ -50,6 +50,7 @@ class Reply(msgspec.Struct, frozen=True):
         parameters: What else it says.
         sent_bytes: What crossed to the server, without what TLS and the network add; by gRPC the tensors alone.
         received_bytes: And back.
+        encoded: How many bytes the tensors took for one of theirs: more than 1 as JSON's numbers.
     """
 
     version: str
@@ -57,6 +58,7 @@ class Reply(msgspec.Struct, frozen=True):
     parameters: Mapping[str, object]
     sent_bytes: int
     received_bytes: int
+    encoded: float = 1.0
 
 
 class Connections(Protocol):

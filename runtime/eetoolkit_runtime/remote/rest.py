@@ -88,7 +88,8 @@ class Rest:
         sent = {"Host": self._address.place, "Content-Length": str(len(body)), **self._headers, **headers}
         sent_bytes = len(body) + len(f"POST {path} HTTP/1.1") + _size_of_head(sent.items())
         received_bytes = len(text) + len("HTTP/1.1 200 OK") + _size_of_head(found.getheaders())
-        return decode(text, found.getheader(_HEADER), sent_bytes=sent_bytes, received_bytes=received_bytes)
+        reply = decode(text, found.getheader(_HEADER), sent_bytes=sent_bytes, received_bytes=received_bytes)
+        return reply if self._binary else msgspec.structs.replace(reply, encoded=_encoded(request, len(body)))
 
     def ping(self, end: float) -> None:
         """See `Connections`."""
@@ -273,6 +274,14 @@ def encode(request: Request, *, binary: bool) -> tuple[bytes, int]:
         body["parameters"] = parameters
     text = msgspec.json.encode(body)
     return b"".join((text, *raw)), len(text)
+
+
+def _encoded(request: Request, body_bytes: int) -> float:
+    """Returns how many bytes of a JSON body the tensors take for one of theirs, beside what holds them."""
+    size = sum(array.nbytes for array in request.tensors.values())
+    none = {name: array.ravel()[:0] for name, array in request.tensors.items()}
+    around, _ = encode(msgspec.structs.replace(request, tensors=none), binary=False)
+    return max(1.0, (body_bytes - len(around)) / size) if size else 1.0
 
 
 def _as_numbers(name: str, array: np.ndarray[Any, Any]) -> list[Any]:
