@@ -70,6 +70,8 @@ class TailServer:
         always: What happens to all of them.
         binary: Whether it takes tensors as bytes.
         token: What a request must bring; None: nothing.
+        metadata: What it says of the model, as JSON.
+        portal: What stands before it answers instead, whatever is asked; None: nothing does.
     """
 
     def __init__(self, half: Runner, model: str = "it", context: ssl.SSLContext | None = None) -> None:
@@ -78,7 +80,13 @@ class TailServer:
         self.always: Change | None = None
         self.binary = True
         self.token: str | None = None
+        self.portal: bytes | None = None
         self.half = half
+        specs = half.bundle.manifest.inputs
+        self.metadata: object = {
+            "name": model, "versions": [], "platform": "", "outputs": [],
+            "inputs": [{"name": spec.name, "datatype": DATATYPES[spec.dtype], "shape": [-1, 4]} for spec in specs],
+        }  # fmt: skip
         self.version = str(version_of(half.bundle.manifest))
         self._model = model
         outer = self
@@ -133,6 +141,8 @@ class TailServer:
             change = self.changes.popleft() if self.changes else self.always
             if change is not None:
                 change(sent)
+        if self.portal is not None:
+            sent = Sent(200, {}, self.portal)
         handler.send_response(sent.status)
         for name, value in ({"Content-Length": str(len(sent.body))} | sent.headers).items():
             handler.send_header(name, value)
@@ -147,7 +157,9 @@ class TailServer:
             extensions = ["binary_tensor_data"] if self.binary else []
             return Sent(200, {}, json.dumps({"name": "it", "version": "1", "extensions": extensions}).encode())
         if seen.path in ("/v2/health/ready", f"{own}/ready"):
-            return Sent(200, {}, b"{}")
+            return Sent(200, {}, b"")
+        if seen.path == own:
+            return Sent(200, {}, json.dumps(self.metadata).encode())
         if seen.path == f"{own}/infer":
             return self.reply(*self.answer(seen.tensors), request=seen)
         return Sent(404, {}, b'{"error": "no such model"}')

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import get_args
 
 import msgspec
 import numpy as np
@@ -17,6 +18,7 @@ from eetoolkit_runtime.errors import DeadlineError
 from eetoolkit_runtime.monitoring.drift import BLOCK, SHARE_OF, DriftTest, tuned_shares
 from eetoolkit_runtime.monitoring.monitor import Monitor
 from eetoolkit_runtime.plan.types import Manifest, Tuning
+from eetoolkit_runtime.running.answer import Answer, StoppedBy
 from eetoolkit_runtime.running.interrupt import Interrupt
 from eetoolkit_runtime.truncate import _cut
 
@@ -93,6 +95,19 @@ def test_a_row_that_was_stopped_counts_as_unknown(opened: Open) -> None:
             runner.run(row(0.9), interrupt=token)
     found = monitor.snapshot()
     assert (found.drift.rows, found.drift.alarms, found.errors["DeadlineError"]) == (BLOCK, 0, BLOCK)
+
+
+def test_a_row_that_a_server_should_have_answered_counts_as_unknown() -> None:
+    counted, expected = Monitor(), DriftTest(SHARES, 0.01, 100_000)
+    counted.attach(tuned_chain(), get_args(StoppedBy))
+    for exit_, stopped_by, rows in (("exit0", "exit", 150), ("exit1", "exit", 40), ("exit0", "remote", 66)):
+        for _ in range(rows):
+            counted.count(Answer({}, exit_, 0.9, (), 3, stopped_by=stopped_by), 0, True)
+    expected.add(np.array([150, 40, 0]), 66)
+    found = counted.snapshot()
+    assert (found.exits["exit0"].answers, found.stopped_by["remote"], found.drift.rows) == (216, 66, 256)
+    assert found.drift == expected.verdict()
+    assert found.drift.exits["exit0"].recent == pytest.approx(150 / 190)
 
 
 def test_rows_of_unknown_exits_are_no_evidence_for_either_side() -> None:

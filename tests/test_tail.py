@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from plans import PER_ROW, Draft, add_head, chain, column, edit, gate, leave, move, over_half, row
-from tail_server import TailServer, serving
+from tail_server import Sent, TailServer, serving
+from test_monitor_drift import tuning_of
 
 import eetoolkit as ee
 from eetoolkit.cli import main
@@ -152,11 +153,11 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
         yield serve
 
 
-def opened(bundle: Bundle, server: TailServer, **more: Any) -> ee.Runner:
+def opened(bundle: Bundle, server: TailServer, monitor: ee.Monitor | None = None, **more: Any) -> ee.Runner:
     settings = {"url": server.url(), "timeout_ms": AMPLE_MS, "retries": 0} | more
     if bundle.manifest.split is None:
         settings = {"from": cut_points(bundle.manifest)[0].segment} | settings
-    return ee.Runner(bundle, threads=1, remote=settings)
+    return ee.Runner(bundle, threads=1, remote=settings, monitor=monitor)
 
 
 def test_where_a_whole_bundle_is_cut_must_be_said(serve: Serve) -> None:
@@ -514,6 +515,58 @@ def test_bytes_over_bandwidth_are_added_to_the_round_trip() -> None:
 # The command line
 
 
+def test_run_says_once_why_rows_get_no_answer_and_then_how_many(serve: Serve, tmp_path: Path) -> None:
+    server, whole, _ = serve(chain())
+    ee.split(whole.path, "exit0", tmp_path / "device.ee", tmp_path / "repository", servers=["mlserver"])
+    np.save(tmp_path / "x.npy", np.concatenate([row(0.9), *[row(0.1, 0.9)] * 5]))
+
+    def gone(sent: Sent) -> None:
+        sent.status, sent.body, sent.headers = 404, b'{"error": "no"}', {}
+
+    for more in ([str(tmp_path / "device.ee")], [str(whole.path), "--from", "exit0"]):
+        ask = ["run", *more, str(tmp_path / "x.npy"), "--pool", "own", "--threads", "1", "--remote", server.url()]
+        server.changes.append(lambda _sent: None)  # the first is answered
+        server.always = gone
+        done = CliRunner().invoke(main, [*ask, "--timeout-ms", "20000"])
+        assert done.exit_code == 0, done.output
+        assert len(done.stdout.splitlines()) == 6
+        why = "the server does not run the other half of this bundle (status 404: no)"
+        assert [line for line in done.stderr.splitlines() if "warning" in line] == [
+            f"warning: {tmp_path / 'x.npy'}[2]: no answer of the server: {why}",
+            f"warning: 4 of 5 rows that went on got no answer from the server, at last: {why}",
+        ]
+    done = CliRunner().invoke(main, [*ask, "--policy", "local"])
+    assert (done.exit_code, "warning" in done.stderr) == (0, False)
+
+
+def test_a_monitor_counts_what_the_server_answers_under_its_exits_names(serve: Serve) -> None:
+    tuned = chain()
+    shares = {"exit0": (0.5, 0.4, 0.6), "exit1": (0.3, 0.2, 0.4), "exit2": (0.2, 0.1, 0.3)}
+    tuned.options["tuning"] = tuning_of(tuned.plan(), shares)
+    server, whole, device = serve(tuned)
+    here, early, deep = row(0.9), row(0.1, 0.9), row(0.1, 0.1, 0.3)
+    for bundle in (whole, device):
+        server.always, monitor = None, ee.Monitor()
+        with opened(bundle, server, monitor=monitor) as runner:
+            answers = [runner.run(x) for x in (here, early, deep)]
+            answers += runner.run_batch(np.concatenate([deep, here, early]))
+            answers += runner.stream([early, here])
+            found = monitor.snapshot()
+            assert {name: exit_.answers for name, exit_ in found.exits.items() if exit_.answers} == {
+                "exit0": 3, "exit1": 3, "exit2": 2
+            }  # fmt: skip
+            assert found.exits["exit1"].latency.calls == found.exits["exit2"].latency.calls == 1
+            assert (found.answers, found.remote, sum(answer.remote for answer in answers)) == (8, 5, 5)
+            assert (handover := remote(runner)).answered == 5
+            assert "5 by a server" in str(found).splitlines()
+            text = ee.prometheus_text(monitor)
+            assert 'eetoolkit_remote_answers_total{bundle="drafted"} 5.0' in text.splitlines()
+            server.always = lambda sent: setattr(sent, "status", 404)
+            late = runner.run(early)
+            assert (late.remote, handover.unanswered, monitor.snapshot().remote) == (False, 1, 5)
+        assert monitor.snapshot().stopped_by["remote"] == int(bundle is device)
+
+
 def test_run_says_that_an_answer_was_remote(serve: Serve, tmp_path: Path) -> None:
     server, whole, _ = serve(chain())
     np.save(tmp_path / "x.npy", np.concatenate([row(0.9), row(0.1, 0.9)]))
@@ -535,6 +588,7 @@ def test_run_says_that_an_answer_was_remote(serve: Serve, tmp_path: Path) -> Non
     assert done.exit_code == 0
     assert "x.npy[1]: no answer of the server: the server refuses the token" in done.stderr.replace("\n", " ")
     assert "wrong" not in done.output
+    assert "warning: 1 of 1 row that went on got no answer from the server, at last: the server refuses" in done.stderr
     for more in (["--from", "exit0"], ["--policy", "local"], ["--token-file", str(token)]):
         done = CliRunner().invoke(main, [*run, *more])
         assert done.exit_code == 2

@@ -238,6 +238,7 @@ def without_exit_bytes(change: Callable[[Sent], None]) -> Callable[[Sent], None]
     return both_changes
 
 
+PORTAL = b"<!DOCTYPE html><html><title>Log in</title></html>"
 DEEPLY = b'{"outputs":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
 WRONG: dict[str, tuple[Callable[[Sent], None], str]] = {
     "500": (status(500), "the server answers with status 500: no"),
@@ -249,6 +250,9 @@ WRONG: dict[str, tuple[Callable[[Sent], None], str]] = {
     "redirect": (status(302, b"", Location="http://localhost:1/"), "redirects elsewhere (status 302)"),
     "empty": (status(200, b""), "cannot be read"),
     "garbage": (status(200, b"\xff\xfe garbage"), "cannot be read"),
+    "a captive portal": (status(200, PORTAL), "cannot be read: got a web page, such as a captive portal's"),
+    "hello": (status(200, b"hello"), "cannot be read"),
+    "JSON of another": (status(200, b'{"status": "ok"}'), "missing required field `outputs`"),
     "deep": (status(200, DEEPLY), "cannot be read"),
     "no JSON length": (sent_bytes(bytes, **{HEADER: "many"}), "cannot be read"),
     "JSON length below none": (sent_bytes(bytes, **{HEADER: "-5"}), "cannot be read"),
@@ -311,6 +315,59 @@ def test_a_wrong_answer_in_json_is_not_believed(both: Both, server: TailServer, 
         runner.run(EARLY)
         assert (text is None) == (remote(runner).last_failure is None)
         assert text is None or text in str(remote(runner).last_failure)
+
+
+STRANGERS: dict[str, tuple[bytes, str]] = {
+    "a captive portal": (PORTAL, "got a web page, such as a captive portal's or another server's, where a model's"),
+    "hello": (b"hello", "does not speak the Open Inference Protocol: got 'hello' where a model's metadata was"),
+    "nothing": (b"", "got nothing where"),
+    "JSON": (b'{"status": "ok"}', """got '{"status": "ok"}' where"""),
+    "no object": (b"[]", "got '[]' where"),
+    "no text": (b'{"name": 5}', "does not speak"),
+    "bytes": (b"\xff\x1b[31m", "does not speak"),
+    "deep": (b"[" * 100_000, "does not speak"),
+}
+
+
+@pytest.mark.parametrize("name", STRANGERS)
+def test_check_believes_no_stranger_that_answers_with_status_200(name: str, server: TailServer, open_: Open) -> None:
+    server.portal, text = STRANGERS[name]
+    for side in SIDES:
+        with pytest.raises(ee.RemoteError) as caught:
+            remote(open_(side, server.url())).check()
+        assert text in str(caught.value)
+        assert str(caught.value).isprintable()
+        assert len(str(caught.value)) < 250
+
+
+X, H0 = ({"name": name, "datatype": "FP32", "shape": [-1, 4]} for name in ("x", "h0"))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "found"),
+    [
+        ([X], "x FP32"),
+        ([X, H0 | {"datatype": "INT64"}], "h0 INT64, x FP32"),
+        ([X, H0 | {"name": "h1"}], "h1 FP32, x FP32"),
+        ([X, H0, H0 | {"name": "more"}], "h0 FP32, more FP32, x FP32"),
+        ([H0, X], None),
+        ([], None),
+        (None, None),
+    ],
+)
+def test_check_compares_the_models_inputs_as_far_as_the_server_tells_them(
+    inputs: list[Any] | None, found: str | None, server: TailServer, open_: Open
+) -> None:
+    server.metadata = {"name": "it"} | ({} if inputs is None else {"inputs": inputs})
+    for side in SIDES:
+        handover = remote(open_(side, server.url()))
+        if found is None:
+            handover.check()
+            continue
+        with pytest.raises(ee.RemoteError) as caught:
+            handover.check()
+        expected = f"the server's model 'it' takes {found}, expected h0 FP32, x FP32: it is not the other half of"
+        assert str(caught.value).startswith(expected)
 
 
 @pytest.mark.parametrize("side", SIDES)

@@ -32,6 +32,7 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
     def __init__(self, half: ee.Runner) -> None:
         self.half = half
         self.raw = True
+        self.named, self.datatype = "it", "FP32"
         self.change: Change | None = None
         self.status: grpc.StatusCode | None = None
         self.hold: threading.Event | None = None
@@ -39,6 +40,12 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
 
     def ModelReady(self, request: Any, context: Any) -> Any:  # noqa: N802 - the protocol's name
         return service_pb2.ModelReadyResponse(ready=request.version == str(version_of(self.half.bundle.manifest)))
+
+    def ModelMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802
+        reply = service_pb2.ModelMetadataResponse(name=self.named)
+        for spec in self.half.bundle.manifest.inputs:
+            reply.inputs.add(name=spec.name, datatype=self.datatype, shape=[-1, 4])
+        return reply
 
     def ServerReady(self, request: Any, context: Any) -> Any:  # noqa: N802
         return service_pb2.ServerReadyResponse(ready=True)
@@ -122,6 +129,18 @@ def test_a_server_that_speaks_grpc_goes_on(side: str, raw: bool, served: Served)
         ("h0", [1, 4], "FP32"), ("x", [1, 4], "FP32")
     ]  # fmt: skip
     assert list(request.raw_input_contents) == [(EARLY * 2).tobytes(), EARLY.tobytes()]
+
+
+def test_check_compares_what_the_server_says_of_its_model(served: Served) -> None:
+    with served.open("device") as runner:
+        served.servicer.datatype = "FP16"
+        with pytest.raises(
+            ee.RemoteError, match=r"^the server's model 'it' takes h0 FP16, x FP16, expected h0 FP32, x"
+        ):
+            remote(runner).check()
+        served.servicer.named = ""
+        with pytest.raises(ee.RemoteError, match=r"does not say which model it has"):
+            remote(runner).check()
 
 
 def renamed(reply: ModelInferResponse) -> None:

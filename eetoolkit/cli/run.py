@@ -137,6 +137,7 @@ def run(  # noqa: PLR0913 - one for each option
         if (remark := runner.bundle.stale_remark) is not None:
             terminal.warn(remark)
         total, done, late = len(files), 0, 0
+        failed: str | None = None
         for file in read_files(plan, files, pictures, sys.stdin.buffer):
             total = max(total + len(file.rows) - 1, done + len(file.rows))
             for name, row in zip(file.names, file.rows, strict=True):
@@ -145,6 +146,7 @@ def run(  # noqa: PLR0913 - one for each option
                 except ee.DeadlineError as error:
                     terminal.complain(f"{name}:", "yellow", str(error))
                     late += 1
+                    failed = _warn_of(runner, name, failed)
                     continue
                 if math.isnan(answer.confidence):
                     terminal.warn(f"{name}: the confidence is NaN; look at this input")
@@ -152,17 +154,30 @@ def run(  # noqa: PLR0913 - one for each option
                     terminal.print_json(_record(plan, name, answer, outputs=outputs), indent=-1)
                 else:
                     terminal.say(f"{name}: {_line(plan, answer)}")
-                _warn_of(runner, answer, name)
+                failed = _warn_of(runner, name, failed)
                 done += 1
                 tell("running", done, total)
+    _count_unanswered(runner, failed)
     if late:
         raise ee.DeadlineError(f"{late} of {done + late} rows had no answer in time")
 
 
-def _warn_of(runner: ee.Runner, answer: ee.Answer, name: str) -> None:
-    """Says why a row did not go on at the server."""
-    if runner.remote is not None and runner.remote.last_failure is not None and not answer.remote:
-        terminal.warn(f"{name}: no answer of the server: {runner.remote.last_failure}")
+def _warn_of(runner: ee.Runner, name: str, known: str | None) -> str | None:
+    """Says why the server gave a row no answer, unless that is the known reason; returns the last reason so far."""
+    failure = None if runner.remote is None else runner.remote.last_failure
+    if failure is None or str(failure) == known:
+        return known
+    terminal.warn(f"{name}: no answer of the server: {failure}")
+    return str(failure)
+
+
+def _count_unanswered(runner: ee.Runner, failed: str | None) -> None:
+    """Says how many rows the server did not answer, and the last reason."""
+    if runner.remote is None or not runner.remote.unanswered:
+        return
+    count, rows = runner.remote.unanswered, runner.remote.answered + runner.remote.unanswered
+    went = "1 row that went on" if rows == 1 else f"{rows:,} rows that went on"
+    terminal.warn(f"{count:,} of {went} got no answer from the server, at last: {failed}")
 
 
 def _line(plan: Manifest, answer: ee.Answer) -> str:

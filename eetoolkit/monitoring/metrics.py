@@ -32,6 +32,7 @@ class Metric(NamedTuple):
 
 
 ANSWERS = Metric("answers", "counter", "{answer}", "Rows answered, by exit.")
+REMOTE = Metric("remote_answers", "counter", "{answer}", "Rows that a server answered.")
 STOPPED = Metric("stopped", "counter", "{answer}", "Rows answered, by what stopped the run.")
 ERRORS = Metric("errors", "counter", "{call}", "Calls that raised instead of answering, by error.")
 LATENCY = Metric("latency", "histogram", "s", "Time of a call of one row, by exit.")
@@ -46,7 +47,7 @@ TUNED_LOW = Metric("tuned_share_low", "gauge", "1", "The lower end of an exit's 
 TUNED_HIGH = Metric("tuned_share_high", "gauge", "1", "The upper end of an exit's tuned share.")
 
 METRICS = (
-    ANSWERS, STOPPED, ERRORS, CONFIDENCE_MEAN, CONFIDENCE_VARIANCE, DRIFT_RULE, DRIFT_ALARMS, DRIFT_EVIDENCE,
+    ANSWERS, REMOTE, STOPPED, ERRORS, CONFIDENCE_MEAN, CONFIDENCE_VARIANCE, DRIFT_RULE, DRIFT_ALARMS, DRIFT_EVIDENCE,
     RECENT_SHARE, TUNED_LOW, TUNED_HIGH,
 )  # fmt: skip
 """All with one value for each set of labels."""
@@ -78,6 +79,8 @@ def values(metric: Metric, snapshot: MonitorSnapshot) -> Iterator[tuple[Labels, 
         label, found = "by", dict(snapshot.stopped_by)
     elif metric is ERRORS:
         label, found = "error", dict(snapshot.errors)
+    elif metric is REMOTE:
+        yield bundle, snapshot.remote
     elif metric is DRIFT_RULE:
         yield bundle, float(drift.why_no_rule is None)
     elif metric in (DRIFT_ALARMS, DRIFT_EVIDENCE):

@@ -21,9 +21,9 @@ alarm where it reaches c, and it begins anew.
 gives up at least c at an alarm. So the mean number of alarms among the first B blocks is at most B / c, for every B,
 and so is the probability of any. `c = blocks in per_rows / false_alarms` makes that `false_alarms` in each `per_rows`.
 
-**Where a row's exit is not known**, since a deadline stopped the run or it failed, the row counts as 0 against upper
-ends and as 1 against lower ends. Leaving it out would favour exits that are reached early; so counted, the factors'
-means stay at most 1, whatever stopped which row.
+**Where a row's exit is not known**, since a deadline stopped the run, no server answered or it failed, the row counts
+as 0 against upper ends and as 1 against lower ends. Leaving it out would favour exits that are reached early; so
+counted, the factors' means stay at most 1, whatever stopped which row.
 """
 
 from __future__ import annotations

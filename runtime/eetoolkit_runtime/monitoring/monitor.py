@@ -53,7 +53,7 @@ class Monitor:
     bundle may share it. Where the bundle was tuned, it tests whether exits still answer the shares of rows that they
     were tuned for, as soon as 256 rows have been counted since the last time. Rows that ran with other thresholds,
     another exit or another fallback than the bundle's own do not count for that; rows that a deadline or a token
-    stopped, or that failed, count as rows whose exit is not known.
+    stopped, that a server should have answered, or that failed, count as rows whose exit is not known.
 
     The rate of false alarms holds, whatever the number of rows, if every row leaves at each exit with a probability,
     given all rows before it, within the exit's tuned interval. So rows that come in long runs of one kind may give an
@@ -72,7 +72,7 @@ class Monitor:
 
     __slots__ = (
         "__weakref__", "_at_once", "_counts", "_folding", "_key", "_lock", "_other_stops", "_own_stops",
-        "_places", "_plan", "_rate", "_since", "_started_s", "_stops", "_test", "_waiting", "_why_no_rule",
+        "_places", "_plan", "_rate", "_remote", "_since", "_started_s", "_stops", "_test", "_waiting", "_why_no_rule",
     )  # fmt: skip
 
     @checked(RunError)
@@ -92,6 +92,7 @@ class Monitor:
         self._waiting: list[complex] = []
         self._since = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         self._started_s = time.monotonic()
+        self._remote = 0
         self._counts = Counts((), ())
         self._test: DriftTest | None = None
         self._why_no_rule: str | None = "no runner has this monitor yet"
@@ -117,6 +118,7 @@ class Monitor:
                 since=self._since,
                 seconds=time.monotonic() - self._started_s,
                 answers=counts.answers,
+                remote=self._remote,
                 exits=counts.by_exit(),
                 stopped_by=counts.stopped_by,
                 errors=dict(counts.errors),
@@ -187,6 +189,11 @@ class Monitor:
             self._counts.add_error(error)
             if tuned and self._test is not None and not isinstance(error, InputError):
                 self._test.add(None, rows)
+
+    def count_remote(self) -> None:
+        """Counts that a server gave an answer, which `count` or `run_batch` counts as well."""
+        with self._lock:
+            self._remote += 1
 
     def renew(self) -> None:
         """Begins anew in a forked process, where another thread's lock would never open."""

@@ -129,7 +129,8 @@ class MonitorSnapshot(msgspec.Struct, frozen=True, kw_only=True):
         since: When the monitor began, in UTC (ISO 8601).
         seconds: How long ago that was.
         answers: How many rows were answered.
-        exits: By exit, in the plan's order.
+        remote: How many of them a server answered, as `Answer.remote`.
+        exits: By exit, in the plan's order; behind them those of a server's half.
         stopped_by: How many runs were stopped by what, as `Answer.stopped_by`.
         errors: How many calls raised which error instead of answering.
         batches: Of the calls of `run_batch` whose rows ran together, each as a whole.
@@ -140,6 +141,7 @@ class MonitorSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     since: str
     seconds: float
     answers: int
+    remote: int = 0
     exits: dict[str, ExitCounts]
     stopped_by: dict[str, int]
     errors: dict[str, int]
@@ -154,6 +156,8 @@ class MonitorSnapshot(msgspec.Struct, frozen=True, kw_only=True):
         yield f"{self.bundle}: {self.answers:,} answers since {self.since}, {failed:,} errors"
         for name, exit_ in self.exits.items():
             yield f"{name} {exit_.share:.1%}, confidence {_spread(exit_)}, {_times(exit_.latency)}"
+        if self.remote:
+            yield f"{self.remote:,} by a server"
         if self.batches.calls:
             yield f"{self.batches.calls:,} batches, {_times(self.batches)}"
         stops = [f"{kind} {count:,}" for kind, count in self.stopped_by.items() if count]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from eetoolkit_runtime.errors import RemoteError, first_line
-from eetoolkit_runtime.remote.protocol import DATATYPES, DTYPES, MOST_BYTES, Reply, Request, tensor
+from eetoolkit_runtime.remote.protocol import DATATYPES, DTYPES, MOST_BYTES, Described, Reply, Request, tensor
 from eetoolkit_runtime.remote.settings import RemoteSettings
 
 _AGAIN = ("UNAVAILABLE", "RESOURCE_EXHAUSTED", "ABORTED")
@@ -84,10 +84,14 @@ class Grpc:
         if not self._call(self._client.is_server_ready, end):
             raise RemoteError("the server is not ready", again=True)
 
-    def ready(self, end: float) -> None:
+    def ready(self, end: float) -> Described:
         """See `Connections`."""
         if not self._call(self._client.is_model_ready, end, model_name=self._model, model_version=self._version):
             raise RemoteError("the server does not run the other half of this bundle")
+        found = self._call(self._client.get_model_metadata, end, model_name=self._model, model_version=self._version)
+        if not found.name:  # an empty message is what any other service's may be read as
+            raise RemoteError("the server does not say which model it has: it does not speak the protocol")
+        return Described(found.name, {each.name: each.datatype for each in found.inputs})
 
     def close(self) -> None:
         """See `Connections`."""

@@ -7,7 +7,7 @@ import contextlib
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from typing import TypeVar
 
@@ -16,7 +16,7 @@ from eetoolkit_runtime.forked import keep_for_ever
 from eetoolkit_runtime.log import log
 from eetoolkit_runtime.plan.types import ServerExit
 from eetoolkit_runtime.remote.protocol import Connections, Reply, Request
-from eetoolkit_runtime.remote.reply import Told, believe
+from eetoolkit_runtime.remote.reply import Told, believe, recognise
 from eetoolkit_runtime.remote.settings import RemoteSettings
 
 _LOOK_UP_S = 0.05  # on Windows a wait for a lock cannot be broken by Ctrl-C
@@ -103,14 +103,17 @@ class Link:
         believe(reply, self._version, self._exits)
         return reply
 
-    def check(self) -> None:
+    def check(self, inputs: Mapping[str, str]) -> None:
         """Asks whether the server has the other half of this bundle, ready to answer.
 
+        Args:
+            inputs: The dtypes of the live slots, by input of the server's half.
+
         Raises:
-            RemoteError: It has not, or it cannot be asked.
+            RemoteError: It has not, it cannot be asked, or what answers does not speak the protocol.
         """
         wait, end = Wait(), time.perf_counter() + self.settings.timeout_ms / 1e3
-        wait.result(lambda: self._open().ready(end), end)
+        recognise(wait.result(lambda: self._open().ready(end), end), inputs)
 
     def close(self) -> None:
         """Lets go of all connections; a later request opens others."""

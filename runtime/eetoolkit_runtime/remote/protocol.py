@@ -61,6 +61,18 @@ class Reply(msgspec.Struct, frozen=True):
     encoded: float = 1.0
 
 
+class Described(msgspec.Struct, frozen=True):
+    """What a server says of a model.
+
+    Attributes:
+        name: What it calls the model.
+        inputs: By name, what the protocol calls their dtypes; empty: it does not say.
+    """
+
+    name: str
+    inputs: dict[str, str]
+
+
 class Connections(Protocol):
     """What carries requests to one server; safe under concurrent calls."""
 
@@ -83,11 +95,11 @@ class Connections(Protocol):
             RemoteError: The server is not ready.
         """
 
-    def ready(self, end: float) -> None:
-        """Returns where the server has the model in this version, ready to answer.
+    def ready(self, end: float) -> Described:
+        """Returns what the server says of the model, where it has it in this version, ready to answer.
 
         Raises:
-            RemoteError: It has not, or it cannot be asked.
+            RemoteError: It has not, it cannot be asked, or it does not speak the protocol.
         """
 
     def close(self) -> None:

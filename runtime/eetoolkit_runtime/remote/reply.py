@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -10,8 +10,8 @@ import msgspec
 from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.errors import RemoteError
 from eetoolkit_runtime.plan.types import ServerExit, spell
-from eetoolkit_runtime.printable import printable
-from eetoolkit_runtime.remote.protocol import Reply, fits, one_number
+from eetoolkit_runtime.printable import cut, printable
+from eetoolkit_runtime.remote.protocol import DATATYPES, Described, Reply, fits, one_number
 
 NUMBER, CONFIDENCE = "exit", "confidence"
 """The outputs of a server's half beside its exits' own."""
@@ -27,6 +27,30 @@ class Told(msgspec.Struct, frozen=True):
     path: tuple[str, ...]
     gates: tuple[tuple[str, int], ...]
     stopped_by: Literal["exit", "end"]
+
+
+def recognise(described: Described, inputs: Mapping[str, str]) -> None:
+    """Checks what a server says of its model against what it will be sent, as far as it says anything.
+
+    Args:
+        described: What it says.
+        inputs: The dtypes of the live slots, by input of the server's half.
+
+    Raises:
+        RemoteError: It takes something else.
+    """
+    if not described.inputs:
+        return
+    expected = {name: DATATYPES[dtype] for name, dtype in inputs.items()}
+    if described.inputs != expected:
+        raise RemoteError(
+            f"the server's model {printable(described.name)!r} takes {_spelt(described.inputs)}, "
+            f"expected {_spelt(expected)}: it is not the other half of this bundle"
+        )
+
+
+def _spelt(inputs: Mapping[str, str]) -> str:
+    return cut(", ".join(f"{printable(name)} {printable(datatype)}" for name, datatype in sorted(inputs.items())), 200)
 
 
 def believe(reply: Reply, version: int, exits: Sequence[ServerExit]) -> Told:

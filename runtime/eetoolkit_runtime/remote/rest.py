@@ -17,8 +17,8 @@ import msgspec
 import numpy as np
 
 from eetoolkit_runtime.errors import RemoteError, first_line
-from eetoolkit_runtime.printable import cut
-from eetoolkit_runtime.remote.protocol import DATATYPES, MOST_BYTES, Reply, Request, tensor
+from eetoolkit_runtime.printable import cut, flat
+from eetoolkit_runtime.remote.protocol import DATATYPES, MOST_BYTES, Described, Reply, Request, tensor
 from eetoolkit_runtime.remote.settings import RemoteSettings
 
 _PIECE = 1 << 16
@@ -41,6 +41,16 @@ class _Body(msgspec.Struct):
     outputs: list[_Output]
     model_version: str | None = None
     parameters: dict[str, Any] | None = None
+
+
+class _Input(msgspec.Struct):
+    name: str
+    datatype: str
+
+
+class _Model(msgspec.Struct):
+    name: str
+    inputs: list[_Input] | None = None
 
 
 class _Metadata(msgspec.Struct):
@@ -95,9 +105,18 @@ class Rest:
         """See `Connections`."""
         self._ask("GET", "/v2/health/ready", None, {}, end, _ignore)
 
-    def ready(self, end: float) -> None:
-        """See `Connections`."""
+    def ready(self, end: float) -> Described:
+        """See `Connections`. Any web server may answer with status 200, so the model's metadata is asked for too."""
         self._ask("GET", f"{self._model}/ready", None, {}, end, _ignore)
+        _, text = self._ask("GET", self._model, None, {}, end, _ignore)
+        try:
+            found = msgspec.json.decode(text, type=_Model)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise RemoteError(
+                f"what answers does not speak the Open Inference Protocol: {_got(text)} where a model's metadata "
+                "was expected"
+            ) from error
+        return Described(found.name, {each.name: each.datatype for each in found.inputs or ()})
 
     def close(self) -> None:
         """See `Connections`."""
@@ -236,6 +255,14 @@ def _check_status(response: http.client.HTTPResponse, text: bytes) -> None:
     raise RemoteError(f"the server answers with status {status}{said}", again=status in _BUSY)
 
 
+def _got(text: bytes) -> str:
+    """Returns what a body is that is not the protocol's, for people."""
+    start = text.lstrip()
+    if start[:1] == b"<":
+        return "got a web page, such as a captive portal's or another server's,"
+    return f"got {cut(flat(start[:200].decode(errors='replace')), 80)!r}" if start else "got nothing"
+
+
 def _said(text: bytes) -> str:
     """Returns what an error's body says, for people."""
     try:
@@ -317,7 +344,8 @@ def decode(text: bytes, header: str | None, *, sent_bytes: int, received_bytes: 
         json_size = len(text) if header is None else int(header)
         body = msgspec.json.decode(text[: max(json_size, 0)], type=_Body)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise RemoteError(f"the server's answer cannot be read: {first_line(error)}") from error
+        what = _got(text) if text.lstrip()[:1] == b"<" else first_line(error)
+        raise RemoteError(f"the server's answer cannot be read: {what.rstrip(',')}") from error
     outputs, rest = {}, memoryview(text)[json_size:]
     for each in body.outputs:
         size = (each.parameters or {}).get("binary_data_size")

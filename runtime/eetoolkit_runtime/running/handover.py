@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ import msgspec
 from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.bundle.bundle import Bundle
 from eetoolkit_runtime.errors import DeadlineError, InputError, RemoteError, RunError
+from eetoolkit_runtime.monitoring.monitor import Monitor
 from eetoolkit_runtime.plan.halves import cut_point, halves
 from eetoolkit_runtime.plan.names import plan_name
 from eetoolkit_runtime.plan.types import Manifest, Split
@@ -52,7 +54,13 @@ class Handover:
         given: The settings, see `remote.settings`.
         sessions: Of the bundle, for one row; and for several.
         kept: The segments that stay open after a call; None: all.
+        monitor: What counts the server's answers; None: nothing does.
         most_confident: Whether the most confident exit answers where none fired, else the last.
+
+    Attributes:
+        answered: How many rows the server answered.
+        unanswered: How many rows went on without an answer of the server that should have had one: it failed, was too
+            late, or rests after failures.
 
     Raises:
         InputError: Settings that there are not, or a bundle that cannot be cut there.
@@ -65,6 +73,7 @@ class Handover:
         given: Mapping[str, object],
         sessions: tuple[Sessions, Sessions],
         kept: frozenset[str] | None,
+        monitor: Monitor | None = None,
         *,
         most_confident: bool,
     ) -> None:
@@ -79,6 +88,9 @@ class Handover:
         self._most_confident = most_confident
         self._tail_ms: float | None = None
         self._skipped = 0
+        self._monitor = monitor
+        self.answered = self.unanswered = 0
+        self._lock = threading.Lock()
         if server is not None:
             known = {} if server.profile is None else server.profile.expected_ms
             costs = [known.get(name) for name, segment in server.segments.items() if segment.model is not None]
@@ -88,9 +100,12 @@ class Handover:
         """Asks the server whether it has the other half of this bundle, ready to answer.
 
         Raises:
-            RemoteError: It has not, or it cannot be asked.
+            RemoteError: It has not, it cannot be asked, or what answers does not speak the protocol.
         """
-        self.link.check()
+        plan = self._device.plan
+        outputs = plan.exits[self.split.exit].outputs
+        dtypes = {spec.name: spec.dtype for spec in plan.inputs} | {k: slot.dtype for k, slot in plan.slots.items()}
+        self.link.check({name: dtypes[outputs[output]] for name, output in self.split.sends.items()})
 
     @property
     def last_failure(self) -> RemoteError | None:
@@ -177,6 +192,8 @@ class Handover:
 
     def renew(self) -> None:
         """Begins anew in a forked process."""
+        self._lock = threading.Lock()
+        self.answered = self.unanswered = 0
         self.link.renew()
         for part in (self._device, self._tail):
             if part is not None:
@@ -222,8 +239,14 @@ class Handover:
                 told = self._ask(found.answer, until, interrupt)
             except RemoteError:
                 late = self._late(end, interrupt)  # the link keeps the reason, and has logged it
+                if late != "interrupt":
+                    self._count(answered=False)
             else:
-                return self._better(found, self._joined(found.answer, told))
+                self._count(answered=True)
+                answer = self._better(found, self._joined(found.answer, told))
+                if answer.remote and self._monitor is not None:
+                    self._monitor.count_remote()
+                return answer
         if self._tail is None or late is not None:
             return self._instead(found, decision, late or "remote", found.answer)
         return self._locally(self._tail, found, decision, end, interrupt)
@@ -242,7 +265,10 @@ class Handover:
 
     def _asks(self, until: float) -> bool:
         """Whether the server is asked for the next row, which has until then to be answered."""
-        if self.settings.policy == "local" or not self.link.may_ask():
+        if self.settings.policy == "local":
+            return False
+        if not self.link.may_ask():
+            self._count(answered=False)
             return False
         there, here = self.link.took_ms, self._tail_ms
         if there is None or self._tail is None:
@@ -255,6 +281,14 @@ class Handover:
             return False
         self._skipped = 0
         return True
+
+    def _count(self, *, answered: bool) -> None:
+        """Counts a row that went on."""
+        with self._lock:
+            if answered:
+                self.answered += 1
+            else:
+                self.unanswered += 1
 
     def _ask(self, answer: Answer, until: float, interrupt: Interrupt | None) -> Told:
         """Returns what the server says, or raises what keeps it from that."""

@@ -116,7 +116,7 @@ class Runner:
         if remote is not None:
             from eetoolkit_runtime.running.handover import Handover
 
-            self.remote = Handover(self.bundle, remote, both, self._kept, most_confident=self._most_confident)
+            self.remote = Handover(self.bundle, remote, both, self._kept, monitor, most_confident=self._most_confident)
         if load == "eager":
             self._sessions.open_all()
         elif load == "background":
