@@ -162,7 +162,7 @@ def run(  # noqa: PLR0913 - one for each option
 def _warn_of(runner: ee.Runner, answer: ee.Answer, name: str) -> None:
     """Says why a row did not go on at the server."""
     if runner.remote is not None and runner.remote.last_failure is not None and not answer.remote:
-        terminal.warn(f"{name}: no answer of the server: {runner.remote.last_failure}")
+        terminal.warn(terminal.for_shell(f"{name}: no answer of the server: {runner.remote.last_failure}"))
 
 
 def _line(plan: Manifest, answer: ee.Answer) -> str:

@@ -121,13 +121,11 @@ def tune(  # noqa: PLR0913 - what a choice depends on
     quantile = choose_quantile(measured, for_)
     if quantile is not None and link is not None:
         raise TuneError(
-            "link goes with the profile of one device, and profile is a fleet; tune for one device at a time"
+            "link= (--link) goes with the profile of one device, and profile is a fleet; tune for one device at a time"
         )
     if isinstance(measured, Fleet) and not force:  # before rows are collected, which may take long
         check_fleet(measured, plan, expected_providers(backend))
     goal.check_costs(latencies=measured is not None or plan.profile is not None)
-    if link is not None and isinstance(measured, Fleet):
-        raise TuneError("link= is of one device: pass its profile, not those of a fleet")
     check_split(link, server, goal, latencies=measured is not None or plan.profile is not None)
     if labels is not None and metric is None:
         check_labels(as_labels(labels))
