@@ -30,7 +30,7 @@ def remote_options(command: Callable[..., None]) -> Callable[..., None]:
     )
     @click.option(
         "--timeout-ms",
-        type=click.FloatRange(min=0, min_open=True),
+        type=click.FloatRange(min=0, max=3.6e6, min_open=True),
         metavar="MS",
         help="How long to wait for it without a deadline; default: 1000.",
     )
