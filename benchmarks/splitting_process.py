@@ -33,6 +33,7 @@ from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.plan.types import Manifest
 from eetoolkit_runtime.profiling.link import LinkCost
 from eetoolkit_runtime.profiling.probe import measure_link
+from eetoolkit_runtime.running.runner import Runner
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from inference_servers import MLServer, mlserver  # the server that the tests start
@@ -186,13 +187,19 @@ def _silent(at: str) -> dict[str, Any]:
 def _probed(bench: Bench, server: MLServer, link: tuple[float, float]) -> LinkCost:
     with slow_link(int(server.grpc.rpartition(":")[2]), *link) as port:
         remote = bench.remote(server, port, FIRST)
-        return measure_link(bench.local, bench.rows[0], remote, seconds=bench.budget.probe_s, threads=1)
+        return _link(bench, remote)
+
+
+def _link(bench: Bench, remote: dict[str, Any]) -> LinkCost:
+    """Returns what it costs to go on at a server."""
+    with Runner(bench.local, threads=1, remote=remote) as runner:
+        return measure_link(runner, bench.rows[0], seconds=bench.budget.probe_s)
 
 
 def _loopback(bench: Bench, server: MLServer, protocol: str, alike: dict[str, Any]) -> Row:
     """Returns what local and remote take without a slow link."""
     remote = bench.remote(server, None, FIRST, protocol)
-    cost = measure_link(bench.local, bench.rows[0], remote, seconds=bench.budget.probe_s, threads=1)
+    cost = _link(bench, remote)
     every = {"local": Way(bench.local, None), "first": Way(bench.local, FIRST), "all": Way(bench.local, FIRST, NEVER)}
     ways, timed = {}, []
     for name, way in every.items():

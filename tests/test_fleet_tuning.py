@@ -259,7 +259,9 @@ def test_a_quantile_and_a_fleet_go_together(bundle: ee.Bundle, rows: tuple[Array
 
 def test_where_to_split_is_asked_of_one_device(bundle: ee.Bundle, rows: tuple[Array, Array], folder: Path) -> None:
     link = {"round_trip_ms": 1.0}
-    with pytest.raises(ee.TuneError, match=r"^link goes with the profile of one device, and profile is a fleet"):
+    with pytest.raises(
+        ee.TuneError, match=r"^link= \(--link\) goes with the profile of one device, and profile is a fleet"
+    ):
         ee.tune(bundle, *rows, profile=folder, for_="p90-device", link=link, server=2.0)
 
 

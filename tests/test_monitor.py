@@ -215,11 +215,13 @@ def test_times_beyond_the_ends_are_counted_at_the_ends() -> None:
 
 def test_a_snapshot_is_json_and_text(opened: Open) -> None:
     monitor = Monitor()
-    assert monitor.snapshot().drift.why_no_rule == "no runner has this monitor yet"
+    assert monitor.snapshot().drift.why_no_rule == str(monitor.snapshot()) == "no runner has this monitor yet"
     runner = opened(chain(), monitor=monitor)
     runner.run(row(0.9))
+    assert str(monitor.snapshot()).startswith(f"drafted: 1 answer since {monitor.snapshot().since}, 0 errors")
     runner.run_batch(np.concatenate(rows(3)))
     found = monitor.snapshot()
+    assert "\n1 batch, p50 " in str(found)
     assert msgspec.json.decode(msgspec.json.encode(found), type=MonitorSnapshot) == found
     assert json.loads(msgspec.json.encode(found))["exits"]["exit0"]["answers"] == found.exits["exit0"].answers
     lines = str(found).splitlines()

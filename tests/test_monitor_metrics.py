@@ -69,6 +69,11 @@ def test_prometheus_reads_what_was_counted(monitor: ee.Monitor) -> None:
     assert found[key("drift_alarms_total")] == snapshot.drift.alarms == 1  # 298 of 300 rows at exit0
 
 
+def test_a_monitor_that_no_runner_has_exports_nothing(monitor: ee.Monitor) -> None:
+    assert parsed(ee.prometheus_text([ee.Monitor(), ee.Monitor()])) == {}
+    assert parsed(ee.prometheus_text([monitor, ee.Monitor()])).keys() == parsed(ee.prometheus_text(monitor)).keys()
+
+
 def test_buckets_hold_what_took_at_most_their_ends(monitor: ee.Monitor) -> None:
     for name, exit_ in monitor.snapshot().exits.items():
         found = [

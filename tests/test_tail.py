@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import ssl
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -51,15 +54,15 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"url": 5}, "remote: Expected `str`, got `int` - at `url`"),
     ({"url": URL, "polcy": "local"}, "remote: no key 'polcy'; there are url, from, policy"),
     ({"url": URL, "polcy": "local"}, "did you mean 'policy'?"),
-    ({"url": URL, "policy": "fast"}, "remote: Invalid enum value 'fast' - at `policy`"),
+    ({"url": URL, "policy": "fast"}, "remote: policy is 'fast', expected 'remote' or 'faster' or 'local'"),
     ({"url": URL, "timeout_ms": 0}, "remote: Expected `float` > 0.0 - at `timeout_ms`"),
     ({"url": URL, "timeout_ms": "1"}, "remote: Expected `float`, got `str` - at `timeout_ms`"),
     ({"url": URL, "expected_ms": 0}, "remote: Expected `float` > 0.0 - at `expected_ms`"),
     ({"url": URL, "retries": -1}, "remote: Expected `int` >= 0 - at `retries`"),
     ({"url": URL, "retries": 11}, "remote: Expected `int` <= 10 - at `retries`"),
-    ({"url": URL, "token": "a b"}, "remote: token is no token"),
-    ({"url": URL, "token": "a\nb"}, "remote: token is no token"),
-    ({"url": URL, "token": ""}, "remote: token is no token"),
+    ({"url": URL, "token": "a b"}, "remote: the token is no token: expected visible"),
+    ({"url": URL, "token": "a\nb"}, "remote: the token is no token"),
+    ({"url": URL, "token": ""}, "remote: the token is no token"),
     ({"url": URL, "certificates": "nowhere.pem"}, "remote: certificates is 'nowhere.pem', which is no file"),
     ({"url": "ftp://host/v2/models/it"}, "remote: url is 'ftp://host/v2/models/it', expected https://HOST"),
     ({"url": "https://host"}, "expected https://HOST/v2/models/NAME"),
@@ -116,8 +119,11 @@ def test_the_token_is_the_settings_else_the_environments_and_is_shown_nowhere(mo
     assert settings.token == "secret"  # noqa: S105
     assert "secret" not in repr(settings)
     monkeypatch.setenv(TOKEN, "a b")
-    with pytest.raises(ee.InputError, match=f"remote: {TOKEN} is no token"):
+    with pytest.raises(ee.InputError, match=f"remote: the token in the environment's {TOKEN} is no token"):
         parse({"url": URL})
+    monkeypatch.setenv(TOKEN, "theirs")
+    with pytest.raises(ee.InputError, match=f"the token in the environment's {TOKEN} would go to host unencrypted"):
+        parse({"url": "http://host/v2/models/it", "tls": False})
 
 
 def test_a_remote_error_says_whether_to_try_again() -> None:
@@ -162,7 +168,7 @@ def opened(bundle: Bundle, server: TailServer, monitor: ee.Monitor | None = None
 
 def test_where_a_whole_bundle_is_cut_must_be_said(serve: Serve) -> None:
     server, whole, device = serve(chain())
-    with pytest.raises(ee.InputError, match="is a whole bundle; say where it is cut: from='an exit'"):
+    with pytest.raises(ee.InputError, match=r"is a whole bundle; say where it is cut: from='EXIT' \(--from EXIT\)"):
         ee.Runner(whole, remote={"url": server.url()})
     with pytest.raises(ee.InputError, match="has no exit or segment 'exit9'; it can be cut at exit0, exit1"):
         ee.Runner(whole, remote={"url": server.url(), "from": "exit9"})
@@ -447,6 +453,11 @@ def test_tls_takes_the_certificates_that_it_is_told_and_no_others(serve: Serve, 
     with opened(device, named, url=named.url(scheme="https"), certificates=str(elsewhere)) as runner:
         assert not runner.run(x).remote
         assert "the server's certificate is not trusted: Hostname mismatch" in str(remote(runner).last_failure)
+    plain, _, _ = serve(draft)
+    with opened(device, plain, url=plain.url().replace("http:", "https:")) as runner:
+        assert not runner.run(x).remote
+        said = "the server speaks no TLS at this port: use http://, or the port at which it does"
+        assert str(remote(runner).last_failure) == said
     with pytest.raises(ee.RemoteError, match="cannot be read"):
         (tmp_path / "no.pem").write_text("no certificate")
         with opened(device, named, url=named.url(scheme="https"), certificates=tmp_path / "no.pem") as runner:
@@ -497,10 +508,11 @@ def test_a_link_is_measured_and_kept_in_the_profile(
     assert ee.Profile.read(found.write(tmp_path / "it.json")) == found
     assert all(seen.tensors.keys() == {"h0", "x"} for seen in server.inferred)
     server.binary = False
-    assert 2 < measure_link(ee.load(folder), row(0.1, 0.9, 0.3, 0.7), given, seconds=0, threads=1).encoded < 6
+    with ee.Runner(folder, threads=1, remote=given) as runner:
+        assert 2 < measure_link(runner, row(0.1, 0.9, 0.3, 0.7), seconds=0).encoded < 6
     server.always = lambda sent: setattr(sent, "status", 500)
     with pytest.raises(ee.RemoteError, match="status 500"):
-        measure_link(ee.load(folder), row(0.1), given, seconds=0, threads=1)
+        ee.profile(folder, row(0.1), threads=1, seconds=0, remote=given)
 
 
 def test_bytes_over_bandwidth_are_added_to_the_round_trip() -> None:
@@ -509,6 +521,8 @@ def test_bytes_over_bandwidth_are_added_to_the_round_trip() -> None:
     link = msgspec.convert(
         keys | {"sent_bytes": 1, "received_bytes": 1, "up_mbit_s": 8.0, "down_mbit_s": None}, LinkCost
     )
+    assert "8 Mbit/s up" in str(link)
+    assert "3,950 Mbit/s up" in str(msgspec.structs.replace(link, up_mbit_s=3950.4))
     assert link.expected_ms(5000, 10**9) == pytest.approx(20 + 5)  # 40,000 bits at 8,000 a millisecond
 
 
@@ -589,7 +603,63 @@ def test_run_says_that_an_answer_was_remote(serve: Serve, tmp_path: Path) -> Non
     assert "x.npy[1]: no answer of the server: the server refuses the token" in done.stderr.replace("\n", " ")
     assert "wrong" not in done.output
     assert "warning: 1 of 1 row that went on got no answer from the server, at last: the server refuses" in done.stderr
+    for text, what in (("\n", "empty"), ("two words", "no token: expected visible ASCII without spaces")):
+        token.write_text(text)
+        done = CliRunner().invoke(main, ask)
+        assert (done.exit_code, f"the first line of {token} is {what}" in done.stderr) == (2, True)
+    token.write_text("hush")
     for more in (["--from", "exit0"], ["--policy", "local"], ["--token-file", str(token)]):
         done = CliRunner().invoke(main, [*run, *more])
         assert done.exit_code == 2
         assert "--remote URL" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--remote", URL], "say where it is cut: --from EXIT"),
+        (["--remote", "http://host/v2/models/it", "--from", "exit0"], "use https://, or say --unencrypted"),
+        (["--remote", "https://me:it@host/v2/models/it", "--from", "exit0"], "would be shown; pass --token-file FILE"),
+    ],
+)
+@pytest.mark.parametrize("verb", ["run", "profile"])
+def test_a_shell_is_told_options_and_no_arguments(verb: str, more: list[str], said: str, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", row(0.1, 0.9))
+    inputs = [str(tmp_path / "x.npy")] if verb == "run" else ["--inputs", str(tmp_path / "x.npy"), "--seconds", "0"]
+    command = [verb, str(chain().save(tmp_path / "it.ee")), *inputs, "--pool", "own", "--threads", "1", *more]
+    done = CliRunner().invoke(main, command)
+    assert (done.exit_code, done.stderr.count("\n"), said in done.stderr) == (1, 1, True), done.stderr
+
+
+def test_a_wanted_token_is_asked_for_by_the_option(serve: Serve, tmp_path: Path) -> None:
+    server, whole, _ = serve(chain())
+    server.token = "hush"  # noqa: S105
+    np.save(tmp_path / "x.npy", row(0.1, 0.9))
+    ask = ["--pool", "own", "--threads", "1", "--remote", server.url(), "--from", "exit0", "--timeout-ms", "20000"]
+    done = CliRunner().invoke(main, ["run", str(whole.path), str(tmp_path / "x.npy"), *ask])
+    assert f"wants a token (status 401): pass --token-file FILE, or set {TOKEN}" in done.stderr
+
+
+def test_what_a_shell_measures_of_a_link_is_what_it_tunes_by(serve: Serve, tmp_path: Path) -> None:
+    # With the command line's own pool, which is the process's and beside which onnxruntime allows no other.
+    server, _, _ = serve(chain().save(tmp_path / "it.ee"))
+    rows = np.concatenate([row(0.9), row(0.1, 0.9), row(0.1, 0.2, 0.8), row(0.2, 0.8)] * 30)
+    np.save(tmp_path / "x.npy", rows[:2])
+    np.savez(tmp_path / "val.npz", x=rows, labels=rows.argmax(axis=1))
+    ask = ["--threads", "1", "--remote", server.url(), "--from", "exit0", "--timeout-ms", str(AMPLE_MS)]
+    more = ["--seconds", "0", "--operators", "--trace", "trace.json", "--output", "pi.json", "--save"]
+    commands = [["profile", "it.ee", "--inputs", "x.npy", *more, *ask], ["run", "it.ee", "x.npy", *ask, "--json"]]
+    code = (
+        "from eetoolkit.cli import main; from eetoolkit_runtime.profiling import profiler; profiler._LINK_S = 0.0\n"
+        f"for command in {commands!r}: main(command, standalone_mode=False)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert [json.loads(line)["remote"] for line in done.stdout.splitlines()[-2:]] == [False, True]
+    link = ee.Profile.read(tmp_path / "pi.json").link
+    assert link is not None
+    tune = ["tune", str(tmp_path / "it.ee"), "--data", str(tmp_path / "val.npz"), "--threads", "1", "--json"]
+    tuned = CliRunner().invoke(main, [*tune, "--link", str(tmp_path / "pi.json"), "--server-speedup", "10"])
+    assert tuned.exit_code == 0, tuned.stderr
+    told = json.loads(tuned.stdout)["split"]["link"]
+    assert (told["round_trip_ms"], told["up_mbit_s"]) == (link.round_trip_ms, link.up_mbit_s)

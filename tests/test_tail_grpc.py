@@ -181,7 +181,7 @@ WRONG: dict[str, tuple[Change | grpc.StatusCode, str]] = {
     "no bytes": (without_bytes, "output 'logits' is not FP32[1, 4]"),
     "another version": (another_version, "answers by version 1"),
     "not found": (grpc.StatusCode.NOT_FOUND, "does not run the other half of this bundle (NOT_FOUND: no)"),
-    "no token": (grpc.StatusCode.UNAUTHENTICATED, "refuses the token, or wants one (UNAUTHENTICATED)"),
+    "no token": (grpc.StatusCode.UNAUTHENTICATED, "wants a token (UNAUTHENTICATED): pass token="),
     "unavailable": (grpc.StatusCode.UNAVAILABLE, "the connection failed (UNAVAILABLE: no)"),
     "internal": (grpc.StatusCode.INTERNAL, "the server answers with INTERNAL: no"),
 }

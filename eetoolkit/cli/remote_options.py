@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from eetoolkit_runtime.files.paths import shown
+
 REMOTE = ("url", "cut", "policy", "timeout_ms", "token_file", "certificates", "unencrypted")
 """The names of `remote_options`."""
 
@@ -28,7 +30,7 @@ def remote_options(command: Callable[..., None]) -> Callable[..., None]:
     )
     @click.option(
         "--timeout-ms",
-        type=click.FloatRange(min=0, min_open=True),
+        type=click.FloatRange(min=0, max=3.6e6, min_open=True),
         metavar="MS",
         help="How long to wait for it without a deadline; default: 1000.",
     )
@@ -66,7 +68,13 @@ def remote_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _token(file: Path) -> str:
-    lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
-    if not lines:
-        raise click.BadParameter(f"{file} is empty", param_hint="--token-file")
-    return lines[0].strip()
+    from eetoolkit_runtime.remote.settings import NO_TOKEN, is_token
+
+    first, *_ = file.read_text(encoding="utf-8", errors="replace").splitlines() or [""]
+    token = first.strip()
+    if not is_token(token):
+        what = (
+            f"the first line of {shown(file)} is {NO_TOKEN}" if token else f"the first line of {shown(file)} is empty"
+        )
+        raise click.BadParameter(what, param_hint="--token-file")
+    return token

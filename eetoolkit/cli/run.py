@@ -167,7 +167,7 @@ def _warn_of(runner: ee.Runner, name: str, known: str | None) -> str | None:
     failure = None if runner.remote is None else runner.remote.last_failure
     if failure is None or str(failure) == known:
         return known
-    terminal.warn(f"{name}: no answer of the server: {failure}")
+    terminal.warn(terminal.for_shell(f"{name}: no answer of the server: {failure}"))
     return str(failure)
 
 
@@ -177,7 +177,7 @@ def _count_unanswered(runner: ee.Runner, failed: str | None) -> None:
         return
     count, rows = runner.remote.unanswered, runner.remote.answered + runner.remote.unanswered
     went = "1 row that went on" if rows == 1 else f"{rows:,} rows that went on"
-    terminal.warn(f"{count:,} of {went} got no answer from the server, at last: {failed}")
+    terminal.warn(f"{count:,} of {went} got no answer from the server, at last: {terminal.for_shell(str(failed))}")
 
 
 def _line(plan: Manifest, answer: ee.Answer) -> str:

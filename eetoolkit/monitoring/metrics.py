@@ -55,12 +55,13 @@ TIMES = (LATENCY, BATCH_LATENCY)
 
 
 def snapshots(monitors: Monitor | Sequence[Monitor]) -> list[MonitorSnapshot]:
-    """Returns what the monitors say now.
+    """Returns what the monitors say now, but for those that no runner has yet, which have no bundle to be labelled by.
 
     Raises:
         RunError: Two of them count bundles of one name, whose figures nobody could tell apart.
     """
-    found = [monitor.snapshot() for monitor in ([monitors] if isinstance(monitors, Monitor) else monitors)]
+    each = (monitor.snapshot() for monitor in ([monitors] if isinstance(monitors, Monitor) else monitors))
+    found = [snapshot for snapshot in each if snapshot.bundle]
     names = [snapshot.bundle for snapshot in found]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:

@@ -12,13 +12,16 @@ import numpy as np
 from eetoolkit_runtime.arguments import shortened
 from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.bundle.integrity import read_regular
-from eetoolkit_runtime.errors import BundleError, TuneError
+from eetoolkit_runtime.errors import BundleError, TuneError, did_you_mean
 from eetoolkit_runtime.files.paths import absolute, shown
+from eetoolkit_runtime.printable import spell_figure
 from eetoolkit_runtime.profiling.latency import Amount
 from eetoolkit_runtime.profiling.link import LinkCost, Rate, took_ms
 from eetoolkit_runtime.profiling.profile import Profile, decode
 
 _LIMIT_BYTES = 16 << 20
+_OF_PROFILES = "machine"
+"""The key that tells a profile from a link."""
 _SIZES = {"float32": 4, "float16": 2, "uint8": 1}
 NUMBER_AND_CONFIDENCE_BYTES = 8 + 4
 """What an answer holds beside the exit's outputs: which exit it was, int64, and its confidence, float32."""
@@ -55,19 +58,13 @@ class Link(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     def __str__(self) -> str:
         rates = [
-            f"{way} {'too fast to tell' if rate is None else f'{rate:g} Mbit/s'}"
+            f"{way} {'too fast to tell' if rate is None else f'{spell_figure(rate, 4)} Mbit/s'}"
             for way, rate in (("up", self.up_mbit_s), ("down", self.down_mbit_s))
         ]
-        more = [f"{self.request_ms:.3g} ms a request at the server"] if self.request_ms else []
+        more = [f"{spell_figure(self.request_ms)} ms a request at the server"] if self.request_ms else []
         more += [] if self.crossing == "float32" else [f"float32 cross as {self.crossing}"]
         more += [] if self.encoded == 1 else [f"{self.encoded:.3g} bytes for one of a tensor"]
-        return ", ".join((f"round trip {self.round_trip_ms:.4g} ms", *rates, *more))
-
-
-class _Head(msgspec.Struct):
-    """The key that tells a profile from a link."""
-
-    machine: msgspec.Raw | None = None
+        return ", ".join((f"round trip {spell_figure(self.round_trip_ms, 4)} ms", *rates, *more))
 
 
 def read_link(given: Link | Profile | Mapping[str, Any] | str | os.PathLike[str]) -> Link | LinkCost:
@@ -93,11 +90,10 @@ def read_link(given: Link | Profile | Mapping[str, Any] | str | os.PathLike[str]
     except OSError as error:
         raise BundleError(f"cannot read {shown(path)}: {error.strerror or error}") from error
     try:
-        is_profile = msgspec.json.decode(text, type=_Head).machine is not None
-        keys = None if is_profile else msgspec.json.decode(text)
+        keys = msgspec.json.decode(text)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise TuneError(f"{shown(path)} is neither a link nor a profile: {error}") from error
-    if is_profile:
+    if isinstance(keys, dict) and _OF_PROFILES in keys:
         return _measured(decode(text, str(shown(path))), str(shown(path)))
     return _converted(keys, str(shown(path)))
 
@@ -112,6 +108,13 @@ def _measured(profile: Profile, what: str) -> LinkCost:
 
 
 def _converted(keys: Any, what: str) -> Link:
+    if isinstance(keys, dict):
+        for name in keys:
+            if name not in Link.__struct_fields__:
+                near = did_you_mean(name, Link.__struct_fields__)
+                raise TuneError(
+                    f"{what} is no link: no key {shortened(name)}; there are {', '.join(Link.__struct_fields__)}{near}"
+                )
     try:
         return msgspec.convert(keys, Link)
     except msgspec.ValidationError as error:

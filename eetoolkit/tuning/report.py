@@ -166,7 +166,9 @@ class TuningReport(msgspec.Struct, frozen=True, kw_only=True):
             BundleError: `output` is in the way, or the bundle itself.
         """
         if self.split is not None and self.split.command is not None:
-            raise TuneError(f"these thresholds are of a network that is {self.split.chosen.name}: tune without link=")
+            raise TuneError(
+                f"these thresholds are of a network that is {self.split.chosen.name}: tune without link= (--link)"
+            )
         self._check_goal(force=force)
         bundle = load(self.path)
         chosen, silent = (self._plan(bundle, figures) for figures in (self.chosen, self.pruned or self.chosen))

@@ -121,7 +121,7 @@ def tune(  # noqa: PLR0913 - what a choice depends on
     quantile = choose_quantile(measured, for_)
     if quantile is not None and link is not None:
         raise TuneError(
-            "link goes with the profile of one device, and profile is a fleet; tune for one device at a time"
+            "link= (--link) goes with the profile of one device, and profile is a fleet; tune for one device at a time"
         )
     if isinstance(measured, Fleet) and not force:  # before rows are collected, which may take long
         check_fleet(measured, plan, expected_providers(backend))

@@ -25,7 +25,7 @@ from eetoolkit.tuning.wording import Wording
 from eetoolkit_runtime.bundle.bundle import Bundle
 from eetoolkit_runtime.errors import TuneError
 from eetoolkit_runtime.files.paths import shown
-from eetoolkit_runtime.printable import printable
+from eetoolkit_runtime.printable import printable, spell_figure
 from eetoolkit_runtime.profiling.link import LinkCost
 from eetoolkit_runtime.profiling.profile import Profile
 
@@ -129,15 +129,15 @@ def check_split(link: object, server: object, goal: GoalSpec, *, latencies: bool
         return
     if server is None:
         raise TuneError(
-            "link= needs what segments cost on the server: pass server=FILE, a profile of this bundle taken there "
-            "(--server-profile FILE), or how many times as fast it is, server=10 (--server-speedup 10)"
+            "link= (--link) needs what segments cost on the server: pass server=FILE (--server-profile FILE), a "
+            "profile of this bundle taken there, or server=10 (--server-speedup 10), how many times as fast it is"
         )
     if not latencies:
-        raise TuneError("link= needs latencies of this device: pass profile=FILE (--profile FILE)")
+        raise TuneError("link= (--link) needs latencies of this device: pass profile=FILE (--profile FILE)")
     if goal.kind == "budget_share":
         raise TuneError(
-            f"{goal.asked}: with link= the whole network costs another thing wherever it is split; pass budget_ms=MS "
-            "(--budget-ms MS)"
+            f"{goal.asked}: with link= (--link) the whole network costs another thing wherever it is split; "
+            "pass budget_ms=MS (--budget-ms MS)"
         )
 
 
@@ -267,6 +267,6 @@ def place_rows(where: WhereToSplit, metric: str) -> list[tuple[str, ...]]:
             told = (each.name, "-", "-", "-")
         else:
             told = (each.name, say.score(each.score.value), say.amount(each.cost.value), f"{each.sent:.1%}")
-        crossing = (str(each.sent_bytes), f"{each.link_ms:.4g}") if each.sent_bytes else ("-", "-")
+        crossing = (str(each.sent_bytes), spell_figure(each.link_ms, 4)) if each.sent_bytes else ("-", "-")
         rows.append((*told, *crossing))
     return rows

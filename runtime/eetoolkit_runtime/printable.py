@@ -27,6 +27,16 @@ def flat(text: str) -> str:
     return printable(" ".join(filter(None, map(str.strip, text.split("\n")))))
 
 
+def spell_figure(value: float, digits: int = 3) -> str:
+    """Returns a figure for people, to so many digits; a large one is whole and has no exponent."""
+    return f"{value:,.0f}" if abs(value) >= 10**digits - 0.5 else f"{value:.{digits}g}"
+
+
+def spell_count(count: int, one: str, more: str) -> str:
+    """Returns how many there are of what has one name alone and another among its like: `1 batch`, `2,000 batches`."""
+    return f"{count:,} {one if count == 1 else more}"
+
+
 def spell_size(size_bytes: int) -> str:
     """Returns a size as people write it: 711 bytes, 83.4 kB, 0.83 MB."""
     if size_bytes < 1000:

@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-from eetoolkit_runtime.printable import printable
+from eetoolkit_runtime.printable import printable, spell_count, spell_figure
 
 
 class Latencies(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,7 +113,7 @@ class Drift(msgspec.Struct, frozen=True, kw_only=True):
         rate = f"at most {self.false_alarms:g} false alarms in {self.per_rows:,} rows"
         if self.last is None:
             return f"no alarm in {self.rows:,} rows ({rate})"
-        last, times = self.last, "1 alarm" if self.alarms == 1 else f"{self.alarms:,} alarms"
+        last, times = self.last, spell_count(self.alarms, "alarm", "alarms")
         tuned = self.exits[last.exit]
         return (
             f"{times} in {self.rows:,} rows, the last at row {last.rows:,}: {last.exit} {last.share} its interval, "
@@ -125,7 +125,7 @@ class MonitorSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """All that a monitor knows at one moment; `msgspec.json.encode` writes it, `str` is for people.
 
     Attributes:
-        bundle: The bundle's name.
+        bundle: The bundle's name; empty where no runner has the monitor yet.
         since: When the monitor began, in UTC (ISO 8601).
         seconds: How long ago that was.
         answers: How many rows were answered.
@@ -153,13 +153,17 @@ class MonitorSnapshot(msgspec.Struct, frozen=True, kw_only=True):
 
     def _lines(self) -> Iterator[str]:
         failed = sum(self.errors.values())
-        yield f"{self.bundle}: {self.answers:,} answers since {self.since}, {failed:,} errors"
+        if not self.bundle:
+            yield str(self.drift.why_no_rule)
+            return
+        answers, errors = spell_count(self.answers, "answer", "answers"), spell_count(failed, "error", "errors")
+        yield f"{self.bundle}: {answers} since {self.since}, {errors}"
         for name, exit_ in self.exits.items():
             yield f"{name} {exit_.share:.1%}, confidence {_spread(exit_)}, {_times(exit_.latency)}"
         if self.remote:
             yield f"{self.remote:,} by a server"
         if self.batches.calls:
-            yield f"{self.batches.calls:,} batches, {_times(self.batches)}"
+            yield f"{spell_count(self.batches.calls, 'batch', 'batches')}, {_times(self.batches)}"
         stops = [f"{kind} {count:,}" for kind, count in self.stopped_by.items() if count]
         if stops:
             yield f"stopped by {', '.join(stops)}"
@@ -179,4 +183,5 @@ def _spread(exit_: ExitCounts) -> str:
 def _times(latency: Latencies) -> str:
     if latency.p50_ms is None:
         return "no call timed"
-    return f"p50 {latency.p50_ms:.3g} ms, p90 {latency.p90_ms:.3g} ms, p99 {latency.p99_ms:.3g} ms"
+    each = ("p50", latency.p50_ms), ("p90", latency.p90_ms), ("p99", latency.p99_ms)
+    return ", ".join(f"{name} {spell_figure(ms)} ms" for name, ms in each if ms is not None)

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from eetoolkit_runtime.printable import spell_figure
 from eetoolkit_runtime.profiling.latency import Count, Latency
 
 Rate = Annotated[float, msgspec.Meta(gt=0, le=1e15)]
@@ -50,12 +51,12 @@ class LinkCost(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return self.server.p50_ms
 
     def __str__(self) -> str:
-        rates = [
-            f"{rate:.3g} Mbit/s {way}" for way, rate in (("up", self.up_mbit_s), ("down", self.down_mbit_s)) if rate
-        ]
+        both = ("up", self.up_mbit_s), ("down", self.down_mbit_s)
+        rates = [f"{spell_figure(rate)} Mbit/s {way}" for way, rate in both if rate]
         moved = f"{self.sent_bytes} bytes there, {self.received_bytes} back"
-        times = f"a request {self.request.p50_ms:.3g} ms, of which {self.round_trip_ms:.3g} ms are a round trip and"
-        return ", ".join((f"{times} {self.server_ms:.3g} ms the server's", moved, *rates))
+        request, trip, server = map(spell_figure, (self.request.p50_ms, self.round_trip_ms, self.server_ms))
+        times = f"a request {request} ms, of which {trip} ms are a round trip and {server} ms the server's"
+        return ", ".join((times, moved, *rates))
 
     def expected_ms(self, sent_bytes: int, received_bytes: int) -> float:
         """Returns what so many bytes take beside the server's work: the round trip, and bytes over bandwidth."""

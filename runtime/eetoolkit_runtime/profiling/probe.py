@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from statistics import median
 
 from eetoolkit_runtime.arrays import Array
-from eetoolkit_runtime.bundle.bundle import Bundle
 from eetoolkit_runtime.errors import RemoteError
 from eetoolkit_runtime.profiling.latency import summarise
 from eetoolkit_runtime.profiling.link import LinkCost, took_ms
@@ -24,35 +22,30 @@ _PLAIN = 3.0  # spreads of a request by which a larger one must take longer, for
 _LEAST_MS = 1e-6
 
 
-def measure_link(
-    bundle: Bundle, row: Inputs, remote: Mapping[str, object], *, seconds: float, threads: int | None = None
-) -> LinkCost:
-    """Returns what it costs to go on at a server with a row, from this machine.
+def measure_link(runner: Runner, row: Inputs, *, seconds: float) -> LinkCost:
+    """Returns what it costs to go on at a runner's server with a row, from this machine.
 
     In turns: a question that moves next to nothing, the row's own request, and the same with bytes added that mean
     nothing: a parameter for the way to the server, and the request's id, which comes back, for the way from it. What
     these add is what the bytes take, since nothing else differs; more is added until it can be told from the noise.
 
     Args:
-        bundle: Whole, or a device's half.
+        runner: What runs up to the cut, with a server. The caller makes it, so that its sessions are as the caller's
+            others are: onnxruntime refuses some beside each other.
         row: One input, as `Runner.run` takes it; it is sent whatever its exits say.
-        remote: The server, as `Runner` takes it.
         seconds: How long it may take, but for five rounds at least.
-        threads: As the `Runner`'s.
 
     Raises:
-        InputError: Settings that there are not.
         RemoteError: The server cannot be asked, or its answer cannot be believed.
     """
-    with Runner(bundle, threads=threads, remote=remote) as runner:
-        handover = runner.remote
-        if handover is None:
-            raise RemoteError("no server was given")
-        probe = _Probe(handover.link, handover.hand_over(row))
-        for _ in range(_WARM_UP):
-            probe.ping()
-            probe.plain()
-        return probe.measure(handover.split.local, time.perf_counter() + seconds)
+    handover = runner.remote
+    if handover is None:
+        raise RemoteError("no server was given")
+    probe = _Probe(handover.link, handover.hand_over(row))
+    for _ in range(_WARM_UP):
+        probe.ping()
+        probe.plain()
+    return probe.measure(handover.split.local, time.perf_counter() + seconds)
 
 
 class _Probe:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +126,8 @@ def profile(  # noqa: PLR0913 - what a measurement depends on
     chosen = choose_providers(providers)
     settings = SessionSettings(threads, spin, pool, chosen, one_row=True)
     start = _look(budget)
-    with Runner(bundle, threads=threads, spin=spin, pool=pool, providers=chosen) as runner:
+    open_runner = partial(Runner, threads=threads, spin=spin, pool=pool, providers=chosen)
+    with open_runner(bundle) as runner:
         asked = ask(runner, inputs, labels, budget, tell)
         network = _whole(whole, runner, settings, asked, budget)
         timed = _time(runner, network, asked, max_rows, budget, Cooler(start.condition, cool_down_s), start, tell)
@@ -139,6 +141,10 @@ def profile(  # noqa: PLR0913 - what a measurement depends on
     if operators:
         tell("operators", 0, 0)
         segments = _with_operators(segments, _traced(opened, asked, timed.found, settings, budget))
+    link = None
+    if remote is not None:
+        with open_runner(opened, remote=remote) as runner:
+            link = measure_link(runner, asked.rows[0], seconds=_LINK_S)
     return Profile(
         bundle=plan.name,
         files=digests(plan),
@@ -169,7 +175,7 @@ def profile(  # noqa: PLR0913 - what a measurement depends on
         memory=Memory(before=start.resident, opened=asked.opened, peak=timed.peak),
         whole=peer,
         energy=None if start.meter is None else _energy(start.meter, start.idle_w, timed.found),
-        link=None if remote is None else measure_link(opened, asked.rows[0], remote, seconds=_LINK_S, threads=threads),
+        link=link,
     )
 
 

@@ -38,7 +38,7 @@ class Grpc:
         except ImportError as error:
             raise RemoteError("gRPC needs tritonclient: pip install 'eetoolkit[remote]'") from error
         self._triton = client
-        address = settings.address
+        self._settings, address = settings, settings.address
         self._model, self._version = address.model, str(version)
         self._headers = None if settings.token is None else {"authorization": f"Bearer {settings.token}"}
         options = [
@@ -105,17 +105,17 @@ class Grpc:
         try:
             return method(headers=self._headers, client_timeout=left, **arguments)
         except self._triton.InferenceServerException as error:
-            raise _failure(error) from error
+            raise _failure(error, self._settings) from error
 
 
-def _failure(error: Any) -> RemoteError:
+def _failure(error: Any, settings: RemoteSettings) -> RemoteError:
     """Returns what is raised where a call failed."""
     status = str(error.status() or "").removeprefix("StatusCode.")
     said = first_line(Exception(error.message() or ""))
     if status == "DEADLINE_EXCEEDED":
         return RemoteError("no answer in time")
     if status in ("UNAUTHENTICATED", "PERMISSION_DENIED"):
-        return RemoteError(f"the server refuses the token, or wants one ({status})")
+        return RemoteError(settings.refused(status))
     if status == "NOT_FOUND":
         return RemoteError(f"the server does not run the other half of this bundle ({status}: {said})")
     if status in _AGAIN:

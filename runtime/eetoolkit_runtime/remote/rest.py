@@ -24,6 +24,7 @@ from eetoolkit_runtime.remote.settings import RemoteSettings
 _PIECE = 1 << 16
 _HEADER = "Inference-Header-Content-Length"  # of the extension: how much of a body is JSON
 _BINARY = "binary_tensor_data"
+_NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "UNKNOWN_PROTOCOL")  # what OpenSSL calls an answer in clear
 _BUSY = (429, 502, 503, 504)
 
 Begin = Callable[[Callable[[], None]], None]
@@ -69,7 +70,7 @@ class Rest:
     """
 
     def __init__(self, settings: RemoteSettings, version: int) -> None:
-        self._address = settings.address
+        self._settings, self._address = settings, settings.address
         self._context: ssl.SSLContext | None = None
         if settings.address.encrypted:
             try:
@@ -158,7 +159,7 @@ class Rest:
                 raise
             if not response.will_close:
                 self._idle.append(connection)
-            _check_status(response, text)
+            _check_status(response, text, self._settings)
             return response, text
 
     def _take(self) -> tuple[http.client.HTTPConnection, bool]:
@@ -234,6 +235,8 @@ def _failure(error: Exception) -> RemoteError:
         return RemoteError("no answer in time")
     if isinstance(error, ssl.SSLCertVerificationError):
         return RemoteError(f"the server's certificate is not trusted: {error.verify_message}")
+    if isinstance(error, ssl.SSLError) and error.reason in _NO_TLS:
+        return RemoteError("the server speaks no TLS at this port: use http://, or the port at which it does")
     if isinstance(error, http.client.IncompleteRead):
         return RemoteError("the server's answer ended too early", again=True)
     if isinstance(error, ValueError):
@@ -241,14 +244,14 @@ def _failure(error: Exception) -> RemoteError:
     return RemoteError(f"the connection failed: {first_line(error)}", again=True)
 
 
-def _check_status(response: http.client.HTTPResponse, text: bytes) -> None:
+def _check_status(response: http.client.HTTPResponse, text: bytes, settings: RemoteSettings) -> None:
     status = response.status
     if status == http.client.OK:
         return
     if 300 <= status < 400:
         raise RemoteError(f"the server redirects elsewhere (status {status}), which is not followed")
     if status in (401, 403):
-        raise RemoteError(f"the server refuses the token, or wants one (status {status})")
+        raise RemoteError(settings.refused(f"status {status}"))
     said = _said(text)
     if status == 404:
         raise RemoteError(f"the server does not run the other half of this bundle (status 404{said})")

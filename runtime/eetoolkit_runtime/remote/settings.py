@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 from urllib.parse import SplitResult, unquote, urlsplit
 
 import msgspec
@@ -16,6 +16,8 @@ from eetoolkit_runtime.errors import InputError, did_you_mean
 
 TOKEN = "EETOOLKIT_TOKEN"  # noqa: S105 - the variable's name
 """The environment variable that holds the token where the settings have none."""
+_TOKEN_GIVEN, _TOKEN_OF_ENVIRONMENT = "the token", f"the token in the environment's {TOKEN}"
+NO_TOKEN = "no token: expected visible ASCII without spaces"  # noqa: S105 - what is said of it
 Policy = Literal["remote", "faster", "local"]
 Protocol = Literal["rest", "grpc"]
 _PROTOCOLS: dict[str, tuple[Protocol, bool]] = {
@@ -79,6 +81,7 @@ class RemoteSettings(msgspec.Struct, frozen=True, kw_only=True):
         timeout_ms: How long a call without a deadline waits for the server.
         retries: How often a request is sent again that was lost on its way, or that a server was too busy for.
         token: Sent as `Authorization: Bearer`; None: none is.
+        token_named: Where it comes from, for errors.
         certificates: A file of the certificates that are trusted, PEM; None: the system's.
     """
 
@@ -89,7 +92,14 @@ class RemoteSettings(msgspec.Struct, frozen=True, kw_only=True):
     timeout_ms: float = 1000.0
     retries: int = 1
     token: Secret | None = None
+    token_named: str = _TOKEN_GIVEN
     certificates: str | None = None
+
+    def refused(self, status: str) -> str:
+        """Returns what to say where a server lets nobody in who asks like this."""
+        if self.token is None:
+            return f"the server wants a token ({status}): pass token= (--token-file FILE), or set {TOKEN}"
+        return f"the server refuses {self.token_named} ({status})"
 
 
 def parse(given: Mapping[str, object]) -> RemoteSettings:
@@ -105,6 +115,9 @@ def parse(given: Mapping[str, object]) -> RemoteSettings:
             raise InputError(
                 f"remote: no key {shortened(name)}; there are {', '.join(names)}{did_you_mean(name, names)}"
             )
+    if "policy" in given and given["policy"] not in get_args(Policy):
+        expected = " or ".join(map(repr, get_args(Policy)))
+        raise InputError(f"remote: policy is {shortened(given['policy'])}, expected {expected}")
     values = {name: os.fspath(value) if isinstance(value, Path) else value for name, value in given.items()}
     try:
         found = msgspec.convert(values, _Given)
@@ -113,9 +126,9 @@ def parse(given: Mapping[str, object]) -> RemoteSettings:
     address = _address(found.url, tls=found.tls)
     if found.certificates is not None and not Path(found.certificates).is_file():
         raise InputError(f"remote: certificates is {shortened(found.certificates)}, which is no file")
-    token = _token(found.token)
+    token, named = _token(found.token)
     if token is not None and not address.encrypted and address.host not in _LOOPBACK:
-        raise InputError(f"remote: the token would go to {address.host} unencrypted; use {_encrypted(found.url)}")
+        raise InputError(f"remote: {named} would go to {address.host} unencrypted; use {_encrypted(found.url)}")
     return RemoteSettings(
         address=address,
         at=found.at,
@@ -124,6 +137,7 @@ def parse(given: Mapping[str, object]) -> RemoteSettings:
         timeout_ms=found.timeout_ms,
         retries=found.retries,
         token=token,
+        token_named=named,
         certificates=found.certificates,
     )
 
@@ -133,19 +147,25 @@ def _encrypted(url: str) -> str:
     return f"{url.partition(':')[0]}s://"
 
 
-def _token(given: str | None) -> Secret | None:
-    """Returns the token that is given, else the environment's."""
-    source, token = ("token", given) if given is not None else (TOKEN, os.environ.get(TOKEN) or None)
-    if token is None:
-        return None
-    if not token or not token.isascii() or not token.isprintable() or " " in token:
-        raise InputError(f"remote: {source} is no token: expected visible ASCII without spaces")
-    return Secret(token)
+def is_token(text: str) -> bool:
+    """Whether a text can stand in a head as a token."""
+    return bool(text) and text.isascii() and text.isprintable() and " " not in text
+
+
+def _token(given: str | None) -> tuple[Secret | None, str]:
+    """Returns the token that is given, else the environment's, and what to call it in errors."""
+    if given is None:
+        token, named = os.environ.get(TOKEN) or None, _TOKEN_OF_ENVIRONMENT
+    else:
+        token, named = given, _TOKEN_GIVEN
+    if token is not None and not is_token(token):
+        raise InputError(f"remote: {named} is {NO_TOKEN}")
+    return None if token is None else Secret(token), named
 
 
 def _address(url: str, *, tls: bool) -> Address:
     if _USER.match(url):  # before anything shows the address
-        raise InputError("remote: url names a user or a password, which would be shown; pass `token`")
+        raise InputError("remote: url names a user or a password, which would be shown; pass token= (--token-file FILE)")
     parts, port = _split(url)
     kind = _PROTOCOLS.get(parts.scheme)
     model = _MODEL.fullmatch(parts.path)
@@ -154,7 +174,8 @@ def _address(url: str, *, tls: bool) -> Address:
     protocol, encrypted = kind
     if not encrypted and tls and parts.hostname not in _LOOPBACK:
         raise InputError(
-            f"remote: {parts.scheme}:// to {parts.hostname} is not encrypted: use {parts.scheme}s://, or say tls=False"
+            f"remote: {parts.scheme}:// to {parts.hostname} is not encrypted: use {parts.scheme}s://, or say tls=False "
+            "(--unencrypted)"
         )
     return Address(protocol, parts.hostname, port or _PORTS[parts.scheme], encrypted, unquote(model[1]))
 

@@ -403,7 +403,7 @@ def _halves(plan: Manifest, settings: RemoteSettings) -> tuple[Manifest, Manifes
             )
         return plan, None, split
     if settings.at is None:
-        raise InputError(f"remote: {plan.name!r} is a whole bundle; say where it is cut: from='an exit'")
+        raise InputError(f"remote: {plan.name!r} is a whole bundle; say where it is cut: from='EXIT' (--from EXIT)")
     found = halves(plan, cut_point(plan, settings.at))
     assert found.device.split is not None  # noqa: S101 - `halves` says so
     return found.device, found.server, found.device.split

@@ -150,7 +150,8 @@ class SessionSettings(msgspec.Struct, frozen=True):
             return options
         if _shared_pool.threads is not None:
             raise RunError(
-                "this process has a shared pool, beside which onnxruntime allows no other: pass pool='shared'"
+                "this process has a shared pool, beside which onnxruntime allows no other: "
+                "pass pool='shared' (--pool shared)"
             )
         if self.threads is not None:
             options.intra_op_num_threads = int(self.threads)
