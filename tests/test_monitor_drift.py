@@ -14,9 +14,9 @@ from scipy.stats import binom
 
 from eetoolkit.tuning.intervals import intervals_of_shares
 from eetoolkit_runtime.errors import DeadlineError
-from eetoolkit_runtime.monitoring.drift import BLOCK, SHARE_OF, DriftTest, tuned_shares
+from eetoolkit_runtime.monitoring.drift import BLOCK, DriftTest, tuned_shares
 from eetoolkit_runtime.monitoring.monitor import Monitor
-from eetoolkit_runtime.plan.types import Manifest, Tuning
+from eetoolkit_runtime.plan.types import SHARE_OF, Manifest, Tuning
 from eetoolkit_runtime.running.interrupt import Interrupt
 from eetoolkit_runtime.truncate import _cut
 
