@@ -74,7 +74,7 @@ class MLServer:
     def start(self, repository: Path) -> None:
         """Starts it with the models of a folder, and waits until it answers."""
         settings = {
-            "HOST": "127.0.0.1", "HTTP_PORT": self._ports[0], "GRPC_PORT": self._ports[1], "PARALLEL_WORKERS": 0,
+            "HOST": "127.0.0.1", "HTTP_PORT": self._ports[0], "GRPC_PORT": self._ports[1],
             "METRICS_ENDPOINT": "", "DEBUG": "false", "GRPC_MAX_MESSAGE_LENGTH": 1 << 28,
         }  # fmt: skip
         environment = {

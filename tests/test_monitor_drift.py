@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import get_args
+from time import perf_counter
+from typing import NamedTuple, get_args
 
 import msgspec
 import numpy as np
@@ -15,9 +16,10 @@ from scipy.stats import binom
 
 from eetoolkit.tuning.intervals import intervals_of_shares
 from eetoolkit_runtime.errors import DeadlineError
-from eetoolkit_runtime.monitoring.drift import BLOCK, SHARE_OF, DriftTest, tuned_shares
+from eetoolkit_runtime.monitoring.drift import BLOCK, DriftTest, tuned_shares
 from eetoolkit_runtime.monitoring.monitor import Monitor
-from eetoolkit_runtime.plan.types import Manifest, Tuning
+from eetoolkit_runtime.plan.halves import cut_point, halves
+from eetoolkit_runtime.plan.types import SHARE_OF, Manifest, Tuning
 from eetoolkit_runtime.running.answer import Answer, StoppedBy
 from eetoolkit_runtime.running.interrupt import Interrupt
 from eetoolkit_runtime.truncate import _cut
@@ -205,6 +207,58 @@ def test_without_tuned_shares_it_counts_and_says_why_there_is_no_rule(plan: Mani
     assert monitor.snapshot().drift.why_no_rule is not None
     assert str(monitor.snapshot().drift).startswith(f"no rule: {why}")
     assert tuned_shares(plan)[0] == {}
+
+
+def test_a_devices_half_keeps_the_shares_of_its_exits_and_of_what_goes_on(opened: Open) -> None:
+    plan = tuned_chain()
+    device = halves(plan, cut_point(plan, "exit0")).device
+    shares, why = tuned_shares(device)
+    assert why is None
+    assert list(shares) == ["exit0", "handover"]
+    assert shares["exit0"] == SHARES["exit0"]
+    assert shares["handover"] == pytest.approx((0.3, 0.25, 0.35))
+    assert device.tuning is not None
+    assert plan.tuning is not None
+    assert set(device.tuning.thresholds) == {"exit0"}
+    lowest = dict.fromkeys(plan.exits, 0.1)
+    promised = msgspec.structs.replace(plan, tuning=msgspec.structs.replace(plan.tuning, exits_before=lowest))
+    before = halves(promised, cut_point(promised, "exit1")).device.tuning
+    assert before is not None
+    assert set(before.exits_before) == {"exit0", "exit1"}
+    unsure = msgspec.structs.replace(plan, fallback="most_confident")  # the server may answer as exit0
+    assert halves(unsure, cut_point(unsure, "exit0")).device.tuning is None
+
+
+def test_rows_that_a_server_answered_count_as_handed_over() -> None:
+    plan, monitor = tuned_chain(), Monitor()
+    monitor.attach(halves(plan, cut_point(plan, "exit0")).device, ("exit", "end"))
+    for name, count in (("exit0", 180), ("exit1", 51), ("exit2", 25)):
+        for _ in range(count):
+            monitor.count(Said(name), perf_counter(), True)
+    as_tuned = monitor.snapshot().drift
+    assert (as_tuned.why_no_rule, as_tuned.rows, as_tuned.alarms) == (None, BLOCK, 0)
+    assert as_tuned.exits["handover"].recent == pytest.approx(76 / BLOCK)
+    for _ in range(4 * BLOCK):
+        monitor.count(Said("exit2"), perf_counter(), True)
+    found = monitor.snapshot().drift
+    assert found.first is not None
+    assert (found.first.exit, found.first.share) in {("exit0", "below"), ("handover", "above")}
+
+
+class Said(NamedTuple):
+    """An answer, as far as a monitor looks."""
+
+    exit: str
+    confidence: float = 0.5
+    stopped_by: str = "exit"
+
+
+def test_a_half_of_what_was_not_tuned_says_what_to_do() -> None:
+    plan = chain().plan()
+    shares, why = tuned_shares(halves(plan, cut_point(plan, "exit0")).device)
+    assert shares == {}
+    assert why is not None
+    assert why.endswith("since the bundle that was split had none; tune the whole bundle, apply, and split it again")
 
 
 def test_intervals_of_shares_hold_together_as_often_as_they_say() -> None:

@@ -11,19 +11,22 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+from click.testing import CliRunner
 from halving import cuts_that_differ
+from once import digits_bundle
 from plans import Draft, chain, gated, joined, leave, looped, recorded, row, two_slots
 from test_runner_plans import Generator, inputs_of
 
 import eetoolkit as ee
+from eetoolkit.cli import main
 from eetoolkit.splitting import split as splitting
 from eetoolkit.splitting.crossing import coding_of, loss
-from eetoolkit.splitting.repository import BUNDLE, MLSERVER_SETTINGS, TRITON_CONFIG, TRITON_MODEL
+from eetoolkit.splitting.repository import BUNDLE, MLSERVER_OWN_SETTINGS, MLSERVER_SETTINGS, TRITON_CONFIG, TRITON_MODEL
 from eetoolkit.tuning.manifest import replaced
 from eetoolkit_runtime.bundle.bundle import Bundle, load
 from eetoolkit_runtime.bundle.golden import read_golden
 from eetoolkit_runtime.bundle.rewriting import change_bundle
-from eetoolkit_runtime.errors import BundleError, ExportError, InputError
+from eetoolkit_runtime.errors import BundleError, ExportError, InputError, TuneError
 from eetoolkit_runtime.files.tensorfile import read_tensors
 from eetoolkit_runtime.plan.halves import cut_point, cut_points, halves, version_of
 from eetoolkit_runtime.plan.types import Manifest, TensorSpec
@@ -113,6 +116,7 @@ def test_a_place_where_it_cannot_be_cut_is_refused_with_those_where_it_can(at: s
     with pytest.raises(InputError) as caught:
         cut_point(chain().plan(), at)
     assert str(caught.value).startswith(text)
+    assert "did you mean" not in str(caught.value) or at == "exit7"
 
 
 def test_the_version_is_of_all_that_decides_an_answer_and_of_nothing_else() -> None:
@@ -150,7 +154,7 @@ def test_both_halves_are_written_and_verified_each_by_itself(whole: Bundle, tmp_
     assert [each["name"] for each in settings["outputs"]] == ["logits", "exit", "confidence"]
     assert report.bytes == 32
     assert (report.servers, report.left_out) == (("mlserver", "triton"), {})
-    assert [path.name for path in (tmp_path / "repo").iterdir()] == [report.model]
+    assert {path.name for path in (tmp_path / "repo").iterdir()} == {report.model, MLSERVER_OWN_SETTINGS}
 
 
 def test_golden_samples_of_the_halves_are_the_source_networks_and_what_crosses(whole: Bundle, tmp_path: Path) -> None:
@@ -235,7 +239,7 @@ def test_what_is_no_model_of_ours_is_left_as_it_is(whole: Bundle, tmp_path: Path
         ee.split(whole, "exit0", tmp_path / "d.ee", tmp_path / "file")
     with pytest.raises(BundleError, match="is what is split; name another"):
         ee.split(whole, "exit0", whole.path, repo, overwrite=True)
-    with pytest.raises(BundleError, match="is the server; name another"):
+    with pytest.raises(BundleError, match="is given for the device and for the server; name another"):
         ee.split(whole, "exit0", tmp_path / "new", tmp_path / "new")
 
 
@@ -379,10 +383,13 @@ def test_auto_takes_the_fewest_bytes_that_leave_the_answers_as_they_are(whole: B
     assert fine.disagreement is not None
     assert fine.disagreement < rough.disagreement
     with pytest.raises(
-        InputError, match=r"200 rows that come to the handover judge what crosses, expected at least 1000"
+        InputError,
+        match=r"200 rows .* judge what crosses, half of .* expected at least 1000, .* \(--max-disagreement 0\.005\)",
     ):
         chosen("few", max_disagreement=0.001)
-    with pytest.raises(InputError, match=r"crossing='auto' is chosen by rows: pass rows \(--data\)"):
+    with pytest.raises(
+        InputError, match=r"crossing='auto' \(--crossing auto\) is chosen by rows: pass rows \(--data\)"
+    ):
         ee.split(whole, "exit0", tmp_path / "no.ee", tmp_path / "no", crossing="auto")
     early = np.full((40, 4), 0.9, np.float32)
     with pytest.raises(InputError, match="0 of 40 rows come to the handover, expected at least 2"):
@@ -481,3 +488,88 @@ def test_without_the_extra_there_is_a_line_that_says_what_to_do(
     with pytest.raises(ExportError, match=r"`split` needs onnx: install the extra 'export'.*--for mlserver"):
         ee.split(whole, "exit0", tmp_path / "d.ee", tmp_path / "repo")
     assert ee.split(whole, "exit0", tmp_path / "d.ee", tmp_path / "repo", servers=("mlserver",)).left_out == {}
+
+
+def test_graphs_between_halves_have_the_opset_of_the_bundles_and_fit_into_tritons_one_file(
+    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+) -> None:
+    whole = load(digits_bundle(tmp_path_factory))
+    report = ee.split(whole, "exit0", tmp_path / "d.ee", tmp_path / "repo", crossing="uint8")
+    assert (report.servers, report.left_out) == (("mlserver", "triton"), {})
+    half = load(Path(report.server) / BUNDLE)
+    opsets = {
+        each.version
+        for segment in half.manifest.segments.values()
+        for each in onnx.load(half.path / str(segment.model)).opset_import
+    }
+    assert opsets == {20}
+    session = ort.InferenceSession(Path(report.server) / TRITON_MODEL)
+    with Runner(half, threads=1) as runner:
+        for sample in read_golden(half):
+            found = dict(
+                zip((o.name for o in session.get_outputs()), session.run(None, dict(sample.inputs)), strict=True)
+            )
+            assert list(half.exits)[int(found["exit"])] == runner.run(sample.inputs).exit
+
+
+def test_a_users_settings_of_mlserver_stay_and_triton_alone_gets_none(whole: Bundle, tmp_path: Path) -> None:
+    repo = tmp_path / "repo"
+    ee.split(whole, "exit0", tmp_path / "d.ee", repo)
+    assert json.loads((repo / MLSERVER_OWN_SETTINGS).read_text()) == {"parallel_workers": 0}
+    (repo / MLSERVER_OWN_SETTINGS).write_text('{"http_port": 9000}')
+    ee.split(whole, "exit1", tmp_path / "d.ee", repo, overwrite=True, servers=("mlserver",), crossing="float32")
+    assert (repo / MLSERVER_OWN_SETTINGS).read_text() == '{"http_port": 9000}'
+    ee.split(whole, "exit0", tmp_path / "t.ee", tmp_path / "triton", servers=("triton",))
+    assert not (tmp_path / "triton" / MLSERVER_OWN_SETTINGS).exists()
+
+
+def test_what_needs_the_servers_exits_refuses_a_devices_half(whole: Bundle, tmp_path: Path) -> None:
+    ee.split(whole, "exit0", tmp_path / "d.ee", tmp_path / "repo")
+    before = inside(tmp_path / "d.ee")
+    x, labels = np.zeros((40, 4), np.float32), [0, 1] * 20
+    link = {"round_trip_ms": 1.0, "up_mbit_s": 1.0, "down_mbit_s": 1.0}
+    for options in ({}, {"link": link, "server": 2.0}):
+        with pytest.raises(
+            TuneError, match=r"a device's half, which cannot be tuned: .* tune the whole bundle and split"
+        ):
+            ee.tune(tmp_path / "d.ee", x, labels, **options)  # type: ignore[arg-type]
+    with pytest.raises(TuneError, match="a device's half, which cannot be quantised"):
+        ee.quantize(tmp_path / "d.ee", x, tmp_path / "q.ee")
+    with pytest.raises(TuneError, match="a device's half, which cannot be undone"):
+        ee.undo_tuning(tmp_path / "d.ee")
+    assert inside(tmp_path / "d.ee") == before
+    assert not (tmp_path / "q.ee").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "said"),
+    [
+        (["--list", "--at", "exit0"], 2, "--at does not go with --list"),
+        (["--list", "--out-device", "x.ee"], 2, "--out-device does not go with --list"),
+        (
+            ["--at", "exit0", "--out-device", "x.ee", "--out-server", "r", "--max-disagreement", "0.1"], 2,
+            "--max-disagreement goes with --crossing auto",
+        ),
+        (
+            ["--at", "exit0", "--out-device", "x.ee", "--out-server", "r", "--crossing", "auto"], 1,
+            "error: --crossing auto is chosen by rows: pass rows (--data), or say which: float16 or uint8\n",
+        ),
+    ],
+)  # fmt: skip
+def test_options_that_would_be_given_in_vain_are_refused(
+    whole: Bundle, options: list[str], status: int, said: str
+) -> None:
+    done = CliRunner().invoke(main, ["split", str(whole.path), *options])
+    assert done.exit_code == status
+    assert said in done.stderr
+
+
+def test_the_command_says_what_a_devices_half_is(whole: Bundle, tmp_path: Path) -> None:
+    ee.split(whole, "exit0", tmp_path / "d.ee", tmp_path / "repo")
+    listed = CliRunner().invoke(main, ["split", str(tmp_path / "d.ee"), "--list"])
+    assert (listed.exit_code, listed.stdout) == (1, "")
+    assert "is the device's half of a bundle already; split the whole one" in listed.stderr
+    np.save(tmp_path / "x.npy", row(0.1, 0.1, 0.3))
+    ran = CliRunner().invoke(main, ["run", str(tmp_path / "d.ee"), str(tmp_path / "x.npy"), "--pool", "own"])
+    assert "handover" in ran.stdout
+    assert "handover has the answer of exit0 and what the server needs" in ran.stderr

@@ -24,6 +24,7 @@ from eetoolkit.cli.options import (
 )
 from eetoolkit.cli.remote_options import REMOTE, remote_options
 from eetoolkit.cli.verb import Verb
+from eetoolkit_runtime.plan.names import spell_name
 
 if TYPE_CHECKING:
     from eetoolkit.reading.images import ImageOptions
@@ -136,6 +137,11 @@ def run(  # noqa: PLR0913 - one for each option
         plan = runner.bundle.manifest
         if (remark := runner.bundle.stale_remark) is not None:
             terminal.warn(remark)
+        if plan.split is not None and remote is None:
+            terminal.warn(
+                f"no --remote: where no exit of this device's half is sure, {plan.split.exit} has the answer of "
+                f"{spell_name(plan.split.local, plan.titles)} and what the server needs"
+            )
         total, done, late = len(files), 0, 0
         failed: str | None = None
         for file in read_files(plan, files, pictures, sys.stdin.buffer):

@@ -6,6 +6,7 @@ from typing import Literal
 
 import click
 import msgspec
+from click.core import ParameterSource
 
 import eetoolkit as ee
 from eetoolkit.cli import terminal
@@ -60,7 +61,9 @@ from eetoolkit_runtime.printable import spell_size
 )
 @overwrite_option
 @json_option
+@click.pass_context
 def split(  # noqa: PLR0913 - one for each option
+    ctx: click.Context,
     *,
     bundle: str,
     places: bool,
@@ -78,6 +81,7 @@ def split(  # noqa: PLR0913 - one for each option
 
     The device's half hands over behind an exit. The server's half is for MLServer and for Triton.
     """
+    _check_together(ctx, places=places, crossing=crossing)
     if places:
         _list(ee.load(bundle), as_json=as_json)
         return
@@ -95,12 +99,27 @@ def split(  # noqa: PLR0913 - one for each option
         terminal.say(*str(report).split("\n"))
 
 
+def _check_together(ctx: click.Context, *, places: bool, crossing: str) -> None:
+    """Refuses options that would be given in vain."""
+    given = {
+        each.name: each.opts[0]
+        for each in ctx.command.params
+        if ctx.get_parameter_source(each.name or "") is ParameterSource.COMMANDLINE
+    }
+    beside = [option for name, option in given.items() if name not in ("bundle", "places", "as_json")]
+    if places and beside:
+        raise click.UsageError(f"{beside[0]} does not go with --list, which writes nothing")
+    if crossing != "auto" and "max_disagreement" in given:
+        raise click.UsageError("--max-disagreement goes with --crossing auto")
+
+
 def _list(bundle: ee.Bundle, *, as_json: bool) -> None:
     """Prints where a bundle can be cut, and what would cross there."""
     from eetoolkit.splitting.report import total
     from eetoolkit.splitting.split import crosses_of
-    from eetoolkit_runtime.plan.halves import cut_points
+    from eetoolkit_runtime.plan.halves import check_uncut, cut_points
 
+    check_uncut(bundle.manifest)
     found = [(point, crosses_of(bundle, point)) for point in cut_points(bundle.manifest)]
     if as_json:
         rows = [

@@ -18,6 +18,7 @@ from eetoolkit.quantizing.report import QuantizationReport, Weights
 from eetoolkit.quantizing.rows import Part, Parts, read_parts
 from eetoolkit.tuning.collect import Progress
 from eetoolkit.tuning.goal import choose_goal
+from eetoolkit.tuning.manifest import check_whole
 from eetoolkit.tuning.tune import check_tunable
 from eetoolkit.tuning.tune import tune as tune_bundle
 from eetoolkit_exporters.quantizing.candidates import Candidates, Wanted, make_candidates
@@ -90,7 +91,7 @@ def quantize(  # noqa: PLR0913 - what the choice depends on
     Raises:
         InputError: Rows that the bundle does not take, that lie in another range, or too few; it says how many.
         ExportError: It is quantised already, or has nothing that can be.
-        TuneError: Profiles of something else; see `tune` too.
+        TuneError: A device's half; profiles of something else; see `tune` too.
         BundleError: It cannot be opened, or `output` is in the way.
     """
     check_range(InputError, "max_disagreement", max_disagreement, _LEAST_BOUND, 1)
@@ -99,6 +100,7 @@ def quantize(  # noqa: PLR0913 - what the choice depends on
     check_range(InputError, "seed", seed, 0, MOST_EXACT)
     target = check_target(output, overwrite=overwrite)
     source = load(bundle)
+    check_whole(source.manifest, "quantised", "quantise")
     if source.lies_at(target):
         raise ExportError(f"{output} is the bundle that is quantised; choose another name for the new one")
     check_full(source.path, source.manifest)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
@@ -21,7 +22,9 @@ from eetoolkit_runtime.plan.types import DType, Goto, Manifest, Segment, Slot, S
 Smaller = Literal["float16", "uint8"]
 NARROW, WIDEN = "narrow", "widen"
 _LARGEST = 65504.0  # of float16 (IEEE 754)
-_OPSET, _IR_VERSION = 18, 8
+OPSET = 18
+"""Of the graphs between the halves, where no graph of the bundle says another."""
+_LEAST_OPSET, _IR_VERSION = 13, 8
 _AXES = (None, 1, -1)
 
 
@@ -135,12 +138,13 @@ class Narrowed:
     codings: Mapping[str, Coding]
 
 
-def narrowed(found: Halves, codings: Mapping[str, Coding]) -> Narrowed:
+def narrowed(found: Halves, codings: Mapping[str, Coding], opset: int = OPSET) -> Narrowed:
     """Returns both halves with some of the server's inputs made smaller on the way; without the graphs among the files.
 
     Args:
         found: As `halves` gives them.
         codings: By input of the server's half; none: they are as they were.
+        opset: Of the graphs; one ONNX file of several graphs has but one.
     """
     split = split_in(found.device)
     if not codings:
@@ -150,7 +154,7 @@ def narrowed(found: Halves, codings: Mapping[str, Coding]) -> Narrowed:
     outputs, slots, sends = dict(exit_.outputs), dict(found.device.slots), dict[str, str]()
     taken = {*slots, *found.device.constants, *(spec.name for spec in found.device.inputs)}
     widened = {*found.server.slots, *found.server.constants, *(spec.name for spec in found.server.inputs)}
-    down, up = _Graph(NARROW), _Graph(WIDEN)
+    down, up = _Graph(NARROW, opset), _Graph(WIDEN, opset)
     reads, writes, inputs, server_slots = {}, {}, [], dict(found.server.slots)
     server_reads, server_writes, renamed = {}, {}, {}
     for spec in found.server.inputs:
@@ -219,11 +223,24 @@ def with_graphs(narrow: Narrowed, files: Mapping[str, tuple[str, Any]]) -> Halve
     )
 
 
+def opset_of(folder: Path, plan: Manifest) -> int:
+    """Returns the opset of most of a plan's graphs, in which what `split` adds can be one graph with them.
+
+    It is 13 at least, since before that scales were not along a dimension.
+    """
+    import onnx
+
+    models = {segment.model for segment in plan.segments.values() if segment.model is not None}
+    imports = (onnx.load(folder / name, load_external_data=False).opset_import for name in sorted(models))
+    found = [each.version for graph in imports for each in graph if each.domain in ("", "ai.onnx")]
+    return max(_LEAST_OPSET, max(set(found), key=found.count)) if found else OPSET
+
+
 class _Graph:
     """An ONNX graph of a few nodes for each tensor."""
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    def __init__(self, name: str, opset: int) -> None:
+        self._name, self._opset = name, opset
         self._nodes: list[Any] = []
         self._inputs: list[Any] = []
         self._outputs: list[Any] = []
@@ -262,8 +279,9 @@ class _Graph:
         from onnx import helper
 
         graph = helper.make_graph(self._nodes, self._name, self._inputs, self._outputs, self._constants)
-        opset = helper.make_opsetid("", _OPSET)
-        return bytes(helper.make_model(graph, opset_imports=[opset], ir_version=_IR_VERSION).SerializeToString())
+        opset = helper.make_opsetid("", self._opset)
+        version = max(_IR_VERSION, helper.find_min_ir_version_for([opset]))
+        return bytes(helper.make_model(graph, opset_imports=[opset], ir_version=version).SerializeToString())
 
     def _linear(self, kind: str, source: str, target: str, stem: str, coding: Coding) -> Any:
         from onnx import helper

@@ -114,9 +114,11 @@ def choose(
     asked = [kind for kind in _SMALLEST_FIRST if crossing in ("auto", kind)]
     needed = math.ceil(1 / max_disagreement)
     if crossing == "auto" and len(rows.judge) < needed:
+        least = math.ceil(1000 / len(rows.judge)) / 1000
         raise InputError(
-            f"{len(rows.judge)} rows that come to the handover judge what crosses, expected at least {needed}, by "
-            f"which a disagreement of {max_disagreement:g} can be seen; pass more rows, or a larger max_disagreement"
+            f"{len(rows.judge)} rows that come to the handover judge what crosses, half of those that come there; "
+            f"expected at least {needed}, by which a disagreement of {max_disagreement:g} can be seen: pass more rows, "
+            f"cut behind an earlier exit, or allow max_disagreement={least} (--max-disagreement {least})"
         )
     if crossing == "uint8" and not rows.calibrate:
         raise InputError("uint8 has scales that rows choose, and the bundle has no golden samples: pass rows (--data)")

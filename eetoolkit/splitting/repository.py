@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ BUNDLE = "bundle.ee"
 """The server's half beside its `model-settings.json`."""
 MLSERVER_SETTINGS = "model-settings.json"
 RUNTIME = "eetoolkit.splitting.mlserver.EarlyExitModel"
+MLSERVER_OWN_SETTINGS = "settings.json"
+"""What `mlserver start FOLDER` reads of the server itself, in the folder."""
 TRITON_CONFIG = "config.pbtxt"
 TRITON_MODEL = "model.onnx"
 
@@ -158,6 +160,33 @@ def room_for(place: Path, staged: Path, *, overwrite: bool) -> Iterator[None]:
                 old.rename(version)
             _restore(model, before)
             raise
+
+
+@contextlib.contextmanager
+def settings_for(place: Path, servers: Collection[str]) -> Iterator[None]:
+    """Has MLServer run models in its own process, where nothing in the folder says how.
+
+    With uvloop 0.23, worker processes of MLServer 1.7.1 find no event loop and end, again and again. A runner answers on
+    a thread, so one process is enough. A file that is there stays as it is; where the block fails, none is left.
+
+    Args:
+        place: The repository, which exists.
+        servers: For which model servers it is.
+
+    Raises:
+        EEToolkitError: The file cannot be written.
+    """
+    path = place / MLSERVER_OWN_SETTINGS
+    if "mlserver" not in servers or path.exists():
+        yield
+        return
+    with writing(path, overwrite=False) as file:
+        file.write(b'{"parallel_workers": 0}\n')
+    try:
+        yield
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def _put(model: Path, version: Path, staged: Path) -> None:

@@ -15,11 +15,19 @@ import numpy as np
 
 from eetoolkit.extras import install
 from eetoolkit.reading.samples import Data
-from eetoolkit.splitting.crossing import Narrowed, narrowed, with_graphs
+from eetoolkit.splitting.crossing import OPSET, Narrowed, narrowed, opset_of, with_graphs
 from eetoolkit.splitting.golden import golden_of_halves
 from eetoolkit.splitting.judging import Chosen, Rows, choose, rows_that_cross
 from eetoolkit.splitting.report import Crosses, SplitReport
-from eetoolkit.splitting.repository import BUNDLE, check_repository, room_for, without, write_mlserver, write_triton
+from eetoolkit.splitting.repository import (
+    BUNDLE,
+    check_repository,
+    room_for,
+    settings_for,
+    without,
+    write_mlserver,
+    write_triton,
+)
 from eetoolkit.tuning.collect import Progress
 from eetoolkit_runtime.arguments import checked
 from eetoolkit_runtime.bundle.bundle import Bundle, load
@@ -86,12 +94,14 @@ def split(  # noqa: PLR0913 - settings, each with a default
     _check_extra(crossing, servers)
     target, place = check_target(device, overwrite=overwrite), check_repository(server)
     if target == place or source.lies_at(target):
-        raise BundleError(f"{shown(target)} is {'the server' if target == place else 'what is split'}; name another")
+        what = "given for the device and for the server" if target == place else "what is split"
+        raise BundleError(f"{shown(target)} is {what}; name another for the device's half")
     check_full(source.path, source.manifest)
     seen = rows_that_cross(source, found, rows, progress)
     chosen = choose(source, found, crossing, seen, max_disagreement, progress)
     with staging(place) as folder:
-        narrow = narrowed(found, chosen.codings)
+        opset = opset_of(source.path, found.server) if chosen.codings else OPSET
+        narrow = narrowed(found, chosen.codings, opset)
         graphs = _graphs(narrow, folder)
         both = with_graphs(narrow, {half: (name, entry) for half, (_, name, entry) in graphs.items()})
         split = split_in(both.device)
@@ -101,7 +111,7 @@ def split(  # noqa: PLR0913 - settings, each with a default
         staged.mkdir(parents=True)
         _write(source, both.server, own.get("server"), golden.server, golden.server_tolerance, staged / BUNDLE)
         left_out = _serve(staged, both.server, split.version, servers)
-        with room_for(place, staged, overwrite=overwrite):
+        with room_for(place, staged, overwrite=overwrite), settings_for(place, servers):
             _write(
                 source, both.device, own.get("device"), golden.device, golden.device_tolerance, target,
                 overwrite=overwrite,
@@ -125,9 +135,11 @@ def split(  # noqa: PLR0913 - settings, each with a default
 
 def _check_settings(crossing: str, rows: object, max_disagreement: float, servers: Collection[str]) -> None:
     if crossing == "auto" and rows is None:
-        raise InputError("crossing='auto' is chosen by rows: pass rows (--data), or say which: float16 or uint8")
+        raise InputError(
+            "crossing='auto' (--crossing auto) is chosen by rows: pass rows (--data), or say which: float16 or uint8"
+        )
     if not 0 < max_disagreement <= 1:
-        raise InputError(f"max_disagreement is {max_disagreement}, expected a share above 0")
+        raise InputError(f"max_disagreement is {max_disagreement}, expected a share above 0, 1 at most")
     if not servers:
         raise InputError(f"servers is empty, expected some of {', '.join(_SERVERS)}")
 

@@ -63,11 +63,12 @@ def undo_tuning(bundle: str | os.PathLike[str] | Bundle) -> Bundle:
     """Puts back the thresholds and constants that a bundle had before it was first tuned; returns it as it is now.
 
     Raises:
-        TuneError: It was not tuned.
+        TuneError: It was not tuned, or is a device's half.
         BundleError: It is packed, or the manifest cannot be written.
     """
 
     def before(now: Bundle, folder: Path) -> Manifest:
+        check_whole(now.manifest, "undone", "undo the tuning of")
         tuning = now.manifest.tuning
         if tuning is None:
             raise TuneError(f"{now.place} was not tuned: there is nothing to undo")
@@ -75,6 +76,19 @@ def undo_tuning(bundle: str | os.PathLike[str] | Bundle) -> Bundle:
         return with_golden(now, with_stale(plan, stale=True), folder)
 
     return change_bundle(bundle, before)
+
+
+def check_whole(plan: Manifest, done: str, fix: str) -> None:
+    """Refuses a device's half: what its thresholds cost is known with the server's exits alone.
+
+    Raises:
+        TuneError: It is one.
+    """
+    if plan.split is not None:
+        raise TuneError(
+            f"{plan.name!r} is a device's half, which cannot be {done}: the server's exits are not in it; {fix} the "
+            "whole bundle and split that again"
+        )
 
 
 def replaced(

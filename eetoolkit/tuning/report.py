@@ -22,8 +22,7 @@ from eetoolkit_runtime.arguments import checked
 from eetoolkit_runtime.bundle.bundle import Bundle, load
 from eetoolkit_runtime.bundle.rewriting import change_bundle
 from eetoolkit_runtime.errors import TuneError
-from eetoolkit_runtime.monitoring.drift import SHARE_OF
-from eetoolkit_runtime.plan.types import Guarantee, Tuning
+from eetoolkit_runtime.plan.types import SHARE_OF, Guarantee, Tuning
 from eetoolkit_runtime.printable import printable
 from eetoolkit_runtime.running.decision import spell_threshold
 from eetoolkit_runtime.running.inputs import Inputs

@@ -22,7 +22,7 @@ from eetoolkit.tuning.fleet import check_fleet, choose_quantile, fleet_task, for
 from eetoolkit.tuning.goal import GoalSpec, choose_goal
 from eetoolkit.tuning.guarantee import follow_path
 from eetoolkit.tuning.link import Link
-from eetoolkit.tuning.manifest import may_fire
+from eetoolkit.tuning.manifest import check_whole, may_fire
 from eetoolkit.tuning.objective import Metric
 from eetoolkit.tuning.record import Record
 from eetoolkit.tuning.report import TuningReport
@@ -105,8 +105,9 @@ def tune(  # noqa: PLR0913 - what a choice depends on
         BundleError: The bundle cannot be opened.
         InputError: Inputs that it does not take, or another number of labels.
         EEToolkitError: `record` cannot be written.
-        TuneError: No exit may fire; labels or confidences that cannot be used, too few rows, a profile of another
-            bundle or of other providers, a link without a server; a goal that cannot be met: it says the best that can.
+        TuneError: No exit may fire; a device's half of a bundle; labels or confidences that cannot be used, too few
+            rows, a profile of another bundle or of other providers, a link without a server; a goal that cannot be met:
+            it says the best that can.
     """
     goal = choose_goal(
         accuracy=metric is None, max_accuracy_drop=max_accuracy_drop, min_accuracy=min_accuracy, budget_ms=budget_ms,
@@ -186,11 +187,12 @@ def _check_numbers(risk: float | None, delta: float, seed: int) -> None:
 
 
 def check_tunable(plan: Manifest) -> None:
-    """Refuses a plan in which no exit may leave early.
+    """Refuses a plan in which no exit may leave early, and a device's half, which knows no answer of the server's.
 
     Raises:
-        TuneError: It says what to enable.
+        TuneError: It says what to enable, or what to tune instead.
     """
+    check_whole(plan, "tuned", "tune")
     if not any(may_fire(plan)):
         disabled = [name for name, exit_ in plan.exits.items() if not exit_.ends]
         fix = f"; enable {' or '.join(disabled)} in its manifest" if disabled else ""

@@ -35,12 +35,10 @@ import numpy as np
 
 from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.monitoring.snapshot import Alarm, Drift, TunedShare
-from eetoolkit_runtime.plan.types import Manifest
+from eetoolkit_runtime.plan.types import SHARE_OF, Manifest
 
 BLOCK = 256
 """Rows, at least, that are looked at together; a change is taken to begin with a block."""
-SHARE_OF = "share of "
-"""What the figure of an exit's share is called in a manifest, before the exit's name."""
 _BETS = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 """By how much the log odds of a share may have moved: from 0.5 to 0.52, and to 0.96."""
 _MOST_GAIN = 500.0  # in one block, so that no sum leaves a float64; it is an alarm anyway
@@ -49,20 +47,34 @@ Shares = dict[str, tuple[float, float, float]]
 
 
 def tuned_shares(plan: Manifest) -> tuple[Shares, str | None]:
-    """Returns each exit's share with its interval as the plan was tuned; or none, and why there is none."""
-    tuning = plan.tuning
+    """Returns each exit's share with its interval as the plan was tuned; or none, and why there is none.
+
+    That of the exit at which a device's half hands over is of all rows that go on.
+    """
+    tuning, split = plan.tuning, plan.split
+    again = "tune and apply again" if split is None else "tune the whole bundle, apply, and split it again"
+    if tuning is None and split is not None:
+        return {}, f"this device's half holds no tuned shares, since the bundle that was split had none; {again}"
     if tuning is None:
         return {}, "the bundle was not tuned, so nobody knows which shares its thresholds should give; tune and apply"
     now = {name: exit_.threshold for name, exit_ in plan.exits.items() if not exit_.ends}
     changed = [name for name, threshold in now.items() if threshold != tuning.thresholds.get(name, "never")]
     if changed:
-        return {}, f"the threshold of {changed[0]} is another than tuning chose; tune and apply again"
+        return {}, f"the threshold of {changed[0]} is another than tuning chose; {again}"
     found = {name: tuning.figures[SHARE_OF + name] for name in plan.exits if SHARE_OF + name in tuning.figures}
+    if split is not None and len(found) == len(plan.exits) - 1 and split.exit not in found:
+        found = {name: found[name] if name in found else _rest(found) for name in plan.exits}
     if len(found) < len(plan.exits) or not math.isclose(sum(value for value, _, _ in found.values()), 1, abs_tol=1e-6):
-        return {}, "the manifest does not hold the tuned share of every exit; tune and apply again"
+        return {}, f"the manifest does not hold the tuned share of every exit; {again}"
     if not any(low > 0 or high < 1 for _, low, high in found.values()):
         return {}, "the held-out rows were too few to say anything of the exits' shares; tune on more"
     return found, None
+
+
+def _rest(shares: Shares) -> tuple[float, float, float]:
+    """Returns the share of the rows that leave at none of these, which lies there wherever all of these do."""
+    value, low, high = (sum(column) for column in zip(*shares.values(), strict=True))
+    return max(0.0, 1 - value), max(0.0, 1 - high), min(1.0, 1 - low)
 
 
 class DriftTest:

@@ -215,5 +215,12 @@ class Monitor:
                 self._folding = False
 
     def _test_also(self, left: Array, unknown: int) -> None:
-        if self._test is not None:
-            self._test.add(left, unknown)
+        if self._test is None:
+            return
+        plan = self._plan
+        if plan is not None and plan.split is not None:  # what the server answered was handed over
+            exits = list(plan.exits)
+            here = left[: len(exits)].copy()
+            here[exits.index(plan.split.exit)] += left[len(exits) :].sum()
+            left = here
+        self._test.add(left, unknown)

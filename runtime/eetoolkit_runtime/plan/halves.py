@@ -27,6 +27,7 @@ from eetoolkit_runtime.plan.names import is_name, plan_name, titles_of
 from eetoolkit_runtime.plan.restricted import restricted
 from eetoolkit_runtime.plan.still_true import quantization_of
 from eetoolkit_runtime.plan.types import (
+    SHARE_OF,
     Exit,
     Goto,
     Manifest,
@@ -37,6 +38,7 @@ from eetoolkit_runtime.plan.types import (
     Split,
     Stop,
     TensorSpec,
+    Tuning,
 )
 
 HANDOVER = "handover"
@@ -76,8 +78,7 @@ def cut_point(plan: Manifest, at: str) -> CutPoint:
     Raises:
         InputError: There is no such exit or segment, or the plan cannot be cut there; it says where it can.
     """
-    if plan.split is not None:
-        raise InputError(f"{plan.name!r} is the device's half of a bundle already; split the whole one")
+    check_uncut(plan)
     points = cut_points(plan)
     if not points:
         raise InputError(f"{plan.name!r} cannot be cut: no exit stands before a segment that all later ones follow")
@@ -87,12 +88,24 @@ def cut_point(plan: Manifest, at: str) -> CutPoint:
     found = exits.get(plan_name(at, plan.titles)) or next((point for point in points if point.segment == at), None)
     if found is None:
         known = {*plan.exits, *plan.segments}
-        what = "cannot be cut at" if at in known else "has no exit or segment"
+        there = at in known or plan_name(at, plan.titles) in known
+        what = "cannot be cut at" if there else "has no exit or segment"
         places = ", ".join(
             dict.fromkeys((*(plan.titles.get(name, name) for name in exits), *(p.segment for p in points)))
         )
-        raise InputError(f"{plan.name!r} {what} {at!r}; it can be cut at {places}{did_you_mean(at, known)}")
+        meant = "" if there else did_you_mean(at, known)
+        raise InputError(f"{plan.name!r} {what} {at!r}; it can be cut at {places}{meant}")
     return found
+
+
+def check_uncut(plan: Manifest) -> None:
+    """Refuses a device's half.
+
+    Raises:
+        InputError: It is one.
+    """
+    if plan.split is not None:
+        raise InputError(f"{plan.name!r} is the device's half of a bundle already; split the whole one")
 
 
 def halves(plan: Manifest, at: CutPoint) -> Halves:
@@ -129,7 +142,8 @@ def halves(plan: Manifest, at: CutPoint) -> Halves:
     )
     found = agreed(msgspec.structs.replace(device, split=split), server)
     titles = titles_of(msgspec.structs.replace(found.device, titles=plan.titles))  # those of the server's exits too
-    return Halves(msgspec.structs.replace(found.device, titles=titles), server)
+    tuning = _tuning_of(plan, found)
+    return Halves(msgspec.structs.replace(found.device, titles=titles, tuning=tuning), server)
 
 
 def split_in(device: Manifest) -> Split:
@@ -256,6 +270,26 @@ def _files(plan: Manifest) -> set[str]:
     """Returns the graphs and weights that segments name."""
     named = (file for segment in plan.segments.values() for file in (segment.model, *segment.weights))
     return {file for file in named if file is not None}
+
+
+def _tuning_of(plan: Manifest, found: Halves) -> Tuning | None:
+    """Returns what is still true of a tuning in the device's half: its exits' thresholds, and the shares they answer.
+
+    Scores and promises are of the whole bundle. Where the most confident exit may answer for a later one, or a name is
+    that of exits in both halves, a share is of more than the half.
+    """
+    said, exits = plan.tuning, found.device.exits
+    if said is None or plan.fallback != "last" or exits.keys() & found.server.exits.keys():
+        return None
+    figures = {SHARE_OF + name: said.figures[SHARE_OF + name] for name in exits if SHARE_OF + name in said.figures}
+    return msgspec.structs.replace(
+        said,
+        figures=figures,
+        guarantee=None,
+        thresholds={name: value for name, value in said.thresholds.items() if name in exits},
+        exits_before={name: value for name, value in said.exits_before.items() if name in exits},
+        constants_before={n: value for n, value in said.constants_before.items() if n in found.device.constants},
+    )
 
 
 def _leading_to(segment: Segment, old: str, new: str) -> Segment:

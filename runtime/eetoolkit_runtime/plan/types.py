@@ -304,6 +304,10 @@ class Guarantee(_Struct, frozen=True, kw_only=True):
     assumptions: tuple[str, ...]
 
 
+SHARE_OF = "share of "
+"""What the figure of an exit's share is called in `Tuning.figures`, before the exit's name."""
+
+
 class Tuning(_Struct, frozen=True, kw_only=True):
     """How the thresholds and temperatures came about, and what was there before.
 

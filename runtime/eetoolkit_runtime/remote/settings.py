@@ -165,7 +165,9 @@ def _token(given: str | None) -> tuple[Secret | None, str]:
 
 def _address(url: str, *, tls: bool) -> Address:
     if _USER.match(url):  # before anything shows the address
-        raise InputError("remote: url names a user or a password, which would be shown; pass token= (--token-file FILE)")
+        raise InputError(
+            "remote: url names a user or a password, which would be shown; pass token= (--token-file FILE)"
+        )
     parts, port = _split(url)
     kind = _PROTOCOLS.get(parts.scheme)
     model = _MODEL.fullmatch(parts.path)
