@@ -16,6 +16,9 @@ import subprocess
 import sys
 import sysconfig
 import threading
+import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -97,6 +100,16 @@ class MLServer:
                 self.stop()
                 raise RuntimeError("MLServer does not start:\n" + "".join(self.log[-40:]))
             waiting = {each for each in waiting if each not in line}
+        self._wait_until_ready()
+
+    def _wait_until_ready(self) -> None:
+        """Waits until all models answer, which is after MLServer says that they are loaded."""
+        end = time.monotonic() + _START_S
+        while time.monotonic() < end:
+            with contextlib.suppress(urllib.error.URLError), urllib.request.urlopen(f"{self.rest}/v2/health/ready"):
+                return
+            time.sleep(0.02)
+        raise RuntimeError("MLServer's models are not ready:\n" + "".join(self.log[-40:]))
 
     def stop(self) -> None:
         """Stops it, surely; nothing where it does not run."""

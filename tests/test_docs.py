@@ -70,6 +70,7 @@ def test_every_guide_has_code_that_runs() -> None:
         "quantizing",
         "profiling",
         "fleet",
+        "monitoring",
         "where-to-split",
         "on-device",
         "remote",

@@ -64,7 +64,7 @@ def test_it_says_the_same_of_a_bundle_as_python(written: Path, bundle: ee.Bundle
 def test_it_has_the_keys_that_the_page_promises(written: Path) -> None:
     told = json.loads(written.read_text())
     ours = {field.name for field in msgspec.structs.fields(ee.Profile)}
-    missing = {"before", "after", "spin", "pool", "cooled_s", "accuracy", "memory", "whole", "energy"}
+    missing = {"before", "after", "spin", "pool", "cooled_s", "accuracy", "memory", "whole", "energy", "link"}
     assert set(told) == ours - missing
     latencies = {field.name for field in msgspec.structs.fields(Latency)}
     assert set(told["expected"]) == set(told["segments"]["segment0"]["latency"]) == latencies
