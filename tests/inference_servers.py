@@ -104,9 +104,9 @@ class MLServer:
 
     def _wait_until_ready(self) -> None:
         """Waits until all models answer, which is after MLServer says that they are loaded."""
-        end = time.monotonic() + _START_S
+        end, url = time.monotonic() + _START_S, f"{self.rest}/v2/health/ready"
         while time.monotonic() < end:
-            with contextlib.suppress(urllib.error.URLError), urllib.request.urlopen(f"{self.rest}/v2/health/ready"):
+            with contextlib.suppress(urllib.error.URLError), urllib.request.urlopen(url):  # noqa: S310 - http
                 return
             time.sleep(0.02)
         raise RuntimeError("MLServer's models are not ready:\n" + "".join(self.log[-40:]))

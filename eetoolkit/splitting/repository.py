@@ -166,7 +166,7 @@ def room_for(place: Path, staged: Path, *, overwrite: bool) -> Iterator[None]:
 def settings_for(place: Path, servers: Collection[str]) -> Iterator[None]:
     """Has MLServer run models in its own process, where nothing in the folder says how.
 
-    With uvloop 0.23, worker processes of MLServer 1.7.1 find no event loop and end, again and again. A runner answers on
+    With uvloop 0.23, worker processes of MLServer 1.7.1 find no event loop and end again. A runner answers on
     a thread, so one process is enough. A file that is there stays as it is; where the block fails, none is left.
 
     Args:
