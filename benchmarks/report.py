@@ -8,6 +8,7 @@ from pathlib import Path
 from benchmarks import (
     adapting,
     chain,
+    cluster,
     cold_start,
     control_flow,
     floor,
@@ -38,7 +39,7 @@ from benchmarks.section import markdown
 BENCHMARKS = (
     adapting, quantizing, native, web, chain, own_time, native_own_time, threads, rows, memory, memory_limit,
     cold_start, native_cold_start, start_up, control_flow, floor, zoo, scale, tuning, frontiers, predicted, pruning,
-    monitor, splitting,
+    monitor, cluster, splitting,
 )  # fmt: skip
 NOTES = Path(__file__).parent / "notes.md"
 
