@@ -17,21 +17,21 @@ from eetoolkit_runtime.arrays import Array
 from eetoolkit_runtime.bundle.bundle import Bundle
 from eetoolkit_runtime.errors import DeadlineError, InputError, RemoteError, RunError
 from eetoolkit_runtime.monitoring.monitor import Monitor
-from eetoolkit_runtime.plan.halves import cut_point, halves
 from eetoolkit_runtime.plan.names import plan_name
-from eetoolkit_runtime.plan.types import Manifest, Split
 from eetoolkit_runtime.remote.link import Link, Wait
 from eetoolkit_runtime.remote.protocol import Request
 from eetoolkit_runtime.remote.reply import Told
-from eetoolkit_runtime.remote.settings import RemoteSettings, parse
+from eetoolkit_runtime.remote.settings import parse
 from eetoolkit_runtime.running.all_exits import answer_by, answer_in_time, visit_exits
 from eetoolkit_runtime.running.answer import Answer, rank, stand_in
+from eetoolkit_runtime.running.cut_here import check_fallback, halves_for
 from eetoolkit_runtime.running.deadline import Watch
 from eetoolkit_runtime.running.decision import Decision, Thresholds
-from eetoolkit_runtime.running.inputs import Inputs, prepare, split_rows
+from eetoolkit_runtime.running.inputs import Inputs, split_rows
 from eetoolkit_runtime.running.interrupt import Interrupt, apart
 from eetoolkit_runtime.running.part import Part
 from eetoolkit_runtime.running.sessions import Sessions
+from eetoolkit_runtime.running.workspaces import Workspaces
 
 _AT_ONCE = 8  # requests of a batch that wait at the same time
 _TRY_AFTER = 16  # rows that went on here since the server was thought to take longer, until it is asked again
@@ -78,8 +78,8 @@ class Handover:
         most_confident: bool,
     ) -> None:
         settings = self.settings = parse(given)
-        device, server, split = _halves(bundle.manifest, settings)
-        _check_fallback(bundle.manifest, settings, split, most_confident=most_confident)
+        device, server, split = halves_for(bundle.manifest, settings)
+        check_fallback(bundle.manifest, settings, split, most_confident=most_confident)
         self.split = split
         self.link = Link(settings, split.version, split.exits)
         part = partial(Part, sessions=sessions, kept=kept, most_confident=most_confident, segments=split.segments)
@@ -148,9 +148,9 @@ class Handover:
         if deadline_ms is not None or interrupt is not None:
             started, watch = time.perf_counter(), Watch(deadline_ms, interrupt)
             end = math.inf if deadline_ms is None else started + float(deadline_ms) / 1e3
-        arrays = prepare(self._device.plan, inputs, one_row=True)
+        arrays, workspaces = self._device.admit(inputs)
         decision = self._device.decision(exit_at, thresholds)
-        found = self._here(arrays, decision, watch, interrupt)
+        found = self._here(arrays, workspaces, decision, watch, interrupt)
         if found.answer.exit != self.split.exit:
             return found.answer
         return self._go_on(found, decision, end, interrupt)
@@ -179,8 +179,8 @@ class Handover:
 
     def hand_over(self, inputs: Inputs) -> dict[str, Array]:
         """Returns what a row sends, whatever its exits say; for measuring a link."""
-        arrays = prepare(self._device.plan, inputs, one_row=True)
-        answer = self._device.workspaces(arrays).run(arrays, self._device.decision(self.split.exit, None))
+        arrays, workspaces = self._device.admit(inputs)
+        answer = workspaces.run(arrays, self._device.decision(self.split.exit, None))
         return self._sent(answer)
 
     def close(self) -> None:
@@ -200,10 +200,14 @@ class Handover:
                 part.renew()
 
     def _here(
-        self, arrays: tuple[Array, ...], decision: Decision, watch: Watch | None, interrupt: Interrupt | None
+        self,
+        arrays: tuple[Array, ...],
+        workspaces: Workspaces,
+        decision: Decision,
+        watch: Watch | None,
+        interrupt: Interrupt | None,
     ) -> _Reached:
         """Runs this machine's half."""
-        workspaces = self._device.workspaces(arrays)
         if watch is None and not decision.most_confident:
             return _Reached(workspaces.run(arrays, decision), None)
 
@@ -379,31 +383,3 @@ class Handover:
         if interrupt is not None and interrupt.is_set():
             return "interrupt"
         return "deadline" if time.perf_counter() >= end else None
-
-
-def _check_fallback(plan: Manifest, settings: RemoteSettings, split: Split, *, most_confident: bool) -> None:
-    """Refuses a fallback that the server does not have, which tells another answer of its exits than this machine."""
-    several = sum(exit_.threshold != "never" for exit_ in split.exits) > 1
-    if several and settings.policy != "local" and most_confident != (plan.fallback == "most_confident"):
-        raise InputError(
-            f"remote: fallback is {'most_confident' if most_confident else 'last'!r}, but where no exit fires the "
-            f"server's half answers by {plan.fallback!r}, as {plan.name!r} says; leave fallback out"
-        )
-
-
-def _halves(plan: Manifest, settings: RemoteSettings) -> tuple[Manifest, Manifest | None, Split]:
-    """Returns the device's half, the server's where the bundle has it, and where they part."""
-    if plan.split is not None:
-        split = plan.split
-        if settings.at is not None and plan_name(settings.at, plan.titles) != split.local:
-            raise InputError(f"remote: from is {settings.at!r}, but {plan.name!r} was cut behind {split.local!r}")
-        if settings.policy == "faster":
-            raise InputError(
-                f"remote: policy 'faster' needs a whole bundle: {plan.name!r} is a device's half, and cannot go on here"
-            )
-        return plan, None, split
-    if settings.at is None:
-        raise InputError(f"remote: {plan.name!r} is a whole bundle; say where it is cut: from='EXIT' (--from EXIT)")
-    found = halves(plan, cut_point(plan, settings.at))
-    assert found.device.split is not None  # noqa: S101 - `halves` says so
-    return found.device, found.server, found.device.split
